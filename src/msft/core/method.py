@@ -1,0 +1,29 @@
+"""What a method is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from msft.core.vocabulary import Brief, Plan
+
+
+@dataclass(frozen=True)
+class Method:
+    """A plan, its parameters and its presets.
+
+    `Params` is a standard-library dataclass whose annotations and `__post_init__` (raising ValueError) validate what
+    the configuration says. A preset maps names of parameters, and of `horizon`, `eval_every`, `select` and `average`,
+    to values that replace their defaults; the first preset is the default.
+    """
+
+    plan: Callable[[Brief], Plan]
+    Params: type[Any]
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"default": {}})
+
+
+def require(holds: bool, name: str, rule: str, found: object) -> None:
+    """The rule and then the value, as a ValueError, where a parameter does not keep to it."""
+    if not holds:
+        raise ValueError(f"{name} must be {rule}, found {found!r}")

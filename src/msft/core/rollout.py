@@ -1,0 +1,202 @@
+"""The sub-plans that methods share: how a trajectory becomes segments (DESIGN 2.1).
+
+A method holds one `Track`. It numbers roll-outs, keeps positions, and turns "train this mixture from here to there"
+into a `Segment`; `roll_out` walks a whole roll-out from tick to tick. Both are generators for `yield from`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from msft.core.clock import Clock
+from msft.core.curves import average, may_be_peaks
+from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Probe, Segment, Snapshot, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A place on a trajectory: a snapshot, its position, and what is known of it."""
+
+    snapshot: Snapshot
+    epoch: float
+    scores: Mapping[Task, float]
+    outcome: Outcome
+
+
+Step: TypeAlias = Generator[Segment, Outcome, Point]
+
+
+class Track:
+    """The trajectory of one method: the only maker of segments."""
+
+    def __init__(self, brief: Brief) -> None:
+        self.brief = brief
+        self.clock = Clock.of(brief)
+        self.base = Point(snapshot=ROOT, epoch=0.0, scores=brief.base.scores, outcome=brief.base)
+        self.rollout = 0
+        self._tip: Snapshot | None = None
+        self._tasks: tuple[Task, ...] = ()
+        self._step = 0
+
+    def _continues(self, here: Point, mixture: Mixture) -> bool:
+        return here.snapshot == self._tip and mixture.tasks == self._tasks
+
+    def start(self, here: Point, mixture: Mixture) -> int:
+        """The step at which training this mixture from here starts: 0 if that begins a roll-out."""
+        return self._step if self._continues(here, mixture) else 0
+
+    def ticks(self, here: Point, mixture: Mixture, epochs: float) -> list[int]:
+        """The ticks of the next so many epochs, as steps of the roll-out that they belong to."""
+        start = self.start(here, mixture)
+        return [start + tick for tick in self.clock.ticks(mixture, self.clock.steps(mixture, epochs))]
+
+    def left(self, here: Point) -> float:
+        """Epochs until the horizon; 0 where only rounding is left."""
+        left = self.brief.horizon - here.epoch
+        return left if left > 1e-6 else 0.0
+
+    def advance(
+        self,
+        here: Point,
+        mixture: Mixture,
+        stop: int,
+        *,
+        score: tuple[Task, ...],
+        keep: Iterable[Snapshot] = (),
+        probes: Iterable[Probe] = (),
+        reset_optimizer: bool = False,
+    ) -> Step:
+        """Train from here until step `stop` of the roll-out, then score.
+
+        A roll-out begins (its number rises, its steps count from 0) where the sub-datasets change or where `here`
+        is not the end of the last segment. `reset_optimizer` acts only there.
+        """
+        start = self.start(here, mixture)
+        if not self._continues(here, mixture):
+            self.rollout += 1
+        segment = Segment(
+            parent=here.snapshot,
+            rollout=self.rollout,
+            mixture=mixture,
+            start=start,
+            stop=stop,
+            epoch=here.epoch,
+            score=score,
+            probes=frozenset(probes),
+            keep=frozenset(keep) - {here.snapshot, ROOT},
+            reset_optimizer=reset_optimizer and start == 0,
+        )
+        outcome = yield segment
+        self._tip, self._tasks, self._step = outcome.snapshot, mixture.tasks, stop
+        epoch = here.epoch + self.clock.epochs(mixture, stop - start)
+        return Point(snapshot=outcome.snapshot, epoch=epoch, scores=outcome.scores, outcome=outcome)
+
+    def turn(self, here: Point, mixture: Mixture, *, keep: Iterable[Snapshot] = ()) -> Step:
+        """A decision: from here on, train this mixture. Opens a roll-out and scores what is not scored here yet.
+
+        It is yielded even where nothing is left to score or to train, so that the journal names every decision.
+        """
+        self.rollout += 1
+        unscored = tuple(task for task in self.brief.tasks if task not in here.scores)
+        outcome = yield Segment(
+            parent=here.snapshot,
+            rollout=self.rollout,
+            mixture=mixture,
+            start=0,
+            stop=0,
+            epoch=here.epoch,
+            score=unscored,
+            keep=frozenset(keep) - {here.snapshot, ROOT},
+        )
+        self._tip, self._tasks, self._step = here.snapshot, mixture.tasks, 0
+        return replace(here, scores={**here.scores, **outcome.scores})
+
+
+class Answer:
+    """The best fully scored point so far, the earliest of equals; or, with `select: last`, none but the last."""
+
+    def __init__(self, brief: Brief, first: Point) -> None:
+        self.brief = brief
+        self.best = first
+
+    def _average(self, point: Point) -> object:
+        weights = self.brief.validation_sizes if self.brief.average == "micro" else None
+        return average(point.scores, self.brief.tasks, weights)
+
+    def offer(self, point: Point) -> None:
+        """A point that is not scored on all sub-datasets cannot be the answer."""
+        if set(self.brief.tasks) <= point.scores.keys() and self._average(point) > self._average(self.best):  # type: ignore[operator]
+            self.best = point
+
+    @property
+    def keep(self) -> set[Snapshot]:
+        return {self.best.snapshot} if self.brief.select == "best" else set()
+
+    def choose(self, last: Point) -> Snapshot:
+        return self.best.snapshot if self.brief.select == "best" else last.snapshot
+
+
+def roll_out(
+    track: Track,
+    here: Point,
+    mixture: Mixture,
+    epochs: float,
+    *,
+    watch: tuple[Task, ...],
+    at_end: tuple[Task, ...],
+    window: int | None = 1,
+    keep: Iterable[Snapshot] = (),
+    until: Callable[[list[Point]], bool] = lambda points: False,
+    reset_optimizer: bool = False,
+) -> Generator[Segment, Outcome, list[Point]]:
+    """One roll-out from tick to tick; returns its points, `here` (tick 0) first.
+
+    The sub-datasets in `watch` are scored at every tick, those in `at_end` at the last. Kept are `keep` and every
+    snapshot that may still turn out to be a peak of one of `watch`, smoothed over `window` ticks (None: none of
+    them). `until(points so far)` ends the roll-out early.
+    """
+    points = [here]
+    kept = set(keep)
+    ticks = track.ticks(here, mixture, epochs)
+    for stop in ticks:
+        peaks = may_be_peaks(curves(points, watch), window) if window else set()
+        point = yield from track.advance(
+            points[-1],
+            mixture,
+            stop,
+            score=at_end if stop == ticks[-1] else watch,
+            keep=kept | {points[i].snapshot for i in peaks},
+            reset_optimizer=reset_optimizer,
+        )
+        points.append(point)
+        if until(points):
+            break
+    return points
+
+
+def curves(points: list[Point], tasks: Iterable[Task]) -> dict[Task, list[float]]:
+    """The score curve of each of these sub-datasets over the points of a roll-out."""
+    return {task: [point.scores[task] for point in points] for task in tasks}
+
+
+def depart(
+    track: Track, here: Point, leaves: Mapping[Task, float], answer: Answer, *, replay: float = 0.0
+) -> Generator[Segment, Outcome, Point]:
+    """Train on from here; each sub-dataset leaves at its own epoch, the last ones end it. Scored at each departure."""
+    tasks = track.brief.tasks
+    for epoch in sorted({epoch for epoch in leaves.values() if epoch > here.epoch + 1e-6}):
+        mixture = replaying(tasks, tuple(task for task in tasks if leaves[task] < epoch), replay)
+        stop = track.start(here, mixture) + track.clock.steps(mixture, epoch - here.epoch)
+        here = yield from track.advance(here, mixture, stop, score=tasks, keep=answer.keep)
+        answer.offer(here)
+    return here
+
+
+def replaying(tasks: tuple[Task, ...], excluded: Iterable[Task], replay: float) -> Mixture:
+    """The mixture without the excluded; with `replay`, that share of each of them stays against forgetting."""
+    gone = set(excluded)
+    if replay == 0 or not gone:
+        return Mixture(tasks=tuple(task for task in tasks if task not in gone))
+    return Mixture(tasks=tasks, shares=tuple(replay if task in gone else 1.0 for task in tasks))

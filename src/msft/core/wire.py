@@ -1,0 +1,164 @@
+"""The vocabulary as JSON, versioned. Floats round-trip exactly; NaN and the infinities travel as strings."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from msft.core.vocabulary import Brief, Mixture, Outcome, Probe, Segment, Task, Tokens
+
+VERSION = 1
+"""Raised when an old journal can no longer be read as it stands."""
+
+Json = dict[str, Any]
+
+
+def to_number(x: float) -> float | str:
+    return x if math.isfinite(x) else repr(float(x))
+
+
+def from_number(x: float | str) -> float:
+    return float(x)
+
+
+def _out(scores: Mapping[Task, float] | None) -> Json | None:
+    return None if scores is None else {task: to_number(score) for task, score in scores.items()}
+
+
+def _in(scores: Json | None) -> dict[Task, float] | None:
+    return None if scores is None else {task: from_number(score) for task, score in scores.items()}
+
+
+def mixture_to_json(mixture: Mixture) -> Json:
+    without: dict[Task, list[int]] = {}
+    for task, index in sorted(mixture.without):
+        without.setdefault(task, []).append(index)
+    return {
+        "tasks": list(mixture.tasks),
+        "shares": None if mixture.shares is None else list(mixture.shares),
+        "weights": None if mixture.weights is None else list(mixture.weights),
+        "without": without,
+    }
+
+
+def mixture_from_json(data: Json) -> Mixture:
+    return Mixture(
+        tasks=tuple(data["tasks"]),
+        shares=None if data["shares"] is None else tuple(data["shares"]),
+        weights=None if data["weights"] is None else tuple(data["weights"]),
+        without=frozenset((task, index) for task, indices in data["without"].items() for index in indices),
+    )
+
+
+def segment_to_json(segment: Segment) -> Json:
+    return {
+        "parent": segment.parent,
+        "rollout": segment.rollout,
+        "mixture": mixture_to_json(segment.mixture),
+        "start": segment.start,
+        "stop": segment.stop,
+        "epoch": segment.epoch,
+        "score": list(segment.score),
+        "probes": sorted(probe.value for probe in segment.probes),
+        "keep": sorted(segment.keep),
+        "reset_optimizer": segment.reset_optimizer,
+    }
+
+
+def segment_from_json(data: Json) -> Segment:
+    return Segment(
+        parent=data["parent"],
+        rollout=data["rollout"],
+        mixture=mixture_from_json(data["mixture"]),
+        start=data["start"],
+        stop=data["stop"],
+        epoch=data["epoch"],
+        score=tuple(data["score"]),
+        probes=frozenset(Probe(name) for name in data["probes"]),
+        keep=frozenset(data["keep"]),
+        reset_optimizer=data["reset_optimizer"],
+    )
+
+
+def outcome_to_json(outcome: Outcome) -> Json:
+    items, losses = outcome.items, outcome.losses
+    return {
+        "snapshot": outcome.snapshot,
+        "scores": _out(outcome.scores),
+        "reports": _out(outcome.reports),
+        "items": None if items is None else {task: [to_number(x) for x in xs] for task, xs in items.items()},
+        "lookahead": _out(outcome.lookahead),
+        "losses": None
+        if losses is None
+        else {task: [[i, to_number(x)] for i, x in sorted(by.items())] for task, by in losses.items()},
+        "train_loss": None if outcome.train_loss is None else to_number(outcome.train_loss),
+        "tokens": dataclasses.asdict(outcome.tokens),
+        "bytes": outcome.bytes,
+    }
+
+
+def outcome_from_json(data: Json) -> Outcome:
+    items, losses = data["items"], data["losses"]
+    return Outcome(
+        snapshot=data["snapshot"],
+        scores=_in(data["scores"]) or {},
+        reports=_in(data["reports"]) or {},
+        items=None if items is None else {task: tuple(from_number(x) for x in xs) for task, xs in items.items()},
+        lookahead=_in(data["lookahead"]),
+        losses=None
+        if losses is None
+        else {task: {i: from_number(x) for i, x in pairs} for task, pairs in losses.items()},
+        train_loss=None if data["train_loss"] is None else from_number(data["train_loss"]),
+        tokens=Tokens(**data["tokens"]),
+        bytes=data["bytes"],
+    )
+
+
+def brief_to_json(brief: Brief) -> Json:
+    return {
+        "tasks": list(brief.tasks),
+        "sizes": list(brief.sizes),
+        "validation_sizes": list(brief.validation_sizes),
+        "batch_size": brief.batch_size,
+        "seed": brief.seed,
+        "base": outcome_to_json(brief.base),
+        "horizon": to_number(brief.horizon),
+        "eval_every": brief.eval_every,
+        "select": brief.select,
+        "average": brief.average,
+        "params": {} if brief.params is None else dataclasses.asdict(brief.params),
+    }
+
+
+def brief_from_json(data: Json, params: Any = None) -> Brief:
+    """The brief; `params` is the method's own dataclass, which JSON does not name."""
+    return Brief(
+        tasks=tuple(data["tasks"]),
+        sizes=tuple(data["sizes"]),
+        validation_sizes=tuple(data["validation_sizes"]),
+        batch_size=data["batch_size"],
+        seed=data["seed"],
+        base=outcome_from_json(data["base"]),
+        horizon=from_number(data["horizon"]),
+        eval_every=data["eval_every"],
+        select=data["select"],
+        average=data["average"],
+        params=params,
+    )
+
+
+def differences(was: Any, now: Any, path: str = "") -> list[str]:
+    """What differs between two JSON values, one line per leaf: ``brief.sizes[2] was 300, is now 299``."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        return [
+            line
+            for key in sorted(was.keys() | now.keys())
+            for line in differences(was.get(key), now.get(key), f"{path}.{key}" if path else key)
+        ]
+    if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        return [
+            line for i, pair in enumerate(zip(was, now, strict=True)) for line in differences(*pair, f"{path}[{i}]")
+        ]
+    return [] if was == now else [f"{path} was {was!r}, is now {now!r}"]

@@ -1,0 +1,85 @@
+"""DynamixSFT: a bandit over sub-datasets, rewarded by the look-ahead fall of their losses (arXiv 2508.12116)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from msft.core.method import Method, require
+from msft.core.rollout import Answer, Track
+from msft.core.vocabulary import Brief, Mixture, Plan, Probe, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    gamma: float = 0.3
+    """Share of uniform exploration."""
+    alpha: float = 0.95
+    """Memory of the moving average of rewards."""
+    beta: float = 4.0
+    """Inverse temperature."""
+    update_every: int | Literal["auto"] = "auto"
+    """Steps between updates; auto: a fiftieth of all steps, between 1 and the paper's 50."""
+    lookahead_batch: int = 8
+    """Examples of each sub-dataset in a look-ahead."""
+    virtual: Literal["adam", "sgd"] = "adam"
+    """The optimizer of the virtual step."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.gamma <= 1, "gamma", "from 0 to 1", self.gamma)
+        require(0 <= self.alpha <= 1, "alpha", "from 0 to 1", self.alpha)
+        require(self.beta >= 0, "beta", "0 or more", self.beta)
+        require(self.update_every == "auto" or self.update_every >= 1, "update_every", "auto or at least 1 step",
+                self.update_every)  # fmt: skip
+        require(self.lookahead_batch >= 1, "lookahead_batch", "at least 1", self.lookahead_batch)
+
+
+def plan(brief: Brief) -> Plan:
+    p: Params = brief.params
+    track = Track(brief)
+    answer = Answer(brief, track.base)
+    here = track.base
+    value = dict.fromkeys(brief.tasks, 0.0)
+    mixture = Mixture(tasks=brief.tasks, weights=probabilities(brief, p, value))
+    ticks = track.ticks(here, mixture, brief.horizon)
+    period = min(50, max(1, ticks[-1] // 50)) if p.update_every == "auto" else p.update_every
+    updates = set(range(period, ticks[-1], period))
+    for stop in sorted({*ticks, *updates}):
+        here = yield from track.advance(
+            here,
+            mixture,
+            stop,
+            score=brief.tasks if stop in ticks else (),
+            keep=answer.keep,
+            probes=[Probe.LOOKAHEAD] if stop in updates else [],
+        )
+        answer.offer(here)
+        if stop in updates:
+            assert here.outcome.lookahead is not None, "the engine answers every probe"
+            value = updated(value, here.outcome.lookahead, p.alpha)
+            mixture = Mixture(tasks=brief.tasks, weights=probabilities(brief, p, value))
+    return answer.choose(here)
+
+
+def probabilities(brief: Brief, p: Params, value: Mapping[Task, float]) -> tuple[float, ...]:
+    """p_k = (1 - gamma) * p0_k e^(beta Q_k) / sum_j p0_j e^(beta Q_j) + gamma / K, with p0 in proportion to size."""
+    odds = [n * math.exp(p.beta * value[task]) for task, n in zip(brief.tasks, brief.sizes, strict=True)]
+    total = math.fsum(odds)
+    return tuple((1 - p.gamma) * odd / total + p.gamma / len(odds) for odd in odds)
+
+
+def updated(value: Mapping[Task, float], rewards: Mapping[Task, float], alpha: float) -> dict[Task, float]:
+    """Q_k <- alpha Q_k + (1 - alpha) r_k, r min-max normalised; a reward that is not finite keeps the old Q."""
+    finite = [reward for reward in rewards.values() if math.isfinite(reward)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    new = dict(value)
+    for task, reward in rewards.items():
+        if math.isfinite(reward):
+            normalised = (reward - low) / (high - low) if high > low else 0.0
+            new[task] = alpha * value[task] + (1 - alpha) * normalised
+    return new
+
+
+METHOD = Method(plan=plan, Params=Params)

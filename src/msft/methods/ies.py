@@ -1,0 +1,61 @@
+"""IES: instances whose loss has stopped curving are mastered and left out.
+
+Instance-dependent Early Stopping, ICLR 2025. The left-out set is rebuilt from all instances after every epoch, so that
+instances return.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from msft.core.method import Method, require
+from msft.core.rollout import Answer, Track
+from msft.core.vocabulary import Brief, Mixture, Plan, Probe, Task
+
+NEEDED = 6
+"""Recorded losses before an instance can be mastered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    threshold: float = 1e-3
+    """Mean absolute second difference of the loss below which an instance is mastered."""
+
+    def __post_init__(self) -> None:
+        require(self.threshold >= 0, "threshold", "0 or more", self.threshold)
+
+
+def plan(brief: Brief) -> Plan:
+    p: Params = brief.params
+    track = Track(brief)
+    answer = Answer(brief, track.base)
+    here = track.base
+    losses: dict[tuple[Task, int], list[float]] = defaultdict(list)
+    everything = frozenset((task, i) for task, n in zip(brief.tasks, brief.sizes, strict=True) for i in range(n))
+    mastered: frozenset[tuple[Task, int]] = frozenset()
+    # Where everything is mastered there is nothing left to train.
+    while (left := track.left(here)) and mastered != everything:
+        mixture = Mixture(tasks=brief.tasks, without=mastered)
+        for stop in track.ticks(here, mixture, min(1.0, left)):
+            here = yield from track.advance(
+                here, mixture, stop, score=brief.tasks, keep=answer.keep, probes=[Probe.LOSSES]
+            )
+            answer.offer(here)
+            assert here.outcome.losses is not None, "the engine answers every probe"
+            for task, by_index in here.outcome.losses.items():
+                for index, loss in by_index.items():
+                    losses[task, index].append(loss)
+        mastered = frozenset(key for key in everything if curvature(losses[key]) < p.threshold)
+    return answer.choose(here)
+
+
+def curvature(losses: Sequence[float]) -> float:
+    """Mean of the last three values of |L(t) - 2 L(t-1) + L(t-2)|; infinite while fewer than six are recorded."""
+    if len(losses) < NEEDED:
+        return float("inf")
+    return sum(abs(losses[t] - 2 * losses[t - 1] + losses[t - 2]) for t in (-1, -2, -3)) / 3
+
+
+METHOD = Method(plan=plan, Params=Params)

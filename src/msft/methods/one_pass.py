@@ -1,0 +1,50 @@
+"""One pass: each sub-dataset leaves when it has stopped improving, and nothing is rolled back.
+
+What a practitioner with per-sub-dataset early stopping would do; the control that a roll-back must beat.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from msft.core.method import Method, require
+from msft.core.rollout import Answer, Track
+from msft.core.vocabulary import Brief, Mixture, Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    patience: int = 4
+    """Ticks without a new best score after which a sub-dataset leaves."""
+
+    def __post_init__(self) -> None:
+        require(self.patience >= 1, "patience", "at least 1 tick", self.patience)
+
+
+def plan(brief: Brief) -> Plan:
+    p: Params = brief.params
+    track = Track(brief)
+    answer = Answer(brief, track.base)
+    here, active = track.base, brief.tasks
+    best = dict(here.scores)
+    stale = dict.fromkeys(brief.tasks, 0)
+    while active and (left := track.left(here)):
+        staying = active
+        ticks = track.ticks(here, Mixture(tasks=active), left)
+        for stop in ticks:
+            score = brief.tasks if stop == ticks[-1] else active
+            here = yield from track.advance(here, Mixture(tasks=active), stop, score=score, keep=answer.keep)
+            answer.offer(here)
+            for task in active:
+                stale[task] = 0 if here.scores[task] > best[task] else stale[task] + 1
+                best[task] = max(best[task], here.scores[task])
+            staying = tuple(task for task in active if stale[task] < p.patience)
+            if staying != active:
+                here = yield from track.turn(here, Mixture(tasks=staying), keep=answer.keep)
+                answer.offer(here)
+                break
+        active = staying
+    return answer.choose(here)
+
+
+METHOD = Method(plan=plan, Params=Params)

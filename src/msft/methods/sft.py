@@ -1,0 +1,27 @@
+"""SFT: the whole mixture for `horizon` epochs; the answer is the best tick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from msft.core.method import Method
+from msft.core.rollout import Answer, Track
+from msft.core.vocabulary import Brief, Mixture, Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """Plain fine-tuning has none."""
+
+
+def plan(brief: Brief) -> Plan:
+    track = Track(brief)
+    answer = Answer(brief, track.base)
+    here, mixture = track.base, Mixture(tasks=brief.tasks)
+    for stop in track.ticks(here, mixture, brief.horizon):
+        here = yield from track.advance(here, mixture, stop, score=brief.tasks, keep=answer.keep)
+        answer.offer(here)
+    return answer.choose(here)
+
+
+METHOD = Method(plan=plan, Params=Params)

@@ -1,0 +1,151 @@
+"""The run folder: where everything of one run lies, who owns it, what it was made with (DESIGN 4)."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from msft import __version__
+from msft.core.errors import RunError, complaint
+from msft.journal import Transcript, read, write_durably
+
+LIBRARIES = ("torch", "transformers", "accelerate", "peft", "datasets", "safetensors", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The layout. Nothing but this class knows a file's name."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def sidecars(self) -> Path:
+        return self.path / "sidecars"
+
+    @property
+    def timings(self) -> Path:
+        return self.path / "timings.jsonl"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.path / "snapshots"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def page(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def final(self) -> Path:
+        return self.path / "final"
+
+    @property
+    def exists(self) -> bool:
+        """Whether it holds a run."""
+        return self.journal.exists()
+
+    def check_free(self) -> None:
+        """Refuse a folder in which a new run would mix with something else. Writes nothing."""
+        if self.exists:
+            mend = "add --resume to go on with it, or name another output folder"
+            raise RunError(complaint("this folder already holds a run", mend, file=self.path, field="output"))
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunError(
+                complaint("this is not an empty folder", "name another output folder", file=self.path, field="output")
+            )
+
+    def check_resumable(self) -> None:
+        """Refuse a folder that holds no run. Writes nothing."""
+        if not self.exists:
+            mend = "leave out --resume to start one, or name the folder of a run"
+            raise RunError(complaint("this folder holds no run to resume", mend, file=self.path, field="output"))
+
+    def create(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.chmod(0o700)
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Own the folder for the life of the process: the kernel frees the lock, nobody steals it."""
+        with (self.path / "lock").open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                owner = file.read().strip() or "another process"
+                mend = "wait for it, stop it, or name another output folder"
+                raise RunError(complaint(f"{owner} is at work in this folder", mend, file=self.path)) from None
+            file.seek(0)
+            file.truncate()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+
+    def transcript(self) -> Transcript:
+        """What the journal says so far; works beside a running search."""
+        if not self.exists:
+            mend = "name the folder of a run: it holds journal.jsonl"
+            raise RunError(complaint("this folder holds no run", mend, file=self.path))
+        return read(self.journal, self.sidecars)
+
+    def write_json(self, file: Path, content: Any) -> None:
+        write_durably(file, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def add_timing(self, entry: dict[str, Any]) -> None:
+        """Clocks live here, outside every hash; a lost line loses nothing else."""
+        with self.timings.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def read_timings(self) -> list[dict[str, Any]]:
+        """Every complete line; a torn one is passed over."""
+        if not self.timings.exists():
+            return []
+        entries = []
+        for line in self.timings.read_text(encoding="utf-8").splitlines():
+            try:
+                entries.append(json.loads(line))
+            except ValueError:
+                continue
+        return entries
+
+
+def environment() -> dict[str, Any]:
+    """What a result may depend on beside configuration, data and model."""
+    return {
+        "msft": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "libraries": {name: _version(name) for name in LIBRARIES},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

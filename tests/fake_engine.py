@@ -1,0 +1,171 @@
+"""The one fake engine: learning curves that rise to a peak in the exposure of each sub-dataset, then fall.
+
+Its state is what the real engine's is: a function of the base and of everything trained on the way to a snapshot, so
+that rolling back really takes exposure back. Item noise, where asked for, is a function of (snapshot's content, item).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from msft.core.clock import Clock, per_epoch
+from msft.core.vocabulary import ROOT, Brief, Outcome, Probe, Segment, Snapshot, Task, Tokens
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Score over exposure (own epochs): from `base` up to `top` at `peak`, then down by `fall` per epoch."""
+
+    peak: float = 2.0
+    base: float = 0.2
+    top: float = 0.8
+    fall: float = 0.1
+
+    def __call__(self, exposure: float) -> float:
+        if exposure >= self.peak:
+            return self.top - self.fall * (exposure - self.peak)
+        return self.base + (self.top - self.base) * math.sin(exposure / self.peak * math.pi / 2)
+
+
+class FakeStore:
+    """Knows what is held; persisting is remembered so that a crash can lose the rest."""
+
+    def __init__(self) -> None:
+        self.held: set[Snapshot] = set()
+        self.durable: set[Snapshot] = set()
+        self.peak = 0
+
+    def has(self, snapshot: Snapshot) -> bool:
+        return snapshot in self.held
+
+    def persist(self, snapshots: Collection[Snapshot]) -> None:
+        assert set(snapshots) <= self.held
+        self.durable |= set(snapshots)
+
+    def prune(self, keep: Collection[Snapshot]) -> None:
+        self.held &= set(keep)
+        self.durable &= set(keep)
+
+    def crash(self) -> None:
+        self.held = set(self.durable)
+
+
+@dataclass
+class FakeEngine:
+    curves: Mapping[Task, Curve]
+    sizes: Mapping[Task, int]
+    batch_size: int = 4
+    eval_every: float = 0.25
+    items: int = 0
+    """Validation items per sub-dataset; 0: no noise."""
+    interference: float = 0.0
+    """How much one epoch of all others adds to the exposure of a sub-dataset."""
+    store: FakeStore = field(default_factory=FakeStore)
+
+    def __post_init__(self) -> None:
+        self.clock = Clock(self.sizes, self.batch_size, self.eval_every)
+        self.states: dict[Snapshot, dict[Task, float]] = {ROOT: dict.fromkeys(self.sizes, 0.0)}
+        self.trained = 0.0
+        """Instances that went through optimizer steps."""
+        self.runs: list[int] = []
+
+    def base(self) -> Outcome:
+        return self._measure(ROOT, tuple(self.sizes), frozenset(), {}, 0)
+
+    def run(self, segment: Segment, number: int) -> Outcome:
+        assert segment.parent == ROOT or self.store.has(segment.parent), f"{segment.parent} was let go"
+        self.runs.append(number)
+        if not segment.trains:
+            return self._measure(segment.parent, segment.score, segment.probes, {}, 0)
+        exposure = dict(self.states[segment.parent])
+        mixture, counts = segment.mixture, per_epoch(segment.mixture, self.sizes)
+        epochs = self.clock.epochs(mixture, segment.stop - segment.start)
+        instances = epochs * sum(counts.values())
+        if mixture.weights is not None:
+            total = sum(mixture.weights)
+            gained = {
+                t: instances * w / total / self.sizes[t] for t, w in zip(mixture.tasks, mixture.weights, strict=True)
+            }
+        else:
+            gained = {task: epochs * counts[task] / self.sizes[task] for task in mixture.tasks}
+        mean = sum(gained.values()) / len(self.sizes)
+        for task in exposure:
+            exposure[task] += gained.get(task, 0.0) + self.interference * mean
+        self.states[number] = exposure
+        self.store.held.add(number)
+        self.trained += instances
+        return self._measure(number, segment.score, segment.probes, gained, instances, segment)
+
+    def test(self, snapshot: Snapshot) -> Outcome:
+        return self._measure(snapshot, tuple(self.sizes), frozenset({Probe.ITEMS}), {}, 0)
+
+    def export(self, snapshot: Snapshot, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "state.txt").write_text(repr(sorted(self.states[snapshot].items())))
+
+    def score(self, snapshot: Snapshot, task: Task) -> tuple[float, ...]:
+        """Item scores; their mean is the sub-dataset's score."""
+        exposure = self.states[snapshot][task]
+        true = self.curves[task](exposure)
+        if not self.items:
+            return (true,)
+        key = hashlib.sha256(f"{sorted(self.states[snapshot].items())} {task}".encode()).digest()
+        draw = random.Random(key)
+        return tuple(float(draw.random() < true) for _ in range(self.items))
+
+    def _measure(
+        self,
+        snapshot: Snapshot,
+        tasks: tuple[Task, ...],
+        probes: frozenset[Probe],
+        gained: Mapping[Task, float],
+        instances: float,
+        segment: Segment | None = None,
+    ) -> Outcome:
+        items = {task: self.score(snapshot, task) for task in tasks}
+        scores = {task: math.fsum(values) / len(values) for task, values in items.items()}
+        state = self.states[snapshot]
+        losses = None
+        if segment is not None and Probe.LOSSES in probes:
+            ended = abs((e := segment.epoch + gained_epochs(self, segment)) - round(e)) < 1e-9
+            # An instance's loss stops moving once its sub-dataset has been seen eight times.
+            losses = {
+                t: {i: math.exp(-min(state[t], 8.0)) + 0.01 * i for i in range(n)} if ended else {}
+                for t, n in self.sizes.items()
+            }
+        return Outcome(
+            snapshot=snapshot,
+            scores=scores,
+            reports=dict(scores),
+            items=items if Probe.ITEMS in probes else None,
+            lookahead={t: 1.0 / (1.0 + state[t]) for t in self.sizes} if Probe.LOOKAHEAD in probes else None,
+            losses=losses,
+            train_loss=math.exp(-sum(state.values()) / len(state)) if gained else None,
+            tokens=Tokens(train=round(10 * instances), eval=5 * len(tasks) * max(1, self.items)),
+            bytes=1000 if gained else 0,
+        )
+
+
+def gained_epochs(engine: FakeEngine, segment: Segment) -> float:
+    return engine.clock.epochs(segment.mixture, segment.stop - segment.start)
+
+
+def brief_of(engine: FakeEngine, params: object, **changes: object) -> Brief:
+    """The brief of a job on this engine."""
+    values: dict[str, object] = {
+        "tasks": tuple(engine.sizes),
+        "sizes": tuple(engine.sizes.values()),
+        "validation_sizes": (engine.items or 1,) * len(engine.sizes),
+        "batch_size": engine.batch_size,
+        "seed": 20,
+        "base": engine.base(),
+        "horizon": 10.0,
+        "eval_every": engine.eval_every,
+        "params": params,
+    }
+    return Brief(**{**values, **changes})  # type: ignore[arg-type]

@@ -1,0 +1,81 @@
+"""The loop: what is lost is recomputed, and a recomputation that differs is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fake_engine import Curve, FakeEngine, brief_of
+from msft.core.errors import Diverged, RunError
+from msft.core.search import Search
+from msft.core.vocabulary import Outcome, Segment
+from msft.drive import drive
+from msft.methods import METHODS
+from msft.run import RunFolder
+
+CURVES = {"a": Curve(peak=0.6), "b": Curve(peak=2.0), "c": Curve(peak=3.0)}
+SIZES = {"a": 12, "b": 12, "c": 12}
+
+
+class Killed(Exception):  # noqa: N818
+    pass
+
+
+def killed_after(count: int) -> tuple[FakeEngine, list[tuple[Segment, Outcome]]]:
+    engine = FakeEngine(CURVES, SIZES)
+    journal: list[tuple[Segment, Outcome]] = []
+
+    def record(_: int, segment: Segment, outcome: Outcome) -> None:
+        journal.append((segment, outcome))
+        if len(journal) == count:
+            raise Killed
+
+    with pytest.raises(Killed):
+        drive(Search(METHODS["msft"], brief_of(engine, METHODS["msft"].Params())), engine, engine.store, record)
+    engine.store.crash()
+    return engine, journal
+
+
+def test_only_what_a_crash_lost_is_run_again() -> None:
+    engine, journal = killed_after(20)  # roll-out 2 has begun: its start is durable
+    rollout = journal[-1][0].rollout
+    assert rollout > 1
+    first = next(i for i, (s, _) in enumerate(journal, 1) if s.rollout == rollout)
+    engine.runs.clear()
+    search = Search(METHODS["msft"], brief_of(engine, METHODS["msft"].Params()), journal)
+    drive(search, engine, engine.store, lambda *_: None, past=journal)
+    assert min(engine.runs) >= first
+    assert engine.runs[: 20 - first] == list(range(first + 1, 21))
+
+
+def test_a_recomputation_that_differs_is_refused() -> None:
+    engine, journal = killed_after(20)
+    segment, outcome = journal[-2]
+    journal[-2] = (segment, replace(outcome, train_loss=0.123))
+    search = Search(METHODS["msft"], brief_of(engine, METHODS["msft"].Params()), journal)
+    with pytest.raises(Diverged, match=r"segment 19, run again,: .*train_loss was 0\.123"):
+        drive(search, engine, engine.store, lambda *_: None, past=journal)
+
+
+def test_one_owner(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    with folder.owned(), pytest.raises(RunError, match=r"process \d+ on .* is at work"), RunFolder(folder.path).owned():
+        pass
+    with folder.owned():
+        pass
+
+
+def test_a_used_folder_is_refused(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.check_free()
+    with pytest.raises(RunError, match="holds no run to resume"):
+        folder.check_resumable()
+    (tmp_path / "thesis.txt").write_text("")
+    with pytest.raises(RunError, match="not an empty folder"):
+        folder.check_free()
+    folder.journal.write_text("")
+    with pytest.raises(RunError, match=r"already holds a run.*--resume"):
+        folder.check_free()
