@@ -1,0 +1,135 @@
+"""The `method` section: name, preset, the keys every method has, and the method's own parameters (DESIGN 1, 4)."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from msft.config.problems import Problem, ProblemsError, one_of, shown, unknown_key
+from msft.core.method import Method
+from msft.methods import METHODS
+
+MISSING = "is missing"
+STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """A resolved method: defaults, then the preset, then what the user wrote."""
+
+    name: str
+    preset: str
+    horizon: float | None
+    """Where the surviving trajectory ends at the latest, in epochs; None: only `max_rollouts` ends the search."""
+    eval_every: float
+    """Epochs between ticks."""
+    select: Literal["best", "last"]
+    average: Literal["macro", "micro"]
+    params: Any
+    """The method's own `Params`."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The flat mapping that `resolve` reads back to an equal MethodConfig."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "params"}
+        return own | dataclasses.asdict(self.params)
+
+
+class _Common(BaseModel):
+    """The keys that every method has."""
+
+    model_config = STRICT
+    horizon: float | None = Field(default=10.0, gt=0)
+    eval_every: float = Field(default=0.25, gt=0)
+    select: Literal["best", "last"] = "best"
+    average: Literal["macro", "micro"] = "macro"
+
+
+def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodConfig:
+    """The `method` section as a MethodConfig. Raises ProblemsError, naming each key that is wrong."""
+    if isinstance(section, MethodConfig):
+        return section
+    if not isinstance(section, Mapping):
+        raise ProblemsError([Problem(f"found {shown(section)}", "give a mapping, such as {name: msft}")])
+    given = dict(section)
+    name, method = _named(given.pop("name", None), methods, "name")
+    preset, values = _named(given.pop("preset", next(iter(method.presets))), method.presets, "preset")
+    common, fields = set(_Common.model_fields), [field.name for field in dataclasses.fields(method.Params)]
+    problems = [
+        unknown_key(str(key), ["name", "preset", *_Common.model_fields, *fields])
+        for key in given
+        if key not in common and key not in fields
+    ]
+    merged = {key: value for key, value in {**values, **given}.items() if key in common or key in fields}
+    brief = _checked(_Common, {key: value for key, value in merged.items() if key in common}, problems)
+    own = _checked(
+        _model_of(method.Params), {key: value for key, value in merged.items() if key not in common}, problems
+    )
+    if brief is None or own is None or problems:
+        raise ProblemsError(problems)
+    params = _built(method.Params, {field: getattr(own, field) for field in fields})
+    if brief.horizon is None and getattr(params, "max_rollouts", None) is None:
+        mend = "give the epochs after which the search ends" + (", or max_rollouts" if "max_rollouts" in fields else "")
+        raise ProblemsError([Problem("without a horizon nothing ends the search", mend, ("horizon",))])
+    return MethodConfig(name=name, preset=preset, **brief.model_dump(), params=params)
+
+
+def _named(name: object, known: Mapping[str, Any], key: str) -> tuple[str, Any]:
+    if name is None:
+        raise ProblemsError([Problem(MISSING, f"use one of: {', '.join(known)}", (key,))])
+    if not isinstance(name, str) or name not in known:
+        raise ProblemsError([Problem(f"found {shown(name)}", one_of(str(name), known), (key,))])
+    return name, known[name]
+
+
+def _model_of(params: type) -> type[BaseModel]:
+    """A strict pydantic model with the fields of a standard-library dataclass."""
+    hints = typing.get_type_hints(params)
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(params):
+        default: Any = ...
+        if field.default is not dataclasses.MISSING:
+            default = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            default = Field(default_factory=field.default_factory)
+        hint = hints[field.name]
+        if typing.get_origin(hint) is tuple:  # YAML has lists only, which a strict tuple refuses
+            default = Field(default, strict=False)
+        fields[field.name] = (hint, default)
+    model: type[BaseModel] = create_model(params.__name__, __config__=STRICT, **fields)
+    return model
+
+
+def _checked(model: type[BaseModel], values: dict[str, Any], problems: list[Problem]) -> Any:
+    """The validated model, or None with what was wrong added to `problems`."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        problems.extend(problem_of(detail) for detail in error.errors())
+        return None
+
+
+def _built(params: type, values: dict[str, Any]) -> Any:
+    try:
+        return params(**values)
+    except ValueError as error:
+        # The rule comes first in such a message: "budget must be > 0, found -1".
+        first = str(error).split(" ", 1)[0].split(".", 1)[0]
+        key = (first,) if first in values else ()
+        raise ProblemsError([Problem(str(error), "choose a value that keeps this rule", key)]) from None
+
+
+def problem_of(detail: Mapping[str, Any]) -> Problem:
+    """One pydantic error detail in the house form."""
+    key, kind = tuple(detail["loc"]), detail["type"]
+    if kind == "missing":
+        return Problem(MISSING, "add it", key)
+    message = detail["msg"].removeprefix("Value error, ")
+    rule = message.removeprefix("Input should be ")
+    if rule.startswith(("greater", "less")):
+        rule = f"a number {rule}"
+    mend = f"give {rule}" if rule != message else message[0].lower() + message[1:]
+    return Problem(f"found {shown(detail['input'])}", mend, key)

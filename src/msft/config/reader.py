@@ -1,0 +1,222 @@
+"""Configuration files in and out: YAML with line numbers, overrides, and every mistake named at once (DESIGN 4)."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from msft.config.method import MISSING, problem_of
+from msft.config.problems import Problem, ProblemsError, unknown_key
+from msft.config.schema import Config
+from msft.config.yaml12 import Document, KeyPath, UnreadableError, emit, parse
+from msft.core.errors import ConfigError, complaint
+
+MOST = 20
+"""ProblemsError shown in one message."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    file: str
+    line: int | None
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """The configuration in a YAML file, with `a.b=value` overrides applied.
+
+    Relative paths of models and data sets that exist beside the file, or else in the working directory, become
+    absolute; anything else is left to be a hub id. Raises ConfigError, naming every problem by file, line and field.
+    """
+    path = Path(path)
+    document = _read(path)
+    places = {key: _Place(str(path), line) for key, line in document.lines.items()}
+    data = document.data
+    for override in overrides:
+        _apply(data, places, override)
+    _absolute_paths(data, path.parent)
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_listing(error, data, places, _Place(str(path), None))) from None
+
+
+def dump(config: Config) -> str:
+    """The resolved configuration as YAML that `load` reads back to an equal Config."""
+    return emit(_plain(config))
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Dotted key -> value, with data sets by id, so that two configurations can be compared key by key."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, Mapping) and value:
+            for key, below in value.items():
+                walk(f"{prefix}.{key}" if prefix else str(key), below)
+        else:
+            flat[prefix] = value
+
+    plain = _plain(config)
+    walk("", plain | {"datasets": {dataset["id"]: dataset for dataset in plain["datasets"]}})
+    return flat
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    """Mappings, lists and scalars, without the keys that are unset; of a method's keys, null says something."""
+    plain: dict[str, Any] = config.model_dump(mode="json", exclude_none=True)
+    return plain | {"method": TypeAdapter(dict[str, Any]).dump_python(config.method.as_dict(), mode="json")}
+
+
+def _read(path: Path) -> Document:
+    mend = "write model, method, datasets and output (see examples/)"
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(complaint("there is no such file", "check the path", file=path)) from None
+    except OSError as error:
+        found = f"the file cannot be read ({error.strerror})"
+        raise ConfigError(complaint(found, "check the path and its permissions", file=path)) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(complaint(f"byte {error.start} is not UTF-8", "save the file as UTF-8", file=path)) from None
+    try:
+        document = parse(text)
+    except UnreadableError as error:
+        raise ConfigError(complaint(error.found, error.mend, file=path, line=error.line)) from None
+    if document.data is None:
+        raise ConfigError(complaint("the file is empty", mend, file=path))
+    if not isinstance(document.data, dict):
+        raise ConfigError(complaint(f"found a {type(document.data).__name__}, not keys and values", mend, file=path))
+    return document
+
+
+def _apply(data: dict[str, Any], places: dict[KeyPath, _Place], override: str) -> None:
+    """Set one `a.b=value` in `data`; lists by position, data sets also by id."""
+    place = _Place(f"--set {override}", None)
+
+    def bad(found: str, mend: str) -> ConfigError:
+        return ConfigError(complaint(found, mend, file=place.file))
+
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise bad("this is not key=value", "write it as --set training.batch_size=32")
+    try:
+        value = parse(text).data
+    except UnreadableError as error:
+        raise bad(error.found, error.mend) from None
+    at: Any = data
+    path: KeyPath = ()
+    while dotted:
+        if isinstance(at, list):
+            ids = {str(item["id"]): number for number, item in enumerate(at) if isinstance(item, dict) and "id" in item}
+            names = {str(number): number for number in range(len(at))} | ids
+            # The longest first: an id may hold dots.
+            head = max((name for name in names if f"{dotted}.".startswith(f"{name}.")), key=len, default=None)
+            if head is None:
+                raise bad(f"there is no {'.'.join(map(str, (*path, dotted)))}", f"use one of: {', '.join(names)}")
+            key: str | int = names[head]
+            dotted = dotted[len(head) + 1 :]
+        elif isinstance(at, dict):
+            key, _, dotted = dotted.partition(".")
+            at.setdefault(key, {})
+        else:
+            raise bad(f"{'.'.join(map(str, path))} is a single value", "set that key itself")
+        path = (*path, key)
+        places[path] = place
+        if not dotted:
+            at[key] = value
+        elif at[key] is None:
+            at[key] = {}
+        at = at[key]
+
+
+def _absolute_paths(data: dict[str, Any], folder: Path) -> None:
+    """Replace relative paths that lead somewhere by absolute ones, so that the working directory may change."""
+    model, datasets = data.get("model"), data.get("datasets")
+    owners: list[tuple[Any, str]] = [(model, "name_or_path"), (model, "chat_template")]
+    for dataset in datasets if isinstance(datasets, list) else []:
+        splits = [dataset.get("validation"), dataset.get("test")] if isinstance(dataset, dict) else []
+        owners += [(owner, "path") for owner in (dataset, *splits)]
+    for owner, key in owners:
+        written = owner.get(key) if isinstance(owner, dict) else None
+        if not isinstance(written, str) or not written.strip() or "\n" in written or "\0" in written:
+            continue
+        for base in (folder, Path()):
+            target = base.resolve() / Path(written).expanduser()
+            if _leads_somewhere(target):
+                owner[key] = str(target.resolve())
+                break
+
+
+def _leads_somewhere(path: Path) -> bool:
+    try:
+        return path.exists() or ("*" in path.name and any(path.parent.glob(path.name)))
+    except OSError:  # such as a name that is too long for the file system: an inline chat template
+        return False
+
+
+def _listing(error: ValidationError, data: Any, places: Mapping[KeyPath, _Place], file: _Place) -> str:
+    """Every problem on a line of its own, in the order of the file."""
+    merged: dict[tuple[KeyPath, str], Problem] = {}
+    for problem in _problems(error):
+        key = _known_part(problem.key, data, missing=problem.found == MISSING)
+        known = merged.get((key, problem.found))
+        # A value that fits no member of a union is reported once for each of them.
+        mend = problem.mend if known is None else f"{known.mend}, or {problem.mend.removeprefix('give ')}"
+        merged[key, problem.found] = Problem(problem.found, mend, key)
+    lines = []
+    for problem in merged.values():
+        place = next(
+            (places[problem.key[:n]] for n in range(len(problem.key), 0, -1) if problem.key[:n] in places), file
+        )
+        field = ".".join(map(str, problem.key))
+        lines.append(
+            (place.line or 0, complaint(problem.found, problem.mend, file=place.file, line=place.line, field=field))
+        )
+    lines.sort(key=lambda line: line[0])
+    shown = [text for _, text in lines[:MOST]]
+    return "\n".join([*shown, *([f"... and {len(lines) - MOST} more"] if len(lines) > MOST else [])])
+
+
+def _problems(error: ValidationError) -> Iterator[Problem]:
+    for detail in error.errors(include_url=False):
+        cause = detail.get("ctx", {}).get("error")
+        at = tuple(detail["loc"])
+        if isinstance(cause, ProblemsError):
+            yield from (Problem(problem.found, problem.mend, at + problem.key) for problem in cause.problems)
+        elif detail["type"] == "extra_forbidden":
+            yield unknown_key(str(at[-1]), _keys_at(at[:-1]), parents=at[:-1])
+        else:
+            yield problem_of(detail)
+
+
+def _known_part(key: KeyPath, data: Any, *, missing: bool) -> KeyPath:
+    """The key without what pydantic appends to name the member of a union, or the key of a missing value."""
+    for number, part in enumerate(key):
+        if isinstance(data, dict) and (part in data or (missing and number == len(key) - 1)):
+            data = data.get(part)
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        else:
+            return key[:number]
+    return key
+
+
+def _keys_at(key: KeyPath) -> list[str]:
+    """The keys of the section that lies at `key`."""
+    section: type[BaseModel] = Config
+    for part in key:
+        if isinstance(part, str):
+            section = next(_sections(section.model_fields[part].annotation))
+    return list(section.model_fields)
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from _sections(argument)

@@ -1,0 +1,286 @@
+"""The schema of a configuration file (DESIGN 4). Every value is validated here, where it is defined."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
+
+from msft.config.method import STRICT, MethodConfig, resolve
+from msft.config.problems import Problem, ProblemsError
+
+Scalar: TypeAlias = str | int | float | bool | None
+Role: TypeAlias = Literal[
+    "prompt", "completion", "messages", "instruction", "input", "output", "question", "choices", "answer"
+]
+
+
+def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ProblemsError([Problem("found an empty list", "give at least one item")])
+    return values
+
+
+# Strict tuples refuse lists, and YAML has nothing else.
+Values: TypeAlias = Annotated[tuple[Scalar, ...], Field(strict=False), AfterValidator(_not_empty)]
+Names: TypeAlias = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_not_empty)]
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ProblemsError([Problem("found an empty text", "give a value")])
+    return text
+
+
+Text: TypeAlias = Annotated[str, AfterValidator(_not_blank)]
+Where: TypeAlias = dict[str, Scalar | Values]
+MethodSection: TypeAlias = Annotated[
+    InstanceOf[MethodConfig], BeforeValidator(resolve), PlainSerializer(MethodConfig.as_dict)
+]
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that refuses unknown keys and converts nothing but int to float."""
+
+    model_config = STRICT
+
+
+class ModelConfig(Section):
+    """The base model."""
+
+    name_or_path: Text
+    """Hub id, or a folder that `AutoModelForCausalLM.from_pretrained` reads."""
+    revision: Text | None = None
+    """Branch, tag or commit of the hub."""
+    gguf_file: Text | None = None
+    """Name of the GGUF file in the folder, where the weights are in one."""
+    trust_remote_code: bool = False
+    autocast: Literal["auto", "bf16", "no"] = "auto"
+    """bf16 autocast over fp32 weights; `auto`: where the hardware really has it (DESIGN 3.5)."""
+    chat_template: Text | None = None
+    """Jinja text, or a file that holds it, in place of the tokenizer's own chat template."""
+
+
+class TemplateConfig(Section):
+    """How a row becomes text: `{column}` is replaced by the row's value, `{{` and `}}` are braces."""
+
+    prompt: Text
+    completion: Text | None = None
+    """None: the `completion` column, or the right choice."""
+
+
+class SplitConfig(Section):
+    """A validation or test split. With `path`, `split` or `where` it is read; otherwise carved from the train rows."""
+
+    path: Text | None = None
+    """None: the data set's own."""
+    split: Text | None = None
+    where: Where | None = None
+    """The rows to take; the data set's own `where` is not inherited."""
+    max_samples: int | None = Field(default=None, ge=1)
+    """Examples, a seeded sample."""
+    fraction: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the training rows to carve."""
+
+    @property
+    def given(self) -> bool:
+        """Whether the split is read from somewhere, rather than carved."""
+        return self.path is not None or self.split is not None or self.where is not None
+
+    @model_validator(mode="after")
+    def _carve_or_read(self) -> SplitConfig:
+        if self.given and self.fraction is not None:
+            found = "fraction carves from the training rows, but path, split or where name other rows"
+            raise ProblemsError([Problem(found, "use max_samples instead", ("fraction",))])
+        return self
+
+
+class ScorerConfig(Section):
+    """How a sub-dataset is scored (DESIGN 3.11)."""
+
+    name: Literal["choice", "exact_match", "loss"]
+    of: Literal["letter", "text"] | None = None
+    """`choice` only, where the default is text: what stands for an option."""
+    normalize: Literal["none", "token", "byte"] | None = None
+    """`choice` only, where the default is none: what an option's log-likelihood is divided by."""
+    control: Literal["control", "report"] = "control"
+    """The score that the search acts on."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choice_only(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        if given.get("name") == "choice":
+            chosen = {key: value for key, value in given.items() if value is not None}
+            return {"of": "text", "normalize": "none", **chosen}
+        problems = [
+            Problem("only the choice scorer has this key", "remove it, or use name: choice", (key,))
+            for key in ("of", "normalize")
+            if given.get(key) is not None
+        ]
+        if problems:
+            raise ProblemsError(problems)
+        return given
+
+
+class DatasetConfig(Section):
+    """One sub-dataset of the mixture."""
+
+    id: str
+    """The name that it has everywhere."""
+    path: Text
+    """Hub id, folder, .jsonl/.json/.parquet/.csv file or glob, or `reasoning_gym:<task>`."""
+    name: Text | None = None
+    """The hub's configuration name."""
+    revision: Text | None = None
+    split: Text = "train"
+    where: Where | None = None
+    """Column to the value, or list of values, that the rows to take have."""
+    max_samples: int | None = Field(default=None, ge=1)
+    """Training examples at most (a seeded sample), after validation and test are carved."""
+    columns: dict[Role, str] | None = None
+    """Role to the column that plays it."""
+    template: TemplateConfig | None = None
+    validation: SplitConfig | None = None
+    """None: 10 % of the training rows, at least 50 but never more than half of them."""
+    test: SplitConfig | None = None
+    scorer: ScorerConfig | None = None
+    """None: `choice` of text where the rows have choices and an answer, else `loss`."""
+    config: dict[str, Any] | None = None
+    """Keyword arguments of a reasoning-gym task, `seed` and `size` among them."""
+
+    @field_validator("id")
+    @classmethod
+    def _a_safe_name(cls, name: str) -> str:
+        mend = "use at most 100 bytes of printable characters without / and \\"
+        if not name.strip() or name != name.strip():
+            raise ProblemsError([Problem("the id is empty or has blanks around it", mend)])
+        if name in {".", ".."} or len(name.encode()) > 100 or not name.isprintable() or set(name) & set("/\\"):
+            raise ProblemsError([Problem(f"found {name[:60]!a}, which cannot name files and table rows", mend)])
+        return name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DatasetConfig:
+        problems = [
+            Problem(
+                f"the {kind} split would be the training rows themselves",
+                "name another path, split or where, or carve with fraction or max_samples",
+                (kind,),
+            )
+            for kind, split in (("validation", self.validation), ("test", self.test))
+            if split is not None and split.given and self._same_rows(split)
+        ]
+        if self.config is not None and not self.path.startswith("reasoning_gym:"):
+            problems.append(Problem("only reasoning_gym data sets take a config", "remove it", ("config",)))
+        if problems:
+            raise ProblemsError(problems)
+        return self
+
+    def _same_rows(self, split: SplitConfig) -> bool:
+        path, part = split.path or self.path, split.split or self.split
+        return path == self.path and part == self.split and (split.where or None) == (self.where or None)
+
+
+class DataConfig(Section):
+    """What holds for all sub-datasets."""
+
+    seed: int = Field(default=20, ge=0, lt=2**32)
+    """Decides samples, carved splits and the order of instances."""
+    max_length: int = Field(default=1024, ge=2)
+    """Tokens per example; longer ones lose their end."""
+
+
+class TrainingConfig(Section):
+    """The optimizer's steps."""
+
+    batch_size: int = Field(default=64, ge=1)
+    """Examples per optimizer step, whatever the hardware (DESIGN 3.3)."""
+    learning_rate: float = Field(default=1e-5, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """A function of position / horizon (DESIGN 3.12)."""
+    warmup: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the horizon over which the learning rate rises linearly."""
+    optimizer: Literal["adamw"] = "adamw"
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float | None = Field(default=None, gt=0)
+    """None: gradients are not clipped."""
+    loss_reduction: Literal["token", "example"] = "token"
+    """Mean over the global batch's trained tokens, or over its examples' means."""
+    max_tokens_per_microbatch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Tokens, padding included."""
+    gradient_checkpointing: bool = False
+
+
+class PeftConfig(Section):
+    """A LoRA adapter in place of full fine-tuning."""
+
+    r: int = Field(default=16, ge=1)
+    lora_alpha: float = Field(default=32, gt=0)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: Text | Names = "all-linear"
+
+
+class SnapshotsConfig(Section):
+    """How snapshots are kept (DESIGN 3.8)."""
+
+    durable: Literal["auto", "tick", "rollout"] = "auto"
+
+
+class Config(Section):
+    """A whole job."""
+
+    model: ModelConfig
+    method: MethodSection = Field(default_factory=lambda: resolve({"name": "msft"}))
+    datasets: Annotated[tuple[DatasetConfig, ...], Field(strict=False), AfterValidator(_not_empty)]
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+    peft: PeftConfig | None = None
+    snapshots: SnapshotsConfig = SnapshotsConfig()
+    output: Text
+    """The run folder, relative to the working directory."""
+
+    @field_validator("datasets")
+    @classmethod
+    def _distinct(cls, datasets: tuple[DatasetConfig, ...]) -> tuple[DatasetConfig, ...]:
+        seen: dict[str, str] = {}
+        problems = []
+        for position, dataset in enumerate(datasets):
+            folded = unicodedata.normalize("NFKC", dataset.id).casefold()
+            if folded in seen:
+                found = f"the id {dataset.id!r} is taken: {seen[folded]!r} is the same name where case does not count"
+                problems.append(Problem(found, "give each data set its own id", (position, "id")))
+            seen.setdefault(folded, dataset.id)
+        if problems:
+            raise ProblemsError(problems)
+        return datasets
+
+    @model_validator(mode="after")
+    def _schedule_has_an_end(self) -> Config:
+        needs = [
+            key
+            for key, on in (("schedule", self.training.schedule != "constant"), ("warmup", self.training.warmup))
+            if on
+        ]
+        if needs and self.method.horizon is None:
+            problems = [
+                Problem(
+                    "it is a function of position / horizon, and the method has no horizon",
+                    "give method.horizon",
+                    ("training", key),
+                )
+                for key in needs
+            ]
+            raise ProblemsError(problems)
+        return self

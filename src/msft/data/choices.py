@@ -1,0 +1,53 @@
+"""Multiple choice in the shapes that data sets have it: with labels or without, the answer as index, label or text."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+DERIVED = ("answer_text", "answer_letter", "choices_text")
+"""Names that a template may use, beside the columns, where rows have choices and an answer."""
+
+
+def choices_of(choices: Any, answer: Any) -> tuple[tuple[str, ...], int]:
+    """The texts of the choices and the position of the right one. Raises ValueError, saying what is wrong.
+
+    `choices`: a list of texts or numbers, or the hub's `{text: [...], label: [...]}`. `answer`: a position from 0,
+    a label (or a letter from A where there are no labels), or the text of a choice.
+    """
+    labels: Any = None
+    if isinstance(choices, Mapping):
+        choices, labels = choices.get("text"), choices.get("label")
+    if not isinstance(choices, Sequence) or isinstance(choices, str):
+        raise ValueError("the choices are not a list")
+    if not 2 <= len(choices) <= 26:
+        raise ValueError(f"there are {len(choices)} choices, where 2 to 26 are needed")
+    if not all(isinstance(choice, str | int | float) and str(choice).strip() for choice in choices):
+        raise ValueError("a choice is empty or not text")
+    texts = tuple(str(choice) for choice in choices)
+    return texts, _position(answer, texts, labels)
+
+
+def _position(answer: Any, texts: tuple[str, ...], labels: Any) -> int:
+    if isinstance(answer, int) and not isinstance(answer, bool):
+        if not 0 <= answer < len(texts):
+            raise ValueError(f"the answer is {answer}, but positions go from 0 to {len(texts) - 1}")
+        return answer
+    if not isinstance(answer, str):
+        raise ValueError("the answer is missing, or neither a position nor text")
+    names = [str(label) for label in labels] if labels else list(string.ascii_uppercase[: len(texts)])
+    named = [position for position, name in enumerate(names) if name == answer.strip()]
+    # Labels are the data set's own word; without them a letter may also be the text of another choice.
+    found = named if labels else sorted({*named, *(n for n, text in enumerate(texts) if text == answer)})
+    if len(found) != 1:
+        raise ValueError(
+            "the answer is no position, label or text of a choice" if not found else "the answer is ambiguous"
+        )
+    return found[0]
+
+
+def derived(texts: tuple[str, ...], answer: int) -> dict[str, str]:
+    """The values of the derived names, with `answer` as the right choice; `choices_text` ends with a line break."""
+    listed = "".join(f"{letter}. {text}\n" for letter, text in zip(string.ascii_uppercase, texts, strict=False))
+    return {"answer_text": texts[answer], "answer_letter": string.ascii_uppercase[answer], "choices_text": listed}

@@ -1,0 +1,234 @@
+"""From rows to samples: which column is what, and templates (DESIGN 4).
+
+An explicit template wins over `columns`, and `columns` over what the rows' own column names say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from msft.config.problems import one_of, shown
+from msft.config.schema import DatasetConfig
+from msft.core.errors import DataError, complaint
+from msft.data.choices import DERIVED, choices_of, derived
+from msft.data.examples import Measure
+from msft.data.sources import Row, columns_of
+from msft.data.templates import Template
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A format that is known by its roles. Its templates name roles."""
+
+    roles: tuple[str, ...]
+    prompt: str
+    completion: str
+
+
+QUESTION = Kind(("question", "choices", "answer"), "Question: {question}\nAnswer:", " {answer_text}")
+LETTERED = Kind(QUESTION.roles, "Question: {question}\n{choices_text}Answer:", " {answer_letter}")
+INSTRUCTION = Kind(("instruction", "output"), "{instruction}\n\n", "{output}")
+CONVERSATION = Kind(("messages",), "", "")
+KINDS = (  # the first whose roles are all there is taken
+    Kind(("prompt", "completion"), "{prompt}", "{completion}"),
+    CONVERSATION,
+    Kind(("instruction", "input", "output"), "{instruction}\n\n{input}\n\n", "{output}"),
+    INSTRUCTION,
+    QUESTION,
+    Kind(("prompt", "choices", "answer"), "{prompt}", " {answer_text}"),
+    Kind(("question", "answer"), "{question}\n", "{answer}"),
+)
+EXPECTED = (
+    "prompt + completion, messages, instruction (+ input) + output, question + choices + answer, question + answer"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One example as text: a prompt with its completion, or a conversation."""
+
+    row: Row
+    prompt: str = ""
+    completion: str = ""
+    messages: tuple[Mapping[str, Any], ...] = ()
+    options: tuple[str, ...] = ()
+    """`choice` scorer: the text after the prompt that stands for each choice."""
+    answer: int = 0
+    """Position of the right option."""
+
+    @property
+    def question(self) -> str:
+        """What identifies the example: the prompt, or the turns before the last, in one case and spacing."""
+        turns = [str(turn["content"]) for turn in self.messages[:-1]]
+        return " ".join((self.prompt or "\n".join(turns)).casefold().split())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """How the rows of one data set become samples. `detect` makes it."""
+
+    roles: Mapping[str, str]
+    """Role to column."""
+    measure: Measure
+    conversation: bool = False
+    prompt: Template
+    completion: Template
+    without_input: Template | None = None
+    """The prompt of rows whose `input` is blank."""
+    option: Template | None = None
+    """`choice` scorer: what stands for a choice, as if it were the answer."""
+
+    def sample(self, row: Row) -> Sample:
+        """The row as text. Raises ValueError, saying what is wrong with it but not what is in it."""
+        if self.conversation:
+            return Sample(row=row, messages=_turns(row.values.get(self.roles["messages"])))
+        values = dict(row.values)
+        options: tuple[str, ...] = ()
+        answer = 0
+        if self._has_choices:
+            texts, answer = choices_of(row.values.get(self.roles["choices"]), row.values.get(self.roles["answer"]))
+            values |= derived(texts, answer)
+            if self.option is not None:
+                as_answers = (derived(texts, number) for number in range(len(texts)))
+                options = tuple(self.option.render(values | as_answer) for as_answer in as_answers)
+        prompt, completion = self._texts(values)
+        return Sample(row=row, prompt=prompt, completion=completion, options=options, answer=answer)
+
+    @property
+    def _has_choices(self) -> bool:
+        return self.option is not None or bool(set(DERIVED) & {*self.prompt.names, *self.completion.names})
+
+    def _texts(self, values: Mapping[str, Any]) -> tuple[str, str]:
+        """Prompt and completion."""
+        prompt = self.prompt
+        if self.without_input is not None and not str(values.get(self.roles["input"]) or "").strip():
+            prompt = self.without_input
+        texts = prompt.render(values), self.completion.render(values)
+        for what, text in zip(("prompt", "completion"), texts, strict=True):
+            if not text.strip():
+                raise ValueError(f"the {what} is empty")
+        return texts
+
+
+def _turns(messages: Any) -> tuple[Mapping[str, Any], ...]:
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+        raise ValueError("messages is no list of turns")
+    for turn in messages:
+        if not isinstance(turn, Mapping) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
+            raise ValueError("a turn of messages has no role or content, or they are not text")
+    if not any(turn["role"] == "assistant" and turn["content"].strip() for turn in messages):
+        raise ValueError("messages has no assistant turn to learn")
+    return tuple(messages)
+
+
+def detect(dataset: DatasetConfig, rows: Sequence[Row]) -> Format:
+    """The format of a data set, decided once on its training rows. Raises DataError."""
+    return _Detector(dataset, rows).format()
+
+
+class _Detector:
+    def __init__(self, dataset: DatasetConfig, rows: Sequence[Row]) -> None:
+        self.dataset = dataset
+        self.columns = columns_of(rows)
+        self.named: dict[str, str] = {str(role): column for role, column in (dataset.columns or {}).items()}
+        self.roles = self._roles(rows)
+        answered = [
+            all(row.values.get(self.roles.get(role, role)) is not None for row in rows)
+            for role in ("choices", "answer")
+        ]
+        self.scorer = dataset.scorer
+        self.of: Literal["letter", "text"] | None = (
+            self.scorer.of if self.scorer else ("text" if all(answered) else None)
+        )
+        self.can_derive = {"choices", "answer"} <= set(self.roles)
+
+    def format(self) -> Format:
+        if self.of is not None and not self.can_derive:
+            raise self._bad("the choice scorer needs choices and an answer", "name them in columns", "scorer")
+        kind = self._kind()
+        explicit = self.dataset.template
+        if explicit is None and kind is None:
+            found = f"no known format has these columns: {', '.join(self.columns)}"
+            raise self._bad(found, f"name the columns of one of: {EXPECTED}; or give a template", "columns")
+        if explicit is None and kind is CONVERSATION:
+            if self.of is not None:
+                raise self._bad("the choice scorer needs a prompt, not messages", "give a template", "scorer")
+            nothing = Template.parse("")
+            return Format(
+                roles=self.roles, measure=self._measure(), conversation=True, prompt=nothing, completion=nothing
+            )
+        prompt = self._written(explicit.prompt, "prompt") if explicit else self._known(kind.prompt if kind else "")
+        completion = self._completion(kind)
+        option = None
+        if self.of is not None:  # what is scored is what is trained, where that is made of the choice
+            name = f"answer_{self.of}"
+            option = completion if name in completion.names else Template.parse(f" {{{name}}}")
+        short = explicit is None and kind is not None and "input" in kind.roles
+        return Format(
+            roles=self.roles,
+            measure=self._measure(),
+            prompt=prompt,
+            completion=completion,
+            without_input=self._known(INSTRUCTION.prompt) if short else None,
+            option=option,
+        )
+
+    def _completion(self, kind: Kind | None) -> Template:
+        """The template's; else a column named as such; else the right choice where choices are scored."""
+        explicit = self.dataset.template
+        if explicit is not None and explicit.completion is not None:
+            return self._written(explicit.completion, "completion")
+        stated = [role for role in ("completion", "output") if role in self.named]
+        if self.of is not None and not stated:
+            return Template.parse(f" {{answer_{self.of}}}")
+        if explicit is None and kind is not None:
+            # An answer may well be a number; a column that is said to be the completion may not.
+            return self._known(kind.completion, numbers="answer" in kind.roles)
+        for role in (*stated, "completion", "output"):
+            if role in self.roles:
+                return self._known(f"{{{role}}}")
+        if "answer" in self.roles:
+            return self._known("{answer}" if not self.can_derive else QUESTION.completion, numbers=True)
+        raise self._bad("the template has no completion, and no column is one", "give template.completion", "template")
+
+    def _measure(self) -> Measure:
+        if self.scorer is None:
+            return Measure(name="choice" if self.of else "loss")
+        return Measure(name=self.scorer.name, normalize=self.scorer.normalize or "none", control=self.scorer.control)
+
+    def _roles(self, rows: Sequence[Row]) -> dict[str, str]:
+        """Role to column: those that are configured, and columns with a role's name that are not always null."""
+        for role, column in self.named.items():
+            if column not in self.columns:
+                raise self._bad(f"no row has a column {shown(column)}", one_of(column, self.columns), f"columns.{role}")
+        filled = {column for row in rows for column, value in row.values.items() if value is not None}
+        known = {role for kind in KINDS for role in kind.roles}
+        return {column: column for column in self.columns if column in known & filled} | self.named
+
+    def _kind(self) -> Kind | None:
+        """The first kind that the configured columns make by themselves, or else with the rows' own."""
+        for roles in (set(self.named), set(self.roles)):
+            for kind in KINDS:
+                if set(kind.roles) <= roles:
+                    return LETTERED if kind is QUESTION and self.of == "letter" else kind
+        return None
+
+    def _known(self, text: str, *, numbers: bool = False) -> Template:
+        return Template.parse(text, numbers=numbers).renamed(self.roles)
+
+    def _written(self, text: str, key: str) -> Template:
+        """A template of the configuration. Raises DataError where a brace or a name is wrong."""
+        try:
+            template = Template.parse(text)
+        except ValueError as error:
+            raise self._bad(str(error), "write {{ and }} for braces", f"template.{key}") from None
+        known = [*self.columns, *(DERIVED if self.can_derive else ())]
+        for name in template.names:
+            if name not in known:
+                raise self._bad(f"no row has a column {shown(name)}", one_of(name, known), f"template.{key}")
+        return template
+
+    def _bad(self, found: str, mend: str, key: str) -> DataError:
+        return DataError(complaint(found, mend, field=f"datasets.{self.dataset.id}.{key}"))

@@ -1,0 +1,93 @@
+"""Train, validation and test rows of one data set, each decided by (seed, id) alone (DESIGN 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeVar
+
+import numpy as np
+
+from msft.config.schema import DatasetConfig, SplitConfig
+from msft.core.clock import exact
+from msft.core.errors import DataError, complaint
+from msft.data.sources import Row, Source
+from msft.data.streams import words
+
+DEFAULT_FRACTION = 0.1
+DEFAULT_LEAST = 50
+"""Validation examples that are carved at least where nothing is configured, if that leaves half to train on."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """Rows in the order of their source. No row is in two splits, unless the configuration reads it twice."""
+
+    train: Sequence[Row]
+    validation: Sequence[Row]
+    test: Sequence[Row]
+    """Empty where none is configured."""
+
+
+def split(dataset: DatasetConfig, source: Source, seed: int) -> Splits:
+    """The rows of each split. Raises DataError."""
+    rows = source.rows(where=dataset.where)
+    # Carved splits are shares of what is trained on, not of a large file of which max_samples takes a little.
+    used = min(len(rows), dataset.max_samples or len(rows))
+    sizes = {
+        "test": _carved_size(dataset.test, used) if dataset.test else 0,
+        "validation": _carved_size(dataset.validation, used),
+    }
+    carved = sum(sizes.values())
+    if carved >= len(rows):
+        found = (
+            f"{len(rows)} rows leave none to train on: {sizes['validation']} go to validation, {sizes['test']} to test"
+        )
+        raise DataError(complaint(found, "carve fewer or give more rows", field=f"datasets.{dataset.id}"))
+    order = _shuffled(len(rows), seed, dataset.id, "carve")
+    test, validation, train = order[: sizes["test"]], order[sizes["test"] : carved], order[carved:]
+    left = [rows[index] for index in sorted(train)]
+    return Splits(
+        train=sample(left, dataset.max_samples, seed, dataset.id, "train"),
+        validation=_given(dataset, dataset.validation, source, seed, "validation")
+        or [rows[index] for index in sorted(validation)],
+        test=_given(dataset, dataset.test, source, seed, "test") or [rows[index] for index in sorted(test)],
+    )
+
+
+def sample(rows: Sequence[T], count: int | None, seed: int, *key: str) -> Sequence[T]:
+    """`count` of the rows in their own order; a larger sample holds every smaller one."""
+    if count is None or count >= len(rows):
+        return rows
+    return [rows[index] for index in sorted(_shuffled(len(rows), seed, *key, "sample")[:count])]
+
+
+def _shuffled(count: int, seed: int, *key: str) -> list[int]:
+    return [int(index) for index in np.argsort(words(count, seed, *key), kind="stable")]
+
+
+def _carved_size(wanted: SplitConfig | None, rows: int) -> int:
+    """Rows to carve; 0 for a split that is read from elsewhere."""
+    if wanted is not None and wanted.given:
+        return 0
+    if wanted is None or (wanted.fraction is None and wanted.max_samples is None):
+        return min(max(_share(DEFAULT_FRACTION, rows), DEFAULT_LEAST), rows // 2)
+    limits = [] if wanted.max_samples is None else [wanted.max_samples]
+    return min([*limits, *([] if wanted.fraction is None else [max(1, _share(wanted.fraction, rows))])])
+
+
+def _share(fraction: float, rows: int) -> int:
+    return round(Fraction(exact(fraction)) * rows)
+
+
+def _given(
+    dataset: DatasetConfig, wanted: SplitConfig | None, source: Source, seed: int, kind: str
+) -> Sequence[Row] | None:
+    """The rows of a split that is read, or None for one that is carved."""
+    if wanted is None or not wanted.given:
+        return None
+    rows = source.rows(wanted.path, wanted.split, wanted.where)
+    return sample(rows, wanted.max_samples, seed, dataset.id, kind)

@@ -1,0 +1,150 @@
+"""The whole way from a configuration to sub-datasets."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from tokenizers_for_tests import CHAT, tokenizer
+
+from msft.config.schema import Config
+from msft.core.errors import DataError
+from msft.data.load import load_tasks
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, rows):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(path)
+
+    return write
+
+
+def load(*datasets, made=None, **sections):
+    config = {"model": {"name_or_path": "m"}, "datasets": list(datasets), "output": "o", **sections}
+    return load_tasks(Config.model_validate(config), made or tokenizer())
+
+
+def questions(count, start=0):
+    return [
+        {"question": f"number {n}?", "choices": ["odd", "even"], "answer": (n + 1) % 2}
+        for n in range(start, start + count)
+    ]
+
+
+def pairs(count):
+    return [{"prompt": f"say {n}", "completion": f" {n}"} for n in range(count)]
+
+
+def test_tasks_come_in_the_order_of_the_configuration_with_items_for_their_measure(write):
+    choice = {"id": "parity", "path": write("c", questions(30)), "scorer": {"name": "choice", "normalize": "byte"}}
+    exact = {"id": "echo", "path": write("p", pairs(40)), "scorer": {"name": "exact_match"}, "test": {"max_samples": 5}}
+    tasks = load(exact, choice)
+    assert list(tasks) == ["echo", "parity"]
+    parity, echo = tasks["parity"], tasks["echo"]
+    assert [len(part) for part in (parity.train, parity.validation, parity.test)] == [15, 15, 0]
+    assert all(len(item.options) == 2 and item.option_bytes == (3, 4) for item in parity.validation)
+    assert {item.answer for item in parity.validation} == {0, 1}
+    assert parity.measure.normalize == "byte" and echo.measure.name == "exact_match"
+    assert [len(part) for part in (echo.train, echo.validation, echo.test)] == [15, 20, 5]
+    made = tokenizer()
+    for example in echo.train:
+        prompt, completion = (made.decode(example.ids[mask]) for mask in (~example.trained, example.trained))
+        assert prompt.removeprefix("say") + "</s>" == completion
+    assert all(item.options[0].ids[-1] == made.eos_token_id for item in echo.validation)
+    assert echo.notes == parity.notes == ()
+
+
+def test_trained_completion_is_the_right_option(write):
+    task = load({"id": "d", "path": write("c", questions(30))})["d"]
+    rights = {tuple(item.options[item.answer].ids[item.options[item.answer].trained]) for item in task.validation}
+    assert {tuple(example.ids[example.trained][:-1]) for example in task.train} == rights
+
+
+def test_the_fingerprint_sees_tokens_answers_and_measure(write):
+    path, other = write("a", questions(30)), write("b", [*questions(29), *questions(1, start=99)])
+
+    def fingerprint(path, **keys):
+        return load({"id": "d", "path": path, **keys})["d"].fingerprint
+
+    first = fingerprint(path)
+    assert first == fingerprint(path)
+    flipped = write("f", [{**row, "answer": 1 - row["answer"]} for row in questions(30)])
+    others = [
+        fingerprint(other),
+        fingerprint(flipped),
+        fingerprint(path, scorer={"name": "choice", "normalize": "token"}),
+    ]
+    assert len({first, *others}) == 4
+    same_text = {"template": {"prompt": "{question}", "completion": "odd or even"}}
+    assert fingerprint(path, **same_text) != fingerprint(flipped, **same_text)
+
+
+def test_long_examples_are_cut_and_counted(write):
+    rows = [*pairs(100), {"prompt": "p", "completion": "c" * 100}, {"prompt": "p" * 100, "completion": "c"}]
+    val = {"path": write("v", pairs(5))}
+    task = load({"id": "d", "path": write("a", rows), "validation": val}, data={"max_length": 50})["d"]
+    assert len(task.train) == 101 and max(map(len, task.train)) == 50
+    assert any("1 training examples lost their end" in note for note in task.notes)
+    assert any("1 of 102 training examples are left out" in note for note in task.notes)
+    with pytest.raises(DataError, match=r"datasets\.d: .* training examples are left out.*raise data\.max_length"):
+        load({"id": "d", "path": write("a", rows), "validation": val}, data={"max_length": 6})
+
+
+def test_items_that_do_not_fit_whole_are_left_out_never_cut(write):
+    long = {"question": "long?", "choices": ["no", "y" * 100], "answer": 0}
+    val = {"path": write("v", [*questions(20, start=100), long])}
+    task = load({"id": "d", "path": write("a", questions(20)), "validation": val}, data={"max_length": 60})["d"]
+    assert len(task.validation) == 20
+    assert any("1 of 21 validation examples are left out" in note for note in task.notes)
+
+
+def test_questions_in_two_splits_are_noted(write):
+    leaky = write(
+        "v", [*questions(3), {**questions(1, start=5)[0], "question": " NUMBER  5? "}, *questions(6, start=200)]
+    )
+    task = load({"id": "d", "path": write("a", questions(20)), "validation": {"path": leaky}})["d"]
+    assert task.notes == ("4 of 10 validation questions are among the training examples too",)
+
+
+def test_conversations(write):
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    dataset = {"id": "d", "path": write("a", [{"messages": turns}] * 10)}
+    made = tokenizer(chat=CHAT)
+    example = load(dataset, made=made)["d"].train[0]
+    assert made.decode(example.ids[example.trained]) == "ho<|im_end|>\n"
+    with pytest.raises(DataError, match="no chat template"):
+        load(dataset)
+    given = load(dataset, model={"name_or_path": "m", "chat_template": CHAT})["d"].train[0]
+    assert np.array_equal(given.ids, example.ids)
+
+
+def test_a_chat_template_may_lie_in_a_file(write, tmp_path):
+    file = tmp_path / "chat.jinja"
+    file.write_text(CHAT)
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    dataset = {"id": "d", "path": write("a", [{"messages": turns}] * 10)}
+    assert load(dataset, model={"name_or_path": "m", "chat_template": str(file)})["d"].train
+
+
+def test_the_problems_of_all_data_sets_come_together(write):
+    bad = write("a", [*pairs(10), {"prompt": "secret", "completion": " "}, {"prompt": "secret", "completion": 3}])
+    with pytest.raises(DataError) as caught:
+        load(
+            {"id": "one", "path": bad},
+            {"id": "two", "path": "/no/such.jsonl"},
+            {"id": "three", "path": write("b", pairs(9))},
+        )
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3 and "secret" not in str(caught.value)
+    assert lines[0].startswith(f"{bad}:11 datasets.one: the completion is empty")
+    assert lines[1].startswith(f"{bad}:12 datasets.one: completion is a int")
+    assert lines[2].startswith("datasets.two: there is no file /no/such.jsonl")
+
+
+def test_a_sub_dataset_needs_training_and_validation_examples(write):
+    with pytest.raises(DataError, match="no validation example"):
+        load({"id": "d", "path": write("a", pairs(1))})

@@ -1,0 +1,123 @@
+"""Rows and their places; what is wrong with a source is said with file and line, never with its content."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from msft.config.schema import DatasetConfig
+from msft.core.errors import DataError
+from msft.data.sources import Source
+
+
+def source(path, **keys):
+    return Source(DatasetConfig.model_validate({"id": "d", "path": str(path), **keys}), seed=20)
+
+
+def refused(made, **keys):
+    with pytest.raises(DataError) as caught:
+        made.rows(**keys)
+    return str(caught.value)
+
+
+def test_json_lines_know_their_lines_and_keep_odd_separators(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('\ufeff{"a": "x\u2028y\\u0085"}\n\n{"a": 1}\r\n', encoding="utf-8")
+    rows = source(path).rows()
+    assert [(row.line, dict(row.values)) for row in rows] == [(1, {"a": "x\u2028y\x85"}), (3, {"a": 1})]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (b'{"secret": 1', "invalid JSON"),
+        (b'["secret"]', "found a list, not an object"),
+        (b'{"secret": 1, "secret": 2}', "the key 'secret' is there twice"),
+        (b'{"x": {"b": 1, "b": 2}}', "the key 'b' is there twice"),
+        (b'{"x": NaN}', "NaN is no JSON value"),
+        (b'{"x": -Infinity}', "-Infinity is no JSON value"),
+        (b'{"x": 1e999}', "too large"),
+        (b'{"x": "\xff"}', "not valid UTF-8"),
+        (b'{"x": "\\ud800"}', "not valid UTF-8"),
+        (b'{"x": ' + b"[" * 100_000, "invalid JSON"),
+        (b'{"x": ' + b"9" * 5000 + b"}", "invalid JSON"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path, line, found):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"x": 1}\n' + line + b"\n")
+    message = refused(source(path))
+    assert message.startswith(f"{path}:2 datasets.d: ") and found in message and len(message) < 400
+
+
+def test_all_bad_lines_are_collected_and_the_first_twenty_shown(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("oops\n" * 30)
+    lines = refused(source(path)).splitlines()
+    assert len(lines) == 21 and f"{path}:20 " in lines[19] and lines[20] == "... and 10 more"
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/no/such/file.jsonl", "there is no file"),
+        ("no_such*.jsonl", "there is no file"),
+        ("./folder", "there is no file"),
+        ("what is this?", "neither a file nor a hub id"),
+        ("a/b/c", "neither a file nor a hub id"),
+        ("reasoning_gym:chain_sun", "did you mean 'chain_sum'?"),
+    ],
+)
+def test_sources_that_are_not_there(path, found):
+    assert found in refused(source(path))
+
+
+def test_empty_and_unknown_files(tmp_path):
+    (tmp_path / "a.jsonl").write_text(" \n")
+    (tmp_path / "a.txt").write_text("x")
+    assert "the file is empty" in refused(source(tmp_path / "a.jsonl"))
+    assert "no known ending" in refused(source(tmp_path / "a.txt"))
+
+
+def test_where_takes_rows_by_value_and_type(tmp_path):
+    path = tmp_path / "a.jsonl"
+    values = [{"k": "x"}, {"k": 1}, {"k": True}, {"k": None}, {"other": 1}, {"k": "y"}]
+    path.write_text("".join(json.dumps(value) + "\n" for value in values))
+    made = source(path)
+
+    def taken(where):
+        return [row.line for row in made.rows(where=where)]
+
+    assert taken({"k": "x"}) == [1] and taken({"k": 1}) == [2] and taken({"k": True}) == [3]
+    assert taken({"k": ("x", "y")}) == [1, 6] and taken({"k": None}) == [4, 5]
+    assert "did you mean 'other'?" in refused(made, where={"othr": 1})
+    assert "none of the 6 rows" in refused(made, where={"k": "z"})
+
+
+def test_a_file_has_one_split_only(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n')
+    assert "use" not in str(source(tmp_path / "a.jsonl").rows())
+    assert "single split, but split: test" in refused(source(tmp_path / "a.jsonl"), split="test")
+
+
+def test_globs_read_every_file_in_order(tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"v": name}) + "\n")
+    assert [row.values["v"] for row in source(tmp_path / "*.jsonl").rows()] == ["a", "b"]
+
+
+def test_csv_through_the_datasets_library(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "a.csv").write_text("q,a\none,1\ntwo,2\n")
+    rows = source(tmp_path / "a.csv").rows()
+    assert [(row.values["q"], row.values["a"], row.number) for row in rows] == [("one", 1, 1), ("two", 2, 2)]
+
+
+def test_reasoning_gym_repeats_itself_and_never_a_question():
+    options = {"size": 60, "seed": 3, "min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
+    rows, again = (source("reasoning_gym:chain_sum", config=options).rows() for _ in range(2))
+    questions = [row.values["question"] for row in rows]
+    assert rows == again and len(set(questions)) == len(questions) > 20
+    assert all(isinstance(row.values["answer"], str) for row in rows)
+    assert "refused its config" in refused(source("reasoning_gym:chain_sum", config={"min_termz": 2}))
