@@ -1,0 +1,71 @@
+"""The wrapped model: a micro-batch in, the loss at each trained position out (DESIGN 2.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from msft.core.errors import ModelError, complaint
+from msft.scoring.batches import MicroBatch, TokenScores
+
+
+class TokenLoss(nn.Module):
+    """Per-token negative log-likelihood at the trained positions only.
+
+    Logits of a whole micro-batch would take more memory than all else. A hook on the output head lets only the
+    positions through that predict a target, so that whatever the model does to its logits afterwards (scaling,
+    soft-capping) still happens. Raises ModelError where the model has no such head.
+    """
+
+    def __init__(self, model: PreTrainedModel | PeftModel) -> None:
+        super().__init__()
+        self.model = model
+        self._batch: MicroBatch | None = None
+        base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        head = base.get_output_embeddings()
+        if not isinstance(head, nn.Module):
+            raise _no_head(base, "it has no output embeddings")
+        head.register_forward_pre_hook(self._keep_predicting)
+
+    def forward(self, batch: MicroBatch) -> TokenScores:
+        """Nats per target, in fp32, row by row; and, where asked, whether each target was the arg-max."""
+        self._batch = batch
+        try:
+            output = self.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+        finally:
+            self._batch = None
+        logits = output.logits
+        if logits.shape[:2] != (1, len(batch.targets)):
+            raise _no_head(self.model, "its head does not take the hidden states of every position")
+        logits = logits[0].float()
+        nll = functional.cross_entropy(logits, batch.targets, reduction="none")
+        return TokenScores(nll, logits.argmax(-1) == batch.targets if batch.hits else None)
+
+    def _keep_predicting(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        batch = self._batch
+        if batch is None:
+            return None
+        hidden = inputs[0]
+        if hidden.shape[:2] != batch.ids.shape:
+            raise _no_head(self.model, "its head does not take the hidden states of every position")
+        return hidden.flatten(0, 1).index_select(0, batch.before).unsqueeze(0), *inputs[1:]
+
+
+def _no_head(model: nn.Module, found: str) -> ModelError:
+    mend = "use a causal language model whose get_output_embeddings() gives its head"
+    return ModelError(complaint(f"{type(model).__name__} cannot be trained here: {found}", mend))
+
+
+def hardware_has_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 products run in hardware, rather than being emulated more slowly than fp32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        # The only place where torch tells; the CPU dispatcher itself asks there.
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False

@@ -1,0 +1,113 @@
+"""The training step: one global batch, whatever the hardware (DESIGN 3.3, 3.5, 3.6)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from msft.data.examples import Example
+from msft.engine.parallel import unsynchronised
+from msft.engine.settings import EngineSettings
+from msft.scoring.batches import collate, filler, per_row
+from msft.scoring.forward import Runtime, undisturbed
+from msft.scoring.planner import deal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLoss:
+    """The loss of a global batch before the update, the same on every process."""
+
+    loss: float
+    """As reduced: over trained tokens, or over examples."""
+    examples: NDArray[np.float64]
+    """[examples] mean nats per trained token of each."""
+
+
+def make_optimizer(model: nn.Module, settings: EngineSettings) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters; matrices decay, norms and biases do not."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    fused = parameters[0].device.type in {"cpu", "cuda"}
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate, fused=fused)
+
+
+class Stepper:
+    """Gradients and updates of one model; `model` maps a MicroBatch to TokenScores, through DDP where needed."""
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, settings: EngineSettings, runtime: Runtime
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.settings = settings
+        self.runtime = runtime
+
+    def backward(self, examples: Sequence[Example], key: tuple[int, ...] | None) -> BatchLoss:
+        """Adds the gradient of the batch's loss; `key` seeds dropout, None turns it off."""
+        device, rank = self.runtime.device, self.runtime.rank
+        targets = np.array([example.targets for example in examples], np.int64)
+        shares = self._shares(targets)
+        nll = np.zeros(len(examples))
+        hand = deal([len(example) for example in examples], self.runtime.max_tokens, self.runtime.world)[rank]
+        pending = []
+        with self._mode(key):
+            for number, places in enumerate(hand):
+                if key is not None:
+                    _seed(device, *key, number, rank)
+                batch = filler(device) if places is None else collate([examples[place] for place in places], device)
+                share = np.zeros(1) if places is None else np.repeat(shares[places], batch.per_row)
+                # DDP takes the mean over processes where the global batch needs the sum.
+                weight = torch.from_numpy((share * self.runtime.world).astype(np.float32)).to(device)
+                with unsynchronised(self.model) if number < len(hand) - 1 else nullcontext():
+                    with self.runtime.autocast():
+                        tokens = self.model(batch).nll
+                    (tokens * weight).sum().backward()
+                if places is not None:
+                    pending.append((places, batch.per_row, tokens.detach()))
+        # Read at the end, so that a GPU is not waited for at every micro-batch.
+        for places, counts, tokens in pending:
+            nll[places] = per_row(tokens.cpu().numpy(), counts)
+        nll = self.runtime.total(nll)
+        return BatchLoss(loss=float((nll * shares).sum()), examples=nll / np.maximum(targets, 1))
+
+    def update(self, learning_rate: float) -> None:
+        """One optimizer step along the gradients, which are then gone."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        if self.settings.max_grad_norm is not None:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _shares(self, targets: NDArray[np.int64]) -> NDArray[np.float64]:
+        """[examples] what each trained token of each example weighs in the loss of the global batch."""
+        if self.settings.loss_reduction == "token":
+            return np.full(len(targets), 1 / max(targets.sum(), 1))
+        return 1 / (len(targets) * np.maximum(targets, 1))
+
+    def _mode(self, key: tuple[int, ...] | None) -> AbstractContextManager[None]:
+        device = self.runtime.device
+        if key is None:
+            return undisturbed(self.model, device)
+        return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def _seed(device: torch.device, *key: int) -> None:
+    """Seeds the generators that dropout draws from, and no other."""
+    digest = hashlib.sha256(json.dumps(["dropout", *key]).encode()).digest()
+    seed = int.from_bytes(digest[:8], "little") >> 1
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)

@@ -1,0 +1,291 @@
+"""The engine: runs segments on a torch model, and measures (the Engine protocol of msft.drive)."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from peft import PeftModel
+
+from msft.core.clock import Clock
+from msft.core.errors import RunError, complaint
+from msft.core.vocabulary import ROOT, Outcome, Probe, Segment, Snapshot, Task, Tokens
+from msft.data.examples import Example, TaskData
+from msft.data.order import Cursor, Order
+from msft.engine.loss import TokenLoss
+from msft.engine.model import (
+    ModelSource,
+    check_data_fits,
+    export_model,
+    fingerprint,
+    load_model,
+    load_tokenizer,
+    non_embedding_parameters,
+)
+from msft.engine.parallel import Processes
+from msft.engine.probes import lookahead
+from msft.engine.progress import ScoreInfo, StepInfo
+from msft.engine.settings import EngineSettings, learning_rate_at
+from msft.engine.step import Stepper, make_optimizer
+from msft.scoring.forward import NotFiniteError, sequence_scores
+from msft.scoring.scorers import TaskScores, score
+from msft.snapshots.state import State, capture, restore, weights
+from msft.snapshots.store import Store
+
+OnStep: TypeAlias = Callable[[StepInfo | ScoreInfo], None]
+Losses: TypeAlias = dict[Task, dict[int, float]]
+
+CHEAP = 0.03
+"""`durable: auto` writes a snapshot to disk while that takes at most this share of the segment's own time."""
+
+
+class TorchEngine:
+    """Trains one model on the segments that it is given, and scores it.
+
+    `parameters`: those outside the embeddings, for the cost law; `model_bytes`: all weights, in fp32. Raises ModelError
+    where model and data do not fit.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource,
+        data: Mapping[Task, TaskData],
+        settings: EngineSettings,
+        store: Store,
+        *,
+        on_step: OnStep | None = None,
+    ) -> None:
+        self._source, self._data, self._settings, self._store = source, dict(data), settings, store
+        self._on_step = on_step
+        self._processes = Processes()
+        sizes = {task: len(part.train) for task, part in data.items()}
+        self._order = Order(settings.seed, sizes, settings.batch_size)
+        self._clock = Clock(sizes, settings.batch_size, 1.0)
+        self._model = load_model(source)
+        self._fingerprint = fingerprint(source)
+        check_data_fits(self._model, data)
+        self.parameters = non_embedding_parameters(self._model)
+        self.model_bytes = sum(parameter.nbytes for parameter in self._model.parameters())
+        if settings.gradient_checkpointing:
+            self._model.gradient_checkpointing_enable({"use_reentrant": False})
+        wrapped = self._processes.distributed(TokenLoss(self._model)).train()
+        self._stepper = Stepper(
+            wrapped, make_optimizer(self._model, settings), settings, self._processes.runtime(settings)
+        )
+        self._live: Snapshot | None = ROOT
+        self._cursor = Cursor()
+        self._bytes_per_second: float | None = None
+        self.seconds: dict[str, float] = {}
+
+    def drain_seconds(self) -> dict[str, float]:
+        """Wall-clock by kind (train, eval, probe, snapshot, restore) since the last call."""
+        drained, self.seconds = self.seconds, {}
+        return drained
+
+    def base(self) -> Outcome:
+        """The base model, scored on the validation items of every sub-dataset."""
+        self._become(ROOT)
+        scores, tokens = self._score(self._data, "validation")
+        return _outcome(ROOT, scores, Tokens(eval=tokens))
+
+    def run(self, segment: Segment, number: int) -> Outcome:
+        """Trains from the segment's parent to its end, scores and probes there, and keeps snapshot `number`.
+
+        Raises NotFiniteError where training diverges, RunError where the parent is missing or damaged.
+        """
+        began = time.perf_counter()
+        self._become(segment.parent)
+        train_loss, trained, losses = self._train(segment, number) if segment.trains else (None, 0, {})
+        scores, scored = self._score(segment.score, "validation")
+        probed = 0
+        falls: dict[Task, float] | None = None
+        if Probe.LOOKAHEAD in segment.probes:
+            falls, looked = self._lookahead(segment)
+            probed += looked
+        if Probe.LOSSES in segment.probes:
+            probed += self._add_left_out(segment, losses)
+        size = self._keep(number, time.perf_counter() - began) if segment.trains else 0
+        return _outcome(
+            number if segment.trains else segment.parent,
+            scores,
+            Tokens(train=trained, eval=scored, probe=probed),
+            items=Probe.ITEMS in segment.probes,
+            lookahead=falls,
+            losses=losses if Probe.LOSSES in segment.probes else None,
+            train_loss=train_loss,
+            size=size,
+        )
+
+    def test(self, snapshot: Snapshot) -> Outcome:
+        """A snapshot's scores, with items, on the test split of every sub-dataset that has one."""
+        self._become(snapshot)
+        scores, tokens = self._score([task for task, part in self._data.items() if part.test], "test")
+        return _outcome(snapshot, scores, Tokens(eval=tokens), items=True)
+
+    def export(self, snapshot: Snapshot, folder: Path, *, merge: bool = False) -> None:
+        """Writes a snapshot as a Hugging Face folder; of a parameter-efficient run the adapter, or, merged, all."""
+        self._become(snapshot)
+        if self._processes.is_main:
+            model = self._model
+            if merge and isinstance(model, PeftModel):
+                model = copy.deepcopy(model).merge_and_unload()
+            export_model(model, load_tokenizer(self._source), folder)
+        self._processes.barrier()
+
+    def _become(self, snapshot: Snapshot) -> None:
+        """Makes the live state that of a snapshot; nothing is moved where it already is."""
+        if self._live == snapshot:
+            return
+        with self._timed("restore"):
+            self._live = None
+            state = self._root() if snapshot == ROOT else self._store.get(snapshot)
+            restore(self._model, self._stepper.optimizer, state)
+            self._live, self._cursor = snapshot, state.cursor
+
+    def _root(self) -> State:
+        """The base model as it was, an adapter from its seed, an optimizer without moments."""
+        if fingerprint(self._source) != self._fingerprint:
+            mend = "put the model's files back as they were, or start a new run"
+            raise RunError(complaint("the base model has changed during the run", mend, file=self._source.name_or_path))
+        return State(tensors=weights(load_model(self._source)))
+
+    def _train(self, segment: Segment, number: Snapshot) -> tuple[float, int, Losses]:
+        """Mean loss over the segment's steps, real tokens, and each trained instance's latest loss."""
+        cursor = Cursor() if segment.start == 0 else self._cursor
+        assert cursor.step == segment.start, f"the parent stands at step {cursor.step}, not {segment.start}"
+        per_step, total, losses = [], 0, Losses()
+        self._live = None
+        if segment.reset_optimizer:
+            self._stepper.optimizer.state.clear()
+        with self._timed("train"):
+            for step in range(segment.start, segment.stop):
+                batch, cursor = self._order.batch(segment.rollout, segment.mixture, cursor)
+                examples = [self._data[task].train[index] for task, index in batch]
+                rate = learning_rate_at(self._settings, self._position(segment, step))
+                result = self._stepper.backward(examples, (self._settings.seed, segment.rollout, step))
+                if not math.isfinite(result.loss):
+                    raise _diverged(segment, step, batch)
+                self._stepper.update(rate)
+                tokens = sum(map(len, examples))
+                total += tokens
+                per_step.append(result.loss)
+                for (task, index), loss in zip(batch, result.examples.tolist(), strict=True):
+                    losses.setdefault(task, {})[index] = loss
+                self._tell(
+                    StepInfo(
+                        rollout=segment.rollout,
+                        step=step + 1,
+                        stop=segment.stop,
+                        loss=result.loss,
+                        learning_rate=rate,
+                        tokens=tokens,
+                    )
+                )
+        self._live, self._cursor = number, cursor
+        return math.fsum(per_step) / len(per_step), total, losses
+
+    def _position(self, segment: Segment, step: int) -> float:
+        return segment.epoch + (step - segment.start) / self._clock.steps_per_epoch(segment.mixture)
+
+    def _score(self, tasks: Iterable[Task], split: Literal["validation", "test"]) -> tuple[dict[Task, TaskScores], int]:
+        names = tuple(tasks)
+
+        def progress(done: int, total: int) -> None:
+            self._tell(ScoreInfo(tasks=names, done=done, total=total))
+
+        asked = {task: (getattr(self._data[task], split), self._data[task].measure) for task in names}
+        with self._timed("eval"):
+            return score(self._stepper.model, asked, self._stepper.runtime, progress=progress)
+
+    def _lookahead(self, segment: Segment) -> tuple[dict[Task, float], int]:
+        """The falls, and the tokens: a forward and a backward pass before the virtual step, a forward pass after it."""
+        count = self._settings.lookahead_batch
+        batches: dict[Task, Sequence[Example]] = {}
+        for task in segment.mixture.tasks:
+            indices = self._order.lookahead(segment.rollout, segment.stop, task, count)
+            batches[task] = [self._data[task].train[index] for index in indices]
+        rate = learning_rate_at(self._settings, self._position(segment, segment.stop))
+        with self._timed("probe"):
+            falls = lookahead(self._model, self._stepper, batches, rate)
+        return falls, 4 * sum(len(example) for batch in batches.values() for example in batch)
+
+    def _add_left_out(self, segment: Segment, losses: Losses) -> int:
+        """At the end of an epoch, adds the losses of the instances that the mixture leaves out; returns the tokens."""
+        if self._cursor.began != self._cursor.step:
+            return 0
+        left_out = sorted(segment.mixture.without)
+        examples = [self._data[task].train[index] for task, index in left_out]
+        if not examples:
+            return 0
+        with self._timed("probe"):
+            means = sequence_scores(self._stepper.model, examples, self._stepper.runtime).mean
+        for (task, index), loss in zip(left_out, means.tolist(), strict=True):
+            losses.setdefault(task, {})[index] = loss
+        return sum(map(len, examples))
+
+    def _keep(self, number: Snapshot, spent: float) -> int:
+        """Keeps the live state as a snapshot, durable if the settings say so or it costs little beside `spent`."""
+        with self._timed("snapshot"):
+            state = capture(self._model, self._stepper.optimizer, self._cursor)
+            durable = self._settings.durable == "tick"
+            if self._settings.durable == "auto":
+                rate = self._bytes_per_second
+                durable = rate is None or state.nbytes <= CHEAP * spent * rate
+            began = time.perf_counter()
+            size = self._store.put(number, state, durable)
+            if durable:
+                self._bytes_per_second = size / max(time.perf_counter() - began, 1e-9)
+            self._processes.barrier()
+        return size
+
+    def _tell(self, info: StepInfo | ScoreInfo) -> None:
+        if self._on_step is not None:
+            self._on_step(info)
+
+    @contextmanager
+    def _timed(self, kind: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[kind] = self.seconds.get(kind, 0.0) + time.perf_counter() - began
+
+
+def _outcome(
+    snapshot: Snapshot,
+    scores: Mapping[Task, TaskScores],
+    tokens: Tokens,
+    *,
+    items: bool = False,
+    lookahead: Mapping[Task, float] | None = None,
+    losses: Losses | None = None,
+    train_loss: float | None = None,
+    size: int = 0,
+) -> Outcome:
+    return Outcome(
+        snapshot=snapshot,
+        scores={task: found.control for task, found in scores.items()},
+        reports={task: found.report for task, found in scores.items()},
+        items={task: found.items for task, found in scores.items()} if items else None,
+        lookahead=lookahead,
+        losses=losses,
+        train_loss=train_loss,
+        tokens=tokens,
+        bytes=size,
+    )
+
+
+def _diverged(segment: Segment, step: int, batch: Sequence[tuple[Task, int]]) -> NotFiniteError:
+    listed = ", ".join(f"{task}[{index}]" for task, index in batch)
+    return NotFiniteError(
+        complaint(
+            f"the loss of step {step + 1} of roll-out {segment.rollout} is not a number; its examples: {listed}",
+            "lower the learning rate or set max_grad_norm, and look at these examples",
+            field="training.learning_rate",
+        )
+    )

@@ -1,0 +1,114 @@
+"""Forward passes over any number of sequences: likelihoods that do not depend on how they are batched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from msft.core.errors import UserError, complaint
+from msft.data.examples import Example
+from msft.scoring.batches import TokenScores, collate, filler, per_row
+from msft.scoring.planner import deal
+
+
+class NotFiniteError(UserError):
+    """The model gives losses that are no numbers."""
+
+
+def _alone(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    return array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """Where and how forward passes run: the same for training and scoring."""
+
+    device: torch.device
+    max_tokens: int
+    """Token budget of a micro-batch, padding included."""
+    bf16: bool = False
+    """Whether matrix products run in bfloat16 (autocast over fp32 weights)."""
+    rank: int = 0
+    world: int = 1
+    total: Callable[[NDArray[np.float64]], NDArray[np.float64]] = _alone
+    """The sum of an array over all processes, the same on each."""
+
+    def autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceScores:
+    """One number per sequence, the same on every process."""
+
+    nll: NDArray[np.float64]
+    """[sequences] summed over the targets, in nats."""
+    targets: NDArray[np.int64]
+    """[sequences]"""
+    all_hit: NDArray[np.bool_]
+    """[sequences] whether every target was the arg-max."""
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """[sequences] nats per target."""
+        return self.nll / np.maximum(self.targets, 1)
+
+
+@contextmanager
+def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Evaluation mode; afterwards the training mode and the random state are as before."""
+    training = model.training
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        model.eval()
+        try:
+            yield
+        finally:
+            model.train(training)
+
+
+def sequence_scores(
+    model: nn.Module,
+    examples: Sequence[Example],
+    runtime: Runtime,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> SequenceScores:
+    """The likelihood of each sequence's targets; `model` maps a MicroBatch to TokenScores.
+
+    `progress` is told the number of sequences done so far. Raises NotFiniteError.
+    """
+    sums = np.zeros((2, len(examples)))
+    done = 0
+    hand = deal([len(example) for example in examples], runtime.max_tokens, runtime.world)[runtime.rank]
+    # no_grad rather than inference_mode: what a model caches in a forward pass must stay usable in training. One
+    # autocast for all, so that the weights are cast once.
+    with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast():
+        for places in hand:
+            if places is None:
+                model(filler(runtime.device))
+                continue
+            batch = collate([examples[place] for place in places], runtime.device, hits=True)
+            scores: TokenScores = model(batch)
+            assert scores.hits is not None
+            sums[0, places] = per_row(scores.nll.cpu().numpy(), batch.per_row)
+            sums[1, places] = per_row(scores.hits.cpu().numpy(), batch.per_row)
+            done += len(places)
+            if progress is not None:
+                progress(done * runtime.world)
+    sums = runtime.total(sums)
+    targets = np.array([example.targets for example in examples], np.int64)
+    if not np.isfinite(sums[0]).all():
+        raise NotFiniteError(
+            complaint(
+                f"{int((~np.isfinite(sums[0])).sum())} of {len(examples)} scored sequences have a likelihood that is "
+                "not a number",
+                "lower the learning rate, or check the model's weights",
+            )
+        )
+    return SequenceScores(nll=sums[0], targets=targets, all_hit=sums[1] == targets)

@@ -1,0 +1,54 @@
+"""Cuts sequences into micro-batches and deals them over processes (DESIGN 3.3). Pure: no torch, no randomness.
+
+A micro-batch costs its padded area (rows x longest, in tokens) plus a fixed price (launches, casts of the weights),
+here taken as a sixteenth of the token budget. The cut of least total cost never mixes the order of lengths, so that
+dynamic programming over the sorted sequences finds it exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+FIXED_PRICE = 1 / 16
+"""What a micro-batch costs beside its tokens, as a share of the token budget."""
+
+
+def plan(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """The micro-batches, as positions in `lengths`, each sorted by (length, position).
+
+    Every micro-batch holds rows x longest <= `max_tokens` tokens; a single longer row gets its own.
+    """
+    order = np.argsort(np.asarray(lengths, np.int64), kind="stable")
+    ordered = np.asarray(lengths, np.int64)[order]
+    count = len(ordered)
+    cost = np.zeros(count + 1)
+    begins = np.zeros(count + 1, np.int64)
+    for end in range(1, count + 1):
+        longest = int(ordered[end - 1])
+        first = end - max(1, min(end, max_tokens // max(longest, 1)))
+        # Cost of a last micro-batch [begin, end) after the best cut of what lies before it.
+        costs = cost[first:end] + longest * np.arange(end - first, 0, -1)
+        best = int(np.argmin(costs))
+        cost[end], begins[end] = costs[best] + FIXED_PRICE * max_tokens, first + best
+    batches: list[list[int]] = []
+    end = count
+    while end > 0:
+        batches.append(order[begins[end] : end].tolist())
+        end = int(begins[end])
+    return batches[::-1]
+
+
+def deal(lengths: Sequence[int], max_tokens: int, world: int) -> list[list[list[int] | None]]:
+    """The micro-batches of each of `world` processes: the same number for each, None where one has nothing to do.
+
+    Sequences are dealt by length, one to each process in turn, so that all processes get about the same work.
+    """
+    order = np.argsort(np.asarray(lengths, np.int64), kind="stable")
+    hands: list[list[list[int] | None]] = []
+    for rank in range(world):
+        hand = order[rank::world].tolist()
+        hands.append([[hand[place] for place in batch] for batch in plan([lengths[i] for i in hand], max_tokens)])
+    most = max(map(len, hands))
+    return [hand + [None] * (most - len(hand)) for hand in hands]

@@ -1,0 +1,88 @@
+"""From likelihoods to scores: what the search acts on (control) and what people read (report), DESIGN 3.11."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from msft.core.vocabulary import Task
+from msft.data.examples import Item, Measure
+from msft.scoring.forward import Runtime, SequenceScores, sequence_scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskScores:
+    """One sub-dataset's scores; higher is better, all in [0, 1] but the items of `exact_match` and `loss`."""
+
+    control: float
+    report: float
+    items: tuple[float, ...]
+    """The control score of each item: a log-probability for `exact_match` and `loss`."""
+
+
+def score(
+    model: nn.Module,
+    tasks: Mapping[Task, tuple[Sequence[Item], Measure]],
+    runtime: Runtime,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict[Task, TaskScores], int]:
+    """The scores of each sub-dataset and the number of tokens that it took to find them.
+
+    All sub-datasets share their micro-batches. `progress` is told (sequences done, all sequences). Raises
+    NotFiniteError.
+    """
+    sequences = [option for items, _ in tasks.values() for item in items for option in item.options]
+    if not sequences:
+        return {}, 0
+    told = None if progress is None else lambda done: progress(min(done, len(sequences)), len(sequences))
+    likelihoods = sequence_scores(model, sequences, runtime, progress=told)
+    scores = {}
+    first = 0
+    for task, (items, measure) in tasks.items():
+        last = first + sum(len(item.options) for item in items)
+        part = slice(first, last)
+        scores[task] = task_scores(
+            items,
+            measure,
+            SequenceScores(
+                nll=likelihoods.nll[part], targets=likelihoods.targets[part], all_hit=likelihoods.all_hit[part]
+            ),
+        )
+        first = last
+    return scores, sum(map(len, sequences))
+
+
+def task_scores(items: Sequence[Item], measure: Measure, sequences: SequenceScores) -> TaskScores:
+    """The scores of one sub-dataset from those of its items' sequences, in order."""
+    if measure.name == "choice":
+        return _choice(items, measure, sequences)
+    log_probability = -sequences.mean
+    control = float(np.exp(log_probability.mean()))
+    report = control if measure.name == "loss" else float(sequences.all_hit.mean())
+    if measure.control == "report":
+        control = report
+        if measure.name == "exact_match":
+            log_probability = sequences.all_hit.astype(np.float64)
+    return TaskScores(control=control, report=report, items=tuple(log_probability.tolist()))
+
+
+def _choice(items: Sequence[Item], measure: Measure, sequences: SequenceScores) -> TaskScores:
+    soft, right = np.zeros(len(items)), np.zeros(len(items))
+    first = 0
+    for number, item in enumerate(items):
+        part = slice(first, first + len(item.options))
+        values = -sequences.nll[part]
+        if measure.normalize == "token":
+            values = values / sequences.targets[part]
+        elif measure.normalize == "byte":
+            values = values / np.maximum(np.array(item.option_bytes), 1)
+        weights = np.exp(values - values.max())
+        soft[number] = weights[item.answer] / weights.sum()
+        right[number] = int(values.argmax()) == item.answer
+        first = part.stop
+    control = right if measure.control == "report" else soft
+    return TaskScores(control=float(control.mean()), report=float(right.mean()), items=tuple(control.tolist()))

@@ -1,0 +1,82 @@
+"""Capturing and restoring the state of training (DESIGN 3.7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from msft.data.order import Cursor
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+"""What Adam keeps of each parameter once it has taken a step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """All that a segment starts from. Its tensors belong to nobody else."""
+
+    tensors: Mapping[str, Tensor]
+    """`weight/<name>` of each trainable parameter, tied ones once; `exp_avg/<name>`, `exp_avg_sq/<name>` and
+    `step/<name>` of each that the optimizer has moved."""
+    cursor: Cursor = field(default_factory=Cursor)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training moves, by name; a tied one appears once."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def weights(model: nn.Module, *, device: torch.device | str | None = "cpu") -> dict[str, Tensor]:
+    """Copies of the trainable parameters as a State names them; `device=None` leaves them where they are."""
+    return {f"weight/{name}": _copy(parameter, device) for name, parameter in trainable(model).items()}
+
+
+def capture(
+    model: nn.Module, optimizer: torch.optim.Optimizer, cursor: Cursor, *, device: torch.device | str | None = "cpu"
+) -> State:
+    """A copy of the weights and moments, which later training does not touch; `device=None`: no move."""
+    tensors = weights(model, device=device)
+    for name, parameter in trainable(model).items():
+        # `.get`: the optimizer's state is a defaultdict, and looking would make an entry.
+        for moment, value in optimizer.state.get(parameter, {}).items():
+            assert moment in MOMENTS, f"the optimizer keeps {moment}, which no snapshot holds"
+            tensors[f"{moment}/{name}"] = _copy(value, device)
+    return State(tensors=tensors, cursor=cursor)
+
+
+def restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Puts model and optimizer back in place; where the state has no moments, the optimizer is truly empty then."""
+    with torch.no_grad():
+        for name, parameter in trainable(model).items():
+            parameter.copy_(state.tensors[f"weight/{name}"])
+            parameter.grad = None
+            if f"step/{name}" not in state.tensors:
+                optimizer.state.pop(parameter, None)
+                continue
+            if parameter not in optimizer.state:
+                optimizer.state[parameter] = _empty_moments(optimizer, parameter)
+            kept: dict[str, Any] = optimizer.state[parameter]
+            for moment in MOMENTS:
+                kept[moment].copy_(state.tensors[f"{moment}/{name}"])
+
+
+def _empty_moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
+    fused = any(group["fused"] for group in optimizer.param_groups)
+    return {
+        "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+        "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+        # A fused Adam counts its steps beside the parameter, a plain one on the CPU.
+        "step": torch.zeros((), dtype=torch.float32, device=parameter.device if fused else "cpu"),
+    }
+
+
+def _copy(tensor: Tensor, device: torch.device | str | None) -> Tensor:
+    return tensor.detach().to(device=device or tensor.device, copy=True, memory_format=torch.contiguous_format)

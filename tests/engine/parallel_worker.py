@@ -1,0 +1,34 @@
+"""Started once, and once per process of two: trains a little and says what came out (test_parallel)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from tiny_engine import TASKS, segment, tiny_engine
+
+from msft.core.vocabulary import Mixture, Probe
+
+
+def main(folder: Path, results: Path) -> None:
+    torch.set_num_threads(1)
+    rank = PartialState(cpu=True).process_index
+    engine, store = tiny_engine(folder, results / f"snapshots{rank}", batch_size=7, weight_decay=0.1)
+    probes = frozenset({Probe.LOOKAHEAD, Probe.LOSSES})
+    base = engine.base()
+    mixture = Mixture(tasks=TASKS, without=frozenset({("two", 1)}))
+    outcome = engine.run(segment(0, 5, mixture=mixture, probes=probes), 1)
+    weights = {name: float(tensor.double().abs().sum()) for name, tensor in store.get(1).tensors.items()}
+    engine.export(1, results / "final")
+    told = {
+        "base": base.scores, "scores": outcome.scores, "losses": outcome.losses, "lookahead": outcome.lookahead,
+        "train_loss": outcome.train_loss, "tokens": [outcome.tokens.train, outcome.tokens.probe], "weights": weights,
+    }  # fmt: skip
+    (results / f"rank{rank}.json").write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_engine import tiny_example, tiny_model
+from torch.nn import functional
+from transformers import T5Config, T5ForConditionalGeneration
+
+from msft.core.errors import ModelError
+from msft.data.examples import Example
+from msft.engine.loss import TokenLoss
+from msft.engine.settings import EngineSettings, learning_rate_at
+from msft.engine.step import Stepper, make_optimizer
+from msft.scoring.batches import collate
+from msft.scoring.forward import Runtime
+
+CPU = torch.device("cpu")
+
+
+def examples(count: int) -> list[Example]:
+    random = np.random.default_rng(1)
+    return [tiny_example(random) for _ in range(count)]
+
+
+def reference(model: torch.nn.Module, example: Example) -> torch.Tensor:
+    """[targets] losses by the model's own logits, one sequence alone, without any of our code."""
+    ids = torch.from_numpy(example.ids.astype(np.int64))
+    logits = model(input_ids=ids[None]).logits[0, :-1].float()
+    losses = functional.cross_entropy(logits, ids[1:], reduction="none")
+    return losses[torch.from_numpy(example.trained[1:])]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])
+def test_the_loss_at_trained_positions_is_that_of_the_models_own_logits(kind: str) -> None:
+    model = tiny_model(kind).eval()
+    batch = collate(examples(5), CPU, hits=True)
+    with torch.no_grad():
+        expected = torch.cat([reference(model, example) for example in examples(5)])
+        scores = TokenLoss(model)(batch)
+    assert scores.nll.dtype == torch.float32
+    torch.testing.assert_close(scores.nll, expected, rtol=1e-5, atol=1e-5)
+    assert scores.hits is not None and scores.hits.shape == scores.nll.shape
+
+
+def test_the_head_sees_only_the_positions_that_predict_a_target() -> None:
+    model = tiny_model()
+    seen: list[tuple[int, ...]] = []
+    wrapped = TokenLoss(model)
+    model.lm_head.register_forward_hook(lambda head, inputs, output: seen.append(tuple(output.shape)))
+    batch = collate(examples(5), CPU)
+    wrapped(batch)
+    assert seen == [(1, len(batch.targets), 48)]
+    assert model(input_ids=batch.ids).logits.shape[:2] == batch.ids.shape, "the model alone must stay as it was"
+
+
+def test_a_model_without_a_plain_head_is_refused() -> None:
+    model = T5ForConditionalGeneration(T5Config(vocab_size=48, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
+    model.get_output_embeddings = lambda: None
+    with pytest.raises(ModelError, match="get_output_embeddings"):
+        TokenLoss(model)
+
+
+@pytest.mark.parametrize("reduction", ["token", "example"])
+def test_the_gradient_is_that_of_the_loss_over_the_whole_global_batch(reduction: str) -> None:
+    batch = examples(9)
+    plain = tiny_model()
+    losses = [reference(plain, example) for example in batch]
+    per_example = torch.stack([loss.mean() for loss in losses])
+    loss = torch.cat(losses).mean() if reduction == "token" else per_example.mean()
+    loss.backward()
+    model = tiny_model()
+    settings = EngineSettings(seed=1, batch_size=9, horizon=1, learning_rate=0.1, loss_reduction=reduction)  # type: ignore[arg-type]
+    stepper = Stepper(TokenLoss(model), make_optimizer(model, settings), settings, Runtime(device=CPU, max_tokens=30))
+    result = stepper.backward(batch, (1, 2, 3))
+    assert result.loss == pytest.approx(loss.item(), rel=1e-6)
+    assert result.examples == pytest.approx(per_example.detach().numpy(), rel=1e-5)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, plain.get_parameter(name).grad, rtol=1e-4, atol=1e-6)
+
+
+def test_an_update_is_one_adamw_step_at_the_rate_given_with_norms_undecayed(tmp_path: Path) -> None:
+    model = tiny_model()
+    settings = EngineSettings(seed=1, batch_size=4, horizon=1, learning_rate=9.0, weight_decay=0.5, max_grad_norm=1e-9)
+    stepper = Stepper(TokenLoss(model), make_optimizer(model, settings), settings, Runtime(device=CPU, max_tokens=99))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    stepper.update(0.01)
+    for name, parameter in model.named_parameters():
+        decay = 1 - 0.01 * 0.5 if parameter.ndim == 2 else 1.0
+        torch.testing.assert_close(parameter.detach(), before[name] * decay)
+        assert parameter.grad is None
+
+
+def settings_with(schedule: str, warmup: float, horizon: float = 8.0) -> EngineSettings:
+    return EngineSettings(
+        seed=0, batch_size=1, horizon=horizon, learning_rate=2.0, schedule=schedule, warmup=warmup  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+@given(
+    schedule=st.sampled_from(["constant", "linear", "cosine"]),
+    warmup=st.floats(0, 1),
+    position=st.floats(0, 20),
+)
+def test_the_learning_rate_stays_between_nothing_and_its_peak(schedule: str, warmup: float, position: float) -> None:
+    assert 0 <= learning_rate_at(settings_with(schedule, warmup), position) <= 2.0
+
+
+def test_learning_rate_schedules() -> None:
+    assert learning_rate_at(settings_with("constant", 0), 3) == 2.0
+    assert learning_rate_at(settings_with("linear", 0.25), 1) == 1.0
+    assert learning_rate_at(settings_with("linear", 0.25), 5) == pytest.approx(1.0)
+    assert learning_rate_at(settings_with("cosine", 0), 4) == pytest.approx(1.0)
+    assert learning_rate_at(settings_with("linear", 0), 8) == 0.0
+    assert learning_rate_at(settings_with("linear", 0.5, math.inf), 8) == 2.0

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from msft.data.examples import Example, Item, Measure
+from msft.engine.loss import TokenLoss
+from msft.scoring.forward import NotFiniteError, Runtime, sequence_scores
+from msft.scoring.scorers import score
+
+# Threads that wait for each other cost these tiny models far more than they save, above all on a busy machine.
+torch.set_num_threads(1)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model() -> LlamaForCausalLM:
+    torch.manual_seed(4)
+    sizes = {"vocab_size": 30, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    made = LlamaForCausalLM(LlamaConfig(num_attention_heads=2, attention_dropout=0.3, eos_token_id=0, **sizes))
+    for parameter in made.parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.4)
+    return made
+
+
+def completed(prompt: list[int], completion: list[int]) -> Example:
+    ids = np.array(prompt + completion, np.int32)
+    return Example(ids=ids, trained=np.arange(len(ids)) >= len(prompt))
+
+
+def log_likelihood(model: LlamaForCausalLM, example: Example) -> float:
+    """By the model's own logits, one sequence alone."""
+    ids = torch.from_numpy(example.ids.astype(np.int64))
+    with torch.no_grad():
+        logits = model.eval()(input_ids=ids[None]).logits[0, :-1].double()
+    taken = functional.log_softmax(logits, -1).gather(1, ids[1:, None])[:, 0]
+    return float(taken[torch.from_numpy(example.trained[1:])].sum())
+
+
+def items_of(random: np.random.Generator, options: int, count: int = 6) -> list[Item]:
+    items = []
+    for _ in range(count):
+        prompt = random.integers(1, 30, int(random.integers(1, 9))).tolist()
+        sequences = [
+            completed(prompt, random.integers(1, 30, int(random.integers(1, 5))).tolist()) for _ in range(options)
+        ]
+        sizes = tuple(int(size) for size in random.integers(1, 20, options))
+        items.append(Item(options=tuple(sequences), answer=int(random.integers(options)), option_bytes=sizes))
+    return items
+
+
+@pytest.mark.parametrize("normalize", ["none", "token", "byte"])
+def test_choice_is_what_a_plain_computation_gives(model: LlamaForCausalLM, normalize: str) -> None:
+    items = items_of(np.random.default_rng(0), 4)
+    measure = Measure(name="choice", normalize=normalize)  # type: ignore[arg-type]
+    found, tokens = score(TokenLoss(model), {"a": (items, measure)}, Runtime(device=CPU, max_tokens=50))
+    soft, right = [], []
+    for item in items:
+        values = np.array([log_likelihood(model, option) for option in item.options])
+        if normalize == "token":
+            values = values / [option.targets for option in item.options]
+        elif normalize == "byte":
+            values = values / np.array(item.option_bytes)
+        soft.append(math.exp(values[item.answer]) / sum(math.exp(value) for value in values))
+        right.append(values[item.answer] == max(values))
+    assert found["a"].items == pytest.approx(soft, rel=1e-4)
+    assert found["a"].control == pytest.approx(np.mean(soft), rel=1e-4)
+    assert found["a"].report == np.mean(right)
+    assert tokens == sum(len(option) for item in items for option in item.options)
+
+
+def test_exact_match_is_what_greedy_decoding_gives(model: LlamaForCausalLM) -> None:
+    random = np.random.default_rng(1)
+    items, matches = [], []
+    for number in range(8):
+        prompt = random.integers(1, 30, 4).tolist()
+        with torch.no_grad():
+            generated = model.eval().generate(
+                torch.tensor([prompt]), max_new_tokens=3, do_sample=False, eos_token_id=29, pad_token_id=29
+            )
+        completion = generated[0, 4:].tolist()
+        if number % 2:
+            completion[-1] = (completion[-1] + 1) % 29
+        matches.append(number % 2 == 0)
+        items.append(Item(options=(completed(prompt, completion),)))
+    found, _ = score(TokenLoss(model), {"a": (items, Measure(name="exact_match"))}, Runtime(device=CPU, max_tokens=50))
+    expected = [log_likelihood(model, item.options[0]) / item.options[0].targets for item in items]
+    assert found["a"].report == np.mean(matches) == 0.5
+    assert found["a"].items == pytest.approx(expected, rel=1e-4)
+    assert found["a"].control == pytest.approx(math.exp(np.mean(expected)), rel=1e-4)
+
+
+def test_loss_reports_its_control_and_control_report_acts_on_the_report(model: LlamaForCausalLM) -> None:
+    items = items_of(np.random.default_rng(2), 1)
+    choices = items_of(np.random.default_rng(2), 3)
+    asked = {
+        "loss": (items, Measure(name="loss")),
+        "match": (items, Measure(name="exact_match", control="report")),
+        "choice": (choices, Measure(name="choice", control="report")),
+    }
+    found, _ = score(TokenLoss(model), asked, Runtime(device=CPU, max_tokens=50))
+    assert found["loss"].control == found["loss"].report == pytest.approx(math.exp(np.mean(found["loss"].items)))
+    for task in ("match", "choice"):
+        assert found[task].control == found[task].report == np.mean(found[task].items)
+
+
+def test_scores_do_not_depend_on_what_they_are_batched_with(model: LlamaForCausalLM) -> None:
+    examples = [item.options[0] for item in items_of(np.random.default_rng(3), 1, 20)]
+    wrapped = TokenLoss(model)
+    together = sequence_scores(wrapped, examples, Runtime(device=CPU, max_tokens=10_000))
+    alone = sequence_scores(wrapped, examples, Runtime(device=CPU, max_tokens=1))
+    assert together.nll == pytest.approx(alone.nll, rel=1e-5)
+    assert together.nll == pytest.approx([-log_likelihood(model, example) for example in examples], rel=1e-5)
+
+
+def test_scoring_leaves_training_mode_and_random_state_as_they_were(model: LlamaForCausalLM) -> None:
+    examples = [item.options[0] for item in items_of(np.random.default_rng(4), 1)]
+    wrapped = TokenLoss(model).train()
+    before = torch.get_rng_state()
+    first = sequence_scores(wrapped, examples, Runtime(device=CPU, max_tokens=30))
+    assert wrapped.training and model.training and torch.equal(torch.get_rng_state(), before)
+    again = sequence_scores(wrapped, examples, Runtime(device=CPU, max_tokens=30))
+    assert (first.nll == again.nll).all(), "dropout must be off"
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_progress_ends_at_the_total(model: LlamaForCausalLM) -> None:
+    told: list[tuple[int, int]] = []
+    asked = {"a": (items_of(np.random.default_rng(5), 3), Measure(name="choice"))}
+    score(
+        TokenLoss(model),
+        asked,
+        Runtime(device=CPU, max_tokens=30),
+        progress=lambda done, all_: told.append((done, all_)),
+    )
+    assert told[-1] == (18, 18) and len(told) > 1
+
+
+def test_a_likelihood_that_is_no_number_is_told_with_how_many(model: LlamaForCausalLM) -> None:
+    examples = [completed([1, 2], [3]), completed([1, 2, 7], [3])]
+    wrapped = TokenLoss(model)
+    with torch.no_grad():
+        kept = model.model.embed_tokens.weight[7].clone()
+        model.model.embed_tokens.weight[7] = math.nan
+    with pytest.raises(NotFiniteError, match="1 of 2 scored sequences"):
+        sequence_scores(wrapped, examples, Runtime(device=CPU, max_tokens=30))
+    with torch.no_grad():
+        model.model.embed_tokens.weight[7] = kept

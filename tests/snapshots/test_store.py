@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from msft.core.errors import RunError
+from msft.core.vocabulary import ROOT
+from msft.data.order import Cursor
+from msft.snapshots import publish
+from msft.snapshots.state import State
+from msft.snapshots.store import Store
+
+
+def state(seed: int = 0) -> State:
+    random = torch.Generator().manual_seed(seed)
+    tensors = {f"weight/{name}": torch.randn(4, 6, generator=random) for name in "ab"}
+    tensors["step/a"] = torch.tensor(3.0)
+    return State(tensors=tensors, cursor=Cursor(step=seed, began=1, epoch=2, drawn={"ä": 3}))
+
+
+def same(first: State, second: State) -> bool:
+    equal = all(torch.equal(first.tensors[name], tensor) for name, tensor in second.tensors.items())
+    return equal and first.tensors.keys() == second.tensors.keys() and first.cursor == second.cursor
+
+
+@pytest.mark.parametrize(("memory_bytes", "durable"), [(0, False), (10**6, True)])
+def test_a_durable_snapshot_survives_the_process_bit_for_bit(tmp_path: Path, memory_bytes: int, durable: bool) -> None:
+    assert Store(tmp_path / "s", memory_bytes=memory_bytes).put(2, state(), durable) == state().nbytes == 2 * 96 + 4
+    again = Store(tmp_path / "s", memory_bytes=0)
+    assert again.on_disk() == [2] and again.has(2) and again.has(ROOT) and not again.has(1)
+    assert same(again.get(2), state())
+
+
+def test_snapshots_lie_in_memory_where_they_fit(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s", memory_bytes=2 * state().nbytes)
+    for number in (1, 2, 3):
+        store.put(number, state(number), False)
+    assert store.on_disk() == [3] and all(store.has(number) for number in (1, 2, 3))
+    assert all(same(store.get(number), state(number)) for number in (1, 2, 3))
+    assert store.held_bytes >= 3 * state().nbytes
+    store.persist([1, 3, ROOT])
+    assert store.on_disk() == [1, 3]
+    store.prune({3})
+    assert not store.has(1) and not store.has(2) and store.on_disk() == [3]
+
+
+def test_a_snapshot_made_again_replaces_the_old_one(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s", memory_bytes=10**6)
+    store.put(1, state(1), True)
+    store.put(1, state(2), True)
+    assert same(Store(tmp_path / "s", memory_bytes=0).get(1), state(2))
+    store.put(1, state(3), False)
+    assert store.on_disk() == [] and same(store.get(1), state(3))
+
+
+def test_only_the_main_process_writes_and_the_others_read(tmp_path: Path) -> None:
+    main, other = (Store(tmp_path / "s", memory_bytes=0, main=main) for main in (True, False))
+    other.put(1, state(), False)
+    assert not other.has(1)
+    main.put(1, state(), False)
+    assert same(other.get(1), state())
+    other.prune(())
+    assert main.has(1)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_any_damage_is_refused_and_never_used(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.mktemp("damage")
+    store = Store(folder, memory_bytes=0)
+    store.put(1, state(), True)
+    path = data.draw(st.sampled_from(sorted((folder / "1").iterdir())))
+    content = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        content[place] ^= 1 << data.draw(st.integers(0, 7))
+    else:
+        del content[place:]
+    path.write_bytes(bytes(content))
+    try:
+        assert same(store.get(1), state()), "damage was used"
+    except RunError as error:
+        assert str(folder / "1") in str(error) and "Mend:" in str(error)
+    else:
+        assert path.name == publish.MANIFEST, "damage to the content was not noticed"
+
+
+def test_a_missing_file_or_snapshot_is_named(tmp_path: Path) -> None:
+    store = Store(tmp_path, memory_bytes=0)
+    store.put(1, state(), True)
+    (tmp_path / "1" / "state.json").unlink()
+    with pytest.raises(RunError, match=r"state\.json: the file is missing"):
+        store.get(1)
+    with pytest.raises(RunError, match="the snapshot is missing"):
+        store.get(7)
+
+
+def test_a_crash_while_writing_leaves_nothing_and_its_leftovers_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path, memory_bytes=0)
+
+    def crash(path: Path) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(publish, "digest", crash)
+    with pytest.raises(KeyboardInterrupt):
+        store.put(1, state(), True)
+    assert not store.has(1) and store.on_disk() == [] and len(list(tmp_path.iterdir())) == 1
+    Store(tmp_path, memory_bytes=0)
+    assert list(tmp_path.iterdir()) == []
