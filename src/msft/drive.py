@@ -22,7 +22,7 @@ class Engine(Protocol):
         """Run segment `number`; the snapshot that it makes carries this number and is in the store on return."""
 
     def test(self, snapshot: Snapshot) -> Outcome:
-        """A snapshot, scored on the test split of every sub-dataset that has one."""
+        """A snapshot, scored on the test split of every sub-dataset that has one; its items carry the report."""
 
     def export(self, snapshot: Snapshot, folder: Path) -> None:
         """Write the snapshot as a plain Hugging Face folder."""
@@ -51,16 +51,19 @@ def drive(
     store: Store,
     record: Record,
     past: Sequence[tuple[Segment, Outcome]] = (),
+    announce: Callable[[int, Segment], None] = lambda number, segment: None,
 ) -> Snapshot:
     """Run a search to its end and return its answer, which is durable then.
 
     `past` is the journal that the search was replayed from; snapshots that it names and that did not survive are
-    recomputed, and must give the journaled outcomes bit for bit, or else `Diverged`.
+    recomputed, and must give the journaled outcomes bit for bit, or else `Diverged`. `announce` is told of each
+    segment before it is run.
     """
     history = list(past)
-    _recover(search, engine, store, history)
+    _recover(search, engine, store, history, announce)
     while (segment := search.ask()) is not None:
         number = search.number
+        announce(number, segment)
         outcome = engine.run(segment, number)
         record(number, segment, outcome)
         history.append((segment, outcome))
@@ -88,7 +91,13 @@ def _settle(search: Search, store: Store) -> None:
     store.prune(keep)
 
 
-def _recover(search: Search, engine: Engine, store: Store, history: Sequence[tuple[Segment, Outcome]]) -> None:
+def _recover(
+    search: Search,
+    engine: Engine,
+    store: Store,
+    history: Sequence[tuple[Segment, Outcome]],
+    announce: Callable[[int, Segment], None],
+) -> None:
     """Recompute the snapshots that are needed and gone, each from its newest ancestor that is there."""
     for snapshot in sorted(needed(search)):
         lineage: list[Snapshot] = []
@@ -97,6 +106,7 @@ def _recover(search: Search, engine: Engine, store: Store, history: Sequence[tup
             snapshot = history[snapshot - 1][0].parent
         for number in reversed(lineage):
             segment, recorded = history[number - 1]
+            announce(number, segment)
             outcome = engine.run(segment, number)
             if changed := differences(outcome_to_json(recorded), outcome_to_json(outcome)):
                 raise Diverged(f"segment {number}, run again,", changed)

@@ -20,7 +20,8 @@ class Processes:
     """This process among those that were launched together (one, where none were); joins them when made."""
 
     def __init__(self) -> None:
-        self._state = PartialState()
+        # Without an accelerator the launcher must be told, or it starts no process group.
+        self._state = PartialState(cpu=not torch.accelerator.is_available())
         self.device: torch.device = self._state.device
         self.rank: int = self._state.process_index
         self.world: int = self._state.num_processes

@@ -114,7 +114,7 @@ class TorchEngine:
             number if segment.trains else segment.parent,
             scores,
             Tokens(train=trained, eval=scored, probe=probed),
-            items=Probe.ITEMS in segment.probes,
+            items={task: found.items for task, found in scores.items()} if Probe.ITEMS in segment.probes else None,
             lookahead=falls,
             losses=losses if Probe.LOSSES in segment.probes else None,
             train_loss=train_loss,
@@ -122,10 +122,12 @@ class TorchEngine:
         )
 
     def test(self, snapshot: Snapshot) -> Outcome:
-        """A snapshot's scores, with items, on the test split of every sub-dataset that has one."""
+        """A snapshot's scores on the test split of every sub-dataset that has one; its items carry the report."""
         self._become(snapshot)
         scores, tokens = self._score([task for task, part in self._data.items() if part.test], "test")
-        return _outcome(snapshot, scores, Tokens(eval=tokens), items=True)
+        return _outcome(
+            snapshot, scores, Tokens(eval=tokens), items={task: found.reported for task, found in scores.items()}
+        )
 
     def export(self, snapshot: Snapshot, folder: Path, *, merge: bool = False) -> None:
         """Writes a snapshot as a Hugging Face folder; of a parameter-efficient run the adapter, or, merged, all."""
@@ -261,7 +263,7 @@ def _outcome(
     scores: Mapping[Task, TaskScores],
     tokens: Tokens,
     *,
-    items: bool = False,
+    items: Mapping[Task, tuple[float, ...]] | None = None,
     lookahead: Mapping[Task, float] | None = None,
     losses: Losses | None = None,
     train_loss: float | None = None,
@@ -271,7 +273,7 @@ def _outcome(
         snapshot=snapshot,
         scores={task: found.control for task, found in scores.items()},
         reports={task: found.report for task, found in scores.items()},
-        items={task: found.items for task, found in scores.items()} if items else None,
+        items=items,
         lookahead=lookahead,
         losses=losses,
         train_loss=train_loss,

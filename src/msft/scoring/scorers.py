@@ -21,6 +21,8 @@ class TaskScores:
     report: float
     items: tuple[float, ...]
     """The control score of each item: a log-probability for `exact_match` and `loss`."""
+    reported: tuple[float, ...]
+    """What each item adds to the report: right (1) or wrong (0); for `loss` its log-probability."""
 
 
 def score(
@@ -60,14 +62,16 @@ def task_scores(items: Sequence[Item], measure: Measure, sequences: SequenceScor
     """The scores of one sub-dataset from those of its items' sequences, in order."""
     if measure.name == "choice":
         return _choice(items, measure, sequences)
-    log_probability = -sequences.mean
-    control = float(np.exp(log_probability.mean()))
-    report = control if measure.name == "loss" else float(sequences.all_hit.mean())
-    if measure.control == "report":
-        control = report
-        if measure.name == "exact_match":
-            log_probability = sequences.all_hit.astype(np.float64)
-    return TaskScores(control=control, report=report, items=tuple(log_probability.tolist()))
+    acted_on = reported = -sequences.mean
+    control = report = float(np.exp(acted_on.mean()))
+    if measure.name == "exact_match":
+        reported = sequences.all_hit.astype(np.float64)
+        report = float(reported.mean())
+        if measure.control == "report":
+            control, acted_on = report, reported
+    return TaskScores(
+        control=control, report=report, items=tuple(acted_on.tolist()), reported=tuple(reported.tolist())
+    )
 
 
 def _choice(items: Sequence[Item], measure: Measure, sequences: SequenceScores) -> TaskScores:
@@ -85,4 +89,9 @@ def _choice(items: Sequence[Item], measure: Measure, sequences: SequenceScores) 
         right[number] = int(values.argmax()) == item.answer
         first = part.stop
     control = right if measure.control == "report" else soft
-    return TaskScores(control=float(control.mean()), report=float(right.mean()), items=tuple(control.tolist()))
+    return TaskScores(
+        control=float(control.mean()),
+        report=float(right.mean()),
+        items=tuple(control.tolist()),
+        reported=tuple(right.tolist()),
+    )

@@ -1,0 +1,93 @@
+"""`msft`: the commands. What a user can mend ends with a message and exit code 2, never with a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from msft import __version__
+from msft.core.errors import UserError
+
+INTERRUPTED = 130
+
+
+def entry() -> None:
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs a command and returns its exit code: 0, 2 for what the user can mend, 130 for Ctrl-C."""
+    arguments = parser().parse_args(argv)
+    # Only the numbers of the tokenizer's threads, and only where the user has not chosen: forked workers would warn.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        arguments.run(arguments)
+    except UserError as error:
+        Console(stderr=True, highlight=False).print(f"msft: {error}", markup=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        Console(stderr=True).print("msft: interrupted; what is journaled is safe: go on with --resume", markup=False)
+        return INTERRUPTED
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="msft",
+        description="Fine-tune one model on a mixture of data sets, each until its own peak.",
+    )
+    top.add_argument("--version", action="version", version=f"msft {__version__}")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="run the job of a configuration file")
+    train.add_argument("config", type=Path, help="the configuration (YAML)")
+    train.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="A.B=VALUE",
+        help="override a value, such as training.learning_rate=2e-5 or datasets.gsm8k.max_samples=100",
+    )  # fmt: skip
+    train.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
+    train.set_defaults(run=_train)
+
+    report = commands.add_parser("report", help="the table and the page of a run, finished or not")
+    report.add_argument("run_folder", type=Path, metavar="RUN", help="the run's folder")
+    report.add_argument("--page", type=Path, help="where to write the page (default: report.html in the run folder)")
+    report.set_defaults(run=_report)
+
+    quickstart = commands.add_parser("quickstart", help="a whole search on a laptop CPU, offline, in minutes")
+    quickstart.add_argument("--output", type=Path, default=Path("runs/quickstart"), help="the run folder")
+    quickstart.add_argument("--resume", action="store_true", help="go on with an interrupted quickstart")
+    quickstart.set_defaults(run=_quickstart)
+    return top
+
+
+# The commands import what they need when they are called: torch alone costs seconds, and `--help` needs none.
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from msft.cli.train import run
+    from msft.config.reader import load
+
+    run(load(arguments.config, arguments.overrides), resume=arguments.resume)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from msft.report.page import write_page
+    from msft.report.table import render_text
+    from msft.run import RunFolder
+
+    folder = RunFolder(arguments.run_folder)
+    render_text(folder, Console())
+    page = arguments.page or folder.page
+    write_page(folder, page)
+    Console().print(f"\nThe page: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _quickstart(arguments: argparse.Namespace) -> None:
+    from msft.cli.quickstart import run
+
+    run(arguments.output, resume=arguments.resume)

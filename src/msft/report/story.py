@@ -1,0 +1,283 @@
+"""The reading layer: a journal as trajectories, roll-outs and decisions (DESIGN 2.1, 4).
+
+The journal lists segments in the order in which they ran. People ask other questions: which path leads to the answer,
+what was thrown away, what each roll-out showed and what was concluded from it. `Story` answers those, of a finished
+run and of one that is still at work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from msft.core.clock import Clock
+from msft.core.curves import peak, smoothed
+from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Segment, Snapshot, Task, Tokens
+from msft.core.wire import Json, outcome_from_json
+from msft.journal import Transcript
+from msft.run import RunFolder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A snapshot on a trajectory, and all that was ever measured at it."""
+
+    snapshot: Snapshot
+    parent: Snapshot
+    rollout: int
+    """The roll-out that made it; 0 for the base model."""
+    epoch: float
+    """Its position, in epochs along the trajectory that leads to it."""
+    step: int
+    """Optimizer steps since its roll-out began."""
+    mixture: Mixture | None
+    """What was trained on the way to it; None for the base model."""
+    scores: Mapping[Task, float]
+    """Control scores on the validation split."""
+    reports: Mapping[Task, float]
+
+
+class Trail:
+    """All places that a run has been to. Grows segment by segment, so that it can follow a run that is on."""
+
+    def __init__(self, brief: Brief) -> None:
+        self.brief = brief
+        self.clock = Clock.of(brief)
+        base = brief.base
+        self.places: dict[Snapshot, Place] = {
+            ROOT: Place(
+                snapshot=ROOT, parent=ROOT, rollout=0, epoch=0.0, step=0, mixture=None,
+                scores=dict(base.scores), reports=dict(base.reports),
+            )
+        }  # fmt: skip
+        self.tip: Snapshot = ROOT
+        """Where the search stands."""
+
+    def add(self, number: int, segment: Segment, outcome: Outcome) -> Place:
+        """The place that segment `number` led to; one that trained nothing only measured its parent."""
+        known = self.places[segment.parent] if not segment.trains else None
+        self.tip = number if segment.trains else segment.parent
+        self.places[self.tip] = Place(
+            snapshot=self.tip,
+            parent=known.parent if known else segment.parent,
+            rollout=known.rollout if known else segment.rollout,
+            epoch=known.epoch if known else self.end(segment),
+            step=known.step if known else segment.stop,
+            mixture=known.mixture if known else segment.mixture,
+            scores={**(known.scores if known else {}), **outcome.scores},
+            reports={**(known.reports if known else {}), **outcome.reports},
+        )
+        return self.places[self.tip]
+
+    def end(self, segment: Segment) -> float:
+        """Position of a segment's end, in epochs."""
+        if not segment.trains:
+            return segment.epoch
+        return segment.epoch + self.clock.epochs(segment.mixture, segment.stop - segment.start)
+
+    def lineage(self, snapshot: Snapshot) -> list[Place]:
+        """The path from the base model to a snapshot, both included."""
+        path = [self.places[snapshot]]
+        while path[-1].snapshot != ROOT:
+            path.append(self.places[path[-1].parent])
+        return path[::-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What one excluded sub-dataset's curve looked like in the roll-out after which it was excluded."""
+
+    task: Task
+    best: float
+    """Control score at its peak, smoothed as the method reads it."""
+    best_epoch: float
+    end: float
+    """Control score at the end, smoothed likewise."""
+    peaked: bool
+    """The peak comes before the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """Training with one set of active sub-datasets, and what was concluded from it."""
+
+    number: int
+    active: tuple[Task, ...]
+    places: tuple[Place, ...]
+    """From its start (tick 0) to its end."""
+    excluded: tuple[Task, ...]
+    """Active here, and no longer in what follows."""
+    went_on: Place
+    """Where the search went on from; the end of the roll-out where nothing followed."""
+    readings: tuple[Reading, ...]
+    """Those of `excluded` whose curve was followed, in their order; a curve has three points at least."""
+    followed: bool
+    """Something followed: its decision is taken."""
+
+    @property
+    def start(self) -> Place:
+        return self.places[0]
+
+    @property
+    def end(self) -> Place:
+        return self.places[-1]
+
+    @property
+    def rolled_back(self) -> float:
+        """Epochs that were given up; 0 where training went on from the end (or from somewhere else altogether)."""
+        if self.went_on.snapshot == self.end.snapshot or self.went_on.snapshot not in {p.snapshot for p in self.places}:
+            return 0.0
+        return self.end.epoch - self.went_on.epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """One run, read from its folder."""
+
+    header: Json
+    brief: Brief
+    """`params` is a plain mapping here."""
+    segments: Sequence[tuple[Segment, Outcome]]
+    trail: Trail
+    rollouts: tuple[Rollout, ...]
+    answer: Place | None
+    """None while the run is not finished."""
+    test: Mapping[str, Outcome]
+    """`base` and `answer` on the test split; empty where there is none, or not yet."""
+    timings: Sequence[Mapping[str, Any]]
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return self.brief.tasks
+
+    @property
+    def base(self) -> Place:
+        return self.trail.places[ROOT]
+
+    @property
+    def tip(self) -> Place:
+        return self.trail.places[self.trail.tip]
+
+    @property
+    def best_known(self) -> Place:
+        """The answer, or, while there is none, where the search stands."""
+        return self.answer or self.tip
+
+    @property
+    def trunk(self) -> list[Place]:
+        """The surviving trajectory: from the base model to where the search ended."""
+        return self.trail.lineage(self.trail.tip)
+
+    @property
+    def surviving(self) -> set[Snapshot]:
+        """What was not thrown away: the trajectory to the end of the search, and the one to the answer."""
+        return {p.snapshot for tip in (self.tip, self.best_known) for p in self.trail.lineage(tip.snapshot)}
+
+    @property
+    def window(self) -> int:
+        """Ticks in the mean under which the method reads a peak."""
+        return _window(self.brief)
+
+    @property
+    def tokens(self) -> Tokens:
+        """All that went through the model: base scores, every segment, the test."""
+        # An answer that is the base model is tested once, not twice.
+        tested = {outcome.snapshot: outcome.tokens for outcome in self.test.values()}
+        counted = [self.brief.base.tokens, *(outcome.tokens for _, outcome in self.segments), *tested.values()]
+        return sum(counted, start=Tokens())
+
+    def measure(self, task: Task) -> Mapping[str, str]:
+        """How a sub-dataset is scored: `name` and, for a choice, `normalize`; empty where nobody said."""
+        said: Mapping[str, str] = self.header.get("measures", {}).get(task, {})
+        return said
+
+
+def read_story(folder: RunFolder) -> Story:
+    """The story of a run folder; works beside a running search. Raises RunError where there is none to read."""
+    transcript = folder.transcript()
+    brief = transcript.brief
+    trail = Trail(brief)
+    for number, (segment, outcome) in enumerate(transcript.segments, start=1):
+        trail.add(number, segment, outcome)
+    final = transcript.final or {}
+    return Story(
+        header=transcript.header,
+        brief=brief,
+        segments=transcript.segments,
+        trail=trail,
+        rollouts=tuple(_rollouts(brief, trail, transcript)),
+        answer=trail.places[final["answer"]] if final else None,
+        test={which: outcome_from_json(body) for which, body in (final.get("test") or {}).items()},
+        timings=[entry for entry in folder.read_timings() if isinstance(entry, dict)],
+    )
+
+
+def _rollouts(brief: Brief, trail: Trail, transcript: Transcript) -> Iterable[Rollout]:
+    """Segments in runs of the same roll-out, the same active sub-datasets, and training or not."""
+
+    def alike(entry: tuple[int, Segment]) -> tuple[int, tuple[Task, ...], bool]:
+        _, segment = entry
+        return segment.rollout, segment.mixture.active, segment.trains
+
+    numbered = [(number, segment) for number, (segment, _) in enumerate(transcript.segments, start=1)]
+    groups = [(key, list(entries)) for key, entries in groupby(numbered, key=alike)]
+    for i, ((number, active, trains), entries) in enumerate(groups):
+        if not trains:
+            continue
+        # A roll-out's segments may follow a mere change of weights: they are one roll-out, tick 0 is the parent.
+        places = [trail.places[entries[0][1].parent], *(trail.places[n] for n, _ in entries)]
+        excluded: tuple[Task, ...] = ()
+        went_on = places[-1]
+        followed = i + 1 < len(groups)
+        if followed:
+            (_, following, _), after = groups[i + 1]
+            excluded = tuple(task for task in active if task not in following)
+            went_on = trail.places[after[0][1].parent]
+        judged = _judged(brief, trail.clock, places)
+        yield Rollout(
+            number=number,
+            active=active,
+            places=tuple(places),
+            excluded=excluded,
+            went_on=went_on,
+            readings=tuple(r for task in excluded if (r := _reading(task, judged, _window(brief)))),
+            followed=followed,
+        )
+
+
+def _judged(brief: Brief, clock: Clock, places: list[Place]) -> list[Place]:
+    """The places that the decision at the end of a roll-out was taken on.
+
+    A search that found nothing to exclude goes on with the same mixture and the same roll-out number, and then looks
+    at the ticks since it last looked: the last `budget` epochs of the roll-out, or what the horizon left of them.
+    """
+    budget, end = (brief.params or {}).get("budget"), places[-1]
+    if not isinstance(budget, (int, float)) or end.mixture is None:
+        return places
+    period = clock.steps(end.mixture, budget)
+    since = (end.step - 1) // period * period
+    return places[:1] * (since == 0) + [place for place in places[1:] if place.step >= since]
+
+
+def _reading(task: Task, places: Sequence[Place], window: int) -> Reading | None:
+    """None where the sub-dataset was not scored from tick to tick: then no peak decided."""
+    scored = [place for place in places if task in place.scores]
+    if len(scored) < 3:
+        return None
+    curve = [place.scores[task] for place in scored]
+    top = peak(curve, window)
+    values = smoothed(curve, window)
+    return Reading(
+        task=task,
+        best=float(values[top.tick]),
+        best_epoch=scored[top.tick].epoch,
+        end=float(values[-1]),
+        peaked=top.before_end,
+    )
+
+
+def _window(brief: Brief) -> int:
+    window = (brief.params or {}).get("smooth", 1)
+    return window if isinstance(window, int) and window >= 1 else 1

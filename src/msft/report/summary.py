@@ -1,0 +1,111 @@
+"""summary.json: a run in one stable, versioned object (DESIGN 4)."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from msft.core.vocabulary import ROOT, Snapshot, Task
+from msft.report.comparison import mean
+from msft.report.story import Rollout, Story, read_story
+from msft.run import RunFolder
+
+VERSION = 1
+"""Raised when a key of the summary changes its meaning or goes; a new key does not raise it."""
+
+PHASES = ("train", "eval", "probe", "snapshot", "restore", "other")
+
+
+def summarise(folder: RunFolder) -> dict[str, Any]:
+    """The summary of a run, finished or not. Raises RunError where the folder holds none that can be read.
+
+    Reports are in [0, 1]; null where something was not measured (yet) or is not a number. Epochs are positions along
+    the trajectory; seconds are wall-clock, FLOPs and bytes as `flops` and `disk` of this module say.
+    """
+    return summary_of(read_story(folder))
+
+
+def summary_of(story: Story) -> dict[str, Any]:
+    """The same of a story that is read already."""
+    answer = story.answer
+    base, validation = _reports(story, story.base.reports), _reports(story, answer.reports if answer else {})
+    test = {which: _reports(story, o.reports) for which, o in story.test.items()}
+    return {
+        "version": VERSION,
+        "msft": story.header.get("msft"),
+        "method": story.header.get("method"),
+        "answer": {"snapshot": answer.snapshot, "epoch": answer.epoch, "rollout": answer.rollout} if answer else None,
+        "rollouts": [_rollout(rollout) for rollout in story.rollouts],
+        "base": base,
+        "validation": validation,
+        "test": {which: test.get(which, {}) for which in ("base", "answer")},
+        "macro": {
+            "validation": {"base": _macro(story, base), "answer": _macro(story, validation)},
+            "test": {which: mean(list(test.get(which, {}).values())) for which in ("base", "answer")},
+        },
+        "flops": flops(story),
+        "seconds": seconds(story),
+        "disk": disk(story),
+    }
+
+
+def _rollout(rollout: Rollout) -> dict[str, Any]:
+    return {
+        "rollout": rollout.number,
+        "parent": rollout.start.snapshot,
+        "active": list(rollout.active),
+        "excluded": list(rollout.excluded),
+        "snapshot": rollout.went_on.snapshot,
+        "epoch": rollout.went_on.epoch,
+    }
+
+
+def _reports(story: Story, reports: Mapping[Task, float]) -> dict[Task, float | None]:
+    """In the order of the configuration."""
+    return {t: reports[t] if math.isfinite(reports[t]) else None for t in story.tasks if t in reports}
+
+
+def _macro(story: Story, reports: Mapping[Task, float | None]) -> float | None:
+    return mean([reports.get(task) for task in story.tasks])
+
+
+def flops(story: Story) -> dict[str, int]:
+    """6 P per trained token, 2 P per token of a forward pass, P = non-embedding parameters (DESIGN 3.13)."""
+    parameters, tokens = story.header["model"]["parameters"], story.tokens
+    return {
+        "train": 6 * parameters * tokens.train,
+        "eval": 2 * parameters * tokens.eval,
+        "probe": 2 * parameters * tokens.probe,
+    }
+
+
+def seconds(story: Story) -> dict[str, float]:
+    """Wall-clock by what it was spent on, and in total; work that was done again after a crash counts again."""
+    spent: Counter[str] = Counter()
+    for entry in story.timings:
+        for phase, value in entry.get("seconds", {}).items():
+            spent[phase if phase in PHASES else "other"] += value
+    return {**{phase: spent[phase] for phase in PHASES}, "total": math.fsum(spent.values())}
+
+
+def disk(story: Story) -> dict[str, float]:
+    """Bytes of the snapshots held: at most, and on average over training steps, against plain fine-tuning's.
+
+    While a segment runs, its parent and what the method may still ask for are held; at its end its own snapshot is
+    there as well. Plain fine-tuning that keeps its tip and its best holds two.
+    """
+    sizes: dict[Snapshot, int] = {ROOT: 0}
+    peak, weighted, steps = 0, 0, 0
+    for number, (segment, outcome) in enumerate(story.segments, start=1):
+        held = sum(sizes[snapshot] for snapshot in segment.keep | {segment.parent})
+        sizes[number] = outcome.bytes if segment.trains else 0
+        peak = max(peak, held + sizes[number])
+        weighted += held * (segment.stop - segment.start)
+        steps += segment.stop - segment.start
+    return {
+        "peak_bytes": peak,
+        "mean_bytes": weighted / steps if steps else 0.0,
+        "sft_bytes": 2 * max(sizes.values()),
+    }

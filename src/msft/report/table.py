@@ -1,0 +1,142 @@
+"""A run in the terminal: what was gained, what was excluded when, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from msft.report.comparison import Comparison, Row, compare
+from msft.report.story import Story, read_story
+from msft.report.summary import disk, flops, seconds
+from msft.report.words import (
+    NOT_KNOWN,
+    clean,
+    decisions,
+    difference,
+    duration,
+    epochs,
+    listed,
+    percent,
+    scaled,
+)
+from msft.run import RunFolder
+
+INTERVAL_NOTE = (
+    "The interval says how sure the difference between these two models is, given the items that were scored. "
+    "Another seed may move it further."
+)
+VALIDATION_NOTE = (
+    "No test split has been scored: these are validation scores, on which the search itself acted. "
+    "Expect less on new data."
+)
+
+
+def render_text(folder: RunFolder, console: Console) -> None:
+    """Write the report of a run, finished or not, to a console.
+
+    Names are printed as they are, never as mark-up. Raises RunError where the folder holds no run that can be read.
+    """
+    story = read_story(folder)
+    comparison = compare(story)
+    console.print(Text(headline(story), style="bold"))
+    console.print(_table(story, comparison))
+    for note in notes(comparison):
+        console.print(Text(note, style="dim"))
+    console.print()
+    console.print(Text("What happened", style="bold"))
+    for line in decisions(story):
+        console.print(Text(f"- {line}"))
+    if story.window > 1:
+        console.print(Text(f"  (peaks are read from means over {story.window} ticks)", style="dim"))
+    console.print()
+    console.print(Text("What it cost", style="bold"))
+    for name, value in costs(story):
+        console.print(Text(f"- {name}: {value}"))
+
+
+def headline(story: Story) -> str:
+    """Method, model and where the run stands."""
+    method = clean(str(story.header.get("method", "")))
+    model = clean(str(story.header.get("model", {}).get("name", "")))
+    state = "finished" if story.answer else f"not finished, at epoch {epochs(story.tip.epoch)}"
+    return f"{method} on {model}, {len(story.tasks)} sub-datasets: {state}"
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What a reader must know to read the table rightly."""
+    lines = [VALIDATION_NOTE] if comparison.split == "validation" else []
+    if any(row.interval for row in comparison.rows):
+        lines.append(INTERVAL_NOTE)
+    if comparison.left_out:
+        lines.append(f"Without a test split, so not in this table: {listed(comparison.left_out)}.")
+    return lines
+
+
+def costs(story: Story) -> list[tuple[str, str]]:
+    """Compute, time and disk, named and in words."""
+    compute, spent, held = flops(story), seconds(story), disk(story)
+    total = sum(compute.values())
+    parts = ", ".join(f"{name} {value / total:.0%}" for name, value in compute.items() if value) if total else ""
+    lines = [("Compute", scaled(total, "FLOPs") + (f" ({parts})" if parts else ""))]
+    if spent["total"]:
+        phases = ", ".join(f"{k} {duration(v)}" for k, v in spent.items() if k != "total" and v >= 0.05)
+        lines.append(("Time", duration(spent["total"]) + (f" ({phases})" if phases else "")))
+    if held["sft_bytes"]:
+        against = scaled(held["sft_bytes"], "B")
+        lines.append(
+            (
+                "Snapshots",
+                f"at most {scaled(held['peak_bytes'], 'B')}, on average {scaled(held['mean_bytes'], 'B')}; "
+                f"plain fine-tuning that keeps its last and its best model holds {against} "
+                f"({held['peak_bytes'] / held['sft_bytes']:.1f} and {held['mean_bytes'] / held['sft_bytes']:.1f} "
+                "times that)",
+            )
+        )
+    return lines
+
+
+def columns(story: Story, comparison: Comparison) -> list[str]:
+    """Headings of the comparison; `cells` gives a row in the same order."""
+    now = "answer" if story.answer else "so far"
+    return ["sub-dataset", f"{comparison.split} score in %", "base model", now, "change", "95 % interval", "items"]
+
+
+def cells(row: Row) -> list[str]:
+    interval = row.interval
+    return [
+        clean(row.label),
+        row.measure,
+        percent(row.base),
+        percent(row.answer),
+        difference(row.difference),
+        f"{difference(interval[0])} to {difference(interval[1])}" if interval else NOT_KNOWN,
+        str(row.items) if row.items is not None else NOT_KNOWN,
+    ]
+
+
+def shown_columns(story: Story, comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows, the average last, without the interval where no row has one."""
+    names = columns(story, comparison)
+    rows = [cells(row) for row in (*comparison.rows, comparison.macro)]
+    keep = [i for i, name in enumerate(names) if name != "95 % interval" or any(r[i] != NOT_KNOWN for r in rows)]
+    return [names[i] for i in keep], [[row[i] for i in keep] for row in rows]
+
+
+def _table(story: Story, comparison: Comparison) -> Table:
+    names, rows = shown_columns(story, comparison)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold", pad_edge=False)
+    for i, name in enumerate(names):
+        table.add_column(name, justify="left" if i < 2 else "right", overflow="fold")
+    for row in rows[:-1]:
+        table.add_row(*_texts(row))
+    table.add_section()
+    table.add_row(*_texts(rows[-1]), style="bold")
+    return table
+
+
+def _texts(row: Iterable[str]) -> list[Text]:
+    return [Text(cell) for cell in row]

@@ -1,0 +1,114 @@
+"""Numbers and decisions in words that a newcomer understands."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+
+from msft.report.story import Reading, Rollout, Story
+
+MEASURES = {"choice": "accuracy", "exact_match": "exact match", "loss": "exp(−NLL)"}
+NOT_KNOWN = "–"
+PREFIXES = ("", "k", "M", "G", "T", "P", "E")
+
+
+def clean(text: str) -> str:
+    """Without control and formatting characters: nothing in a name may move the cursor or reverse the line."""
+    return "".join(c for c in text if not unicodedata.category(c).startswith("C"))
+
+
+def percent(score: float | None) -> str:
+    """A score in [0, 1] as people read it: 61.3."""
+    return NOT_KNOWN if score is None or not math.isfinite(score) else f"{100 * score:.1f}"
+
+
+def difference(score: float | None) -> str:
+    """A difference of scores, in percentage points with its sign."""
+    if score is None or not math.isfinite(score):
+        return NOT_KNOWN
+    return f"{100 * score:+.1f}".replace("-", "−")
+
+
+def epochs(number: float) -> str:
+    """1.25, 3, 0.07."""
+    return f"{number:.2f}".rstrip("0").rstrip(".")
+
+
+def scaled(number: float, unit: str) -> str:
+    """Three figures and the prefix that leaves at least one before the point: 12.3 GB."""
+    power = 0
+    while abs(number) >= 999.5 and power < len(PREFIXES) - 1:
+        number, power = number / 1000, power + 1
+    return f"{number:.3g} {PREFIXES[power]}{unit}" if abs(number) < 999.5 else f"{number:.0f} {PREFIXES[power]}{unit}"
+
+
+def duration(seconds: float) -> str:
+    """4 s, 12 min 5 s, 3 h 20 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def listed(names: Sequence[str]) -> str:
+    """a, b and c; each cleaned."""
+    shown = [clean(name) for name in names]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
+
+
+def measure_label(story: Story, task: str) -> str:
+    name = story.measure(task).get("name", "")
+    return MEASURES.get(name, clean(name) or "score")
+
+
+def decision(rollout: Rollout) -> str:
+    """What a finished roll-out showed and what was concluded: one sentence or two."""
+    place = f"Roll-out {rollout.number}, epoch {epochs(rollout.start.epoch)} to {epochs(rollout.end.epoch)}"
+    if rollout.excluded:
+        read = "; ".join(map(_reading, rollout.readings))
+        conclusion = f"Excluded: {listed(rollout.excluded)}{_whence(rollout)}."
+        return f"{place}: {read}. {conclusion}" if read else f"{place}. {conclusion}"
+    if rollout.rolled_back:
+        return f"{place}: the search went on from epoch {epochs(rollout.went_on.epoch)}{_given_up(rollout)}."
+    return f"{place}: nothing was excluded."
+
+
+def decisions(story: Story) -> list[str]:
+    """One entry per roll-out, in the order in which they ran; the choice of the answer last."""
+    done = [rollout for rollout in story.rollouts if story.answer or rollout.followed]
+    last = answer(story) if story.answer else f"Not finished: the search stands at epoch {epochs(story.tip.epoch)}."
+    return [*map(decision, done), last]
+
+
+def answer(story: Story) -> str:
+    """Which point the search chose."""
+    place = story.answer
+    assert place is not None, "asked of a finished run only"
+    rule = "the best average score on the validation split" if story.brief.select == "best" else "the last point"
+    if place.snapshot == story.base.snapshot:
+        return f"The answer is the base model itself, untrained ({rule})."
+    return f"The answer is the model at epoch {epochs(place.epoch)}, from roll-out {place.rollout} ({rule})."
+
+
+def _reading(reading: Reading) -> str:
+    name, best = clean(reading.task), percent(reading.best)
+    if not reading.peaked:
+        return f"{name} was at its best at the end ({best})"
+    at = f"{name} was best at epoch {epochs(reading.best_epoch)} ({best})"
+    if reading.end < reading.best:
+        return f"{at}, had fallen to {percent(reading.end)} at the end"
+    return f"{at}, had not risen since"
+
+
+def _whence(rollout: Rollout) -> str:
+    if not rollout.rolled_back:
+        return ""
+    return f"; rolled back to epoch {epochs(rollout.went_on.epoch)}{_given_up(rollout)}"
+
+
+def _given_up(rollout: Rollout) -> str:
+    count = epochs(rollout.rolled_back)
+    return f" ({count} {'epoch' if count == '1' else 'epochs'} given up)"

@@ -1,0 +1,277 @@
+"""From a configuration to a finished run: data, engine, search, answer, hand-over."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+import torch
+
+from msft.config.reader import dump, flatten
+from msft.config.schema import Config
+from msft.core.errors import Diverged
+from msft.core.search import Search
+from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Task
+from msft.core.wire import brief_from_json, brief_to_json, differences, outcome_to_json
+from msft.data.examples import TaskData
+from msft.data.load import load_tasks
+from msft.drive import drive
+from msft.engine.model import ModelSource, check_model_folder, fingerprint, load_tokenizer
+from msft.engine.parallel import Processes
+from msft.engine.progress import ScoreInfo, StepInfo
+from msft.engine.settings import EngineSettings
+from msft.engine.torch_engine import TorchEngine
+from msft.journal import Journal, Transcript
+from msft.methods import METHODS, dynamix
+from msft.report.page import write_page
+from msft.report.summary import summarise
+from msft.run import RunFolder, environment
+from msft.snapshots.store import Store
+
+SNAPSHOT_MEMORY = 0.4
+"""Share of the memory that is free at the start which snapshots may take before they go to disk only."""
+
+
+class Watcher(Protocol):
+    """Who watches a run: the terminal's display, or nobody."""
+
+    def begin(self, brief: Brief, method: str) -> None:
+        """The base model is scored; the search begins."""
+
+    def segment(self, number: int, segment: Segment) -> None:
+        """This segment is about to run."""
+
+    def progress(self, info: StepInfo | ScoreInfo) -> None:
+        """A step was taken, or scoring went on."""
+
+    def outcome(self, number: int, segment: Segment, outcome: Outcome) -> None:
+        """This segment is journaled."""
+
+    def note(self, text: str) -> None:
+        """Something that a person should know."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A configuration with everything that it names found and checked; nothing has been written yet."""
+
+    config: Config
+    source: ModelSource
+    data: Mapping[Task, TaskData]
+
+    @classmethod
+    def prepare(cls, config: Config) -> Job:
+        """Raises ModelError or DataError before any weight is loaded."""
+        source = model_source(config)
+        check_model_folder(source)
+        return cls(config, source, load_tasks(config, load_tokenizer(source)))
+
+    @property
+    def settings(self) -> EngineSettings:
+        t, method = self.config.training, self.config.method
+        look = method.params if isinstance(method.params, dynamix.Params) else dynamix.Params()
+        tokens = t.max_tokens_per_microbatch
+        return EngineSettings(
+            seed=self.config.data.seed,
+            batch_size=t.batch_size,
+            horizon=self.horizon,
+            learning_rate=t.learning_rate,
+            schedule=t.schedule,
+            warmup=t.warmup,
+            weight_decay=t.weight_decay,
+            max_grad_norm=t.max_grad_norm,
+            loss_reduction=t.loss_reduction,
+            max_tokens_per_microbatch=None if tokens == "auto" else tokens,
+            gradient_checkpointing=t.gradient_checkpointing,
+            autocast=self.config.model.autocast,
+            lookahead_batch=look.lookahead_batch,
+            virtual=look.virtual,
+            durable=self.config.snapshots.durable,
+        )
+
+    @property
+    def horizon(self) -> float:
+        return math.inf if self.config.method.horizon is None else self.config.method.horizon
+
+    def brief(self, base: Outcome) -> Brief:
+        method = self.config.method
+        return Brief(
+            tasks=tuple(self.data),
+            sizes=tuple(len(part.train) for part in self.data.values()),
+            validation_sizes=tuple(len(part.validation) for part in self.data.values()),
+            batch_size=self.config.training.batch_size,
+            seed=self.config.data.seed,
+            base=base,
+            horizon=self.horizon,
+            eval_every=method.eval_every,
+            select=method.select,
+            average=method.average,
+            params=method.params,
+        )
+
+    def header(self, brief: Brief, engine: TorchEngine) -> dict[str, Any]:
+        """The journal's first record: all that decides the run."""
+        config = flatten(self.config)
+        config.pop("output")
+        return {
+            "method": self.config.method.name,
+            "brief": brief_to_json(brief),
+            "model": {
+                "name": self.config.model.name_or_path,
+                "parameters": engine.parameters,
+                "bytes": engine.model_bytes,
+            },
+            "fingerprints": {
+                "model": fingerprint(self.source),
+                "data": {task: part.fingerprint for task, part in self.data.items()},
+            },
+            "measures": {
+                task: {"name": m.name, "normalize": m.normalize, "control": m.control}
+                for task, m in ((task, part.measure) for task, part in self.data.items())
+            },
+            "config": config,
+            "environment": {**environment(), "threads": torch.get_num_threads()},
+        }
+
+
+def model_source(config: Config) -> ModelSource:
+    model = config.model
+    return ModelSource(
+        name_or_path=model.name_or_path,
+        revision=model.revision,
+        gguf_file=model.gguf_file,
+        trust_remote_code=model.trust_remote_code,
+        peft=None if config.peft is None else config.peft.model_dump(),
+        seed=config.data.seed,
+    )
+
+
+def train(config: Config, watcher: Watcher, *, resume: bool = False) -> dict[str, Any]:
+    """The main job. Returns the summary, which lies in the run folder as summary.json.
+
+    Raises a UserError before anything is written where configuration, data, model or run folder cannot be used.
+    """
+    folder = RunFolder(Path(config.output))
+    check = folder.check_resumable if resume else folder.check_free
+    processes = Processes()
+    if processes.is_main:
+        check()
+    job = Job.prepare(config)
+    if processes.is_main:
+        folder.create()
+    with folder.owned() if processes.is_main else nullcontext():
+        if processes.is_main and not resume:
+            folder.config.write_text(dump(config), encoding="utf-8")
+            folder.write_json(folder.environment, environment())
+        for task, part in job.data.items():
+            for note in part.notes:
+                watcher.note(f"{task}: {note}")
+        return _Run(job, folder, processes, watcher).go(resume)
+
+
+class _Run:
+    """One process's part in a run. The main process alone writes."""
+
+    def __init__(self, job: Job, folder: RunFolder, processes: Processes, watcher: Watcher) -> None:
+        self.job, self.folder, self.processes, self.watcher = job, folder, processes, watcher
+        memory = int(SNAPSHOT_MEMORY * psutil.virtual_memory().available)
+        self.store = Store(folder.snapshots, memory_bytes=memory, main=processes.is_main)
+        self.engine = TorchEngine(job.source, job.data, job.settings, self.store, on_step=watcher.progress)
+        self.method = METHODS[job.config.method.name]
+
+    def go(self, resume: bool) -> dict[str, Any]:
+        journal, past = self._resume() if resume else self._begin()
+        brief = brief_from_json(past.header["brief"], params=self.job.config.method.params)
+        self.watcher.begin(brief, self.job.config.method.name)
+        for number, (segment, outcome) in enumerate(past.segments, 1):
+            self.watcher.segment(number, segment)
+            self.watcher.outcome(number, segment, outcome)
+        search = Search(self.method, brief, past.segments)
+
+        def record(number: int, segment: Segment, outcome: Outcome) -> None:
+            if journal is not None:
+                journal.segment(number, segment, outcome)
+            self._time("segment", number)
+            self.watcher.outcome(number, segment, outcome)
+
+        self._clock = time.perf_counter()
+        answer = drive(search, self.engine, self.store, record, past.segments, self.watcher.segment)
+        if past.final is None:
+            final = self._test(answer)
+            if journal is not None:
+                journal.final(final)
+        return self._hand_over(answer)
+
+    def _begin(self) -> tuple[Journal | None, Transcript]:
+        self._clock = time.perf_counter()
+        base = self.engine.base()
+        self._time("base", ROOT)
+        header = self.job.header(self.job.brief(base), self.engine)
+        journal = Journal.create(self.folder.journal, self.folder.sidecars, header) if self.processes.is_main else None
+        return journal, Transcript(header, [])
+
+    def _resume(self) -> tuple[Journal | None, Transcript]:
+        if self.processes.is_main:
+            journal, past = Journal.resume(self.folder.journal, self.folder.sidecars)
+            if past.torn:
+                self.watcher.note(f"{self.folder.journal}: cut off a torn last record, never acted on")
+            self.processes.barrier()
+        else:
+            self.processes.barrier()
+            journal, past = None, self.folder.transcript()
+        recorded = {key: value for key, value in past.header.items() if key != "wire"}
+        now = self.job.header(self.job.brief(past.brief.base), self.engine)
+        if changed := differences(recorded, _as_json(now)):
+            raise Diverged(str(self.folder.path), changed)
+        return journal, past
+
+    def _test(self, answer: int) -> dict[str, Any]:
+        """The test split is scored here and nowhere else: the base model and the answer, once."""
+        if not any(part.test for part in self.job.data.values()):
+            return {"answer": answer, "test": None}
+        test = {name: outcome_to_json(self.engine.test(point)) for name, point in (("answer", answer), ("base", ROOT))}
+        self._time("test")
+        return {"answer": answer, "test": test}
+
+    def _hand_over(self, answer: int) -> dict[str, Any]:
+        """`final/` appears whole or not at all; summary and page are made from the journal."""
+        draft = self.folder.final.with_name(".final.tmp")
+        if not self.folder.final.exists():
+            if self.processes.is_main and draft.exists():
+                shutil.rmtree(draft)
+            self.processes.barrier()
+            self.engine.export(answer, draft)
+            if self.processes.is_main:
+                draft.replace(self.folder.final)
+            self._time("export")
+        if not self.processes.is_main:
+            self.processes.barrier()
+            return {}
+        summary = summarise(self.folder)
+        self.folder.write_json(self.folder.summary, summary)
+        write_page(self.folder, self.folder.page)
+        self.processes.barrier()
+        return summary
+
+    def _time(self, kind: str, number: int | None = None) -> None:
+        """Wall-clock since the last call, by kind; what the engine does not name is `other`."""
+        now = time.perf_counter()
+        seconds = self.engine.drain_seconds()
+        seconds["other"] = max(0.0, now - self._clock - sum(seconds.values()))
+        self._clock = now
+        if self.processes.is_main:
+            self.folder.add_timing({"kind": kind, "number": number, "seconds": seconds})
+
+
+def _as_json(header: dict[str, Any]) -> dict[str, Any]:
+    """As the journal gives it back: tuples are lists."""
+    plain: dict[str, Any] = json.loads(json.dumps(header))
+    return plain

@@ -1,0 +1,93 @@
+"""What a user can get wrong: one clear message, exit code 2, before any training and with nothing written."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from job import make_job
+
+from msft.cli.main import main
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return make_job(tmp_path, "msft", ", horizon: 1")
+
+
+def refused(config: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    before = sorted(p for p in config.parent.rglob("*"))
+    assert main(["train", str(config), *arguments]) == 2
+    assert sorted(p for p in config.parent.rglob("*")) == before, "something was written"
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    assert "Mend: " in message
+    return re.sub(r"\s+", " ", message)
+
+
+def test_a_missing_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nothing.yaml" in refused(tmp_path / "nothing.yaml", capsys)
+
+
+def test_a_missing_data_file(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(config.read_text().replace("copy.jsonl", "gone.jsonl"))
+    message = refused(config, capsys)
+    assert "datasets.copy" in message
+    assert "gone.jsonl" in message
+
+
+def test_an_unknown_key(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(config.read_text().replace("batch_size", "batchsize"))
+    line = config.read_text().splitlines().index("training: {batchsize: 8, learning_rate: 0.01}") + 1
+    message = refused(config, capsys)
+    assert f"{config}:{line} training.batchsize" in message
+    assert "batch_size" in message.split("Mend: ")[1]
+
+
+def test_a_sub_dataset_without_a_usable_example(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (config.parent / "copy.jsonl").write_text(json.dumps({"prompt": "a", "completion": "  "}) + "\n")
+    message = refused(config, capsys)
+    assert "copy" in message
+
+
+def test_a_broken_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = config.parent / "copy.jsonl"
+    file.write_text(file.read_text() + '{"prompt": "secret thing\n')
+    message = refused(config, capsys)
+    assert f"{file}:41" in message
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize("damage", ["config.json", "model.safetensors", "cut"])
+def test_an_unreadable_model_folder(config: Path, capsys: pytest.CaptureFixture[str], damage: str) -> None:
+    model = config.parent / "model"
+    if damage == "cut":
+        weights = model / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+    else:
+        (model / damage).unlink()
+    assert str(model) in refused(config, capsys)
+
+
+def test_a_run_folder_that_holds_a_run(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(config)]) == 0
+    capsys.readouterr()
+    message = refused(config, capsys)
+    assert "already holds a run" in message
+    assert "--resume" in message
+
+
+def test_resume_without_a_run(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "holds no run to resume" in refused(config, capsys, "--resume")
+
+
+def test_a_bad_override(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "training.learnin_rate" in refused(config, capsys, "--set", "training.learnin_rate=1")
+
+
+def test_a_report_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err

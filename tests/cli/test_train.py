@@ -1,0 +1,139 @@
+"""`msft train` end to end on a tiny model: every method, resume after a kill, `--set`, and what is handed over."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from job import make_job
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from msft.cli.main import main
+from msft.methods import METHODS
+from msft.run import RunFolder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("job")
+    before = Path.cwd()
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+
+
+def hashes(run: Path) -> dict[str, str]:
+    """Everything that must be the same whenever the run is: journal, weights, sidecars."""
+    files = [run / "journal.jsonl", run / "final" / "model.safetensors", *sorted((run / "sidecars").glob("*"))]
+    return {str(f.relative_to(run)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.exists()}
+
+
+def without_clocks(run: Path) -> dict[str, object]:
+    summary = json.loads((run / "summary.json").read_text())
+    return {key: value for key, value in summary.items() if key != "seconds"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_end_to_end(place: Path, method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    horizon = ", horizon: 7" if method == "ies" else ", horizon: 3"
+    config = make_job(place, method, horizon, output=f"all-{method}")
+    assert main(["train", str(config)]) == 0
+    run = place / f"all-{method}"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["method"] == method
+    assert set(summary["base"]) == {"copy", "yes no", "double"}
+    assert set(summary["test"]["answer"]) == {"copy", "yes no"}  # "double" has no test split
+    assert summary["flops"]["train"] > 0
+    assert (summary["flops"]["probe"] > 0) == (method == "dynamix")
+    AutoModelForCausalLM.from_pretrained(run / "final")
+    AutoTokenizer.from_pretrained(run / "final")
+    assert "<html" in (run / "report.html").read_text()
+    out = capsys.readouterr()
+    assert "yes no" in out.out
+    assert "\x1b" not in out.out + out.err
+    assert main(["report", str(run)]) == 0
+
+
+def test_the_release_preset_runs(place: Path) -> None:
+    config = make_job(place, "msft", ", preset: release, budget: 1, max_rollouts: 3", output="release")
+    assert main(["train", str(config)]) == 0
+    transcript = RunFolder(place / "release").transcript()
+    assert transcript.brief.horizon == float("inf")
+    assert transcript.header["config"]["method.ties"] == "first"
+    stages = sum(s.trains and s.epoch == int(s.epoch) for s, _ in transcript.segments)
+    assert stages == 3  # one epoch each, and nothing else ends it
+
+
+def test_a_killed_run_resumes_bit_for_bit(place: Path) -> None:
+    config = make_job(place, "msft", ", horizon: 3, budget: 1, smooth: 1", output="whole")
+    assert main(["train", str(config)]) == 0
+    killed = make_job(place, "msft", ", horizon: 3, budget: 1, smooth: 1", output="killed")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen([sys.executable, "-m", "msft", "train", str(killed)], env=environment, cwd=place)
+    journal = place / "killed" / "journal.jsonl"
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if journal.exists() and journal.read_bytes().count(b"\n") >= 4:
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    assert not (place / "killed" / "final").exists()
+    assert main(["train", str(killed), "--resume"]) == 0
+    assert hashes(place / "killed") == hashes(place / "whole")
+    assert without_clocks(place / "killed") == without_clocks(place / "whole")
+    # A finished run, resumed, changes nothing.
+    before = hashes(place / "killed")
+    assert main(["train", str(killed), "--resume"]) == 0
+    assert hashes(place / "killed") == before
+
+
+def test_a_changed_configuration_or_file_is_not_resumed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = make_job(place, "sft", ", horizon: 1", output="changed")
+    assert main(["train", str(config)]) == 0
+    before = hashes(place / "changed")
+    for override, named in (
+        ("training.learning_rate=0.02", "config.training.learning_rate was 0.01, is now 0.02"),
+        ("method.horizon=2", "brief.horizon was 1.0, is now 2.0"),
+        ("datasets.copy.max_samples=9", "brief.sizes[0] was 24, is now 9"),
+    ):
+        assert main(["train", str(config), "--resume", "--set", override]) == 2
+        assert named in capsys.readouterr().err
+    assert hashes(place / "changed") == before
+
+
+def test_lora_trains_and_hands_over_the_adapter_alone(place: Path) -> None:
+    config = make_job(place, "msft", ", horizon: 1", output="lora")
+    assert main(["train", str(config), "--set", "peft={r: 2}", "--set", "snapshots.durable=tick"]) == 0
+    final = place / "lora" / "final"
+    assert (final / "adapter_model.safetensors").exists()
+    assert not (final / "model.safetensors").exists()
+    AutoModelForCausalLM.from_pretrained(final)
+
+
+def test_two_processes_decide_as_one(place: Path) -> None:
+    """gloo, DDP: the same segments; scores equal up to rounding."""
+    config = make_job(place, "msft", ", horizon: 2, budget: 1, smooth: 1", output="one")
+    assert main(["train", str(config)]) == 0
+    two = make_job(place, "msft", ", horizon: 2, budget: 1, smooth: 1", output="two")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29517", "-m", "msft"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([*command, "train", str(two)], env=environment, cwd=place, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    alone, together = RunFolder(place / "one").transcript(), RunFolder(place / "two").transcript()
+    assert [s for s, _ in together.segments] == [s for s, _ in alone.segments]
+    for (_, mine), (_, theirs) in zip(together.segments, alone.segments, strict=True):
+        assert mine.tokens == theirs.tokens
+        assert mine.scores == pytest.approx(theirs.scores, rel=1e-3)
+    assert together.final is not None
+    assert alone.final is not None
+    assert together.final["answer"] == alone.final["answer"]

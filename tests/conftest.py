@@ -1,0 +1,16 @@
+"""What every test runs under."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+if "e2e" not in sys.argv and "campaign" not in sys.argv:
+    os.environ["OMP_NUM_THREADS"] = "1"  # tiny models: two workers with two threads each would only wait for each other
+
+# Helpers lie beside the tests that use them most, and are imported by their plain names.
+for folder in ("data", "engine", "cli", "report"):
+    sys.path.insert(0, str(Path(__file__).parent / folder))

@@ -1,0 +1,110 @@
+"""The quickstart on the real model, and what it hands over, checked with nothing of ours but the data room."""
+
+from __future__ import annotations
+
+import json
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from msft.cli.main import main
+from msft.config.reader import load
+from msft.core.vocabulary import Task
+from msft.data.examples import Example, TaskData
+from msft.data.load import load_tasks
+from msft.engine.loss import TokenLoss
+from msft.scoring.forward import Runtime, sequence_scores
+
+pytestmark = pytest.mark.e2e
+
+FEWEST_ITEMS = 500
+"""Items on which the teacher-forced pass and real greedy decoding are compared."""
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    run: Path
+    out: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        read: dict[str, Any] = json.loads((self.run / "summary.json").read_text())
+        return read
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
+    run = tmp_path_factory.mktemp("quickstart") / "run"
+    with redirect_stdout(StringIO()) as out:
+        assert main(["quickstart", "--output", str(run)]) == 0
+    return Quickstart(run, out.getvalue())
+
+
+@pytest.fixture(scope="module")
+def final(quickstart: Quickstart) -> tuple[Any, Any, dict[Task, TaskData]]:
+    folder = quickstart.run / "final"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, tokenizer, load_tasks(load(quickstart.run / "config.yaml"), tokenizer)
+
+
+def test_sub_datasets_peak_apart_and_the_answer_is_better(quickstart: Quickstart) -> None:
+    summary = quickstart.summary
+    excluded = [roll_out for roll_out in summary["rollouts"] if roll_out["excluded"]]
+    assert len({roll_out["epoch"] for roll_out in excluded}) >= 2, "all left at the same moment"
+    test = summary["macro"]["test"]
+    assert test["answer"] > test["base"] + 0.1
+    for task in summary["test"]["answer"]:
+        assert task in quickstart.out
+
+
+def test_the_final_folder_scores_what_the_summary_says(quickstart: Quickstart, final: tuple[Any, Any, Any]) -> None:
+    """A plain teacher-forced pass, item by item, no padding, fp32; the run scored under bf16 where the CPU has it."""
+    model, _, data = final
+    for task, reported in quickstart.summary["test"]["answer"].items():
+        hits = [forced(model, item.options[0]) for item in data[task].test]
+        assert np.mean(hits) == pytest.approx(reported, abs=0.03), task
+
+
+def test_exact_match_agrees_with_greedy_generation(final: tuple[Any, Any, dict[Task, TaskData]]) -> None:
+    """Ours batched against `generate`, item by item, in fp32; a disagreement must be a tie within rounding."""
+    model, tokenizer, data = final
+    runtime = Runtime(device=torch.device("cpu"), max_tokens=1024)
+    compared = agreed = right = 0
+    for part in data.values():
+        examples = [item.options[0] for item in (*part.validation, *part.test)]
+        ours = sequence_scores(TokenLoss(model), examples, runtime).all_hit
+        for example, mine in zip(examples, ours, strict=True):
+            theirs = generated(model, tokenizer, example)
+            compared += 1
+            right += theirs
+            agreed += theirs == mine
+    print(f"\nexact match: {agreed} of {compared} items agree with generate; {right} are right")
+    assert compared >= FEWEST_ITEMS
+    assert right > compared / 10, "nothing to agree on"
+    assert agreed >= compared - 1
+
+
+def forced(model: Any, example: Example) -> bool:
+    with torch.no_grad():
+        logits = model(torch.from_numpy(example.ids.astype(np.int64))[None]).logits[0]
+    at = np.flatnonzero(example.trained)
+    return bool((logits[at - 1].argmax(-1).numpy() == example.ids[at]).all())
+
+
+def generated(model: Any, tokenizer: Any, example: Example) -> bool:
+    """Whether greedy decoding from the prompt gives the completion and stops there."""
+    at = np.flatnonzero(example.trained)
+    prompt = torch.from_numpy(example.ids[: at[0]].astype(np.int64))[None]
+    done = model.generate(
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=len(at), do_sample=False,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    return done[0, at[0] :].tolist() == example.ids[at].tolist()

@@ -1,0 +1,74 @@
+"""Run folders for tests: made by the real loop and journal with the fake engine, in milliseconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fake_engine import Curve, FakeEngine, brief_of
+from msft.core.search import Search
+from msft.core.vocabulary import Brief, Outcome, Segment
+from msft.core.wire import brief_to_json, outcome_to_json
+from msft.drive import drive
+from msft.journal import Journal
+from msft.methods import METHODS
+from msft.run import RunFolder, environment
+
+NAMES = ("arc", "gsm8k", "piqa", "boolq")
+PARAMETERS = 1000
+
+
+class CutOffError(Exception):
+    """The run is cut off here."""
+
+
+def engine_for(names: tuple[str, ...], peaks: tuple[float, ...] | None = None, **fields: Any) -> FakeEngine:
+    chosen = peaks or tuple(0.8 + 1.3 * i for i in range(len(names)))
+    curves = {name: Curve(peak=peak) for name, peak in zip(names, chosen, strict=True)}
+    return FakeEngine(curves=curves, sizes={name: 20 + 4 * i for i, name in enumerate(names)}, **fields)
+
+
+def header_of(method: str, brief: Brief, measure: str = "choice") -> dict[str, Any]:
+    return {
+        "msft": "0.1.0",
+        "method": method,
+        "brief": brief_to_json(brief),
+        "model": {"name": "tiny", "parameters": PARAMETERS, "bytes": 4000},
+        "fingerprints": {"data": "ab" * 32},
+        "config": {"method.name": method},
+        "measures": {task: {"name": measure, "normalize": "none", "control": "report"} for task in brief.tasks},
+    }
+
+
+def make_run(
+    path: Path,
+    method: str = "msft",
+    *,
+    names: tuple[str, ...] = NAMES,
+    peaks: tuple[float, ...] | None = None,
+    params: dict[str, Any] | None = None,
+    items: int = 0,
+    stop_after: int | None = None,
+    **changes: Any,
+) -> RunFolder:
+    """A run folder; with `stop_after`, of a run that was cut off behind so many segments."""
+    engine = engine_for(names, peaks, items=items)
+    brief = brief_of(engine, METHODS[method].Params(**(params or {})), **changes)
+    folder = RunFolder(path)
+    folder.create()
+    folder.write_json(folder.environment, environment())
+    journal = Journal.create(folder.journal, folder.sidecars, header_of(method, brief))
+
+    def record(number: int, segment: Segment, outcome: Outcome) -> None:
+        journal.segment(number, segment, outcome)
+        folder.add_timing({"number": number, "kind": "segment", "seconds": {"train": 1.5, "eval": 0.5}})
+        if number == stop_after:
+            raise CutOffError
+
+    try:
+        answer = drive(Search(METHODS[method], brief), engine, engine.store, record)
+    except CutOffError:
+        return folder
+    tested = {"base": outcome_to_json(engine.test(0)), "answer": outcome_to_json(engine.test(answer))}
+    journal.final({"answer": answer, "test": tested})
+    return folder

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from run_folders import NAMES, make_run
+
+from msft.core.errors import RunError
+from msft.methods import METHODS
+from msft.report.story import read_story
+from msft.report.words import decisions
+from msft.run import RunFolder
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_places_agree_with_the_search_and_the_past_is_complete(method: str, tmp_path: Path) -> None:
+    story = read_story(make_run(tmp_path / "run", method, horizon=8.0))
+    for segment, _ in story.segments:
+        # The search keeps its own account of positions.
+        assert story.trail.places[segment.parent].epoch == pytest.approx(segment.epoch, abs=1e-9)
+    trained = [number for number, (segment, _) in enumerate(story.segments, start=1) if segment.trains]
+    assert [p.snapshot for r in story.rollouts for p in r.places[1:]] == trained
+    assert story.answer is not None
+    assert story.trunk[0] is story.base
+    assert story.answer.snapshot in story.surviving
+
+
+def test_every_sub_dataset_of_a_full_search_leaves_once(tmp_path: Path) -> None:
+    story = read_story(make_run(tmp_path / "run", params={"smooth": 1}))
+    excluded = [task for rollout in story.rollouts for task in rollout.excluded]
+    assert sorted(excluded) == sorted(NAMES)
+    for before, after in zip(story.rollouts, story.rollouts[1:], strict=False):
+        assert after.active == tuple(task for task in before.active if task not in before.excluded)
+        assert after.start.snapshot == before.went_on.snapshot
+    # With replay the excluded are measured again where the search turns: nothing of that may get lost.
+    assert all(set(rollout.went_on.scores) == set(NAMES) for rollout in story.rollouts)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    peaks=st.tuples(*[st.floats(0.3, 9.0)] * 3),
+    budget=st.sampled_from([0.5, 1.0, 2.5, 4.0]),
+    smooth=st.sampled_from([1, 3, 5]),
+    replay=st.sampled_from([0.0, 0.1]),
+)
+def test_peaks_are_read_as_the_search_read_them(
+    peaks: tuple[float, float, float], budget: float, smooth: int, replay: float
+) -> None:
+    params = {"budget": budget, "smooth": smooth, "replay": replay}
+    with tempfile.TemporaryDirectory() as folder:
+        story = read_story(make_run(Path(folder) / "run", names=("a", "b", "c"), peaks=peaks, params=params))
+    for rollout in story.rollouts:
+        for reading in rollout.readings:
+            assert reading.peaked
+            assert reading.best > reading.end
+        if len(rollout.readings) == len(rollout.excluded) > 0:
+            # The search rolls back to the lower median of the leavers' peaks.
+            epochs = sorted(reading.best_epoch for reading in rollout.readings)
+            assert rollout.went_on.epoch == epochs[(len(epochs) - 1) // 2]
+
+
+def test_a_slow_learner_is_judged_on_the_last_stretch_only(tmp_path: Path) -> None:
+    # Nothing peaks within the first budget: the roll-out goes on under its number, and is then read afresh.
+    story = read_story(make_run(tmp_path / "run", names=("a",), peaks=(3.3,), params={"budget": 2.0, "smooth": 1}))
+    (rollout,) = story.rollouts
+    assert rollout.end.epoch == pytest.approx(4.0)
+    (reading,) = rollout.readings
+    assert reading.best_epoch == rollout.went_on.epoch
+    assert rollout.rolled_back == rollout.end.epoch - rollout.went_on.epoch > 0
+
+
+def test_decisions_in_words(tmp_path: Path) -> None:
+    lines = decisions(read_story(make_run(tmp_path / "run", names=("a",), peaks=(2.0,), params={"smooth": 1})))
+    assert lines == [
+        "Roll-out 1, epoch 0 to 4: a was best at epoch 2 (80.0), had fallen to 60.0 at the end. "
+        "Excluded: a; rolled back to epoch 2 (2 epochs given up).",
+        "The answer is the model at epoch 2, from roll-out 1 (the best average score on the validation split).",
+    ]
+
+
+def test_an_unfinished_run_is_told_as_far_as_it_went(tmp_path: Path) -> None:
+    story = read_story(make_run(tmp_path / "run", stop_after=3))
+    assert story.answer is None
+    assert story.best_known.snapshot == story.tip.snapshot == 3
+    assert decisions(story) == [f"Not finished: the search stands at epoch {story.tip.epoch:.2f}."]
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"journal\.jsonl"):
+        read_story(RunFolder(tmp_path))
