@@ -80,7 +80,7 @@ def test_exact_match_agrees_with_greedy_generation(final: tuple[Any, Any, dict[T
     compared = agreed = right = 0
     for part in data.values():
         examples = [item.options[0] for item in (*part.validation, *part.test)]
-        ours = sequence_scores(TokenLoss(model), examples, runtime).all_hit
+        ours = sequence_scores(TokenLoss(model), [[e] for e in examples], runtime).all_hit
         for example, mine in zip(examples, ours, strict=True):
             theirs = generated(model, tokenizer, example)
             compared += 1

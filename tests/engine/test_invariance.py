@@ -173,7 +173,7 @@ def test_progress_and_tokens_are_told(plain: Path, tmp_path: Path) -> None:
     assert outcome.tokens.train == sum(len(example) for part in data.values() for example in part.train)
     assert outcome.tokens.train == sum(info.tokens for info in told if isinstance(info, StepInfo))
     scored = [info for info in told if isinstance(info, ScoreInfo)]
-    assert scored[-1].done == scored[-1].total == 25
+    assert scored[-1].done == scored[-1].total == 15
     assert set(engine.drain_seconds()) == {"train", "eval", "snapshot"} and engine.drain_seconds() == {}
 
 

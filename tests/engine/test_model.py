@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from msft.core.errors import ModelError, RunError
 from msft.core.vocabulary import ROOT
 from msft.data.examples import Example, TaskData
+from msft.engine.loss import TokenLoss, runs_branches
 from msft.engine.model import (
     ModelSource,
     check_data_fits,
@@ -168,3 +169,23 @@ def test_gradient_checkpointing_changes_only_the_rounding(folder: Path, tmp_path
         assert engine._model.is_gradient_checkpointing == checkpointing
         outcomes.append(engine.run(segment(0, 3), 1))
     assert outcomes[0].train_loss == pytest.approx(outcomes[1].train_loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "takes"), [("llama", True), ("gpt2", True), ("gemma2", False)])
+def test_beginnings_are_shared_where_the_model_allows_it(kind: str, takes: bool) -> None:
+    """Gemma 2 has a sliding window: a branch further along the row would see less than it should."""
+    loss = TokenLoss(tiny_model(kind, dropout=0.3))
+    before = torch.get_rng_state()
+    assert runs_branches(loss, torch.device("cpu")) is takes
+    assert loss.training and torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_model_that_ignores_the_mask_of_branches_is_found_out() -> None:
+    model = tiny_model()
+    forward = model.forward
+
+    def deaf(attention_mask: torch.Tensor | None = None, **inputs: object) -> object:
+        return forward(**inputs)
+
+    model.forward = deaf
+    assert not runs_branches(TokenLoss(model), torch.device("cpu"))

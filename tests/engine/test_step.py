@@ -17,7 +17,7 @@ from msft.data.examples import Example
 from msft.engine.loss import TokenLoss
 from msft.engine.settings import EngineSettings, learning_rate_at
 from msft.engine.step import Stepper, make_optimizer
-from msft.scoring.batches import collate
+from msft.scoring.batches import collate, row
 from msft.scoring.forward import Runtime
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def reference(model: torch.nn.Module, example: Example) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])
 def test_the_loss_at_trained_positions_is_that_of_the_models_own_logits(kind: str) -> None:
     model = tiny_model(kind).eval()
-    batch = collate(examples(5), CPU, hits=True)
+    batch = collate([row([e]) for e in examples(5)], CPU, hits=True)
     with torch.no_grad():
         expected = torch.cat([reference(model, example) for example in examples(5)])
         scores = TokenLoss(model)(batch)
@@ -53,7 +53,7 @@ def test_the_head_sees_only_the_positions_that_predict_a_target() -> None:
     seen: list[tuple[int, ...]] = []
     wrapped = TokenLoss(model)
     model.lm_head.register_forward_hook(lambda head, inputs, output: seen.append(tuple(output.shape)))
-    batch = collate(examples(5), CPU)
+    batch = collate([row([e]) for e in examples(5)], CPU)
     wrapped(batch)
     assert seen == [(1, len(batch.targets), 48)]
     assert model(input_ids=batch.ids).logits.shape[:2] == batch.ids.shape, "the model alone must stay as it was"

@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from msft.data.examples import Example, Item, Measure
 from msft.engine.loss import TokenLoss
+from msft.scoring.batches import row
 from msft.scoring.forward import NotFiniteError, Runtime, sequence_scores
 from msft.scoring.scorers import score
 
@@ -55,11 +56,13 @@ def items_of(random: np.random.Generator, options: int, count: int = 6) -> list[
     return items
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("normalize", ["none", "token", "byte"])
-def test_choice_is_what_a_plain_computation_gives(model: LlamaForCausalLM, normalize: str) -> None:
+def test_choice_is_what_a_plain_computation_gives(model: LlamaForCausalLM, normalize: str, shared: bool) -> None:
     items = items_of(np.random.default_rng(0), 4)
     measure = Measure(name="choice", normalize=normalize)  # type: ignore[arg-type]
-    found, tokens = score(TokenLoss(model), {"a": (items, measure)}, Runtime(device=CPU, max_tokens=50))
+    runtime = Runtime(device=CPU, max_tokens=50, shared_beginnings=shared)
+    found, tokens = score(TokenLoss(model), {"a": (items, measure)}, runtime)
     soft, right = [], []
     for item in items:
         values = np.array([log_likelihood(model, option) for option in item.options])
@@ -72,7 +75,8 @@ def test_choice_is_what_a_plain_computation_gives(model: LlamaForCausalLM, norma
     assert found["a"].items == pytest.approx(soft, rel=1e-4)
     assert found["a"].control == pytest.approx(np.mean(soft), rel=1e-4)
     assert found["a"].report == np.mean(right)
-    assert tokens == sum(len(option) for item in items for option in item.options)
+    whole = sum(len(option) for item in items for option in item.options)
+    assert tokens < whole if shared else tokens == whole
 
 
 def test_exact_match_is_what_greedy_decoding_gives(model: LlamaForCausalLM) -> None:
@@ -113,8 +117,8 @@ def test_loss_reports_its_control_and_control_report_acts_on_the_report(model: L
 def test_scores_do_not_depend_on_what_they_are_batched_with(model: LlamaForCausalLM) -> None:
     examples = [item.options[0] for item in items_of(np.random.default_rng(3), 1, 20)]
     wrapped = TokenLoss(model)
-    together = sequence_scores(wrapped, examples, Runtime(device=CPU, max_tokens=10_000))
-    alone = sequence_scores(wrapped, examples, Runtime(device=CPU, max_tokens=1))
+    together = sequence_scores(wrapped, [[e] for e in examples], Runtime(device=CPU, max_tokens=10_000))
+    alone = sequence_scores(wrapped, [[e] for e in examples], Runtime(device=CPU, max_tokens=1))
     assert together.nll == pytest.approx(alone.nll, rel=1e-5)
     assert together.nll == pytest.approx([-log_likelihood(model, example) for example in examples], rel=1e-5)
 
@@ -123,9 +127,9 @@ def test_scoring_leaves_training_mode_and_random_state_as_they_were(model: Llama
     examples = [item.options[0] for item in items_of(np.random.default_rng(4), 1)]
     wrapped = TokenLoss(model).train()
     before = torch.get_rng_state()
-    first = sequence_scores(wrapped, examples, Runtime(device=CPU, max_tokens=30))
+    first = sequence_scores(wrapped, [[e] for e in examples], Runtime(device=CPU, max_tokens=30))
     assert wrapped.training and model.training and torch.equal(torch.get_rng_state(), before)
-    again = sequence_scores(wrapped, examples, Runtime(device=CPU, max_tokens=30))
+    again = sequence_scores(wrapped, [[e] for e in examples], Runtime(device=CPU, max_tokens=30))
     assert (first.nll == again.nll).all(), "dropout must be off"
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -139,7 +143,7 @@ def test_progress_ends_at_the_total(model: LlamaForCausalLM) -> None:
         Runtime(device=CPU, max_tokens=30),
         progress=lambda done, all_: told.append((done, all_)),
     )
-    assert told[-1] == (18, 18) and len(told) > 1
+    assert told[-1] == (6, 6) and len(told) > 1
 
 
 def test_a_likelihood_that_is_no_number_is_told_with_how_many(model: LlamaForCausalLM) -> None:
@@ -149,6 +153,27 @@ def test_a_likelihood_that_is_no_number_is_told_with_how_many(model: LlamaForCau
         kept = model.model.embed_tokens.weight[7].clone()
         model.model.embed_tokens.weight[7] = math.nan
     with pytest.raises(NotFiniteError, match="1 of 2 scored sequences"):
-        sequence_scores(wrapped, examples, Runtime(device=CPU, max_tokens=30))
+        sequence_scores(wrapped, [[e] for e in examples], Runtime(device=CPU, max_tokens=30))
     with torch.no_grad():
         model.model.embed_tokens.weight[7] = kept
+
+
+@pytest.mark.parametrize(
+    ("options", "tokens"),
+    [
+        (([1, 2, 3], [1, 2, 4, 5]), 5),  # a common prompt of two
+        (([1, 2, 3], [1, 9, 4, 5]), 6),  # that part ways inside the prompt: the branches start there
+        (([3], [4]), 2),  # nothing in common
+        (([1, 2, 3], [1, 2, 3]), 4),  # the same option twice
+        (([1, 2, 3],), 3),
+    ],
+)
+def test_a_row_holds_the_common_beginning_once(
+    model: LlamaForCausalLM, options: tuple[list[int], ...], tokens: int
+) -> None:
+    group = [Example(ids=np.array(ids, np.int32), trained=np.arange(len(ids)) >= min(2, len(ids))) for ids in options]
+    assert len(row(group)) == tokens
+    runtime = Runtime(device=CPU, max_tokens=100, shared_beginnings=True)
+    longer = completed([5, 6, 7, 8, 9], [2, 3])  # so that the row is padded
+    found = sequence_scores(TokenLoss(model), [group, [longer]], runtime)
+    assert found.nll == pytest.approx([-log_likelihood(model, e) for e in (*group, longer)], rel=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
@@ -11,7 +12,9 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from msft.core.errors import ModelError, complaint
-from msft.scoring.batches import MicroBatch, TokenScores
+from msft.data.examples import Example
+from msft.scoring.batches import MicroBatch, TokenScores, collate, row
+from msft.scoring.forward import undisturbed
 
 
 class TokenLoss(nn.Module):
@@ -36,7 +39,8 @@ class TokenLoss(nn.Module):
         """Nats per target, in fp32, row by row; and, where asked, whether each target was the arg-max."""
         self._batch = batch
         try:
-            output = self.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+            positions = {} if batch.positions is None else {"position_ids": batch.positions}
+            output = self.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **positions)
         finally:
             self._batch = None
         logits = output.logits
@@ -59,6 +63,26 @@ class TokenLoss(nn.Module):
 def _no_head(model: nn.Module, found: str) -> ModelError:
     mend = "use a causal language model whose get_output_embeddings() gives its head"
     return ModelError(complaint(f"{type(model).__name__} cannot be trained here: {found}", mend))
+
+
+def runs_branches(loss: TokenLoss, device: torch.device) -> bool:
+    """Whether the model gives sequences that share a row their own likelihoods: tried on a few tokens.
+
+    No list of architectures could say: it takes an attention that obeys a mask of its own, position ids that reach it,
+    and no state that runs along the row. A sliding window passes such a trial and fails on longer rows.
+    """
+    config: Any = loss.model.config
+    if getattr(config, "sliding_window", None) is not None:
+        return False
+    ids = [[1, 2, 3, 4, 5], [1, 2, 3, 6], [1, 2, 3, 5, 4, 6]]
+    group = [Example(ids=np.array(i, np.int32), trained=np.arange(len(i)) >= 3) for i in ids]
+    with undisturbed(loss, device), torch.no_grad():
+        apart = torch.cat([loss(collate([row([example])], device)).nll for example in group])
+        try:
+            together = loss(collate([row(group)], device)).nll
+        except (TypeError, ValueError, RuntimeError, IndexError):
+            return False
+    return bool(torch.allclose(together, apart, rtol=1e-3, atol=1e-4))
 
 
 def hardware_has_bf16(device: torch.device) -> bool:

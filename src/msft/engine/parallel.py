@@ -43,20 +43,20 @@ class Processes:
         torch.distributed.all_reduce(tensor)
         return tensor.cpu().numpy()
 
-    def runtime(self, settings: EngineSettings) -> Runtime:
+    def runtime(self, settings: EngineSettings, *, shared_beginnings: bool) -> Runtime:
         automatic = 16_384 if self.device.type == "cuda" else 1_024
         return Runtime(
             device=self.device,
             max_tokens=settings.max_tokens_per_microbatch or automatic,
             bf16=settings.autocast == "bf16" or (settings.autocast == "auto" and hardware_has_bf16(self.device)),
+            shared_beginnings=shared_beginnings,
             rank=self.rank,
             world=self.world,
             total=self.total,
         )
 
     def distributed(self, module: nn.Module) -> nn.Module:
-        """The module, moved to this process's device; with others, its gradients become means over all processes."""
-        module = module.to(self.device)
+        """With other processes, the module's gradients become means over all of them."""
         if self.world == 1:
             return module
         return DistributedDataParallel(module, broadcast_buffers=False)

@@ -37,7 +37,7 @@ def lookahead(
         else:
             _descend(model, learning_rate)
         try:
-            post = sequence_scores(stepper.model, examples, stepper.runtime).mean
+            post = sequence_scores(stepper.model, [[example] for example in examples], stepper.runtime).mean
             falls[task] = float(np.mean((pre - post) / (pre + EPSILON)))
         except NotFiniteError:
             falls[task] = float("nan")

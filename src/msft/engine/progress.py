@@ -28,6 +28,6 @@ class ScoreInfo:
 
     tasks: tuple[Task, ...]
     done: int
-    """Sequences."""
+    """Items."""
     total: int
-    """Sequences."""
+    """Items."""

@@ -16,7 +16,7 @@ from torch import nn
 from msft.data.examples import Example
 from msft.engine.parallel import unsynchronised
 from msft.engine.settings import EngineSettings
-from msft.scoring.batches import collate, filler, per_row
+from msft.scoring.batches import collate, filler, per_sequence, row
 from msft.scoring.forward import Runtime, undisturbed
 from msft.scoring.planner import deal
 
@@ -65,8 +65,8 @@ class Stepper:
             for number, places in enumerate(hand):
                 if key is not None:
                     _seed(device, *key, number, rank)
-                batch = filler(device) if places is None else collate([examples[place] for place in places], device)
-                share = np.zeros(1) if places is None else np.repeat(shares[places], batch.per_row)
+                batch = filler(device) if places is None else collate([row([examples[p]]) for p in places], device)
+                share = np.zeros(1) if places is None else np.repeat(shares[places], batch.counts)
                 # DDP takes the mean over processes where the global batch needs the sum.
                 weight = torch.from_numpy((share * self.runtime.world).astype(np.float32)).to(device)
                 with unsynchronised(self.model) if number < len(hand) - 1 else nullcontext():
@@ -74,10 +74,10 @@ class Stepper:
                         tokens = self.model(batch).nll
                     (tokens * weight).sum().backward()
                 if places is not None:
-                    pending.append((places, batch.per_row, tokens.detach()))
+                    pending.append((places, batch.counts, tokens.detach()))
         # Read at the end, so that a GPU is not waited for at every micro-batch.
         for places, counts, tokens in pending:
-            nll[places] = per_row(tokens.cpu().numpy(), counts)
+            nll[places] = per_sequence(tokens.cpu().numpy(), counts)
         nll = self.runtime.total(nll)
         return BatchLoss(loss=float((nll * shares).sum()), examples=nll / np.maximum(targets, 1))
 

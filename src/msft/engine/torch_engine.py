@@ -17,7 +17,7 @@ from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import ROOT, Outcome, Probe, Segment, Snapshot, Task, Tokens
 from msft.data.examples import Example, TaskData
 from msft.data.order import Cursor, Order
-from msft.engine.loss import TokenLoss
+from msft.engine.loss import TokenLoss, runs_branches
 from msft.engine.model import (
     ModelSource,
     check_data_fits,
@@ -73,9 +73,10 @@ class TorchEngine:
         self.model_bytes = sum(parameter.nbytes for parameter in self._model.parameters())
         if settings.gradient_checkpointing:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
-        wrapped = self._processes.distributed(TokenLoss(self._model)).train()
+        loss = TokenLoss(self._model).to(self._processes.device).train()
+        runtime = self._processes.runtime(settings, shared_beginnings=runs_branches(loss, self._processes.device))
         self._stepper = Stepper(
-            wrapped, make_optimizer(self._model, settings), settings, self._processes.runtime(settings)
+            self._processes.distributed(loss), make_optimizer(self._model, settings), settings, runtime
         )
         self._live: Snapshot | None = ROOT
         self._cursor = Cursor()
@@ -225,7 +226,7 @@ class TorchEngine:
         if not examples:
             return 0
         with self._timed("probe"):
-            means = sequence_scores(self._stepper.model, examples, self._stepper.runtime).mean
+            means = sequence_scores(self._stepper.model, [[e] for e in examples], self._stepper.runtime).mean
         for (task, index), loss in zip(left_out, means.tolist(), strict=True):
             losses.setdefault(task, {})[index] = loss
         return sum(map(len, examples))

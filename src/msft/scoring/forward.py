@@ -13,7 +13,7 @@ from torch import nn
 
 from msft.core.errors import UserError, complaint
 from msft.data.examples import Example
-from msft.scoring.batches import TokenScores, collate, filler, per_row
+from msft.scoring.batches import TokenScores, collate, filler, per_sequence, row
 from msft.scoring.planner import deal
 
 
@@ -34,6 +34,8 @@ class Runtime:
     """Token budget of a micro-batch, padding included."""
     bf16: bool = False
     """Whether matrix products run in bfloat16 (autocast over fp32 weights)."""
+    shared_beginnings: bool = False
+    """Whether the model takes rows of several sequences that begin alike."""
     rank: int = 0
     world: int = 1
     total: Callable[[NDArray[np.float64]], NDArray[np.float64]] = _alone
@@ -53,6 +55,13 @@ class SequenceScores:
     """[sequences]"""
     all_hit: NDArray[np.bool_]
     """[sequences] whether every target was the arg-max."""
+    tokens: int = 0
+    """Real tokens that ran through the model, a shared beginning once."""
+
+    def part(self, first: int, last: int) -> SequenceScores:
+        """Those of the sequences from `first` to before `last`."""
+        cut = slice(first, last)
+        return SequenceScores(nll=self.nll[cut], targets=self.targets[cut], all_hit=self.all_hit[cut])
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -74,18 +83,22 @@ def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 def sequence_scores(
     model: nn.Module,
-    examples: Sequence[Example],
+    groups: Sequence[Sequence[Example]],
     runtime: Runtime,
     *,
     progress: Callable[[int], None] | None = None,
 ) -> SequenceScores:
-    """The likelihood of each sequence's targets; `model` maps a MicroBatch to TokenScores.
+    """The likelihood of each sequence's targets, all groups in order; `model` maps a MicroBatch to TokenScores.
 
-    `progress` is told the number of sequences done so far. Raises NotFiniteError.
+    The sequences of a group begin alike; where the model can, that beginning runs once. `progress` is told the number
+    of rows done so far. Raises NotFiniteError.
     """
-    sums = np.zeros((2, len(examples)))
+    rows = [row(part) for group in groups for part in ([group] if runtime.shared_beginnings else [[e] for e in group])]
+    sequences = [example for group in groups for example in group]
+    first = np.cumsum([0, *(len(one.counts) for one in rows)])
+    sums = np.zeros((2, len(sequences)))
     done = 0
-    hand = deal([len(example) for example in examples], runtime.max_tokens, runtime.world)[runtime.rank]
+    hand = deal([len(one) for one in rows], runtime.max_tokens, runtime.world)[runtime.rank]
     # no_grad rather than inference_mode: what a model caches in a forward pass must stay usable in training. One
     # autocast for all, so that the weights are cast once.
     with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast():
@@ -93,22 +106,23 @@ def sequence_scores(
             if places is None:
                 model(filler(runtime.device))
                 continue
-            batch = collate([examples[place] for place in places], runtime.device, hits=True)
+            batch = collate([rows[place] for place in places], runtime.device, hits=True)
             scores: TokenScores = model(batch)
             assert scores.hits is not None
-            sums[0, places] = per_row(scores.nll.cpu().numpy(), batch.per_row)
-            sums[1, places] = per_row(scores.hits.cpu().numpy(), batch.per_row)
+            owners = np.concatenate([np.arange(first[place], first[place + 1]) for place in places])
+            sums[0, owners] = per_sequence(scores.nll.cpu().numpy(), batch.counts)
+            sums[1, owners] = per_sequence(scores.hits.cpu().numpy(), batch.counts)
             done += len(places)
             if progress is not None:
                 progress(done * runtime.world)
     sums = runtime.total(sums)
-    targets = np.array([example.targets for example in examples], np.int64)
+    targets = np.array([example.targets for example in sequences], np.int64)
     if not np.isfinite(sums[0]).all():
         raise NotFiniteError(
             complaint(
-                f"{int((~np.isfinite(sums[0])).sum())} of {len(examples)} scored sequences have a likelihood that is "
+                f"{int((~np.isfinite(sums[0])).sum())} of {len(sequences)} scored sequences have a likelihood that is "
                 "not a number",
                 "lower the learning rate, or check the model's weights",
             )
         )
-    return SequenceScores(nll=sums[0], targets=targets, all_hit=sums[1] == targets)
+    return SequenceScores(nll=sums[0], targets=targets, all_hit=sums[1] == targets, tokens=sum(map(len, rows)))

@@ -34,28 +34,21 @@ def score(
 ) -> tuple[dict[Task, TaskScores], int]:
     """The scores of each sub-dataset and the number of tokens that it took to find them.
 
-    All sub-datasets share their micro-batches. `progress` is told (sequences done, all sequences). Raises
+    All sub-datasets share their micro-batches. `progress` is told (items done, all items). Raises
     NotFiniteError.
     """
-    sequences = [option for items, _ in tasks.values() for item in items for option in item.options]
-    if not sequences:
+    groups = [item.options for items, _ in tasks.values() for item in items]
+    if not groups:
         return {}, 0
-    told = None if progress is None else lambda done: progress(min(done, len(sequences)), len(sequences))
-    likelihoods = sequence_scores(model, sequences, runtime, progress=told)
+    told = None if progress is None else lambda done: progress(min(done, len(groups)), len(groups))
+    found = sequence_scores(model, groups, runtime, progress=told)
     scores = {}
     first = 0
     for task, (items, measure) in tasks.items():
         last = first + sum(len(item.options) for item in items)
-        part = slice(first, last)
-        scores[task] = task_scores(
-            items,
-            measure,
-            SequenceScores(
-                nll=likelihoods.nll[part], targets=likelihoods.targets[part], all_hit=likelihoods.all_hit[part]
-            ),
-        )
+        scores[task] = task_scores(items, measure, found.part(first, last))
         first = last
-    return scores, sum(map(len, sequences))
+    return scores, found.tokens
 
 
 def task_scores(items: Sequence[Item], measure: Measure, sequences: SequenceScores) -> TaskScores:
@@ -69,9 +62,7 @@ def task_scores(items: Sequence[Item], measure: Measure, sequences: SequenceScor
         report = float(reported.mean())
         if measure.control == "report":
             control, acted_on = report, reported
-    return TaskScores(
-        control=control, report=report, items=tuple(acted_on.tolist()), reported=tuple(reported.tolist())
-    )
+    return TaskScores(control=control, report=report, items=tuple(acted_on.tolist()), reported=tuple(reported.tolist()))
 
 
 def _choice(items: Sequence[Item], measure: Measure, sequences: SequenceScores) -> TaskScores:
