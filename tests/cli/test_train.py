@@ -121,19 +121,23 @@ def test_lora_trains_and_hands_over_the_adapter_alone(place: Path) -> None:
 
 
 def test_two_processes_decide_as_one(place: Path) -> None:
-    """gloo, DDP: the same segments; scores equal up to rounding."""
-    config = make_job(place, "msft", ", horizon: 2, budget: 1, smooth: 1", output="one")
-    assert main(["train", str(config)]) == 0
-    two = make_job(place, "msft", ", horizon: 2, budget: 1, smooth: 1", output="two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29517", "-m", "msft"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([*command, "train", str(two)], env=environment, cwd=place, capture_output=True, text=True)
+    """gloo, DDP, fp32: the same segments, exclusions among them; scores equal up to rounding, which training amplifies."""
+    search = ", horizon: 4, budget: 2, smooth: 1"
+    override = ["--set", "model.autocast=no", "--set", "training.learning_rate=0.03"]
+    assert main(["train", str(make_job(place, "msft", search, output="one")), *override]) == 0
+    two = make_job(place, "msft", search, output="two")
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "msft", "train", str(two)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, *launch, *override], env=environment, cwd=place, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     alone, together = RunFolder(place / "one").transcript(), RunFolder(place / "two").transcript()
+    assert any(not segment.trains for segment, _ in alone.segments), "nothing was decided"
     assert [s for s, _ in together.segments] == [s for s, _ in alone.segments]
     for (_, mine), (_, theirs) in zip(together.segments, alone.segments, strict=True):
         assert mine.tokens == theirs.tokens
-        assert mine.scores == pytest.approx(theirs.scores, rel=1e-3)
+        assert mine.scores == pytest.approx(theirs.scores, rel=1e-2)
     assert together.final is not None
     assert alone.final is not None
     assert together.final["answer"] == alone.final["answer"]
