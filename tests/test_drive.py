@@ -73,6 +73,9 @@ def test_a_used_folder_is_refused(tmp_path: Path) -> None:
     folder.check_free()
     with pytest.raises(RunError, match="holds no run to resume"):
         folder.check_resumable()
+    for ours in (folder.config, folder.environment, folder.timings):
+        ours.write_text("")  # what a run leaves that was killed while it scored the base model
+    folder.check_free()
     (tmp_path / "thesis.txt").write_text("")
     with pytest.raises(RunError, match="not an empty folder"):
         folder.check_free()

@@ -18,6 +18,7 @@ from msft import __version__
 from msft.core.errors import RunError, complaint
 from msft.journal import Transcript, read, write_durably
 
+LOCK = "lock"
 LIBRARIES = ("torch", "transformers", "accelerate", "peft", "datasets", "safetensors", "numpy")
 
 
@@ -73,7 +74,9 @@ class RunFolder:
         if self.exists:
             mend = "add --resume to go on with it, or name another output folder"
             raise RunError(complaint("this folder already holds a run", mend, file=self.path, field="output"))
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        # A run that ended before its first record left nothing worth keeping: a new one takes its place.
+        ours = {self.config, self.environment, self.timings, self.path / LOCK}
+        if self.path.exists() and (not self.path.is_dir() or set(self.path.iterdir()) - ours):
             raise RunError(
                 complaint("this is not an empty folder", "name another output folder", file=self.path, field="output")
             )
@@ -91,7 +94,7 @@ class RunFolder:
     @contextmanager
     def owned(self) -> Iterator[None]:
         """Own the folder for the life of the process: the kernel frees the lock, nobody steals it."""
-        with (self.path / "lock").open("a+", encoding="utf-8") as file:
+        with (self.path / LOCK).open("a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:

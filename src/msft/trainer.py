@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import psutil
 import torch
 
@@ -182,8 +183,7 @@ class _Run:
 
     def __init__(self, job: Job, folder: RunFolder, processes: Processes, watcher: Watcher) -> None:
         self.job, self.folder, self.processes, self.watcher = job, folder, processes, watcher
-        memory = int(SNAPSHOT_MEMORY * psutil.virtual_memory().available)
-        self.store = Store(folder.snapshots, memory_bytes=memory, main=processes.is_main)
+        self.store = Store(folder.snapshots, memory_bytes=_snapshot_memory(processes), main=processes.is_main)
         self.engine = TorchEngine(job.source, job.data, job.settings, self.store, on_step=watcher.progress)
         self.method = METHODS[job.config.method.name]
 
@@ -269,6 +269,12 @@ class _Run:
         self._clock = now
         if self.processes.is_main:
             self.folder.add_timing({"kind": kind, "number": number, "seconds": seconds})
+
+
+def _snapshot_memory(processes: Processes) -> int:
+    """Bytes that snapshots may take in each process's memory: all must decide alike what goes to disk."""
+    free = SNAPSHOT_MEMORY * psutil.virtual_memory().available / processes.world
+    return int(processes.total(np.array([free if processes.is_main else 0.0]))[0])
 
 
 def _as_json(header: dict[str, Any]) -> dict[str, Any]:
