@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import torch
 
+from msft import __version__
 from msft.config.reader import dump, flatten
 from msft.config.schema import Config
 from msft.core.errors import Diverged
@@ -123,6 +124,7 @@ class Job:
         config = flatten(self.config)
         config.pop("output")
         return {
+            "msft": __version__,
             "method": self.config.method.name,
             "brief": brief_to_json(brief),
             "model": {

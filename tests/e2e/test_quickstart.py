@@ -79,7 +79,7 @@ def test_exact_match_agrees_with_greedy_generation(final: tuple[Any, Any, dict[T
     runtime = Runtime(device=torch.device("cpu"), max_tokens=1024)
     compared = agreed = right = 0
     for part in data.values():
-        examples = [item.options[0] for item in (*part.validation, *part.test)]
+        examples = [*part.train, *(item.options[0] for item in (*part.validation, *part.test))]
         ours = sequence_scores(TokenLoss(model), [[e] for e in examples], runtime).all_hit
         for example, mine in zip(examples, ours, strict=True):
             theirs = generated(model, tokenizer, example)
