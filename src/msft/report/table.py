@@ -102,7 +102,7 @@ def costs(story: Story) -> list[tuple[str, str]]:
 def columns(story: Story, comparison: Comparison) -> list[str]:
     """Headings of the comparison; `cells` gives a row in the same order."""
     now = "answer" if story.answer else "so far"
-    return ["sub-dataset", f"{comparison.split} score in %", "base model", now, "change", "95 % interval", "items"]
+    return ["sub-dataset", f"{comparison.split}, in %", "base", now, "change", "95 % interval", "items"]
 
 
 def cells(row: Row) -> list[str]:
@@ -130,7 +130,8 @@ def _table(story: Story, comparison: Comparison) -> Table:
     names, rows = shown_columns(story, comparison)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold", pad_edge=False)
     for i, name in enumerate(names):
-        table.add_column(name, justify="left" if i < 2 else "right", overflow="fold")
+        # At 80 columns the names stay whole; what the measure is called may break, being words.
+        table.add_column(name, justify="left" if i < 2 else "right", overflow="fold", no_wrap=i != 1)
     for row in rows[:-1]:
         table.add_row(*_texts(row))
     table.add_section()
