@@ -44,12 +44,13 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"msft {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
+    check = commands.add_parser("check", help="what a job will take: data, steps, compute, disk; nothing is loaded")
+    _takes_config(check)
+    check.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    check.set_defaults(run=_check)
+
     train = commands.add_parser("train", help="run the job of a configuration file")
-    train.add_argument("config", type=Path, help="the configuration (YAML)")
-    train.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="A.B=VALUE",
-        help="override a value, such as training.learning_rate=2e-5 or datasets.gsm8k.max_samples=100",
-    )  # fmt: skip
+    _takes_config(train)
     train.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
     train.set_defaults(run=_train)
 
@@ -65,7 +66,22 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _takes_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", type=Path, help="the configuration (YAML)")
+    command.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="A.B=VALUE",
+        help="override a value, such as training.learning_rate=2e-5 or datasets.gsm8k.max_samples=100",
+    )  # fmt: skip
+
+
 # The commands import what they need when they are called: torch alone costs seconds, and `--help` needs none.
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from msft.cli.check import run
+    from msft.config.reader import load
+
+    run(load(arguments.config, arguments.overrides), as_json=arguments.json)
 
 
 def _train(arguments: argparse.Namespace) -> None:
