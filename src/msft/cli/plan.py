@@ -190,9 +190,9 @@ def most_epochs(method: MethodConfig, tokens: Sequence[int]) -> float:
 
 
 def most_snapshots(method: MethodConfig, clock: Clock, mixture: Mixture) -> int:
-    """Snapshots kept at once, at most (DESIGN 3.9); the others keep the best, the tip, and the one being made."""
+    """Snapshots kept at once, at most (DESIGN 3.9); what looks for no peaks keeps the best, the tip and the next."""
     params, horizon = method.params, math.inf if method.horizon is None else method.horizon
-    if not isinstance(params, msft.Params | sro.Params):
+    if not isinstance(params, msft.Params | sro.Params) or method.name == "soft_sro":
         return 3
     epochs = min(params.budget, horizon) if isinstance(params, msft.Params) else horizon
     ticks = len(clock.ticks(mixture, clock.steps(mixture, epochs)))
