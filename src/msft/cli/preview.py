@@ -109,6 +109,4 @@ def _scored_from(option: Example) -> int:
 
 def printable(text: str) -> str:
     """Without control and formatting characters, which could move the cursor or reverse the line; lines stay lines."""
-    return "".join(
-        c for c in text.replace("\t", "    ") if c == "\n" or not unicodedata.category(c).startswith("C")
-    )
+    return "".join(c for c in text.replace("\t", "    ") if c == "\n" or not unicodedata.category(c).startswith("C"))

@@ -181,6 +181,7 @@ def _check_code(path: Path, config: Mapping[str, Any], source: ModelSource) -> N
         mend = "read that code; if you trust it, set model.trust_remote_code: true and model.revision"
         raise ModelError(complaint(found, mend, file=path))
 
+
 def _check_gguf(path: Path) -> None:
     if not path.is_file():
         raise ModelError(complaint("there is no such file", "name a GGUF file", file=path, field="model.gguf_file"))
