@@ -39,7 +39,8 @@ def answers(prompt: str, completion: str, splits: list[str], path: str, *more: s
 ASK = r"Question: {question}\nAnswer:"
 LABELLED = "question: question, choices: choices, answer: answerKey"
 MEDMCQA = answers(
-    r"Question: {question}\n0. {opa}\n1. {opb}\n2. {opc}\n3. {opd}\nAnswer:", " {cop}", CARVED, "openlifescienceai/medmcqa"
+    r"Question: {question}\n0. {opa}\n1. {opb}\n2. {opc}\n3. {opd}\nAnswer:", " {cop}", CARVED,
+    "openlifescienceai/medmcqa",
 )  # fmt: skip
 HUB = {
     "arc_easy": choices(ASK, LABELLED, GIVEN, "allenai/ai2_arc", "name: ARC-Easy"),

@@ -174,9 +174,9 @@ def _check_code(path: Path, config: Mapping[str, Any], source: ModelSource) -> N
     if not config.get("auto_map") or source.trust_remote_code:
         return
     # Imported here: transformers takes a second, and few models bring code.
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers import CONFIG_MAPPING
 
-    if config.get("model_type") not in CONFIG_MAPPING_NAMES:  # otherwise transformers runs its own code
+    if config.get("model_type") not in CONFIG_MAPPING:  # otherwise transformers runs its own code
         found = "auto_map asks to run code that came with the model"
         mend = "read that code; if you trust it, set model.trust_remote_code: true and model.revision"
         raise ModelError(complaint(found, mend, file=path))

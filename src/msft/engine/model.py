@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,9 +48,12 @@ def layout(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftModel:
     check_model_folder(source)
     with _complaining(source, "the model's configuration cannot be used"), torch.device("meta"):
         config = AutoConfig.from_pretrained(_place(source), **_origin(source))
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=source.trust_remote_code)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, trust_remote_code=source.trust_remote_code
+        )
     check_shapes(source, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
-    rows = model.get_input_embeddings().weight.shape[0]
+    embeddings = model.get_input_embeddings()
+    rows = embeddings.weight.shape[0] if isinstance(embeddings, nn.Embedding) else math.inf
     if len(tokenizer) > rows:
         found = f"the tokenizer has {len(tokenizer)} tokens, the model's embedding only {rows} rows"
         mend = "use the tokenizer that belongs to the model, or save the model with a resized embedding"
