@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 import psutil
 import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
 
 from msft import __version__
 from msft.config.reader import dump, flatten
@@ -26,7 +28,8 @@ from msft.core.wire import brief_from_json, brief_to_json, differences, outcome_
 from msft.data.examples import TaskData
 from msft.data.load import load_tasks
 from msft.drive import drive
-from msft.engine.model import ModelSource, check_model_folder, fingerprint, load_tokenizer
+from msft.engine.finite import check_finite
+from msft.engine.model import ModelSource, check_data_fits, fingerprint, layout, load_tokenizer
 from msft.engine.parallel import Processes
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings
@@ -68,13 +71,18 @@ class Job:
     config: Config
     source: ModelSource
     data: Mapping[Task, TaskData]
+    layout: PreTrainedModel | PeftModel
+    """The model without its weights."""
 
     @classmethod
     def prepare(cls, config: Config) -> Job:
         """Raises ModelError or DataError before any weight is loaded."""
         source = model_source(config)
-        check_model_folder(source)
-        return cls(config, source, load_tasks(config, load_tokenizer(source)))
+        tokenizer = load_tokenizer(source)
+        model = layout(source, tokenizer)
+        data = load_tasks(config, tokenizer)
+        check_data_fits(model, data)
+        return cls(config, source, data, model)
 
     @property
     def settings(self) -> EngineSettings:
@@ -169,6 +177,7 @@ def train(config: Config, watcher: Watcher, *, resume: bool = False) -> dict[str
         check()
     job = Job.prepare(config)
     if processes.is_main:
+        check_finite(job.source)
         folder.create()
     with folder.owned() if processes.is_main else nullcontext():
         if processes.is_main and not resume:

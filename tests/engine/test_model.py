@@ -48,7 +48,7 @@ def test_what_is_wrong_with_a_folder_is_told_before_loading(folder: Path, tmp_pa
         check_model_folder(source(tmp_path / "nowhere"))
     weights = folder / "model.safetensors"
     whole = weights.read_bytes()
-    for broken, found in ((whole[:-1], "where its header says"), (whole[:40], "cut off"), (b"x" * 99, "cut off")):
+    for broken, found in ((whole[:-1], "where its header says"), (whole[:40], "cut off"), (b"x" * 99, "header claims")):
         weights.write_bytes(broken)
         with pytest.raises(ModelError, match=rf"model\.safetensors: .*{found}.*Mend"):
             check_model_folder(source(folder))

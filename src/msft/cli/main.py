@@ -44,12 +44,28 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"msft {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
+    check = commands.add_parser("check", help="what a job will take: data, steps, compute, disk; nothing is loaded")
+    _takes_config(check)
+    check.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    check.set_defaults(run=_check)
+
+    preview = commands.add_parser("preview", help="a few examples as the model sees them, learned tokens marked")
+    _takes_config(preview)
+    preview.add_argument("--rows", type=_count, default=3, help="training examples of each sub-dataset (default: 3)")
+    preview.add_argument("--task", metavar="ID", help="only this sub-dataset")
+    preview.set_defaults(run=_preview)
+
+    init = commands.add_parser("init", help="write a configuration for a folder of data files")
+    init.add_argument("folder", type=Path, metavar="FOLDER", help="holds .jsonl, .json, .parquet or .csv files")
+    init.add_argument("-o", "--output", type=Path, default=Path("config.yaml"), help="default: config.yaml")
+    init.add_argument("--model", help="hub id or folder of the base model")
+    init.set_defaults(run=_init)
+
+    schema = commands.add_parser("schema", help="the JSON Schema of a configuration, for editors")
+    schema.set_defaults(run=_schema)
+
     train = commands.add_parser("train", help="run the job of a configuration file")
-    train.add_argument("config", type=Path, help="the configuration (YAML)")
-    train.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="A.B=VALUE",
-        help="override a value, such as training.learning_rate=2e-5 or datasets.gsm8k.max_samples=100",
-    )  # fmt: skip
+    _takes_config(train)
     train.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
     train.set_defaults(run=_train)
 
@@ -65,7 +81,53 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _takes_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", type=Path, help="the configuration (YAML)")
+    command.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="A.B=VALUE",
+        help="override a value, such as training.learning_rate=2e-5 or datasets.gsm8k.max_samples=100",
+    )  # fmt: skip
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is no number of rows")
+    return int(text)
+
+
 # The commands import what they need when they are called: torch alone costs seconds, and `--help` needs none.
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from msft.cli.check import run
+    from msft.config.reader import load
+
+    run(load(arguments.config, arguments.overrides), as_json=arguments.json)
+
+
+def _preview(arguments: argparse.Namespace) -> None:
+    from msft.cli.preview import run
+    from msft.config.reader import load
+
+    run(load(arguments.config, arguments.overrides), rows=arguments.rows, task=arguments.task)
+
+
+def _init(arguments: argparse.Namespace) -> None:
+    from msft.cli.init import write
+
+    write(arguments.folder, arguments.output, arguments.model)
+    Console().print(
+        f"{arguments.output}: look it over, then: msft check {arguments.output}",
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def _schema(_: argparse.Namespace) -> None:
+    import json
+
+    from msft.cli.schema import json_schema
+
+    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
 
 
 def _train(arguments: argparse.Namespace) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 
 from rich.console import Console
-from transformers.utils import logging as transformers_logging
 
 from msft.cli.display import Display
+from msft.cli.quiet import quiet
 from msft.config.schema import Config
 from msft.report.table import render_text
 from msft.run import RunFolder
@@ -18,10 +17,7 @@ from msft.trainer import train
 
 def run(config: Config, *, resume: bool = False) -> None:
     """Trains, and prints what came of it. Of several processes only the first shows anything."""
-    # Its own progress bars and notices would break into the display.
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.|transformers\.|peft\.")
+    quiet()
     main = os.environ.get("RANK", "0") == "0"
     with Display(Console(stderr=True, quiet=not main)) as display:
         train(config, display, resume=resume)

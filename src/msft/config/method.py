@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
+import itertools
+import textwrap
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -14,7 +18,7 @@ from msft.core.method import Method
 from msft.methods import METHODS
 
 MISSING = "is missing"
-STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,9 +47,13 @@ class _Common(BaseModel):
 
     model_config = STRICT
     horizon: float | None = Field(default=10.0, gt=0)
+    """Epochs at which the surviving trajectory ends at the latest; null: only max_rollouts ends the search."""
     eval_every: float = Field(default=0.25, gt=0)
+    """Epochs between ticks."""
     select: Literal["best", "last"] = "best"
+    """Which point is the answer: the best average over all sub-datasets, or the last."""
     average: Literal["macro", "micro"] = "macro"
+    """Whether sub-datasets count alike, or by their validation items."""
 
 
 def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodConfig:
@@ -75,6 +83,42 @@ def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodC
         mend = "give the epochs after which the search ends" + (", or max_rollouts" if "max_rollouts" in fields else "")
         raise ProblemsError([Problem("without a horizon nothing ends the search", mend, ("horizon",))])
     return MethodConfig(name=name, preset=preset, **brief.model_dump(), params=params)
+
+
+def json_schema(methods: Mapping[str, Method] = METHODS) -> dict[str, Any]:
+    """The JSON Schema of the `method` section: one alternative for each method, with its own parameters."""
+    return {
+        "description": "What decides which sub-dataset is trained when.",
+        "oneOf": [_json_schema(name, method) for name, method in methods.items()],
+    }
+
+
+def _json_schema(name: str, method: Method) -> dict[str, Any]:
+    own = _model_of(method.Params).model_json_schema()["properties"] if dataclasses.fields(method.Params) else {}
+    docs = _attribute_docs(method.Params)
+    properties = {
+        "name": {"const": name},
+        "preset": {"enum": list(method.presets), "default": next(iter(method.presets))},
+        **_Common.model_json_schema()["properties"],
+        **{key: value | ({"description": docs[key]} if key in docs else {}) for key, value in own.items()},
+    }
+    return {"title": name, "type": "object", "additionalProperties": False, "required": ["name"],
+            "properties": properties}  # fmt: skip
+
+
+def _attribute_docs(params: type) -> dict[str, str]:
+    """The text below each attribute of a class and of those that it extends, as far as their source is at hand."""
+    docs: dict[str, str] = {}
+    for cls in reversed(params.__mro__[:-1]):
+        try:
+            body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+        except (OSError, TypeError):
+            continue
+        assert isinstance(body, ast.ClassDef)
+        for field, below in itertools.pairwise(body.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+                docs[field.target.id] = inspect.cleandoc(str(ast.literal_eval(below.value)))
+    return docs
 
 
 def _named(name: object, known: Mapping[str, Any], key: str) -> tuple[str, Any]:

@@ -24,6 +24,21 @@ class ProblemsError(ValueError):
         super().__init__("; ".join(f"{problem.found}. Mend: {problem.mend}" for problem in problems))
 
 
+DEVICES = {"con", "prn", "aux", "nul"} | {
+    f"{port}{n}" for port in ("com", "lpt") for n in "123456789\u00b9\u00b2\u00b3"
+}
+"""Names that Windows keeps for devices, with any ending."""
+
+
+def not_portable(name: str) -> str | None:
+    """Why a name cannot be that of a file everywhere, or None: run folders are copied between systems."""
+    if name.split(".", 1)[0].strip().casefold() in DEVICES:
+        return f"found {name[:60]!a}, which Windows keeps for a device"
+    if found := sorted(set(name) & set('<>:"|?*')):
+        return f"found {name[:60]!a}, and {' '.join(found)} cannot be in the name of a file on Windows"
+    return f"found {name[:60]!a}, which ends with a dot" if name.endswith(".") else None
+
+
 def unknown_key(key: str, known: Iterable[str], *, parents: tuple[str | int, ...] = ()) -> Problem:
     """The complaint about a key that does not exist, with the nearest one that does."""
     return Problem("unknown key", one_of(key, known), (*parents, key))

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from msft.config.method import STRICT, MethodConfig, resolve
-from msft.config.problems import Problem, ProblemsError
+from msft.config.problems import Problem, ProblemsError, not_portable
 
 Scalar: TypeAlias = str | int | float | bool | None
 Role: TypeAlias = Literal[
@@ -262,6 +262,8 @@ class Config(Section):
                 found = f"the id {dataset.id!r} is taken: {seen[folded]!r} is the same name where case does not count"
                 problems.append(Problem(found, "give each data set its own id", (position, "id")))
             seen.setdefault(folded, dataset.id)
+            if reason := not_portable(dataset.id):
+                problems.append(Problem(reason, "give it another id", (position, "id")))
         if problems:
             raise ProblemsError(problems)
         return datasets

@@ -13,8 +13,8 @@ DERIVED = ("answer_text", "answer_letter", "choices_text")
 def choices_of(choices: Any, answer: Any) -> tuple[tuple[str, ...], int]:
     """The texts of the choices and the position of the right one. Raises ValueError, saying what is wrong.
 
-    `choices`: a list of texts or numbers, or the hub's `{text: [...], label: [...]}`. `answer`: a position from 0,
-    a label (or a letter from A where there are no labels), or the text of a choice.
+    `choices`: a list of texts or numbers, or the hub's `{text: [...], label: [...]}`. `answer`: a position from 0 (as
+    a number or as text), a label (or a letter from A where there are no labels), or the text of a choice.
     """
     labels: Any = None
     if isinstance(choices, Mapping):
@@ -40,6 +40,8 @@ def _position(answer: Any, texts: tuple[str, ...], labels: Any) -> int:
     named = [position for position, name in enumerate(names) if name == answer.strip()]
     # Labels are the data set's own word; without them a letter may also be the text of another choice.
     found = named if labels else sorted({*named, *(n for n, text in enumerate(texts) if text == answer)})
+    if not found and not labels and answer.isdecimal() and int(answer) < len(texts):
+        return int(answer)  # a position that the data set keeps as text
     if len(found) != 1:
         raise ValueError(
             "the answer is no position, label or text of a choice" if not found else "the answer is ambiguous"

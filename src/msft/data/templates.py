@@ -21,7 +21,7 @@ class Template:
     parts: tuple[tuple[str, str | None], ...]
     """Literal text, and the name whose value follows it (None at the end)."""
     numbers: bool
-    """Whether a value may be a number."""
+    """Whether a value may be a number or a truth value (true, false)."""
 
     @classmethod
     def parse(cls, text: str, *, numbers: bool = True) -> Template:
@@ -63,6 +63,8 @@ class Template:
             return value
         if value is None:
             raise ValueError(f"{name} is missing or null")
+        if isinstance(value, bool) and self.numbers:
+            return str(value).lower()
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if number and self.numbers:
             return str(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from msft.core.errors import ModelError, complaint
 
 _CONVERT = "save the model with save_pretrained of a current transformers, which writes safetensors"
 _COPY_AGAIN = "download or copy the file again"
+_LONGEST_HEADER = 100_000_000
+"""Bytes; the format's own limit."""
 _IDENTITY = {".safetensors", ".json", ".txt", ".model", ".jinja", ".py"}
 """The files that decide what a model folder computes."""
 
@@ -43,6 +46,10 @@ class ModelSource:
 def check_model_folder(source: ModelSource) -> None:
     """Raises ModelError if a local model folder cannot be used; costs milliseconds. Names on the hub pass."""
     folder = source.folder
+    if source.trust_remote_code and source.revision is None:
+        found = "code that comes with the model may change unseen: no revision is set"
+        mend = "set model.revision to the commit whose code you read"
+        raise ModelError(complaint(found, mend, file=source.name_or_path, field="model.trust_remote_code"))
     if folder is None:
         return
     if not folder.is_dir():
@@ -51,15 +58,31 @@ def check_model_folder(source: ModelSource) -> None:
     if source.gguf_file is not None:
         _check_gguf(folder / source.gguf_file)
         return
+    _check_no_adapter(folder / "adapter_config.json")
     config = folder / "config.json"
     if not config.is_file():
-        adapter = (folder / "adapter_config.json").is_file()
-        found = "the folder holds only an adapter" if adapter else "the file is missing"
-        mend = "merge the adapter into its base model first" if adapter else "give a folder made by save_pretrained"
-        raise ModelError(complaint(found, mend, file=config))
-    _read_json(config)
-    for path in _weight_files(folder):
-        _check_safetensors(path)
+        raise ModelError(complaint("the file is missing", "give a folder made by save_pretrained", file=config))
+    _check_code(config, _read_json(config), source)
+    for path in weight_files(folder):
+        safetensors_header(path)
+
+
+def check_shapes(source: ModelSource, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises ModelError where a tensor of a local folder has another shape than the configuration gives it.
+
+    `expected`: shape by name. Names that only one side knows pass: transformers renames tensors of older models.
+    Quantised tensors are packed and pass too.
+    """
+    folder = source.folder
+    if folder is None or source.gguf_file is not None or "quantization_config" in _read_json(folder / "config.json"):
+        return
+    for path in weight_files(folder):
+        for name, entry in safetensors_header(path)[1].items():
+            wanted, shape = expected.get(name), tuple(entry["shape"])
+            if wanted is not None and wanted != shape:
+                found = f"{name} has the shape {list(shape)}, where config.json makes it {list(wanted)}"
+                mend = "use the config.json that belongs to these weights"
+                raise ModelError(complaint(found, mend, file=path))
 
 
 def fingerprint(source: ModelSource) -> str:
@@ -78,14 +101,19 @@ def fingerprint(source: ModelSource) -> str:
     return total.hexdigest()
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a local folder. Raises ModelError."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
         return [single]
     if index.is_file():
         shards = _read_json(index).get("weight_map")
-        if not isinstance(shards, dict):
-            raise ModelError(complaint("it has no weight_map", _COPY_AGAIN, file=index))
+        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+            raise ModelError(complaint("it has no weight_map from tensors to files", _COPY_AGAIN, file=index))
+        for name in shards.values():
+            if name in {"", ".", ".."} or set(name) & set("/\\\0"):
+                found = f"weight_map names {name[:60]!r}, which does not lie in this folder"
+                raise ModelError(complaint(found, "name files of this folder only", file=index))
         return [folder / name for name in sorted(set(shards.values()))]
     pickled = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt*"))
     if pickled:
@@ -94,24 +122,64 @@ def _weight_files(folder: Path) -> list[Path]:
     raise ModelError(complaint("the folder has no safetensors file", _CONVERT, file=folder))
 
 
-def _check_safetensors(path: Path) -> None:
-    """The header must be whole and the file as long as it says: a broken download is told here."""
+def safetensors_header(path: Path) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Where the tensors' bytes begin, and dtype, shape and data_offsets of each by name.
+
+    Raises ModelError unless the header is whole and the file as long as it says: a broken download is told here.
+    """
     if not path.is_file():
         raise ModelError(complaint("the file is missing", _COPY_AGAIN, file=path))
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if len(start) < 8:
+            raise ModelError(complaint(f"the file is cut off: it has {size} bytes", _COPY_AGAIN, file=path))
+        length = struct.unpack("<Q", start)[0]
+        if length > _LONGEST_HEADER:
+            found = f"its header claims {length} bytes, which no safetensors header has"
+            raise ModelError(complaint(found, _COPY_AGAIN, file=path))
         if 8 + length > size:
             raise ModelError(complaint(f"the file is cut off: it has {size} bytes", _COPY_AGAIN, file=path))
         try:
             header = json.loads(file.read(length))
-            ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            header.pop("__metadata__", None)
+            ends = [_end(entry) for entry in header.values()]
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
             raise ModelError(complaint("its header is no safetensors header", _COPY_AGAIN, file=path)) from error
     if 8 + length + max(ends, default=0) != size:
         found = f"the file has {size} bytes where its header says {8 + length + max(ends, default=0)}"
         raise ModelError(complaint(found, _COPY_AGAIN, file=path))
+    return 8 + length, header
+
+
+def _end(entry: Any) -> int:
+    """Where a tensor's bytes end. Raises what a malformed entry leads to."""
+    start, end = map(int, entry["data_offsets"])
+    if not 0 <= start <= end or not isinstance(entry["dtype"], str) or min(map(int, entry["shape"]), default=0) < 0:
+        raise ValueError(entry)
+    return end
+
+
+def _check_no_adapter(adapter: Path) -> None:
+    """transformers would quietly load the adapter's own base in place of the weights in this folder."""
+    if adapter.is_file():
+        base = _read_json(adapter).get("base_model_name_or_path")
+        found = f"the folder holds an adapter of {str(base)[:60]!r}, not a model of its own"
+        mend = "merge the adapter into that base, save the merged model, and give its folder"
+        raise ModelError(complaint(found, mend, file=adapter))
+
+
+def _check_code(path: Path, config: Mapping[str, Any], source: ModelSource) -> None:
+    """Code that comes with a model runs only where the user says so, and only the code that was looked at."""
+    if not config.get("auto_map") or source.trust_remote_code:
+        return
+    # Imported here: transformers takes a second, and few models bring code.
+    from transformers import CONFIG_MAPPING
+
+    if config.get("model_type") not in CONFIG_MAPPING:  # otherwise transformers runs its own code
+        found = "auto_map asks to run code that came with the model"
+        mend = "read that code; if you trust it, set model.trust_remote_code: true and model.revision"
+        raise ModelError(complaint(found, mend, file=path))
 
 
 def _check_gguf(path: Path) -> None:
@@ -125,7 +193,7 @@ def _check_gguf(path: Path) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(complaint(f"the file is not valid JSON ({error})", _COPY_AGAIN, file=path)) from error
     if not isinstance(fields, dict):
         raise ModelError(complaint("the file does not hold a JSON object", _COPY_AGAIN, file=path))

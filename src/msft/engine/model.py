@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,13 +12,13 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
 from msft.core.errors import ModelError, complaint
 from msft.core.vocabulary import Task
 from msft.data.examples import Example, TaskData
-from msft.engine.folder import ModelSource, check_model_folder, fingerprint
+from msft.engine.folder import ModelSource, check_model_folder, check_shapes, fingerprint
 
 __all__ = [
     "ModelSource",
@@ -25,6 +26,7 @@ __all__ = [
     "check_model_folder",
     "export_model",
     "fingerprint",
+    "layout",
     "load_model",
     "load_tokenizer",
     "non_embedding_parameters",
@@ -36,6 +38,30 @@ def load_tokenizer(source: ModelSource) -> Any:
     check_model_folder(source)
     with _complaining(source, "the tokenizer cannot be loaded"):
         return AutoTokenizer.from_pretrained(_place(source), **_origin(source))
+
+
+def layout(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftModel:
+    """The model without its weights (on the meta device): what it is made of, in seconds whatever its size.
+
+    Raises ModelError where configuration, weights (as far as their headers tell) and tokenizer do not fit together.
+    """
+    check_model_folder(source)
+    with _complaining(source, "the model's configuration cannot be used"), torch.device("meta"):
+        config = AutoConfig.from_pretrained(_place(source), **_origin(source))
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, trust_remote_code=source.trust_remote_code
+        )
+    check_shapes(source, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+    embeddings = model.get_input_embeddings()
+    rows = embeddings.weight.shape[0] if isinstance(embeddings, nn.Embedding) else math.inf
+    if len(tokenizer) > rows:
+        found = f"the tokenizer has {len(tokenizer)} tokens, the model's embedding only {rows} rows"
+        mend = "use the tokenizer that belongs to the model, or save the model with a resized embedding"
+        raise ModelError(complaint(found, mend, file=source.name_or_path))
+    if source.peft is None:
+        return model
+    with torch.device("meta"):
+        return _with_adapter(model, source)
 
 
 def load_model(source: ModelSource) -> PreTrainedModel | PeftModel:
@@ -139,8 +165,9 @@ def _place(source: ModelSource) -> str:
 
 def _origin(source: ModelSource) -> dict[str, Any]:
     keywords: dict[str, Any] = {"trust_remote_code": source.trust_remote_code}
-    if source.folder is None and source.revision is not None:
-        keywords["revision"] = source.revision
+    if source.revision is not None:
+        # Of a folder, the revision is that of code that its configuration names on the hub.
+        keywords["revision" if source.folder is None else "code_revision"] = source.revision
     if source.gguf_file is not None:
         keywords["gguf_file"] = source.gguf_file
     return keywords

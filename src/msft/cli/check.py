@@ -1,0 +1,114 @@
+"""`msft check`: the plan of a job, for people and for scripts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from msft.cli.plan import Part, Plan, plan
+from msft.cli.quiet import quiet
+from msft.config.schema import Config
+from msft.report.words import NOT_KNOWN, clean, scaled
+from msft.trainer import Job
+
+PIPED = 160
+"""Columns where there is no terminal to ask."""
+
+
+def run(config: Config, *, as_json: bool = False) -> None:
+    """Prints the plan. Raises a UserError where configuration, data or model cannot be used."""
+    quiet()
+    made = plan(Job.prepare(config))
+    if as_json:
+        sys.stdout.write(json.dumps(as_dict(made), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    else:
+        console = Console(highlight=False)
+        show(made, console if console.is_terminal else Console(width=PIPED, highlight=False))
+
+
+def as_dict(made: Plan) -> dict[str, object]:
+    """The plan with plain keys, and the standard errors that follow from it."""
+    plain = asdict(made)
+    for part, entry in zip(made.parts, plain["parts"], strict=True):
+        entry["validation_error"] = part.validation_error
+        entry["test_error"] = part.test_error if part.test else None
+    return plain
+
+
+def show(made: Plan, console: Console) -> None:
+    """The plan as tables and sentences; names are printed as they are, never as mark-up."""
+    console.print(_parts(made))
+    for part in made.parts:
+        for note in part.notes:
+            console.print(Text(f"- {clean(part.task)}: {clean(note)}"), soft_wrap=True)
+    console.print()
+    for name, value in lines(made):
+        console.print(Text.assemble((f"{name:<10}", "bold"), value), soft_wrap=True)
+    for warning in made.warnings:
+        console.print(Text(f"warning: {clean(warning)}", style="yellow"), soft_wrap=True)
+
+
+def _parts(made: Plan) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table.add_column("sub-dataset", overflow="fold")
+    for heading in ("train", "tokens", "mean", "p95", "max", "trained", "scorer", "validation", "test"):
+        table.add_column(heading, justify="left" if heading == "scorer" else "right", no_wrap=True)
+    for part in made.parts:
+        table.add_row(*map(Text, _cells(part)))
+    return table
+
+
+def _cells(part: Part) -> list[str]:
+    return [
+        clean(part.task),
+        f"{part.train:,}",
+        f"{part.tokens:,}",
+        f"{part.mean_tokens:.0f}",
+        str(part.p95_tokens),
+        str(part.longest),
+        f"{part.trained_share:.0%}",
+        part.scorer,
+        f"{part.validation:,} (±{100 * part.validation_error:.1f})",
+        f"{part.test:,} (±{100 * part.test_error:.1f})" if part.test else NOT_KNOWN,
+    ]
+
+
+def lines(made: Plan) -> list[tuple[str, str]]:
+    """What the whole job takes, in sentences."""
+    tokens = sum(part.tokens for part in made.parts)
+    total = sum(made.flops.values())
+    kinds = ", ".join(f"{kind} {scaled(count, 'FLOP')}" for kind, count in made.flops.items() if count)
+    return [
+        (
+            "model",
+            f"{_count(made.parameters)} parameters, {_count(made.counted_parameters)} outside the embeddings, "
+            f"{_count(made.trained_parameters)} trained",
+        ),
+        (
+            "epoch",
+            f"{sum(part.train for part in made.parts):,} examples, {tokens:,} tokens, {made.steps_per_epoch:,} steps, "
+            f"{made.ticks_per_epoch} ticks; scoring takes {made.scoring_share:.0%} of its tokens",
+        ),
+        ("at most", f"{made.epochs:.4g} epochs' worth of training ({made.method}), {scaled(total, 'FLOP')} ({kinds})"),
+        (
+            "snapshots",
+            f"at most {made.snapshots} of {scaled(made.snapshot_bytes, 'B')}: {scaled(made.disk_bytes, 'B')} of disk "
+            f"with the final model ({scaled(made.free_disk_bytes, 'B')} free), "
+            f"{scaled(made.snapshot_memory_bytes, 'B')} of memory",
+        ),
+        ("memory", f"{scaled(made.training_bytes, 'B')} for weights, gradients and moments; activations come on top"),
+        (
+            "errors",
+            "± is the standard error of an accuracy over so many items, in percentage points, where it is largest",
+        ),
+    ]
+
+
+def _count(number: int) -> str:
+    return scaled(number, "").strip()

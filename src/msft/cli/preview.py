@@ -1,0 +1,112 @@
+"""`msft preview`: a few examples as the model sees them, learned tokens marked."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from msft.cli.quiet import quiet
+from msft.config.problems import one_of, shown
+from msft.config.schema import Config
+from msft.core.errors import ConfigError, complaint
+from msft.core.vocabulary import Task
+from msft.data.examples import Example, TaskData
+from msft.data.load import load_tasks
+from msft.engine.model import load_tokenizer
+from msft.report.words import clean
+from msft.trainer import model_source
+
+LEARNED, SPECIAL, RULE = "bold green", "reverse", "dim"
+OPEN, CLOSE = "[[", "]]"
+"""Around learned tokens where colours do not show."""
+
+
+def run(config: Config, *, rows: int = 3, task: Task | None = None) -> None:
+    """Prints `rows` training examples and a validation item of each sub-dataset, or of `task` alone."""
+    quiet()
+    tokenizer = load_tokenizer(model_source(config))
+    named = tuple(dataset for dataset in config.datasets if dataset.id == task)
+    data = load_tasks(config.model_copy(update={"datasets": named}) if named else config, tokenizer)
+    if task is not None and task not in data:
+        found = f"there is no sub-dataset {shown(task)}"
+        raise ConfigError(complaint(found, one_of(task, data), field="--task"))
+    console = Console(highlight=False)
+    writer = _Writer(tokenizer, console)
+    console.print(Text("What the model learns to write is green." if writer.colour else
+                       f"What the model learns to write stands in {OPEN}{CLOSE}.", style=RULE))  # fmt: skip
+    for part in data.values() if task is None else [data[task]]:
+        writer.part(part, rows)
+
+
+class _Writer:
+    def __init__(self, tokenizer: Any, console: Console) -> None:
+        self.tokenizer, self.console = tokenizer, console
+        self.colour = console.is_terminal and console.color_system is not None
+        added = getattr(tokenizer, "added_tokens_decoder", {})
+        self.special = {*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)}
+
+    def part(self, data: TaskData, rows: int) -> None:
+        """The beginning of the training examples, and the first validation item with its options."""
+        for number, example in zip(range(1, rows + 1), data.train, strict=False):
+            title = f"{clean(data.task)}  training example {number} of {len(data.train)}"
+            self._print(f"{title}, {len(example)} tokens, {example.targets} learned", self.text(example))
+        if not data.validation:
+            return
+        item = data.validation[0]
+        title = f"{clean(data.task)}  validation item 1 of {len(data.validation)}, scored by {data.measure.name}"
+        if len(item.options) == 1:
+            self._print(title, self.text(item.options[0]))
+            return
+        first = item.options[0]
+        shared = Text()
+        for piece, _, special in self._pieces(first, 0, _scored_from(first)):
+            shared.append(piece, SPECIAL if special else "")
+        self._print(title, shared)
+        for number, option in enumerate(item.options):
+            mark = "  right: " if number == item.answer else "  wrong: "
+            scored = "".join(piece for piece, _, _ in self._pieces(option, _scored_from(option), len(option)))
+            self.console.print(Text.assemble(mark, self._learned(scored)), soft_wrap=True)
+
+    def text(self, example: Example) -> Text:
+        """The example's text: learned tokens marked, special tokens visible."""
+        text = Text()
+        for piece, learned, special in self._pieces(example, 0, len(example)):
+            text.append(self._learned(piece) if learned else Text(piece, SPECIAL if special else ""))
+        return text if self.colour else Text(text.plain.replace(CLOSE + OPEN, ""))
+
+    def _learned(self, piece: str) -> Text:
+        return Text(piece, LEARNED) if self.colour else Text(f"{OPEN}{piece}{CLOSE}")
+
+    def _pieces(self, example: Example, start: int, stop: int) -> Iterator[tuple[str, bool, bool]]:
+        """Runs of tokens of one kind: their text, whether they are learned, whether they are special."""
+        kinds = [(bool(t), int(i) in self.special) for t, i in zip(example.trained, example.ids, strict=True)]
+        while start < stop:
+            end = start + 1
+            while end < stop and kinds[end] == kinds[start]:
+                end += 1
+            # What the whole beginning adds: some tokenizers drop the blank before a text's first word.
+            yield printable(self._decoded(example, end).removeprefix(self._decoded(example, start))), *kinds[start]
+            start = end
+
+    def _decoded(self, example: Example, end: int) -> str:
+        ids = example.ids[:end].tolist()
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def _print(self, title: str, text: Text) -> None:
+        self.console.print()
+        self.console.print(Text(title, style="bold"), soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
+
+
+def _scored_from(option: Example) -> int:
+    """Where the tokens begin whose likelihood is an option's score."""
+    return int(option.trained.argmax())
+
+
+def printable(text: str) -> str:
+    """Without control and formatting characters, which could move the cursor or reverse the line; lines stay lines."""
+    return "".join(c for c in text.replace("\t", "    ") if c == "\n" or not unicodedata.category(c).startswith("C"))

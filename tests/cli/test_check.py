@@ -1,0 +1,95 @@
+"""`msft check`: the plan before anything is loaded or written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from job import make_job
+
+from msft.cli.main import main
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+
+    def no_weights(*_: object, **__: object) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr("msft.engine.torch_engine.load_model", no_weights)
+    monkeypatch.setattr("safetensors.safe_open", no_weights)
+    return make_job(tmp_path, "msft", ", horizon: 2, budget: 1")
+
+
+def planned(config: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -> dict[str, Any]:
+    arguments = [part for override in overrides for part in ("--set", override)]
+    before = sorted(config.parent.rglob("*"))
+    assert main(["check", str(config), "--json", *arguments]) == 0
+    assert sorted(config.parent.rglob("*")) == before, "something was written"
+    made: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return made
+
+
+def test_the_numbers(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = planned(config, capsys)
+    copy, choice, double = made["parts"]
+    assert [part["task"] for part in made["parts"]] == ["copy", "yes no", "double"]
+    assert (copy["train"], copy["validation"], copy["test"]) == (24, 8, 8)
+    assert (choice["train"], choice["scorer"], double["test"], double["test_error"]) == (24, "choice", 0, None)
+    # A byte is a token: "abc0>" and its completion and the end of sequence, of which the latter two are learned.
+    assert (copy["mean_tokens"], copy["longest"], copy["trained_share"]) == (7, 7, pytest.approx(2 / 7))
+    assert copy["validation_error"] == pytest.approx(0.5 / 8**0.5)
+    examples = sum(part["train"] for part in made["parts"])
+    assert made["steps_per_epoch"] == -(-examples // 8)
+    assert made["ticks_per_epoch"] == 2
+    tokens = sum(part["tokens"] for part in made["parts"])
+    assert made["flops"]["train"] == pytest.approx(6 * made["counted_parameters"] * made["epochs"] * tokens)
+    scored = sum(part["validation_tokens"] for part in made["parts"])
+    assert made["scoring_share"] == pytest.approx(2 * scored / tokens)
+    assert made["snapshot_bytes"] == 12 * made["parameters"]
+
+
+def test_an_adapter_alone_is_kept(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, adapter = planned(config, capsys), planned(config, capsys, "peft={r: 2}")
+    assert adapter["snapshot_bytes"] == 12 * adapter["trained_parameters"] < whole["snapshot_bytes"]
+    assert adapter["parameters"] == whole["parameters"] + adapter["trained_parameters"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "warning"),
+    [
+        ([], "copy: 8 validation items are too few to find a peak"),
+        (["method={name: ies, horizon: 5}"], "method.horizon: IES leaves nothing out before the end of epoch 6"),
+        (["method.budget=3"], "method.budget: a roll-out may last 3 epochs"),
+        (["method.smooth=9"], "method.smooth: a mean over 9 ticks is longer than a roll-out"),
+        (["training.batch_size=40"], "method.eval_every: an epoch has only 2 steps"),
+        (["method.eval_every=0.1"], "scoring takes "),
+    ],
+)
+def test_warnings(config: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], warning: str) -> None:
+    if "batch_size" in str(overrides):
+        overrides = [*overrides, "method.eval_every=0.25"]
+    assert any(warning in found for found in planned(config, capsys, *overrides)["warnings"])
+
+
+def test_no_warning_without_a_reason(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = "method.eval_every=1 method.smooth=1 datasets.copy.validation.max_samples=20"
+    warnings = planned(config, capsys, *few.split())["warnings"]
+    assert not any("copy" in warning or "method" in warning or "scoring" in warning for warning in warnings)
+
+
+def test_the_table_is_plain_where_it_is_piped(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(config)]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    for word in ("sub-dataset", "yes no", "±17.7", "parameters", "at most", "snapshots", "warning: copy: 8"):
+        assert word in out
+
+
+def test_what_the_trainer_refuses_is_refused(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (config.parent / "model" / "config.json").unlink()
+    assert main(["check", str(config)]) == 2
+    assert "config.json" in capsys.readouterr().err

@@ -1,0 +1,103 @@
+"""`msft init`: what it guesses from a folder, and that what it writes can be used at once."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from job import make_model
+
+from msft.cli.main import main
+from msft.config.reader import load
+from msft.data.examples import Measure
+from msft.data.load import load_tasks
+from msft.engine.model import ModelSource, load_tokenizer
+
+
+def lines(path: Path, rows: list[dict[str, object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "my data"
+    chosen = [{"question": f"{i}?", "choices": ["no", "yes"], "answer": i % 2} for i in range(60)]
+    lines(folder / "chosen.jsonl", [row | {"split": "dev" if i < 10 else "train"} for i, row in enumerate(chosen)])
+    lines(folder / "short_train.jsonl", [{"prompt": f"{i}+1", "completion": str(i + 1)} for i in range(40)])
+    lines(folder / "short-test.jsonl", [{"prompt": f"{i}-1", "completion": str(i - 1)} for i in range(9)])
+    lines(folder / "long" / "train.jsonl", [{"instruction": f"say {i}", "output": "so " * 30} for i in range(40)])
+    lines(folder / "long" / "valid.jsonl", [{"instruction": f"do {i}", "output": "well " * 30} for i in range(8)])
+    with (folder / "no.csv").open("w") as file:
+        csv.writer(file).writerows([["question", "answer"], *([f"{i}?", f"word{i}"] for i in range(40))])
+    return folder
+
+
+def test_what_is_written_trains(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_model(tmp_path / "model")
+    written = tmp_path / "job" / "c.yaml"
+    assert main(["init", str(folder), "-o", str(written), "--model", "../model"]) == 0
+    assert "msft check" in capsys.readouterr().out
+    config = load(written)
+    assert config.model.name_or_path == str(tmp_path / "model")
+    data = load_tasks(config, load_tokenizer(ModelSource(name_or_path=config.model.name_or_path)))
+    sizes = {task: (len(part.train), len(part.validation), len(part.test)) for task, part in data.items()}
+    assert sizes == {"chosen": (50, 10, 0), "no": (36, 4, 0), "short": (36, 4, 9), "long": (40, 8, 0)}
+    measures = {task: part.measure for task, part in data.items()}
+    assert measures == {
+        "chosen": Measure(name="choice", normalize="token"),
+        "no": Measure(name="exact_match"),
+        "short": Measure(name="exact_match"),
+        "long": Measure(name="loss"),
+    }
+    text = written.read_text()
+    assert text.startswith("# yaml-language-server: $schema=msft.schema.json\n")
+    assert 'path: "../my data/chosen.jsonl"' in text
+    assert "# 60 rows; format: question + choices + answer" in text
+    assert 'id: "no"' in text  # a plain no is false to other readers
+
+
+def test_nothing_is_overwritten(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "c.yaml"
+    mine.write_text("mine")
+    assert main(["init", str(folder), "-o", str(mine)]) == 2
+    assert f"{mine}: the file is already there. Mend: " in capsys.readouterr().err
+    assert mine.read_text() == "mine"
+
+
+def test_rows_of_no_known_format_are_left_to_the_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines(tmp_path / "data" / "odd.jsonl", [{"left": "a", "right": "b"}])
+    written = tmp_path / "c.yaml"
+    assert main(["init", str(tmp_path / "data"), "-o", str(written)]) == 0
+    assert "no known format: say with columns or template which of these is what: left, right" in written.read_text()
+    load(written)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "the folder holds no data files"),
+        ({"a_test.jsonl": '{"prompt": "x", "completion": "y"}'}, "the sub-dataset a has no training file"),
+        ({"a.jsonl": '{"prompt": "x"'}, "a.jsonl:1 datasets.a: invalid JSON"),
+        ({"a_train.jsonl": "{}", "a.train.jsonl": "{}"}, "would both be the train part of a"),
+    ],
+)
+def test_folders_that_cannot_be_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], files: dict[str, str], message: str
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_text(content)
+    assert main(["init", str(folder), "-o", str(tmp_path / "c.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Mend: " in error
+    assert not (tmp_path / "c.yaml").exists()
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", str(tmp_path / "none"), "-o", str(tmp_path / "c.yaml")]) == 2
+    assert "there is no such folder" in capsys.readouterr().err
