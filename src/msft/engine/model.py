@@ -18,6 +18,7 @@ from msft.core.errors import ModelError, complaint
 from msft.core.vocabulary import Task
 from msft.data.examples import Example, TaskData
 from msft.engine.folder import ModelSource, check_model_folder, fingerprint
+from msft.scoring.generation import Speech
 
 __all__ = [
     "ModelSource",
@@ -28,6 +29,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "non_embedding_parameters",
+    "speech_of",
 ]
 
 
@@ -69,6 +71,15 @@ def export_model(model: PreTrainedModel | PeftModel, tokenizer: Any, folder: Pat
     tokenizer.save_pretrained(folder)
 
 
+def speech_of(model: PreTrainedModel | PeftModel, source: ModelSource) -> Speech:
+    """The model's tokenizer; a text ends at its end-of-sequence token, which is trained, or those of the model."""
+    tokenizer = load_tokenizer(source)
+    own = getattr(model.generation_config, "eos_token_id", None)
+    listed = own if isinstance(own, list) else [own]
+    ends = (token for token in (*listed, tokenizer.eos_token_id) if token is not None)
+    return Speech(words=tokenizer, eos=frozenset(map(int, ends)))
+
+
 def non_embedding_parameters(model: PreTrainedModel | PeftModel) -> int:
     """P of the cost law: parameters outside embeddings and, where it is not tied to one, the output head (Kaplan)."""
     outside = {
@@ -96,6 +107,11 @@ def check_data_fits(model: PreTrainedModel | PeftModel, data: Mapping[Task, Task
             if positions is not None and len(example) > positions:
                 found = f"a sequence has {len(example)} tokens, the model has {positions} positions"
                 raise ModelError(complaint(found, f"set data.max_length to at most {positions}", field=task))
+        most = max((len(item.prompt) for items in (part.validation, part.test) for item in items), default=0)
+        if positions is not None and part.measure.generates and most + part.measure.max_new_tokens > positions:
+            found = f"a prompt of {most} tokens and max_new_tokens: {part.measure.max_new_tokens} are more"
+            mend = f"make them at most {positions} together"
+            raise ModelError(complaint(f"{found} than the model's {positions} positions", mend, field=task))
 
 
 def hub_commit(source: ModelSource) -> str:
