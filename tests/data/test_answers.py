@@ -84,7 +84,7 @@ def test_references_come_from_the_stated_answer_or_the_completion():
     assert reference_of("work", "42", measure("####")) == "42"
     assert reference_of("work", "more work #### 41", measure("####")) == "41"
     assert reference_of(" B", None, measure("letter")) == "B"
-    with pytest.raises(ValueError, match="extract: #### finds$"):
+    with pytest.raises(ValueError, match=r"extract: #### finds$"):
         reference_of("work", None, measure("####"))
     with pytest.raises(ValueError, match="finds before the first stop sequence"):
         reference_of("work\n\n#### 42", None, measure("####", stop=("\n\n",)))
