@@ -48,6 +48,11 @@ def theirs(model: Any, tokenizer: Any, prompts: list[str], ends: frozenset[int],
     return texts
 
 
+def unequal(ours: list[Any], theirs: list[Any]) -> list[int]:
+    """Numbers of the items."""
+    return [number for number, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model")
@@ -57,7 +62,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=0)
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--max-tokens", type=int, default=1024, help="ours: tokens of a training micro-batch")
-    parser.add_argument("--batch-size", type=int, default=16, help="theirs, for the clock")
+    parser.add_argument("--batch-size", type=int, default=16, help="theirs, for the clock; 0: none")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     source = ModelSource(name_or_path=given.model)
@@ -85,7 +90,7 @@ def main() -> None:
     began = time.perf_counter()
     said["ours"], _ = generate(wrapped, requests, speech.words, Runtime(device=CPU, max_tokens=given.max_tokens))
     seconds["ours"] = time.perf_counter() - began
-    for name, batch in (("theirs", 1), ("theirs_batched", given.batch_size)):
+    for name, batch in (("theirs", 1), ("theirs_batched", given.batch_size))[: 2 if given.batch_size else 1]:
         began = time.perf_counter()
         texts = theirs(model, tokenizer, prompts, speech.eos, given.max_new_tokens, batch)
         seconds[name] = time.perf_counter() - began
@@ -97,18 +102,13 @@ def main() -> None:
         ]
         for name, texts in said.items()
     }
-    differ = [
-        number for number, pair in enumerate(zip(said["ours"], said["theirs"], strict=True)) if len(set(pair)) > 1
-    ]
+    peers = [name for name in said if name != "ours"]
     result = {
         "items": len(rows),
         "shots": given.shots,
         "max_new_tokens": given.max_new_tokens,
-        "texts_that_differ": differ,
-        "verdicts_that_differ": [n for n in range(len(rows)) if right["ours"][n] != right["theirs"][n]],
-        "texts_that_differ_in_their_own_batches": sum(
-            a != b for a, b in zip(said["theirs"], said["theirs_batched"], strict=True)
-        ),
+        "texts_that_differ": {name: unequal(said["ours"], said[name]) for name in peers},
+        "verdicts_that_differ": {name: unequal(right["ours"], right[name]) for name in peers},
         "accuracy": {name: float(np.mean(values)) for name, values in right.items()},
         "with_an_answer": sum(found_in(text, measure) is not None for text in said["ours"]),
         "seconds": seconds,
