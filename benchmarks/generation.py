@@ -21,7 +21,8 @@ import torch
 from msft.data.answers import found_in, reference_of, same, until
 from msft.data.examples import Measure
 from msft.engine.loss import TokenLoss
-from msft.engine.model import ModelSource, load_model, load_tokenizer, speech_of
+from msft.engine.model import ModelSource, load_model, load_tokenizer
+from msft.engine.speech import speech_of
 from msft.scoring.forward import Runtime
 from msft.scoring.generation import Request, generate
 

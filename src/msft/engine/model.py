@@ -18,7 +18,6 @@ from msft.core.errors import ModelError, complaint
 from msft.core.vocabulary import Task
 from msft.data.examples import Example, TaskData
 from msft.engine.folder import ModelSource, check_model_folder, fingerprint
-from msft.scoring.generation import Speech
 
 __all__ = [
     "ModelSource",
@@ -29,7 +28,6 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "non_embedding_parameters",
-    "speech_of",
 ]
 
 
@@ -69,15 +67,6 @@ def export_model(model: PreTrainedModel | PeftModel, tokenizer: Any, folder: Pat
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(str(folder))
     tokenizer.save_pretrained(folder)
-
-
-def speech_of(model: PreTrainedModel | PeftModel, source: ModelSource) -> Speech:
-    """The model's tokenizer; a text ends at its end-of-sequence token, which is trained, or those of the model."""
-    tokenizer = load_tokenizer(source)
-    own = getattr(model.generation_config, "eos_token_id", None)
-    listed = own if isinstance(own, list) else [own]
-    ends = (token for token in (*listed, tokenizer.eos_token_id) if token is not None)
-    return Speech(words=tokenizer, eos=frozenset(map(int, ends)))
 
 
 def non_embedding_parameters(model: PreTrainedModel | PeftModel) -> int:

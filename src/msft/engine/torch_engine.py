@@ -26,12 +26,12 @@ from msft.engine.model import (
     load_model,
     load_tokenizer,
     non_embedding_parameters,
-    speech_of,
 )
 from msft.engine.parallel import Processes
 from msft.engine.probes import lookahead
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings, learning_rate_at
+from msft.engine.speech import speech_of
 from msft.engine.step import Stepper, make_optimizer
 from msft.scoring.forward import NotFiniteError, sequence_scores
 from msft.scoring.scorers import TaskScores, score
