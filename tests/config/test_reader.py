@@ -75,7 +75,7 @@ datasets:
   - id: a
     path: x
     max_sample: 3
-    scorer: {name: generate}
+    scorer: {name: generat, of: text}
 training:
   batch_size: "64"
   learning_rate: 0

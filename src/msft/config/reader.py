@@ -212,7 +212,7 @@ def _keys_at(key: KeyPath) -> list[str]:
     for part in key:
         if isinstance(part, str):
             section = next(_sections(section.model_fields[part].annotation))
-    return list(section.model_fields)
+    return [field.alias or name for name, field in section.model_fields.items()]
 
 
 def _sections(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -19,6 +18,7 @@ from pydantic import (
 
 from msft.config.method import STRICT, MethodConfig, resolve
 from msft.config.problems import Problem, ProblemsError, not_portable
+from msft.config.scorer import ScorerConfig
 
 Scalar: TypeAlias = str | int | float | bool | None
 Role: TypeAlias = Literal[
@@ -104,35 +104,6 @@ class SplitConfig(Section):
             found = "fraction carves from the training rows, but path, split or where name other rows"
             raise ProblemsError([Problem(found, "use max_samples instead", ("fraction",))])
         return self
-
-
-class ScorerConfig(Section):
-    """How a sub-dataset is scored (DESIGN 3.11)."""
-
-    name: Literal["choice", "exact_match", "loss"]
-    of: Literal["letter", "text"] | None = None
-    """`choice` only, where the default is text: what stands for an option."""
-    normalize: Literal["none", "token", "byte"] | None = None
-    """`choice` only, where the default is none: what an option's log-likelihood is divided by."""
-    control: Literal["control", "report"] = "control"
-    """The score that the search acts on."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _choice_only(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        if given.get("name") == "choice":
-            chosen = {key: value for key, value in given.items() if value is not None}
-            return {"of": "text", "normalize": "none", **chosen}
-        problems = [
-            Problem("only the choice scorer has this key", "remove it, or use name: choice", (key,))
-            for key in ("of", "normalize")
-            if given.get(key) is not None
-        ]
-        if problems:
-            raise ProblemsError(problems)
-        return given
 
 
 class DatasetConfig(Section):

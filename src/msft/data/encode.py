@@ -42,7 +42,7 @@ class Encoder:
         Raises ValueError where `conversation` does.
         """
         if any(sample.messages for sample in samples):
-            return self._encoded([self.conversation(sample.messages) for sample in samples], [], [])
+            return self._encoded([self.conversation(sample.messages, sample.given) for sample in samples], [], [])
         pieces = [((sample.prompt, False), (sample.completion, True)) for sample in samples]
         return self._encoded(pieces, self._before, [int(self.tokenizer.eos_token_id)])
 
@@ -52,8 +52,10 @@ class Encoder:
         examples = iter(self._encoded(pieces, self._before, []))
         return [tuple(next(examples) for _ in sample.options) for sample in samples]
 
-    def conversation(self, messages: Sequence[Mapping[str, Any]]) -> Pieces:
+    def conversation(self, messages: Sequence[Mapping[str, Any]], given: int = 0) -> Pieces:
         """The rendered conversation, cut where assistant turns begin and end (their end token is learned).
+
+        Of the first `given` turns nothing is learned.
 
         Found by rendering ever longer beginnings. Raises ValueError where the chat template cannot render the turns,
         or where a beginning renders to something that the whole does not begin with.
@@ -69,7 +71,7 @@ class Encoder:
             if not (text.startswith(opening) and text.startswith(closing) and at <= len(opening) < len(closing)):
                 found = f"the chat template of {self.name} renders turn {position + 1} differently when others follow"
                 raise ValueError(found)
-            pieces += [(text[at : len(opening)], False), (text[len(opening) : len(closing)], True)]
+            pieces += [(text[at : len(opening)], False), (text[len(opening) : len(closing)], position >= given)]
             at = len(closing)
         return [*pieces, (text[at:], False)]
 

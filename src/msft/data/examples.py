@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,24 +37,56 @@ class Example:
 class Item:
     """One validation or test item: the sequences whose likelihood decides its score.
 
-    `choice`: one sequence per option, of which number `answer` is right. `exact_match` and `loss`: one sequence.
+    `choice`: one sequence per option, of which number `answer` is right. The others: one sequence, whose given tokens
+    are the prompt that a generating measure starts from.
     """
 
     options: tuple[Example, ...]
     answer: int = 0
     option_bytes: tuple[int, ...] = ()
     """UTF-8 bytes of each option's text, for `normalize: byte`."""
+    reference: str = ""
+    """`generate`: the answer to be found in what the model says."""
+    fields: Mapping[str, Any] | None = None
+    """A user's own scorer: the prompt, the completion and the row."""
+    place: str = ""
+    """Generating measures: file and line, for messages."""
+
+    @property
+    def prompt(self) -> NDArray[np.int32]:
+        """[tokens] what comes before the first scored token of the first option."""
+        first = self.options[0]
+        return first.ids[: int(np.argmax(first.trained))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
     """How a sub-dataset is scored (DESIGN 3.11)."""
 
-    name: Literal["choice", "exact_match", "loss"]
+    name: str
+    """`choice`, `exact_match`, `generate` or `loss`; or a user's own scorer as `module:function`."""
     normalize: Literal["none", "token", "byte"] = "none"
     """`choice` only: what an option's log-likelihood is divided by."""
     control: Literal["control", "report"] = "control"
     """Which of the two scores the search acts on."""
+    extract: Literal["####", "regex", "letter", "number", "math", "text"] = "text"
+    """`generate` only: how the answer is found in what the model says."""
+    pattern: str = ""
+    """`extract: regex` only."""
+    stop: tuple[str, ...] = ()
+    """Generating measures: texts that end what the model says, and are no part of it."""
+    max_new_tokens: int = 0
+    """Generating measures: where the model is interrupted."""
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a user's own scorer."""
+        return ":" in self.name
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model must speak for itself to be scored."""
+        return self.name == "generate" or self.own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

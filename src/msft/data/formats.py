@@ -57,6 +57,10 @@ class Sample:
     """`choice` scorer: the text after the prompt that stands for each choice."""
     answer: int = 0
     """Position of the right option."""
+    stated: str | None = None
+    """`generate` scorer: the right answer, where the row has it in a column of its own."""
+    given: int = 0
+    """Number of turns, from the first, of which nothing is learned or scored."""
 
     @property
     def question(self) -> str:
@@ -79,11 +83,14 @@ class Format:
     """The prompt of rows whose `input` is blank."""
     option: Template | None = None
     """`choice` scorer: what stands for a choice, as if it were the answer."""
+    stated: Template | None = None
+    """`generate` scorer: the right answer, where `columns` names its column."""
 
     def sample(self, row: Row) -> Sample:
         """The row as text. Raises ValueError, saying what is wrong with it but not what is in it."""
         if self.conversation:
-            return Sample(row=row, messages=_turns(row.values.get(self.roles["messages"])))
+            turns = _turns(row.values.get(self.roles["messages"]))
+            return Sample(row=row, messages=turns, stated=self._stated(row.values))
         values = dict(row.values)
         options: tuple[str, ...] = ()
         answer = 0
@@ -94,11 +101,22 @@ class Format:
                 as_answers = (derived(texts, number) for number in range(len(texts)))
                 options = tuple(self.option.render(values | as_answer) for as_answer in as_answers)
         prompt, completion = self._texts(values)
-        return Sample(row=row, prompt=prompt, completion=completion, options=options, answer=answer)
+        return Sample(
+            row=row,
+            prompt=prompt,
+            completion=completion,
+            options=options,
+            answer=answer,
+            stated=self._stated(values),
+        )
+
+    def _stated(self, values: Mapping[str, Any]) -> str | None:
+        return None if self.stated is None else self.stated.render(values)
 
     @property
     def _has_choices(self) -> bool:
-        return self.option is not None or bool(set(DERIVED) & {*self.prompt.names, *self.completion.names})
+        stated = self.stated.names if self.stated else ()
+        return self.option is not None or bool(set(DERIVED) & {*self.prompt.names, *self.completion.names, *stated})
 
     def _texts(self, values: Mapping[str, Any]) -> tuple[str, str]:
         """Prompt and completion."""
@@ -157,7 +175,12 @@ class _Detector:
                 raise self._bad("the choice scorer needs a prompt, not messages", "give a template", "scorer")
             nothing = Template.parse("")
             return Format(
-                roles=self.roles, measure=self._measure(), conversation=True, prompt=nothing, completion=nothing
+                roles=self.roles,
+                measure=self._measure(),
+                conversation=True,
+                prompt=nothing,
+                completion=nothing,
+                stated=self._stated(),
             )
         prompt = self._written(explicit.prompt, "prompt") if explicit else self._known(kind.prompt if kind else "")
         completion = self._completion(kind)
@@ -173,7 +196,16 @@ class _Detector:
             completion=completion,
             without_input=self._known(INSTRUCTION.prompt) if short else None,
             option=option,
+            stated=self._stated(),
         )
+
+    def _stated(self) -> Template | None:
+        """`generate` scorer: what says the right answer, where `columns` names it."""
+        if self.scorer is None or self.scorer.name != "generate" or "answer" not in self.named:
+            return None
+        if "choices" in self.roles:
+            return Template.parse("{answer_letter}" if self.scorer.extract == "letter" else "{answer_text}")
+        return self._known("{answer}", numbers=True)
 
     def _completion(self, kind: Kind | None) -> Template:
         """The template's; else a column named as such; else the right choice where choices are scored."""
@@ -196,7 +228,16 @@ class _Detector:
     def _measure(self) -> Measure:
         if self.scorer is None:
             return Measure(name="choice" if self.of else "loss")
-        return Measure(name=self.scorer.name, normalize=self.scorer.normalize or "none", control=self.scorer.control)
+        extract = self.scorer.extract or "text"
+        return Measure(
+            name=self.scorer.name,
+            normalize=self.scorer.normalize or "none",
+            control=self.scorer.control,
+            extract=extract if isinstance(extract, str) else "regex",
+            pattern="" if isinstance(extract, str) else extract.regex,
+            stop=self.scorer.stop or (),
+            max_new_tokens=self.scorer.max_new_tokens or 0,
+        )
 
     def _roles(self, rows: Sequence[Row]) -> dict[str, str]:
         """Role to column: those that are configured, and columns with a role's name that are not always null."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,14 @@ import numpy as np
 from msft.config.schema import Config, DataConfig, DatasetConfig
 from msft.core.errors import DataError, complaint
 from msft.core.vocabulary import Task
+from msft.data.answers import check_installed
 from msft.data.complaints import Complaints
 from msft.data.encode import Encoder, cut
 from msft.data.examples import Example, Item, Measure, TaskData
 from msft.data.formats import Format, Sample, detect
+from msft.data.items import build
+from msft.data.own_scorer import fingerprint, resolve
+from msft.data.shots import after, draw
 from msft.data.sources import Row, Source
 from msft.data.splits import split
 
@@ -49,6 +54,9 @@ def load_task(dataset: DatasetConfig, data: DataConfig, encoder: Encoder) -> Tas
         found, mend = "there is no validation example", "give more rows, or a validation split"
         raise DataError(complaint(found, mend, field=f"datasets.{dataset.id}"))
     form = detect(dataset, splits.train)
+    check_installed(form.measure, f"datasets.{dataset.id}.scorer.extract")
+    if form.measure.own:
+        resolve(form.measure.name)
     if form.conversation and encoder.chat_template is None:
         found = f"the rows hold messages, but the tokenizer of {encoder.name} has no chat template"
         mend = "give model.chat_template, or columns or a template for prompt and completion"
@@ -61,8 +69,10 @@ def load_task(dataset: DatasetConfig, data: DataConfig, encoder: Encoder) -> Tas
     notes: list[str] = []
     builder = _Builder(dataset.id, data.max_length, encoder, notes)
     examples = builder.examples(train)
+    asked = dataset.scorer.shots if dataset.scorer else None
+    shots = draw(train, asked, dataset.id) if asked else []
     items = {
-        kind: builder.items(samples, form.measure, kind)
+        kind: builder.items([after(shots, sample) for sample in samples], form.measure, kind)
         for kind, samples in (("validation", validation), ("test", test))
     }
     known = {sample.question for sample in train}
@@ -120,16 +130,7 @@ class _Builder:
 
     def items(self, samples: Sequence[Sample], measure: Measure, kind: str) -> list[Item]:
         """The items of a split; those that a cut would make easier or unanswerable are left out."""
-        if measure.name == "choice":
-            sizes = [tuple(len(option.strip().encode()) for option in sample.options) for sample in samples]
-            items = [
-                Item(options=options, answer=sample.answer, option_bytes=size)
-                for sample, options, size in zip(samples, self.encoder.options(samples), sizes, strict=True)
-            ]
-        else:
-            items = [Item(options=(example,)) for example in self.encoder.whole(samples)]
-            if measure.name == "loss":
-                items = [Item(options=(cut(item.options[0], self.max_length) or item.options[0],)) for item in items]
+        items = build(samples, measure, self.encoder, self.max_length, self.task)
         kept = [item for item in items if all(0 < len(o) <= self.max_length and o.targets for o in item.options)]
         self._check(len(items) - len(kept), len(items), kind, "they do not fit")
         return kept
@@ -145,6 +146,8 @@ class _Builder:
 
 def _fingerprint(train: Sequence[Example], validation: Sequence[Item], test: Sequence[Item], measure: Measure) -> str:
     digest = hashlib.sha256(repr(measure).encode())
+    if measure.own:
+        digest.update(fingerprint(measure.name).encode())
 
     def add(*numbers: int) -> None:
         digest.update(np.asarray(numbers, "<i8").tobytes())
@@ -160,5 +163,6 @@ def _fingerprint(train: Sequence[Example], validation: Sequence[Item], test: Seq
         add(len(items))
         for item in items:
             add(item.answer, len(item.option_bytes), *item.option_bytes)
+            digest.update(json.dumps([item.reference, item.fields], default=str).encode())
             add_examples(item.options)
     return digest.hexdigest()

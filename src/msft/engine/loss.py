@@ -1,7 +1,9 @@
-"""The wrapped model: a micro-batch in, the loss at each trained position out (DESIGN 2.3)."""
+"""The wrapped model: a micro-batch in, the loss at each trained position out (DESIGN 2.3); or the next token of each
+row."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from msft.core.errors import ModelError, complaint
 from msft.data.examples import Example
 from msft.scoring.batches import MicroBatch, TokenScores, collate, row
 from msft.scoring.forward import undisturbed
+from msft.scoring.generation import Continuation, NextTokens
 
 
 class TokenLoss(nn.Module):
@@ -28,15 +31,21 @@ class TokenLoss(nn.Module):
     def __init__(self, model: PreTrainedModel | PeftModel) -> None:
         super().__init__()
         self.model = model
-        self._batch: MicroBatch | None = None
+        self._batch: MicroBatch | Continuation | None = None
         base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         head = base.get_output_embeddings()
         if not isinstance(head, nn.Module):
             raise _no_head(base, "it has no output embeddings")
         head.register_forward_pre_hook(self._keep_predicting)
+        self._takes_positions = "position_ids" in inspect.signature(base.forward).parameters
 
-    def forward(self, batch: MicroBatch) -> TokenScores:
-        """Nats per target, in fp32, row by row; and, where asked, whether each target was the arg-max."""
+    def forward(self, batch: MicroBatch | Continuation) -> TokenScores | NextTokens:
+        """Nats per target, in fp32, row by row; and, where asked, whether each target was the arg-max.
+
+        Of a continuation, the most likely next token of each row.
+        """
+        if isinstance(batch, Continuation):
+            return self._next(batch)
         self._batch = batch
         try:
             positions = {} if batch.positions is None else {"position_ids": batch.positions}
@@ -50,11 +59,30 @@ class TokenLoss(nn.Module):
         nll = functional.cross_entropy(logits, batch.targets, reduction="none")
         return TokenScores(nll, logits.argmax(-1) == batch.targets if batch.hits else None)
 
+    def _next(self, reading: Continuation) -> NextTokens:
+        self._batch = reading
+        try:
+            positions = {"position_ids": reading.positions} if self._takes_positions else {}
+            output = self.model(
+                input_ids=reading.ids,
+                attention_mask=reading.mask,
+                past_key_values=reading.cache,
+                use_cache=True,
+                **positions,
+            )
+        finally:
+            self._batch = None
+        if getattr(output, "past_key_values", None) is None:
+            raise _no_head(self.model, "it keeps no cache to generate with")
+        return NextTokens(output.logits[:, -1].float().argmax(-1), output.past_key_values)
+
     def _keep_predicting(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         batch = self._batch
         if batch is None:
             return None
         hidden = inputs[0]
+        if isinstance(batch, Continuation):
+            return hidden[:, -1:], *inputs[1:]
         if hidden.shape[:2] != batch.ids.shape:
             raise _no_head(self.model, "its head does not take the hidden states of every position")
         return hidden.flatten(0, 1).index_select(0, batch.before).unsqueeze(0), *inputs[1:]

@@ -122,6 +122,11 @@ def check_data_fits(model: PreTrainedModel | PeftModel, data: Mapping[Task, Task
             if positions is not None and len(example) > positions:
                 found = f"a sequence has {len(example)} tokens, the model has {positions} positions"
                 raise ModelError(complaint(found, f"set data.max_length to at most {positions}", field=task))
+        most = max((len(item.prompt) for items in (part.validation, part.test) for item in items), default=0)
+        if positions is not None and part.measure.generates and most + part.measure.max_new_tokens > positions:
+            found = f"a prompt of {most} tokens and max_new_tokens: {part.measure.max_new_tokens} are more"
+            mend = f"make them at most {positions} together"
+            raise ModelError(complaint(f"{found} than the model's {positions} positions", mend, field=task))
 
 
 def hub_commit(source: ModelSource) -> str:

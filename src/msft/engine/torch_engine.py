@@ -31,6 +31,7 @@ from msft.engine.parallel import Processes
 from msft.engine.probes import lookahead
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings, learning_rate_at
+from msft.engine.speech import speech_of
 from msft.engine.step import Stepper, make_optimizer
 from msft.scoring.forward import NotFiniteError, sequence_scores
 from msft.scoring.scorers import TaskScores, score
@@ -71,6 +72,8 @@ class TorchEngine:
         check_data_fits(self._model, data)
         self.parameters = non_embedding_parameters(self._model)
         self.model_bytes = sum(parameter.nbytes for parameter in self._model.parameters())
+        generates = any(part.measure.generates for part in data.values())
+        self._speech = speech_of(self._model, source) if generates else None
         if settings.gradient_checkpointing:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
         loss = TokenLoss(self._model).to(self._processes.device).train()
@@ -203,7 +206,7 @@ class TorchEngine:
 
         asked = {task: (getattr(self._data[task], split), self._data[task].measure) for task in names}
         with self._timed("eval"):
-            return score(self._stepper.model, asked, self._stepper.runtime, progress=progress)
+            return score(self._stepper.model, asked, self._stepper.runtime, speech=self._speech, progress=progress)
 
     def _lookahead(self, segment: Segment) -> tuple[dict[Task, float], int]:
         """The falls, and the tokens: a forward and a backward pass before the virtual step, a forward pass after it."""

@@ -15,10 +15,11 @@ FIXED_PRICE = 1 / 16
 """What a micro-batch costs beside its tokens, as a share of the token budget."""
 
 
-def plan(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+def plan(lengths: Sequence[int], max_tokens: int, price: float = FIXED_PRICE) -> list[list[int]]:
     """The micro-batches, as positions in `lengths`, each sorted by (length, position).
 
-    Every micro-batch holds rows x longest <= `max_tokens` tokens; a single longer row gets its own.
+    Every micro-batch holds rows x longest <= `max_tokens` tokens; a single longer row gets its own. `price`: what one
+    costs beside its tokens, as a share of the budget.
     """
     order = np.argsort(np.asarray(lengths, np.int64), kind="stable")
     ordered = np.asarray(lengths, np.int64)[order]
@@ -31,7 +32,7 @@ def plan(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
         # Cost of a last micro-batch [begin, end) after the best cut of what lies before it.
         costs = cost[first:end] + longest * np.arange(end - first, 0, -1)
         best = int(np.argmin(costs))
-        cost[end], begins[end] = costs[best] + FIXED_PRICE * max_tokens, first + best
+        cost[end], begins[end] = costs[best] + price * max_tokens, first + best
     batches: list[list[int]] = []
     end = count
     while end > 0:
@@ -40,7 +41,9 @@ def plan(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     return batches[::-1]
 
 
-def deal(lengths: Sequence[int], max_tokens: int, world: int) -> list[list[list[int] | None]]:
+def deal(
+    lengths: Sequence[int], max_tokens: int, world: int, price: float = FIXED_PRICE
+) -> list[list[list[int] | None]]:
     """The micro-batches of each of `world` processes: the same number for each, None where one has nothing to do.
 
     Sequences are dealt by length, one to each process in turn, so that all processes get about the same work.
@@ -49,6 +52,8 @@ def deal(lengths: Sequence[int], max_tokens: int, world: int) -> list[list[list[
     hands: list[list[list[int] | None]] = []
     for rank in range(world):
         hand = order[rank::world].tolist()
-        hands.append([[hand[place] for place in batch] for batch in plan([lengths[i] for i in hand], max_tokens)])
+        hands.append(
+            [[hand[place] for place in batch] for batch in plan([lengths[i] for i in hand], max_tokens, price)]
+        )
     most = max(map(len, hands))
     return [hand + [None] * (most - len(hand)) for hand in hands]

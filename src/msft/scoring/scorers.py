@@ -1,4 +1,10 @@
-"""From likelihoods to scores: what the search acts on (control) and what people read (report), DESIGN 3.11."""
+"""From likelihoods and generated texts to scores: what the search acts on (control) and what people read (report),
+DESIGN 3.11.
+
+A generating measure costs one token after the other, and is still generated wherever it is scored: a curve whose
+reports were not measured would be no report. Its control score is as cheap as that of `loss`; cap its validation items
+where generating is too slow.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +12,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from msft.core.vocabulary import Task
+from msft.data import own_scorer
+from msft.data.answers import found_in, same
 from msft.data.examples import Item, Measure
 from msft.scoring.forward import Runtime, SequenceScores, sequence_scores
+from msft.scoring.generation import Request, Speech, generate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskScores:
-    """One sub-dataset's scores; higher is better, all in [0, 1] but the items of `exact_match` and `loss`."""
+    """One sub-dataset's scores; higher is better, all in [0, 1] but the items of all measures other than `choice`."""
 
     control: float
     report: float
     items: tuple[float, ...]
-    """The control score of each item: a log-probability for `exact_match` and `loss`."""
+    """The control score of each item: a log-probability for all measures other than `choice`."""
     reported: tuple[float, ...]
-    """What each item adds to the report: right (1) or wrong (0); for `loss` its log-probability."""
+    """What each item adds to the report: right (1) or wrong (0); a user's own score; for `loss` its log-probability."""
 
 
 def score(
@@ -30,36 +40,97 @@ def score(
     tasks: Mapping[Task, tuple[Sequence[Item], Measure]],
     runtime: Runtime,
     *,
+    speech: Speech | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[Task, TaskScores], int]:
     """The scores of each sub-dataset and the number of tokens that it took to find them.
 
-    All sub-datasets share their micro-batches. `progress` is told (items done, all items). Raises
-    NotFiniteError.
+    All sub-datasets share their micro-batches. Generating measures need `speech`. `progress`
+    is told (items done, all items; those that are generated count twice). Raises NotFiniteError, ScorerError.
     """
     groups = [item.options for items, _ in tasks.values() for item in items]
     if not groups:
         return {}, 0
-    told = None if progress is None else lambda done: progress(min(done, len(groups)), len(groups))
-    found = sequence_scores(model, groups, runtime, progress=told)
+    speaking = {task: asked for task, asked in tasks.items() if asked[1].generates}
+    total = len(groups) + sum(len(items) for items, _ in speaking.values())
+
+    def told(offset: int) -> Callable[[int], None] | None:
+        return None if progress is None else lambda done: progress(min(offset + done, total), total)
+
+    found = sequence_scores(model, groups, runtime, progress=told(0))
+    verdicts: dict[Task, NDArray[np.float64]] = {}
+    tokens = found.tokens
+    if speaking:
+        assert speech is not None, "a generating measure needs a tokenizer"
+        requests = [r for items, measure in speaking.values() for r in _requests(items, measure, speech)]
+        texts, spoken = generate(model, requests, speech.words, runtime, progress=told(len(groups)))
+        verdicts, tokens = _verdicts(speaking, texts, runtime), tokens + spoken
     scores = {}
     first = 0
     for task, (items, measure) in tasks.items():
         last = first + sum(len(item.options) for item in items)
-        scores[task] = task_scores(items, measure, found.part(first, last))
+        scores[task] = task_scores(items, measure, found.part(first, last), verdicts.get(task))
         first = last
-    return scores, found.tokens
+    return scores, tokens
 
 
-def task_scores(items: Sequence[Item], measure: Measure, sequences: SequenceScores) -> TaskScores:
-    """The scores of one sub-dataset from those of its items' sequences, in order."""
+def _requests(items: Sequence[Item], measure: Measure, speech: Speech) -> list[Request]:
+    """One request an item. A special token that ends a reference, such as that of an assistant turn, ends it too."""
+    special = set(speech.words.all_special_ids)
+    learned = {token for item in items for token in item.options[0].ids[len(item.prompt) :].tolist()}
+    ends = speech.eos | (special & learned)
+    return [
+        Request(prompt=item.prompt, ends=ends, stop=measure.stop, max_new_tokens=measure.max_new_tokens)
+        for item in items
+    ]
+
+
+def _verdicts(
+    tasks: Mapping[Task, tuple[Sequence[Item], Measure]], texts: Sequence[str], runtime: Runtime
+) -> dict[Task, NDArray[np.float64]]:
+    """[items] the score of each generated text, in [0, 1].
+
+    Found by the first process for all: what has a clock in it (mathematics) or is a user's own might differ.
+    """
+    verdicts = {}
+    first = 0
+    for task, (items, measure) in tasks.items():
+        part = texts[first : first + len(items)]
+        first += len(items)
+        values = np.zeros(len(items))
+        if runtime.rank == 0:
+            values[:] = _judged(items, measure, part)
+        verdicts[task] = runtime.total(values)
+    return verdicts
+
+
+def _judged(items: Sequence[Item], measure: Measure, texts: Sequence[str]) -> list[float]:
+    if measure.own:
+        answers = [{**(item.fields or {}), "generated": text} for item, text in zip(items, texts, strict=True)]
+        return own_scorer.call(measure.name, answers, [item.place for item in items])
+    return [
+        float(same(found_in(text, measure), item.reference, measure)) for item, text in zip(items, texts, strict=True)
+    ]
+
+
+def task_scores(
+    items: Sequence[Item],
+    measure: Measure,
+    sequences: SequenceScores,
+    verdicts: NDArray[np.float64] | None = None,
+) -> TaskScores:
+    """The scores of one sub-dataset from those of its items' sequences, in order.
+
+    `verdicts`: [items] the scores of what was generated, for measures that generate.
+    """
     if measure.name == "choice":
         return _choice(items, measure, sequences)
     acted_on = reported = -sequences.mean
     control = report = float(np.exp(acted_on.mean()))
     if measure.name == "exact_match":
-        reported = sequences.all_hit.astype(np.float64)
-        report = float(reported.mean())
+        verdicts = sequences.all_hit.astype(np.float64)
+    if verdicts is not None:
+        report, reported = float(verdicts.mean()), verdicts
         if measure.control == "report":
             control, acted_on = report, reported
     return TaskScores(control=control, report=report, items=tuple(acted_on.tolist()), reported=tuple(reported.tolist()))

@@ -1,0 +1,145 @@
+"""Answers in free text: finding them (extraction) and telling whether two are the same (the metric), kept apart."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from msft.core.errors import ConfigError, complaint
+from msft.data.examples import Measure
+
+_DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
+THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))", re.ASCII)
+NUMBER = re.compile(rf"(?:(?<![\w)])-)?\$?{_DIGITS}", re.ASCII)
+"""A number in prose. A minus belongs to it only where nothing stands before it to subtract from."""
+PLAIN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)", re.ASCII)
+LETTERS = (
+    re.compile(r"\b[Aa]nswer(?:\s+is)?\s*:?\s*\(?\**([A-H])\b(?!['’])"),
+    re.compile(r"^\W*([A-H])(?=\s*$|\s*\n|[.,:;)\]*])"),
+    re.compile(r"[(\[]([A-H])[)\]]"),
+)
+"""What a letter that answers looks like, the surest first: said to be the answer, alone at the start, in brackets."""
+MATH_SECONDS = 5
+"""What one expression may take to be read, or two to be compared."""
+
+
+def found_in(text: str, measure: Measure) -> str | None:
+    """The answer that a text gives, or None where it gives none."""
+    return EXTRACTORS[measure.extract](text, measure)
+
+
+def reference_of(completion: str, stated: str | None, measure: Measure) -> str:
+    """The right answer: the row's own answer where it states one, else that of its completion.
+
+    Raises ValueError where there is none, so that no item waits for an answer that nothing can give.
+    """
+    if stated is None:
+        found = found_in(until(completion, measure.stop), measure)
+        if found is None:
+            before = " before the first stop sequence" if until(completion, measure.stop) != completion else ""
+            raise ValueError(f"the completion has no answer that extract: {shown(measure)} finds{before}")
+        return found
+    whole = stated.strip() if measure.extract in ("####", "regex") else ""
+    found = found_in(stated, measure) or whole
+    if not found:
+        raise ValueError(f"the answer is not one that extract: {shown(measure)} finds")
+    return found
+
+
+def same(found: str | None, reference: str, measure: Measure) -> bool:
+    """Whether an extracted answer is the right one: numbers by value, the rest letter by letter."""
+    if found is None:
+        return False
+    if measure.extract == "math":
+        return _same_math(found, reference)
+    if measure.extract in ("text", "letter"):
+        return found == reference
+    values = _value(found), _value(reference)
+    return values[0] == values[1] if None not in values else found == reference
+
+
+def until(text: str, stops: Sequence[str]) -> str:
+    """The text before the first of the stop sequences."""
+    return text[: min([len(text), *(at for at in (text.find(stop) for stop in stops) if at >= 0)])]
+
+
+def shown(measure: Measure) -> str:
+    """The extractor as a configuration has it."""
+    return f"{{regex: {measure.pattern}}}" if measure.extract == "regex" else measure.extract
+
+
+def check_installed(measure: Measure, field: str) -> None:
+    """Raises ConfigError where the extractor needs a library that is not there."""
+    if measure.extract == "math":
+        try:
+            import math_verify  # noqa: F401
+        except ImportError:
+            found = "extract: math needs the library math-verify, which is not installed"
+            raise ConfigError(complaint(found, "run pip install 'msft[math]'", field=field)) from None
+
+
+def _after_hashes(text: str, _: Measure) -> str | None:
+    """What stands in the line after the first `####`; a model may go on to questions of its own."""
+    return text.partition("####")[2].partition("\n")[0].strip() or None
+
+
+def _by_pattern(text: str, measure: Measure) -> str | None:
+    """The first group (the whole, where there is none) of the last match."""
+    matches = list(re.finditer(measure.pattern, text))
+    if not matches:
+        return None
+    return (matches[-1][1 if matches[-1].re.groups else 0] or "").strip() or None
+
+
+def _letter(text: str, _: Measure) -> str | None:
+    return next((match[1] for pattern in LETTERS if (match := pattern.search(text))), None)
+
+
+def _last_number(text: str, _: Measure) -> str | None:
+    numbers = NUMBER.findall(text)
+    return numbers[-1] if numbers else None
+
+
+def _whole(text: str, _: Measure) -> str | None:
+    return text.strip() or None
+
+
+def _math(text: str, _: Measure) -> str | None:
+    """The text itself, where an expression can be read in it: only the metric reads it again."""
+    return text.strip() if _parsed(text) else None
+
+
+EXTRACTORS: Mapping[str, Callable[[str, Measure], str | None]] = {
+    "####": _after_hashes,
+    "regex": _by_pattern,
+    "letter": _letter,
+    "number": _last_number,
+    "math": _math,
+    "text": _whole,
+}
+
+
+def _value(text: str) -> Decimal | None:
+    plain = THOUSANDS.sub("", text).replace("$", "").strip().rstrip(".")
+    return Decimal(plain) if PLAIN.fullmatch(plain) else None
+
+
+def _parsed(text: str) -> list[Any]:
+    from math_verify import parse
+
+    return list(parse(text, parsing_timeout=_seconds()))
+
+
+def _same_math(found: str, reference: str) -> bool:
+    """An expression that cannot be compared in time counts as wrong."""
+    from math_verify import verify
+
+    return bool(verify(_parsed(reference), _parsed(found), timeout_seconds=_seconds()))
+
+
+def _seconds() -> int | None:
+    """The library's clock is a signal, which only the main thread may set."""
+    return MATH_SECONDS if threading.current_thread() is threading.main_thread() else None

@@ -1,0 +1,69 @@
+"""From samples to the items that a sub-dataset is scored on, whatever its measure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from msft.core.vocabulary import Task
+from msft.data.answers import reference_of
+from msft.data.complaints import Complaints
+from msft.data.encode import Encoder, cut
+from msft.data.examples import Item, Measure
+from msft.data.formats import Sample
+
+
+def build(samples: Sequence[Sample], measure: Measure, encoder: Encoder, max_length: int, task: Task) -> list[Item]:
+    """One item for each sample, uncut but for `loss`. Raises DataError where a row has no answer to be found."""
+    if measure.name == "choice":
+        sizes = [tuple(len(option.strip().encode()) for option in sample.options) for sample in samples]
+        return [
+            Item(options=options, answer=sample.answer, option_bytes=size)
+            for sample, options, size in zip(samples, encoder.options(samples), sizes, strict=True)
+        ]
+    if measure.generates:
+        return _generating([_up_to_last_turn(sample) for sample in samples], measure, encoder, task)
+    examples = encoder.whole(samples)
+    if measure.name == "loss":
+        examples = [cut(example, max_length) or example for example in examples]
+    return [Item(options=(example,)) for example in examples]
+
+
+def _generating(samples: Sequence[Sample], measure: Measure, encoder: Encoder, task: Task) -> list[Item]:
+    complaints = Complaints(f"datasets.{task}")
+    items = []
+    for sample, example in zip(samples, encoder.whole(samples), strict=True):
+        row = sample.row
+        place = f"{row.file}:{row.line}" if row.line is not None else f"{row.file} row {row.number}"
+        prompt, completion = _texts(sample, encoder)
+        if measure.own:
+            fields = {"prompt": prompt, "completion": completion, "row": dict(row.values)}
+            items.append(Item(options=(example,), place=place, fields=fields))
+            continue
+        try:
+            reference = reference_of(completion, sample.stated, measure)
+        except ValueError as error:
+            number = f"row {row.number}" if row.line is None else ""
+            mend = "mend the row, choose another extract, or name the answer's column in columns.answer"
+            complaints.add(str(error), mend, file=row.file, line=row.line, field=number)
+        else:
+            items.append(Item(options=(example,), place=place, reference=reference))
+    complaints.check()
+    return items
+
+
+def _up_to_last_turn(sample: Sample) -> Sample:
+    """A conversation that ends with its last assistant turn, which alone is to be said."""
+    if not sample.messages:
+        return sample
+    last = max(position for position, turn in enumerate(sample.messages) if turn["role"] == "assistant")
+    return replace(sample, messages=sample.messages[: last + 1], given=last)
+
+
+def _texts(sample: Sample, encoder: Encoder) -> tuple[str, str]:
+    """The prompt as the model reads it, and the completion (of a conversation: the content of its last turn)."""
+    if not sample.messages:
+        return sample.prompt, sample.completion
+    pieces = encoder.conversation(sample.messages, sample.given)
+    learned = next(number for number, (_, learned) in enumerate(pieces) if learned)
+    return "".join(text for text, _ in pieces[:learned]), str(sample.messages[-1]["content"])

@@ -1,0 +1,39 @@
+"""Few-shot prompts: the same training examples before every item of a sub-dataset (DESIGN 3.11)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from msft.config.scorer import ShotsConfig
+from msft.core.errors import DataError, complaint
+from msft.core.vocabulary import Task
+from msft.data.formats import Sample
+from msft.data.streams import words
+
+BETWEEN = "\n\n"
+
+
+def draw(train: Sequence[Sample], shots: ShotsConfig, task: Task) -> list[Sample]:
+    """`shots.k` of the training examples, by `shots.seed`; fewer are the first of more. Raises DataError."""
+    if shots.k > len(train):
+        found = f"{shots.k} shots are asked for, but there are {len(train)} training examples"
+        raise DataError(complaint(found, "ask for fewer", field=f"datasets.{task}.scorer.shots.k"))
+    order = np.argsort(words(len(train), shots.seed, task, "shots"), kind="stable")
+    return [train[int(position)] for position in order[: shots.k]]
+
+
+def after(shots: Sequence[Sample], sample: Sample) -> Sample:
+    """The sample with the shots in its prompt: joined by blank lines, or as earlier turns of its conversation."""
+    if not shots:
+        return sample
+    if not sample.messages:
+        texts = [(shot.prompt + shot.completion).rstrip() for shot in shots]
+        return replace(sample, prompt=BETWEEN.join([*texts, sample.prompt]))
+    # A conversation has one system turn, and it comes first.
+    system = [turn for turn in sample.messages if turn["role"] == "system"]
+    earlier = [turn for shot in shots for turn in shot.messages if turn["role"] != "system"]
+    own = [turn for turn in sample.messages if turn["role"] != "system"]
+    return replace(sample, messages=(*system, *earlier, *own), given=len(system) + len(earlier))

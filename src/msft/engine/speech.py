@@ -1,0 +1,18 @@
+"""What a model's tokens say, for measures that generate."""
+
+from __future__ import annotations
+
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from msft.engine.model import ModelSource, load_tokenizer
+from msft.scoring.generation import Speech
+
+
+def speech_of(model: PreTrainedModel | PeftModel, source: ModelSource) -> Speech:
+    """The model's tokenizer; a text ends at its end-of-sequence token, which is trained, or those of the model."""
+    tokenizer = load_tokenizer(source)
+    own = getattr(model.generation_config, "eos_token_id", None)
+    listed = own if isinstance(own, list) else [own]
+    ends = (token for token in (*listed, tokenizer.eos_token_id) if token is not None)
+    return Speech(words=tokenizer, eos=frozenset(map(int, ends)))

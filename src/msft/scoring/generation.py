@@ -1,0 +1,166 @@
+"""Greedy decoding of any number of prompts: what the model says, whatever it is batched with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from msft.data.answers import until
+from msft.scoring.forward import Runtime, undisturbed
+from msft.scoring.planner import deal
+
+ROOM = 4
+"""Tokens of a batch here for each of a micro-batch: nothing is kept for a backward pass, only keys and values."""
+PRICE = 1.0
+"""What a batch costs beside its tokens, as a share of its budget: every new token reads all the weights, however many
+rows there are."""
+
+
+class Words(Protocol):
+    """The part of a tokenizer that turns tokens into text."""
+
+    all_special_ids: list[int]
+
+    def decode(self, token_ids: Any, *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> str:
+        """The text of some tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speech:
+    """How a model's tokens become text, and which of them end it."""
+
+    words: Words
+    eos: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A prompt to go on from, and where to end."""
+
+    prompt: NDArray[np.int32]
+    """[tokens]"""
+    ends: frozenset[int]
+    """Tokens that end the text, and are no part of it."""
+    stop: tuple[str, ...]
+    """Texts that end the text, and are no part of it."""
+    max_new_tokens: int
+
+    @property
+    def most(self) -> int:
+        """Tokens that the row may grow to."""
+        return len(self.prompt) + self.max_new_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continuation:
+    """What the wrapped model reads to say the next token of each row: the prompts, then one token at a time."""
+
+    ids: Tensor
+    """[rows, new tokens] int64, padded on the left."""
+    mask: Tensor
+    """[rows, all tokens so far] int64, 0 on padding."""
+    positions: Tensor
+    """[rows, new tokens] int64"""
+    cache: Any = None
+    """Keys and values of all tokens before, as the model itself made them; None at the start."""
+
+
+class NextTokens(NamedTuple):
+    """What the wrapped model returns for a continuation."""
+
+    tokens: Tensor
+    """[rows] int64, the most likely next token."""
+    cache: Any
+
+
+def generate(
+    model: nn.Module,
+    requests: Sequence[Request],
+    words: Words,
+    runtime: Runtime,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[str], int]:
+    """The text that the model goes on with from each prompt, and the tokens that ran through it.
+
+    `model` maps a Continuation to NextTokens. Each process takes a share and all return everything. They do not go in
+    step: each must hold the whole model. `progress` is told the number of prompts done so far.
+    """
+    said = np.zeros((len(requests), max((request.max_new_tokens for request in requests), default=0)))
+    hand = deal([request.most for request in requests], ROOM * runtime.max_tokens, runtime.world, PRICE)[runtime.rank]
+    done = 0
+    with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast():
+        for places in hand:
+            if places is None:
+                continue
+            spoken = _decode(model, [requests[place] for place in places], words, runtime.device)
+            for place, tokens in zip(places, spoken, strict=True):
+                said[place, : len(tokens)] = np.array(tokens) + 1  # 0 is where nothing was said
+            done += len(places)
+            if progress is not None:
+                progress(done * runtime.world)
+    said = runtime.total(said)
+    spoken = [(row[row > 0] - 1).astype(np.int64).tolist() for row in said]
+    # The last token of each is read by nobody.
+    count = sum(len(request.prompt) + len(row) - 1 for request, row in zip(requests, spoken, strict=True))
+    return [_text(row, request, words) for row, request in zip(spoken, requests, strict=True)], count
+
+
+def _decode(model: nn.Module, requests: Sequence[Request], words: Words, device: torch.device) -> list[list[int]]:
+    """The new tokens of each row, the one that ends it included; finished rows leave the batch."""
+    longest = max(len(request.prompt) for request in requests)
+    ids = np.zeros((len(requests), longest), np.int64)
+    mask = np.zeros_like(ids)
+    for number, request in enumerate(requests):
+        ids[number, longest - len(request.prompt) :] = request.prompt
+        mask[number, longest - len(request.prompt) :] = 1
+    seen = torch.from_numpy(mask).to(device)
+    reading = Continuation(
+        ids=torch.from_numpy(ids).to(device), mask=seen, positions=(seen.cumsum(-1) - 1).clamp(min=0)
+    )
+    spoken: list[list[int]] = [[] for _ in requests]
+    rows = list(range(len(requests)))
+    while True:
+        tokens, cache = model(reading)
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            spoken[row].append(token)
+        going = [at for at, row in enumerate(rows) if not _finished(spoken[row], requests[row], words)]
+        if not going:
+            return spoken
+        mask_, positions = reading.mask, reading.positions[:, -1:]
+        if len(going) < len(rows):
+            keep = torch.tensor(going, device=device)
+            cache.batch_select_indices(keep)
+            tokens, mask_, positions = tokens[keep], mask_[keep], positions[keep]
+            rows = [rows[at] for at in going]
+        more = torch.ones_like(mask_[:, :1])
+        reading = Continuation(
+            ids=tokens[:, None], mask=torch.cat([mask_, more], -1), positions=positions + 1, cache=cache
+        )
+
+
+def _finished(tokens: Sequence[int], request: Request, words: Words) -> bool:
+    if tokens[-1] in request.ends or len(tokens) == request.max_new_tokens:
+        return True
+    if not request.stop:
+        return False
+    # A token is a byte at least, so that a stop sequence that has just been completed lies in so many of the last.
+    most = max(len(stop.encode()) for stop in request.stop)
+    tail = _decoded(tokens[-most:], words)
+    return any(stop in tail for stop in request.stop)
+
+
+def _text(tokens: Sequence[int], request: Request, words: Words) -> str:
+    end = next((at for at, token in enumerate(tokens) if token in request.ends), len(tokens))
+    return until(_decoded(tokens[:end], words), request.stop)
+
+
+def _decoded(tokens: Sequence[int], words: Words) -> str:
+    # Special tokens stay, so that a stop sequence may name one.
+    return words.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
