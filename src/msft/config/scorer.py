@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from msft.config.method import STRICT
 from msft.config.problems import Problem, ProblemsError, one_of, shown
@@ -50,10 +50,12 @@ def _extractor(given: Any) -> Any:
 
 
 SCORERS = ("choice", "exact_match", "generate", "loss")
+OWN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+"""A user's own scorer: module:function."""
 
 
 def _scorer_name(name: str) -> str:
-    if name not in SCORERS and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+    if name not in SCORERS and not re.fullmatch(OWN, name):
         mend = f"{one_of(name, SCORERS)} Your own is named module:function"
         raise ProblemsError([Problem(f"found {shown(name)}", mend)])
     return name
@@ -69,7 +71,11 @@ class ScorerConfig(BaseModel):
     """How a sub-dataset is scored."""
 
     model_config = STRICT
-    name: Annotated[str, AfterValidator(_scorer_name)]
+    name: Annotated[
+        str,
+        AfterValidator(_scorer_name),
+        WithJsonSchema({"type": "string", "anyOf": [{"enum": list(SCORERS)}, {"pattern": f"^{OWN}$"}]}),
+    ]
     """`choice`, `exact_match`, `generate`, `loss`, or your own as `module:function`: a function from a list of
     `{prompt, completion, generated, row}` to a list of floats in [0, 1]."""
     of: Literal["letter", "text"] | None = None

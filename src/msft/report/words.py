@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from msft.report.story import Reading, Rollout, Story
 
-MEASURES = {"choice": "accuracy", "exact_match": "exact match", "loss": "exp(−NLL)"}
+MEASURES = {"choice": "accuracy", "exact_match": "exact match", "loss": "exp(−NLL)", "generate": "answer found"}
 NOT_KNOWN = "–"
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
