@@ -102,7 +102,7 @@ def _objects(handle: BinaryIO, file: Path, complaints: Complaints) -> Generator[
             continue
         filled = True
         try:
-            json_object(content)
+            json_object(content.rstrip(b"\r\n"))
         except BadJsonError as error:
             complaints.add(str(error), error.mend, file=str(file), line=line)
         else:
@@ -121,7 +121,7 @@ def json_rows(file: Path, complaints: Complaints) -> list[Row]:
     except OSError as error:
         complaints.add(f"the file cannot be read ({error.strerror})", "check its permissions", file=str(file))
         return []
-    text, at = "", 0
+    text = ""
     rows: list[Row] = []
     try:
         if other := impostor(raw[:HEAD]):
@@ -130,7 +130,7 @@ def json_rows(file: Path, complaints: Complaints) -> list[Row]:
         for at, values in _elements(text):
             rows.append(Row(values, str(file), text.count("\n", 0, at) + 1, len(rows) + 1))
     except BadJsonError as error:
-        complaints.add(str(error), error.mend, file=str(file), line=text.count("\n", 0, at) + 1 if text else None)
+        complaints.add(str(error), error.mend, file=str(file), line=text.count("\n", 0, error.at) + 1 if text else None)
     return rows
 
 
@@ -147,8 +147,13 @@ def _elements(text: str) -> Iterator[tuple[int, dict[str, object]]]:
         raise BadJsonError("the file is no array of objects", "give an array of objects, or .jsonl")
     at = blank(text, at)
     while text[at : at + 1] != "]":
-        values, end = json_value(text, at)
-        yield at, checked_object(values, text[at:end])
+        try:
+            values, end = json_value(text, at)
+            values = checked_object(values, text[at:end])
+        except BadJsonError as error:
+            error.at = at
+            raise
+        yield at, values
         at = blank(text, end)
         if text[at : at + 1] not in {",", "]"} or not text[at : at + 1]:
             raise BadJsonError("invalid JSON: the array has no end, or no comma between two objects", "close it")

@@ -169,17 +169,14 @@ def _joined(sets: list[Shingles]) -> Shingles:
 
 
 @cache
-def _permutations() -> Any:
+def _empty() -> Any:
     from datasketch import MinHash
 
-    return MinHash(num_perm=PERMUTATIONS, seed=1).permutations
+    return MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)  # shingles are hashes already
 
 
 def _min_hash(own: Shingles) -> Any:
-    from datasketch import MinHash
-
-    # Shingles are hashes already.
-    made = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int, permutations=_permutations())
+    made = _empty().copy()  # the permutations take longer to draw than a text to hash
     made.update_batch(own)
     return made
 

@@ -47,6 +47,10 @@ def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
             errors.append(str(error))
             continue
         for dataset in datasets:
+            if dataset.id in tasks:
+                found, mend = "two sub-datasets would have this name", "give the data sets other ids"
+                errors.append(complaint(found, mend, field=f"datasets.{dataset.id}"))
+                continue
             try:
                 tasks[dataset.id] = check(dataset, config.data, source, encoder)
                 tasks[dataset.id].notes.extend(notes if dataset is datasets[0] else ())

@@ -58,10 +58,10 @@ def _exists(path: Path, field: str) -> bool:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise _bad(field, f"{path} is a symbolic link that leads back to itself", "remove the loop") from None
-        if path.is_symlink():
-            raise _bad(field, f"{path} is a symbolic link to nothing", "mend the link") from None
         if error.errno == errno.ENAMETOOLONG:
             raise _bad(field, f"{shown(str(path))} is too long for a file name", "check the path") from None
+        if path.is_symlink():
+            raise _bad(field, f"{path} is a symbolic link to nothing", "mend the link") from None
         if error.errno == errno.EACCES:
             raise _bad(field, f"{path} may not be read", "check the permissions") from None
         return False

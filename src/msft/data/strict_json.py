@@ -17,6 +17,8 @@ class BadJsonError(ValueError):
     def __init__(self, found: str, mend: str = "give one JSON object a line") -> None:
         super().__init__(found)
         self.mend = mend
+        self.at = 0
+        """Character of the text at which the value in question begins."""
 
 
 _IMPOSTORS = (  # how the file begins, what it is, what to do
@@ -86,7 +88,7 @@ def json_value(text: str, start: int = 0) -> tuple[Any, int]:
     except json.JSONDecodeError as error:
         if text.find("\0", start) >= 0:
             raise BadJsonError("there is a NUL byte in the text", "write \\u0000, or leave it out") from None
-        raise BadJsonError(f"invalid JSON: {error.msg} at column {error.colno}") from None
+        raise BadJsonError(f"invalid JSON: {error.msg.removesuffix(' at')} at column {error.colno}") from None
     except RecursionError:
         raise BadJsonError("invalid JSON: lists or objects are nested too deeply") from None
     except ValueError:  # the interpreter refuses numbers of thousands of digits

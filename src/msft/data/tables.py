@@ -132,11 +132,15 @@ def _check_records(text: Iterable[str], file: Path, complaints: Complaints) -> N
         twice = sorted({name for name in header if header.count(name) > 1})
         if twice:
             complaints.add(f"the column {twice[0][:60]!r} is there twice", "rename one", file=str(file), line=1)
+        records = 0
         for record in reader:
+            records += bool(record)
             if record and len(record) != len(header):
                 found = f"the record has {len(record)} fields, the header {len(header)}"
                 mend = 'put texts that hold commas or line breaks in "quotes"'
                 complaints.add(found, mend, file=str(file), line=reader.line_num)
+        if not records and any(header):
+            complaints.add("the file has no rows", "give rows, or remove the file", file=str(file))
     except csv.Error as error:
         mend = 'close every quote, write " inside one as ""'
         complaints.add(f"invalid CSV: {error}", mend, file=str(file), line=reader.line_num)
