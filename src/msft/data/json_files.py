@@ -135,9 +135,12 @@ def json_rows(file: Path, complaints: Complaints) -> list[Row]:
 
 
 def is_array(file: Path) -> bool:
-    """Whether a .json file begins as an array; many hold JSON lines in truth."""
-    with file.open("rb") as handle:
-        return without_mark(handle.read(HEAD)).lstrip()[:1] == b"["
+    """Whether a .json file begins as an array; many hold JSON lines in truth. What cannot be opened does not."""
+    try:
+        with file.open("rb") as handle:
+            return without_mark(handle.read(HEAD)).lstrip()[:1] == b"["
+    except OSError:
+        return False
 
 
 def _elements(text: str) -> Iterator[tuple[int, dict[str, object]]]:
@@ -146,7 +149,8 @@ def _elements(text: str) -> Iterator[tuple[int, dict[str, object]]]:
     if text[at - 1 : at] != "[":
         raise BadJsonError("the file is no array of objects", "give an array of objects, or .jsonl")
     at = blank(text, at)
-    while text[at : at + 1] != "]":
+    more = text[at : at + 1] != "]"
+    while more:
         try:
             values, end = json_value(text, at)
             values = checked_object(values, text[at:end])
@@ -155,8 +159,10 @@ def _elements(text: str) -> Iterator[tuple[int, dict[str, object]]]:
             raise
         yield at, values
         at = blank(text, end)
-        if text[at : at + 1] not in {",", "]"} or not text[at : at + 1]:
-            raise BadJsonError("invalid JSON: the array has no end, or no comma between two objects", "close it")
-        at = blank(text, at + 1) if text[at] == "," else at
+        mark = text[at : at + 1]
+        if mark not in {",", "]"}:
+            raise BadJsonError("invalid JSON: the array has no end, or no comma between two objects", "close it", at)
+        more = mark == ","
+        at = blank(text, at + 1) if more else at
     if blank(text, at + 1) != len(text):
         raise BadJsonError("there is more text behind the array", "give one array")

@@ -14,10 +14,10 @@ from msft.config.problems import shown
 class BadJsonError(ValueError):
     """What was found, never with the content itself; `mend` says how to put it right."""
 
-    def __init__(self, found: str, mend: str = "give one JSON object a line") -> None:
+    def __init__(self, found: str, mend: str = "give one JSON object a line", at: int = 0) -> None:
         super().__init__(found)
         self.mend = mend
-        self.at = 0
+        self.at = at
         """Character of the text at which the value in question begins."""
 
 
