@@ -25,7 +25,7 @@ datasets:
     template: {{prompt: "{{question}}=", completion: "{{answer}}"}}
     validation: {{max_samples: 8}}
     scorer: {{name: loss}}
-data: {{max_length: 64}}
+data: {{max_length: 64, leaks: warn}}
 training: {{batch_size: 8, learning_rate: 0.01}}
 output: {output}
 """

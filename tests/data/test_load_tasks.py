@@ -35,8 +35,15 @@ def questions(count, start=0):
     ]
 
 
-def pairs(count):
-    return [{"prompt": f"say {n}", "completion": f" {n}"} for n in range(count)]
+def pairs(count, start=0):
+    return [{"prompt": f"say {n}", "completion": f" {n}"} for n in range(start, start + count)]
+
+
+def talks(count):
+    return [
+        {"messages": [{"role": "user", "content": f"hi {n}"}, {"role": "assistant", "content": "ho"}]}
+        for n in range(count)
+    ]
 
 
 def test_tasks_come_in_the_order_of_the_configuration_with_items_for_their_measure(write):
@@ -55,7 +62,8 @@ def test_tasks_come_in_the_order_of_the_configuration_with_items_for_their_measu
         prompt, completion = (made.decode(example.ids[mask]) for mask in (~example.trained, example.trained))
         assert prompt.removeprefix("say") + "</s>" == completion
     assert all(item.options[0].ids[-1] == made.eos_token_id for item in echo.validation)
-    assert echo.notes == parity.notes == ()
+    assert echo.notes == ()
+    assert [note.split(":")[0] for note in parity.notes] == ["15 validation items are few"]
 
 
 def test_trained_completion_is_the_right_option(write):
@@ -85,7 +93,7 @@ def test_the_fingerprint_sees_tokens_answers_and_measure(write):
 
 def test_long_examples_are_cut_and_counted(write):
     rows = [*pairs(100), {"prompt": "p", "completion": "c" * 100}, {"prompt": "p" * 100, "completion": "c"}]
-    val = {"path": write("v", pairs(5))}
+    val = {"path": write("v", pairs(5, start=500))}
     task = load({"id": "d", "path": write("a", rows), "validation": val}, data={"max_length": 50})["d"]
     assert len(task.train) == 101 and max(map(len, task.train)) == 50
     assert any("1 training examples lost their end" in note for note in task.notes)
@@ -106,13 +114,16 @@ def test_questions_in_two_splits_are_noted(write):
     leaky = write(
         "v", [*questions(3), {**questions(1, start=5)[0], "question": " NUMBER  5? "}, *questions(6, start=200)]
     )
-    task = load({"id": "d", "path": write("a", questions(20)), "validation": {"path": leaky}})["d"]
-    assert task.notes == ("4 of 10 validation questions are among the training examples too",)
+    train = write("a", questions(20))
+    task = load({"id": "d", "path": train, "validation": {"path": leaky}})["d"]
+    assert len(task.train) == 16 and len(task.validation) == 10
+    (note,) = (note for note in task.notes if "training examples" in note)
+    assert note.startswith("4 of 20 training examples are in a validation or test split too, left out of training: ")
+    assert f"{train}:1 is {leaky}:1 (d, validation); " in note and note.endswith("and 1 more")
 
 
 def test_conversations(write):
-    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
-    dataset = {"id": "d", "path": write("a", [{"messages": turns}] * 10)}
+    dataset = {"id": "d", "path": write("a", talks(10))}
     made = tokenizer(chat=CHAT)
     example = load(dataset, made=made)["d"].train[0]
     assert made.decode(example.ids[example.trained]) == "ho<|im_end|>\n"
@@ -125,8 +136,7 @@ def test_conversations(write):
 def test_a_chat_template_may_lie_in_a_file(write, tmp_path):
     file = tmp_path / "chat.jinja"
     file.write_text(CHAT)
-    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
-    dataset = {"id": "d", "path": write("a", [{"messages": turns}] * 10)}
+    dataset = {"id": "d", "path": write("a", talks(10))}
     assert load(dataset, model={"name_or_path": "m", "chat_template": str(file)})["d"].train
 
 

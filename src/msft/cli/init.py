@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from msft.config.schema import DatasetConfig
 from msft.config.yaml12 import RESERVED, SAFE_UNQUOTED
 from msft.core.errors import ConfigError, DataError, complaint
 from msft.data.formats import Format, detect
-from msft.data.sources import Row, Source
+from msft.data.rows import Row
+from msft.data.sources import Source
 
 ENDINGS = (".jsonl", ".json", ".parquet", ".csv")
 PARTS = {
@@ -138,7 +139,7 @@ def _section(name: str, files: dict[str, Path], base: Path) -> str:
     return "\n".join([*lines, f"    scorer: {scorer}", ""])
 
 
-def _splits(rows: list[Row]) -> dict[str, str]:
+def _splits(rows: Sequence[Row]) -> dict[str, str]:
     """What each part is called in a `split` column, where there is one that names the training rows."""
     names = sorted({str(row.values.get("split")) for row in rows if isinstance(row.values.get("split"), str)})
     parts = {PARTS[name.casefold()]: _quoted(name) for name in reversed(names) if name.casefold() in PARTS}
@@ -151,7 +152,7 @@ def _format(form: Format) -> str:
     return " + ".join(f"{role} ({column})" if role != column else role for role, column in form.roles.items())
 
 
-def _scorer(form: Format, rows: list[Row]) -> str:
+def _scorer(form: Format, rows: Sequence[Row]) -> str:
     """Choices are chosen among, short answers are right or wrong, texts have a likelihood."""
     if form.measure.name == "choice":
         return "{name: choice, of: text, normalize: token}"
@@ -160,7 +161,7 @@ def _scorer(form: Format, rows: list[Row]) -> str:
     return "{name: exact_match}" if most <= SHORT else "{name: loss}"
 
 
-def _completion_lengths(form: Format, rows: list[Row]) -> Iterator[int]:
+def _completion_lengths(form: Format, rows: Sequence[Row]) -> Iterator[int]:
     for row in rows[:LOOKED_AT]:
         if form.conversation:
             continue

@@ -22,7 +22,20 @@ from msft.config.scorer import ScorerConfig
 
 Scalar: TypeAlias = str | int | float | bool | None
 Role: TypeAlias = Literal[
-    "prompt", "completion", "messages", "instruction", "input", "output", "question", "choices", "answer"
+    "prompt",
+    "completion",
+    "messages",
+    "conversations",
+    "instruction",
+    "input",
+    "output",
+    "question",
+    "choices",
+    "answer",
+    "text",
+]
+FormatName: TypeAlias = Literal[
+    "prompt_completion", "messages", "sharegpt", "alpaca", "choices", "question_answer", "text"
 ]
 
 
@@ -121,6 +134,8 @@ class DatasetConfig(Section):
     """Column to the value, or list of values, that the rows to take have."""
     max_samples: int | None = Field(default=None, ge=1)
     """Training examples at most (a seeded sample), after validation and test are carved."""
+    format: FormatName | None = None
+    """None: known by the columns."""
     columns: dict[Role, str] | None = None
     """Role to the column that plays it."""
     template: TemplateConfig | None = None
@@ -129,6 +144,8 @@ class DatasetConfig(Section):
     test: SplitConfig | None = None
     scorer: ScorerConfig | None = None
     """None: `choice` of text where the rows have choices and an answer, else `loss`."""
+    split_by: Text | None = None
+    """A column: each of its values makes a sub-dataset `<id>.<value>` of its own."""
     config: dict[str, Any] | None = None
     """Keyword arguments of a reasoning-gym task, `seed` and `size` among them."""
 
@@ -153,6 +170,8 @@ class DatasetConfig(Section):
             for kind, split in (("validation", self.validation), ("test", self.test))
             if split is not None and split.given and self._same_rows(split)
         ]
+        if self.format is not None and self.template is not None:
+            problems.append(Problem("a template says already what a row becomes", "remove one of them", ("format",)))
         if self.config is not None and not self.path.startswith("reasoning_gym:"):
             problems.append(Problem("only reasoning_gym data sets take a config", "remove it", ("config",)))
         if problems:
@@ -169,6 +188,9 @@ class DataConfig(Section):
 
     seed: int = Field(default=20, ge=0, lt=2**32)
     """Decides samples, carved splits and the order of instances."""
+    leaks: Literal["error", "drop", "warn"] = "drop"
+    """Training examples that a validation or test split of any sub-dataset holds too, exactly or nearly: refused, left
+    out of training, or named only."""
     max_length: int = Field(default=1024, ge=2)
     """Tokens per example; longer ones lose their end."""
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from msft.config.problems import one_of, shown
-from msft.config.schema import DatasetConfig
+from msft.config.schema import DatasetConfig, FormatName
 from msft.core.errors import DataError, complaint
 from msft.data.choices import DERIVED, choices_of, derived
+from msft.data.conversations import turns_of
 from msft.data.examples import Measure
-from msft.data.sources import Row, columns_of
+from msft.data.rows import Row, Survey, survey
 from msft.data.templates import Template
 
 
@@ -22,26 +23,35 @@ from msft.data.templates import Template
 class Kind:
     """A format that is known by its roles. Its templates name roles."""
 
+    name: FormatName
     roles: tuple[str, ...]
-    prompt: str
-    completion: str
+    prompt: str = ""
+    completion: str = ""
 
 
-QUESTION = Kind(("question", "choices", "answer"), "Question: {question}\nAnswer:", " {answer_text}")
-LETTERED = Kind(QUESTION.roles, "Question: {question}\n{choices_text}Answer:", " {answer_letter}")
-INSTRUCTION = Kind(("instruction", "output"), "{instruction}\n\n", "{output}")
-CONVERSATION = Kind(("messages",), "", "")
+QUESTION = Kind("choices", ("question", "choices", "answer"), "Question: {question}\nAnswer:", " {answer_text}")
+LETTERED = Kind("choices", QUESTION.roles, "Question: {question}\n{choices_text}Answer:", " {answer_letter}")
+INSTRUCTION = Kind("alpaca", ("instruction", "output"), "{instruction}\n\n", "{output}")
+TEXT = Kind("text", ("text",), "", "{text}")
 KINDS = (  # the first whose roles are all there is taken
-    Kind(("prompt", "completion"), "{prompt}", "{completion}"),
-    CONVERSATION,
-    Kind(("instruction", "input", "output"), "{instruction}\n\n{input}\n\n", "{output}"),
+    Kind("prompt_completion", ("prompt", "completion"), "{prompt}", "{completion}"),
+    Kind("messages", ("messages",)),
+    Kind("sharegpt", ("conversations",)),
+    Kind("alpaca", ("instruction", "input", "output"), "{instruction}\n\n{input}\n\n", "{output}"),
     INSTRUCTION,
     QUESTION,
-    Kind(("prompt", "choices", "answer"), "{prompt}", " {answer_text}"),
-    Kind(("question", "answer"), "{question}\n", "{answer}"),
+    Kind("choices", ("prompt", "choices", "answer"), "{prompt}", " {answer_text}"),
+    Kind("question_answer", ("question", "answer"), "{question}\n", "{answer}"),
+    TEXT,
 )
+CONVERSATIONS = ("messages", "sharegpt")
+OPTIONAL = ("input",)
+"""Roles that may be null in some rows."""
+LABELS = ("label", "labels", "target", "class")
+"""Columns beside `text` that say that the text is not all there is to learn."""
 EXPECTED = (
-    "prompt + completion, messages, instruction (+ input) + output, question + choices + answer, question + answer"
+    "prompt + completion, messages, conversations, instruction (+ input) + output, question + choices + answer, "
+    "question + answer, text"
 )
 
 
@@ -64,9 +74,11 @@ class Sample:
 
     @property
     def question(self) -> str:
-        """What identifies the example: the prompt, or the turns before the last, in one case and spacing."""
-        turns = [str(turn["content"]) for turn in self.messages[:-1]]
-        return " ".join((self.prompt or "\n".join(turns)).casefold().split())
+        """What identifies the example: the prompt, the turns before the last of the assistant, or the plain text."""
+        if not self.messages:
+            return self.prompt or self.completion
+        learned = max(at for at, turn in enumerate(self.messages) if turn["role"] == "assistant")
+        return "\n".join(str(turn["content"]) for turn in self.messages[: learned or 1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +88,8 @@ class Format:
     roles: Mapping[str, str]
     """Role to column."""
     measure: Measure
-    conversation: bool = False
+    kind: Kind | None = None
+    """The known format that the rows have; None where a template says it all."""
     prompt: Template
     completion: Template
     without_input: Template | None = None
@@ -88,8 +101,10 @@ class Format:
 
     def sample(self, row: Row) -> Sample:
         """The row as text. Raises ValueError, saying what is wrong with it but not what is in it."""
+        self._check_kind(row)
         if self.conversation:
-            turns = _turns(row.values.get(self.roles["messages"]))
+            column = self.roles[self.kind.roles[0]] if self.kind else ""
+            turns = turns_of(row.values.get(column), column)
             return Sample(row=row, messages=turns, stated=self._stated(row.values))
         values = dict(row.values)
         options: tuple[str, ...] = ()
@@ -114,6 +129,22 @@ class Format:
         return None if self.stated is None else self.stated.render(values)
 
     @property
+    def conversation(self) -> bool:
+        return self.kind is not None and self.kind.name in CONVERSATIONS
+
+    def _check_kind(self, row: Row) -> None:
+        """Raises ValueError for a row of another format than the others."""
+        if self.kind is None:
+            return
+        lacking = [role for role in self.kind.roles if row.values.get(self.roles[role]) is None]
+        if not set(lacking) - set(OPTIONAL):
+            return
+        for other in KINDS:
+            if other.name != self.kind.name and all(row.values.get(role) is not None for role in other.roles):
+                mixed = f"the row is {' + '.join(other.roles)}, but the data set is {' + '.join(self.kind.roles)}"
+                raise ValueError(f"{mixed}: one data set has one format")
+
+    @property
     def _has_choices(self) -> bool:
         stated = self.stated.names if self.stated else ()
         return self.option is not None or bool(set(DERIVED) & {*self.prompt.names, *self.completion.names, *stated})
@@ -125,20 +156,9 @@ class Format:
             prompt = self.without_input
         texts = prompt.render(values), self.completion.render(values)
         for what, text in zip(("prompt", "completion"), texts, strict=True):
-            if not text.strip():
+            if not text.strip() and not (what == "prompt" and self.kind is TEXT):
                 raise ValueError(f"the {what} is empty")
         return texts
-
-
-def _turns(messages: Any) -> tuple[Mapping[str, Any], ...]:
-    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        raise ValueError("messages is no list of turns")
-    for turn in messages:
-        if not isinstance(turn, Mapping) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
-            raise ValueError("a turn of messages has no role or content, or they are not text")
-    if not any(turn["role"] == "assistant" and turn["content"].strip() for turn in messages):
-        raise ValueError("messages has no assistant turn to learn")
-    return tuple(messages)
 
 
 def detect(dataset: DatasetConfig, rows: Sequence[Row]) -> Format:
@@ -149,13 +169,12 @@ def detect(dataset: DatasetConfig, rows: Sequence[Row]) -> Format:
 class _Detector:
     def __init__(self, dataset: DatasetConfig, rows: Sequence[Row]) -> None:
         self.dataset = dataset
-        self.columns = columns_of(rows)
+        self.survey: Survey = survey(rows)
+        self.columns = self.survey.columns
         self.named: dict[str, str] = {str(role): column for role, column in (dataset.columns or {}).items()}
-        self.roles = self._roles(rows)
-        answered = [
-            all(row.values.get(self.roles.get(role, role)) is not None for row in rows)
-            for role in ("choices", "answer")
-        ]
+        self.roles = self._roles()
+        filled = self.survey.filled
+        answered = [filled.get(self.roles.get(role, role)) == self.survey.rows for role in ("choices", "answer")]
         self.scorer = dataset.scorer
         self.of: Literal["letter", "text"] | None = (
             self.scorer.of if self.scorer else ("text" if all(answered) else None)
@@ -168,16 +187,15 @@ class _Detector:
         kind = self._kind()
         explicit = self.dataset.template
         if explicit is None and kind is None:
-            found = f"no known format has these columns: {', '.join(self.columns)}"
-            raise self._bad(found, f"name the columns of one of: {EXPECTED}; or give a template", "columns")
-        if explicit is None and kind is CONVERSATION:
+            raise self._unknown()
+        if explicit is None and kind is not None and kind.name in CONVERSATIONS:
             if self.of is not None:
                 raise self._bad("the choice scorer needs a prompt, not messages", "give a template", "scorer")
             nothing = Template.parse("")
             return Format(
                 roles=self.roles,
                 measure=self._measure(),
-                conversation=True,
+                kind=kind,
                 prompt=nothing,
                 completion=nothing,
                 stated=self._stated(),
@@ -192,6 +210,7 @@ class _Detector:
         return Format(
             roles=self.roles,
             measure=self._measure(),
+            kind=kind if explicit is None else None,
             prompt=prompt,
             completion=completion,
             without_input=self._known(INSTRUCTION.prompt) if short else None,
@@ -239,22 +258,45 @@ class _Detector:
             max_new_tokens=self.scorer.max_new_tokens or 0,
         )
 
-    def _roles(self, rows: Sequence[Row]) -> dict[str, str]:
+    def _roles(self) -> dict[str, str]:
         """Role to column: those that are configured, and columns with a role's name that are not always null."""
         for role, column in self.named.items():
             if column not in self.columns:
                 raise self._bad(f"no row has a column {shown(column)}", one_of(column, self.columns), f"columns.{role}")
-        filled = {column for row in rows for column, value in row.values.items() if value is not None}
+            if column in self.survey.null:
+                found = f"the column {shown(column)} is null in all of the {self.survey.rows} rows"
+                raise self._bad(found, "name a column that is filled", f"columns.{role}")
         known = {role for kind in KINDS for role in kind.roles}
-        return {column: column for column in self.columns if column in known & filled} | self.named
+        filled = [column for column in self.columns if column in known and column not in self.survey.null]
+        return {column: column for column in filled} | self.named
 
     def _kind(self) -> Kind | None:
         """The first kind that the configured columns make by themselves, or else with the rows' own."""
+        wanted = self.dataset.format
         for roles in (set(self.named), set(self.roles)):
             for kind in KINDS:
-                if set(kind.roles) <= roles:
+                if set(kind.roles) <= roles and wanted in {None, kind.name}:
+                    if kind is TEXT and wanted is None and not self.named:
+                        self._check_only_text()
                     return LETTERED if kind is QUESTION and self.of == "letter" else kind
         return None
+
+    def _check_only_text(self) -> None:
+        labels = [column for column in self.columns if column in LABELS]
+        if labels and self.dataset.template is None:
+            found = f"there is a column {labels[0]} beside text: is the text all there is to learn?"
+            raise self._bad(found, "say format: text, or give a template with both", "format")
+
+    def _unknown(self) -> DataError:
+        found = f"no known format has these columns: {', '.join(self.columns)}"
+        if self.dataset.format is not None:
+            expected = [" + ".join(kind.roles) for kind in KINDS if kind.name == self.dataset.format]
+            found = f"format {self.dataset.format} needs {' or '.join(expected)}, but the columns are: "
+            found += ", ".join(self.columns)
+        if self.survey.null:
+            found += f" (null in every row: {', '.join(self.survey.null)})"
+        mend = f"name the columns of one of: {EXPECTED}; or give a template"
+        return self._bad(found, mend, "columns")
 
     def _known(self, text: str, *, numbers: bool = False) -> Template:
         return Template.parse(text, numbers=numbers).renamed(self.roles)

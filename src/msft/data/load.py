@@ -4,91 +4,110 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from msft.config.schema import Config, DataConfig, DatasetConfig
+from msft.config.schema import Config, DataConfig
 from msft.core.errors import DataError, complaint
 from msft.core.vocabulary import Task
-from msft.data.answers import check_installed
-from msft.data.complaints import Complaints
+from msft.data.cache import Cache
+from msft.data.checks import Checked, check, without_leaks
 from msft.data.encode import Encoder, cut
 from msft.data.examples import Example, Item, Measure, TaskData
-from msft.data.formats import Format, Sample, detect
+from msft.data.formats import Sample
 from msft.data.items import build
-from msft.data.own_scorer import fingerprint, resolve
+from msft.data.own_scorer import fingerprint
+from msft.data.parts import parts
+from msft.data.samples import Samples, batches
 from msft.data.shots import after, draw
-from msft.data.sources import Row, Source
-from msft.data.splits import split
+from msft.data.sources import Source
 
+BATCH = 2000
+"""Samples that are tokenised at once."""
 MOST_LEFT_OUT = 0.1
 """Share of a split that `max_length` may leave out; more is a mistake in the configuration."""
 
 
 def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
-    """Every sub-dataset, in the order of the configuration.
+    """Every sub-dataset, in the order of the configuration; those of `split_by` in the order of its values.
 
     `tokenizer`: a transformers tokenizer. Raises DataError, naming what is wrong with each of the data sets, and
-    ModelError where the tokenizer cannot be used.
+    ModelError where the tokenizer cannot be used. Large data are tokenised once: the result lies in the cache.
     """
     encoder = Encoder(tokenizer, _chat_template(config.model.chat_template))
-    tasks: dict[Task, TaskData] = {}
+    sources = [Source(dataset, config.data.seed) for dataset in config.datasets]
+    cache = Cache.of(config, sources, encoder)
+    if cache is not None and (known := cache.read()) is not None:
+        return known
+    tasks: dict[Task, Checked] = {}
     errors: list[str] = []
-    for dataset in config.datasets:
+    for source in sources:
         try:
-            tasks[dataset.id] = load_task(dataset, config.data, encoder)
+            datasets, notes = parts(source.dataset, source)
         except DataError as error:
             errors.append(str(error))
+            continue
+        for dataset in datasets:
+            if dataset.id in tasks:
+                found, mend = "two sub-datasets would have this name", "give the data sets other ids"
+                errors.append(complaint(found, mend, field=f"datasets.{dataset.id}"))
+                continue
+            try:
+                tasks[dataset.id] = check(dataset, config.data, source, encoder)
+                tasks[dataset.id].notes.extend(notes if dataset is datasets[0] else ())
+            except DataError as error:
+                errors.append(str(error))
     if errors:
         raise DataError("\n".join(errors))
-    return tasks
+    train = without_leaks(tasks, config.data)
+    if cache is None:
+        return _encoded(tasks, train, config.data, encoder, None)
+    try:
+        return cache.publish(_encoded(tasks, train, config.data, encoder, cache))
+    finally:
+        cache.discard()
 
 
-def load_task(dataset: DatasetConfig, data: DataConfig, encoder: Encoder) -> TaskData:
-    """One sub-dataset. Raises DataError."""
-    splits = split(dataset, Source(dataset, data.seed), data.seed)
-    if not splits.validation:
-        found, mend = "there is no validation example", "give more rows, or a validation split"
-        raise DataError(complaint(found, mend, field=f"datasets.{dataset.id}"))
-    form = detect(dataset, splits.train)
-    check_installed(form.measure, f"datasets.{dataset.id}.scorer.extract")
-    if form.measure.own:
-        resolve(form.measure.name)
-    if form.conversation and encoder.chat_template is None:
-        found = f"the rows hold messages, but the tokenizer of {encoder.name} has no chat template"
-        mend = "give model.chat_template, or columns or a template for prompt and completion"
-        raise DataError(complaint(found, mend, field=f"datasets.{dataset.id}"))
-    complaints = Complaints(f"datasets.{dataset.id}")
-    train, validation, test = (
-        _samples(rows, form, encoder, complaints) for rows in (splits.train, splits.validation, splits.test)
-    )
-    complaints.check()
-    notes: list[str] = []
-    builder = _Builder(dataset.id, data.max_length, encoder, notes)
-    examples = builder.examples(train)
-    asked = dataset.scorer.shots if dataset.scorer else None
-    shots = draw(train, asked, dataset.id) if asked else []
-    items = {
-        kind: builder.items([after(shots, sample) for sample in samples], form.measure, kind)
-        for kind, samples in (("validation", validation), ("test", test))
-    }
-    known = {sample.question for sample in train}
-    for kind, samples in (("validation", validation), ("test", test)):
-        shared = sum(sample.question in known for sample in samples)
-        if shared:
-            notes.append(f"{shared} of {len(samples)} {kind} questions are among the training examples too")
-    return TaskData(
-        task=dataset.id,
-        train=examples,
-        validation=items["validation"],
-        test=items["test"],
-        measure=form.measure,
-        fingerprint=_fingerprint(examples, items["validation"], items["test"], form.measure),
-        notes=tuple(notes),
-    )
+def _encoded(
+    tasks: Mapping[Task, Checked],
+    train: Mapping[Task, Samples],
+    data: DataConfig,
+    encoder: Encoder,
+    cache: Cache | None,
+) -> dict[Task, TaskData]:
+    """The sub-datasets as tokens. Raises DataError where too much does not fit."""
+    made: dict[Task, TaskData] = {}
+    errors: list[str] = []
+    for task, checked in tasks.items():
+        builder = _Builder(task, data.max_length, encoder, checked.notes)
+        try:
+            stream = builder.examples(train[task])
+            examples = list(stream) if cache is None else cache.pack(f"{len(made)}.train", stream)
+            measure = checked.form.measure
+            asked = checked.dataset.scorer.shots if checked.dataset.scorer else None
+            shots = draw(train[task], asked, task) if asked else []
+            items = {
+                kind: builder.items([after(shots, sample) for sample in samples], measure, kind)
+                for kind, samples in checked.part.held.items()
+            }
+        except DataError as error:
+            errors.append(str(error))
+            continue
+        made[task] = TaskData(
+            task=task,
+            train=examples,
+            validation=items["validation"],
+            test=items["test"],
+            measure=measure,
+            fingerprint=_fingerprint(examples, items["validation"], items["test"], measure),
+            notes=tuple(checked.notes),
+        )
+    if errors:
+        raise DataError("\n".join(errors))
+    return made
 
 
 def _chat_template(given: str | None) -> str | None:
@@ -98,35 +117,26 @@ def _chat_template(given: str | None) -> str | None:
     return Path(given).read_text(encoding="utf-8")
 
 
-def _samples(rows: Sequence[Row], form: Format, encoder: Encoder, complaints: Complaints) -> list[Sample]:
-    samples = []
-    for row in rows:
-        try:
-            sample = form.sample(row)
-            if sample.messages:
-                encoder.conversation(sample.messages)
-        except ValueError as error:
-            place = f"row {row.number}" if row.line is None else ""
-            complaints.add(str(error), "mend or remove the row", file=row.file, line=row.line, field=place)
-        else:
-            samples.append(sample)
-    return samples
-
-
 class _Builder:
     """Tokenises the splits of one sub-dataset and notes what does not fit."""
 
     def __init__(self, task: Task, max_length: int, encoder: Encoder, notes: list[str]) -> None:
         self.task, self.max_length, self.encoder, self.notes = task, max_length, encoder, notes
 
-    def examples(self, samples: Sequence[Sample]) -> list[Example]:
-        whole = self.encoder.whole(samples)
-        kept = [example for example in (cut(example, self.max_length) for example in whole) if example is not None]
-        self._check(len(whole) - len(kept), len(whole), "training", "no learned token of them is left")
-        shortened = sum(len(example) > self.max_length for example in whole) - (len(whole) - len(kept))
-        if shortened > 0:
+    def examples(self, samples: Sequence[Sample]) -> Iterator[Example]:
+        """Those of which a learned token fits, cut to `max_length`. Raises DataError at the end where too few do."""
+        out = shortened = 0
+        for batch in batches(samples, BATCH):
+            for whole in self.encoder.whole(batch):
+                example = cut(whole, self.max_length)
+                if example is None:
+                    out += 1
+                    continue
+                shortened += len(whole) > self.max_length
+                yield example
+        self._check(out, len(samples), "training", "no learned token of them is left")
+        if shortened:
             self.notes.append(f"{shortened} training examples lost their end at {self.max_length} tokens")
-        return kept
 
     def items(self, samples: Sequence[Sample], measure: Measure, kind: str) -> list[Item]:
         """The items of a split; those that a cut would make easier or unanswerable are left out."""

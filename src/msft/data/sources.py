@@ -1,36 +1,26 @@
-"""Where rows come from: JSON-lines files, everything that `datasets` reads, and reasoning-gym tasks."""
+"""Where rows come from: files, what the `datasets` library reads, and reasoning-gym tasks."""
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import hashlib
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from msft.config.problems import one_of, shown
-from msft.config.schema import DatasetConfig, Where
+from msft.config.schema import DatasetConfig, SplitConfig, Where
 from msft.core.errors import DataError, complaint
 from msft.data.complaints import Complaints
+from msft.data.json_files import JsonLines, is_array, json_rows
+from msft.data.places import local_files, same_file
+from msft.data.rows import IN_MEMORY, Listed, Row, Rows, Subset, survey
+from msft.data.tables import BUILDERS, OPTIONS, Table, check_csv, check_parquet
 
-BUILDERS = {".json": "json", ".parquet": "parquet", ".csv": "csv"}
 REASONING_GYM = "reasoning_gym:"
 GYM_SIZE = 500
 """Instances generated of a reasoning-gym task whose `config` gives no size."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row, and where it lies."""
-
-    values: Mapping[str, Any]
-    file: str
-    line: int | None
-    """1-based line, or None where the format has no lines."""
-    number: int
-    """1-based number within its source."""
 
 
 class Source:
@@ -40,9 +30,9 @@ class Source:
         self.dataset = dataset
         self.seed = seed
         self.field = f"datasets.{dataset.id}"
-        self._read: dict[tuple[str, str], list[Row]] = {}
+        self._read: dict[tuple[str, str], Rows] = {}
 
-    def rows(self, path: str | None = None, split: str | None = None, where: Where | None = None) -> list[Row]:
+    def rows(self, path: str | None = None, split: str | None = None, where: Where | None = None) -> Rows:
         """The rows of one split; what is None is the data set's own, `where` apart. Raises DataError."""
         path, split = path or self.dataset.path, split or self.dataset.split
         if (path, split) not in self._read:
@@ -50,57 +40,91 @@ class Source:
         rows = self._read[path, split]
         if not rows:
             raise self._bad(f"{path} has no rows", "give rows, or remove this data set")
-        return _taken(rows, where, self._bad) if where else rows
+        return self._taken(rows, where) if where else rows
+
+    def are_training_rows(self, wanted: SplitConfig) -> bool:
+        """Whether a split that is read would be the training rows themselves, by another name or a link."""
+        if (wanted.where or None) != (self.dataset.where or None):
+            return False
+        mine, theirs = ((self.dataset.path, self.dataset.split), (wanted.path, wanted.split))
+        theirs = (theirs[0] or mine[0], theirs[1] or mine[1])
+        if mine == theirs:
+            return True
+        if any(path.startswith(REASONING_GYM) for path, _ in (mine, theirs)):
+            return False
+        files = [local_files(*place, self.field) for place in (mine, theirs)]
+        if files[0] is None or files[1] is None or len(files[0]) != len(files[1]):
+            return False
+        return all(same_file(one, other) for one, other in zip(files[0], files[1], strict=True))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that this data set reads. Raises DataError."""
+        return sum(self._of(path, split)[0] for path, split in self._places())
+
+    @property
+    def identity(self) -> str:
+        """Names the content of all that this data set reads: SHA-256 of files. Raises DataError."""
+        return "\n".join(f"{path} {split} {self._of(path, split, digest=True)[1]}" for path, split in self._places())
+
+    def _places(self) -> list[tuple[str, str]]:
+        """Path and split of everything that is read."""
+        read = [split for split in (self.dataset.validation, self.dataset.test) if split is not None and split.given]
+        mine = (self.dataset.path, self.dataset.split)
+        return list(dict.fromkeys([mine, *((split.path or mine[0], split.split or mine[1]) for split in read)]))
+
+    def _of(self, path: str, split: str, *, digest: bool = False) -> tuple[int, str]:
+        """Size, and where it is asked for, the name of the content."""
+        if path.startswith(REASONING_GYM):
+            self.rows(path, split)  # complains where the library is missing
+            return 0, version("reasoning-gym")
+        files = local_files(path, split, self.field)
+        if files is not None:
+            size = sum(file.stat().st_size for file in files)
+            return size, " ".join(f"{file} {_digest(file)}" for file in files) if digest else ""
+        table = self.rows(path, split)
+        return (table.nbytes, table.identity) if isinstance(table, Table) else (0, "")
 
     def _bad(self, found: str, mend: str) -> DataError:
         return DataError(complaint(found, mend, field=self.field))
 
-    def _all_rows(self, path: str, split: str) -> list[Row]:
+    def _all_rows(self, path: str, split: str) -> Rows:
         if path.startswith(REASONING_GYM):
-            self._one_split_only(path, split)
-            return self._generated(path)
-        files = (
-            sorted(map(str, Path(path).parent.glob(Path(path).name)))
-            if "*" in path
-            else [path]
-            if Path(path).is_file()
-            else []
-        )
-        suffix = Path(path).suffix
-        if files and suffix == ".jsonl":
-            self._one_split_only(path, split)
-            complaints = Complaints(self.field)
-            rows = [row for file in files for row in _json_lines(Path(file), complaints)]
+            if split != "train":
+                mend = "carve with max_samples or fraction, or name another path"
+                raise self._bad(f"{path} holds a single split, but split: {split} was asked for", mend)
+            return Listed(self._generated(path))
+        files = local_files(path, split, self.field)
+        if files is None:
+            return self._loaded(path, path, split, name=self.dataset.name, revision=self.dataset.revision)
+        complaints = Complaints(self.field)
+        suffix = files[0].suffix
+        if suffix == ".json" and all(map(is_array, files)):
+            rows = Listed([row for file in files for row in json_rows(file, complaints)])
             complaints.check()
             return rows
-        if files and suffix in BUILDERS:
-            self._one_split_only(path, split)
-            return self._loaded(path, BUILDERS[suffix], data_files=files, split="train")
-        if files:
-            raise self._bad(f"{path} has no known ending", "use .jsonl, .json, .parquet or .csv")
-        if "*" in path or suffix in {".jsonl", *BUILDERS} or path.startswith(("/", "./", "../", "~")):
-            if not Path(path).is_dir():
-                raise self._bad(f"there is no file {path}", "check the path (relative to the configuration file)")
-        elif not Path(path).is_dir() and not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", path):
-            raise self._bad(
-                f"{shown(path)} is neither a file nor a hub id", "give a file, or a hub id such as owner/name"
-            )
-        return self._loaded(path, path, name=self.dataset.name, revision=self.dataset.revision, split=split)
+        if suffix in BUILDERS:
+            (check_parquet if suffix == ".parquet" else check_csv)(files, complaints)
+            complaints.check()
+            names = [str(file) for file in files]
+            return self._loaded(path, BUILDERS[suffix], "train", data_files=names, **OPTIONS[suffix])
+        lines = JsonLines(files, complaints)
+        complaints.check()
+        return lines if len(lines) > IN_MEMORY else Listed(list(lines))
 
-    def _one_split_only(self, path: str, split: str) -> None:
-        if split != "train":
-            mend = "choose rows with where, such as {where: {split: test}}, or name another path"
-            raise self._bad(f"{path} holds a single split, but split: {split} was asked for", mend)
-
-    def _loaded(self, path: str, builder: str, **options: Any) -> list[Row]:
+    def _loaded(self, path: str, builder: str, split: str, **options: Any) -> Table:
         import datasets
 
+        folder = Path(builder)
         try:
-            table = datasets.load_dataset(builder, **options)
-            return [Row(values, path, None, number) for number, values in enumerate(table, 1)]
+            datasets.disable_progress_bars()  # they would break into the display
+            if (folder / "dataset_info.json").is_file() or (folder / "dataset_dict.json").is_file():
+                saved = datasets.load_from_disk(path)
+                return Table(saved[split] if isinstance(saved, datasets.DatasetDict) else saved, path)
+            return Table(datasets.load_dataset(builder, split=split, **options), path)
         except Exception as error:  # the library and the network raise what they like
             reason = (str(error).strip().splitlines() or ["no message"])[0][:200]
-            found = f"{path} (split {options['split']}) could not be read: {type(error).__name__}: {reason}"
+            found = f"{path} (split {split}) could not be read: {type(error).__name__}: {reason}"
             raise self._bad(found, "check path, name, revision and split, and that the hub can be reached") from error
 
     def _generated(self, path: str) -> list[Row]:
@@ -126,87 +150,28 @@ class Source:
             for number, entry in enumerate(kept, 1)
         ]
 
-
-def _taken(rows: list[Row], where: Where, bad: Callable[[str, str], DataError]) -> list[Row]:
-    columns = columns_of(rows)
-    for column in where:
-        if column not in columns:
-            raise bad(f"where: no row has a column {shown(column)}", one_of(column, columns))
-
-    def fits(row: Row) -> bool:
-        for column, wanted in where.items():
-            value = row.values.get(column)
-            options = wanted if isinstance(wanted, tuple) else (wanted,)
-            # True equals 1 in Python, but not in anybody's data.
-            if not any(value == option and isinstance(value, bool) == isinstance(option, bool) for option in options):
-                return False
-        return True
-
-    kept = [row for row in rows if fits(row)]
-    if not kept:
-        found = f"where: none of the {len(rows)} rows of {rows[0].file} fits {shown(where)}"
-        raise bad(found, "check the values, and that they have the type of the column (text in quotes)")
-    return kept
+    def _taken(self, rows: Rows, where: Where) -> Rows:
+        known = survey(rows).columns
+        for column in where:
+            if column not in known:
+                raise self._bad(f"where: no row has a column {shown(column)}", one_of(column, known))
+        kept = [number for number, row in enumerate(rows) if _fits(row, where)]
+        if not kept:
+            found = f"where: none of the {len(rows)} rows of {rows[0].file} fits {shown(where)}"
+            raise self._bad(found, "check the values, and that they have the type of the column (text in quotes)")
+        return Subset(rows, np.array(kept, np.int64))
 
 
-def columns_of(rows: Iterable[Row]) -> list[str]:
-    """Every column that some row has, in order of appearance."""
-    return list(dict.fromkeys(column for row in rows for column in row.values))
+def _fits(row: Row, where: Where) -> bool:
+    for column, wanted in where.items():
+        value = row.values.get(column)
+        options = wanted if isinstance(wanted, tuple) else (wanted,)
+        # True equals 1 in Python, but not in anybody's data.
+        if not any(value == option and isinstance(value, bool) == isinstance(option, bool) for option in options):
+            return False
+    return True
 
 
-class _BadLineError(ValueError):
-    """Found something that JSON or this library does not allow in a line."""
-
-
-def _json_lines(path: Path, complaints: Complaints) -> list[Row]:
-    """The rows of one file; what is wrong goes to `complaints` with its line, never with the row's content."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        complaints.add(f"the file cannot be read ({error.strerror})", "check its permissions", file=str(path))
-        return []
-    if not content.strip():
-        complaints.add("the file is empty", "give one JSON object a line", file=str(path))
-    rows = []
-    # Not splitlines(): texts may hold other line separators, JSON lines end with a line feed.
-    for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        if not raw.strip():
-            continue
-        try:
-            rows.append(Row(_json_object(raw), str(path), number, number))
-        except _BadLineError as error:
-            complaints.add(str(error), "give one JSON object a line", file=str(path), line=number)
-        except UnicodeError:
-            complaints.add("the line is not valid UTF-8 text", "save the file as UTF-8", file=str(path), line=number)
-        except (ValueError, RecursionError) as error:
-            reason = "a number or a nesting without end"
-            if isinstance(error, json.JSONDecodeError):
-                reason = f"{error.msg} at column {error.colno}"
-            complaints.add(f"invalid JSON: {reason}", "give one JSON object a line", file=str(path), line=number)
-    return rows
-
-
-def _json_object(raw: bytes) -> dict[str, Any]:
-    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if len(values) < len(pairs):
-            keys = [key for key, _ in pairs]
-            raise _BadLineError(f"the key {shown(next(key for key in keys if keys.count(key) > 1))} is there twice")
-        return values
-
-    def constant(name: str) -> Any:
-        raise _BadLineError(f"{name} is no JSON value")
-
-    def finite(text: str) -> float:
-        number = float(text)
-        if not math.isfinite(number):
-            raise _BadLineError(f"the number {shown(text)} is too large")
-        return number
-
-    text = raw.decode("utf-8")
-    values = json.loads(text, object_pairs_hook=without_duplicates, parse_constant=constant, parse_float=finite)
-    if not isinstance(values, dict):
-        raise _BadLineError(f"found a {type(values).__name__}, not an object")
-    if "\\ud" in text.lower():  # half a surrogate pair is no text: tokenizers cannot take it
-        json.dumps(values, ensure_ascii=False).encode("utf-8")
-    return values
+def _digest(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -8,27 +8,29 @@ from fractions import Fraction
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msft.config.schema import DatasetConfig, SplitConfig
 from msft.core.clock import exact
 from msft.core.errors import DataError, complaint
-from msft.data.sources import Row, Source
+from msft.data.rows import Rows, Subset
+from msft.data.sources import Source
 from msft.data.streams import words
+
+T = TypeVar("T")
 
 DEFAULT_FRACTION = 0.1
 DEFAULT_LEAST = 50
 """Validation examples that are carved at least where nothing is configured, if that leaves half to train on."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Splits:
     """Rows in the order of their source. No row is in two splits, unless the configuration reads it twice."""
 
-    train: Sequence[Row]
-    validation: Sequence[Row]
-    test: Sequence[Row]
+    train: Rows
+    validation: Rows
+    test: Rows
     """Empty where none is configured."""
 
 
@@ -49,12 +51,10 @@ def split(dataset: DatasetConfig, source: Source, seed: int) -> Splits:
         raise DataError(complaint(found, "carve fewer or give more rows", field=f"datasets.{dataset.id}"))
     order = _shuffled(len(rows), seed, dataset.id, "carve")
     test, validation, train = order[: sizes["test"]], order[sizes["test"] : carved], order[carved:]
-    left = [rows[index] for index in sorted(train)]
     return Splits(
-        train=sample(left, dataset.max_samples, seed, dataset.id, "train"),
-        validation=_given(dataset, dataset.validation, source, seed, "validation")
-        or [rows[index] for index in sorted(validation)],
-        test=_given(dataset, dataset.test, source, seed, "test") or [rows[index] for index in sorted(test)],
+        train=_sampled_rows(Subset(rows, np.sort(train)), dataset.max_samples, seed, dataset.id, "train"),
+        validation=_given(dataset, dataset.validation, source, seed, "validation") or Subset(rows, np.sort(validation)),
+        test=_given(dataset, dataset.test, source, seed, "test") or Subset(rows, np.sort(test)),
     )
 
 
@@ -62,11 +62,23 @@ def sample(rows: Sequence[T], count: int | None, seed: int, *key: str) -> Sequen
     """`count` of the rows in their own order; a larger sample holds every smaller one."""
     if count is None or count >= len(rows):
         return rows
-    return [rows[index] for index in sorted(_shuffled(len(rows), seed, *key, "sample")[:count])]
+    return [rows[int(index)] for index in sampled(len(rows), count, seed, *key)]
 
 
-def _shuffled(count: int, seed: int, *key: str) -> list[int]:
-    return [int(index) for index in np.argsort(words(count, seed, *key), kind="stable")]
+def sampled(size: int, count: int | None, seed: int, *key: str) -> NDArray[np.int64]:
+    """[min(size, count)] the positions of a sample, rising."""
+    return np.sort(_shuffled(size, seed, *key, "sample")[:count])
+
+
+def _sampled_rows(rows: Rows, count: int | None, seed: int, *key: str) -> Rows:
+    if count is None or count >= len(rows):
+        return rows
+    return Subset(rows, sampled(len(rows), count, seed, *key))
+
+
+def _shuffled(count: int, seed: int, *key: str) -> NDArray[np.int64]:
+    """[count] a permutation."""
+    return np.argsort(words(count, seed, *key), kind="stable")
 
 
 def _carved_size(wanted: SplitConfig | None, rows: int) -> int:
@@ -83,11 +95,12 @@ def _share(fraction: float, rows: int) -> int:
     return round(Fraction(exact(fraction)) * rows)
 
 
-def _given(
-    dataset: DatasetConfig, wanted: SplitConfig | None, source: Source, seed: int, kind: str
-) -> Sequence[Row] | None:
+def _given(dataset: DatasetConfig, wanted: SplitConfig | None, source: Source, seed: int, kind: str) -> Rows | None:
     """The rows of a split that is read, or None for one that is carved."""
     if wanted is None or not wanted.given:
         return None
+    if source.are_training_rows(wanted):
+        found, mend = f"the {kind} split is the training rows themselves", "name another path, split or where"
+        raise DataError(complaint(found, mend, field=f"datasets.{dataset.id}.{kind}"))
     rows = source.rows(wanted.path, wanted.split, wanted.where)
-    return sample(rows, wanted.max_samples, seed, dataset.id, kind)
+    return _sampled_rows(rows, wanted.max_samples, seed, dataset.id, kind)

@@ -1,0 +1,109 @@
+"""Sub-datasets that are read and checked, and what of them may be trained on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from msft.config.schema import DataConfig, DatasetConfig
+from msft.core.errors import DataError, complaint
+from msft.core.vocabulary import Task
+from msft.data.answers import check_installed
+from msft.data.complaints import MOST, Complaints
+from msft.data.encode import Encoder
+from msft.data.formats import TEXT, Format, detect
+from msft.data.leaks import Leak, Part, find_leaks
+from msft.data.own_scorer import resolve
+from msft.data.samples import Samples, checked
+from msft.data.sources import Source
+from msft.data.splits import split
+
+FEW_ITEMS = 20
+"""Validation items below which a score is mostly noise."""
+MOST_LEAKED = 0.5
+"""Share of the training examples that may be left out as leaks; more means that the splits are the same data."""
+SHOWN_LEAKS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A sub-dataset that was read and checked, but not yet tokenised."""
+
+    dataset: DatasetConfig
+    form: Format
+    part: Part
+    notes: list[str]
+
+
+def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Encoder) -> Checked:
+    """One sub-dataset with every row of its splits made into text. Raises DataError."""
+    field = f"datasets.{dataset.id}"
+    splits = split(dataset, source, data.seed)
+    if not splits.validation:
+        raise DataError(
+            complaint("there is no validation example", "give more rows, or a validation split", field=field)
+        )
+    form = detect(dataset, splits.train)
+    check_installed(form.measure, f"{field}.scorer.extract")
+    if form.measure.own:
+        resolve(form.measure.name)
+    if form.measure.generates and form.kind is TEXT:
+        found = "plain text has no prompt to generate from"
+        raise DataError(complaint(found, "use scorer: {name: loss}, or give prompts", field=f"{field}.scorer.name"))
+    if form.conversation and encoder.chat_template is None:
+        found = f"the rows hold messages, but the tokenizer of {encoder.name} has no chat template"
+        mend = "give model.chat_template, or columns or a template for prompt and completion"
+        raise DataError(complaint(found, mend, field=field))
+    complaints = Complaints(field)
+    train, validation, test = (
+        checked(rows, form, encoder, complaints) for rows in (splits.train, splits.validation, splits.test)
+    )
+    complaints.check()
+    notes = []
+    if len(validation) < FEW_ITEMS:
+        # The error of an accuracy of one half, the largest there is.
+        points = 100 * math.sqrt(0.25 / len(validation))
+        notes.append(
+            f"{len(validation)} validation items are few: the standard error of an accuracy is up to {points:.0f} "
+            f"points, and peaks are found by it (give {FEW_ITEMS} or more)"
+        )
+    part = Part(train=train, held={"validation": validation, "test": test})
+    return Checked(dataset=dataset, form=form, part=part, notes=notes)
+
+
+def without_leaks(tasks: Mapping[Task, Checked], data: DataConfig) -> Mapping[Task, Samples]:
+    """The training samples of each sub-dataset, handled as `data.leaks` says. Raises DataError, naming both places."""
+    train: dict[Task, Samples] = {}
+    errors: list[str] = []
+    for task, leaks in find_leaks({task: made.part for task, made in tasks.items()}).items():
+        field, samples = f"datasets.{task}", tasks[task].part.train
+        train[task] = samples
+        if not leaks:
+            continue
+        if data.leaks == "error":
+            mend = "remove one of the two, or say data.leaks: drop"
+            errors += [complaint(str(leak), mend, field=field) for leak in leaks[:MOST]]
+            errors += [f"... and {len(leaks) - MOST} more"] if len(leaks) > MOST else []
+        elif data.leaks == "drop":
+            if len(leaks) > MOST_LEAKED * len(samples):
+                found = f"{len(leaks)} of {len(samples)} training examples are in a validation or test split too: "
+                mend = "give validation and test splits of their own, or say data.leaks: warn"
+                errors.append(complaint(found + _told(leaks), mend, field=field))
+            left = np.setdiff1d(np.arange(len(samples)), [leak.index for leak in leaks])
+            train[task] = samples.subset(left)
+        end = "left out of training" if data.leaks == "drop" else "kept (data.leaks: warn)"
+        tasks[task].notes.append(
+            f"{len(leaks)} of {len(samples)} training examples are in a validation or test split too, {end}: "
+            + _told(leaks)
+        )
+    if errors:
+        raise DataError("\n".join(errors))
+    return train
+
+
+def _told(leaks: list[Leak]) -> str:
+    more = [f"and {len(leaks) - SHOWN_LEAKS} more"] if len(leaks) > SHOWN_LEAKS else []
+    return "; ".join([*map(str, leaks[:SHOWN_LEAKS]), *more])

@@ -1,0 +1,185 @@
+"""Training examples that are in a validation or test split too, exactly or nearly, in any of the sub-datasets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msft.core.vocabulary import Task
+from msft.data.formats import Sample
+from msft.data.samples import Samples
+from msft.data.shingles import NEAR, Shingles, jaccard, near, normalised, shingles
+
+PERMUTATIONS = 128
+"""Hash functions of a MinHash."""
+LOOSE = 0.7
+"""Similarity for which the MinHash index is built: it finds nearly all that are above `NEAR`, and some below."""
+SPECIMENS = 1000
+"""Training examples of a sub-dataset from which its boilerplate is learned."""
+BOILERPLATE = 0.05
+"""A shingle that more than this share of a sub-dataset's examples have (and more than `FEW`) says nothing of one."""
+FEW = 3
+LEAST_SPECIFIC = 3
+"""Shingles beside the boilerplate that a text needs to be compared by them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """The splits of one sub-dataset."""
+
+    train: Samples
+    held: Mapping[str, Samples]
+    """`validation` and `test`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leak:
+    """A training example and the held-out one that it repeats."""
+
+    index: int
+    """Of the training example within its split."""
+    train: str
+    held: str
+    """Places: `file:line`, or `file row number`."""
+    split: str
+    """The held-out one's sub-dataset and split."""
+    exact: bool
+
+    def __str__(self) -> str:
+        return f"{self.train} {'is' if self.exact else 'is nearly'} {self.held} ({self.split})"
+
+
+def find_leaks(parts: Mapping[Task, Part]) -> dict[Task, list[Leak]]:
+    """The leaks of each sub-dataset's training examples, in their order."""
+    habits = {task: _Habits.of(part.train) for task, part in parts.items()}
+    index = _HeldOut(parts, habits)
+    return {task: list(index.leaks(part.train, habits[task])) for task, part in parts.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Habits:
+    """What the examples of one sub-dataset share and what therefore identifies none of them."""
+
+    instructions: frozenset[str]
+    """Prompts that many examples have."""
+    boilerplate: Shingles
+
+    @classmethod
+    def of(cls, train: Samples) -> _Habits:
+        chosen = np.unique(np.linspace(0, len(train) - 1, min(len(train), SPECIMENS)).astype(np.int64))
+        texts = [normalised(sample.question) for sample in train.subset(chosen)]
+        often = max(FEW, BOILERPLATE * len(texts))
+        prompts = frozenset(text for text, count in Counter(texts).items() if count > often)
+        each, counts = np.unique(_joined([shingles(text) for text in {*texts}]), return_counts=True)
+        return cls(prompts, each[counts > often])
+
+    def text(self, sample: Sample) -> str:
+        """What identifies the sample: its question; with the answer, where the question is a common instruction."""
+        question = sample.question
+        if normalised(question) not in self.instructions:
+            return question
+        answer = sample.messages[-1]["content"] if sample.messages else sample.completion
+        return f"{question}\n{answer}"
+
+
+@dataclass(slots=True)
+class _HeldOut:
+    """All validation and test examples, to look up by text."""
+
+    parts: Mapping[Task, Part]
+    habits: Mapping[Task, _Habits]
+    places: list[tuple[str, str]] = field(default_factory=list)
+    """Place and split of each."""
+    texts: list[str] = field(default_factory=list)
+    sets: list[Shingles] = field(default_factory=list)
+    """Shingles without boilerplate; empty where too few are left."""
+    exact: dict[bytes, int] = field(default_factory=dict)
+    known: Shingles = field(init=False)
+    """Every shingle of `sets`."""
+    boilerplate: Shingles = field(init=False)
+    _lsh: Any = None
+
+    def __post_init__(self) -> None:
+        self.boilerplate = np.unique(_joined([habits.boilerplate for habits in self.habits.values()]))
+        for task, part in self.parts.items():
+            for split, samples in part.held.items():
+                for sample in samples:
+                    text = self.habits[task].text(sample)
+                    self.exact.setdefault(_digest(normalised(text)), len(self.texts))
+                    self.places.append((sample.row.place, f"{task}, {split}"))
+                    self.texts.append(text)
+                    self.sets.append(self._specific(text))
+        self.known = np.unique(_joined(self.sets))
+
+    def leaks(self, train: Samples, habits: _Habits) -> Iterator[Leak]:
+        for number, sample in enumerate(train):
+            text = habits.text(sample)
+            found = self.exact.get(_digest(normalised(text)))
+            exact = found is not None
+            if found is None:
+                found = self._near(text)
+            if found is not None:
+                held, split = self.places[found]
+                yield Leak(index=number, train=sample.row.place, held=held, split=split, exact=exact)
+
+    def _near(self, text: str) -> int | None:
+        """The first held-out text that this one is a near duplicate of."""
+        own = self._specific(text)
+        # Of two sets with Jaccard j, the one shares at least the part j of its elements with the other.
+        if not len(own) or not len(self.known) or _among(own, self.known).mean() < NEAR:
+            return None
+        for candidate in sorted(self._index().query(_min_hash(own))):
+            if jaccard(own, self.sets[candidate]) >= NEAR and near(text, self.texts[candidate]):
+                return int(candidate)
+        return None
+
+    def _index(self) -> Any:
+        """The MinHash index of the held-out texts, made when the first candidate comes."""
+        if self._lsh is None:
+            from datasketch import MinHashLSH
+
+            self._lsh = MinHashLSH(threshold=LOOSE, num_perm=PERMUTATIONS)
+            for number, own in enumerate(self.sets):
+                if len(own):
+                    self._lsh.insert(number, _min_hash(own))
+        return self._lsh
+
+    def _specific(self, text: str) -> Shingles:
+        own = shingles(normalised(text))
+        own = own[~_among(own, self.boilerplate)]
+        return own if len(own) >= LEAST_SPECIFIC else own[:0]
+
+
+def _among(some: Shingles, known: Shingles) -> NDArray[np.bool_]:
+    """[some] whether each is among the sorted `known`."""
+    if not len(known):
+        return np.zeros(len(some), np.bool_)
+    return np.equal(known[np.minimum(np.searchsorted(known, some), len(known) - 1)], some)
+
+
+def _joined(sets: list[Shingles]) -> Shingles:
+    return np.concatenate(sets) if sets else np.empty(0, np.uint32)
+
+
+@cache
+def _empty() -> Any:
+    from datasketch import MinHash
+
+    return MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)  # shingles are hashes already
+
+
+def _min_hash(own: Shingles) -> Any:
+    made = _empty().copy()  # the permutations take longer to draw than a text to hash
+    made.update_batch(own)
+    return made
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

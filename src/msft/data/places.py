@@ -1,0 +1,106 @@
+"""From a `path` of the configuration to files: single ones, globs, folders. Whatever is no plain file is refused."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import re
+from pathlib import Path
+
+from msft.config.problems import shown
+from msft.core.errors import DataError, complaint
+
+SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+def local_files(path: str, split: str, field: str) -> list[Path] | None:
+    """The data files that `path` names, in order and of one ending; None where it is a hub id, or a folder that only
+    the `datasets` library can read. Raises DataError.
+
+    A file holds a single split, `train`; in a folder, names tell the splits as on the hub.
+    """
+    here = Path(path).expanduser()
+    if _exists(here, field) and here.is_dir():
+        files = _in_folder(here, split, field)
+        if files is None:
+            return None
+    elif here.is_file():
+        files = [here]
+    elif glob.has_magic(path) and (here.suffix in SUFFIXES or "*" in path):
+        files = sorted(file for file in Path(here.anchor).glob(str(here.relative_to(here.anchor))) if not file.is_dir())
+        if not files:
+            raise _bad(field, f"there is no file that fits {path}", "check the pattern, and the working directory")
+    elif here.suffix in SUFFIXES or path.startswith(("/", "./", "../", "~")):
+        raise _bad(field, f"there is no file {path}", "check the path, which is relative to the working directory")
+    elif HUB_ID.fullmatch(path):
+        return None
+    else:
+        raise _bad(
+            field, f"{shown(path)} is neither a file nor a hub id", "give a file, or a hub id such as owner/name"
+        )
+    if not here.is_dir() and split != "train":
+        mend = "choose rows with where, such as {where: {split: test}}, or name another path"
+        raise _bad(field, f"{path} holds a single split, but split: {split} was asked for", mend)
+    _check_kinds(path, files, field)
+    return files
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, by whatever links."""
+    return one.resolve() == other.resolve() or one.samefile(other)
+
+
+def _exists(path: Path, field: str) -> bool:
+    """Raises DataError for links that lead nowhere and for pipes, sockets and devices."""
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _bad(field, f"{path} is a symbolic link that leads back to itself", "remove the loop") from None
+        if error.errno == errno.ENAMETOOLONG:
+            raise _bad(field, f"{shown(str(path))} is too long for a file name", "check the path") from None
+        if path.is_symlink():
+            raise _bad(field, f"{path} is a symbolic link to nothing", "mend the link") from None
+        if error.errno == errno.EACCES:
+            raise _bad(field, f"{path} may not be read", "check the permissions") from None
+        return False
+    if not path.is_file() and not path.is_dir():
+        what = "a named pipe (FIFO)" if path.is_fifo() else "a device or socket"
+        raise _bad(field, f"{path} is {what}, which can be read only once", "write the rows to a file")
+    return True
+
+
+def _in_folder(folder: Path, split: str, field: str) -> list[Path] | None:
+    """The files of a split by the naming rules of the hub: train.jsonl, data/test-00000-of-00001.parquet, ..."""
+    from datasets.data_files import DataFilesDict, EmptyDatasetError, get_data_patterns
+
+    if any((folder / name).exists() for name in ("dataset_info.json", "dataset_dict.json", "README.md")):
+        return None
+    try:
+        found = DataFilesDict.from_patterns(get_data_patterns(str(folder)), base_path=str(folder))
+    except (EmptyDatasetError, FileNotFoundError):
+        found = {}
+    splits = {
+        str(name): [Path(file) for file in files if Path(file).suffix in SUFFIXES] for name, files in found.items()
+    }
+    splits = {name: files for name, files in splits.items() if files}
+    if not splits:
+        raise _bad(field, f"the folder {folder} has no data files", f"give files that end in {', '.join(SUFFIXES)}")
+    if split not in splits:
+        raise _bad(field, f"the folder {folder} has no split {split}", f"use one of: {', '.join(sorted(splits))}")
+    return sorted(splits[split])
+
+
+def _check_kinds(path: str, files: list[Path], field: str) -> None:
+    for file in files:
+        _exists(file, field)
+        if file.suffix not in SUFFIXES:
+            raise _bad(field, f"{file} has no known ending", f"use one of: {', '.join(SUFFIXES)}")
+    endings = sorted({file.suffix for file in files})
+    if len(endings) > 1:
+        raise _bad(field, f"{path} has files that end in {' and '.join(endings)}", "give one kind, by a pattern")
+
+
+def _bad(field: str, found: str, mend: str) -> DataError:
+    return DataError(complaint(found, mend, field=field))

@@ -1,0 +1,73 @@
+"""The samples of a split: made once where they are few, anew at each look where they are many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msft.data.complaints import Complaints
+from msft.data.encode import Encoder
+from msft.data.formats import Format, Sample
+from msft.data.rows import IN_MEMORY, Rows, Subset
+
+T = TypeVar("T")
+
+
+class Samples(Sequence[Sample]):
+    """The rows as text, in their order. `made`: what they became, where that is in memory already."""
+
+    def __init__(self, rows: Rows, form: Format, made: Sequence[Sample] | None = None) -> None:
+        self.rows, self.form = rows, form
+        self._made = made
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self._made) if self._made is not None else map(self.form.sample, self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Samples: ...
+    def __getitem__(self, index: int | slice) -> Sample | Samples:
+        if isinstance(index, slice):
+            return self.subset(np.arange(len(self))[index])
+        return self._made[index] if self._made is not None else self.form.sample(self.rows[index])
+
+    def subset(self, indices: NDArray[np.int64]) -> Samples:
+        """Those at `indices`, [samples]."""
+        made = None if self._made is None else [self._made[int(index)] for index in indices]
+        return Samples(Subset(self.rows, indices), self.form, made)
+
+
+def checked(rows: Rows, form: Format, encoder: Encoder, complaints: Complaints) -> Samples:
+    """The samples of the rows, each of which is made and checked here; what is wrong goes to `complaints`."""
+    made: list[Sample] = []
+    for row in rows:
+        try:
+            sample = form.sample(row)
+            if sample.messages:
+                encoder.conversation(sample.messages)
+        except ValueError as error:
+            place = f"row {row.number}" if row.line is None else ""
+            complaints.add(str(error), "mend or remove the row", file=row.file, line=row.line, field=place)
+        else:
+            if len(rows) <= IN_MEMORY:
+                made.append(sample)
+    return Samples(rows, form, made if len(rows) <= IN_MEMORY else None)
+
+
+def batches(values: Sequence[T], size: int) -> Iterator[list[T]]:
+    """The values in order, `size` at a time."""
+    batch: list[T] = []
+    for value in values:
+        batch.append(value)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

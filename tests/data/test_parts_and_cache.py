@@ -1,0 +1,125 @@
+"""`split_by`, and the cache of tokenised data: the same as without it, and never a stale or damaged entry."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from tokenizers_for_tests import tokenizer
+
+from msft.config.schema import Config
+from msft.core.errors import DataError
+from msft.data import cache
+from msft.data.load import load_tasks
+
+
+@pytest.fixture
+def path(tmp_path):
+    file = tmp_path / "a.jsonl"
+    rows = [
+        {
+            "question": f"{n} is what?",
+            "choices": ["odd", "even"],
+            "answer": 1 - n % 2,
+            "subject": ("Ent", "b/c", None, "Art")[n % 4] if n < 199 else "rare",
+            "part": "test" if n > 180 else "train",
+        }
+        for n in range(200)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def load(path, *, made=None, data=None, **keys):
+    dataset = {"id": "d", "path": str(path), **keys}
+    config = {"model": {"name_or_path": "m"}, "datasets": [dataset], "output": "o", "data": data or {}}
+    return load_tasks(Config.model_validate(config), made or tokenizer())
+
+
+def test_each_value_of_a_column_is_a_sub_dataset(path):
+    keys = {"where": {"part": "train"}, "test": {"where": {"part": "test"}}, "split_by": "subject"}
+    tasks = load(path, **keys)
+    assert list(tasks) == ["d.Art", "d.Ent", "d.b-c"]
+    assert [len(task.train) + len(task.validation) for task in tasks.values()] == [45, 46, 45]
+    assert [len(task.test) for task in tasks.values()] == [4, 4, 5]
+    assert tasks["d.Art"].notes == (
+        "3 sub-datasets by subject; the smallest, 'b/c', has 45 rows",
+        "45 rows without subject belong to none of the sub-datasets",
+    )
+    with pytest.raises(DataError, match=r"datasets\.d\.rare: there is no validation example"):
+        load(path, split_by="subject")
+    with pytest.raises(DataError, match=r"datasets\.d\.split_by: no row has a column 'subjct'. Mend: did you mean"):
+        load(path, split_by="subjct")
+
+
+@pytest.fixture
+def cached(monkeypatch, tmp_path):
+    """The cache is used from the first byte on; returns its folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "CACHE_FROM", 0)
+    return tmp_path / "cache" / "msft" / "data"
+
+
+def same(one, other):
+    def arrays(task):
+        options = [o for items in (task.validation, task.test) for item in items for o in item.options]
+        return [part for example in [*task.train, *options] for part in (example.ids, example.trained)]
+
+    rest = [
+        [(i.answer, i.option_bytes, len(i.options)) for i in (*t.validation, *t.test)]
+        + [t.measure, t.fingerprint, t.notes]
+        for t in (one, other)
+    ]
+    return rest[0] == rest[1] and all(map(np.array_equal, arrays(one), arrays(other)))
+
+
+def test_the_cache_changes_nothing_and_is_used(path, cached, monkeypatch):
+    keys = {
+        "scorer": {"name": "choice", "normalize": "byte"},
+        "test": {"max_samples": 20},
+        "validation": {"max_samples": 9},
+    }
+    monkeypatch.setattr(cache, "CACHE_FROM", 2**40)
+    plain = load(path, **keys)["d"]
+    monkeypatch.setattr(cache, "CACHE_FROM", 0)
+    first = load(path, **keys)["d"]
+    monkeypatch.setattr("msft.data.load.check", None)  # nothing is read again
+    second = load(path, **keys)["d"]
+    assert same(plain, first) and same(plain, second)
+    assert [entry.name[0] == "." for entry in cached.iterdir()] == [False]
+
+
+def test_whatever_decides_makes_another_entry(path, cached):
+    load(path)
+    for change in ({"made": tokenizer(bos=True)}, {"max_samples": 50}, {"data": {"max_length": 64}}):
+        load(path, **change)
+    path.write_text(path.read_text().replace("99 is", "99 was"))
+    assert "was" in "".join(tokenizer().decode(example.ids) for example in load(path)["d"].train)
+    assert len(list(cached.iterdir())) == 5
+
+
+def test_a_damaged_entry_is_made_again(path, cached):
+    first = load(path)["d"]
+    wanted = first.fingerprint
+    (entry,) = cached.iterdir()
+    ids = entry / "0.train.ids"
+    content = bytearray(ids.read_bytes())
+    content[8] ^= 1
+    ids.write_bytes(content)
+    again = load(path)["d"]
+    assert again.fingerprint == wanted and again.train[0].ids[2] != content[8]
+    (entry / "index.json").write_text("{")
+    assert load(path)["d"].fingerprint == wanted
+
+
+def test_errors_leave_no_draft(path, cached):
+    with pytest.raises(DataError):
+        load(path, data={"max_length": 4})
+    assert list(cached.iterdir()) == []
+    blocked = cached.parent.parent / "file"
+    blocked.write_text("")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(blocked))
+        with pytest.raises(DataError, match=r"the cache folder cannot be written.*set XDG_CACHE_HOME"):
+            load(path)
