@@ -23,7 +23,9 @@ def load(tmp_path):
         for name, part in (("a", rows), ("v", rows[-2:])):
             (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
         dataset = {"id": "d", "path": str(tmp_path / "a.jsonl"), "validation": {"path": str(tmp_path / "v.jsonl")}}
-        config = {"model": {"name_or_path": "m"}, "datasets": [dataset | {"scorer": scorer} | keys], "output": "o"}
+        data = {"leaks": "warn"}  # the held-out rows are the last of the training rows
+        config = {"model": {"name_or_path": "m"}, "data": data, "output": "o"}
+        config["datasets"] = [dataset | {"scorer": scorer} | keys]
         return load_tasks(Config.model_validate(config), MADE)["d"]
 
     return load
