@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msft.config.schema import DatasetConfig
 from msft.core.errors import DataError
 from msft.data.choices import choices_of
-from msft.data.formats import detect
+from msft.data.detect import detect
 from msft.data.sources import Row
 from msft.data.templates import Template
 

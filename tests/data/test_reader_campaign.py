@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from msft.config.schema import DatasetConfig
 from msft.core.errors import UserError
-from msft.data.formats import detect
+from msft.data.detect import detect
 from msft.data.sources import Source
 
 MINUTES = 20

@@ -11,7 +11,8 @@ from pathlib import Path
 from msft.config.schema import DatasetConfig
 from msft.config.yaml12 import RESERVED, SAFE_UNQUOTED
 from msft.core.errors import ConfigError, DataError, complaint
-from msft.data.formats import Format, detect
+from msft.data.detect import detect
+from msft.data.formats import Format
 from msft.data.rows import Row
 from msft.data.sources import Source
 

@@ -1,0 +1,181 @@
+"""Which column of a data set is what, and how its rows become text (DESIGN 4).
+
+An explicit template wins over `columns`, and `columns` over what the rows' own column names say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from msft.config.problems import one_of, shown
+from msft.config.schema import DatasetConfig
+from msft.core.errors import DataError, complaint
+from msft.data.choices import DERIVED
+from msft.data.examples import Measure
+from msft.data.formats import CONVERSATIONS, INSTRUCTION, KINDS, LETTERED, QUESTION, TEXT, Format, Kind
+from msft.data.rows import Row, Survey, survey
+from msft.data.templates import Template
+
+LABELS = ("label", "labels", "target", "class")
+"""Columns beside `text` that say that the text is not all there is to learn."""
+EXPECTED = (
+    "prompt + completion, messages, conversations, instruction (+ input) + output, question + choices + answer, "
+    "question + answer, text"
+)
+
+
+def detect(dataset: DatasetConfig, rows: Sequence[Row]) -> Format:
+    """The format of a data set, decided once on its training rows. Raises DataError."""
+    return _Detector(dataset, rows).format()
+
+
+class _Detector:
+    def __init__(self, dataset: DatasetConfig, rows: Sequence[Row]) -> None:
+        self.dataset = dataset
+        self.survey: Survey = survey(rows)
+        self.columns = self.survey.columns
+        self.named: dict[str, str] = {str(role): column for role, column in (dataset.columns or {}).items()}
+        self.roles = self._roles()
+        filled = self.survey.filled
+        answered = [filled.get(self.roles.get(role, role)) == self.survey.rows for role in ("choices", "answer")]
+        self.scorer = dataset.scorer
+        self.of: Literal["letter", "text"] | None = (
+            self.scorer.of if self.scorer else ("text" if all(answered) else None)
+        )
+        self.can_derive = {"choices", "answer"} <= set(self.roles)
+
+    def format(self) -> Format:
+        if self.of is not None and not self.can_derive:
+            raise self._bad("the choice scorer needs choices and an answer", "name them in columns", "scorer")
+        kind = self._kind()
+        explicit = self.dataset.template
+        if explicit is None and kind is None:
+            raise self._unknown()
+        if explicit is None and kind is not None and kind.name in CONVERSATIONS:
+            if self.of is not None:
+                raise self._bad("the choice scorer needs a prompt, not messages", "give a template", "scorer")
+            nothing = Template.parse("")
+            return Format(
+                roles=self.roles,
+                measure=self._measure(),
+                kind=kind,
+                prompt=nothing,
+                completion=nothing,
+                stated=self._stated(),
+            )
+        prompt = self._written(explicit.prompt, "prompt") if explicit else self._known(kind.prompt if kind else "")
+        completion = self._completion(kind)
+        option = None
+        if self.of is not None:  # what is scored is what is trained, where that is made of the choice
+            name = f"answer_{self.of}"
+            option = completion if name in completion.names else Template.parse(f" {{{name}}}")
+        short = explicit is None and kind is not None and "input" in kind.roles
+        return Format(
+            roles=self.roles,
+            measure=self._measure(),
+            kind=kind if explicit is None else None,
+            prompt=prompt,
+            completion=completion,
+            without_input=self._known(INSTRUCTION.prompt) if short else None,
+            option=option,
+            stated=self._stated(),
+        )
+
+    def _stated(self) -> Template | None:
+        """`generate` scorer: what says the right answer, where `columns` names it."""
+        if self.scorer is None or self.scorer.name != "generate" or "answer" not in self.named:
+            return None
+        if "choices" in self.roles:
+            return Template.parse("{answer_letter}" if self.scorer.extract == "letter" else "{answer_text}")
+        return self._known("{answer}", numbers=True)
+
+    def _completion(self, kind: Kind | None) -> Template:
+        """The template's; else a column named as such; else the right choice where choices are scored."""
+        explicit = self.dataset.template
+        if explicit is not None and explicit.completion is not None:
+            return self._written(explicit.completion, "completion")
+        stated = [role for role in ("completion", "output") if role in self.named]
+        if self.of is not None and not stated:
+            return Template.parse(f" {{answer_{self.of}}}")
+        if explicit is None and kind is not None:
+            # An answer may well be a number; a column that is said to be the completion may not.
+            return self._known(kind.completion, numbers="answer" in kind.roles)
+        for role in (*stated, "completion", "output"):
+            if role in self.roles:
+                return self._known(f"{{{role}}}")
+        if "answer" in self.roles:
+            return self._known("{answer}" if not self.can_derive else QUESTION.completion, numbers=True)
+        raise self._bad("the template has no completion, and no column is one", "give template.completion", "template")
+
+    def _measure(self) -> Measure:
+        if self.scorer is None:
+            return Measure(name="choice" if self.of else "loss")
+        extract = self.scorer.extract or "text"
+        return Measure(
+            name=self.scorer.name,
+            normalize=self.scorer.normalize or "none",
+            control=self.scorer.control,
+            extract=extract if isinstance(extract, str) else "regex",
+            pattern="" if isinstance(extract, str) else extract.regex,
+            stop=self.scorer.stop or (),
+            max_new_tokens=self.scorer.max_new_tokens or 0,
+        )
+
+    def _roles(self) -> dict[str, str]:
+        """Role to column: those that are configured, and columns with a role's name that are not always null."""
+        for role, column in self.named.items():
+            if column not in self.columns:
+                raise self._bad(f"no row has a column {shown(column)}", one_of(column, self.columns), f"columns.{role}")
+            if column in self.survey.null:
+                found = f"the column {shown(column)} is null in all of the {self.survey.rows} rows"
+                raise self._bad(found, "name a column that is filled", f"columns.{role}")
+        known = {role for kind in KINDS for role in kind.roles}
+        filled = [column for column in self.columns if column in known and column not in self.survey.null]
+        return {column: column for column in filled} | self.named
+
+    def _kind(self) -> Kind | None:
+        """The first kind that the configured columns make by themselves, or else with the rows' own."""
+        wanted = self.dataset.format
+        for roles in (set(self.named), set(self.roles)):
+            for kind in KINDS:
+                if set(kind.roles) <= roles and wanted in {None, kind.name}:
+                    if kind is TEXT and wanted is None and not self.named:
+                        self._check_only_text()
+                    return LETTERED if kind is QUESTION and self.of == "letter" else kind
+        return None
+
+    def _check_only_text(self) -> None:
+        labels = [column for column in self.columns if column in LABELS]
+        if labels and self.dataset.template is None:
+            found = f"there is a column {labels[0]} beside text: is the text all there is to learn?"
+            raise self._bad(found, "say format: text, or give a template with both", "format")
+
+    def _unknown(self) -> DataError:
+        found = f"no known format has these columns: {', '.join(self.columns)}"
+        if self.dataset.format is not None:
+            expected = [" + ".join(kind.roles) for kind in KINDS if kind.name == self.dataset.format]
+            found = f"format {self.dataset.format} needs {' or '.join(expected)}, but the columns are: "
+            found += ", ".join(self.columns)
+        if self.survey.null:
+            found += f" (null in every row: {', '.join(self.survey.null)})"
+        mend = f"name the columns of one of: {EXPECTED}; or give a template"
+        return self._bad(found, mend, "columns")
+
+    def _known(self, text: str, *, numbers: bool = False) -> Template:
+        return Template.parse(text, numbers=numbers).renamed(self.roles)
+
+    def _written(self, text: str, key: str) -> Template:
+        """A template of the configuration. Raises DataError where a brace or a name is wrong."""
+        try:
+            template = Template.parse(text)
+        except ValueError as error:
+            raise self._bad(str(error), "write {{ and }} for braces", f"template.{key}") from None
+        known = [*self.columns, *(DERIVED if self.can_derive else ())]
+        for name in template.names:
+            if name not in known:
+                raise self._bad(f"no row has a column {shown(name)}", one_of(name, known), f"template.{key}")
+        return template
+
+    def _bad(self, found: str, mend: str, key: str) -> DataError:
+        return DataError(complaint(found, mend, field=f"datasets.{self.dataset.id}.{key}"))
