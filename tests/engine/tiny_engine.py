@@ -29,9 +29,6 @@ from msft.engine.settings import EngineSettings
 from msft.engine.torch_engine import TorchEngine
 from msft.snapshots.store import Store
 
-# Threads that wait for each other cost these tiny models far more than they save, above all on a busy machine.
-torch.set_num_threads(1)
-
 VOCABULARY = 48
 TASKS = ("one", "three", "two")
 

@@ -17,7 +17,6 @@ from msft.scoring.forward import Runtime
 from msft.scoring.generation import Request, Speech, generate
 from msft.scoring.scorers import score
 
-torch.set_num_threads(1)
 CPU = torch.device("cpu")
 
 

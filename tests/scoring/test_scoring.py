@@ -14,8 +14,6 @@ from msft.scoring.batches import row
 from msft.scoring.forward import NotFiniteError, Runtime, sequence_scores
 from msft.scoring.scorers import score
 
-# Threads that wait for each other cost these tiny models far more than they save, above all on a busy machine.
-torch.set_num_threads(1)
 CPU = torch.device("cpu")
 
 

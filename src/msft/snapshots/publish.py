@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from msft.core.errors import RunError, complaint
+from msft.journal import sync
 
 MANIFEST = "MANIFEST.json"
 _UNFINISHED = ".unfinished"
@@ -29,12 +29,12 @@ def publish(folder: Path, fill: Callable[[Path], None]) -> None:
     files = {path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in sorted(draft.iterdir())}
     (draft / MANIFEST).write_text(json.dumps({"version": 1, "files": files}, indent=1, sort_keys=True), "utf-8")
     for path in draft.iterdir():
-        _sync(path)
-    _sync(draft)
+        sync(path)
+    sync(draft)
     if folder.exists():
         remove(folder)
     draft.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def verify(folder: Path) -> None:
@@ -77,11 +77,3 @@ def digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
