@@ -105,3 +105,16 @@ def test_an_older_or_newer_format_is_refused(tmp_path: Path) -> None:
     journal._append("header", {"wire": 99})
     with pytest.raises(RunError, match="written in format 99"):
         read(tmp_path / "k", tmp_path / "s")
+
+
+def test_a_record_of_another_run_is_refused(tmp_path: Path) -> None:
+    """Whole, with the right number, and yet not what followed here."""
+    for name in ("mine", "other"):
+        (tmp_path / name).mkdir()
+    write(tmp_path / "mine", "sft")
+    write(tmp_path / "other", "one_pass")
+    mine = (tmp_path / "mine" / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    mine[2] = (tmp_path / "other" / "journal.jsonl").read_bytes().splitlines(keepends=True)[2]
+    (tmp_path / "mine" / "journal.jsonl").write_bytes(b"".join(mine))
+    with pytest.raises(RunError, match=r"journal\.jsonl:3: this record does not follow"):
+        read(tmp_path / "mine" / "journal.jsonl", tmp_path / "mine" / "sidecars")
