@@ -29,7 +29,7 @@ from msft.data.examples import TaskData
 from msft.data.load import load_tasks
 from msft.drive import drive
 from msft.engine.finite import check_finite
-from msft.engine.model import ModelSource, check_data_fits, fingerprint, layout, load_tokenizer
+from msft.engine.model import ModelSource, check_data_fits, layout, load_tokenizer
 from msft.engine.parallel import Processes
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings
@@ -141,7 +141,7 @@ class Job:
                 "bytes": engine.model_bytes,
             },
             "fingerprints": {
-                "model": fingerprint(self.source),
+                "model": engine.fingerprint,
                 "data": {task: part.fingerprint for task, part in self.data.items()},
             },
             "measures": {

@@ -48,8 +48,8 @@ CHEAP = 0.03
 class TorchEngine:
     """Trains one model on the segments that it is given, and scores it.
 
-    `parameters`: those outside the embeddings, for the cost law; `model_bytes`: all weights, in fp32. Raises ModelError
-    where model and data do not fit.
+    `parameters`: those outside the embeddings, for the cost law; `model_bytes`: all weights, in fp32;
+    `fingerprint`: of the base model. Raises ModelError where model and data do not fit.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class TorchEngine:
         self._order = Order(settings.seed, sizes, settings.batch_size)
         self._clock = Clock(sizes, settings.batch_size, 1.0)
         self._model = load_model(source)
-        self._fingerprint = fingerprint(source)
+        self.fingerprint = fingerprint(source)
         check_data_fits(self._model, data)
         self.parameters = non_embedding_parameters(self._model)
         self.model_bytes = sum(parameter.nbytes for parameter in self._model.parameters())
@@ -155,7 +155,7 @@ class TorchEngine:
 
     def _root(self) -> State:
         """The base model as it was, an adapter from its seed, an optimizer without moments."""
-        if fingerprint(self._source) != self._fingerprint:
+        if fingerprint(self._source) != self.fingerprint:
             mend = "put the model's files back as they were, or start a new run"
             raise RunError(complaint("the base model has changed during the run", mend, file=self._source.name_or_path))
         return State(tensors=weights(load_model(self._source)))
