@@ -112,6 +112,18 @@ class RunFolder:
             file.flush()
             yield
 
+    def owner(self) -> str | None:
+        """Who is at work in the folder; None: nobody."""
+        try:
+            with (self.path / LOCK).open(encoding="utf-8") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return file.read().strip() or "another process"
+        except OSError:
+            return None
+        return None
+
     def transcript(self) -> Transcript:
         """What the journal says so far; works beside a running search."""
         if not self.exists:
