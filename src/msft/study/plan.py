@@ -95,6 +95,11 @@ class StudyFolder:
         return self.path / "failures.json"
 
     @property
+    def workers(self) -> Path:
+        """Locked, shared, by every worker process for the whole of its life."""
+        return self.path / "workers.lock"
+
+    @property
     def comparison(self) -> Path:
         return self.path / "comparison.json"
 
@@ -121,7 +126,10 @@ class StudyFolder:
                 listed = "; ".join(changed[:MOST]) + (f"; and {len(changed) - MOST} more" if changed[MOST:] else "")
                 mend = "undo the change, or name another folder"
                 raise RunError(complaint(f"this study was begun with another plan: {listed}", mend, file=self.path))
-        elif self.path.exists() and (not self.path.is_dir() or {p.name for p in self.path.iterdir()} - {LOCK}):
+            return
+        # A start that was cut off before the plan was recorded left nothing worth keeping.
+        ours = {LOCK, self.workers.name, f".{self.plan.name}.tmp"}
+        if self.path.exists() and (not self.path.is_dir() or {p.name for p in self.path.iterdir()} - ours):
             raise RunError(complaint("this is not an empty folder", "name another folder", file=self.path))
 
     def adopt(self, plan: Plan, threads: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
@@ -66,8 +67,15 @@ def run_grid(
         prepared(config, threads)
     folder.path.mkdir(parents=True, exist_ok=True)
     with RunFolder(folder.path).owned():
+        _wait_for_orphans(folder)
         threads = folder.adopt(plan, threads)
         return _Grid(folder, plan, threads, tell, setup).run(jobs)
+
+
+def _wait_for_orphans(folder: StudyFolder) -> None:
+    """Workers whose parent was killed end at once, but may hold the locks of their runs for a moment yet."""
+    with folder.workers.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 class _Grid:
@@ -90,7 +98,7 @@ class _Grid:
 
     def run(self, jobs: int) -> dict[tuple[str, int], str]:
         running: dict[Future[Result], _Task] = {}
-        with _executor(min(jobs, max(1, len(self.waiting))), self.threads, self.setup) as executor:
+        with _executor(min(jobs, max(1, len(self.waiting))), self) as executor:
             while self.waiting or running:
                 while len(running) < jobs and (task := self._next()):
                     running[self._submit(executor, task)] = task
@@ -194,11 +202,11 @@ class _Here(Executor):
 
 
 @contextmanager
-def _executor(jobs: int, threads: int, setup: Callable[[], None]) -> Iterator[Executor]:
+def _executor(jobs: int, grid: _Grid) -> Iterator[Executor]:
     """`jobs` worker processes, each with a GPU of its own as far as there are any; for one job, this process."""
     if jobs == 1:
         before = torch.get_num_threads()
-        torch.set_num_threads(threads)
+        torch.set_num_threads(grid.threads)
         try:
             yield _Here()
         finally:
@@ -210,7 +218,8 @@ def _executor(jobs: int, threads: int, setup: Callable[[], None]) -> Iterator[Ex
     queue = context.Queue() if devices else None
     for number in range(jobs if queue else 0):
         queue.put(devices[number % len(devices)])  # type: ignore[union-attr]
-    pool = ProcessPoolExecutor(jobs, context, initializer=begin, initargs=(receiver, queue, threads, setup))
+    arguments = (receiver, queue, grid.threads, grid.setup, grid.folder.workers)
+    pool = ProcessPoolExecutor(jobs, context, initializer=begin, initargs=arguments)
     try:
         yield pool
         pool.shutdown()

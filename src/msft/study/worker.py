@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
@@ -45,8 +46,9 @@ def nothing() -> None:
     """Does nothing; a lambda cannot be sent to another process."""
 
 
-def begin(parent: Connection, devices: Queue[str] | None, threads: int, setup: Callable[[], None]) -> None:
+def begin(parent: Connection, devices: Queue[str] | None, threads: int, setup: Callable[[], None], alive: Path) -> None:
     """Set up a worker process: it ends with its parent, takes a device of its own, and its share of the cores."""
+    fcntl.flock(os.open(alive, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_SH)  # until the process ends
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
