@@ -18,7 +18,7 @@ Points = dict[str, list[tuple[int, float]]]
 
 
 def run(
-    folder: Path, *, past: int = 0, stop: int = 10**6, again: tuple[int, ...] = ()
+    folder: Path, *, past: int = 0, stop: int = 10**6, again: tuple[int, ...] = (), replay: float = 0.1
 ) -> list[tuple[Segment, Outcome]]:
     """A search as the trainer tells it: `past` segments replayed from the journal, some of them run again."""
     engine = engine_for(NAMES)
