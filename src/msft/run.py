@@ -61,6 +61,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def inputs(self) -> Path:
+        """Model and data that were given as objects, as files."""
+        return self.path / "inputs"
+
+    @property
     def final(self) -> Path:
         return self.path / "final"
 
@@ -75,7 +80,7 @@ class RunFolder:
             mend = "add --resume to go on with it, or name another output folder"
             raise RunError(complaint("this folder already holds a run", mend, file=self.path, field="output"))
         # A run that ended before its first record left nothing worth keeping: a new one takes its place.
-        ours = {self.config, self.environment, self.timings, self.path / LOCK}
+        ours = {self.config, self.environment, self.timings, self.inputs, self.path / LOCK}
         if self.path.exists() and (not self.path.is_dir() or set(self.path.iterdir()) - ours):
             raise RunError(
                 complaint("this is not an empty folder", "name another output folder", file=self.path, field="output")

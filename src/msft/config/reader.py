@@ -45,6 +45,14 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(_listing(error, data, places, _Place(str(path), None))) from None
 
 
+def from_mapping(data: Mapping[str, Any], source: str) -> Config:
+    """The configuration in a mapping that code has made. Raises ConfigError, naming `source` and every field."""
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_listing(error, data, {}, _Place(source, None))) from None
+
+
 def dump(config: Config) -> str:
     """The resolved configuration as YAML that `load` reads back to an equal Config."""
     return emit(_plain(config))
@@ -137,7 +145,7 @@ def _apply(data: dict[str, Any], places: dict[KeyPath, _Place], override: str) -
 def _absolute_paths(data: dict[str, Any], folder: Path) -> None:
     """Replace relative paths that lead somewhere by absolute ones, so that the working directory may change."""
     model, datasets = data.get("model"), data.get("datasets")
-    owners: list[tuple[Any, str]] = [(model, "name_or_path"), (model, "chat_template")]
+    owners: list[tuple[Any, str]] = [(model, "name_or_path"), (model, "tokenizer"), (model, "chat_template")]
     for dataset in datasets if isinstance(datasets, list) else []:
         splits = [dataset.get("validation"), dataset.get("test")] if isinstance(dataset, dict) else []
         owners += [(owner, "path") for owner in (dataset, *splits)]

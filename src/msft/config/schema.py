@@ -78,6 +78,8 @@ class ModelConfig(Section):
     """Branch, tag or commit of the hub."""
     gguf_file: Text | None = None
     """Name of the GGUF file in the folder, where the weights are in one."""
+    tokenizer: Text | None = None
+    """Hub id or folder of another tokenizer than the model's own."""
     trust_remote_code: bool = False
     autocast: Literal["auto", "bf16", "no"] = "auto"
     """bf16 autocast over fp32 weights; `auto`: where the hardware really has it (DESIGN 3.5)."""
