@@ -2,12 +2,49 @@
 
 from __future__ import annotations
 
+import hashlib
 import string
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 DERIVED = ("answer_text", "answer_letter", "choices_text")
 """Names that a template may use, beside the columns, where rows have choices and an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Choices that lie in several columns, one in each."""
+
+    columns: tuple[str, ...]
+    labels: tuple[str, ...] | None
+    """What the answer calls each of them, where the configuration says it."""
+    answer: str
+    """The column of the answer."""
+
+    def choices_of(self, values: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
+        """As the function of that name, of a row's values. Raises ValueError.
+
+        An answer column that is one of the choices holds the right one itself (sciq). It would always stand at the same
+        place, which a model learns at once: such choices are put in an order of their own, the same for equal choices.
+        """
+        choices: Any = [values.get(column) for column in self.columns]
+        if self.answer not in self.columns:
+            answer = values.get(self.answer)
+            if self.labels is None:
+                return choices_of(choices, answer)
+            if isinstance(answer, int) and not isinstance(answer, bool):
+                answer = str(answer)
+            return choices_of({"text": choices, "label": self.labels}, answer)
+        texts, right = choices_of(choices, self.columns.index(self.answer))
+        order = sorted(range(len(texts)), key=lambda position: _drawn(texts, position))
+        return tuple(texts[position] for position in order), order.index(right)
+
+
+def _drawn(texts: tuple[str, ...], position: int) -> tuple[bytes, int]:
+    """A place in the order that depends on the texts alone, not on which of them is right."""
+    whole = "\0".join([texts[position], *sorted(texts)])
+    return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).digest(), position
 
 
 def choices_of(choices: Any, answer: Any) -> tuple[tuple[str, ...], int]:
@@ -44,7 +81,7 @@ def _position(answer: Any, texts: tuple[str, ...], labels: Any) -> int:
         return int(answer)  # a position that the data set keeps as text
     if len(found) != 1:
         raise ValueError(
-            "the answer is no position, label or text of a choice" if not found else "the answer is ambiguous"
+            "the answer is no position (from 0), label or text of a choice" if not found else "the answer is ambiguous"
         )
     return found[0]
 
