@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 DERIVED = ("answer_text", "answer_letter", "choices_text")
 """Names that a template may use, beside the columns, where rows have choices and an answer."""
+OWN_LETTER = re.compile(r"\s*\(?(?P<letter>[A-Z])\s*[).:]\s*(?P<text>.*\S.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ def choices_of(choices: Any, answer: Any) -> tuple[tuple[str, ...], int]:
     """The texts of the choices and the position of the right one. Raises ValueError, saying what is wrong.
 
     `choices`: a list of texts or numbers, or the hub's `{text: [...], label: [...]}`. `answer`: a position from 0 (as
-    a number or as text), a label (or a letter from A where there are no labels), or the text of a choice.
+    a number or as text), a label (or a letter from A where there are no labels), or the text of a choice. Choices that all begin with
+    their own letters (`A)21`) lose them.
     """
     labels: Any = None
     if isinstance(choices, Mapping):
@@ -63,7 +66,15 @@ def choices_of(choices: Any, answer: Any) -> tuple[tuple[str, ...], int]:
     if not all(isinstance(choice, str | int | float) and str(choice).strip() for choice in choices):
         raise ValueError("a choice is empty or not text")
     texts = tuple(str(choice) for choice in choices)
-    return texts, _position(answer, texts, labels)
+    return _without_letters(texts), _position(answer, texts, labels)
+
+
+def _without_letters(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """The texts without letters of their own, such as `A)21`, where each begins with its own (aqua_rat)."""
+    found = [OWN_LETTER.fullmatch(text) for text in texts]
+    bare = tuple(match["text"] for match in found if match)
+    letters = "".join(match["letter"] for match in found if match)
+    return bare if letters == string.ascii_uppercase[: len(texts)] else texts
 
 
 def _position(answer: Any, texts: tuple[str, ...], labels: Any) -> int:

@@ -64,7 +64,7 @@ class _Detector:
                 kind=kind,
                 prompt=nothing,
                 completion=nothing,
-                stated=self._stated(),
+                stated=self._stated(nothing),
             )
         prompt = self._written(explicit.prompt, "prompt") if explicit else self._known(kind.prompt if kind else "")
         completion = self._completion(kind)
@@ -81,7 +81,7 @@ class _Detector:
             completion=completion,
             without_input=self._known(INSTRUCTION.prompt) if short else None,
             option=option,
-            stated=self._stated(),
+            stated=self._stated(completion),
             spread=Spread(*self.choices, self.roles["answer"]) if self.choices else None,
         )
 
@@ -98,12 +98,13 @@ class _Detector:
             named[role], choices = columns[0], (columns, labels)
         return named, choices
 
-    def _stated(self) -> Template | None:
-        """`generate` scorer: what says the right answer, where `columns` names it."""
+    def _stated(self, completion: Template) -> Template | None:
+        """`generate` scorer: what says the right answer, where `columns` names it; a letter if one is learned."""
         if self.scorer is None or self.scorer.name != "generate" or "answer" not in self.named:
             return None
         if "choices" in self.roles:
-            return Template.parse("{answer_letter}" if self.scorer.extract == "letter" else "{answer_text}")
+            lettered = self.scorer.extract == "letter" or "answer_letter" in completion.names
+            return Template.parse("{answer_letter}" if lettered else "{answer_text}")
         return self._known("{answer}", numbers=True)
 
     def _completion(self, kind: Kind | None) -> Template:
