@@ -10,6 +10,7 @@ import pytest
 from msft.config.reader import dump, load
 from msft.config.schema import DatasetConfig
 from msft.core.errors import ConfigError, DataError
+from msft.data.choices import choices_of
 from msft.data.detect import detect
 from msft.data.formats import Sample
 from msft.data.sources import Row
@@ -88,6 +89,13 @@ def test_choices_without_an_answer_are_refused() -> None:
     dataset = DatasetConfig.model_validate({"id": "d", "path": "p", "columns": {"choices": list(OPS)}})
     with pytest.raises(DataError, match=r"datasets\.d\.columns\.answer: choices in several columns need an answer"):
         detect(dataset, [Row({"question": "Q", **OPS}, "f.jsonl", 1, 1)])
+
+
+def test_letters_of_the_choices_own_are_taken_off_where_all_have_theirs() -> None:
+    assert choices_of(["A)21", "B) 22"], "B") == (("21", "22"), 1)
+    assert choices_of(["A)21", "B)22"], "B)22") == (("21", "22"), 1)
+    for kept in (["A)1", "C)2"], ["A)1", "2"], ["A", "B"], ["A)", "B)"]):
+        assert choices_of(kept, 0)[0] == tuple(kept)
 
 
 CONFIG = "model: {{name_or_path: x}}\ndatasets:\n  - id: a\n    path: owner/name\n    columns: {columns}\noutput: o\n"

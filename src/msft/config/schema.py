@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -18,7 +17,7 @@ from pydantic import (
 
 from msft.config.columns import Columns, FormatName, Names, not_empty
 from msft.config.method import STRICT, MethodConfig, resolve
-from msft.config.problems import Problem, ProblemsError, not_portable
+from msft.config.problems import Problem, ProblemsError, folded, not_portable
 from msft.config.scorer import ScorerConfig
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -230,11 +229,11 @@ class Config(Section):
         seen: dict[str, str] = {}
         problems = []
         for position, dataset in enumerate(datasets):
-            folded = unicodedata.normalize("NFKC", dataset.id).casefold()
-            if folded in seen:
-                found = f"the id {dataset.id!r} is taken: {seen[folded]!r} is the same name where case does not count"
+            name = folded(dataset.id)
+            if name in seen:
+                found = f"the id {dataset.id!r} is taken: {seen[name]!r} is the same name where case does not count"
                 problems.append(Problem(found, "give each data set its own id", (position, "id")))
-            seen.setdefault(folded, dataset.id)
+            seen.setdefault(name, dataset.id)
             if reason := not_portable(dataset.id):
                 problems.append(Problem(reason, "give it another id", (position, "id")))
         if problems:

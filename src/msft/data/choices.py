@@ -52,9 +52,9 @@ def _drawn(texts: tuple[str, ...], position: int) -> tuple[bytes, int]:
 def choices_of(choices: Any, answer: Any) -> tuple[tuple[str, ...], int]:
     """The texts of the choices and the position of the right one. Raises ValueError, saying what is wrong.
 
-    `choices`: a list of texts or numbers, or the hub's `{text: [...], label: [...]}`. `answer`: a position from 0 (as
-    a number or as text), a label (or a letter from A where there are no labels), or the text of a choice. Choices that all begin with
-    their own letters (`A)21`) lose them.
+    `choices`: a list of texts or numbers, or the hub's `{text: [...], label: [...]}`; those that all begin with their
+    own letters (`A)21`) lose them. `answer`: a position from 0 (as a number or as text), a label (or a letter from A
+    where there are no labels), or the text of a choice.
     """
     labels: Any = None
     if isinstance(choices, Mapping):

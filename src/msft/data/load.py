@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from msft.config.problems import shown
+from msft.config.problems import folded, shown
 from msft.config.schema import Config, DataConfig
 from msft.core.errors import ConfigError, DataError, complaint
 from msft.core.vocabulary import Task
@@ -52,8 +52,10 @@ def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
             errors.append(str(error))
             continue
         for dataset in datasets:
-            if dataset.id in tasks:
-                found, mend = "two sub-datasets would have this name", "give the data sets other ids"
+            taken = {folded(task): task for task in tasks}.get(folded(dataset.id))
+            if taken is not None:
+                found = f"the name is taken: {shown(taken)} is the same where case does not count"
+                mend = "give the data sets other ids"
                 errors.append(complaint(found, mend, field=f"datasets.{dataset.id}"))
                 continue
             try:
