@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,3 +186,29 @@ def test_errors_leave_no_draft(path, cached):
         patch.setenv("XDG_CACHE_HOME", str(blocked))
         with pytest.raises(DataError, match=r"the cache folder cannot be written.*set XDG_CACHE_HOME"):
             load(path)
+
+
+LIVING = """
+import sys, time
+from pathlib import Path
+from msft.data.drafts import Draft
+draft = Draft(Path(sys.argv[1]))
+(draft.folder / "0.train.ids").write_bytes(b"half")
+print(draft.folder, flush=True)
+time.sleep(600)
+"""
+
+
+def test_drafts_of_killed_processes_are_swept_and_those_of_living_ones_are_not(path, cached):
+    with subprocess.Popen([sys.executable, "-c", LIVING, str(cached)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            draft = Path(process.stdout.readline().strip())
+            assert (draft / "0.train.ids").read_bytes() == b"half"
+            load(path)
+            assert (draft / "0.train.ids").is_file(), "another process is still writing it"
+        finally:
+            process.kill()
+    assert draft.is_dir(), "a killed process leaves its draft"
+    load(path, max_samples=50)
+    assert not draft.exists()
+    assert len(list(cached.iterdir())) == 2
