@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,11 +83,17 @@ def _plain(config: Config) -> dict[str, Any]:
 
 def _read(path: Path) -> Document:
     mend = "write model, method, datasets and output (see examples/)"
+    if path.is_fifo() or path.is_char_device():  # opening a pipe that nobody writes to would wait for ever
+        what = "a named pipe (FIFO)" if path.is_fifo() else "a device"
+        raise ConfigError(complaint(f"the file is {what}", "write the configuration to a file", file=path))
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(complaint("there is no such file", "check the path", file=path)) from None
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            found = "the file is a symbolic link that leads back to itself"
+            raise ConfigError(complaint(found, "remove the loop", file=path)) from None
         found = f"the file cannot be read ({error.strerror})"
         raise ConfigError(complaint(found, "check the path and its permissions", file=path)) from None
     except UnicodeDecodeError as error:
