@@ -173,6 +173,8 @@ def problem_of(detail: Mapping[str, Any]) -> Problem:
     key, kind = tuple(detail["loc"]), detail["type"]
     if kind == "missing":
         return Problem(MISSING, "add it", key)
+    if kind == "model_type":  # the library's words name a class, which no user knows
+        return Problem(f"found {shown(detail['input'])}", "give a mapping, such as {name: value}", key)
     message = detail["msg"].removeprefix("Value error, ")
     rule = message.removeprefix("Input should be ")
     if rule.startswith(("greater", "less")):
