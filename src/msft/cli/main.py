@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +22,6 @@ def entry() -> None:
 def main(argv: Sequence[str]) -> int:
     """Runs a command and returns its exit code: 0, 2 for what the user can mend, 130 for Ctrl-C."""
     arguments = parser().parse_args(argv)
-    # Only the numbers of the tokenizer's threads, and only where the user has not chosen: forked workers would warn.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         arguments.run(arguments)
     except UserError as error:

@@ -29,6 +29,8 @@ class ModelSource:
     revision: str | None = None
     gguf_file: str | None = None
     """A GGUF file in it: weights and tokenizer are read from there and dequantised."""
+    tokenizer: str | None = None
+    """A folder or a name on the hub, where the tokenizer is not the model's own."""
     trust_remote_code: bool = False
     peft: dict[str, Any] | None = None
     """Arguments of peft.LoraConfig; None trains all weights."""
