@@ -37,6 +37,12 @@ def test_a_run_is_read_without_an_error_or_a_request(count: int, scheme: str, pa
         assert label.startswith(names[0])
         assert hovered(page, "curve1").startswith(names[1])
         assert "epoch 0, " in label
+        # So does a real mouse over a real point.
+        page.locator("#average").scroll_into_view_if_needed()
+        box = page.locator("#average .point").first.bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        until(page, "document.querySelector('#average .hovertext') !== null")
+        assert page.locator("#average .hovertext").first.text_content().startswith("average")
         assert page.locator("img").count() == 0
         assert page.get_by_text(names[0]).count() >= 3
         toggles_work(page, count)
