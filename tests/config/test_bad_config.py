@@ -1,4 +1,4 @@
-"""The configurations of issue 3 that must be refused: one case each, `file:line field: found. Mend: how`."""
+"""Configurations that must be refused: one case each, `file:line field: found. Mend: how`."""
 
 from __future__ import annotations
 

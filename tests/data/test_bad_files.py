@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers_for_tests import CHAT, tokenizer
 
+from msft.config.reader import load as read_config
 from msft.config.schema import Config
 from msft.core.errors import UserError
 from msft.data.load import load_tasks
@@ -303,3 +304,13 @@ def test_messages_without_a_chat_template(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_bytes(b"".join(talk(("user", f"u {n}"), ("assistant", "a")) + b"\n" for n in range(40)))
     assert "has no chat template. Mend: give model.chat_template" in refusal({"id": "d", "path": str(file)})
+
+
+def test_a_home_of_nobody(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("model: {name_or_path: m}\ndatasets: [{id: d, path: ~nobody-at-all/a.jsonl}]\noutput: o\n")
+    config = read_config(file)
+    assert config.datasets[0].path == "~nobody-at-all/a.jsonl"
+    assert "datasets.d: there is no file ~nobody-at-all/a.jsonl. Mend: " in refusal(
+        {"id": "d", "path": "~nobody-at-all/a.jsonl"}
+    )

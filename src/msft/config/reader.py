@@ -16,6 +16,7 @@ from msft.config.problems import Problem, ProblemsError, unknown_key
 from msft.config.schema import Config
 from msft.config.yaml12 import Document, KeyPath, UnreadableError, emit, parse
 from msft.core.errors import ConfigError, complaint
+from msft.core.paths import expanded
 
 MOST = 20
 """ProblemsError shown in one message."""
@@ -161,7 +162,7 @@ def _absolute_paths(data: dict[str, Any], folder: Path) -> None:
         if not isinstance(written, str) or not written.strip() or "\n" in written or "\0" in written:
             continue
         for base in (folder, Path()):
-            target = base.resolve() / Path(written).expanduser()
+            target = base.resolve() / expanded(written)
             if _leads_somewhere(target):
                 owner[key] = str(target.resolve())
                 break
