@@ -39,6 +39,14 @@ class RunFolder:
         return self.path / "environment.json"
 
     @property
+    def notes(self) -> Path:
+        return self.path / "notes.json"
+
+    @property
+    def trackers(self) -> Path:
+        return self.path / "trackers"
+
+    @property
     def journal(self) -> Path:
         return self.path / "journal.jsonl"
 
@@ -90,7 +98,9 @@ class RunFolder:
             mend = "add --resume to go on with it, or name another output folder"
             raise RunError(complaint("this folder already holds a run", mend, file=self.path, field="output"))
         # A run that ended before its first record left nothing worth keeping: a new one takes its place.
-        ours = {self.config, self.environment, self.timings, self.inputs, self.path / LOCK}
+        ours = {
+            self.config, self.environment, self.notes, self.trackers, self.timings, self.inputs, self.path / LOCK,
+        }  # fmt: skip
         if there == self.path and (not self.path.is_dir() or set(self.path.iterdir()) - ours):
             raise RunError(
                 complaint("this is not an empty folder", "name another output folder", file=self.path, field="output")
@@ -123,6 +133,18 @@ class RunFolder:
             file.flush()
             yield
 
+    def owner(self) -> str | None:
+        """Who is at work in the folder; None: nobody."""
+        try:
+            with (self.path / LOCK).open(encoding="utf-8") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return file.read().strip() or "another process"
+        except OSError:
+            return None
+        return None
+
     def transcript(self) -> Transcript:
         """What the journal says so far; works beside a running search."""
         if not self.exists:
@@ -149,6 +171,14 @@ class RunFolder:
             except ValueError:
                 continue
         return entries
+
+    def read_notes(self) -> list[str]:
+        """What was said about the data when the run began; nothing where the file is missing or damaged."""
+        try:
+            content = json.loads(self.notes.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [note for note in content if isinstance(note, str)] if isinstance(content, list) else []
 
 
 def environment() -> dict[str, Any]:

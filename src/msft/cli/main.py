@@ -66,10 +66,15 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
     train.set_defaults(run=_train)
 
-    report = commands.add_parser("report", help="the table and the page of a run, finished or not")
-    report.add_argument("run_folder", type=Path, metavar="RUN", help="the run's folder")
-    report.add_argument("--page", type=Path, help="where to write the page (default: report.html in the run folder)")
+    report = commands.add_parser("report", help="the table and the page of a run, finished or not, or of several")
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder, or a folder of such folders")
+    report.add_argument("--page", type=Path, help="where to write the page (default: report.html in the folder)")
+    report.add_argument("--watch", action="store_true", help="write the page again and again until the run is finished")
     report.set_defaults(run=_report)
+
+    status = commands.add_parser("status", help="where a run stands, beside it or after it")
+    status.add_argument("run_folder", type=Path, metavar="RUN", help="the run's folder")
+    status.set_defaults(run=_status)
 
     quickstart = commands.add_parser("quickstart", help="a whole search on a laptop CPU, offline, in minutes")
     quickstart.add_argument("--output", type=Path, default=Path("runs/quickstart"), help="the run folder")
@@ -135,15 +140,15 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from msft.report.page import write_page
-    from msft.report.table import render_text
-    from msft.run import RunFolder
+    from msft.cli.report import run
 
-    folder = RunFolder(arguments.run_folder)
-    render_text(folder, Console())
-    page = arguments.page or folder.page
-    write_page(folder, page)
-    Console().print(f"\nThe page: {page}", markup=False, highlight=False, soft_wrap=True)
+    run(arguments.runs, arguments.page, watch=arguments.watch)
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    from msft.cli.status import run
+
+    run(arguments.run_folder)
 
 
 def _quickstart(arguments: argparse.Namespace) -> None:

@@ -35,10 +35,10 @@ class Row:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the difference between these two models, by normal approximation."""
+        """95 % interval of the difference between these two models, by normal approximation; within [-1, 1]."""
         if self.error is None or self.difference is None:
             return None
-        return self.difference - 1.96 * self.error, self.difference + 1.96 * self.error
+        return max(-1.0, self.difference - 1.96 * self.error), min(1.0, self.difference + 1.96 * self.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,11 +93,11 @@ def _tested(story: Story, task: Task, base: Outcome, answer: Outcome) -> Row:
         base=base.reports[task],
         answer=answer.reports.get(task),
         items=len(was) if was else None,
-        error=_paired_error(was, now, base.reports[task], answer.reports.get(task)) if was and now else None,
+        error=paired_error(was, now, base.reports[task], answer.reports.get(task)) if was and now else None,
     )
 
 
-def _paired_error(was: Sequence[float], now: Sequence[float], base: float, answer: float | None) -> float | None:
+def paired_error(was: Sequence[float], now: Sequence[float], base: float, answer: float | None) -> float | None:
     """Standard error of `answer - base` over paired items; None where the items are not those of the report.
 
     The report is the mean of its items or, for log-likelihoods, the exponential of it (then by the delta method).

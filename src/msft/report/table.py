@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msft.report.comparison import Comparison, Row, compare
+from msft.report.cost import plain
 from msft.report.story import Story, read_story
 from msft.report.summary import disk, flops, seconds
 from msft.report.words import (
@@ -43,7 +44,7 @@ def render_text(folder: RunFolder, console: Console) -> None:
     story = read_story(folder)
     comparison = compare(story)
     console.print(Text(headline(story), style="bold"))
-    console.print(_table(story, comparison))
+    console.print(rich_table(*shown_columns(story, comparison), words=2, average=True))
     for note in notes(comparison):
         console.print(Text(note, style="dim"))
     console.print()
@@ -82,6 +83,10 @@ def costs(story: Story) -> list[tuple[str, str]]:
     total = sum(compute.values())
     parts = ", ".join(f"{name} {value / total:.0%}" for name, value in compute.items() if value) if total else ""
     lines = [("Compute", scaled(total, "FLOPs") + (f" ({parts})" if parts else ""))]
+    if (reckoned := plain(story)) is not None and reckoned.total:
+        how = f"reckoned: {epochs(reckoned.epochs)} epochs of the whole mixture, scored {reckoned.looks} times"
+        times = f"this run took {total / reckoned.total:.2f} times that"
+        lines.append(("Plain fine-tuning", f"{scaled(reckoned.total, 'FLOPs')} ({how}); {times}"))
     if spent["total"]:
         phases = ", ".join(f"{k} {duration(v)}" for k, v in spent.items() if k != "total" and v >= 0.05)
         lines.append(("Time", duration(spent["total"]) + (f" ({phases})" if phases else "")))
@@ -126,18 +131,15 @@ def shown_columns(story: Story, comparison: Comparison) -> tuple[list[str], list
     return [names[i] for i in keep], [[row[i] for i in keep] for row in rows]
 
 
-def _table(story: Story, comparison: Comparison) -> Table:
-    names, rows = shown_columns(story, comparison)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold", pad_edge=False)
+def rich_table(names: Sequence[str], rows: Sequence[Sequence[str]], *, words: int, average: bool) -> Table:
+    """A table for the terminal, its first `words` columns in words; with `average`, that is the last row."""
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold", pad_edge=False)
     for i, name in enumerate(names):
         # At 80 columns the names stay whole; what the measure is called may break, being words.
-        table.add_column(name, justify="left" if i < 2 else "right", overflow="fold", no_wrap=i != 1)
-    for row in rows[:-1]:
-        table.add_row(*_texts(row))
-    table.add_section()
-    table.add_row(*_texts(rows[-1]), style="bold")
-    return table
-
-
-def _texts(row: Iterable[str]) -> list[Text]:
-    return [Text(cell) for cell in row]
+        made.add_column(name, justify="left" if i < words else "right", overflow="fold", no_wrap=i != 1)
+    for row in rows[:-1] if average else rows:
+        made.add_row(*map(Text, row))
+    if average:
+        made.add_section()
+        made.add_row(*map(Text, rows[-1]), style="bold")
+    return made
