@@ -54,7 +54,8 @@ def rejections(count: int, *, replicates: int = 400, bootstrap: bool = True, **t
             found["flips"].append(flipped < 0.05)
         if draws is not None:
             interval = draws.interval(study)
-            found["bootstrap"].append(not interval.low <= 0 <= interval.high)  # type: ignore[operator]
+            assert interval is not None and interval.low is not None and interval.high is not None
+            found["bootstrap"].append(not interval.low <= 0 <= interval.high)
         found["items"].append(item_test([task[0] for task in study]) < 0.05)
     return {name: float(np.mean(hits)) for name, hits in found.items() if hits}
 

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,34 +99,6 @@ def test_another_plan_is_refused_by_name(config: Path, whole: StudyFolder) -> No
     (config.parent / "mine" / "thesis.tex").touch()
     with pytest.raises(RunError, match="not an empty folder"):
         run_grid(StudyFolder(config.parent / "mine"), plan_of(config, "sft"))
-
-
-def test_killed_at_any_moment_it_ends_with_the_same_numbers(config: Path, whole: StudyFolder) -> None:
-    """Two processes, killed with their parent alone: the workers must not go on by themselves."""
-    folder = StudyFolder(config.parent / "killed")
-    code = (
-        "import sys; sys.path[:0] = sys.argv[2:]\n"
-        "from pathlib import Path; from test_runs import plan_of, run_grid, StudyFolder\n"
-        "if __name__ == '__main__':\n"
-        "    config = Path(sys.argv[1])\n"
-        "    run_grid(StudyFolder(config.parent / 'killed'), plan_of(config, 'msft', 'sft'), jobs=2)\n"
-    )
-    script = config.parent / "script.py"
-    script.write_text(code)
-    command = [sys.executable, str(script), str(config), *sys.path]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    journals = folder.path / "runs"
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if any(file.read_bytes().count(b"\n") >= 2 for file in journals.glob("*/*/journal.jsonl")):
-            process.send_signal(signal.SIGKILL)
-            break
-        time.sleep(0.002)
-    process.wait()
-    assert process.returncode == -signal.SIGKILL, "the study ended before it could be killed"
-    assert len(list(journals.glob("*/*/summary.json"))) < 4
-    assert run_grid(folder, plan_of(config, "msft", "sft")) == {}
-    assert contents(folder) == contents(whole)
 
 
 def test_what_diverges_fails_alone_and_what_follows_it_is_not_run(config: Path) -> None:

@@ -36,7 +36,7 @@ def sentence(data: Comparison, row: Entry) -> str:
         return f"{reference} and {other}: no seed that both finished."
     start = f"{reference} against {other}: {difference(gap['mean'])} points"
     if row["p"] is None:
-        return f"{start}, with {len(row['seeds'])} seed(s) nothing can be said of the methods."
+        return f"{start}; nothing can be said of the methods (too few seeds, or all gave the same)."
     parts = [f"{start}, 95 % from {interval(gap)} on these sub-datasets"]
     if row["like_these"]:
         parts.append(f"{interval(row['like_these'])} on others like them")
@@ -46,6 +46,18 @@ def sentence(data: Comparison, row: Entry) -> str:
     if row["sign_flips"] is not None:
         tests.append(f"{row['sign_flips']:.2g} by sign flips")
     return f"{conclusion(row)} {', '.join(parts)}; {', '.join(tests)}."
+
+
+def in_brief(data: Comparison) -> list[str]:
+    """Which of the others the reference is better than, worse than, or not told apart from."""
+    reference = clean(data["reference"])
+    groups: dict[str, list[str]] = {}
+    for row in data["against"]:
+        groups.setdefault(conclusion(row).rstrip("."), []).append(row["method"])
+    order = ("Better", "Better, but not after Holm's correction", "Worse", "Worse, but not after Holm's correction")
+    lines = [f"{name}: {reference} than {listed(groups[name])}." for name in order if name in groups]
+    same = groups.get("No difference shown", [])
+    return [*lines, *([f"No difference shown: {reference} and {listed(same)}."] if same else [])]
 
 
 def conclusion(row: Entry) -> str:
