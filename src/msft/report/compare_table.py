@@ -34,7 +34,7 @@ def render_comparison(data: Comparison, console: Console) -> None:
     console.print(Text(headline(data), style="bold"))
     console.print(Text(verdict(data)))
     console.print()
-    keep = range(len(HEADINGS)) if console.width >= WIDE else (0, 1, 2, 3, 4, 5, 7)
+    keep = range(len(HEADINGS)) if console.width >= WIDE else (0, 1, 2, 4, 5, 7)
     console.print(_table([HEADINGS[i] for i in keep], [[cells(row)[i] for i in keep] for row in data["methods"]]))
     if data["against"]:
         console.print()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msft.report.words import NOT_KNOWN, clean, difference, duration, listed, percent, scaled
@@ -91,7 +91,7 @@ def notes(data: Comparison) -> list[str]:
         )
     if dull := [entry["task"] for entry in data["tasks"] if not entry["learnable"]]:
         lines.append(
-            f"Not learnable here: {listed(dull)} (validation never rose 3 standard errors above the base model). "
+            f"Not learnable here (*): {listed(dull)} (validation never rose 3 standard errors above the base model). "
             "They count like the others."
         )
     if data["left_out"]:
@@ -115,14 +115,39 @@ def cells(row: Entry) -> list[str]:
     return [
         clean(row["method"]),
         with_reach(row["macro"]),
-        percent(_mean(row["worst"])),
-        percent(_mean(row["spread"])),
+        with_reach(row["worst"]),
+        with_reach(row["spread"]),
         difference(_mean(row["gap"])),
         scaled(total["mean"], "") if total else NOT_KNOWN,
         f"{scoring:.0%}" if scoring is not None else NOT_KNOWN,
         duration(row["seconds"]["mean"]) if row["seconds"] else NOT_KNOWN,
         f"{disk['mean']:.1f}" if disk else NOT_KNOWN,
     ]
+
+
+COSTS = ("method", "training FLOPs", "scoring", "probes", "time", "disk, most", "disk, mean", "epoch of the answer")
+"""Of `cost_cells`. Disk in bytes of snapshots; an epoch is a position along the surviving trajectory."""
+
+
+def cost_cells(row: Entry) -> list[str]:
+    """What one method took, each with its interval, in the order of COSTS."""
+    flops, disk = row["flops"], row["disk"]
+    counted = [(flops[kind], "") for kind in ("train", "eval", "probe")]
+    held = [(disk["peak_bytes"], "B"), (disk["mean_bytes"], "B")]
+    return [
+        clean(row["method"]),
+        *(_amount(entry, lambda x, unit=unit: scaled(x, unit).strip()) for entry, unit in counted),  # type: ignore[misc]
+        _amount(row["seconds"], duration),
+        *(_amount(entry, lambda x, unit=unit: scaled(x, unit).strip()) for entry, unit in held),  # type: ignore[misc]
+        _amount(row["epoch"], lambda x: f"{x:.2f}"),
+    ]
+
+
+def _amount(entry: Entry | None, shown: Callable[[float], str]) -> str:
+    if entry is None:
+        return NOT_KNOWN
+    reach = None if entry["low"] is None else entry["high"] - entry["mean"]
+    return f"{shown(entry['mean'])} ± {shown(reach)}" if reach else shown(entry["mean"])
 
 
 AGAINST = ("against", "difference", "95 %", "p", "Holm", "win/tie/loss")
