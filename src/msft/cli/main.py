@@ -31,7 +31,8 @@ def main(argv: Sequence[str]) -> int:
         Console(stderr=True, highlight=False).print(f"msft: {error}", markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
-        Console(stderr=True).print("msft: interrupted; what is journaled is safe: go on with --resume", markup=False)
+        how = "the same command" if arguments.run is _compare else "--resume"
+        Console(stderr=True).print(f"msft: interrupted; what is journaled is safe: go on with {how}", markup=False)
         return INTERRUPTED
 
 
