@@ -101,3 +101,11 @@ def test_what_cannot_be_compared_writes_nothing(
     assert main(["compare", str(config), *more, "--output", str(output)]) == 2
     assert said in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_several_launched_processes_are_refused(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["compare", str(config), "--methods", "sft"]) == 2
+    assert "give --jobs" in capsys.readouterr().err
