@@ -15,6 +15,7 @@ from msft.core.errors import RunError
 from msft.core.wire import differences
 from msft.report.story import read_story
 from msft.report.summary import flops
+from msft.study import worker
 from msft.study.plan import Plan, StudyFolder, Variant
 from msft.study.runs import Progress, run_grid
 
@@ -162,3 +163,16 @@ def test_a_base_score_that_was_changed_is_not_used(config: Path) -> None:
     assert run_grid(folder, plan) == {}
     assert differences(json.loads(good), json.loads(base.read_bytes())) == []
     assert (run / "journal.jsonl").read_bytes() == journal
+
+
+def test_data_that_changed_since_the_base_was_scored_are_refused(tmp_path: Path) -> None:
+    folder, config = StudyFolder(tmp_path / "study"), make_job(tmp_path)
+    plan = plan_of(config, "sft", seeds=(1,))
+    assert run_grid(folder, plan) == {}
+    shutil.rmtree(folder.path / "runs")
+    data = tmp_path / "copy.jsonl"
+    data.write_text(data.read_text().replace("a", "b"))
+    worker._jobs.clear()  # as in a new process
+    failures = run_grid(folder, plan)
+    assert "since the base model was scored, data.copy was" in failures["sft", 1]
+    assert not list(folder.path.glob("runs/*/*/journal.jsonl"))
