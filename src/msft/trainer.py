@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import time
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,28 +12,21 @@ from typing import Any, Protocol
 
 import numpy as np
 import psutil
-import torch
-from peft import PeftModel
-from transformers import PreTrainedModel
 
-from msft import __version__
-from msft.config.reader import dump, flatten
+from msft.config.reader import dump
 from msft.config.schema import Config
 from msft.core.errors import Diverged
 from msft.core.search import Search
-from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Task
-from msft.core.wire import brief_from_json, brief_to_json, differences, outcome_to_json
-from msft.data.examples import TaskData
-from msft.data.load import load_tasks
+from msft.core.vocabulary import ROOT, Brief, Outcome, Segment
+from msft.core.wire import brief_from_json, differences, outcome_to_json
 from msft.drive import drive
 from msft.engine.finite import check_finite
-from msft.engine.model import ModelSource, check_data_fits, layout, load_tokenizer
 from msft.engine.parallel import Processes
 from msft.engine.progress import ScoreInfo, StepInfo
-from msft.engine.settings import EngineSettings
 from msft.engine.torch_engine import TorchEngine
+from msft.job import Job
 from msft.journal import Journal, Transcript
-from msft.methods import METHODS, dynamix
+from msft.methods import METHODS
 from msft.report.page import write_page
 from msft.report.summary import summarise
 from msft.run import RunFolder, environment
@@ -65,119 +56,48 @@ class Watcher(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
-    """A configuration with everything that it names found and checked; nothing has been written yet."""
+class Shared:
+    """What the runs of a study have in common: scores of the base model, which no method or training seed changes.
 
-    config: Config
-    source: ModelSource
-    data: Mapping[Task, TaskData]
-    layout: PreTrainedModel | PeftModel
-    """The model without its weights."""
+    A run that is given them keeps its record and its summary alone: no model, no snapshot, no page, which hundreds of
+    runs would fill a disk with. `msft train <run>/config.yaml --resume` makes them again, bit for bit.
+    """
 
-    @classmethod
-    def prepare(cls, config: Config) -> Job:
-        """Raises ModelError or DataError before any weight is loaded."""
-        source = model_source(config)
-        tokenizer = load_tokenizer(source)
-        model = layout(source, tokenizer)
-        data = load_tasks(config, tokenizer)
-        check_data_fits(model, data)
-        return cls(config, source, data, model)
-
-    @property
-    def settings(self) -> EngineSettings:
-        t, method = self.config.training, self.config.method
-        look = method.params if isinstance(method.params, dynamix.Params) else dynamix.Params()
-        tokens = t.max_tokens_per_microbatch
-        return EngineSettings(
-            seed=self.config.data.seed,
-            batch_size=t.batch_size,
-            horizon=self.horizon,
-            learning_rate=t.learning_rate,
-            schedule=t.schedule,
-            warmup=t.warmup,
-            weight_decay=t.weight_decay,
-            max_grad_norm=t.max_grad_norm,
-            loss_reduction=t.loss_reduction,
-            max_tokens_per_microbatch=None if tokens == "auto" else tokens,
-            gradient_checkpointing=t.gradient_checkpointing,
-            autocast=self.config.model.autocast,
-            lookahead_batch=look.lookahead_batch,
-            virtual=look.virtual,
-            durable=self.config.snapshots.durable,
-        )
-
-    @property
-    def horizon(self) -> float:
-        return math.inf if self.config.method.horizon is None else self.config.method.horizon
-
-    def brief(self, base: Outcome) -> Brief:
-        method = self.config.method
-        return Brief(
-            tasks=tuple(self.data),
-            sizes=tuple(len(part.train) for part in self.data.values()),
-            validation_sizes=tuple(len(part.validation) for part in self.data.values()),
-            batch_size=self.config.training.batch_size,
-            seed=self.config.data.seed,
-            base=base,
-            horizon=self.horizon,
-            eval_every=method.eval_every,
-            select=method.select,
-            average=method.average,
-            params=method.params,
-        )
-
-    def header(self, brief: Brief, engine: TorchEngine) -> dict[str, Any]:
-        """The journal's first record: all that decides the run."""
-        config = flatten(self.config)
-        config.pop("output")
-        return {
-            "msft": __version__,
-            "method": self.config.method.name,
-            "brief": brief_to_json(brief),
-            "model": {
-                "name": self.config.model.name_or_path,
-                "parameters": engine.parameters,
-                "bytes": engine.model_bytes,
-            },
-            "fingerprints": {
-                "model": engine.fingerprint,
-                "data": {task: part.fingerprint for task, part in self.data.items()},
-            },
-            "measures": {
-                task: {"name": m.name, "normalize": m.normalize, "control": m.control}
-                for task, m in ((task, part.measure) for task, part in self.data.items())
-            },
-            "config": config,
-            "environment": {**environment(), "threads": torch.get_num_threads()},
-        }
+    fingerprints: dict[str, Any]
+    base: Outcome
+    test: Outcome | None
+    """None where there is no test split."""
 
 
-def model_source(config: Config) -> ModelSource:
-    model = config.model
-    return ModelSource(
-        name_or_path=model.name_or_path,
-        revision=model.revision,
-        gguf_file=model.gguf_file,
-        trust_remote_code=model.trust_remote_code,
-        peft=None if config.peft is None else config.peft.model_dump(),
-        seed=config.data.seed,
-    )
+def score_base(job: Job, store: Store) -> Shared:
+    """Scores the base model, validation and test, for the runs of a study."""
+    check_finite(job.source)
+    engine = TorchEngine(job.source, job.data, job.settings, store)
+    return Shared(job.fingerprints(engine), engine.base(), engine.test(ROOT) if job.tested else None)
 
 
-def train(config: Config, watcher: Watcher, *, resume: bool = False) -> dict[str, Any]:
+def train(
+    config: Config,
+    watcher: Watcher,
+    *,
+    resume: bool = False,
+    job: Job | None = None,
+    shared: Shared | None = None,
+) -> dict[str, Any]:
     """The main job. Returns the summary, which lies in the run folder as summary.json.
 
-    Raises a UserError before anything is written where configuration, data, model or run folder cannot be used.
+    `job`: prepared already, of another run with the same model and data. `shared`: this is a run of a study. Raises a
+    UserError before anything is written where configuration, data, model or run folder cannot be used.
     """
     folder = RunFolder(Path(config.output))
     check = folder.check_resumable if resume else folder.check_free
     processes = Processes()
     if processes.is_main:
         check()
-    job = Job.prepare(config)
+    job = job.of(config) if job else Job.prepare(config)
     if processes.is_main:
-        check_finite(job.source)
+        if shared is None:
+            check_finite(job.source)
         folder.create()
     with folder.owned() if processes.is_main else nullcontext():
         if processes.is_main and not resume:
@@ -186,17 +106,21 @@ def train(config: Config, watcher: Watcher, *, resume: bool = False) -> dict[str
         for task, part in job.data.items():
             for note in part.notes:
                 watcher.note(f"{task}: {note}")
-        return _Run(job, folder, processes, watcher).go(resume)
+        return _Run(job, folder, processes, watcher, shared).go(resume)
 
 
 class _Run:
     """One process's part in a run. The main process alone writes."""
 
-    def __init__(self, job: Job, folder: RunFolder, processes: Processes, watcher: Watcher) -> None:
-        self.job, self.folder, self.processes, self.watcher = job, folder, processes, watcher
+    def __init__(
+        self, job: Job, folder: RunFolder, processes: Processes, watcher: Watcher, shared: Shared | None
+    ) -> None:
+        self.job, self.folder, self.processes, self.watcher, self.shared = job, folder, processes, watcher, shared
         self.store = Store(folder.snapshots, memory_bytes=_snapshot_memory(processes), main=processes.is_main)
         self.engine = TorchEngine(job.source, job.data, job.settings, self.store, on_step=watcher.progress)
         self.method = METHODS[job.config.method.name]
+        if shared is not None and (changed := differences(shared.fingerprints, job.fingerprints(self.engine))):
+            raise Diverged(str(folder.path), [f"since the base model was scored, {line}" for line in changed])
 
     def go(self, resume: bool) -> dict[str, Any]:
         journal, past = self._resume() if resume else self._begin()
@@ -223,7 +147,7 @@ class _Run:
 
     def _begin(self) -> tuple[Journal | None, Transcript]:
         self._clock = time.perf_counter()
-        base = self.engine.base()
+        base = self.shared.base if self.shared else self.engine.base()
         self._time("base", ROOT)
         header = self.job.header(self.job.brief(base), self.engine)
         journal = Journal.create(self.folder.journal, self.folder.sidecars, header) if self.processes.is_main else None
@@ -246,14 +170,20 @@ class _Run:
 
     def _test(self, answer: int) -> dict[str, Any]:
         """The test split is scored here and nowhere else: the base model and the answer, once."""
-        if not any(part.test for part in self.job.data.values()):
+        if not self.job.tested:
             return {"answer": answer, "test": None}
-        test = {name: outcome_to_json(self.engine.test(point)) for name, point in (("answer", answer), ("base", ROOT))}
+        tested = self.engine.test(answer)
+        base = self.shared.test if self.shared and self.shared.test else self.engine.test(ROOT)
         self._time("test")
-        return {"answer": answer, "test": test}
+        return {"answer": answer, "test": {"answer": outcome_to_json(tested), "base": outcome_to_json(base)}}
 
     def _hand_over(self, answer: int) -> dict[str, Any]:
-        """`final/` appears whole or not at all; summary and page are made from the journal."""
+        """`final/` appears whole or not at all; summary and page are made from the journal. Of a study, a summary."""
+        if self.shared is not None:
+            summary = summarise(self.folder)
+            self.folder.write_json(self.folder.summary, summary)
+            self.store.prune(())
+            return summary
         draft = self.folder.final.with_name(".final.tmp")
         if not self.folder.final.exists():
             if self.processes.is_main and draft.exists():

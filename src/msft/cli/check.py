@@ -14,8 +14,8 @@ from rich.text import Text
 from msft.cli.plan import Part, Plan, plan
 from msft.cli.quiet import quiet
 from msft.config.schema import Config
+from msft.job import Job
 from msft.report.words import NOT_KNOWN, clean, scaled
-from msft.trainer import Job
 
 PIPED = 160
 """Columns where there is no terminal to ask."""

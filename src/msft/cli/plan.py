@@ -17,10 +17,11 @@ from msft.core.clock import Clock
 from msft.core.vocabulary import Mixture
 from msft.data.examples import Item, TaskData
 from msft.engine.model import non_embedding_parameters
+from msft.job import Job
 from msft.methods import dynamix, ies, msft, placebo, sro
 from msft.scoring.batches import row
 from msft.snapshots.state import trainable
-from msft.trainer import SNAPSHOT_MEMORY, Job
+from msft.trainer import SNAPSHOT_MEMORY
 
 FLOAT = 4
 """Bytes of an fp32 number."""

@@ -17,8 +17,8 @@ from msft.core.vocabulary import Task
 from msft.data.examples import Example, TaskData
 from msft.data.load import load_tasks
 from msft.engine.model import load_tokenizer
+from msft.job import model_source
 from msft.report.words import clean
-from msft.trainer import model_source
 
 LEARNED, SPECIAL, RULE = "bold green", "reverse", "dim"
 OPEN, CLOSE = "[[", "]]"

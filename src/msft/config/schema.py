@@ -187,7 +187,7 @@ class DataConfig(Section):
     """What holds for all sub-datasets."""
 
     seed: int = Field(default=20, ge=0, lt=2**32)
-    """Decides samples, carved splits and the order of instances."""
+    """Decides samples and carved splits; also what `training.seed` does, where that is not given."""
     leaks: Literal["error", "drop", "warn"] = "drop"
     """Training examples that a validation or test split of any sub-dataset holds too, exactly or nearly: refused, left
     out of training, or named only."""
@@ -198,6 +198,9 @@ class DataConfig(Section):
 class TrainingConfig(Section):
     """The optimizer's steps."""
 
+    seed: int | None = Field(default=None, ge=0, lt=2**32)
+    """Decides the order of instances, dropout, an adapter's first weights and the placebo's deal; None: `data.seed`.
+    Runs that differ in it alone have the same splits."""
     batch_size: int = Field(default=64, ge=1)
     """Examples per optimizer step, whatever the hardware (DESIGN 3.3)."""
     learning_rate: float = Field(default=1e-5, gt=0)
@@ -243,6 +246,11 @@ class Config(Section):
     snapshots: SnapshotsConfig = SnapshotsConfig()
     output: Text
     """The run folder, relative to the working directory."""
+
+    @property
+    def training_seed(self) -> int:
+        """`training.seed`, or where it is not given `data.seed`."""
+        return self.data.seed if self.training.seed is None else self.training.seed
 
     @field_validator("datasets")
     @classmethod

@@ -1,0 +1,1 @@
+"""Comparisons and studies: many runs of one job, and what they say together (DESIGN 5)."""

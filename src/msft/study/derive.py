@@ -1,0 +1,61 @@
+"""Variants that take a number from another variant's run of the same seed, such as its exclusion times or its FLOPs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from msft.config.schema import Config
+from msft.core.clock import Clock
+from msft.core.vocabulary import Mixture, Task
+from msft.report.story import Story, read_story
+from msft.report.summary import flops
+from msft.run import RunFolder
+
+
+def equal_flops(config: Config, of: RunFolder) -> Config:
+    """SFT for as many steps as make its FLOPs, scoring and test included, come nearest to those of the run `of`."""
+    story = read_story(of)
+    method = config.method
+    clock = Clock(dict(zip(story.tasks, story.brief.sizes, strict=True)), story.brief.batch_size, method.eval_every)
+    mixture = Mixture(tasks=story.tasks)
+    per_epoch, look = _tokens_per_epoch(story, mixture), story.brief.base.tokens.eval
+    fixed = look + sum(outcome.tokens.eval for outcome in story.test.values())
+    target = sum(flops(story).values()) / story.header["model"]["parameters"]
+
+    def cost(steps: int) -> float:
+        """FLOPs per parameter: 6 per trained token, 2 per scored one (DESIGN 3.13)."""
+        return 6 * per_epoch * clock.epochs(mixture, steps) + 2 * (fixed + look * len(clock.ticks(mixture, steps)))
+
+    steps = 1
+    while cost(steps) < target:
+        steps += 1
+    if steps > 1 and target - cost(steps - 1) <= cost(steps) - target:
+        steps -= 1
+    return _with_method(config, horizon=clock.epochs(mixture, steps))
+
+
+def exclusion_times(config: Config, of: RunFolder) -> Config:
+    """Placebo with the times at which the run `of`, an mSFT search, excluded each sub-dataset."""
+    story = read_story(of)
+    times: dict[Task, float] = dict.fromkeys(story.tasks, story.tip.epoch)
+    for rollout in story.rollouts:
+        times |= dict.fromkeys(rollout.excluded, rollout.went_on.epoch)
+    return _with_method(config, params=replace(config.method.params, times=times))
+
+
+RULES: dict[str, Callable[[Config, RunFolder], Config]] = {
+    "equal_flops": equal_flops,
+    "exclusion_times": exclusion_times,
+}
+
+
+def _with_method(config: Config, **changes: object) -> Config:
+    return config.model_copy(update={"method": replace(config.method, **changes)})  # type: ignore[arg-type]
+
+
+def _tokens_per_epoch(story: Story, whole: Mixture) -> float:
+    """Trained tokens in an epoch of the whole mixture, from the segments that trained it."""
+    trained = [(s, o) for s, o in story.segments if s.trains and s.mixture == whole]
+    steps = sum(segment.stop - segment.start for segment, _ in trained)
+    return sum(outcome.tokens.train for _, outcome in trained) * story.trail.clock.steps_per_epoch(whole) / steps

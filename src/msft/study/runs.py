@@ -1,0 +1,235 @@
+"""The grid runner: every variant with every seed an ordinary run folder, in several processes, restarted at will."""
+
+from __future__ import annotations
+
+import fcntl
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from msft.config.schema import Config
+from msft.core.errors import RunError, complaint
+from msft.run import RunFolder
+from msft.study.derive import RULES
+from msft.study.plan import Plan, StudyFolder, Variant
+from msft.study.worker import Result, begin, nothing, prepared, score, work
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A run ended: `done` of `total` are through. `summary` is None where it failed."""
+
+    done: int
+    total: int
+    variant: str
+    seed: int
+    summary: dict[str, Any] | None
+    failure: str | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A run, or (`seed` None) the scoring of a base model; ready once those that it `needs` are done."""
+
+    name: str
+    variant: Variant
+    seed: int | None
+    base: Path
+    needs: frozenset[str]
+
+
+def run_grid(
+    folder: StudyFolder,
+    plan: Plan,
+    *,
+    jobs: int = 1,
+    tell: Callable[[Progress], None] = lambda progress: None,
+    setup: Callable[[], None] = nothing,
+) -> dict[tuple[str, int], str]:
+    """Run what is not finished yet, and return the failures: (variant, seed) to message.
+
+    A finished run is left alone, one that was cut off goes on from its journal, one that failed is tried again.
+    `setup`: a module's function that every worker process calls first. Raises a UserError, before anything is written,
+    where a configuration, a model, a data set or the folder cannot be used.
+    """
+    folder.check(plan)
+    threads = max(1, torch.get_num_threads() // jobs)
+    for config in _distinct(plan, threads).values():
+        prepared(config, threads)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with RunFolder(folder.path).owned():
+        _wait_for_orphans(folder)
+        threads = folder.adopt(plan, threads)
+        return _Grid(folder, plan, threads, tell, setup).run(jobs)
+
+
+def _wait_for_orphans(folder: StudyFolder) -> None:
+    """Workers whose parent was killed end at once, but may hold the locks of their runs for a moment yet."""
+    with folder.workers.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+class _Grid:
+    """The runs that are left to do, and those that are being done."""
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        plan: Plan,
+        threads: int,
+        tell: Callable[[Progress], None],
+        setup: Callable[[], None],
+    ) -> None:
+        self.folder, self.plan, self.threads, self.tell, self.setup = folder, plan, threads, tell, setup
+        self.total = len(plan.variants) * len(plan.seeds)
+        self.failures: dict[tuple[str, int], str] = {}
+        self.done: set[str] = set()
+        self.waiting: list[_Task] = list(self._tasks())
+        self.finished = self.total - sum(task.seed is not None for task in self.waiting)
+
+    def run(self, jobs: int) -> dict[tuple[str, int], str]:
+        running: dict[Future[Result], _Task] = {}
+        with _executor(min(jobs, max(1, len(self.waiting))), self) as executor:
+            while self.waiting or running:
+                while len(running) < jobs and (task := self._next()):
+                    running[self._submit(executor, task)] = task
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    self._ended(running.pop(future), _result(future))
+        if self.failures or self.folder.failures.exists():
+            self.folder.write_failures(self.failures)
+        return self.failures
+
+    def _tasks(self) -> Iterator[_Task]:
+        """Seed by seed, so that what is there when a study is cut off compares all variants."""
+        left = [
+            (variant, seed)
+            for seed in self.plan.seeds
+            for variant in self.plan.variants
+            if not self.folder.run(variant, seed).summary.exists()
+        ]
+        names = {_name(variant.name, seed) for variant, seed in left}
+        bases: set[str] = set()
+        for variant, seed in left:
+            base = self.folder.base(variant.config, self.threads)
+            if base.stem not in bases:
+                bases.add(base.stem)
+                yield _Task(base.stem, variant, None, base, frozenset())
+            after = {_name(variant.after, seed)} & names if variant.after else set()
+            yield _Task(_name(variant.name, seed), variant, seed, base, frozenset({base.stem, *after}))
+
+    def _next(self) -> _Task | None:
+        """The first that is ready; None where all that is left waits for something that is running."""
+        for task in self.waiting:
+            if task.needs <= self.done:
+                self.waiting.remove(task)
+                return task
+        return None
+
+    def _submit(self, executor: Executor, task: _Task) -> Future[Result]:
+        if task.seed is None:
+            return executor.submit(score, task.variant.config, self.threads, task.base)
+        run = self.folder.run(task.variant, task.seed)
+        config = _seeded(task.variant.config, task.seed, run)
+        if task.variant.rule is not None:
+            (other,) = (v for v in self.plan.variants if v.name == task.variant.after)
+            if (other.name, task.seed) in self.failures:
+                return _failed(f"not run: it follows {other.name}, whose run of this seed failed")
+            config = RULES[task.variant.rule](config, self.folder.run(other, task.seed))
+        return executor.submit(work, config, self.threads, task.base)
+
+    def _ended(self, task: _Task, result: Result) -> None:
+        self.done.add(task.name)
+        if task.seed is None:
+            if result.failure is not None:
+                raise RunError(result.failure)
+            return
+        if result.failure is not None:
+            self.failures[task.variant.name, task.seed] = result.failure
+        self.finished += 1
+        self.tell(
+            Progress(
+                self.finished, self.total, task.variant.name, task.seed,
+                result.summary, result.failure, result.seconds,
+            )
+        )  # fmt: skip
+
+
+def _name(variant: str | None, seed: int) -> str:
+    return f"{variant} {seed}"
+
+
+def _seeded(config: Config, seed: int, run: RunFolder) -> Config:
+    training = config.training.model_copy(update={"seed": seed})
+    return config.model_copy(update={"training": training, "output": str(run.path)})
+
+
+def _distinct(plan: Plan, threads: int) -> dict[str, Config]:
+    """One configuration for each model and data of the plan."""
+    folder = StudyFolder(Path())
+    return {folder.base(variant.config, threads).stem: variant.config for variant in plan.variants}
+
+
+def _result(future: Future[Result]) -> Result:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        found = "a process of the study died (killed, or out of memory)"
+        raise RunError(complaint(found, "run the same command again, with fewer --jobs if memory is short")) from None
+
+
+def _failed(message: str) -> Future[Result]:
+    future: Future[Result] = Future()
+    future.set_result(Result(None, message, 0.0))
+    return future
+
+
+class _Here(Executor):
+    """Runs in this process what it is given, at once."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+@contextmanager
+def _executor(jobs: int, grid: _Grid) -> Iterator[Executor]:
+    """`jobs` worker processes, each with a GPU of its own as far as there are any; for one job, this process."""
+    if jobs == 1:
+        before = torch.get_num_threads()
+        torch.set_num_threads(grid.threads)
+        try:
+            yield _Here()
+        finally:
+            torch.set_num_threads(before)
+        return
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    devices = _devices()
+    queue = context.Queue() if devices else None
+    for number in range(jobs if queue else 0):
+        queue.put(devices[number % len(devices)])  # type: ignore[union-attr]
+    arguments = (receiver, queue, grid.threads, grid.setup, grid.folder.workers)
+    pool = ProcessPoolExecutor(jobs, context, initializer=begin, initargs=arguments)
+    try:
+        yield pool
+        pool.shutdown()
+    finally:
+        # Workers that are still at work end when this end of the pipe closes; what they journaled is safe.
+        sender.close()
+        pool.shutdown(cancel_futures=True)
+
+
+def _devices() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; counted without touching one."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]

@@ -1,0 +1,143 @@
+"""What one process of a study does: the runs that it is handed, one after another."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.queues import Queue
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from msft.config.schema import Config
+from msft.core.errors import RunError, UserError, complaint
+from msft.core.vocabulary import Brief, Outcome, Segment
+from msft.core.wire import outcome_from_json, outcome_to_json
+from msft.engine.progress import ScoreInfo, StepInfo
+from msft.job import Job
+from msft.journal import canonical, digest, write_durably
+from msft.run import RunFolder
+from msft.snapshots.store import Store
+from msft.study.plan import sharing_key
+from msft.trainer import Shared, score_base, train
+
+PREPARED = 4
+"""Jobs whose tokenised data a process keeps."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run: its summary, or why there is none."""
+
+    summary: dict[str, Any] | None
+    failure: str | None
+    seconds: float
+
+
+def nothing() -> None:
+    """Does nothing; a lambda cannot be sent to another process."""
+
+
+def begin(parent: Connection, devices: Queue[str] | None, threads: int, setup: Callable[[], None], alive: Path) -> None:
+    """Set up a worker process: it ends with its parent, takes a device of its own, and its share of the cores."""
+    fcntl.flock(os.open(alive, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_SH)  # until the process ends
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    if devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
+    torch.set_num_threads(threads)
+    setup()
+
+
+def _end_with(parent: Connection) -> None:
+    """At once, as if killed: what is journaled is safe, and a run without a study would hold its folder's lock."""
+    parent.poll(None)
+    os._exit(1)
+
+
+def score(config: Config, threads: int, file: Path) -> Result:
+    """Score the base model for all runs with this model and data, unless that is done."""
+    began = time.perf_counter()
+    try:
+        if read_base(file) is None:
+            store = Store(file.parent / "snapshots", memory_bytes=0)
+            shared = score_base(prepared(config, threads), store)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(file, json.dumps(_base_to_json(shared)).encode())
+    except UserError as error:
+        return Result(None, str(error), time.perf_counter() - began)
+    return Result({}, None, time.perf_counter() - began)
+
+
+def work(config: Config, threads: int, file: Path) -> Result:
+    """One run, begun or gone on with. `file`: the base model's scores."""
+    began = time.perf_counter()
+    try:
+        shared = read_base(file)
+        if shared is None:
+            raise RunError(complaint("the scores of the base model are damaged", "run the study again", file=file))
+        job = prepared(config, threads)
+        resume = RunFolder(Path(config.output)).exists
+        summary = train(config, Silent(), resume=resume, job=job, shared=shared)
+    except UserError as error:
+        return Result(None, str(error), time.perf_counter() - began)
+    except Exception as error:  # memory above all: one run that fails must not end the others
+        return Result(None, f"{type(error).__name__}: {error}", time.perf_counter() - began)
+    return Result(summary, None, time.perf_counter() - began)
+
+
+_jobs: OrderedDict[str, Job] = OrderedDict()
+
+
+def prepared(config: Config, threads: int) -> Job:
+    """The job, its data tokenised once in this process. Raises ModelError or DataError."""
+    key = sharing_key(config, threads)
+    if key not in _jobs:
+        _jobs[key] = Job.prepare(config)
+        if len(_jobs) > PREPARED:
+            _jobs.popitem(last=False)
+    _jobs.move_to_end(key)
+    return _jobs[key].of(config)
+
+
+def read_base(file: Path) -> Shared | None:
+    """The base model's scores; None where there are none, or where they are not what was written."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content["sha256"] != digest(canonical(content["body"])):
+            return None
+        body = content["body"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    test = None if body["test"] is None else outcome_from_json(body["test"])
+    return Shared(body["fingerprints"], outcome_from_json(body["base"]), test)
+
+
+def _base_to_json(shared: Shared) -> dict[str, Any]:
+    body = {
+        "fingerprints": shared.fingerprints,
+        "base": outcome_to_json(shared.base),
+        "test": None if shared.test is None else outcome_to_json(shared.test),
+    }
+    return {"body": body, "sha256": digest(canonical(body))}
+
+
+class Silent:
+    """Watches a run and says nothing: hundreds of runs would fill the terminal."""
+
+    def begin(self, brief: Brief, method: str) -> None: ...
+
+    def segment(self, number: int, segment: Segment) -> None: ...
+
+    def progress(self, info: StepInfo | ScoreInfo) -> None: ...
+
+    def outcome(self, number: int, segment: Segment, outcome: Outcome) -> None: ...
+
+    def note(self, text: str) -> None: ...

@@ -1,0 +1,197 @@
+"""The grid runner on a tiny model: what is shared, what survives a kill, what is refused, what fails alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from job import make_job
+
+from msft.cli.main import main
+from msft.core.errors import RunError
+from msft.core.wire import differences
+from msft.report.story import read_story
+from msft.report.summary import flops
+from msft.study.plan import Plan, StudyFolder, Variant
+from msft.study.runs import Progress, run_grid
+
+METHODS = {
+    "msft": "method={name: msft, horizon: 2, eval_every: 0.5, budget: 1, smooth: 1, leave_within: 0, replay: 0}",
+    "sft": "method={name: sft, horizon: 2, eval_every: 0.5}",
+    "placebo": "method={name: placebo, horizon: 2, eval_every: 0.5}",
+}
+
+
+def plan_of(config: Path, *names: str, seeds: tuple[int, ...] = (1, 2), more: tuple[str, ...] = ()) -> Plan:
+    variants = tuple(Variant.load(name, config, [METHODS[name], *more]) for name in names)
+    return Plan(kind="compare", variants=variants, seeds=seeds)
+
+
+def contents(folder: StudyFolder) -> dict[str, bytes]:
+    """Every record and the base scores: what must be the same whenever the study is."""
+    files = [*folder.path.glob("runs/*/*/journal.jsonl"), *folder.path.glob("base/*.json")]
+    return {str(file.relative_to(folder.path)): file.read_bytes() for file in files}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_job(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def whole(config: Path) -> StudyFolder:
+    """A study that nothing interrupted."""
+    folder = StudyFolder(config.parent / "whole")
+    assert run_grid(folder, plan_of(config, "msft", "sft")) == {}
+    return folder
+
+
+def test_a_run_of_a_study_is_the_run_that_train_makes(config: Path, whole: StudyFolder) -> None:
+    ordinary = config.parent / "ordinary"
+    again = ["--set", METHODS["msft"], "--set", "training.seed=2", "--set", f"output={ordinary}"]
+    assert main(["train", str(config), *again]) == 0
+    run = whole.path / "runs" / "msft" / "2"
+    assert (run / "journal.jsonl").read_bytes() == (ordinary / "journal.jsonl").read_bytes()
+    summaries = [json.loads((path / "summary.json").read_text()) | {"seconds": None} for path in (run, ordinary)]
+    assert summaries[0] == summaries[1]
+    assert len(list((whole.path / "base").glob("*.json"))) == 1
+    assert {path.name for path in run.iterdir()}.isdisjoint({"final", "report.html"})
+    assert not list((run / "snapshots").iterdir())
+
+
+def test_the_model_of_a_run_can_be_had_afterwards(config: Path, whole: StudyFolder) -> None:
+    run = whole.path / "runs" / "sft" / "1"
+    before = (run / "journal.jsonl").read_bytes()
+    assert main(["train", str(run / "config.yaml"), "--resume"]) == 0
+    assert (run / "final" / "model.safetensors").exists()
+    assert (run / "journal.jsonl").read_bytes() == before
+
+
+def test_seeds_share_the_splits_and_differ_in_training(config: Path, whole: StudyFolder) -> None:
+    (variant,) = plan_of(config, "sft").variants
+    one, two = (read_story(whole.run(variant, seed)) for seed in (1, 2))
+    assert one.header["fingerprints"] == two.header["fingerprints"]
+    assert [s for s, _ in one.segments] == [s for s, _ in two.segments]
+    losses = [[outcome.train_loss for _, outcome in story.segments] for story in (one, two)]
+    assert not set(losses[0]) & set(losses[1])
+
+
+def test_a_finished_study_runs_nothing(config: Path, whole: StudyFolder) -> None:
+    told: list[Progress] = []
+    before = contents(whole)
+    assert run_grid(whole, plan_of(config, "msft", "sft"), tell=told.append) == {}
+    assert told == []
+    assert contents(whole) == before
+
+
+def test_another_plan_is_refused_by_name(config: Path, whole: StudyFolder) -> None:
+    for plan, named in (
+        (plan_of(config, "msft", "sft", seeds=(1, 2, 3)), "seeds was [1, 2], is now [1, 2, 3]"),
+        (plan_of(config, "msft", "sft", more=("training.learning_rate=0.5",)), "learning_rate was 0.01, is now 0.5"),
+    ):
+        with pytest.raises(RunError, match="another plan") as raised:
+            run_grid(whole, plan)
+        assert named in str(raised.value)
+    (config.parent / "mine").mkdir()
+    (config.parent / "mine" / "thesis.tex").touch()
+    with pytest.raises(RunError, match="not an empty folder"):
+        run_grid(StudyFolder(config.parent / "mine"), plan_of(config, "sft"))
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_numbers(config: Path, whole: StudyFolder) -> None:
+    """Two processes, killed with their parent alone: the workers must not go on by themselves."""
+    folder = StudyFolder(config.parent / "killed")
+    code = (
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "from pathlib import Path; from test_runs import plan_of, run_grid, StudyFolder\n"
+        "if __name__ == '__main__':\n"
+        "    config = Path(sys.argv[1])\n"
+        "    run_grid(StudyFolder(config.parent / 'killed'), plan_of(config, 'msft', 'sft'), jobs=2)\n"
+    )
+    script = config.parent / "script.py"
+    script.write_text(code)
+    command = [sys.executable, str(script), str(config), *sys.path]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    journals = folder.path / "runs"
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(file.read_bytes().count(b"\n") >= 2 for file in journals.glob("*/*/journal.jsonl")):
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL, "the study ended before it could be killed"
+    assert len(list(journals.glob("*/*/summary.json"))) < 4
+    assert run_grid(folder, plan_of(config, "msft", "sft")) == {}
+    assert contents(folder) == contents(whole)
+
+
+def test_what_diverges_fails_alone_and_what_follows_it_is_not_run(config: Path) -> None:
+    folder = StudyFolder(config.parent / "failing")
+    msft = Variant.load("msft", config, [METHODS["msft"], "training.learning_rate=1e30"])
+    placebo = Variant.load("placebo", config, [METHODS["placebo"]])
+    plan = Plan(
+        kind="compare",
+        variants=(
+            msft,
+            replace(placebo, after="msft", rule="exclusion_times"),
+            Variant.load("sft", config, [METHODS["sft"]]),
+        ),
+        seeds=(1,),
+    )
+    failures = run_grid(folder, plan)
+    assert set(failures) == {("msft", 1), ("placebo", 1)}
+    assert "not a number" in failures["msft", 1]
+    assert "it follows msft" in failures["placebo", 1]
+    assert folder.read_failures() == {variant: {"1": message} for (variant, _), message in failures.items()}
+    assert (folder.path / "runs" / "sft" / "1" / "summary.json").exists()
+
+
+def test_what_follows_takes_its_numbers_from_the_run_of_its_seed(config: Path) -> None:
+    folder = StudyFolder(config.parent / "following")
+    high = ("method.horizon=4", "training.learning_rate=0.03")
+    (msft, placebo, sft) = plan_of(config, "msft", "placebo", "sft", more=high).variants
+    plan = Plan(
+        kind="compare",
+        variants=(
+            msft,
+            replace(placebo, after="msft", rule="exclusion_times"),
+            replace(sft, after="msft", rule="equal_flops"),
+        ),
+        seeds=(1, 2),
+    )
+    assert run_grid(folder, plan) == {}
+    for seed in (1, 2):
+        of, dealt, equal = (read_story(folder.run(variant, seed)) for variant in plan.variants)
+        left = {task: rollout.went_on.epoch for rollout in of.rollouts for task in rollout.excluded}
+        assert left, "nothing was excluded, so nothing was dealt"
+        expected = {task: left.get(task, of.tip.epoch) for task in of.tasks}
+        assert dealt.brief.params["times"] == expected
+        assert sum(o.tokens.train for _, o in dealt.segments) < sum(o.tokens.train for _, o in of.segments) * 1.5
+        cost, target = sum(flops(equal).values()), sum(flops(of).values())
+        step = 6 * of.header["model"]["parameters"] * equal.segments[0][1].tokens.train
+        assert abs(cost - target) <= step, "SFT's FLOPs are not within a tick of mSFT's"
+
+
+def test_a_base_score_that_was_changed_is_not_used(config: Path) -> None:
+    folder = StudyFolder(config.parent / "damaged")
+    plan = plan_of(config, "sft", seeds=(1,))
+    assert run_grid(folder, plan) == {}
+    (base,) = folder.path.glob("base/*.json")
+    (run,) = folder.path.glob("runs/*/*")
+    good, journal = base.read_bytes(), (run / "journal.jsonl").read_bytes()
+    content = json.loads(good)
+    content["body"]["base"]["reports"]["copy"] = 0.99
+    base.write_text(json.dumps(content))
+    shutil.rmtree(run)
+    assert run_grid(folder, plan) == {}
+    assert differences(json.loads(good), json.loads(base.read_bytes())) == []
+    assert (run / "journal.jsonl").read_bytes() == journal
