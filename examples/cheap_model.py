@@ -95,23 +95,72 @@ PRETRAINING = (
 )  # fmt: skip
 
 FINE_TUNING = (
-    Task("simple_equations", {"max_terms": 2, "max_value": 50, "operators": ("+", "-"), "operators_weights": [0.5, 0.5]}, lambda m, q: m["equation"].replace(m["variable"], "x")),
+    Task(
+        "simple_equations",
+        {"max_terms": 2, "max_value": 50, "operators": ("+", "-"), "operators_weights": [0.5, 0.5]},
+        lambda m, q: m["equation"].replace(m["variable"], "x"),
+    ),
     Task("lcm", {"max_value": 60}, lambda m, q: "lcm {} {}".format(*m["numbers"])),
     Task("count_bits", {"max_n": 4000}, lambda m, q: f"bits {m['number']}"),
     Task("palindrome_generation", {"max_length": 7}, lambda m, q: f"palindrome {''.join(m['letters'])}"),
-    Task("word_sorting", {"max_words": 3, "max_word_length": 5}, lambda m, q: f"words {m['direction'][:3]} {' '.join(m['original_words'])}", lambda m, a: " ".join(m["sorted_words"])),
-    Task("time_intervals", {"task_types": ["time"]}, lambda m, q: f"from {m['start_time'][11:16]} to {m['end_time'][11:16]}"),
-    Task("complex_arithmetic", {"min_real": 0, "min_imag": 0, "operations": ("+", "-"), "operations_weights": [0.5, 0.5]}, lambda m, q: "{:.0f}+{:.0f}i ".format(*m["num1"]) + m["operation"] + " {:.0f}+{:.0f}i".format(*m["num2"]), lambda m, a: "{} {}".format(*m["result"])),
-    Task("prime_factorization", {"max_value": 3000}, lambda m, q: f"factors {m['number']}", lambda m, a: a.replace(" × ", "*")),
-    Task("fraction_simplification", {"max_value": 60, "max_factor": 12, "styles": ("plain",)}, lambda m, q: f"simplify {m['numerator']}/{m['denominator']}"),
+    Task(
+        "word_sorting",
+        {"max_words": 3, "max_word_length": 5},
+        lambda m, q: f"words {m['direction'][:3]} {' '.join(m['original_words'])}",
+        lambda m, a: " ".join(m["sorted_words"]),
+    ),
+    Task(
+        "time_intervals",
+        {"task_types": ["time"]},
+        lambda m, q: f"from {m['start_time'][11:16]} to {m['end_time'][11:16]}",
+    ),
+    Task(
+        "complex_arithmetic",
+        {"min_real": 0, "min_imag": 0, "operations": ("+", "-"), "operations_weights": [0.5, 0.5]},
+        lambda m, q: "{:.0f}+{:.0f}i ".format(*m["num1"]) + m["operation"] + " {:.0f}+{:.0f}i".format(*m["num2"]),
+        lambda m, a: "{} {}".format(*m["result"]),
+    ),
+    Task(
+        "prime_factorization",
+        {"max_value": 3000},
+        lambda m, q: f"factors {m['number']}",
+        lambda m, a: a.replace(" × ", "*"),
+    ),
+    Task(
+        "fraction_simplification",
+        {"max_value": 60, "max_factor": 12, "styles": ("plain",)},
+        lambda m, q: f"simplify {m['numerator']}/{m['denominator']}",
+    ),
     Task("isomorphic_strings", {"max_string_length": 5}, lambda m, q: "alike {} {}".format(*m["words"])),
     Task("binary_alternation", {"min_n": 8, "max_n": 14}, lambda m, q: f"swaps {m['string']}"),
-    Task("leg_counting", {"min_animals": 1, "max_animals": 2}, lambda m, q: "legs " + " ".join(f"{n} {a}" for a, n in m["animals"].items())),
-    Task("decimal_chain_sum", {"max_terms": 2, "max_digits": 1, "max_decimal_places": 1}, lambda m, q: f"decimal {m['expression']}"),
+    Task(
+        "leg_counting",
+        {"min_animals": 1, "max_animals": 2},
+        lambda m, q: "legs " + " ".join(f"{n} {a}" for a, n in m["animals"].items()),
+    ),
+    Task(
+        "decimal_chain_sum",
+        {"max_terms": 2, "max_digits": 1, "max_decimal_places": 1},
+        lambda m, q: f"decimal {m['expression']}",
+    ),
     Task("count_primes", {"max_n": 200}, lambda m, q: f"primes {m['start']} {m['end']}"),
-    Task("ransom_note", {"max_note_length": 4, "max_magazine_length": 8}, lambda m, q: f"note {m['ransom_note']} of {m['magazine']}"),
-    Task("spiral_matrix", {"max_n": 3}, lambda m, q: "spiral " + "/".join("".join(map(str, row)) for row in m["matrix"]), lambda m, a: a.replace(" ", "")),
-    Task("rotate_matrix", {"min_n": 2, "max_n": 3}, lambda m, q: f"turn {m['num_rotations'] % 4} " + "/".join("".join(map(str, row)) for row in m["matrix"]), lambda m, a: a.replace(" ", "").replace("\n", "/")),
+    Task(
+        "ransom_note",
+        {"max_note_length": 4, "max_magazine_length": 8},
+        lambda m, q: f"note {m['ransom_note']} of {m['magazine']}",
+    ),
+    Task(
+        "spiral_matrix",
+        {"max_n": 3},
+        lambda m, q: "spiral " + "/".join("".join(map(str, row)) for row in m["matrix"]),
+        lambda m, a: a.replace(" ", ""),
+    ),
+    Task(
+        "rotate_matrix",
+        {"min_n": 2, "max_n": 3},
+        lambda m, q: f"turn {m['num_rotations'] % 4} " + "/".join("".join(map(str, row)) for row in m["matrix"]),
+        lambda m, a: a.replace(" ", "").replace("\n", "/"),
+    ),
     Task("simple_geometry", {"max_sides": 4}, lambda m, q: f"angles {whole(m['known_angles'])}"),
 )
 
