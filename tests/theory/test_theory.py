@@ -133,11 +133,9 @@ def test_with_equal_sizes_and_one_exclusion_each_the_bound_is_reached(tasks: int
 def test_no_more_snapshots_are_held_than_the_bound_says(tasks: int, salt: int, levels: int, params: Params) -> None:
     journal = journal_of(anything(tasks, salt, levels), params)
     for stage in stages(journal):
-        ticks = 0
-        for segment in stage:
+        for ticks, segment in enumerate(stage):
             held = ({segment.parent} | segment.keep) - {ROOT}
             assert len(held) <= min(len(segment.mixture.active), ticks + 1) + params.smooth // 2 + 2
-            ticks += 1
 
 
 @settings(max_examples=300, deadline=None)
