@@ -58,7 +58,7 @@ class Curves:
             control={task: [place.scores[task] for place in places] for task in story.tasks},
             report={task: [place.reports[task] for place in places] for task in story.tasks},
             test={which: mean(outcome.reports.values()) for which, outcome in story.test.items()},
-            seconds=sum(seconds(story).values()),
+            seconds=seconds(story)["total"],
         )
 
     @property
