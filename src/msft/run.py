@@ -37,6 +37,10 @@ class RunFolder:
         return self.path / "environment.json"
 
     @property
+    def notes(self) -> Path:
+        return self.path / "notes.json"
+
+    @property
     def journal(self) -> Path:
         return self.path / "journal.jsonl"
 
@@ -75,7 +79,7 @@ class RunFolder:
             mend = "add --resume to go on with it, or name another output folder"
             raise RunError(complaint("this folder already holds a run", mend, file=self.path, field="output"))
         # A run that ended before its first record left nothing worth keeping: a new one takes its place.
-        ours = {self.config, self.environment, self.timings, self.path / LOCK}
+        ours = {self.config, self.environment, self.notes, self.timings, self.path / LOCK}
         if self.path.exists() and (not self.path.is_dir() or set(self.path.iterdir()) - ours):
             raise RunError(
                 complaint("this is not an empty folder", "name another output folder", file=self.path, field="output")
@@ -134,6 +138,14 @@ class RunFolder:
             except ValueError:
                 continue
         return entries
+
+    def read_notes(self) -> list[str]:
+        """What was said about the data when the run began; nothing where the file is missing or damaged."""
+        try:
+            content = json.loads(self.notes.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [note for note in content if isinstance(note, str)] if isinstance(content, list) else []
 
 
 def environment() -> dict[str, Any]:

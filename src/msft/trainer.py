@@ -100,12 +100,13 @@ def train(
             check_finite(job.source)
         folder.create()
     with folder.owned() if processes.is_main else nullcontext():
+        notes = [f"{task}: {note}" for task, part in job.data.items() for note in part.notes]
         if processes.is_main and not resume:
             folder.config.write_text(dump(config), encoding="utf-8")
             folder.write_json(folder.environment, environment())
-        for task, part in job.data.items():
-            for note in part.notes:
-                watcher.note(f"{task}: {note}")
+            folder.write_json(folder.notes, notes)
+        for note in notes:
+            watcher.note(note)
         return _Run(job, folder, processes, watcher, shared).go(resume)
 
 

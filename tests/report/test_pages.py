@@ -14,7 +14,10 @@ from run_folders import make_run
 
 from msft.core.errors import RunError
 from msft.methods import METHODS
-from msft.report.page import embedded, write_page
+from msft.report.cost import ledger
+from msft.report.html import embedded
+from msft.report.page import write_page
+from msft.report.plots import short, unit
 from msft.report.story import read_story
 from msft.report.table import render_text
 
@@ -70,7 +73,7 @@ def test_no_name_becomes_an_element(evil_page: str) -> None:
     assert {tag for tag, _ in reader.elements} <= {
         "html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "p", "section", "div", "dl", "dt",
         "dd", "figure", "figcaption", "table", "thead", "tbody", "tr", "th", "td", "ol", "li", "details", "summary",
-        "script",
+        "script", "nav", "a", "fieldset", "legend", "label", "input", "button", "span", "ul",
     }  # fmt: skip
     assert not [name for _, attributes in reader.elements for name in attributes if name.startswith("on")]
     # The names are there to be read, as text.
@@ -81,7 +84,8 @@ def test_no_name_becomes_an_element(evil_page: str) -> None:
 
 def test_nothing_is_fetched_and_only_our_scripts_run(evil_page: str) -> None:
     reader = read(evil_page)
-    assert not [a for _, a in reader.elements if {"src", "href", "srcset", "action"} & a.keys()]
+    assert not [a for _, a in reader.elements if {"src", "srcset", "action"} & a.keys()]
+    assert all((a.get("href") or "#").startswith("#") for _, a in reader.elements)
     (policy,) = (a["content"] for _, a in reader.elements if a.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
     assert policy.startswith("default-src 'none';")
@@ -93,8 +97,10 @@ def test_nothing_is_fetched_and_only_our_scripts_run(evil_page: str) -> None:
 
 def test_names_in_figures_are_text_to_plotly_too(evil_page: str) -> None:
     data = read(evil_page).scripts[0]
-    figures = json.loads(data)
-    assert set(figures) == {"lanes", "average", *(f"curve{i}" for i in range(4))}
+    figures = json.loads(data)["figures"]
+    plots = {a["id"] for _, a in read(evil_page).elements if a.get("class") == "plot"}
+    single = {f"curve{i}" for i in range(4)}
+    assert set(figures) == plots == {"lanes", "average", "together", "change", "compute", "time", "disk", *single}
     strings: list[str] = []
 
     def collect(value: object) -> None:
@@ -118,18 +124,42 @@ def test_names_in_figures_are_text_to_plotly_too(evil_page: str) -> None:
 def test_every_method_has_a_page(method: str, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", method, horizon=7.0)
     write_page(folder, tmp_path / "page.html")
-    figures = json.loads(read((tmp_path / "page.html").read_text(encoding="utf-8")).scripts[0])
-    lanes = figures["lanes"]["data"]
-    story = read_story(folder)
-    end = max(base + x for trace in lanes for base, x in zip(trace["base"], trace["x"], strict=True))
-    assert end == pytest.approx(story.tip.epoch)
-    # Every score that was ever measured is in the picture of its sub-dataset.
+    figures = json.loads(read((tmp_path / "page.html").read_text(encoding="utf-8")).scripts[0])["figures"]
+    trajectory, compute = figures["lanes"]["views"]
+    story, spent = read_story(folder), ledger(read_story(folder))
+    assert ends(trajectory) == pytest.approx(story.tip.epoch)
+    # The lanes over compute end where the last training ended.
+    trained = max(n for n, (segment, _) in enumerate(story.segments, start=1) if segment.trains)
+    assert ends(compute) == pytest.approx(spent[trained] / unit(spent[-1], "")[0], rel=1e-3)
+    # Every score that was ever measured is in the picture of its sub-dataset, at its epoch and its compute.
     for i, task in enumerate(story.tasks):
-        drawn = {(x, y) for trace in figures[f"curve{i}"]["data"] for x, y in zip(trace["x"], trace["y"], strict=True)}
-        measured = {
-            (round(p.epoch, 4), round(100 * p.scores[task], 3)) for p in story.trail.places.values() if task in p.scores
+        drawn = {
+            (row[0], y)
+            for trace in figures[f"curve{i}"]["data"]
+            for row, y in zip(trace["customdata"], trace["y"], strict=True)
         }
-        assert drawn == measured
+        measured = {
+            (short(p.epoch), round(100 * p.scores[task], 3)) for p in story.trail.places.values() if task in p.scores
+        }
+        assert {point for point in drawn if point[1] is not None} == measured
+
+
+def ends(bars: list[dict[str, list[float]]]) -> float:
+    return max(base + x for trace in bars for base, x in zip(trace["base"], trace["x"], strict=True))
+
+
+def test_compute_never_runs_backwards_and_a_roll_back_breaks_the_line(tmp_path: Path) -> None:
+    write_page((folder := make_run(tmp_path / "run")), tmp_path / "page.html")
+    figures = json.loads(read((tmp_path / "page.html").read_text(encoding="utf-8")).scripts[0])["figures"]
+    (trunk,) = (t for t in figures["average"]["data"] if t["name"] == "average")
+    at = [row[1] for row in trunk["customdata"]]
+    assert at == sorted(at)
+    story = read_story(folder)
+    assert trunk["y"].count(None) == len([r for r in story.rollouts[:-1] if r.rolled_back]) > 0
+    # Where the line is taken up again, it is at the score that was rolled back to.
+    for i in (i for i, y in enumerate(trunk["y"]) if y is None):
+        assert trunk["y"][i - 1] == trunk["y"][i + 1]
+        assert trunk["customdata"][i - 1][0] == trunk["customdata"][i + 1][0]
 
 
 def test_the_page_of_a_run_that_has_just_begun(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 STYLE = """
 :root { --paper: #fbfbfa; --card: #ffffff; --ink: #1d2127; --soft: #636b76; --rule: #e2e4e8; --accent: #2f6fae;
-  --gain: #1f7a4d; --loss: #b3403a; color-scheme: light dark; }
+  --gain: #1f7a4d; --loss: #b3403a; --mark: #d9a400; color-scheme: light dark; }
 @media (prefers-color-scheme: dark) { :root { --paper: #14171b; --card: #1b1f25; --ink: #e4e7eb; --soft: #98a1ad;
   --rule: #2d333b; --accent: #7db4e6; --gain: #69c394; --loss: #e98984; } }
 * { box-sizing: border-box; }
@@ -25,11 +25,33 @@ p, li { max-width: 48rem; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .38rem .7rem .38rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
 th { color: var(--soft); font-size: .8rem; font-weight: 600; }
-.scores th:nth-child(n+3), .scores td:nth-child(n+3) { text-align: right; white-space: nowrap; }
-.scores td:first-child { min-width: 8.5rem; }
-.scores td:first-child, .pairs td { overflow-wrap: anywhere; }
-.pairs td:first-child { color: var(--soft); width: 45%; }
-tr.average td { font-weight: 650; border-bottom: 0; }
+.scores th, .scores td { text-align: right; white-space: nowrap; }
+.scores th:first-child, .scores .word { text-align: left; white-space: normal; }
+.scores tbody th { min-width: 8.5rem; color: inherit; font: inherit; overflow-wrap: anywhere; }
+.pairs th, .pairs td { overflow-wrap: anywhere; }
+.pairs th { width: 30%; font-weight: 400; font-size: inherit; }
+.scores tr.average td, .scores tr.average th { font-weight: 650; border-bottom: 0; }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; font-size: .87rem; }
+a { color: var(--accent); }
+.wary { border-left: 4px solid var(--mark); } .wary ul { margin: 0; padding-left: 1.1rem; }
+.stack { display: grid; gap: .9rem; margin-top: .9rem; }
+section > figure.card + figure.card, fieldset + figure.card, .soft + figure.card, figure.card + .grid {
+  margin-top: .9rem; }
+figcaption { padding-top: .5rem; }
+fieldset { border: 0; padding: 0; margin: .9rem 0 .6rem; display: flex; flex-wrap: wrap; gap: .35rem .5rem;
+  align-items: center; font-size: .87rem; min-width: 0; }
+legend { float: left; color: var(--soft); margin-right: .4rem; padding: 0; }
+.axis label { margin-right: .8rem; } .axis input { margin: 0 .4rem 0 0; }
+.chip { display: inline-flex; align-items: center; gap: .4rem; border: 1px solid var(--rule); border-radius: 999px;
+  padding: .1rem .65rem .1rem .45rem; background: var(--card); max-width: 100%; overflow-wrap: anywhere;
+  cursor: pointer; }
+.chip input { margin: 0; accent-color: var(--accent); } .swatch { width: 1.3rem; flex: none; }
+.chip:has(input:not(:checked)) { color: var(--soft); }
+button { font: inherit; color: var(--accent); background: none; border: 1px solid var(--rule); border-radius: 999px;
+  padding: .1rem .7rem; cursor: pointer; }
+:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+.unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+[hidden] { display: none; }
 .up { color: var(--gain); } .down { color: var(--loss); }
 details { margin-top: .8rem; } summary { cursor: pointer; color: var(--accent); }
 .plot { min-height: 90px; }
@@ -38,17 +60,94 @@ details { margin-top: .8rem; } summary { cursor: pointer; color: var(--accent); 
 .plot .gridlayer path, .plot .zerolinelayer path { stroke: var(--rule) !important; }
 .plot .modebar { display: none; }
 @media (max-width: 480px) { main { padding: 1.2rem .8rem 3rem; } .card { padding: .7rem; } h1 { font-size: 1.3rem; }
-  table { font-size: .82rem; } th, td { padding-right: .4rem; } .scores td:first-child { min-width: 5.5rem; }
-  .scores th { white-space: normal !important; } }
-@media print { :root { --paper: #fff; --card: #fff; --ink: #000; --soft: #444; --rule: #ccc; } main { max-width: none; }
+  table { font-size: .82rem; } th, td { padding-right: .4rem; } .scores tbody th { min-width: 5.5rem; }
+  .scores thead th { white-space: normal; } }
+@media print { :root { --paper: #fff; --card: #fff; --ink: #000; --soft: #444; --rule: #ccc; }
+  main { max-width: none; padding: 0; } nav, .toggles button, .axis, .chip input { display: none; }
   .card, tr, li { break-inside: avoid; } h2 { break-after: avoid; } }
 """
 
 SCRIPT = """
-const figures = JSON.parse(document.getElementById("figures").textContent);
-for (const [id, figure] of Object.entries(figures))
-  Plotly.newPlot(id, figure.data, figure.layout, {responsive: true, displayModeBar: false});
-const fit = () => document.querySelectorAll(".plot").forEach(plot => Plotly.Plots.resize(plot));
-addEventListener("beforeprint", fit);
+const {figures, unit} = JSON.parse(document.getElementById("figures").textContent);
+const config = {responsive: true, displayModeBar: false};
+const all = selector => [...document.querySelectorAll(selector)];
+const hidden = new Set();
+let view = 0, focus = null;
+
+const hover = "%{fullData.name}: %{y:.1f}<br>epoch %{customdata[0]:.2~f}, %{customdata[1]:.4~g} " + unit +
+  " spent, roll-out %{customdata[2]}<extra></extra>";
+const opacity = trace => (trace.opacity ?? 1) * (focus === null || trace.meta === undefined || trace.meta === focus
+  ? 1 : 0.12);
+const traces = figure => (figure.views ? figure.views[view] : figure.data).map(trace => trace.customdata
+  ? {...trace, x: trace.customdata.map(row => row && row[view]), hovertemplate: hover, opacity: opacity(trace),
+     visible: !hidden.has(trace.meta)}
+  : trace);
+
+function layout(figure) {
+  const made = structuredClone(figure.layout);
+  made.shapes = (figure.uprights ?? []).map(line => ({type: "line", x0: line.at[view], x1: line.at[view],
+    yref: "paper", y0: 0, y1: 1, layer: "below", line: {color: line.colour, width: 1.5, dash: line.dash}}));
+  if (figure.views || figure.follows) made.xaxis.title.text = ["epoch", "compute spent, " + unit][view];
+  return made;
+}
+
+const draw = id => Plotly.react(id, traces(figures[id]), layout(figures[id]), config);
+// One after the other, from the top: the reader can scroll and click while the rest is still being drawn.
+const waiting = Object.keys(figures);
+function next() { if (waiting.length) { draw(waiting.shift()); setTimeout(next); } }
+next();
+const following = () => Object.keys(figures).filter(id => (figures[id].views || figures[id].follows) &&
+  !waiting.includes(id)).forEach(draw);
+
+all("input[name=view]").forEach(radio => radio.addEventListener("change", () => { view = +radio.value; following(); }));
+
+function toggled() {
+  hidden.clear();
+  for (const box of all("[data-toggle]")) {
+    if (!box.checked) hidden.add(+box.dataset.toggle);
+    const card = document.querySelector(`[data-task="${box.dataset.toggle}"]`);
+    card.hidden = !box.checked;
+    if (box.checked && card.querySelector(".plot").data) Plotly.Plots.resize(card.querySelector(".plot"));
+  }
+  draw("together");
+}
+const point = task => { if (focus !== task) { focus = task; draw("together"); } };
+for (const box of all("[data-toggle]")) {
+  const chip = box.closest("label"), task = +box.dataset.toggle;
+  box.addEventListener("change", toggled);
+  for (const [event, on] of [["mouseenter", task], ["mouseleave", null]])
+    chip.addEventListener(event, () => point(on));
+  box.addEventListener("focus", () => { if (box.matches(":focus-visible")) point(task); });
+  box.addEventListener("blur", () => point(null));
+}
+for (const [id, on] of [["all", true], ["none", false]])
+  document.getElementById(id)?.addEventListener("click", () => {
+    all("[data-toggle]").forEach(box => { box.checked = on; });
+    toggled();
+  });
+
+// The arrow keys go through a figure's points: left and right along a line, up and down from line to line.
+for (const plot of all(".plot")) {
+  let line = 0, place = -1;
+  plot.addEventListener("keydown", event => {
+    const step = {ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0]}[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const lines = plot.data.map((_, i) => i).filter(i => plot.data[i].visible !== false &&
+      plot.data[i].hoverinfo !== "skip");
+    if (!lines.length) return;
+    if (step[0]) [line, place] = [(line + step[0] + lines.length) % lines.length, 0];
+    const trace = plot.data[lines[line %= lines.length]], count = trace.y.length;
+    do place = Math.max(0, Math.min(count - 1, place + step[1]));
+    while (trace.y[place] === null && place > 0 && place < count - 1 && step[1]);
+    Plotly.Fx.hover(plot, [{curveNumber: lines[line], pointNumber: place}]);
+    document.getElementById("said").textContent = all("#" + plot.id + " .hoverlayer text").map(t => t.textContent)
+      .join(" ");
+  });
+}
+
+const fit = () => all(".plot").filter(plot => plot.offsetParent && plot.data)
+  .forEach(plot => Plotly.Plots.resize(plot));
+addEventListener("beforeprint", () => { while (waiting.length) draw(waiting.shift()); fit(); });
 addEventListener("afterprint", fit);
 """

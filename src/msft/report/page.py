@@ -1,36 +1,35 @@
-"""report.html: one self-contained page (DESIGN 4).
-
-It asks the network for nothing, and its content security policy forbids it to; scripts run only if their hash is
-known, so that nothing in a name can become one. Names are escaped wherever they appear.
-"""
+"""report.html of one run: its sections, in the order in which a reader asks (DESIGN 4)."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from plotly.offline import get_plotlyjs
-
 from msft.core.errors import RunError, complaint
 from msft.journal import write_durably
-from msft.report.assets import SCRIPT, STYLE
+from msft.report.cautions import cautions
+from msft.report.charts import change_figure, compute_figure, disk_figure, time_figure
 from msft.report.comparison import compare
-from msft.report.figures import Figure, average_figure, curve_figure, lane_figure
+from msft.report.figures import Curves
+from msft.report.html import Section, document, flat, items, pairs, plot, soft, table, text
+from msft.report.lanes import lane_figure
+from msft.report.plots import Figure, ink
 from msft.report.story import Story, read_story
 from msft.report.table import costs, headline, notes, shown_columns
-from msft.report.words import clean, decisions, scaled
+from msft.report.words import decisions, scaled
 from msft.run import RunFolder
 
 
-def write_page(folder: RunFolder, out: Path) -> None:
+def write_page(folder: RunFolder, out: Path, *, refresh: int | None = None) -> None:
     """Write the page of a run, finished or not, to the file `out`. Raises RunError where a file cannot be used."""
     story = read_story(folder)
-    content = page(story, _environment(folder))
+    save(page(story, _environment(folder), refresh=None if story.answer else refresh), out)
+
+
+def save(content: str, out: Path) -> None:
+    """Write a page. Raises RunError where it cannot be written."""
     try:
         write_durably(out, content.encode())
     except OSError as error:
@@ -38,44 +37,14 @@ def write_page(folder: RunFolder, out: Path) -> None:
         raise RunError(complaint(f"the page cannot be written ({error.strerror})", mend, file=out)) from None
 
 
-def page(story: Story, environment: Mapping[str, Any]) -> str:
+def page(story: Story, environment: Mapping[str, Any], *, refresh: int | None = None) -> str:
     """The page as text."""
-    figures = {"lanes": lane_figure(story), "average": average_figure(story)}
-    figures |= {f"curve{i}": curve_figure(story, task) for i, task in enumerate(story.tasks)}
-    library = get_plotlyjs()
-    policy = (
-        f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {_hash(library)} {_hash(SCRIPT)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{_text(headline(story))}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-{_body(story, environment)}
-</main>
-<script type="application/json" id="figures">{embedded(figures)}</script>
-<script>{library}</script>
-<script>{SCRIPT}</script>
-</body>
-</html>
-"""
-
-
-def embedded(figures: Mapping[str, Figure]) -> str:
-    """JSON for a script element: no character in it can end the element or open another."""
-    text = json.dumps(figures, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _hash(script: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+    curves = Curves(story)
+    sections = [_cautions(story), _scores(story), _lanes(story), _curves(story, curves), _happened(story)]
+    sections += [_cost(story), _settings(story, environment)]
+    intro = soft(decisions(story)[-1]) + _facts(story)
+    said = [section for section in sections if section.content]
+    return document(headline(story), intro, said, unit=curves.unit, refresh=refresh)
 
 
 def _environment(folder: RunFolder) -> Mapping[str, Any]:
@@ -85,30 +54,6 @@ def _environment(folder: RunFolder) -> Mapping[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _text(value: object) -> str:
-    return escape(clean(str(value)))
-
-
-def _body(story: Story, environment: Mapping[str, Any]) -> str:
-    return "\n".join(
-        [
-            f"<h1>{_text(headline(story))}</h1>",
-            f'<p class="soft">{_text(decisions(story)[-1])}</p>',
-            _facts(story),
-            _section("Base model and answer" if story.answer else "Base model and the search so far", _scores(story)),
-            _section("What was trained when", _lanes()),
-            _section("Score curves", _curves(story)),
-            _section("What happened", _decisions(story)),
-            _section("What it cost", _pairs(costs(story))),
-            _section("Configuration and environment", _settings(story, environment)),
-        ]
-    )
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section>\n<h2>{title}</h2>\n{content}\n</section>"
 
 
 def _facts(story: Story) -> str:
@@ -123,83 +68,106 @@ def _facts(story: Story) -> str:
         ("Roll-outs", len({rollout.number for rollout in story.rollouts})),
         ("Seed", story.brief.seed),
     ]
-    items = "".join(f"<div><dt>{name}</dt><dd>{_text(value)}</dd></div>" for name, value in facts)
-    return f'<dl class="facts card">{items}</dl>'
+    lines = "".join(f"<div><dt>{name}</dt><dd>{text(value)}</dd></div>" for name, value in facts)
+    return f'<dl class="facts card">{lines}</dl>'
 
 
-def _scores(story: Story) -> str:
+def _cautions(story: Story) -> Section:
+    said = cautions(story, compare(story))
+    content = f'<div class="card wary">{items(said)}</div>' if said else ""
+    return Section(name="warnings", title="Warnings", content=content)
+
+
+def _scores(story: Story) -> Section:
     comparison = compare(story)
     names, rows = shown_columns(story, comparison)
-    change = names.index("change")
-    lines = []
-    for i, row in enumerate(rows):
-        kind = ' class="average"' if i == len(rows) - 1 else ""
-        lines.append(f"<tr{kind}>{''.join(_cell(cell, number == change) for number, cell in enumerate(row))}</tr>")
-    head = "".join(f"<th>{_text(name)}</th>" for name in names)
-    table = f'<table class="scores"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
-    said = "".join(f'<p class="soft">{_text(note)}</p>' for note in notes(comparison))
-    return f'<div class="card wide">{table}</div>{said}'
+    title = "Base model and answer" if story.answer else "Base model and the search so far"
+    label = f"{title}: {comparison.split} scores of every sub-dataset, with intervals of the change"
+    whiskers = "Whiskers: the 95 % interval of the change." if "95 % interval" in names else ""
+    content = table(names, rows, signed=[names.index("change")], words=2)
+    content += "".join(map(soft, notes(comparison))) + plot("change", label, whiskers)
+    return Section(name="scores", title=title, content=content, figures={"change": change_figure(comparison)})
 
 
-def _cell(text: str, signed: bool) -> str:
-    direction = {"+": "up", "−": "down"}.get(text[:1]) if signed else None
-    return f'<td class="{direction}">{_text(text)}</td>' if direction else f"<td>{_text(text)}</td>"
+def _axis() -> str:
+    """The choice of the horizontal axis, for lanes and curves alike."""
+    choices = (("trajectory", "epochs of the surviving trajectory"), ("compute", "all compute spent"))
+    radios = "".join(
+        f'<label><input type="radio" name="view" value="{i}" id="view-{name}"{"" if i else " checked"}>{words}</label>'
+        for i, (name, words) in enumerate(choices)
+    )
+    return f'<fieldset class="axis"><legend>Over</legend>{radios}</fieldset>'
 
 
-def _plot(identifier: str) -> str:
-    return f'<div class="plot" id="{identifier}"></div>'
+def _lanes(story: Story) -> Section:
+    caption = "An epoch is one pass over what was active. Dotted: an exclusion or a roll-back. Yellow: the answer."
+    content = _axis() + plot("lanes", "Which sub-dataset was trained when", caption)
+    return Section(name="lanes", title="What was trained when", content=content, figures={"lanes": lane_figure(story)})
 
 
-def _lanes() -> str:
-    caption = "An epoch is one pass over what was active. Dotted: an exclusion. Yellow: the answer."
-    return f'<figure class="card">{_plot("lanes")}<figcaption>{caption}</figcaption></figure>'
-
-
-def _curves(story: Story) -> str:
+def _curves(story: Story, curves: Curves) -> Section:
     key = (
         "Control scores on the validation split, on which the search acts. Line: the surviving trajectory. "
-        "Dotted grey: rolled back. Cross: excluded from here on. Star: the answer."
+        "Faded: rolled back. Cross: excluded from here on. Dotted upright: a decision. Star and yellow: the answer. "
+        "With a figure in focus, the arrow keys go from point to point."
     )
-    average = (
-        f'<figure class="card"><h3>Average of all sub-datasets</h3>{_plot("average")}'
-        "<figcaption>Only where every sub-dataset was scored. Circle: rolled back to here.</figcaption></figure>"
-    )
+    figures: dict[str, Figure] = {"together": curves.together(), "average": curves.average()}
+    figures |= {f"curve{i}": curves.single(task) for i, task in enumerate(story.tasks)}
     small = "".join(
-        f'<figure class="card"><h3>{_text(task)}</h3>{_plot(f"curve{i}")}</figure>'
+        plot(f"curve{i}", f"Score curve of {task}", title=task).replace("<figure", f'<figure data-task="{i}"', 1)
         for i, task in enumerate(story.tasks)
     )
-    return f'<p class="soft">{key}</p>{average}<div class="grid" style="margin-top:.9rem">{small}</div>'
+    average = plot(
+        "average", "Average score of all sub-datasets",
+        "Only where every sub-dataset was scored. Circle: rolled back to here.", "Average of all sub-datasets",
+    )  # fmt: skip
+    content = soft(key) + average + _toggles(story) + plot("together", "Score curves of all sub-datasets")
+    return Section(
+        name="curves", title="Score curves", content=f'{content}<div class="grid">{small}</div>', figures=figures
+    )
 
 
-def _decisions(story: Story) -> str:
-    items = "".join(f"<li>{_text(line)}</li>" for line in decisions(story))
-    smooth = f'<p class="soft">Peaks are read from means over {story.window} ticks.</p>' if story.window > 1 else ""
-    return f"<ol>{items}</ol>{smooth}"
+def _toggles(story: Story) -> str:
+    def chip(i: int, task: str) -> str:
+        colour, dash = ink(i)
+        line = f'<span class="swatch" style="border-top:3px {_BORDERS[dash]} {colour}"></span>'
+        return f'<label class="chip"><input type="checkbox" checked data-toggle="{i}">{line}{text(task)}</label>'
+
+    chips = "".join(chip(i, task) for i, task in enumerate(story.tasks))
+    buttons = '<button type="button" id="all">all</button><button type="button" id="none">none</button>'
+    return f'<fieldset class="toggles"><legend>Sub-datasets</legend>{buttons}{chips}</fieldset>'
 
 
-def _pairs(pairs: Iterable[tuple[str, object]]) -> str:
-    rows = "".join(f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in pairs)
-    return f'<div class="card wide"><table class="pairs"><tbody>{rows}</tbody></table></div>'
+_BORDERS = {"solid": "solid", "dash": "dashed", "dot": "dotted"}
 
 
-def _settings(story: Story, environment: Mapping[str, Any]) -> str:
+def _happened(story: Story) -> Section:
+    smooth = soft(f"Peaks are read from means over {story.window} ticks.") if story.window > 1 else ""
+    return Section(name="decisions", title="What happened", content=items(decisions(story), ordered=True) + smooth)
+
+
+def _cost(story: Story) -> Section:
+    labels = {
+        "compute": ("Compute, against plain fine-tuning", compute_figure(story)),
+        "time": ("Wall-clock by kind", time_figure(story)),
+        "disk": ("Snapshots held, against plain fine-tuning", disk_figure(story)),
+    }
+    drawn = {name: (title, made) for name, (title, made) in labels.items() if made is not None}
+    plots = "".join(plot(name, title, title=title) for name, (title, _) in drawn.items())
+    return Section(
+        name="cost", title="What it cost", content=pairs(costs(story)) + f'<div class="stack">{plots}</div>',
+        figures={name: made for name, (_, made) in drawn.items()},
+    )  # fmt: skip
+
+
+def _settings(story: Story, environment: Mapping[str, Any]) -> Section:
     trees = [
         ("Configuration", story.header.get("config", {})),
         ("Environment", environment),
         ("Fingerprints", story.header.get("fingerprints", {})),
     ]
     parts = [(title, list(flat(tree))) for title, tree in trees]
-    return "\n".join(
-        f"<details><summary>{title} ({len(pairs)})</summary>{_pairs(pairs)}</details>"
-        for title, pairs in parts
-        if pairs
+    content = "\n".join(
+        f"<details><summary>{title} ({len(rows)})</summary>{pairs(rows)}</details>" for title, rows in parts if rows
     )
-
-
-def flat(tree: Mapping[str, Any], path: Sequence[str] = ()) -> Iterable[tuple[str, object]]:
-    """Dotted keys and leaves of nested mappings."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, (*path, key))
-        else:
-            yield ".".join((*path, key)), value
+    return Section(name="settings", title="Configuration and environment", content=content)

@@ -147,6 +147,8 @@ class Story:
     test: Mapping[str, Outcome]
     """`base` and `answer` on the test split; empty where there is none, or not yet."""
     timings: Sequence[Mapping[str, Any]]
+    notes: Sequence[str]
+    """What the run warned of when it began."""
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -211,6 +213,7 @@ def read_story(folder: RunFolder) -> Story:
         answer=trail.places[final["answer"]] if final else None,
         test={which: outcome_from_json(body) for which, body in (final.get("test") or {}).items()},
         timings=[entry for entry in folder.read_timings() if isinstance(entry, dict)],
+        notes=folder.read_notes(),
     )
 
 

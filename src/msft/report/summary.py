@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from msft.core.vocabulary import ROOT, Snapshot, Task
+from msft.core.vocabulary import Task
 from msft.report.comparison import mean
+from msft.report.cost import flops_of, holdings
 from msft.report.story import Rollout, Story, read_story
 from msft.run import RunFolder
 
@@ -72,13 +73,8 @@ def _macro(story: Story, reports: Mapping[Task, float | None]) -> float | None:
 
 
 def flops(story: Story) -> dict[str, int]:
-    """6 P per trained token, 2 P per token of a forward pass, P = non-embedding parameters (DESIGN 3.13)."""
-    parameters, tokens = story.header["model"]["parameters"], story.tokens
-    return {
-        "train": 6 * parameters * tokens.train,
-        "eval": 2 * parameters * tokens.eval,
-        "probe": 2 * parameters * tokens.probe,
-    }
+    """By what they were spent on (DESIGN 3.13)."""
+    return flops_of(story.tokens, story.header["model"]["parameters"])
 
 
 def seconds(story: Story) -> dict[str, float]:
@@ -96,16 +92,11 @@ def disk(story: Story) -> dict[str, float]:
     While a segment runs, its parent and what the method may still ask for are held; at its end its own snapshot is
     there as well. Plain fine-tuning that keeps its tip and its best holds two.
     """
-    sizes: dict[Snapshot, int] = {ROOT: 0}
-    peak, weighted, steps = 0, 0, 0
-    for number, (segment, outcome) in enumerate(story.segments, start=1):
-        held = sum(sizes[snapshot] for snapshot in segment.keep | {segment.parent})
-        sizes[number] = outcome.bytes if segment.trains else 0
-        peak = max(peak, held + sizes[number])
-        weighted += held * (segment.stop - segment.start)
-        steps += segment.stop - segment.start
+    held, two = holdings(story)
+    steps = sum(each.steps for each in held)
+    weighted = sum(each.during * each.steps for each in held)
     return {
-        "peak_bytes": peak,
+        "peak_bytes": max((each.end for each in held), default=0),
         "mean_bytes": weighted / steps if steps else 0.0,
-        "sft_bytes": 2 * max(sizes.values()),
+        "sft_bytes": two,
     }

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msft.report.comparison import Comparison, Row, compare
+from msft.report.cost import plain
 from msft.report.story import Story, read_story
 from msft.report.summary import disk, flops, seconds
 from msft.report.words import (
@@ -82,6 +83,10 @@ def costs(story: Story) -> list[tuple[str, str]]:
     total = sum(compute.values())
     parts = ", ".join(f"{name} {value / total:.0%}" for name, value in compute.items() if value) if total else ""
     lines = [("Compute", scaled(total, "FLOPs") + (f" ({parts})" if parts else ""))]
+    if (reckoned := plain(story)) is not None and reckoned.total:
+        how = f"reckoned: {epochs(reckoned.epochs)} epochs of the whole mixture, scored {reckoned.looks} times"
+        times = f"this run took {total / reckoned.total:.2f} times that"
+        lines.append(("Plain fine-tuning", f"{scaled(reckoned.total, 'FLOPs')} ({how}); {times}"))
     if spent["total"]:
         phases = ", ".join(f"{k} {duration(v)}" for k, v in spent.items() if k != "total" and v >= 0.05)
         lines.append(("Time", duration(spent["total"]) + (f" ({phases})" if phases else "")))

@@ -1,0 +1,134 @@
+"""The figures beside the curves: what changed by how much, where compute and time went, what was held when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msft.report.comparison import Comparison, Row
+from msft.report.cost import flops_of, holdings, ledger, plain
+from msft.report.plots import FADED, LINE, PALETTE, STAR, Figure, bars, figure, rows_of, short, shown, unit
+from msft.report.story import Story
+from msft.report.summary import seconds
+from msft.report.words import clean, difference, duration, epochs, percent, scaled
+
+SPENDINGS = {"train": (LINE, "training"), "eval": (PALETTE[2], "scoring"), "probe": (PALETTE[4], "probes")}
+
+
+def change_figure(comparison: Comparison) -> Figure:
+    """Base model and answer on one line per sub-dataset, with the interval of the change around the answer."""
+    rows = [row for row in (*comparison.rows, comparison.macro) if row.base is not None and row.answer is not None]
+    traces: list[Figure] = [
+        {
+            "type": "scatter", "mode": "lines", "x": [_points(row.base), _points(row.answer)], "y": [i, i],
+            "line": {"color": FADED, "width": 1.5}, "hoverinfo": "skip", "showlegend": False,
+        }
+        for i, row in enumerate(rows)
+    ]  # fmt: skip
+    spans = [row.interval for row in rows]
+    sides = {
+        "array": [_points(s[1] - row.difference) if s and row.difference is not None else 0
+                  for s, row in zip(spans, rows, strict=True)],
+        "type": "data", "color": LINE, "thickness": 1.4, "width": 4,
+    }  # fmt: skip
+    traces += [
+        _dots(rows, [row.base for row in rows], "base", "circle-open", FADED),
+        _dots(rows, [row.answer for row in rows], "answer", "circle", LINE)
+        | ({"error_x": sides} if any(spans) else {}),
+    ]
+    made = figure(traces, height=100 + 26 * len(rows), x=f"{comparison.split} score, %", legend=True)
+    made["layout"]["xaxis"]["rangemode"] = "normal"
+    return rows_of(made, [row.label for row in rows])
+
+
+def _dots(rows: Sequence[Row], scores: Sequence[float | None], name: str, symbol: str, colour: str) -> Figure:
+    texts = []
+    for row, score in zip(rows, scores, strict=True):
+        span = row.interval
+        interval = f", 95 % interval {difference(span[0])} to {difference(span[1])}" if span else ""
+        change = f" ({difference(row.difference)}{interval})" if name == "answer" else ""
+        texts.append(f"{shown(row.label)}, {name}: {percent(score)}{change}")
+    return {
+        "type": "scatter", "mode": "markers", "name": name, "hovertext": texts, "hoverinfo": "text",
+        "x": [_points(score) for score in scores], "y": list(range(len(rows))),
+        "marker": {"symbol": symbol, "size": 10, "color": colour, "line": {"width": 1.5}},
+    }  # fmt: skip
+
+
+def _points(score: float | None) -> float | None:
+    return None if score is None else round(100 * score, 3)
+
+
+def compute_figure(story: Story) -> Figure:
+    """FLOPs by kind, of this run and of plain fine-tuning where that can be reckoned."""
+    runs: dict[str, Mapping[str, int]] = {
+        "this run": flops_of(story.tokens, story.header["model"]["parameters"]),
+    }
+    if (reckoned := plain(story)) is not None:
+        runs[f"plain, {epochs(reckoned.epochs)} epochs"] = reckoned.flops
+    return stacked_flops(runs)
+
+
+def stacked_flops(runs: Mapping[str, Mapping[str, int]]) -> Figure:
+    """One bar per run, by what the FLOPs were spent on."""
+    per, name = unit(max(sum(each.values()) for each in runs.values()), "FLOPs")
+    traces = []
+    for kind, (colour, words) in SPENDINGS.items():
+        if not any(each[kind] for each in runs.values()):
+            continue
+        base = [sum(v for k, v in each.items() if _before(k, kind)) / per for each in runs.values()]
+        texts = [f"{shown(run)}: {words} {scaled(each[kind], 'FLOPs')}" for run, each in runs.items()]
+        length = [short(each[kind] / per) for each in runs.values()]
+        traces.append(bars([short(b) for b in base], length, list(range(len(runs))), texts, words, colour))
+    made = figure(traces, height=110 + 34 * len(runs), x=name, legend=True)
+    made["layout"]["barmode"] = "overlay"
+    return rows_of(made, list(runs))
+
+
+def _before(kind: str, other: str) -> bool:
+    order = list(SPENDINGS)
+    return order.index(kind) < order.index(other)
+
+
+def time_figure(story: Story) -> Figure | None:
+    """Wall-clock by kind; None where no clock was kept."""
+    spent = {kind: value for kind, value in seconds(story).items() if kind != "total" and value >= 0.05}
+    if not spent:
+        return None
+    per, name = (3600.0, "hours") if sum(spent.values()) > 7200 else (60.0, "minutes")
+    if sum(spent.values()) < 180:
+        per, name = 1.0, "seconds"
+    texts = [f"{clean(kind)}: {duration(value)}" for kind, value in spent.items()]
+    values = [short(value / per) for value in spent.values()]
+    rows = list(range(len(spent)))
+    made = figure([bars([0.0] * len(rows), values, list(rows), texts, "", LINE)], height=70 + 26 * len(rows), x=name)
+    return rows_of(made, list(spent))
+
+
+def disk_figure(story: Story) -> Figure | None:
+    """Bytes of snapshots held over the compute spent; None where nothing was trained."""
+    held, two = holdings(story)
+    if not two:
+        return None
+    spent = ledger(story)
+    per, flops = unit(spent[-1], "FLOPs")
+    scale, size = unit(max(two, *(each.end for each in held)), "B")
+    x, y, texts = [], [], []
+    for number, each in enumerate(held, start=1):
+        for at, count in ((spent[number - 1], each.during), (spent[number], each.end)):
+            x.append(short(at / per))
+            y.append(short(count / scale))
+            texts.append(f"{scaled(count, 'B')} at {short(at / per):.4g} {flops}")
+    line = {
+        "type": "scatter", "mode": "lines", "x": x, "y": y, "hovertext": texts, "hoverinfo": "text",
+        "line": {"color": LINE, "width": 1.6}, "fill": "tozeroy", "fillcolor": "rgba(59,130,196,0.15)",
+        "name": "this run",
+    }  # fmt: skip
+    end = short(spent[-1] / per)
+    flat = {
+        "type": "scatter", "mode": "lines", "x": [0, end], "y": [short(two / scale)] * 2, "name": "plain fine-tuning",
+        "hovertext": [f"plain fine-tuning that keeps its last and its best model: {scaled(two, 'B')}"] * 2,
+        "hoverinfo": "text", "line": {"color": STAR, "width": 2, "dash": "dash"},
+    }  # fmt: skip
+    made = figure([line, flat], height=230, x=f"compute spent, {flops}", y=f"snapshots held, {size}", legend=True)
+    made["layout"]["yaxis"]["rangemode"] = "tozero"
+    return made

@@ -1,0 +1,144 @@
+"""The parts that a page is made of: sections with their figures, and the document around them (DESIGN 4).
+
+The page asks the network for nothing, and its content security policy forbids it to; scripts run only if their hash
+is known, so that nothing in a name can become one. Names are escaped wherever they appear.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+from msft.report.assets import SCRIPT, STYLE
+from msft.report.plots import Figure
+from msft.report.words import clean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A titled part of a page."""
+
+    name: str
+    """Its address within the page: letters and dashes."""
+    title: str
+    content: str
+    """HTML; everything that came from a run is escaped in it."""
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    """By the identifiers of the `plot` elements in `content`."""
+
+    def __str__(self) -> str:
+        return f'<section id="part-{self.name}">\n<h2>{self.title}</h2>\n{self.content}\n</section>'
+
+
+def document(title: str, intro: str, sections: Sequence[Section], *, unit: str = "", refresh: int | None = None) -> str:
+    """A whole page. `unit` is that of the compute axis; with `refresh` (seconds), browsers read it again."""
+    library = get_plotlyjs()
+    policy = (
+        f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {_hash(library)} {_hash(SCRIPT)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    data = {"unit": unit, "figures": {name: f for section in sections for name, f in section.figures.items()}}
+    links = "".join(f'<a href="#part-{section.name}">{section.title}</a>' for section in sections)
+    again = f'<meta http-equiv="refresh" content="{refresh}">\n' if refresh else ""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+{again}<title>{text(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+<h1>{text(title)}</h1>
+{intro}
+<nav aria-label="Sections">{links}</nav>
+{"".join(map(str, sections))}
+<p id="said" class="unseen" aria-live="polite"></p>
+</main>
+<script type="application/json" id="figures">{embedded(data)}</script>
+<script>{library}</script>
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def embedded(data: Mapping[str, Any]) -> str:
+    """JSON for a script element: no character in it can end the element or open another."""
+    content = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return content.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _hash(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def text(value: object) -> str:
+    """Anything as text of the page."""
+    return escape(clean(str(value)))
+
+
+def plot(identifier: str, label: str, caption: str = "", title: str = "") -> str:
+    """The place of a figure. `label` is what a screen reader says of it."""
+    head = f"<h3>{text(title)}</h3>" if title else ""
+    foot = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
+    drawn = f'<div class="plot" id="{identifier}" tabindex="0" role="group" aria-label="{text(label)}"></div>'
+    return f'<figure class="card">{head}{drawn}{foot}</figure>'
+
+
+def pairs(rows: Iterable[tuple[str, object]]) -> str:
+    """Names and values."""
+    lines = "".join(f'<tr><th scope="row">{text(name)}</th><td>{text(value)}</td></tr>' for name, value in rows)
+    return f'<div class="card wide"><table class="pairs"><tbody>{lines}</tbody></table></div>'
+
+
+def table(names: Sequence[str], rows: Sequence[Sequence[str]], *, signed: Sequence[int] = (), words: int = 1) -> str:
+    """A table of numbers, its first `words` columns in words; the last row is the average.
+
+    The columns in `signed` hold changes and are coloured by their sign.
+    """
+    head = "".join(f'<th scope="col"{_left(i < words)}>{text(name)}</th>' for i, name in enumerate(names))
+    lines = []
+    for number, row in enumerate(rows):
+        kind = ' class="average"' if number == len(rows) - 1 else ""
+        first = f'<th scope="row">{text(row[0])}</th>'
+        rest = "".join(_cell(cell, i in signed, i < words) for i, cell in enumerate(row) if i)
+        lines.append(f"<tr{kind}>{first}{rest}</tr>")
+    whole = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f'<div class="card wide"><table class="scores">{whole}</table></div>'
+
+
+def _left(is_word: bool) -> str:
+    return ' class="word"' if is_word else ""
+
+
+def _cell(content: str, signed: bool, is_word: bool) -> str:
+    kind = {"+": "up", "−": "down"}.get(content[:1], "") if signed else "word" if is_word else ""
+    return f'<td class="{kind}">{text(content)}</td>' if kind else f"<td>{text(content)}</td>"
+
+
+def soft(sentence: str) -> str:
+    return f'<p class="soft">{text(sentence)}</p>'
+
+
+def items(sentences: Iterable[str], *, ordered: bool = False) -> str:
+    tag = "ol" if ordered else "ul"
+    return f"<{tag}>{''.join(f'<li>{text(line)}</li>' for line in sentences)}</{tag}>"
+
+
+def flat(tree: Mapping[str, Any], path: Sequence[str] = ()) -> Iterable[tuple[str, object]]:
+    """Dotted keys and leaves of nested mappings."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, (*path, key))
+        else:
+            yield ".".join((*path, key)), value

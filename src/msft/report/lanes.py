@@ -1,0 +1,99 @@
+"""The lanes: which sub-dataset was trained when, over the surviving trajectory and over all compute spent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+
+from msft.core.vocabulary import Mixture, Segment
+from msft.report.cost import ledger
+from msft.report.plots import MARK, STAR, Figure, bars, figure, rows_of, short, shown, unit
+from msft.report.story import Place, Story
+from msft.report.words import epochs
+
+KINDS = {
+    (True, True): ("trained in full", "#3b82c4"),
+    (True, False): ("replayed in part", "rgba(59,130,196,0.35)"),
+    (False, True): ("trained in full, rolled back", "rgba(140,140,140,0.6)"),
+    (False, False): ("replayed in part, rolled back", "rgba(140,140,140,0.25)"),
+}
+"""By whether it survived, and whether the sub-dataset was active: name and colour."""
+
+
+@dataclass
+class _Lane:
+    base: list[float] = field(default_factory=list)
+    x: list[float] = field(default_factory=list)
+    y: list[int] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+
+
+def lane_figure(story: Story) -> Figure:
+    """Both views; see `msft.report.plots`."""
+    spent = ledger(story)
+    per, name = unit(spent[-1], "FLOPs")
+    made = rows_of(figure([], height=110 + 26 * len(story.tasks), legend=True), story.tasks)
+    made["layout"]["barmode"] = "overlay"
+    made["views"] = [_trajectory(story), _compute(story, spent, per, name)]
+    made["uprights"] = [
+        {"at": [r.went_on.epoch, short(spent[r.end.snapshot] / per)], "colour": MARK, "dash": "dot"}
+        for r in story.rollouts
+        if (r.excluded or r.rolled_back) and r.went_on.snapshot in story.surviving
+    ]
+    if story.answer is not None:
+        at = [story.answer.epoch, short(spent[story.answer.snapshot] / per)]
+        made["uprights"].append({"at": at, "colour": STAR, "dash": "solid"})
+    return made
+
+
+def _trajectory(story: Story) -> list[Figure]:
+    lanes = {key: _Lane() for key in KINDS}
+    for _, legs in groupby(pairwise(story.trunk), key=lambda leg: _parts(leg[1])):
+        steps = list(legs)
+        mixture = steps[-1][1].mixture
+        assert mixture is not None, "only the base model has no mixture"
+        start, end = steps[0][0].epoch, steps[-1][1].epoch
+        _add(story, lanes, mixture, True, start, end, f"epoch {epochs(start)} to {epochs(end)}")
+    return _drawn(lanes)
+
+
+def _compute(story: Story, spent: list[int], per: float, unit_name: str) -> list[Figure]:
+    lanes = {key: _Lane() for key in KINDS}
+    surviving = story.surviving
+    trained = [(n, segment) for n, (segment, _) in enumerate(story.segments, start=1) if segment.trains]
+
+    def alike(entry: tuple[int, Segment]) -> object:
+        number, segment = entry
+        return segment.rollout, segment.mixture.tasks, segment.mixture.shares, number in surviving
+
+    for _, entries in groupby(trained, key=alike):
+        run = list(entries)
+        (first, segment), (last, _) = run[0], run[-1]
+        start, end = short(spent[first - 1] / per), short(spent[last] / per)
+        text = f"roll-out {segment.rollout}, {start:.4g} to {end:.4g} {unit_name}"
+        _add(story, lanes, segment.mixture, first in surviving, start, end, text)
+    return _drawn(lanes)
+
+
+def _add(
+    story: Story, lanes: dict[tuple[bool, bool], _Lane], mixture: Mixture, survived: bool, start: float, end: float,
+    text: str,
+) -> None:  # fmt: skip
+    for i, task in enumerate(mixture.tasks):
+        share = 1.0 if mixture.shares is None else mixture.shares[i]
+        lane = lanes[survived, share == 1]
+        lane.base.append(start)
+        lane.x.append(end - start)
+        lane.y.append(story.tasks.index(task))
+        what = "trained" if share == 1 else f"replayed, {share:.0%} of it"
+        lane.text.append(f"{shown(task)}: {what}{'' if survived else ', rolled back later'}, {text}")
+
+
+def _drawn(lanes: dict[tuple[bool, bool], _Lane]) -> list[Figure]:
+    made = [bars(lane.base, lane.x, lane.y, lane.text, *KINDS[key]) for key, lane in lanes.items()]
+    return [trace for trace in made if trace]
+
+
+def _parts(place: Place) -> object:
+    """What of a mixture the lanes show: a change of weights or of single instances changes no lane."""
+    return None if place.mixture is None else (place.mixture.tasks, place.mixture.shares)

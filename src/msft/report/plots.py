@@ -1,0 +1,98 @@
+"""What every figure of the page is made of: plain plotly.js objects (data and layout), and a little that we add.
+
+Text and grid take their colours from the page's style sheet, which knows light and dark; the palette below is chosen
+to be read on both. plotly.js reads a little HTML in its texts: every name goes through `shown`.
+
+A figure with `"views": [trajectory, compute]` has its data twice, for the two horizontal axes that the reader may
+choose from; one with `"follows": True` has scatter traces whose `customdata` rows begin with the epoch, the compute
+spent and the roll-out, and the page's script takes x from them. `uprights` are vertical lines in the same terms.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+from msft.report.words import PREFIXES, clean
+
+Figure = dict[str, Any]
+
+LINE, FADED, MARK, STAR = "#3b82c4", "rgba(140,140,140,0.7)", "#d9534f", "#e0a100"
+PALETTE = (
+    "#3b82c4", "#e07b39", "#3a9a5b", "#c4508a", "#8a6fd1", "#a07a2c", "#2a9da5", "#d0504a", "#7d8f2f", "#5b74e0",
+    "#b5654a", "#6f8796",
+)  # fmt: skip
+DASHES = ("solid", "dash", "dot")
+
+
+def ink(index: int) -> tuple[str, str]:
+    """Colour and dash of sub-dataset number `index`: 36 that differ."""
+    return PALETTE[index % len(PALETTE)], DASHES[index // len(PALETTE) % len(DASHES)]
+
+
+def shown(name: str) -> str:
+    """A name that plotly.js shows as it is: its mark-up and entities taken literally, no control characters."""
+    return html.escape(clean(name))
+
+
+def shortened(name: str, most: int = 18) -> str:
+    """A label that leaves room for the figure, safe for plotly.js."""
+    name = clean(name)
+    return html.escape(name if len(name) <= most else name[: most - 1] + "…")
+
+
+def unit(most: float, name: str) -> tuple[float, str]:
+    """Divisor and label of an axis that reaches to `most`: (1e15, "PFLOPs")."""
+    power = 0
+    while most >= 1000 ** (power + 1) and power < len(PREFIXES) - 1:
+        power += 1
+    return 1000.0**power, f"{PREFIXES[power]}{name}"
+
+
+def short(number: float) -> float:
+    """Five figures are enough for the eye, and keep the page small."""
+    return float(f"{number:.5g}")
+
+
+def figure(traces: Sequence[Figure], *, height: int, x: str = "", y: str = "", legend: bool = False) -> Figure:
+    """A figure of these traces; empty ones are left out."""
+    axis = {"zeroline": False, "fixedrange": True, "automargin": True, "ticks": ""}
+    return {
+        "data": [trace for trace in traces if trace],
+        "layout": {
+            "height": height,
+            "margin": {"l": 8, "r": 12, "t": 8, "b": 8},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"size": 12},
+            "showlegend": legend,
+            "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
+            "hoverlabel": {"namelength": -1, "align": "left"},
+            "hovermode": "closest",
+            "xaxis": {**axis, "title": {"text": x}, "rangemode": "tozero"},
+            "yaxis": {**axis, "title": {"text": y}},
+        },
+    }
+
+
+def rows_of(place: Figure, names: Sequence[str]) -> Figure:
+    """Makes the vertical axis of a figure's layout one row per name, the first on top."""
+    place["layout"]["yaxis"] |= {
+        "tickmode": "array",
+        "tickvals": list(range(len(names))),
+        "ticktext": [shortened(name) for name in names],
+        "range": [len(names) - 0.5, -0.5],
+        "showgrid": False,
+    }
+    return place
+
+
+def bars(base: list[float], x: list[float], y: list[Any], text: list[str], name: str, colour: str) -> Figure:
+    """Horizontal bars; an empty object where there are none."""
+    if not x:
+        return {}
+    return {
+        "type": "bar", "orientation": "h", "base": base, "x": x, "y": y, "hovertext": text, "hoverinfo": "text",
+        "textposition": "none", "width": 0.62, "name": name, "marker": {"color": colour, "line": {"width": 0}},
+    }  # fmt: skip

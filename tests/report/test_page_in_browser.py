@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import opened, until
+from run_folders import NAMES, make_run
+
+from msft.report.page import write_page
+
+EVIL = "<img src=x onerror=alert(1)>"
+MANY = (EVIL, *(f"task_{i:02d}" for i in range(1, 21)))
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """A page of 4 and one of 21 sub-datasets."""
+    made = {}
+    for names in (NAMES, MANY):
+        peaks = tuple(0.6 + 0.35 * i for i in range(len(names)))
+        folder = make_run(tmp_path_factory.mktemp("runs") / "run", names=names, peaks=peaks, items=30)
+        write_page(folder, folder.page)
+        assert folder.page.stat().st_size < 6_000_000
+        made[len(names)] = folder.page
+    return made
+
+
+@pytest.mark.parametrize(("count", "scheme"), [(4, "light"), (21, "dark")])
+def test_a_run_is_read_without_an_error_or_a_request(count: int, scheme: str, pages: dict[int, Path]) -> None:
+    with opened(pages[count], color_scheme=scheme) as page:
+        names = NAMES if count == 4 else MANY
+        assert page.locator("[data-task]").count() == count
+        # A hover shows the sub-dataset's name, whatever it looks like, as text, and the value.
+        label = hovered(page, "curve0")
+        assert label.startswith(names[0])
+        assert "epoch 0, " in label
+        assert page.locator("img").count() == 0
+        assert page.get_by_text(names[0]).count() >= 3
+        toggles_work(page, count)
+        a_keyboard_reaches_toggles_and_values(page, names)
+        # The other axis shows what was rolled back in the lanes as well.
+        before = page.evaluate("document.getElementById('lanes').data.length")
+        page.locator("#view-compute").check()
+        assert "compute spent" in page.locator("#together .xtitle").text_content()
+        assert page.evaluate("document.getElementById('lanes').data.length") > before
+        it_fits_a_narrow_window(page)
+        ink, paper = page.evaluate(
+            "[document.querySelector('.plot text'), document.body].map(element => getComputedStyle(element))"
+            ".map((style, i) => i ? style.backgroundColor : style.fill)"
+        )
+        assert abs(brightness(ink) - brightness(paper)) > 120
+        assert (brightness(paper) < 60) == (scheme == "dark")
+
+
+def toggles_work(page: Any, count: int) -> None:
+    """A sub-dataset that is unticked disappears from the common picture, and its own goes."""
+    assert visible(page) == set(range(count))
+    page.locator("[data-toggle='1']").uncheck()
+    assert not page.locator("[data-task='1']").is_visible()
+    assert visible(page) == set(range(count)) - {1}
+    page.locator("#none").click()
+    assert visible(page) == set()
+    page.locator("#all").click()
+    assert visible(page) == set(range(count))
+
+
+def a_keyboard_reaches_toggles_and_values(page: Any, names: tuple[str, ...]) -> None:
+    page.locator("[data-toggle='0']").focus()
+    page.keyboard.press("Space")
+    assert 0 not in visible(page)
+    page.keyboard.press("Space")
+    page.locator("#curve1").focus()
+    page.keyboard.press("ArrowRight")
+    assert names[1] in page.locator("#said").text_content()
+
+
+def it_fits_a_narrow_window(page: Any) -> None:
+    page.set_viewport_size({"width": 400, "height": 800})
+    until(page, "document.documentElement.scrollWidth <= 400")
+
+
+def hovered(page: Any, plot: str) -> str:
+    """What the label says at the first point of a figure's first line that was not rolled back."""
+    page.evaluate(
+        """plot => {
+            const lines = document.getElementById(plot).data;
+            const first = lines.findIndex(line => line.mode === "lines+markers" && !line.name.includes("rolled back"));
+            Plotly.Fx.hover(plot, [{curveNumber: first, pointNumber: 0}]);
+        }""",
+        plot,
+    )
+    return str(page.locator(f"#{plot} .hovertext").first.text_content())
+
+
+def visible(page: Any) -> set[int]:
+    shown = "document.getElementById('together').data.filter(trace => trace.visible).map(trace => trace.meta)"
+    return set(page.evaluate(shown))
+
+
+def brightness(colour: str) -> float:
+    red, green, blue = (int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")[:3])
+    return 0.3 * red + 0.6 * green + 0.1 * blue
