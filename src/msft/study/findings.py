@@ -8,18 +8,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from plotly.offline import get_plotlyjs
-
 from msft.core.errors import RunError, complaint
 from msft.journal import write_durably
-from msft.report.assets import SCRIPT, STYLE
-from msft.report.figures import Figure
-from msft.report.page import embedded, script_hash
-from msft.report.words import clean
+from msft.report.html import Section, document, plot, soft, table, text
+from msft.report.plots import Figure
 
 Cell: TypeAlias = str | int | float | None
 
@@ -79,36 +74,12 @@ class Findings:
         }
 
     def as_page(self) -> str:
-        """One self-contained page, under the same content security policy as a run's."""
-        library = get_plotlyjs()
-        policy = (
-            f"default-src 'none'; style-src 'unsafe-inline'; script-src {script_hash(library)} {script_hash(SCRIPT)}; "
-            "base-uri 'none'; form-action 'none'"
-        )
-        figures = {f"plot{number}": plot.figure for number, plot in enumerate(self.plots)}
-        return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{_text(self.title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-<h1>{_text(self.title)}</h1>
-{"".join(f"<p>{_text(sentence)}</p>" for sentence in self.said)}
-<p class="soft">{_text(", ".join(f"{key}: {value}" for key, value in self.settings.items()))}</p>
-{"".join(_drawn(f"plot{number}", plot) for number, plot in enumerate(self.plots))}
-{"".join(map(_tabled, self.tables))}
-</main>
-<script type="application/json" id="figures">{embedded(figures)}</script>
-<script>{library}</script>
-<script>{SCRIPT}</script>
-</body>
-</html>
-"""
+        """One self-contained page."""
+        intro = "".join(f"<p>{text(sentence)}</p>" for sentence in self.said)
+        intro += soft(", ".join(f"{key}: {value}" for key, value in self.settings.items()))
+        sections = [_drawn(number, p) for number, p in enumerate(self.plots)]
+        sections += [_tabled(number, t) for number, t in enumerate(self.tables)]
+        return document(self.title, intro, sections)
 
 
 def shown(cell: Cell) -> str:
@@ -118,28 +89,20 @@ def shown(cell: Cell) -> str:
     return "–" if cell is None else str(cell)
 
 
-def _text(value: object) -> str:
-    return escape(clean(str(value)))
-
-
 def _finite(cell: Cell) -> Cell:
     return None if isinstance(cell, float) and not math.isfinite(cell) else cell
 
 
-def _drawn(identifier: str, plot: Plot) -> str:
-    return (
-        f'<section><h2>{_text(plot.title)}</h2><figure class="card"><div class="plot" id="{identifier}"></div>'
-        f"<figcaption>{_text(plot.caption)}</figcaption></figure></section>"
-    )
+def _drawn(number: int, drawn: Plot) -> Section:
+    name = f"figure-{number}"
+    content = plot(f"plot-{number}", drawn.title, drawn.caption)
+    return Section(name=name, title=text(drawn.title), content=content, figures={f"plot-{number}": drawn.figure})
 
 
-def _tabled(table: Table) -> str:
-    head = "".join(f"<th>{_text(column)}</th>" for column in table.columns)
-    body = "".join(f"<tr>{''.join(f'<td>{_text(shown(cell))}</td>' for cell in row)}</tr>" for row in table.rows)
-    return (
-        f'<section><h2>{_text(table.title)}</h2><div class="card wide"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div></section>"
-    )
+def _tabled(number: int, made: Table) -> Section:
+    rows = [[shown(cell) for cell in row] for row in made.rows]
+    content = table(made.columns, rows, average=False)
+    return Section(name=f"table-{number}", title=text(made.title), content=content)
 
 
 def _csv(table: Table) -> str:
