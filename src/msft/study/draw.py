@@ -1,4 +1,4 @@
-"""The studies' figures, over `msft.report.plots`. Sub-datasets stand on an axis, never in a legend: 21 stay readable."""
+"""The studies' figures. Sub-datasets stand on an axis, never in a legend: 21 of them stay readable."""
 
 from __future__ import annotations
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from statistics import mean
 
 from msft.config.schema import Config
-from msft.core.vocabulary import Task
+from msft.report.plots import figure
+from msft.report.story import Story
 from msft.study.draw import by_task, dots, line, upright
 from msft.study.findings import Findings, Plot, Table
 from msft.study.plan import Variant
-from msft.study.reading import Evidence, Runs, answer_reports, answer_score
+from msft.study.reading import Evidence, answer_reports, answer_score
 from msft.study.settings import search
 from msft.study.statistics import Interval, t_interval, t_test
-from msft.report.plots import figure
-from msft.report.story import Story
 
 KINDS = ("restore", "reset")
 

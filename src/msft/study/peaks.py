@@ -11,7 +11,7 @@ from msft.core.vocabulary import Task
 from msft.study.draw import by_task, dots, upright
 from msft.study.findings import Findings, Plot, Table
 from msft.study.plan import Variant
-from msft.study.reading import Evidence, Runs, mixture_peak, peak_epochs
+from msft.study.reading import Evidence, mixture_peak, peak_epochs
 from msft.study.settings import with_method
 
 DRAWS = 2000
@@ -64,7 +64,7 @@ def agreement(peaks: Sequence[Mapping[Task, float]]) -> tuple[float, float, floa
     tasks, dice = list(peaks[0]), random.Random(20)
 
     def spread(columns: Sequence[Sequence[float]]) -> float:
-        return pstdev([mean(values) for values in zip(*columns, strict=True)])
+        return float(pstdev([mean(values) for values in zip(*columns, strict=True)]))
 
     found = spread([[p[t] for t in tasks] for p in peaks])
     dealt = [spread([dice.sample([p[t] for t in tasks], len(tasks)) for p in peaks]) for _ in range(DRAWS)]

@@ -8,24 +8,22 @@ from msft.config.method import resolve
 from msft.config.problems import ProblemsError
 from msft.config.schema import Config, DatasetConfig
 from msft.core.errors import ConfigError, complaint
-from msft.methods import METHODS
 
 COMMON = ("horizon", "eval_every", "average")
 """What every method takes from the configuration's own `method` section."""
 
 
-def with_method(config: Config, name: str, preset: str = "", **changes: object) -> Config:
+def with_method(config: Config, name: str, **changes: object) -> Config:
     """The configuration with this method: its own settings where it is the configuration's, and these changes.
 
     Raises ConfigError where a changed value is not allowed.
     """
     own = config.method
-    if name == own.name and not preset:
+    if name == own.name:
         section = own.as_dict() | changes
     else:
-        fixed = METHODS[name].presets[preset] if preset else {}
-        common = {key: getattr(own, key) for key in COMMON if key not in fixed and getattr(own, key) is not None}
-        section = {"name": name, **({"preset": preset} if preset else {}), **common, **changes}
+        common = {key: getattr(own, key) for key in COMMON if getattr(own, key) is not None}
+        section = {"name": name, **common, **changes}
     try:
         # As from a file: a resolved section may hold tuples.
         method = resolve(TypeAdapter(dict[str, object]).dump_python(section, mode="json"))

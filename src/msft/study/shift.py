@@ -8,10 +8,11 @@ from statistics import mean
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, complaint
 from msft.core.vocabulary import Task
-from msft.study.draw import dots, figure, heatmap
+from msft.report.plots import figure
+from msft.study.draw import dots, heatmap
 from msft.study.findings import Findings, Plot, Table
 from msft.study.plan import Variant
-from msft.study.reading import Evidence, Runs, peak_epochs
+from msft.study.reading import Evidence, peak_epochs
 from msft.study.settings import with_datasets, with_method
 
 WITHOUT = "without_"

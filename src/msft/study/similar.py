@@ -12,7 +12,7 @@ from msft.report.story import Story
 from msft.study.draw import dots
 from msft.study.findings import Findings, Plot, Table
 from msft.study.plan import Variant
-from msft.study.reading import Evidence, Runs, answer_score, left_at, over_seeds, total_flops
+from msft.study.reading import Evidence, answer_score, left_at, over_seeds, total_flops
 from msft.study.settings import horizon, search, with_datasets
 
 TWINS = (".1", ".2")
@@ -40,7 +40,7 @@ def find(evidence: Evidence) -> Findings:
     config, runs = evidence.config, evidence.runs
     times = {seed: left_at(story) for seed, story in runs["twins"].items()}
     names = [dataset.id for dataset in config.datasets]
-    pairs = [(name, *(left[name + end] for end in TWINS)) for left in times.values() for name in names]
+    pairs = [(name, left[name + TWINS[0]], left[name + TWINS[1]]) for left in times.values() for name in names]
     strangers = [
         abs(left[a + TWINS[0]] - left[b + TWINS[1]])
         for left in times.values()
@@ -52,7 +52,7 @@ def find(evidence: Evidence) -> Findings:
     said = [
         f"Twins leave {apart:.2f} epochs apart on average, two sub-datasets that are no twins "
         f"{mean(strangers) if strangers else float('nan'):.2f}.",
-        f"{100 * together:.0f} % of the twins leave at the same moment (never leaving counts as the end), of the others "
+        f"{100 * together:.0f} % of the twins leave at the same moment (the end, if never), of the others "
         f"{100 * chance:.0f} %: what separates twins is order and noise, and nothing about the data.",
     ]
     scores = {name: over_seeds(runs[name], answer_score) for name in runs}

@@ -10,7 +10,7 @@ from msft.config.schema import Config
 from msft.core.errors import RunError, complaint
 from msft.job import Job
 from msft.study import budget, granularity, loss, noise, optimizer, peaks, shift, similar, ticks
-from msft.study.findings import Findings
+from msft.study.findings import Cell, Findings
 from msft.study.plan import Plan, StudyFolder, Variant
 from msft.study.reading import Evidence, read_runs
 from msft.study.runs import Progress, run_grid
@@ -73,6 +73,6 @@ def run_study(
         return Job.prepare(own.model_copy(update={"training": training}))
 
     findings = study.find(Evidence(config, read_runs(folder, plan), job))
-    said = {"model": config.model.name_or_path, "sub-datasets": len(config.datasets), "seeds": seeds}
+    said: dict[str, Cell] = {"model": config.model.name_or_path, "sub-datasets": len(config.datasets), "seeds": seeds}
     findings = replace(findings, settings=said)
     return findings, findings.write(output)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from statistics import mean
 
 from msft.config.schema import Config
+from msft.report.plots import Figure
 from msft.study.draw import against, intervals
 from msft.study.findings import Findings, Plot, Table
 from msft.study.plan import Variant
 from msft.study.reading import Evidence, Runs, answer_score, left_at, over_seeds, total_flops
 from msft.study.settings import search, with_method
+from msft.study.statistics import Interval
 
 EVERY = (0.5, 0.25, 0.125)
 """Epochs between ticks."""
@@ -52,9 +54,9 @@ def find(evidence: Evidence) -> Findings:
         rows=rows,
     )  # fmt: skip
 
-    def lines(values: dict[str, object], scale: float = 1.0) -> list[dict[str, object]]:
+    def lines(values: dict[str, Interval], scale: float = 1.0) -> list[Figure]:
         return [
-            intervals(method, [every[n] for n in chosen], [values[n] for n in chosen], number, scale=scale)  # type: ignore[misc]
+            intervals(method, [every[n] for n in chosen], [values[n] for n in chosen], number, scale=scale)
             for number, (method, chosen) in enumerate(names.items())
         ]
 
@@ -63,10 +65,10 @@ def find(evidence: Evidence) -> Findings:
     x = [every[name] for name in runs]
     plots = [
         Plot(title="Score", caption="Mean over seeds with its 95 % interval.", figure=against(
-            lines(dict(scores)), x, base, "base model", x_name="epochs between ticks",
+            lines(scores), x, base, "base model", x_name="epochs between ticks",
             y="macro-average of the answer, %")),
         Plot(title="Compute", caption="Training and scoring together, against the cheapest run.", figure=against(
-            lines(dict(cost), 1 / unit), x, 1.0, "the cheapest", x_name="epochs between ticks", y="FLOPs")),
+            lines(cost, 1 / unit), x, 1.0, "the cheapest", x_name="epochs between ticks", y="FLOPs")),
     ]  # fmt: skip
     return Findings(title="How often to look", said=said, plots=plots, tables=[table])
 
