@@ -107,6 +107,15 @@ def test_placebo_deals_out_the_searchs_own_times() -> None:
         play("placebo", params=method.Params(times={"a": 1.0}))
 
 
+def test_placebo_with_replay_starts_an_epoch_at_each_departure() -> None:
+    """Only shares change there: an epoch of the old mixture must not be gone on with in the new one's."""
+    params = METHODS["placebo"].Params(times={"a": 0.4, "b": 1.3, "c": 2.6}, replay=0.2)
+    _, journal, _ = play("placebo", params=params)
+    trained = [segment for segment, _ in journal if segment.trains]
+    assert len({segment.mixture.shares for segment in trained}) == 3
+    assert [segment.start for segment in trained] == [0, 0, 0]
+
+
 def test_dynamix_samples_by_the_papers_formula() -> None:
     _, journal, _ = play("dynamix", params=dynamix.Params(update_every=7))
     weights = [s.mixture.weights for s, _ in journal]

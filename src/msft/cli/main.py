@@ -21,19 +21,18 @@ def entry() -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs a command and returns its exit code: 0, 2 for what the user can mend, 130 for Ctrl-C."""
+    """Runs a command and returns its exit code: 0, 1 if runs failed, 2 for what the user can mend, 130 for Ctrl-C."""
     arguments = parser().parse_args(argv)
     # Only the numbers of the tokenizer's threads, and only where the user has not chosen: forked workers would warn.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except UserError as error:
         Console(stderr=True, highlight=False).print(f"msft: {error}", markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         Console(stderr=True).print("msft: interrupted; what is journaled is safe: go on with --resume", markup=False)
         return INTERRUPTED
-    return 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,6 +68,18 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
     train.set_defaults(run=_train)
 
+    compare = commands.add_parser("compare", help="methods side by side on the same splits, with statistics")
+    _takes_config(compare)
+    compare.add_argument(
+        "--methods", type=_names, required=True, metavar="A,B,...",
+        help="such as sft,msft,msft:release,sft_equal_flops,placebo; or all. The first is the reference",
+    )  # fmt: skip
+    compare.add_argument("--seeds", type=_positive, default=6, help="training seeds of each method (default: 6)")
+    compare.add_argument("--jobs", type=_positive, default=1, help="runs at the same time (default: 1)")
+    compare.add_argument("--against", metavar="METHOD", help="the reference, in place of the first (or msft, of all)")
+    compare.add_argument("--output", type=Path, help="the study's folder (default: <output>-compare)")
+    compare.set_defaults(run=_compare)
+
     report = commands.add_parser("report", help="the table and the page of a run, finished or not")
     report.add_argument("run_folder", type=Path, metavar="RUN", help="the run's folder")
     report.add_argument("--page", type=Path, help="where to write the page (default: report.html in the run folder)")
@@ -93,6 +104,16 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text} is no number of rows")
     return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of 1 or more")
+    return int(text)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 # The commands import what they need when they are called: torch alone costs seconds, and `--help` needs none.
@@ -135,6 +156,20 @@ def _train(arguments: argparse.Namespace) -> None:
     from msft.config.reader import load
 
     run(load(arguments.config, arguments.overrides), resume=arguments.resume)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from msft.cli.compare import run
+    from msft.config.reader import load
+
+    return run(
+        load(arguments.config, arguments.overrides),
+        arguments.methods,
+        seeds=arguments.seeds,
+        jobs=arguments.jobs,
+        output=arguments.output,
+        against=arguments.against,
+    )
 
 
 def _report(arguments: argparse.Namespace) -> None:

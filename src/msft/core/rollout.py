@@ -188,6 +188,9 @@ def depart(
     tasks = track.brief.tasks
     for epoch in sorted({epoch for epoch in leaves.values() if epoch > here.epoch + 1e-6}):
         mixture = replaying(tasks, tuple(task for task in tasks if leaves[task] < epoch), replay)
+        if mixture.shares is not None:
+            # The sub-datasets stay the same, only their shares change: an epoch that is on cannot be gone on with.
+            here = yield from track.turn(here, mixture, keep=answer.keep)
         stop = track.start(here, mixture) + track.clock.steps(mixture, epoch - here.epoch)
         here = yield from track.advance(here, mixture, stop, score=tasks, keep=answer.keep)
         answer.offer(here)

@@ -1,0 +1,64 @@
+"""`msft compare`: methods and controls side by side on the same splits, with statistics (DESIGN 5)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from msft.cli.quiet import quiet
+from msft.config.schema import Config
+from msft.core.errors import ConfigError, complaint
+from msft.journal import write_durably
+from msft.report.compare_page import comparison_page
+from msft.report.compare_table import render_comparison, summary_line, to_csv
+from msft.report.words import clean, duration
+from msft.study.compare import comparison
+from msft.study.plan import Plan, StudyFolder
+from msft.study.results import read_results
+from msft.study.runs import Progress, run_grid
+from msft.study.variants import ignored, variants
+
+
+def run(
+    config: Config, methods: Sequence[str], *, seeds: int, jobs: int, output: Path | None, against: str | None
+) -> int:
+    """Runs what is missing, and prints what came of all of it. Returns 1 where a run failed, else 0.
+
+    Raises a UserError before anything is written where something cannot be used as asked.
+    """
+    quiet()
+    made = variants(config, methods)
+    names = [variant.name for variant in made]
+    reference = against or (methods[0] if methods[0] != "all" else "msft")
+    if reference not in names:
+        raise ConfigError(complaint(f"--against: {reference!r} is not compared", f"use one of: {', '.join(names)}"))
+    first = config.training_seed
+    plan = Plan(kind="compare", variants=made, seeds=tuple(range(first, first + seeds)))
+    folder = StudyFolder(output or Path(f"{config.output}-compare"))
+    err = Console(stderr=True, highlight=False)
+    failures = run_grid(folder, plan, jobs=jobs, tell=lambda progress: _tell(err, progress), setup=quiet)
+    data = comparison(read_results(folder, plan), reference, ignored(config, names))
+    write_durably(folder.comparison, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False).encode())
+    write_durably(folder.table, to_csv(data).encode())
+    write_durably(folder.page, comparison_page(data).encode())
+    out = Console()
+    render_comparison(data, out)
+    for what, path in (("The page", folder.page), ("The numbers", folder.comparison), ("The table", folder.table)):
+        out.print(f"{what}: {path}", markup=False, highlight=False, soft_wrap=True)
+    return 1 if failures else 0
+
+
+def _tell(console: Console, progress: Progress) -> None:
+    place = f"[{progress.done}/{progress.total}]"
+    if progress.summary is None:
+        line = f"{place} {clean(progress.variant)}, seed {progress.seed} failed: {clean(progress.failure or '')}"
+    else:
+        macro = progress.summary["macro"]
+        scores = macro["test"] if macro["test"]["answer"] is not None else macro["validation"]
+        gained = None if scores["base"] is None or scores["answer"] is None else scores["answer"] - scores["base"]
+        line = f"{place} {summary_line(progress.variant, progress.seed, scores['answer'], gained)}"
+        line += f" in {duration(progress.seconds)}"
+    console.print(line, markup=False, soft_wrap=True)

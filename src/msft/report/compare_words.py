@@ -1,0 +1,154 @@
+"""A comparison of methods (comparison.json) in words and cells; table, CSV and page say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msft.report.words import NOT_KNOWN, clean, difference, duration, listed, percent, scaled
+
+Comparison = Mapping[str, Any]
+Entry = Mapping[str, Any]
+
+LEVEL = 0.05
+
+
+def headline(data: Comparison) -> str:
+    seeds = len(data["seeds"])
+    counted = (
+        f"{len(data['methods'])} methods, {seeds} seed{'s' if seeds != 1 else ''}, {len(data['tasks'])} sub-datasets"
+    )
+    return f"{clean(data['model'])}: {counted}"
+
+
+def verdict(data: Comparison) -> str:
+    """Whether one method is better than all others."""
+    if winners := data["better_than_all"]:
+        return f"{clean(winners[0])} is better than every other method here (each p < 0.05 over the seeds)."
+    return "No method is better than every other one (each p < 0.05 over the seeds would be asked for)."
+
+
+def sentence(data: Comparison, row: Entry) -> str:
+    """What one comparison shows, and how sure it is."""
+    reference, other = clean(data["reference"]), clean(row["method"])
+    gap = row["difference"]
+    if gap is None:
+        return f"{reference} and {other}: no seed that both finished."
+    start = f"{reference} against {other}: {difference(gap['mean'])} points"
+    if row["p"] is None:
+        return f"{start}, with {len(row['seeds'])} seed(s) nothing can be said of the methods."
+    parts = [f"{start}, 95 % from {interval(gap)} on these sub-datasets"]
+    if row["like_these"]:
+        parts.append(f"{interval(row['like_these'])} on others like them")
+    tests = [f"p = {row['p']:.2g} over {len(row['seeds'])} seeds"]
+    if row["holm"] is not None and len(data["against"]) > 1:
+        tests.append(f"{row['holm']:.2g} by Holm for {len(data['against'])} comparisons")
+    if row["sign_flips"] is not None:
+        tests.append(f"{row['sign_flips']:.2g} by sign flips")
+    return f"{conclusion(row)} {', '.join(parts)}; {', '.join(tests)}."
+
+
+def conclusion(row: Entry) -> str:
+    """One word or two, before the numbers."""
+    if row["p"] is None or row["p"] >= LEVEL:
+        return "No difference shown."
+    better = "Better" if row["difference"]["mean"] > 0 else "Worse"
+    if row["holm"] is not None and row["holm"] >= LEVEL:
+        return f"{better}, but not after Holm's correction."
+    return f"{better}."
+
+
+def notes(data: Comparison) -> list[str]:
+    """What a reader must know to read the numbers rightly."""
+    lines = []
+    if data["split"] == "validation":
+        lines.append(
+            "No test split: these are validation scores, on which the methods themselves acted. Expect less "
+            "on new data."
+        )
+    lines.append(
+        "± is Student's 95 % interval over training seeds. Win, tie, loss: sub-datasets on which the reference is "
+        "better, not different, worse (p < 0.05 over seeds each, so that one in twenty may be chance)."
+    )
+    pairs = [row["model_pairs"] for row in data["against"] if row["model_pairs"]["pairs"]]
+    if pairs:
+        total, apart = sum(p["pairs"] for p in pairs), sum(p["differ"] for p in pairs)
+        lines.append(
+            f"Item by item, {apart} of {total} pairs of models differ (p < 0.05). That speaks of those two models "
+            "only, not of the methods: another seed gives other models."
+        )
+    if dull := [entry["task"] for entry in data["tasks"] if not entry["learnable"]]:
+        lines.append(
+            f"Not learnable here: {listed(dull)} (validation never rose 3 standard errors above the base model). "
+            "They count like the others."
+        )
+    if data["left_out"]:
+        lines.append(f"Without a test split, so not in these numbers: {listed(data['left_out'])}.")
+    for name, messages in data["failures"].items():
+        for seed, message in messages.items():
+            lines.append(f"Failed: {clean(name)}, seed {seed}: {clean(message)}")
+    return [*lines, *(clean(note) for note in data["notes"])]
+
+
+HEADINGS = ("method", "average", "worst", "spread", "gap", "FLOPs", "of them scoring", "time", "disk")
+"""Of `cells`. Disk: the most that was held, in times of what plain fine-tuning holds."""
+
+
+def cells(row: Entry) -> list[str]:
+    """One method, in the order of HEADINGS."""
+    flops = row["flops"]
+    total = flops["total"]
+    scoring = (flops["eval"]["mean"] + flops["probe"]["mean"]) / total["mean"] if total and total["mean"] else None
+    disk = row["disk"]["peak_of_sft"]
+    return [
+        clean(row["method"]),
+        with_reach(row["macro"]),
+        percent(_mean(row["worst"])),
+        percent(_mean(row["spread"])),
+        difference(_mean(row["gap"])),
+        scaled(total["mean"], "") if total else NOT_KNOWN,
+        f"{scoring:.0%}" if scoring is not None else NOT_KNOWN,
+        duration(row["seconds"]["mean"]) if row["seconds"] else NOT_KNOWN,
+        f"{disk['mean']:.1f}" if disk else NOT_KNOWN,
+    ]
+
+
+AGAINST = ("against", "difference", "95 %", "p", "Holm", "win/tie/loss")
+"""Of `against_cells`."""
+
+
+def against_cells(row: Entry) -> list[str]:
+    """The reference minus one method, in the order of AGAINST."""
+    gap = row["difference"]
+    return [
+        clean(row["method"]),
+        difference(_mean(gap)),
+        interval(gap) if gap else NOT_KNOWN,
+        p_value(row["p"]),
+        p_value(row["holm"]),
+        f"{row['win']}/{row['tie']}/{row['loss']}",
+    ]
+
+
+def p_value(p: float | None) -> str:
+    if p is None:
+        return NOT_KNOWN
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def interval(entry: Entry) -> str:
+    """From -0.3 to +1.2, in points; of a difference."""
+    return f"{difference(entry['low'])} to {difference(entry['high'])}" if entry["low"] is not None else NOT_KNOWN
+
+
+def with_reach(entry: Entry | None) -> str:
+    """61.3 ± 0.8, in per cent."""
+    if entry is None:
+        return NOT_KNOWN
+    if entry["low"] is None:
+        return percent(entry["mean"])
+    return f"{percent(entry['mean'])} ± {100 * (entry['high'] - entry['mean']):.1f}"
+
+
+def _mean(entry: Entry | None) -> float | None:
+    return None if entry is None else entry["mean"]

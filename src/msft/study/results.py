@@ -1,0 +1,149 @@
+"""What the runs of a study measured, as arrays: read from the run folders, checked to be comparable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from msft.core.errors import RunError, complaint
+from msft.core.vocabulary import Task
+from msft.core.wire import differences
+from msft.report.comparison import mean
+from msft.report.story import Story, read_story
+from msft.report.summary import summary_of
+from msft.report.words import measure_label
+from msft.run import RunFolder
+from msft.study.plan import Plan, StudyFolder
+from msft.study.statistics import Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One finished run."""
+
+    seed: int
+    reports: Array
+    """(T,): the answer's reports on the sub-datasets of the comparison."""
+    items: Sequence[Array]
+    """Per sub-dataset its items, of which the report is the mean; the report alone where items were not recorded."""
+    validation: float | None
+    """The answer's macro-average over the same sub-datasets on the validation split."""
+    best: Mapping[Task, float]
+    """The best validation report of each sub-dataset anywhere in the run."""
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """All finished runs of a study, over the same sub-datasets and items."""
+
+    split: Literal["test", "validation"]
+    tasks: Sequence[Task]
+    left_out: Sequence[Task]
+    """Sub-datasets without a test split, where others have one."""
+    measures: Mapping[Task, str]
+    validation_items: Mapping[Task, int]
+    base: Mapping[Task, float]
+    """The base model's reports on `split`."""
+    base_validation: Mapping[Task, float]
+    model: str
+    runs: Mapping[str, Mapping[int, Run]]
+    """Variant to seed to run."""
+    failures: Mapping[str, Mapping[str, str]]
+
+    @property
+    def best(self) -> dict[Task, float]:
+        """The best validation report of each sub-dataset in any run."""
+        every = [run for runs in self.runs.values() for run in runs.values()]
+        return {t: max((run.best[t] for run in every if t in run.best), default=math.nan) for t in self.tasks}
+
+    @property
+    def sizes(self) -> list[int]:
+        """Items of each sub-dataset."""
+        run = next(run for runs in self.runs.values() for run in runs.values())
+        return [len(items) for items in run.items]
+
+
+def read_results(folder: StudyFolder, plan: Plan) -> Results:
+    """Every finished run of the plan. Raises RunError where there is none, or data or model are not the same."""
+    stories: dict[tuple[str, int], Story] = {}
+    first: tuple[RunFolder, Story] | None = None
+    for variant in plan.variants:
+        for seed in plan.seeds:
+            run = folder.run(variant, seed)
+            if run.summary.exists():
+                story = read_story(run)
+                first = first or (run, story)
+                _check_same(first, (run, story))
+                stories[variant.name, seed] = story
+    if first is None:
+        failed = [message for by_seed in folder.read_failures().values() for message in by_seed.values()]
+        found = "no run of this study is finished" + (f"; one failed: {failed[0]}" if failed else "")
+        raise RunError(complaint(found, "mend what the runs complain about, and start again", file=folder.path))
+    story = first[1]
+    tested = "answer" in story.test and bool(story.test["answer"].reports)
+    split: Literal["test", "validation"] = "test" if tested else "validation"
+    base = story.test["base"].reports if tested else story.base.reports
+    tasks = [task for task in story.tasks if task in base]
+    runs: dict[str, dict[int, Run]] = {variant.name: {} for variant in plan.variants}
+    for (name, seed), each in stories.items():
+        if (made := _run(each, seed, tasks, tested)) is not None:
+            runs[name][seed] = made
+    return Results(
+        split=split,
+        tasks=tasks,
+        left_out=[task for task in story.tasks if task not in base],
+        measures={task: measure_label(story, task) for task in tasks},
+        validation_items=dict(zip(story.tasks, story.brief.validation_sizes, strict=True)),
+        base={task: base[task] for task in tasks},
+        base_validation=dict(story.base.reports),
+        model=str(story.header.get("model", {}).get("name", "")),
+        runs=runs,
+        failures=folder.read_failures(),
+    )
+
+
+def _check_same(first: tuple[RunFolder, Story], other: tuple[RunFolder, Story]) -> None:
+    """Paired are runs of one model on the same examples."""
+    one, two = (story.header["fingerprints"] for _, story in (first, other))
+    if changed := differences(one, two):
+        found = f"it was run on other data or another model than {first[0].path}: {'; '.join(changed[:3])}"
+        raise RunError(complaint(found, "put them back, or start a new study", file=other[0].path))
+
+
+def _run(story: Story, seed: int, tasks: Sequence[Task], tested: bool) -> Run | None:
+    """None where the answer is not scored on every sub-dataset."""
+    answer = story.answer
+    assert answer is not None, "a summary is written behind the end of a run"
+    reports = story.test["answer"].reports if tested else answer.reports
+    if not all(math.isfinite(reports.get(task, math.nan)) for task in tasks):
+        return None
+    recorded = (story.test["answer"].items or {}) if tested else {}
+    best: dict[Task, float] = {}
+    for place in story.trail.places.values():
+        for task, report in place.reports.items():
+            best[task] = max(report, best.get(task, -math.inf))
+    return Run(
+        seed=seed,
+        reports=np.array([reports[task] for task in tasks]),
+        items=[_items(recorded.get(task, ()), reports[task]) for task in tasks],
+        validation=mean([answer.reports.get(task) for task in tasks]),
+        best=best,
+        summary=summary_of(story),
+    )
+
+
+def _items(recorded: Sequence[float], report: float) -> Array:
+    """Items of which the report is the mean: log-likelihoods, of which it is the exponential, become linear in it."""
+    items = np.asarray(recorded, float)
+    if len(items) and np.isfinite(items).all():
+        centre = float(items.mean())
+        if math.isclose(centre, report, abs_tol=1e-6):
+            return items
+        if math.isclose(math.exp(min(centre, 0.0)), report, abs_tol=1e-6):
+            return np.asarray(report * (1 + items - centre))
+    return np.array([report])

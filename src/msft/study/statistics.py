@@ -1,0 +1,179 @@
+"""How sure a difference between methods is (DESIGN 5). Pure functions on arrays; docs/statistics.md checks them.
+
+Three questions, three tests. Does a method do better *on these sub-datasets*, whatever the training seed: `t_test` on
+the seeds' differences, and `sign_flips` without its assumption. And on sub-datasets *like these*: `Bootstrap`, over
+seeds, sub-datasets and items. Do *these two models* differ: `item_test`; it says nothing of the methods.
+
+Arrays: S seeds, T sub-datasets, n items of one of them. Reports are in [0, 1]; differences are paired by seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+
+LEVEL = 0.05
+POOL = 0.25
+"""A component of variance that is not significant at this level is left out (Bancroft's preliminary test)."""
+FEWEST_FLIPS = 6
+"""Seeds from which on sign flips can reject at 5 %: 2 of 2^6 patterns are as extreme as all signs alike."""
+MOST_FLIPS = 20
+"""Seeds up to which every sign pattern is looked at; of more seeds, as many random ones."""
+REPLICATES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean with its 95 % interval; without one (`low` is None) where a single value does not allow it."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+
+def t_interval(values: Sequence[float] | Array) -> Interval:
+    """Mean over seeds, with Student's interval."""
+    x = np.asarray(values, float)
+    mean = float(x.mean())
+    if len(x) < 2 or not np.isfinite(x).all():
+        return Interval(mean)
+    reach = float(stats.t.ppf(1 - LEVEL / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
+    return Interval(mean, mean - reach, mean + reach)
+
+
+def t_test(differences: Sequence[float] | Array) -> float | None:
+    """Two-sided p of the seeds' differences; None where they are too few, or all the same and not 0."""
+    d = np.asarray(differences, float)
+    if len(d) < 2 or not np.isfinite(d).all():
+        return None
+    if np.ptp(d) < 1e-12:
+        return 1.0 if abs(d[0]) < 1e-12 else None
+    return float(stats.ttest_1samp(d, 0.0).pvalue)
+
+
+def sign_flips(differences: Sequence[float] | Array) -> float | None:
+    """Two-sided p by flipping the signs of the seeds' differences: exact up to 20 seeds; None below 6.
+
+    Assumes only that without a difference each sign is as likely as the other.
+    """
+    d = np.asarray(differences, float)
+    if len(d) < FEWEST_FLIPS or not np.isfinite(d).all():
+        return None
+    if len(d) <= MOST_FLIPS:
+        sums = np.zeros(1)
+        for value in d:
+            sums = np.concatenate([sums + value, sums - value])
+    else:
+        signs = np.random.default_rng(0).integers(0, 2, size=(2**17, len(d))) * 2 - 1
+        sums = np.concatenate([signs @ d, [d.sum()]])
+    return float(np.mean(np.abs(sums) >= abs(d.sum()) - 1e-12))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's adjusted p values: which of several comparisons hold, with 5 % for a single false one among all."""
+    adjusted: dict[str, float] = {}
+    highest = 0.0
+    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        adjusted[name] = highest
+    return adjusted
+
+
+def item_test(differences: Sequence[Array]) -> float:
+    """Two-sided p that these two models differ in the macro-average. One array of paired item differences per task.
+
+    Speaks of the two models only: with the seed, which it does not see, their difference changes as well.
+    """
+    mean = np.mean([d.mean() for d in differences])
+    variance = sum(d.var(ddof=1) / len(d) for d in differences if len(d) > 1) / len(differences) ** 2
+    if variance <= 0:
+        return 1.0 if abs(mean) < 1e-12 else 0.0
+    return float(2 * stats.norm.sf(abs(mean) / math.sqrt(variance)))
+
+
+def crossed_error(differences: Array) -> tuple[float, float]:
+    """Standard error and degrees of freedom of the mean of an (S, T) table in which rows and columns are random.
+
+    With mean squares A of seeds, B of sub-datasets (or of items) and R of the rest, the mean's variance is
+    (A + B - R) / (S T), Satterthwaite's degrees of freedom. Where B is not larger than R by an F test at 25 %, what
+    remains is A / (S T) with S - 1: Student's test on the seeds.
+    """
+    rows, columns = differences.shape
+    mean = differences.mean()
+    by_row, by_column = differences.mean(1) - mean, differences.mean(0) - mean
+    rest = differences - mean - by_row[:, None] - by_column
+    a = columns * float(by_row @ by_row) / (rows - 1)
+    if columns > 1:
+        b = rows * float(by_column @ by_column) / (columns - 1)
+        r = float((rest**2).sum()) / ((rows - 1) * (columns - 1))
+        varies = b > r and (r == 0 or stats.f.sf(b / r, columns - 1, (rows - 1) * (columns - 1)) < POOL)
+        if varies and a + b - r > 0:
+            parts = a**2 / (rows - 1) + b**2 / (columns - 1) + r**2 / ((rows - 1) * (columns - 1))
+            return math.sqrt((a + b - r) / (rows * columns)), max(1.0, (a + b - r) ** 2 / parts)
+    return math.sqrt(a / (rows * columns)), rows - 1.0
+
+
+class Bootstrap:
+    """Hierarchical bootstrap of macro-averages: seeds, sub-datasets, and the items of each are drawn again.
+
+    `sizes`: items of each sub-dataset; they are the same for all seeds, and so is their draw. The draws are made once:
+    every comparison of a study sees the same ones.
+
+    Drawing on three levels counts what seeds, sub-datasets and items share several times: left alone, its intervals
+    reject a true difference of 0 in 0.2 % of studies. It gives the shape here; `crossed_error` gives the width.
+    """
+
+    def __init__(self, seeds: int, sizes: Sequence[int], replicates: int = REPLICATES) -> None:
+        random = np.random.default_rng(20)
+        self._seeds = _draws(random, seeds, replicates)
+        self._tasks = _draws(random, len(sizes), replicates)
+        self._items = [_draws(random, size, replicates) for size in sizes]
+
+    def interval(self, differences: Sequence[Array]) -> Interval:
+        """Of the macro-average of paired differences, one (S, n) table per sub-dataset; S is at least 2."""
+        table = np.stack([d.mean(1) for d in differences], axis=1)
+        drawn = [_twice(self._seeds, d, items) for d, items in zip(differences, self._items, strict=True)]
+        replicates = np.einsum("bt,bt->b", np.stack(drawn, axis=1), self._tasks)
+        return _scaled(float(table.mean()), replicates, *crossed_error(table))
+
+    def task_interval(self, task: int, differences: Array) -> Interval:
+        """Of one sub-dataset: seeds and items are drawn again."""
+        replicates = _twice(self._seeds, differences, self._items[task])
+        return _scaled(float(differences.mean()), replicates, *crossed_error(differences))
+
+
+def _draws(random: np.random.Generator, count: int, replicates: int) -> Array:
+    """Each row: how often each of `count` is drawn, as weights that sum to 1."""
+    return random.multinomial(count, np.full(count, 1 / count), size=replicates) / count
+
+
+def _twice(rows: Array, table: Array, columns: Array) -> Array:
+    """The weighted mean of a table for each pair of draws of its rows and its columns."""
+    means: Array = np.einsum("bs,bs->b", rows, columns @ table.T)
+    return means
+
+
+def _scaled(mean: float, replicates: Array, error: float, freedom: float) -> Interval:
+    """The replicates' quantiles about the mean, stretched so that their spread is the standard error's."""
+    spread = float(replicates.std())
+    if spread < 1e-12:
+        return Interval(mean, mean, mean)
+    factor = error / spread * float(stats.t.ppf(1 - LEVEL / 2, freedom) / stats.norm.ppf(1 - LEVEL / 2))
+    low, high = np.quantile(replicates - replicates.mean(), [LEVEL / 2, 1 - LEVEL / 2])
+    return Interval(mean, mean + factor * float(low), mean + factor * float(high))
+
+
+def learnable(base: float, best: float, items: int) -> bool:
+    """Whether the best validation report of any run rises 3 standard errors above the base model's.
+
+    The standard error is that of a difference of two shares of `items`, which for scores in [0, 1] is at most that.
+    """
+    error = math.sqrt((base * (1 - base) + best * (1 - best)) / items) if items else math.inf
+    return best - base > 3 * error

@@ -1,0 +1,129 @@
+"""The names that `msft compare --methods` takes, and the configuration behind each (DESIGN 1, 5)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from pydantic import TypeAdapter
+
+from msft.config.method import MethodConfig, resolve
+from msft.config.problems import ProblemsError, one_of
+from msft.config.schema import Config
+from msft.core.errors import ConfigError, complaint
+from msft.methods import METHODS
+from msft.study.plan import Variant
+
+EARLY = 4
+"""Ticks after the best macro-average at which `sro_early` ends its first run."""
+COMMON = ("horizon", "eval_every", "average")
+"""What every method takes from the configuration's `method` section, unless its preset says otherwise."""
+ALL = (
+    "sft", "sft_equal_flops", "sft_decay", "msft", "msft:release", "sro", "sro_early", "soft_sro", "one_pass",
+    "continual", "dynamix", "ies", "placebo",
+)  # fmt: skip
+
+
+def variants(config: Config, names: Sequence[str]) -> tuple[Variant, ...]:
+    """The variants of these names, in such an order that each comes after the one that it follows.
+
+    The configuration's own method is taken as it stands there; another one with its defaults, or its preset's, and the
+    horizon, ticks and average of the configuration. Raises ConfigError for a name that is unknown, or given twice.
+    """
+    wanted = list(dict.fromkeys(ALL if list(names) == ["all"] else names))
+    if "all" in wanted or (list(names) != ["all"] and len(wanted) < len(names)):
+        found = f"--methods {','.join(names)} names a method twice, or all and others"
+        raise ConfigError(complaint(found, "name each once, or all alone"))
+    made = [_variant(config, name, wanted) for name in wanted]
+    return tuple(sorted(made, key=lambda variant: variant.after is not None))
+
+
+def ignored(config: Config, names: Sequence[str]) -> list[str]:
+    """What the configuration says that a method of the list takes no notice of, as notes for people."""
+    own = config.method
+    standard = resolve({"name": own.name, "preset": own.preset})
+    said = [
+        field.name
+        for field in dataclasses.fields(own.params)
+        if getattr(own.params, field.name) != getattr(standard.params, field.name)
+    ]
+    deaf = [name for name in names if name != own.name and (name, own.name) != ("placebo", "msft")]
+    notes = [f"{', '.join(said)} of the configuration's {own.name} do not reach {', '.join(deaf)}"] if said else []
+    if config.training.schedule != "constant":
+        notes.append(
+            f"the learning rate is a {config.training.schedule} function of position / horizon: methods that end "
+            "before the horizon never see its end; a constant rate treats all alike"
+        )
+    return notes
+
+
+def _variant(config: Config, name: str, names: Sequence[str]) -> Variant:
+    if name in CONTROLS:
+        return CONTROLS[name](config, names)
+    method, _, preset = name.partition(":")
+    known = [*METHODS, *(f"{m}:{p}" for m, entry in METHODS.items() for p in entry.presets if len(entry.presets) > 1)]
+    if name not in known:
+        raise ConfigError(complaint(f"--methods: found {name!r}", one_of(name, [*known, *CONTROLS, "all"])))
+    return Variant(name=name, config=_with(config, method, preset))
+
+
+def _with(config: Config, name: str, preset: str = "", **params: object) -> Config:
+    """The configuration with another method; with its own one, unless a preset is asked for, as it stands."""
+    own = config.method
+    if name == own.name and not preset:
+        section = own.as_dict() | params
+    else:
+        fixed = METHODS[name].presets[preset] if preset else next(iter(METHODS[name].presets.values()))
+        common = {key: getattr(own, key) for key in COMMON if key not in fixed and getattr(own, key) is not None}
+        section = {"name": name, **({"preset": preset} if preset else {}), **common, **params}
+    return config.model_copy(update={"method": _resolved(section)})
+
+
+def _resolved(section: dict[str, object]) -> MethodConfig:
+    try:
+        # As from a file: a resolved section may hold tuples.
+        return resolve(TypeAdapter(dict[str, object]).dump_python(section, mode="json"))
+    except ProblemsError as error:
+        raise ConfigError(complaint(f"--methods {section['name']}: {error}", "change the method section")) from None
+
+
+def _equal_flops(config: Config, names: Sequence[str]) -> Variant:
+    reference = _search(config, names, "sft_equal_flops")
+    return Variant(name="sft_equal_flops", config=_with(config, "sft"), after=reference, rule="equal_flops")
+
+
+def _decay(config: Config, _: Sequence[str]) -> Variant:
+    changed = _with(config, "sft")
+    training = changed.training.model_copy(update={"schedule": "linear"})
+    return Variant(name="sft_decay", config=changed.model_copy(update={"training": training}))
+
+
+def _early(config: Config, _: Sequence[str]) -> Variant:
+    return Variant(name="sro_early", config=_with(config, "sro", stop_after=EARLY))
+
+
+def _placebo(config: Config, names: Sequence[str]) -> Variant:
+    """Without mSFT in the list it runs the search itself."""
+    search = next((name for name in names if name.split(":")[0] == "msft"), None)
+    if search is None:
+        return Variant(name="placebo", config=_with(config, "placebo"))
+    of = _variant(config, search, names).config.method
+    section = of.as_dict() | {"name": "placebo"}
+    changed = config.model_copy(update={"method": _resolved(section)})
+    return Variant(name="placebo", config=changed, after=search, rule="exclusion_times")
+
+
+def _search(config: Config, names: Sequence[str], control: str) -> str:
+    """The mSFT of the list that a control is measured against: the first one."""
+    found = next((name for name in names if name.split(":")[0] == "msft"), None)
+    if found is None:
+        raise ConfigError(complaint(f"--methods: {control} follows an msft run, and there is none", "add msft"))
+    return found
+
+
+CONTROLS: dict[str, Callable[[Config, Sequence[str]], Variant]] = {
+    "sft_equal_flops": _equal_flops,
+    "sft_decay": _decay,
+    "sro_early": _early,
+    "placebo": _placebo,
+}
