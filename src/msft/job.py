@@ -108,6 +108,7 @@ class Job:
         """The journal's first record: all that decides the run."""
         config = flatten(self.config)
         config.pop("output")
+        config.pop("training.report_to", None)  # who is told decides nothing
         return {
             "msft": __version__,
             "method": self.config.method.name,

@@ -41,6 +41,10 @@ class RunFolder:
         return self.path / "notes.json"
 
     @property
+    def trackers(self) -> Path:
+        return self.path / "trackers"
+
+    @property
     def journal(self) -> Path:
         return self.path / "journal.jsonl"
 
@@ -79,7 +83,7 @@ class RunFolder:
             mend = "add --resume to go on with it, or name another output folder"
             raise RunError(complaint("this folder already holds a run", mend, file=self.path, field="output"))
         # A run that ended before its first record left nothing worth keeping: a new one takes its place.
-        ours = {self.config, self.environment, self.notes, self.timings, self.path / LOCK}
+        ours = {self.config, self.environment, self.notes, self.trackers, self.timings, self.path / LOCK}
         if self.path.exists() and (not self.path.is_dir() or set(self.path.iterdir()) - ours):
             raise RunError(
                 complaint("this is not an empty folder", "name another output folder", file=self.path, field="output")
@@ -111,6 +115,18 @@ class RunFolder:
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
             yield
+
+    def owner(self) -> str | None:
+        """Who is at work in the folder; None: nobody."""
+        try:
+            with (self.path / LOCK).open(encoding="utf-8") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return file.read().strip() or "another process"
+        except OSError:
+            return None
+        return None
 
     def transcript(self) -> Transcript:
         """What the journal says so far; works beside a running search."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import psutil
 
-from msft.config.reader import dump
+from msft.config.reader import dump, flatten
 from msft.config.schema import Config
 from msft.core.errors import Diverged
 from msft.core.search import Search
@@ -24,6 +24,7 @@ from msft.engine.finite import check_finite
 from msft.engine.parallel import Processes
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.torch_engine import TorchEngine
+from msft.engine.trackers import Several, Trackers, check_trackers
 from msft.job import Job
 from msft.journal import Journal, Transcript
 from msft.methods import METHODS
@@ -94,6 +95,7 @@ def train(
     processes = Processes()
     if processes.is_main:
         check()
+        check_trackers(config.training.report_to)
     job = job.of(config) if job else Job.prepare(config)
     if processes.is_main:
         if shared is None:
@@ -107,7 +109,16 @@ def train(
             folder.write_json(folder.notes, notes)
         for note in notes:
             watcher.note(note)
-        return _Run(job, folder, processes, watcher, shared).go(resume)
+        names = config.training.report_to
+        if not names or not processes.is_main:
+            return _Run(job, folder, processes, watcher, shared).go(resume)
+        trackers = Trackers(names, folder.trackers, folder.path.resolve().name, flatten(config))
+        with closing(trackers):
+            tested = folder.summary.exists()
+            summary = _Run(job, folder, processes, Several(watcher, trackers), shared).go(resume)
+            if not tested:
+                trackers.finish(summary["test"])
+            return summary
 
 
 class _Run:

@@ -177,6 +177,15 @@ def test_parquet_with_a_cut_footer(tmp_path):
     assert f"{file} datasets.d: the footer cannot be read" in refusal({"id": "d", "path": str(file)})
 
 
+def test_parquet_with_a_damaged_column_name(tmp_path):
+    file = tmp_path / "a.parquet"
+    pq.write_table(table(), file)
+    content = file.read_bytes()
+    schema = content.index(b"prompt", content.index(b"schema"))
+    file.write_bytes(content[:schema] + b"\x80" + content[schema + 1 :])
+    assert f"{file} datasets.d: the footer cannot be read" in refusal({"id": "d", "path": str(file)})
+
+
 def test_parquet_without_rows(tmp_path):
     file = tmp_path / "a.parquet"
     pq.write_table(table(0), file)

@@ -10,7 +10,8 @@ from rich.console import Console
 from run_folders import NAMES, engine_for
 
 from fake_engine import brief_of
-from msft.cli.display import BARS, Display, sparkline
+from msft.cli.display import Display
+from msft.cli.view import BARS, sparkline
 from msft.core.search import Search
 from msft.core.vocabulary import Outcome, Segment
 from msft.engine.progress import ScoreInfo, StepInfo

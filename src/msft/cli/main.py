@@ -14,6 +14,8 @@ from msft import __version__
 from msft.core.errors import UserError
 
 INTERRUPTED = 130
+STUDIES = ("peaks", "shift", "budget", "granularity", "ticks", "loss", "optimizer", "noise", "similar")
+"""As in `msft.study.studies`, which is not imported for `--help`."""
 
 
 def entry() -> None:
@@ -80,10 +82,23 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--output", type=Path, help="the study's folder (default: <output>-compare)")
     compare.set_defaults(run=_compare)
 
-    report = commands.add_parser("report", help="the table and the page of a run, finished or not")
-    report.add_argument("run_folder", type=Path, metavar="RUN", help="the run's folder")
-    report.add_argument("--page", type=Path, help="where to write the page (default: report.html in the run folder)")
+    study = commands.add_parser("study", help="one of the paper's analyses on this job, or a question it leaves open")
+    study.add_argument("name", choices=STUDIES, metavar="NAME", help=f"one of: {', '.join(STUDIES)}")
+    _takes_config(study)
+    study.add_argument("--seeds", type=_positive, default=3, help="training seeds of each run (default: 3)")
+    study.add_argument("--jobs", type=_positive, default=1, help="runs at the same time (default: 1)")
+    study.add_argument("--output", type=Path, help="the study's folder (default: <output>-NAME)")
+    study.set_defaults(run=_study)
+
+    report = commands.add_parser("report", help="the table and the page of a run, finished or not, or of several")
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder, or a folder of such folders")
+    report.add_argument("--page", type=Path, help="where to write the page (default: report.html in the folder)")
+    report.add_argument("--watch", action="store_true", help="write the page again and again until the run is finished")
     report.set_defaults(run=_report)
+
+    status = commands.add_parser("status", help="where a run stands, beside it or after it")
+    status.add_argument("run_folder", type=Path, metavar="RUN", help="the run's folder")
+    status.set_defaults(run=_status)
 
     quickstart = commands.add_parser("quickstart", help="a whole search on a laptop CPU, offline, in minutes")
     quickstart.add_argument("--output", type=Path, default=Path("runs/quickstart"), help="the run folder")
@@ -172,16 +187,24 @@ def _compare(arguments: argparse.Namespace) -> int:
     )
 
 
-def _report(arguments: argparse.Namespace) -> None:
-    from msft.report.page import write_page
-    from msft.report.table import render_text
-    from msft.run import RunFolder
+def _study(arguments: argparse.Namespace) -> None:
+    from msft.cli.study import run
+    from msft.config.reader import load
 
-    folder = RunFolder(arguments.run_folder)
-    render_text(folder, Console())
-    page = arguments.page or folder.page
-    write_page(folder, page)
-    Console().print(f"\nThe page: {page}", markup=False, highlight=False, soft_wrap=True)
+    config = load(arguments.config, arguments.overrides)
+    run(arguments.name, config, arguments.output, seeds=arguments.seeds, jobs=arguments.jobs)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from msft.cli.report import run
+
+    run(arguments.runs, arguments.page, watch=arguments.watch)
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    from msft.cli.status import run
+
+    run(arguments.run_folder)
 
 
 def _quickstart(arguments: argparse.Namespace) -> None:

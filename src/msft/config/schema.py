@@ -217,6 +217,8 @@ class TrainingConfig(Section):
     max_tokens_per_microbatch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Tokens, padding included."""
     gradient_checkpointing: bool = False
+    report_to: Annotated[tuple[Literal["tensorboard", "wandb", "trackio", "mlflow"], ...], Field(strict=False)] = ()
+    """Where the run is told as it goes on, through Accelerate's trackers."""
 
 
 class PeftConfig(Section):

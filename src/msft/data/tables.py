@@ -54,13 +54,15 @@ def check_parquet(files: Sequence[Path], complaints: Complaints) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    # What damaged bytes make of lengths, names and encodings comes out as any of these.
+    broken = (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException)
     first: tuple[Path, Any] | None = None
     for file in files:
         if not _has_magic(file, complaints):
             continue
         try:
             opened = pq.ParquetFile(file, page_checksum_verification=True)
-        except (OSError, pa.ArrowException) as error:
+        except broken as error:
             mend = "the file was cut off or damaged: write or fetch it again"
             complaints.add(f"the footer cannot be read ({_reason(error)})", mend, file=str(file))
             continue
@@ -72,7 +74,7 @@ def check_parquet(files: Sequence[Path], complaints: Complaints) -> None:
             try:
                 for batch in opened.iter_batches(row_groups=[group]):
                     batch.validate(full=True)
-            except (OSError, pa.ArrowException) as error:
+            except broken as error:
                 found = f"row group {group + 1} of {opened.num_row_groups} cannot be decoded ({_reason(error)})"
                 complaints.add(found, "the file is damaged: write or fetch it again", file=str(file))
 

@@ -106,8 +106,8 @@ function toggled() {
   for (const box of all("[data-toggle]")) {
     if (!box.checked) hidden.add(+box.dataset.toggle);
     const card = document.querySelector(`[data-task="${box.dataset.toggle}"]`);
-    card.hidden = !box.checked;
-    if (box.checked && card.querySelector(".plot").data) Plotly.Plots.resize(card.querySelector(".plot"));
+    if (card) card.hidden = !box.checked;
+    if (card && box.checked && card.querySelector(".plot").data) Plotly.Plots.resize(card.querySelector(".plot"));
   }
   draw("together");
 }

@@ -93,11 +93,11 @@ def _tested(story: Story, task: Task, base: Outcome, answer: Outcome) -> Row:
         base=base.reports[task],
         answer=answer.reports.get(task),
         items=len(was) if was else None,
-        error=_paired_error(was, now, base.reports[task], answer.reports.get(task)) if was and now else None,
+        error=paired_error(was, now, base.reports[task], answer.reports.get(task)) if was and now else None,
     )
 
 
-def _paired_error(was: Sequence[float], now: Sequence[float], base: float, answer: float | None) -> float | None:
+def paired_error(was: Sequence[float], now: Sequence[float], base: float, answer: float | None) -> float | None:
     """Standard error of `answer - base` over paired items; None where the items are not those of the report.
 
     The report is the mean of its items or, for log-likelihoods, the exponential of it (then by the delta method).

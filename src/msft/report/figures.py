@@ -24,10 +24,11 @@ Score = Callable[[Place], float | None]
 class Curves:
     """The score figures of one run."""
 
-    def __init__(self, story: Story) -> None:
+    def __init__(self, story: Story, per: tuple[float, str] | None = None) -> None:
+        """`per`: divisor and name of the unit of compute; None: what suits this run."""
         self.story = story
         self.ledger = ledger(story)
-        self.per, self.unit = unit(self.ledger[-1], "FLOPs")
+        self.per, self.unit = per or unit(self.ledger[-1], "FLOPs")
         self.kept, self.abandoned = branches(story, kept=True), branches(story, kept=False)
 
     def together(self) -> Figure:
@@ -50,17 +51,22 @@ class Curves:
 
     def average(self) -> Figure:
         """The macro-average of the control scores, at the points where every sub-dataset is scored."""
-
-        def score(place: Place) -> float | None:
-            return mean([place.scores.get(task) for task in self.story.tasks])
-
-        traces = self._lines(score, "average", LINE, "solid", faded=FADED, opacity=1)
+        traces = self.average_of("average", LINE, "solid", faded=FADED, opacity=1)
         for rollout in self.story.rollouts:
             if rollout.rolled_back:
                 name = f"rolled back to here, {epochs(rollout.rolled_back)} epochs given up"
-                traces.append(self._mark(rollout.went_on, rollout.end, score, name, "circle-open", MARK))
-        traces.append(self._star(score))
+                traces.append(self._mark(rollout.went_on, rollout.end, self._mean, name, "circle-open", MARK))
+        traces.append(self._star(self._mean))
         return figure(traces, height=280, y="average, %") | {"follows": True}
+
+    def average_of(
+        self, name: str, colour: str, dash: str, *, faded: str | None = None, opacity: float = 0.38
+    ) -> list[Figure]:
+        """The lines of the macro-average under another name, to be shown beside other runs."""
+        return self._lines(self._mean, name, colour, dash, faded=faded or colour, opacity=opacity)
+
+    def _mean(self, place: Place) -> float | None:
+        return mean([place.scores.get(task) for task in self.story.tasks])
 
     def _task(self, task: Task, colour: str, dash: str, *, faded: str, opacity: float) -> list[Figure]:
         def score(place: Place) -> float | None:

@@ -17,7 +17,7 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from msft.report.assets import SCRIPT, STYLE
-from msft.report.plots import Figure
+from msft.report.plots import Figure, ink
 from msft.report.words import clean
 
 
@@ -101,15 +101,44 @@ def pairs(rows: Iterable[tuple[str, object]]) -> str:
     return f'<div class="card wide"><table class="pairs"><tbody>{lines}</tbody></table></div>'
 
 
-def table(names: Sequence[str], rows: Sequence[Sequence[str]], *, signed: Sequence[int] = (), words: int = 1) -> str:
-    """A table of numbers, its first `words` columns in words; the last row is the average.
+def axis() -> str:
+    """The choice of the horizontal axis of every figure that has both."""
+    choices = (("trajectory", "epochs of the surviving trajectory"), ("compute", "all compute spent"))
+    radios = "".join(
+        f'<label><input type="radio" name="view" value="{i}" id="view-{name}"{"" if i else " checked"}>{words}</label>'
+        for i, (name, words) in enumerate(choices)
+    )
+    return f'<fieldset class="axis"><legend>Over</legend>{radios}</fieldset>'
+
+
+def toggles(names: Sequence[str], legend: str) -> str:
+    """A switch for each of the lines with this `meta` in the figure `together`, and for their own figures."""
+
+    def chip(i: int, name: str) -> str:
+        colour, dash = ink(i)
+        line = f'<span class="swatch" style="border-top:3px {_BORDERS[dash]} {colour}"></span>'
+        return f'<label class="chip"><input type="checkbox" checked data-toggle="{i}">{line}{text(name)}</label>'
+
+    buttons = '<button type="button" id="all">all</button><button type="button" id="none">none</button>'
+    chips = "".join(chip(i, name) for i, name in enumerate(names))
+    return f'<fieldset class="toggles"><legend>{legend}</legend>{buttons}{chips}</fieldset>'
+
+
+_BORDERS = {"solid": "solid", "dash": "dashed", "dot": "dotted"}
+
+
+def table(
+    names: Sequence[str], rows: Sequence[Sequence[str]], *, signed: Sequence[int] = (), words: int = 1,
+    average: bool = True,
+) -> str:  # fmt: skip
+    """A table of numbers, its first `words` columns in words; with `average`, that is the last row.
 
     The columns in `signed` hold changes and are coloured by their sign.
     """
     head = "".join(f'<th scope="col"{_left(i < words)}>{text(name)}</th>' for i, name in enumerate(names))
     lines = []
     for number, row in enumerate(rows):
-        kind = ' class="average"' if number == len(rows) - 1 else ""
+        kind = ' class="average"' if average and number == len(rows) - 1 else ""
         first = f'<th scope="row">{text(row[0])}</th>'
         rest = "".join(_cell(cell, i in signed, i < words) for i, cell in enumerate(row) if i)
         lines.append(f"<tr{kind}>{first}{rest}</tr>")
@@ -122,7 +151,8 @@ def _left(is_word: bool) -> str:
 
 
 def _cell(content: str, signed: bool, is_word: bool) -> str:
-    kind = {"+": "up", "−": "down"}.get(content[:1], "") if signed else "word" if is_word else ""
+    moved = content.strip("+−.0") != ""
+    kind = {"+": "up", "−": "down"}.get(content[:1] if moved else "", "") if signed else "word" if is_word else ""
     return f'<td class="{kind}">{text(content)}</td>' if kind else f"<td>{text(content)}</td>"
 
 

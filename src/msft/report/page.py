@@ -13,9 +13,9 @@ from msft.report.cautions import cautions
 from msft.report.charts import change_figure, compute_figure, disk_figure, time_figure
 from msft.report.comparison import compare
 from msft.report.figures import Curves
-from msft.report.html import Section, document, flat, items, pairs, plot, soft, table, text
+from msft.report.html import Section, axis, document, flat, items, pairs, plot, soft, table, text, toggles
 from msft.report.lanes import lane_figure
-from msft.report.plots import Figure, ink
+from msft.report.plots import Figure
 from msft.report.story import Story, read_story
 from msft.report.table import costs, headline, notes, shown_columns
 from msft.report.words import decisions, scaled
@@ -89,19 +89,9 @@ def _scores(story: Story) -> Section:
     return Section(name="scores", title=title, content=content, figures={"change": change_figure(comparison)})
 
 
-def _axis() -> str:
-    """The choice of the horizontal axis, for lanes and curves alike."""
-    choices = (("trajectory", "epochs of the surviving trajectory"), ("compute", "all compute spent"))
-    radios = "".join(
-        f'<label><input type="radio" name="view" value="{i}" id="view-{name}"{"" if i else " checked"}>{words}</label>'
-        for i, (name, words) in enumerate(choices)
-    )
-    return f'<fieldset class="axis"><legend>Over</legend>{radios}</fieldset>'
-
-
 def _lanes(story: Story) -> Section:
     caption = "An epoch is one pass over what was active. Dotted: an exclusion or a roll-back. Yellow: the answer."
-    content = _axis() + plot("lanes", "Which sub-dataset was trained when", caption)
+    content = axis() + plot("lanes", "Which sub-dataset was trained when", caption)
     return Section(name="lanes", title="What was trained when", content=content, figures={"lanes": lane_figure(story)})
 
 
@@ -121,24 +111,15 @@ def _curves(story: Story, curves: Curves) -> Section:
         "average", "Average score of all sub-datasets",
         "Only where every sub-dataset was scored. Circle: rolled back to here.", "Average of all sub-datasets",
     )  # fmt: skip
-    content = soft(key) + average + _toggles(story) + plot("together", "Score curves of all sub-datasets")
+    content = (
+        soft(key)
+        + average
+        + toggles(story.tasks, "Sub-datasets")
+        + plot("together", "Score curves of all sub-datasets")
+    )
     return Section(
         name="curves", title="Score curves", content=f'{content}<div class="grid">{small}</div>', figures=figures
     )
-
-
-def _toggles(story: Story) -> str:
-    def chip(i: int, task: str) -> str:
-        colour, dash = ink(i)
-        line = f'<span class="swatch" style="border-top:3px {_BORDERS[dash]} {colour}"></span>'
-        return f'<label class="chip"><input type="checkbox" checked data-toggle="{i}">{line}{text(task)}</label>'
-
-    chips = "".join(chip(i, task) for i, task in enumerate(story.tasks))
-    buttons = '<button type="button" id="all">all</button><button type="button" id="none">none</button>'
-    return f'<fieldset class="toggles"><legend>Sub-datasets</legend>{buttons}{chips}</fieldset>'
-
-
-_BORDERS = {"solid": "solid", "dash": "dashed", "dot": "dotted"}
 
 
 def _happened(story: Story) -> Section:

@@ -16,7 +16,6 @@ from msft.core.clock import Clock
 from msft.core.curves import peak, smoothed
 from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Segment, Snapshot, Task, Tokens
 from msft.core.wire import Json, outcome_from_json
-from msft.journal import Transcript
 from msft.run import RunFolder
 
 
@@ -209,7 +208,7 @@ def read_story(folder: RunFolder) -> Story:
         brief=brief,
         segments=transcript.segments,
         trail=trail,
-        rollouts=tuple(_rollouts(brief, trail, transcript)),
+        rollouts=tuple(find_rollouts(trail, transcript.segments)),
         answer=trail.places[final["answer"]] if final else None,
         test={which: outcome_from_json(body) for which, body in (final.get("test") or {}).items()},
         timings=[entry for entry in folder.read_timings() if isinstance(entry, dict)],
@@ -217,14 +216,20 @@ def read_story(folder: RunFolder) -> Story:
     )
 
 
-def _rollouts(brief: Brief, trail: Trail, transcript: Transcript) -> Iterable[Rollout]:
+def param(brief: Brief, name: str) -> Any:
+    """A parameter of the method, from its own `Params` or from a journal's mapping; None where it has none."""
+    return brief.params.get(name) if isinstance(brief.params, Mapping) else getattr(brief.params, name, None)
+
+
+def find_rollouts(trail: Trail, segments: Sequence[tuple[Segment, Outcome]]) -> Iterable[Rollout]:
     """Segments in runs of the same roll-out, the same active sub-datasets, and training or not."""
+    brief = trail.brief
 
     def alike(entry: tuple[int, Segment]) -> tuple[int, tuple[Task, ...], bool]:
         _, segment = entry
         return segment.rollout, segment.mixture.active, segment.trains
 
-    numbered = [(number, segment) for number, (segment, _) in enumerate(transcript.segments, start=1)]
+    numbered = [(number, segment) for number, (segment, _) in enumerate(segments, start=1)]
     groups = [(key, list(entries)) for key, entries in groupby(numbered, key=alike)]
     for i, ((number, active, trains), entries) in enumerate(groups):
         if not trains:
@@ -256,7 +261,7 @@ def _judged(brief: Brief, clock: Clock, places: list[Place]) -> list[Place]:
     A search that found nothing to exclude goes on with the same mixture and the same roll-out number, and then looks
     at the ticks since it last looked: the last `budget` epochs of the roll-out, or what the horizon left of them.
     """
-    budget, end = (brief.params or {}).get("budget"), places[-1]
+    budget, end = param(brief, "budget"), places[-1]
     if not isinstance(budget, (int, float)) or end.mixture is None:
         return places
     period = clock.steps(end.mixture, budget)
@@ -282,5 +287,5 @@ def _reading(task: Task, places: Sequence[Place], window: int) -> Reading | None
 
 
 def _window(brief: Brief) -> int:
-    window = (brief.params or {}).get("smooth", 1)
+    window = param(brief, "smooth")
     return window if isinstance(window, int) and window >= 1 else 1

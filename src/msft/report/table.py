@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -44,7 +44,7 @@ def render_text(folder: RunFolder, console: Console) -> None:
     story = read_story(folder)
     comparison = compare(story)
     console.print(Text(headline(story), style="bold"))
-    console.print(_table(story, comparison))
+    console.print(rich_table(*shown_columns(story, comparison), words=2, average=True))
     for note in notes(comparison):
         console.print(Text(note, style="dim"))
     console.print()
@@ -131,18 +131,15 @@ def shown_columns(story: Story, comparison: Comparison) -> tuple[list[str], list
     return [names[i] for i in keep], [[row[i] for i in keep] for row in rows]
 
 
-def _table(story: Story, comparison: Comparison) -> Table:
-    names, rows = shown_columns(story, comparison)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold", pad_edge=False)
+def rich_table(names: Sequence[str], rows: Sequence[Sequence[str]], *, words: int, average: bool) -> Table:
+    """A table for the terminal, its first `words` columns in words; with `average`, that is the last row."""
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold", pad_edge=False)
     for i, name in enumerate(names):
         # At 80 columns the names stay whole; what the measure is called may break, being words.
-        table.add_column(name, justify="left" if i < 2 else "right", overflow="fold", no_wrap=i != 1)
-    for row in rows[:-1]:
-        table.add_row(*_texts(row))
-    table.add_section()
-    table.add_row(*_texts(rows[-1]), style="bold")
-    return table
-
-
-def _texts(row: Iterable[str]) -> list[Text]:
-    return [Text(cell) for cell in row]
+        made.add_column(name, justify="left" if i < words else "right", overflow="fold", no_wrap=i != 1)
+    for row in rows[:-1] if average else rows:
+        made.add_row(*map(Text, row))
+    if average:
+        made.add_section()
+        made.add_row(*map(Text, rows[-1]), style="bold")
+    return made

@@ -1,0 +1,56 @@
+"""`msft report`: the table and the page of one run, or of several side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from msft.core.errors import RunError, complaint
+from msft.report.page import write_page
+from msft.report.several import find_runs
+from msft.report.several_page import render_several, write_several
+from msft.report.table import render_text
+from msft.run import RunFolder
+
+EVERY = 10
+"""Seconds between two looks of `--watch`; the page in a browser is read again as often."""
+
+
+def run(paths: Sequence[Path], page: Path | None, *, watch: bool = False) -> None:
+    """Prints the tables and writes the page. Raises RunError where a folder holds no run."""
+    out = Console()
+    single = RunFolder(paths[0])
+    if len(paths) == 1 and (single.exists or not paths[0].is_dir()):
+        made = page or single.page
+        if watch:
+            _watch(single, made, out)
+        render_text(single, out)
+        write_page(single, made)
+    else:
+        if watch:
+            mend = "name one run's folder, or leave out --watch"
+            raise RunError(complaint("only one run can be watched", mend, file=paths[0]))
+        runs = find_runs(paths)
+        made = page or (paths[0] if len(paths) == 1 else Path()) / "report.html"
+        render_several(runs, out)
+        write_several(runs, made)
+    out.print(f"\nThe page: {made}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _watch(folder: RunFolder, page: Path, out: Console) -> None:
+    """Writes the page whenever the journal has grown, until the run is finished."""
+    size = -1
+    while True:
+        transcript = folder.transcript()
+        if transcript.final is not None:
+            return
+        if (now := folder.journal.stat().st_size) != size:
+            write_page(folder, page, refresh=EVERY)
+            if size < 0:
+                said = f"Watching {folder.path}: {page} is written again as the run goes on (Ctrl-C ends this)"
+                out.print(said, markup=False, highlight=False, soft_wrap=True)
+            size = now
+        time.sleep(EVERY)

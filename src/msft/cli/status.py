@@ -1,0 +1,65 @@
+"""`msft status`: where a run stands, from its folder only; works beside a running search."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from msft.cli.view import View
+from msft.report.story import Story, read_story
+from msft.report.table import headline
+from msft.report.words import answer, duration
+from msft.run import RunFolder
+
+
+def run(path: Path) -> None:
+    """Prints where a run stands. Raises RunError where the folder holds none that can be read."""
+    folder, out = RunFolder(path), Console()
+
+    def line(text: str) -> None:
+        out.print(Text(text), soft_wrap=True)
+
+    owner = folder.owner()
+    if owner is not None and not folder.exists:
+        line(f"{owner} is at work; nothing is journaled yet: the base model is scored first")
+        return
+    story = read_story(folder)
+    line(headline(story))
+    view = _view(story)
+    out.print(view)
+    if view.decided:
+        line(f"Last decision: {view.decided}")
+    if story.answer is not None:
+        line(answer(story))
+    ago = duration(max(0.0, time.time() - folder.journal.stat().st_mtime))
+    if owner is not None:
+        line(f"At work: {owner}; last journaled {ago} ago.")
+    elif story.answer is None:
+        line(f"Nobody is at work; last journaled {ago} ago. Go on with --resume.")
+
+
+def _view(story: Story) -> View:
+    """The run so far, as the live display showed it at the last tick."""
+    view = View(story.brief, str(story.header.get("method", "")), time.monotonic)
+    for number, (segment, outcome) in enumerate(story.segments, start=1):
+        view.begins(segment)
+        view.ends(number, segment, outcome)
+        if segment.trains:
+            view.pace.step = segment.stop
+    if story.answer is None:
+        view.seconds_per_step = _seconds_per_step(story)
+    else:
+        view.segment = None
+    return view
+
+
+def _seconds_per_step(story: Story) -> float | None:
+    """The mean over the last segments, scoring and all; None where no clock was kept."""
+    steps = {n: s.stop - s.start for n, (s, _) in enumerate(story.segments, start=1) if s.trains}
+    recent = [entry for entry in story.timings if entry.get("number") in steps and entry.get("kind") == "segment"][-8:]
+    taken = sum(steps[entry["number"]] for entry in recent)
+    return math.fsum(sum(entry.get("seconds", {}).values()) for entry in recent) / taken if taken else None

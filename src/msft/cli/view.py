@@ -1,0 +1,204 @@
+"""A search as a table: for the live display of `msft train`, and for `msft status`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from msft.cli.pace import Bound, Pace, bound
+from msft.core.vocabulary import Brief, Mixture, Outcome, Segment, Task
+from msft.engine.progress import ScoreInfo, StepInfo
+from msft.report.story import Trail, find_rollouts, param
+from msft.report.words import clean, decision, duration, epochs, percent
+
+BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
+SPARK_WIDTH = 24
+
+
+class View:
+    """What is known of a search, fed segment by segment: for each sub-dataset its part in the mixture, its control
+    score now and at best, and its curve along the surviving trajectory; what goes on, and how long it may take.
+    """
+
+    def __init__(self, brief: Brief, method: str, now: Callable[[], float]) -> None:
+        self.method, self._now = clean(method), now
+        self.trail = Trail(brief)
+        self.mixture = Mixture(tasks=brief.tasks)
+        self.segment: Segment | None = None
+        self.status = ""
+        """What goes on besides steps."""
+        self.pace = Pace()
+        self.seconds_per_step: float | None = None
+        """The pace where no steps are told (`msft status`)."""
+        self.bound: Bound | None = None
+        self.decided = ""
+        """The last decision, in words."""
+        self._past: list[tuple[Segment, Outcome]] = []
+
+    @property
+    def known(self) -> int:
+        """The number of the last segment whose outcome is known."""
+        return len(self._past)
+
+    def begins(self, segment: Segment) -> str:
+        """A segment is about to run that was not run before. Returns the decision that it follows from, if any."""
+        trail = self.trail
+        left = any(task not in segment.mixture.active for task in self.mixture.active)
+        decided = ""
+        if self._past and (left or segment.parent != trail.tip):
+            # As a segment that trains nothing, it only closes the roll-out before it.
+            closing = (replace(segment, stop=segment.start), trail.brief.base)
+            if ended := list(find_rollouts(trail, [*self._past, closing])):
+                self.decided = decided = decision(ended[-1])
+        self.mixture, self.segment, self.status = segment.mixture, segment, ""
+        if segment.trains:
+            if segment.start == 0 or self.bound is None:
+                self.bound = bound(trail.brief, self.method, segment, self._start(segment))
+            self.pace.begin(segment, self._steps(segment), self._now())
+        return decided
+
+    def again(self, segment: Segment) -> None:
+        """A segment is about to run again, whose outcome is known."""
+        self.segment, self.status = segment, ""
+
+    def progress(self, info: StepInfo | ScoreInfo) -> None:
+        """A step was taken, or scoring went on."""
+        if isinstance(info, ScoreInfo):
+            names = clean(info.tasks[0]) if len(info.tasks) == 1 else f"{len(info.tasks)} sub-datasets"
+            self.status = f"scoring {names}: {info.done}/{info.total}"
+        else:
+            self.pace.advance(info)
+            self.status = ""
+
+    def ends(self, number: int, segment: Segment, outcome: Outcome) -> None:
+        """The outcome of segment `number` is known."""
+        self.trail.add(number, segment, outcome)
+        if number > self.known:
+            self._past.append((segment, outcome))
+        self.status = ""
+
+    def _start(self, segment: Segment) -> float:
+        """Position at which the segment's roll-out began."""
+        return segment.epoch - self.trail.clock.epochs(segment.mixture, segment.start)
+
+    def _steps(self, segment: Segment) -> int:
+        """The steps that may be taken from a segment's start until the roll-out ends; 0 where nobody knows."""
+        budget = param(self.trail.brief, "budget")
+        left = min(math.inf if budget is None else budget, self.trail.brief.horizon - segment.epoch)
+        return self.trail.clock.steps(segment.mixture, left) if math.isfinite(left) else 0
+
+    def curve(self, task: Task) -> list[float]:
+        """Control scores along the path to where the search stands."""
+        return [place.scores[task] for place in self.trail.lineage(self.trail.tip) if task in place.scores]
+
+    def scores(self, outcome: Outcome | None = None) -> str:
+        """Scores in one line: of an outcome with the best so far, or of where the search stands."""
+        tasks = [task for task in self.trail.brief.tasks if outcome is None or task in outcome.scores]
+        curves = {task: self.curve(task) for task in tasks}
+        return "  ".join(
+            f"{clean(task)} {percent(curve[-1])}" + (f" (best {percent(_best(curve))})" if outcome else "")
+            for task, curve in curves.items()
+            if curve
+        )
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        bars = ASCII_BARS if options.ascii_only else BARS
+        # A narrow terminal has no room for the curves.
+        wide = options.max_width >= 72
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+        table.add_column("sub-dataset", overflow="ellipsis", no_wrap=True)
+        table.add_column("part", no_wrap=True)
+        table.add_column("now", justify="right")
+        table.add_column("best", justify="right")
+        if wide:
+            table.add_column("control score so far", no_wrap=True)
+        rows, hidden = self._rows(options.size.height)
+        for task in rows:
+            curve, (part, style) = self.curve(task), self._part(task)
+            best = percent(_best(curve)) if curve else ""
+            cells = [clean(task), part, percent(curve[-1]) if curve else "", best]
+            if wide:
+                cells.append(sparkline(curve[-SPARK_WIDTH:], bars))
+            table.add_row(*map(Text, cells), style=style)
+        lines = [Text(f"and {hidden} more that are excluded", style="dim")] if hidden else []
+        lines += [Text(line, style="dim") for line in (self._footline(), self._why(), self._at_most()) if line]
+        yield Group(Text(self._headline(), style="bold"), table, *lines)
+
+    def _rows(self, height: int) -> tuple[list[Task], int]:
+        """The sub-datasets that fit on the screen, the active ones first to stay; and how many do not."""
+        tasks = list(self.trail.brief.tasks)
+        room = max(3, height - 10)
+        if len(tasks) <= room:
+            return tasks, 0
+        chosen = sorted(tasks, key=lambda task: task not in self.mixture.active)[:room]
+        return [task for task in tasks if task in chosen], len(tasks) - room
+
+    def _part(self, task: Task) -> tuple[str, str]:
+        """The part of a sub-dataset in the mixture, and how its row is printed."""
+        mixture = self.mixture
+        if task not in mixture.tasks:
+            return "excluded", "dim"
+        share = 1.0 if mixture.shares is None else mixture.shares[mixture.tasks.index(task)]
+        return ("active", "") if share == 1 else (f"replayed {share:.0%}", "dim")
+
+    def _headline(self) -> str:
+        trail, segment = self.trail, self.segment
+        tip = trail.places[trail.tip]
+        epoch = tip.epoch
+        if segment is not None and segment.trains:
+            done = max(0, self.pace.step - segment.start)
+            epoch = segment.epoch + trail.clock.epochs(segment.mixture, done)
+        of = f" of {epochs(trail.brief.horizon)}" if math.isfinite(trail.brief.horizon) else ""
+        rollout = segment.rollout if segment is not None else tip.rollout
+        return f"{self.method}  roll-out {rollout}  epoch {epochs(epoch)}{of}"
+
+    def _footline(self) -> str:
+        pace = self.pace
+        parts = [f"step {pace.step}/{pace.planned}"] if pace.planned and self.segment is not None else []
+        if pace.loss is not None:
+            parts.append(f"loss {pace.loss:.3f}")
+        left = pace.left(self._now())
+        if left is not None:
+            parts.append(f"{duration(left)} left in this roll-out")
+        if self.status:
+            parts.append(self.status)
+        return "  ".join(parts)
+
+    def _why(self) -> str:
+        """What the roll-out is for."""
+        segment, budget = self.segment, param(self.trail.brief, "budget")
+        if segment is None or not segment.trains or budget is None or not self.pace.planned:
+            return ""
+        end = self._start(segment) + self.trail.clock.epochs(segment.mixture, self.pace.planned)
+        count = len(segment.mixture.active)
+        many = f"which of the {count} active" if count > 1 else "whether the last active one"
+        return f"to epoch {epochs(end)}, then: {many} peaked before that leaves, and the model goes back to its peak"
+
+    def _at_most(self) -> str:
+        each = self.pace.per_step(self._now()) or self.seconds_per_step
+        if self.bound is None or each is None:
+            return ""
+        steps = self.bound.instances / self.trail.brief.batch_size - self.pace.step
+        return f"the whole search: at most {duration(max(0.0, steps * each))} more ({self.bound.why})"
+
+
+def _best(curve: Sequence[float]) -> float:
+    return max((score for score in curve if math.isfinite(score)), default=math.nan)
+
+
+def sparkline(curve: Sequence[float], bars: str = BARS) -> str:
+    """A curve as a row of bars from its lowest to its highest score; a score that is not finite leaves a gap."""
+    known = [score for score in curve if math.isfinite(score)]
+    if not known:
+        return " " * len(curve)
+    low, high = min(known), max(known)
+    span = high - low or 1.0
+    return "".join(
+        bars[round((score - low) / span * (len(bars) - 1))] if math.isfinite(score) else " " for score in curve
+    )

@@ -1,0 +1,205 @@
+"""Several finished runs side by side: scores, costs, and what can be said of their differences (DESIGN 5).
+
+Tests are paired over the test items that two runs share, so that they speak of these two models only: another seed of
+the same methods would give other models. Claims about methods need several seeds of each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msft.core.errors import RunError, complaint
+from msft.core.vocabulary import Task
+from msft.report.comparison import mean, paired_error
+from msft.report.story import Story, read_story
+from msft.report.summary import disk, flops, seconds
+from msft.report.words import NOT_KNOWN, clean, difference, duration, percent, scaled
+from msft.run import RunFolder
+
+MODELS_ONLY = (
+    "Intervals (95 %) and p-values are paired over the test items, by normal approximation: they say how sure the "
+    "difference between these two models is. Another seed gives other models: a claim about methods needs several."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run and the name that it has beside the others."""
+
+    name: str
+    story: Story
+
+    @property
+    def tested(self) -> Mapping[Task, float]:
+        """Reports of the answer on the test split, in [0, 1]; empty where there is none, or not yet."""
+        answer = self.story.test.get("answer")
+        return {} if answer is None else answer.reports
+
+    def items(self, task: Task) -> Sequence[float]:
+        answer = self.story.test.get("answer")
+        return () if answer is None or answer.items is None else answer.items.get(task, ())
+
+    def same_items(self, other: Run, task: Task) -> bool:
+        """Whether both scored the same items of a sub-dataset."""
+        marks = [run.story.header.get("fingerprints", {}).get("data", {}) for run in (self, other)]
+        prints = [mark.get(task) if isinstance(mark, dict) else mark for mark in marks]
+        return prints[0] == prints[1] and len(self.items(task)) == len(other.items(task)) > 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """How much better one run's answer is than another's: one sub-dataset, or their macro-average. In [-1, 1]."""
+
+    difference: float | None
+    error: float | None
+    """Standard error, paired over the items; None where they are not the same, or not known."""
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        if self.difference is None or self.error is None:
+            return None
+        return self.difference - 1.96 * self.error, self.difference + 1.96 * self.error
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided."""
+        if self.difference is None or self.error is None:
+            return None
+        if self.error == 0:
+            return 1.0 if self.difference == 0 else 0.0
+        return math.erfc(abs(self.difference) / self.error / math.sqrt(2))
+
+
+def find_runs(paths: Iterable[Path]) -> list[Run]:
+    """The runs in these folders, and in the folders within them, the one that others are compared with first.
+
+    That is the first finished run of plain fine-tuning, or else the first finished one. Raises RunError where a folder
+    holds none.
+    """
+    folders: dict[Path, None] = {}
+    for path in paths:
+        here = [path] if RunFolder(path).exists else sorted(file.parent for file in path.rglob("journal.jsonl"))
+        if not here:
+            mend = "name the folder of a run, or one that holds such folders"
+            raise RunError(complaint("this folder holds no run", mend, file=path))
+        folders |= dict.fromkeys(here)
+    found = list(folders)
+    runs = [Run(name=name, story=read_story(RunFolder(f))) for name, f in zip(_names(found), found, strict=True)]
+    plain = [run for run in runs if run.story.header.get("method") == "sft"]
+    reference = next((run for run in (*plain, *runs) if run.story.answer is not None), runs[0])
+    return [reference, *(run for run in runs if run is not reference)]
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The parts of the paths in which they differ."""
+    parts = [folder.resolve().parts for folder in folders]
+    if len(parts) == 1:
+        return [parts[0][-1]]
+    shared = 0
+    while len({part[: shared + 1] for part in parts}) == 1:
+        shared += 1
+    return ["/".join(part[shared:]) or part[-1] for part in parts]
+
+
+def tasks_of(runs: Sequence[Run]) -> list[Task]:
+    """Every sub-dataset of any of them, in the order of the first run that has it."""
+    return list(dict.fromkeys(task for run in runs for task in run.story.tasks))
+
+
+def gap(run: Run, reference: Run, task: Task) -> Gap:
+    """`run` minus `reference` on one sub-dataset."""
+    now, was = run.tested.get(task), reference.tested.get(task)
+    if now is None or was is None:
+        return Gap(difference=None, error=None)
+    paired = run.same_items(reference, task)
+    error = paired_error(reference.items(task), run.items(task), was, now) if paired else None
+    return Gap(difference=now - was, error=error)
+
+
+def macro_gap(run: Run, reference: Run) -> Gap:
+    """`run` minus `reference` on the macro-average over the sub-datasets that either has."""
+    gaps = [gap(run, reference, task) for task in tasks_of([run, reference])]
+    errors = [each.error for each in gaps if each.error is not None]
+    whole = gaps and len(errors) == len(gaps)
+    error = math.sqrt(math.fsum(e * e for e in errors)) / len(gaps) if whole else None
+    return Gap(difference=mean([each.difference for each in gaps]), error=error)
+
+
+def macro(run: Run) -> float | None:
+    return mean([run.tested.get(task) for task in run.story.tasks])
+
+
+def overview(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """Headings and one row per run: what it is, its result, its cost."""
+    names = ["run", "method", "seed", "test, %", "worst", "compute", "time", "spread", "snapshots, at most"]
+    return names, [_row(run) for run in runs]
+
+
+def _row(run: Run) -> list[str]:
+    story, scores = run.story, list(run.tested.values())
+    average = macro(run)
+    centre = math.fsum(scores) / len(scores) if scores else 0.0
+    spread = math.sqrt(math.fsum((s - centre) ** 2 for s in scores) / len(scores)) if scores else None
+    spent = seconds(story)["total"]
+    return [
+        clean(run.name),
+        clean(str(story.header.get("method", ""))),
+        str(story.brief.seed),
+        percent(average) if story.answer else "not finished",
+        percent(min(scores, default=None)),
+        scaled(sum(flops(story).values()), "FLOPs"),
+        duration(spent) if spent else NOT_KNOWN,
+        percent(spread),
+        scaled(disk(story)["peak_bytes"], "B"),
+    ]
+
+
+def scores(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """Headings and one row per sub-dataset: the test reports of every run in %, the macro-average last."""
+    rows = [[clean(task), *(percent(run.tested.get(task)) for run in runs)] for task in tasks_of(runs)]
+    return ["sub-dataset", *(clean(run.name) for run in runs)], [*rows, ["average", *(percent(macro(r)) for r in runs)]]
+
+
+def against(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """Headings and one row per run but the first, which is what they are compared with."""
+    reference = runs[0]
+    names = ["run", "difference", "95 % interval", "p", "better / worse"]
+    return names, [_against(run, reference) for run in runs[1:]]
+
+
+def _against(run: Run, reference: Run) -> list[str]:
+    whole = macro_gap(run, reference)
+    interval = f"{difference(whole.interval[0])} to {difference(whole.interval[1])}" if whole.interval else NOT_KNOWN
+    gaps = [gap(run, reference, task) for task in tasks_of([run, reference])]
+    sure = [each.difference or 0.0 for each in gaps if each.p is not None and each.p < 0.05]
+    counted = f"{sum(d > 0 for d in sure)} / {sum(d < 0 for d in sure)} of {len(gaps)}"
+    known = any(each.p is not None for each in gaps)
+    return [
+        clean(run.name), difference(whole.difference), interval, _p(whole.p), counted if known else NOT_KNOWN,
+    ]  # fmt: skip
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return NOT_KNOWN
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def wary(runs: Sequence[Run]) -> list[str]:
+    """What keeps runs from being compared."""
+    said = [f"{clean(run.name)} is not finished: it has no test scores." for run in runs if run.story.answer is None]
+    differing = [
+        clean(task)
+        for task in tasks_of(runs)
+        if any(run.tested and runs[0].tested and not run.same_items(runs[0], task) for run in runs[1:])
+    ]
+    if differing:
+        said.append(f"Not the same test items in all runs, or not known, so not paired: {', '.join(differing)}.")
+    models: dict[Any, None] = {run.story.header.get("fingerprints", {}).get("model"): None for run in runs}
+    if len(models) > 1:
+        said.append("The runs did not start from the same base model.")
+    return said

@@ -1,0 +1,117 @@
+"""report.html of several runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from msft.report.charts import stacked_flops
+from msft.report.cost import ledger
+from msft.report.figures import Curves
+from msft.report.html import Section, axis, document, items, plot, soft, table, text, toggles
+from msft.report.page import save
+from msft.report.plots import FADED, Figure, figure, ink, rows_of, shown, unit
+from msft.report.several import MODELS_ONLY, Run, against, macro_gap, overview, scores, wary
+from msft.report.summary import flops
+from msft.report.table import rich_table
+from msft.report.words import clean, difference
+
+FIT = 4
+"""Runs whose scores a terminal shows side by side; the page has them all."""
+COUNTED = "Better / worse: sub-datasets that differ with p < 0.05, each tested by itself."
+
+
+def write_several(runs: Sequence[Run], out: Path) -> None:
+    """Write the page of several runs. Raises RunError where it cannot be written."""
+    per, name = unit(max(ledger(run.story)[-1] for run in runs), "FLOPs")
+    sections = [_wary(runs), _overview(runs), _against(runs), _scores(runs), _curves(runs, (per, name)), _cost(runs)]
+    said = [section for section in sections if section.content]
+    intro = soft(", ".join(run.name for run in runs))
+    save(document(f"{len(runs)} runs side by side", intro, said, unit=name), out)
+
+
+def render_several(runs: Sequence[Run], console: Console) -> None:
+    """What fits of it in a terminal. Names are printed as they are, never as mark-up."""
+    names, rows = overview(runs)
+    tables = [("Runs", (names[:7], [row[:7] for row in rows]), False)]
+    if len(runs) > 1:
+        tables.append((_against_title(runs), against(runs), False))
+    if len(runs) <= FIT:
+        tables.append(("Test scores, in %", scores(runs), True))
+    for title, (heads, lines), average in tables:
+        console.print(Text(title, style="bold"))
+        console.print(rich_table(heads, lines, words=1, average=average))
+        console.print()
+    for line in ([MODELS_ONLY, COUNTED] if len(runs) > 1 else []) + wary(runs):
+        console.print(Text(line, style="dim"))
+
+
+def _against_title(runs: Sequence[Run]) -> str:
+    return f"Test average, in points, against {clean(runs[0].name)}"
+
+
+def _wary(runs: Sequence[Run]) -> Section:
+    said = wary(runs)
+    content = f'<div class="card wary">{items(said)}</div>' if said else ""
+    return Section(name="warnings", title="Warnings", content=content)
+
+
+def _overview(runs: Sequence[Run]) -> Section:
+    names, rows = overview(runs)
+    spread = soft("Spread: standard deviation over the sub-datasets, in points.")
+    return Section(name="runs", title="Runs", content=table(names, rows, words=2, average=False) + spread)
+
+
+def _against(runs: Sequence[Run]) -> Section:
+    if len(runs) < 2:
+        return Section(name="against", title="", content="")
+    names, rows = against(runs)
+    content = table(names, rows, signed=[1], average=False) + soft(MODELS_ONLY) + soft(COUNTED)
+    made = _forest(runs)
+    content += plot("against", f"Difference of the test average to {runs[0].name}, with 95 % intervals")
+    return Section(name="against", title=text(_against_title(runs)), content=content, figures={"against": made})
+
+
+def _forest(runs: Sequence[Run]) -> Figure:
+    gaps = [macro_gap(run, runs[0]) for run in runs[1:]]
+    halves = [100 * 1.96 * gap.error if gap.error is not None else 0.0 for gap in gaps]
+    dots = {
+        "type": "scatter", "mode": "markers", "hoverinfo": "text",
+        "x": [None if gap.difference is None else round(100 * gap.difference, 3) for gap in gaps],
+        "y": list(range(len(gaps))),
+        "hovertext": [f"{shown(run.name)}: {difference(g.difference)}" for run, g in zip(runs[1:], gaps, strict=True)],
+        "error_x": {"type": "data", "array": halves, "thickness": 1.4, "width": 4},
+        "marker": {"size": 10, "color": ink(0)[0]},
+    }  # fmt: skip
+    made = figure([dots], height=90 + 30 * len(gaps), x=f"points, against {shown(runs[0].name)}")
+    made["layout"]["xaxis"]["rangemode"] = "normal"
+    made["uprights"] = [{"at": [0, 0], "colour": FADED, "dash": "dash"}]
+    return rows_of(made, [run.name for run in runs[1:]])
+
+
+def _scores(runs: Sequence[Run]) -> Section:
+    names, rows = scores(runs)
+    return Section(name="scores", title="Test scores, in %", content=table(names, rows))
+
+
+def _curves(runs: Sequence[Run], per: tuple[float, str]) -> Section:
+    traces = []
+    for i, run in enumerate(runs):
+        colour, dash = ink(i)
+        curves = Curves(run.story, per)
+        traces += [{**trace, "meta": i} for trace in curves.average_of(shown(run.name), colour, dash) if trace]
+    made = figure(traces, height=400, y="average control score, %") | {"follows": True}
+    key = soft("Average of the validation scores where every sub-dataset was scored. Faded: rolled back.")
+    chips = toggles([run.name for run in runs], "Runs")
+    content = key + axis() + chips + plot("together", "Average validation score of every run")
+    return Section(name="curves", title="Average score", content=content, figures={"together": made})
+
+
+def _cost(runs: Sequence[Run]) -> Section:
+    made = stacked_flops({run.name: flops(run.story) for run in runs})
+    return Section(
+        name="cost", title="Compute", content=plot("compute", "FLOPs of every run"), figures={"compute": made}
+    )

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from run_folders import NAMES, engine_for
+
+from fake_engine import brief_of
+from msft.core.errors import ConfigError
+from msft.core.search import Search
+from msft.core.vocabulary import Outcome, Segment
+from msft.engine.progress import ScoreInfo, StepInfo
+from msft.engine.trackers import Trackers, check_trackers
+from msft.methods import METHODS
+
+events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="no tensorboard")
+Points = dict[str, list[tuple[int, float]]]
+
+
+def run(
+    folder: Path, *, past: int = 0, stop: int = 10**6, again: tuple[int, ...] = (), replay: float = 0.1
+) -> list[tuple[Segment, Outcome]]:
+    """A search as the trainer tells it: `past` segments replayed from the journal, some of them run again."""
+    engine = engine_for(NAMES)
+    brief = brief_of(engine, METHODS["msft"].Params(replay=replay))
+    search = Search(METHODS["msft"], brief)
+    trackers = Trackers(["tensorboard"], folder, "run", {"a.b": 1})
+    trackers.begin(brief, "msft")
+    done: list[tuple[Segment, Outcome]] = []
+    while (segment := search.ask()) is not None and len(done) < stop:
+        number = search.number
+        trackers.segment(number, segment)
+        if number > past:
+            steps(trackers, segment)
+        outcome = engine.run(segment, number)
+        trackers.outcome(number, segment, outcome)
+        search.tell(outcome)
+        done.append((segment, outcome))
+        for n in again if number == past else ():
+            trackers.segment(n, done[n - 1][0])
+            steps(trackers, done[n - 1][0])
+            trackers.outcome(n, *done[n - 1])
+    if stop < 10**6 and segment is not None:  # killed in the middle of a segment that is then never journaled
+        trackers.segment(len(done) + 1, segment)
+        steps(trackers, segment)
+    trackers.close()
+    return done
+
+
+def steps(trackers: Trackers, segment: Segment) -> None:
+    for step in range(segment.start + 1, segment.stop + 1):
+        trackers.progress(
+            StepInfo(rollout=1, step=step, stop=segment.stop, loss=1 / step, learning_rate=1e-5, tokens=9)
+        )
+    trackers.progress(ScoreInfo(tasks=segment.score, done=1, total=1))
+
+
+def read(folder: Path) -> Points:
+    """Every scalar of every event file, in the order in which it was written."""
+    points: Points = {}
+    for file in sorted(folder.rglob("events.*"), key=lambda f: f.stat().st_mtime_ns):
+        accumulator = events.EventAccumulator(str(file), size_guidance={"scalars": 0})
+        accumulator.Reload()
+        for tag in accumulator.Tags()["scalars"]:
+            points.setdefault(tag, []).extend((e.step, e.value) for e in accumulator.Scalars(tag))
+    return points
+
+
+@pytest.mark.parametrize("replay", [0.1, 0.0])
+def test_steps_count_all_compute_and_never_go_backwards(replay: float, tmp_path: Path) -> None:
+    done = run(tmp_path, replay=replay)
+    points = read(tmp_path)
+    for tag, curve in points.items():
+        at = [step for step, _ in curve]
+        # A decision scores where the search came back to, at the step at which it did.
+        assert at == sorted(at), tag
+    total = sum(segment.stop - segment.start for segment, _ in done)
+    assert [step for step, _ in points["train/loss"]] == list(range(1, total + 1))
+    assert points["search/epoch"][-1][0] == total
+    # A roll-back shows as a position that falls.
+    epochs = [value for _, value in points["search/epoch"]]
+    assert epochs != sorted(epochs)
+    told = [value for _, value in points["control/arc"]]
+    assert told == pytest.approx([o.scores["arc"] for s, o in done if "arc" in o.scores])
+
+
+@pytest.mark.parametrize("again", [(), (1, 2)])
+def test_a_resumed_run_goes_on_as_the_same_run(again: tuple[int, ...], tmp_path: Path) -> None:
+    run(tmp_path / "whole")
+    run(tmp_path / "cut", stop=9)
+    run(tmp_path / "cut", past=9, again=again)
+    assert read(tmp_path / "cut") == read(tmp_path / "whole")
+
+
+def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msft.engine.trackers.get_available_trackers", list)
+    with pytest.raises(ConfigError, match=r"training\.report_to: the package wandb is not installed\. Mend: pip"):
+        check_trackers(["wandb"])

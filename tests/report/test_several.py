@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from browser import opened
+from run_folders import NAMES, make_run
+
+from msft.cli.main import main
+from msft.core.errors import RunError
+from msft.report.several import find_runs, gap, macro_gap
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three finished runs of the same data and one that was cut off, one of them under an evil name."""
+    path = tmp_path_factory.mktemp("several") / "runs"
+    for method in ("msft", "sft", "one_pass"):
+        make_run(path / method, method, items=40)
+    make_run(path / EVIL, "msft", items=40, stop_after=5)
+    return path
+
+
+def test_plain_fine_tuning_is_what_others_are_compared_with(folder: Path) -> None:
+    runs = find_runs([folder])
+    assert [run.name for run in runs] == ["sft", EVIL, "msft", "one_pass"]
+    assert [run.name for run in find_runs([folder / "one_pass", folder / "msft"])] == ["one_pass", "msft"]
+
+
+def test_gaps_are_paired_over_the_items(folder: Path) -> None:
+    sft, _, msft, _ = find_runs([folder])
+    task = NAMES[0]
+    differences = [b - a for a, b in zip(sft.items(task), msft.items(task), strict=True)]
+    mean = sum(differences) / 40
+    error = math.sqrt(sum((d - mean) ** 2 for d in differences) / 39 / 40)
+    found = gap(msft, sft, task)
+    assert found.difference == pytest.approx(mean)
+    assert found.error == pytest.approx(error)
+    assert found.p == pytest.approx(math.erfc(abs(mean) / error / math.sqrt(2)))
+    whole = macro_gap(msft, sft)
+    assert whole.difference == pytest.approx(sum(gap(msft, sft, t).difference or 0 for t in NAMES) / 4)
+    assert whole.error == pytest.approx(math.sqrt(sum((gap(msft, sft, t).error or 0) ** 2 for t in NAMES)) / 4)
+
+
+def test_other_data_are_not_paired(folder: Path, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other", "msft", items=30)
+    sft, found = find_runs([folder / "sft", other.path])
+    assert gap(found, sft, NAMES[0]).difference is not None
+    assert gap(found, sft, NAMES[0]).p is None
+    assert macro_gap(found, sft).interval is None
+
+
+def test_the_command_writes_tables_and_one_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert "Test average, in points, against sft" in shown
+    assert f"{EVIL} is not finished" in shown.replace("\n", " ")
+    with opened(folder / "report.html") as page:
+        assert page.locator("h1").text_content() == "4 runs side by side"
+        assert page.locator("img").count() == 0
+        assert page.get_by_text(EVIL).count() >= 3
+        page.locator("[data-toggle='0']").uncheck()
+        shown_lines = "document.getElementById('together').data.filter(line => line.visible).map(line => line.meta)"
+        assert set(page.evaluate(shown_lines)) == {1, 2, 3}
+        page.locator("#view-compute").check()
+        assert "compute spent" in page.locator("#together .xtitle").text_content()
+
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err
+    with pytest.raises(RunError, match="holds no run"):
+        find_runs([tmp_path])
