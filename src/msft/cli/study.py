@@ -12,11 +12,12 @@ from msft.cli.quiet import quiet
 from msft.config.schema import Config
 from msft.report.words import clean
 from msft.study.findings import shown
+from msft.study.plan import StudyFolder
 from msft.study.runs import Progress
 from msft.study.studies import run_study
 
 
-def run(name: str, config: Config, output: Path, *, seeds: int, jobs: int) -> None:
+def run(name: str, config: Config, output: Path | None, *, seeds: int, jobs: int) -> None:
     """Runs the study, and prints its sentences, its first table and where the page lies."""
     quiet()
     console = Console()
@@ -26,7 +27,8 @@ def run(name: str, config: Config, output: Path, *, seeds: int, jobs: int) -> No
         words = f"{progress.done}/{progress.total}  {progress.variant}, seed {progress.seed}: {end}"
         console.print(words, markup=False, highlight=False, soft_wrap=True)
 
-    findings, page = run_study(name, config, output, seeds=seeds, jobs=jobs, tell=told, setup=quiet)
+    folder = StudyFolder(output or Path(f"{config.output}-{name}"))
+    findings = run_study(name, config, folder, seeds=seeds, jobs=jobs, tell=told, setup=quiet)
     console.print(f"\n{findings.title}", style="bold", markup=False)
     for sentence in findings.said:
         console.print(sentence, markup=False, highlight=False)
@@ -37,4 +39,4 @@ def run(name: str, config: Config, output: Path, *, seeds: int, jobs: int) -> No
     for row in first.rows:
         table.add_row(*(clean(shown(cell)) for cell in row))
     console.print(table, markup=False)
-    console.print(f"The page: {page}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"The page: {folder.page}", markup=False, highlight=False, soft_wrap=True)

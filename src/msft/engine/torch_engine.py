@@ -134,9 +134,7 @@ class TorchEngine:
             snapshot, scores, Tokens(eval=tokens), items={task: found.reported for task, found in scores.items()}
         )
 
-    def look(
-        self, snapshot: Snapshot, items: Mapping[Task, tuple[Sequence[Item], Measure]]
-    ) -> dict[Task, TaskScores]:
+    def look(self, snapshot: Snapshot, items: Mapping[Task, tuple[Sequence[Item], Measure]]) -> dict[Task, TaskScores]:
         """A snapshot's scores on items of one's own choice: for studies, outside any search and uncounted."""
         self._become(snapshot)
         return score(self._stepper.model, items, self._stepper.runtime, speech=self._speech)[0]

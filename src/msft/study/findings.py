@@ -8,13 +8,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from msft.core.errors import RunError, complaint
 from msft.journal import write_durably
 from msft.report.html import Section, document, plot, soft, table, text
 from msft.report.plots import Figure
+from msft.study.plan import StudyFolder
 
 Cell: TypeAlias = str | int | float | None
 
@@ -48,17 +48,15 @@ class Findings:
     tables: Sequence[Table]
     settings: Mapping[str, Cell] = field(default_factory=dict)
 
-    def write(self, folder: Path) -> Path:
-        """Writes findings.json, findings.csv and report.html, and returns the page's path."""
-        page = folder / "report.html"
+    def write(self, folder: StudyFolder) -> None:
+        """Writes the page, and the numbers as JSON and CSV."""
         try:
-            write_durably(folder / "findings.json", (json.dumps(self.as_json(), indent=1) + "\n").encode())
-            write_durably(folder / "findings.csv", _csv(self.tables[0]).encode())
-            write_durably(page, self.as_page().encode())
+            write_durably(folder.findings, (json.dumps(self.as_json(), indent=1) + "\n").encode())
+            write_durably(folder.findings_table, _csv(self.tables[0]).encode())
+            write_durably(folder.page, self.as_page().encode())
         except OSError as error:
             found = f"the findings cannot be written ({error.strerror})"
-            raise RunError(complaint(found, "make room, or name another folder", file=folder)) from None
-        return page
+            raise RunError(complaint(found, "make room, or name another folder", file=folder.path)) from None
 
     def as_json(self) -> dict[str, Any]:
         return {

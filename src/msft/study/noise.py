@@ -45,7 +45,7 @@ class Items:
     def scores(self, drawn: Array) -> Array:
         """(ticks,): the score at each tick on these items, the same ones at every tick."""
         means = self.values[:, drawn.astype(int)].mean(axis=1)
-        return np.exp(means) if self.logarithmic else means
+        return np.asarray(np.exp(means) if self.logarithmic else means)
 
 
 def variants(config: Config) -> tuple[Variant, ...]:
@@ -138,7 +138,7 @@ def _every(items: Items) -> Array:
 def _drawn(draw: np.random.Generator, items: Items, part: float) -> Array:
     """As many items as that share has, drawn with replacement."""
     count = items.values.shape[1]
-    return draw.integers(0, count, max(1, round(part * count))).astype(float)
+    return np.asarray(draw.integers(0, count, max(1, round(part * count))), float)
 
 
 def _signal(draw: np.random.Generator, items: Items) -> tuple[float, float]:

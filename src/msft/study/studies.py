@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from msft.config.schema import Config
 from msft.core.errors import RunError, complaint
@@ -14,6 +13,7 @@ from msft.study.findings import Cell, Findings
 from msft.study.plan import Plan, StudyFolder, Variant
 from msft.study.reading import Evidence, read_runs
 from msft.study.runs import Progress, run_grid
+from msft.study.worker import nothing
 
 
 @dataclass(frozen=True)
@@ -45,26 +45,26 @@ STUDIES: dict[str, Study] = {
 def run_study(
     name: str,
     config: Config,
-    output: Path,
+    folder: StudyFolder,
     *,
     seeds: int = 3,
     jobs: int = 1,
     tell: Callable[[Progress], None] = lambda progress: None,
-    setup: Callable[[], None] | None = None,
-) -> tuple[Findings, Path]:
-    """Run what is not finished yet, and write what was found; returns it and the page.
+    setup: Callable[[], None] = nothing,
+) -> Findings:
+    """Run what is not finished yet, and write what was found.
 
     Raises a UserError: before anything is written where the configuration does not suit the study, at the end where
     runs failed (the others are kept, and the same call goes on).
     """
     study = STUDIES[name]
-    plan = Plan(kind=f"study {name}", variants=tuple(study.variants(config)), seeds=tuple(range(1, seeds + 1)))
-    folder = StudyFolder(output)
-    failures = run_grid(folder, plan, jobs=jobs, tell=tell, **({} if setup is None else {"setup": setup}))
+    first = config.training_seed
+    plan = Plan(kind=f"study {name}", variants=tuple(study.variants(config)), seeds=tuple(range(first, first + seeds)))
+    failures = run_grid(folder, plan, jobs=jobs, tell=tell, setup=setup)
     if failures:
         listed = "; ".join(f"{variant}, seed {seed}: {why}" for (variant, seed), why in list(failures.items())[:3])
         found = f"{len(failures)} of the study's runs failed: {listed}"
-        raise RunError(complaint(found, "mend what they complain about, and give the same command", file=output))
+        raise RunError(complaint(found, "mend what they complain about, and give the same command", file=folder.path))
     by_name = {variant.name: variant for variant in plan.variants}
 
     def job(variant: str, seed: int) -> Job:
@@ -75,4 +75,5 @@ def run_study(
     findings = study.find(Evidence(config, read_runs(folder, plan), job))
     said: dict[str, Cell] = {"model": config.model.name_or_path, "sub-datasets": len(config.datasets), "seeds": seeds}
     findings = replace(findings, settings=said)
-    return findings, findings.write(output)
+    findings.write(folder)
+    return findings
