@@ -1,6 +1,6 @@
-"""A language model that costs nothing: 0.45 million parameters, pretrained in minutes on one core.
+"""A language model that costs nothing: 0.22 million parameters, pretrained in minutes on one core.
 
-    python examples/cheap_model.py [FOLDER]        (default: runs/cheap)
+    python examples/cheap_model.py [FOLDER]        (default: cheap, beside this file)
 
 writes FOLDER/model, an ordinary Hugging Face folder, and FOLDER/data/*.jsonl, the sub-datasets of examples/cheap.yaml.
 The model has been taught one set of reasoning-gym tasks and is fine-tuned on another, whose skills are related: adding
@@ -91,60 +91,46 @@ PRETRAINING = (
 )  # fmt: skip
 
 FINE_TUNING = (
+    # What was learned in pretraining, asked for in other words: these are picked up quickly, and lost again.
+    Task(
+        "basic_arithmetic",
+        {
+            "min_terms": 2,
+            "max_terms": 2,
+            "max_digits": 2,
+            "operators": ("+", "-"),
+            "allow_parentheses": False,
+            "allow_negation": False,
+        },
+        lambda m, q: f"calc {m['expression']} =",
+    ),
+    Task("gcd", {"max_value": 60}, lambda m, q: "share gcd {} {}".format(*m["numbers"])),
+    Task("spell_backward", {"max_word_len": 5}, lambda m, q: f"word back {m['word']}"),
+    Task(
+        "number_sequence",
+        {"max_terms": 5, "min_value": -20, "max_value": 20},
+        lambda m, q: f"next: {q}",
+    ),
+    # Near to it: the digits have moved, or the unknown has.
     Task(
         "simple_equations",
         {"max_terms": 2, "max_value": 50, "operators": ("+", "-"), "operators_weights": [0.5, 0.5]},
         lambda m, q: m["equation"].replace(m["variable"], "x"),
-    ),
-    Task("lcm", {"max_value": 60}, lambda m, q: "lcm {} {}".format(*m["numbers"])),
-    Task("count_bits", {"max_n": 4000}, lambda m, q: f"bits {m['number']}"),
-    Task(
-        "time_intervals",
-        {"task_types": ["time"]},
-        lambda m, q: f"from {m['start_time'][11:16]} to {m['end_time'][11:16]}",
-    ),
-    Task(
-        "complex_arithmetic",
-        {"min_real": 0, "min_imag": 0, "operations": ("+", "-"), "operations_weights": [0.5, 0.5]},
-        lambda m, q: "{:.0f}+{:.0f}i ".format(*m["num1"]) + m["operation"] + " {:.0f}+{:.0f}i".format(*m["num2"]),
-        lambda m, a: "{} {}".format(*m["result"]),
-    ),
-    Task(
-        "fraction_simplification",
-        {"max_value": 60, "max_factor": 12, "styles": ("plain",)},
-        lambda m, q: f"simplify {m['numerator']}/{m['denominator']}",
-    ),
-    Task("isomorphic_strings", {"max_string_length": 5}, lambda m, q: "alike {} {}".format(*m["words"])),
-    Task("binary_alternation", {"min_n": 8, "max_n": 14}, lambda m, q: f"swaps {m['string']}"),
-    Task(
-        "leg_counting",
-        {"min_animals": 1, "max_animals": 2},
-        lambda m, q: "legs " + " ".join(f"{n} {a}" for a, n in m["animals"].items()),
     ),
     Task(
         "decimal_chain_sum",
         {"max_terms": 2, "max_digits": 1, "max_decimal_places": 1},
         lambda m, q: f"decimal {m['expression']}",
     ),
-    Task("count_primes", {"max_n": 200}, lambda m, q: f"primes {m['start']} {m['end']}"),
+    # New: what there is to learn is slow, and much of it can only be learned by heart.
+    Task("count_bits", {"max_n": 4000}, lambda m, q: f"bits {m['number']}"),
+    Task("isomorphic_strings", {"max_string_length": 5}, lambda m, q: "alike {} {}".format(*m["words"])),
+    Task("binary_alternation", {"min_n": 8, "max_n": 14}, lambda m, q: f"swaps {m['string']}"),
     Task(
         "ransom_note",
         {"max_note_length": 4, "max_magazine_length": 8},
         lambda m, q: f"note {m['ransom_note']} of {m['magazine']}",
     ),
-    Task(
-        "spiral_matrix",
-        {"max_n": 2},
-        lambda m, q: "spiral " + "/".join("".join(map(str, row)) for row in m["matrix"]),
-        lambda m, a: a.replace(" ", ""),
-    ),
-    Task(
-        "rotate_matrix",
-        {"min_n": 2, "max_n": 2},
-        lambda m, q: f"turn {m['num_rotations'] % 4} " + "/".join("".join(map(str, row)) for row in m["matrix"]),
-        lambda m, a: a.replace(" ", "").replace("\n", "/"),
-    ),
-    Task("simple_geometry", {"max_sides": 4}, lambda m, q: f"angles {whole(m['known_angles'])}"),
 )
 
 
@@ -255,7 +241,7 @@ def write_data(folder: Path) -> None:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/cheap")
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).with_name("cheap"))
     write_data(folder / "data")
     words = tokenizer()
     model = pretrain(words, STEPS)

@@ -25,12 +25,14 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
+from msft.config.reader import load
 from msft.core.curves import peak
 from msft.report.story import read_story
 from msft.report.summary import seconds
 from msft.run import RunFolder
 from msft.study.plan import Plan, StudyFolder, Variant
 from msft.study.runs import Progress, run_grid
+from msft.study.settings import with_method
 
 APART = 2
 """Ticks between two peaks that count as apart."""
@@ -99,12 +101,14 @@ def run(
             f"{name} {progress.done}/{progress.total} {progress.variant} {progress.seconds:.0f} s{failure}", flush=True
         )
 
-    method = [f"method.{key}={value}" for key, value in (("name", "sft"), ("horizon", arguments.horizon)) if value]
-    variants = tuple(
-        Variant.load(rate, arguments.config, [*arguments.set, *method, f"training.learning_rate={rate}"])
-        for rate in rates
+    variants = []
+    for rate in rates:
+        config = load(arguments.config, [*arguments.set, f"training.learning_rate={rate}"])
+        variants.append(Variant(name=rate, config=with_method(config, "sft")))
+    plan, folder = (
+        Plan(kind="pilot", variants=tuple(variants), seeds=tuple(seeds)),
+        StudyFolder(arguments.output / name),
     )
-    plan, folder = Plan(kind="pilot", variants=variants, seeds=tuple(seeds)), StudyFolder(arguments.output / name)
     if failures := run_grid(folder, plan, jobs=arguments.jobs, tell=told):
         raise SystemExit(f"these runs failed: {failures}")
     return {v.name: [Curves.of(folder.run(v, seed)) for seed in plan.seeds] for v in variants}
@@ -115,7 +119,6 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--rates", default="3e-4,1e-3,3e-3", type=lambda text: text.split(","))
     parser.add_argument("--seeds", default=3, type=int)
-    parser.add_argument("--horizon", default=None, help="epochs; default: the configuration's")
     parser.add_argument("--jobs", default=1, type=int)
     parser.add_argument("--set", default=[], action="append", metavar="key=value")
     parser.add_argument("--output", type=Path, required=True)

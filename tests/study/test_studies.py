@@ -47,7 +47,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pair(config: Path) -> dict[str, tuple[Job, Story]]:
     """SFT and mSFT with the same seed, run as a study runs them."""
     job = load(config)
-    variants = (Variant(name="sft", config=with_method(job, "sft")), Variant(name="msft", config=search(job)))
+    variants = (
+        Variant(name="sft", config=with_method(job, "sft")),
+        Variant(name="msft", config=search(job, flat="leaves")),
+    )
     plan, folder = Plan(kind="pair", variants=variants, seeds=(20,)), StudyFolder(config.parent / "pair")
     assert run_grid(folder, plan) == {}
     return {v.name: (Job.prepare(v.config), read_story(folder.run(v, 20))) for v in variants}
@@ -115,7 +118,7 @@ def test_an_observation_refuses_another_run(pair: dict[str, tuple[Job, Story]]) 
     job, story = pair["sft"]
     training = job.config.training.model_copy(update={"learning_rate": 0.02})
     changed = job.of(job.config.model_copy(update={"training": training}))
-    with pytest.raises(Diverged, match="segment 2, run again"):  # the first loss is that of the base model
+    with pytest.raises(Diverged, match="segment 1, run again"):
         observe(changed, story, lambda engine, snapshot: None)
 
 
