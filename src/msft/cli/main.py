@@ -13,6 +13,8 @@ from msft import __version__
 from msft.core.errors import UserError
 
 INTERRUPTED = 130
+STUDIES = ("peaks", "shift", "budget", "granularity", "ticks", "loss", "optimizer", "noise", "similar")
+"""As in `msft.study.studies`, which is not imported for `--help`."""
 
 
 def entry() -> None:
@@ -77,6 +79,14 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--against", metavar="METHOD", help="the reference, in place of the first (or msft, of all)")
     compare.add_argument("--output", type=Path, help="the study's folder (default: <output>-compare)")
     compare.set_defaults(run=_compare)
+
+    study = commands.add_parser("study", help="one of the paper's analyses on this job, or a question it leaves open")
+    study.add_argument("name", choices=STUDIES, metavar="NAME", help=f"one of: {', '.join(STUDIES)}")
+    _takes_config(study)
+    study.add_argument("--seeds", type=_positive, default=3, help="training seeds of each run (default: 3)")
+    study.add_argument("--jobs", type=_positive, default=1, help="runs at the same time (default: 1)")
+    study.add_argument("--output", type=Path, help="the study's folder (default: <output>-NAME)")
+    study.set_defaults(run=_study)
 
     report = commands.add_parser("report", help="the table and the page of a run, finished or not, or of several")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder, or a folder of such folders")
@@ -173,6 +183,14 @@ def _compare(arguments: argparse.Namespace) -> int:
         output=arguments.output,
         against=arguments.against,
     )
+
+
+def _study(arguments: argparse.Namespace) -> None:
+    from msft.cli.study import run
+    from msft.config.reader import load
+
+    config = load(arguments.config, arguments.overrides)
+    run(arguments.name, config, arguments.output, seeds=arguments.seeds, jobs=arguments.jobs)
 
 
 def _report(arguments: argparse.Namespace) -> None:

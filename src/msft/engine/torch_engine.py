@@ -15,8 +15,9 @@ from peft import PeftModel
 from msft.core.clock import Clock
 from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import ROOT, Outcome, Probe, Segment, Snapshot, Task, Tokens
-from msft.data.examples import Example, TaskData
+from msft.data.examples import Example, Item, Measure, TaskData
 from msft.data.order import Cursor, Order
+from msft.engine.conflict import cosines
 from msft.engine.loss import TokenLoss, runs_branches
 from msft.engine.model import (
     ModelSource,
@@ -132,6 +133,16 @@ class TorchEngine:
         return _outcome(
             snapshot, scores, Tokens(eval=tokens), items={task: found.reported for task, found in scores.items()}
         )
+
+    def look(self, snapshot: Snapshot, items: Mapping[Task, tuple[Sequence[Item], Measure]]) -> dict[Task, TaskScores]:
+        """A snapshot's scores on items of one's own choice: for studies, outside any search and uncounted."""
+        self._become(snapshot)
+        return score(self._stepper.model, items, self._stepper.runtime, speech=self._speech)[0]
+
+    def conflict(self, snapshot: Snapshot, count: int) -> dict[tuple[Task, Task], float]:
+        """The cosine of each two sub-datasets' gradients at a snapshot, over their first `count` training examples."""
+        self._become(snapshot)
+        return cosines(self._stepper, {task: part.train[:count] for task, part in self._data.items()})
 
     def export(self, snapshot: Snapshot, folder: Path, *, merge: bool = False) -> None:
         """Writes a snapshot as a Hugging Face folder; of a parameter-efficient run the adapter, or, merged, all."""

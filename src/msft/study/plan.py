@@ -108,6 +108,14 @@ class StudyFolder:
         return self.path / "comparison.csv"
 
     @property
+    def findings(self) -> Path:
+        return self.path / "findings.json"
+
+    @property
+    def findings_table(self) -> Path:
+        return self.path / "findings.csv"
+
+    @property
     def page(self) -> Path:
         return self.path / "report.html"
 

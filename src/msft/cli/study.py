@@ -1,0 +1,42 @@
+"""`msft study`: one of the paper's analyses, or of the questions that it leaves open, on one's own job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from msft.cli.quiet import quiet
+from msft.config.schema import Config
+from msft.report.words import clean
+from msft.study.findings import shown
+from msft.study.plan import StudyFolder
+from msft.study.runs import Progress
+from msft.study.studies import run_study
+
+
+def run(name: str, config: Config, output: Path | None, *, seeds: int, jobs: int) -> None:
+    """Runs the study, and prints its sentences, its first table and where the page lies."""
+    quiet()
+    console = Console()
+
+    def told(progress: Progress) -> None:
+        end = f"failed: {progress.failure}" if progress.failure else f"{progress.seconds:.0f} s"
+        words = f"{progress.done}/{progress.total}  {progress.variant}, seed {progress.seed}: {end}"
+        console.print(words, markup=False, highlight=False, soft_wrap=True)
+
+    folder = StudyFolder(output or Path(f"{config.output}-{name}"))
+    findings = run_study(name, config, folder, seeds=seeds, jobs=jobs, tell=told, setup=quiet)
+    console.print(f"\n{findings.title}", style="bold", markup=False)
+    for sentence in findings.said:
+        console.print(sentence, markup=False, highlight=False)
+    first = findings.tables[0]
+    table = Table(box=box.SIMPLE_HEAD, title=first.title, title_justify="left")
+    for number, column in enumerate(first.columns):
+        table.add_column(clean(column), justify="left" if number == 0 else "right", overflow="fold")
+    for row in first.rows:
+        table.add_row(*(clean(shown(cell)) for cell in row))
+    console.print(table, markup=False)
+    console.print(f"The page: {folder.page}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,32 @@
+"""Gradient conflict: how the gradients of sub-datasets lie to each other at a snapshot (the paper's Figure 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from msft.core.vocabulary import Task
+from msft.data.examples import Example
+from msft.engine.step import Stepper
+
+
+def cosines(stepper: Stepper, batches: Mapping[Task, Sequence[Example]]) -> dict[tuple[Task, Task], float]:
+    """The cosine between the gradients of each two sub-datasets' mean losses, dropout off; nothing is updated.
+
+    0 where a gradient vanishes. Memory: one gradient per sub-dataset.
+    """
+    parameters = [p for group in stepper.optimizer.param_groups for p in group["params"]]
+    gradients = {}
+    for task, examples in batches.items():
+        stepper.optimizer.zero_grad(set_to_none=True)
+        stepper.backward(examples, None)
+        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+        gradients[task] = torch.nn.functional.normalize(flat, dim=0)
+    stepper.optimizer.zero_grad(set_to_none=True)
+    tasks = list(gradients)
+    return {
+        (one, two): float(gradients[one] @ gradients[two])
+        for number, one in enumerate(tasks)
+        for two in tasks[number + 1 :]
+    }

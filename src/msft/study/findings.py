@@ -1,0 +1,111 @@
+"""What a study found: figures, tables and plain words, written as a page, as JSON and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from msft.core.errors import RunError, complaint
+from msft.journal import write_durably
+from msft.report.html import Section, document, plot, soft, table, text
+from msft.report.plots import Figure
+from msft.study.plan import StudyFolder
+
+Cell: TypeAlias = str | int | float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows of text and numbers; percentages are numbers from 0 to 100, epochs are epochs."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[Cell]]
+
+    def __post_init__(self) -> None:
+        assert all(len(row) == len(self.columns) for row in self.rows), "one cell for each column"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    title: str
+    figure: Figure
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """`said`: the answer in sentences. The first table is the one that becomes the CSV file."""
+
+    title: str
+    said: Sequence[str]
+    plots: Sequence[Plot]
+    tables: Sequence[Table]
+    settings: Mapping[str, Cell] = field(default_factory=dict)
+
+    def write(self, folder: StudyFolder) -> None:
+        """Writes the page, and the numbers as JSON and CSV."""
+        try:
+            write_durably(folder.findings, (json.dumps(self.as_json(), indent=1) + "\n").encode())
+            write_durably(folder.findings_table, _csv(self.tables[0]).encode())
+            write_durably(folder.page, self.as_page().encode())
+        except OSError as error:
+            found = f"the findings cannot be written ({error.strerror})"
+            raise RunError(complaint(found, "make room, or name another folder", file=folder.path)) from None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "version": 1,
+            "title": self.title,
+            "said": list(self.said),
+            "settings": dict(self.settings),
+            "tables": [
+                {"title": t.title, "columns": list(t.columns), "rows": [[_finite(cell) for cell in r] for r in t.rows]}
+                for t in self.tables
+            ],
+            "figures": {plot.title: plot.figure for plot in self.plots},
+        }
+
+    def as_page(self) -> str:
+        """One self-contained page."""
+        intro = "".join(f"<p>{text(sentence)}</p>" for sentence in self.said)
+        intro += soft(", ".join(f"{key}: {value}" for key, value in self.settings.items()))
+        sections = [_drawn(number, p) for number, p in enumerate(self.plots)]
+        sections += [_tabled(number, t) for number, t in enumerate(self.tables)]
+        return document(self.title, intro, sections)
+
+
+def shown(cell: Cell) -> str:
+    """A cell for people: numbers to two decimals."""
+    if isinstance(cell, float):
+        return f"{cell:.2f}".replace("-", "−") if math.isfinite(cell) else "–"
+    return "–" if cell is None else str(cell)
+
+
+def _finite(cell: Cell) -> Cell:
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+
+
+def _drawn(number: int, drawn: Plot) -> Section:
+    name = f"figure-{number}"
+    content = plot(f"plot-{number}", drawn.title, drawn.caption)
+    return Section(name=name, title=text(drawn.title), content=content, figures={f"plot-{number}": drawn.figure})
+
+
+def _tabled(number: int, made: Table) -> Section:
+    rows = [[shown(cell) for cell in row] for row in made.rows]
+    content = table(made.columns, rows, average=False)
+    return Section(name=f"table-{number}", title=text(made.title), content=content)
+
+
+def _csv(table: Table) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows([["" if _finite(cell) is None else cell for cell in row] for row in table.rows])
+    return out.getvalue()

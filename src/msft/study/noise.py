@@ -1,0 +1,191 @@
+"""`msft study noise`: how far scores and decisions depend on the validation items that happened to be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import mean
+
+import numpy as np
+
+from msft.config.schema import Config
+from msft.core.search import Search
+from msft.core.vocabulary import Outcome, Snapshot, Task
+from msft.data.examples import Item, Measure, TaskData
+from msft.engine.torch_engine import TorchEngine
+from msft.job import Job
+from msft.methods import METHODS
+from msft.report.plots import figure
+from msft.report.story import Story
+from msft.study.draw import by_task, dots, line
+from msft.study.findings import Findings, Plot, Table
+from msft.study.observe import observe
+from msft.study.plan import Variant
+from msft.study.reading import Evidence
+from msft.study.settings import search, with_method
+from msft.study.statistics import Array
+
+RESAMPLES = 200
+PARTS = (1 / 4, 1 / 2, 1.0)
+"""Shares of the validation items."""
+KINDS = ("control", "report", "loss")
+"""What a search may act on: the measure's own control score (soft accuracy for choices), what people read, the loss
+of the right answer."""
+Decision = tuple[frozenset[Task], float]
+
+
+@dataclass(frozen=True)
+class Items:
+    """The scores of every validation item of one sub-dataset along one run; (ticks, items)."""
+
+    values: Array
+    logarithmic: bool
+    """The score is the exponential of the items' mean, and not the mean itself."""
+
+    def scores(self, drawn: Array) -> Array:
+        """(ticks,): the score at each tick on these items, the same ones at every tick."""
+        means = self.values[:, drawn.astype(int)].mean(axis=1)
+        return np.asarray(np.exp(means) if self.logarithmic else means)
+
+
+def variants(config: Config) -> tuple[Variant, ...]:
+    """Plain fine-tuning: up to mSFT's first exclusion the two are the same."""
+    return (Variant(name="sft", config=with_method(config, "sft")),)
+
+
+def find(evidence: Evidence) -> Findings:
+    params = search(evidence.config).method.params
+    changed: dict[tuple[str, float], list[float]] = {}
+    errors: dict[tuple[str, Task], list[tuple[float, float]]] = {}
+    for seed, story in evidence.runs["sft"].items():
+        job = evidence.job("sft", seed)
+        steps = [place.step for place in story.trunk]
+        for kind, items in _items(job, story).items():
+            draw = np.random.default_rng(seed)
+            true = decision(story, steps, {t: each.scores(_every(each)) for t, each in items.items()}, params)
+            for part in PARTS:
+                found = []
+                for _ in range(RESAMPLES):
+                    scores = {t: each.scores(_drawn(draw, each, part)) for t, each in items.items()}
+                    found.append(decision(story, steps, scores, params) != true)
+                changed.setdefault((kind, part), []).append(mean(found))
+            for task, each in items.items():
+                errors.setdefault((kind, task), []).append(_signal(draw, each))
+    return _findings(evidence, changed, errors)
+
+
+def decision(story: Story, steps: Sequence[int], scores: Mapping[Task, Array], params: object) -> Decision | None:
+    """What mSFT would exclude first, and the position that it would return to, if these were the scores.
+
+    The real search is asked; None where it excludes nothing.
+    """
+
+    def at(row: int) -> dict[Task, float]:
+        return {task: float(values[row]) for task, values in scores.items()}
+
+    base = replace(story.brief.base, scores=at(0), reports=at(0))
+    ask = Search(METHODS["msft"], replace(story.brief, base=base, params=params))
+    while (segment := ask.ask()) is not None:
+        if not segment.trains:
+            return frozenset(set(story.tasks) - set(segment.mixture.active)), segment.epoch
+        row = min(range(len(steps)), key=lambda i: abs(steps[i] - segment.stop))
+        known = {task: score for task, score in at(row).items() if task in segment.score}
+        ask.tell(Outcome(snapshot=ask.number, scores=known, reports=known))
+    return None
+
+
+def _items(job: Job, story: Story) -> dict[str, dict[Task, Items]]:
+    """Kind to sub-dataset to its items' scores at every tick; kinds that would repeat another are left out."""
+    parts = job.data
+    asked = {task: (part.validation, replace(part.measure, control="control")) for task, part in parts.items()}
+    choices = {task: _right_answers(part) for task, part in parts.items() if part.measure.name == "choice"}
+
+    def measure(engine: TorchEngine, snapshot: Snapshot) -> dict[str, dict[Task, tuple[float, ...]]]:
+        found = engine.look(snapshot, asked)
+        losses = engine.look(snapshot, choices) if choices else {}
+        return {
+            "control": {task: scores.items for task, scores in found.items()},
+            "report": {task: scores.reported for task, scores in found.items()},
+            "loss": {task: (losses.get(task) or scores).items for task, scores in found.items()},
+        }
+
+    seen = observe(job, story, measure)
+    rows = [seen[place.snapshot] for place in story.trunk]
+    kinds = KINDS if choices else KINDS[:2]  # without choices the control score is the loss
+    return {
+        kind: {
+            task: Items(np.array([row[kind][task] for row in rows]), _logarithmic(kind, part.measure))
+            for task, part in parts.items()
+        }
+        for kind in kinds
+    }
+
+
+def _logarithmic(kind: str, measure: Measure) -> bool:
+    return kind == "loss" or measure.name == "loss" or (kind == "control" and measure.name != "choice")
+
+
+def _right_answers(part: TaskData) -> tuple[Sequence[Item], Measure]:
+    """The right options alone, scored by their loss."""
+    items = [Item(options=(item.options[item.answer],)) for item in part.validation]
+    return items, Measure(name="loss")
+
+
+def _every(items: Items) -> Array:
+    return np.arange(items.values.shape[1], dtype=float)
+
+
+def _drawn(draw: np.random.Generator, items: Items, part: float) -> Array:
+    """As many items as that share has, drawn with replacement."""
+    count = items.values.shape[1]
+    return np.asarray(draw.integers(0, count, max(1, round(part * count))), float)
+
+
+def _signal(draw: np.random.Generator, items: Items) -> tuple[float, float]:
+    """Standard error of the score at the curve's best tick, and the rise from the base model to there."""
+    curve = items.scores(_every(items))
+    best = int(curve.argmax())
+    resampled = [items.scores(_drawn(draw, items, 1.0))[best] for _ in range(RESAMPLES)]
+    return float(np.std(resampled)), float(curve[best] - curve[0])
+
+
+def _findings(
+    evidence: Evidence,
+    changed: Mapping[tuple[str, float], Sequence[float]],
+    errors: Mapping[tuple[str, Task], Sequence[tuple[float, float]]],
+) -> Findings:
+    story = next(iter(evidence.runs["sft"].values()))
+    kinds = [kind for kind in KINDS if any(key[0] == kind for key in changed)]
+    items = mean(story.brief.validation_sizes)
+    share = {kind: [100 * mean(changed[kind, part]) for part in PARTS] for kind in kinds}
+    said = [
+        "With the validation items drawn anew, mSFT's first decision (who leaves, and to which tick) changes in "
+        + ", ".join(f"{share[kind][-1]:.0f} % of the draws when it acts on the {kind} score" for kind in kinds)
+        + f", at {items:g} items per sub-dataset on average.",
+    ]
+    ratio = {(k, t): mean(rise / error if error > 0 else 0.0 for error, rise in errors[k, t])
+             for k, t in errors}  # fmt: skip
+    rows = [
+        (t, k, 100 * mean(e for e, _ in errors[k, t]), 100 * mean(r for _, r in errors[k, t]), ratio[k, t])
+        for t in story.tasks
+        for k in kinds
+    ]
+    decisions = [(k, items * p, 100 * mean(changed[k, p])) for k in kinds for p in PARTS]
+    tables = [
+        Table(title="Standard errors", rows=rows, columns=("sub-dataset", "score", "standard error, points",
+              "rise over the base, points", "rise in standard errors")),
+        Table(title="Decisions", columns=("score", "validation items", "decisions that change, %"), rows=decisions),
+    ]  # fmt: skip
+    order = sorted(story.tasks, key=lambda t: -ratio["control", t])
+    signal = by_task([dots(k, [ratio[k, t] for t in order], list(range(len(order))), i) for i, k in enumerate(kinds)],
+                     order, x="rise from the base model to the best tick, in standard errors")  # fmt: skip
+    over = figure([line(k, [items * part for part in PARTS], share[k], i) for i, k in enumerate(kinds)], height=320,
+                  x="validation items per sub-dataset", y="decisions that change, %", legend=True)  # fmt: skip
+    over["layout"]["yaxis"]["range"] = [0, 105]
+    plots = [
+        Plot(title="How often the decision changes", figure=over,
+             caption=f"{RESAMPLES} draws with replacement for each seed and number of items; one draw for all ticks."),
+        Plot(title="Signal and noise", figure=signal,
+             caption="Further right is better: the curve's rise against the error that the items leave."),
+    ]  # fmt: skip
+    return Findings(title="What the validation items decide", said=said, plots=plots, tables=tables)

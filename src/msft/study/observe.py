@@ -1,0 +1,52 @@
+"""Measuring afterwards what a finished run did not record: its segments are run again, and must come out the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import psutil
+
+from msft.core.errors import Diverged
+from msft.core.vocabulary import ROOT, Snapshot
+from msft.engine.torch_engine import TorchEngine
+from msft.job import Job
+from msft.report.story import Story
+from msft.snapshots.store import Store
+
+T = TypeVar("T")
+
+MEMORY = 0.4
+"""Share of the free memory that snapshots may take."""
+
+
+def observe(
+    job: Job,
+    story: Story,
+    measure: Callable[[TorchEngine, Snapshot], T],
+    wanted: Callable[[Snapshot], bool] = lambda snapshot: True,
+) -> dict[Snapshot, T]:
+    """`measure(engine, snapshot)` of the base model and of every place of a run that is `wanted`.
+
+    Nothing is scored again: it costs the run's training, and the measuring. Raises Diverged where the training loss is
+    not the recorded one, bit for bit: then something else would be measured than what was run.
+    """
+    with TemporaryDirectory(prefix="msft-observe-") as folder:
+        store = Store(Path(folder), memory_bytes=int(MEMORY * psutil.virtual_memory().available))
+        engine = TorchEngine(job.source, job.data, replace(job.settings, durable="rollout"), store)
+        found = {ROOT: measure(engine, ROOT)} if wanted(ROOT) else {}
+        for number, (segment, recorded) in enumerate(story.segments, 1):
+            if segment.trains:
+                outcome = engine.run(replace(segment, score=(), probes=frozenset()), number)
+                if outcome.train_loss != recorded.train_loss:
+                    changed = f"train_loss was {recorded.train_loss}, is now {outcome.train_loss}"
+                    raise Diverged(f"segment {number}, run again,", [changed])
+                if wanted(number):
+                    found[number] = measure(engine, number)
+            if number < len(story.segments):
+                after = story.segments[number][0]
+                store.prune((after.keep | {after.parent}) - {ROOT})
+        return found

@@ -1,0 +1,87 @@
+"""What the studies read from finished runs: peaks, answers, costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import TypeAlias
+
+from msft.config.schema import Config
+from msft.core.curves import peak
+from msft.core.vocabulary import Task
+from msft.job import Job
+from msft.report.story import Place, Story, read_story
+from msft.report.summary import flops
+from msft.study.plan import Plan, StudyFolder
+from msft.study.statistics import Interval, t_interval
+
+Runs: TypeAlias = Mapping[str, Mapping[int, Story]]
+"""Variant to seed to the story of its finished run."""
+
+WINDOW = 3
+"""Ticks in the centred mean under which the studies read a peak: with one tick, noise is read as peaks."""
+
+
+def read_runs(folder: StudyFolder, plan: Plan) -> dict[str, dict[int, Story]]:
+    """Every finished run; variants that have none are left out."""
+    found: dict[str, dict[int, Story]] = {}
+    for variant in plan.variants:
+        for seed in plan.seeds:
+            run = folder.run(variant, seed)
+            if run.summary.exists():
+                found.setdefault(variant.name, {})[seed] = read_story(run)
+    return found
+
+
+def answer_score(story: Story) -> float:
+    """Macro-average of the answer, in %: on the test split, or on the validation split where there is none."""
+    return 100 * mean(answer_reports(story).values())
+
+
+def answer_reports(story: Story) -> Mapping[Task, float]:
+    """The answer's reports on the split that people read."""
+    assert story.answer is not None, "only finished runs are read"
+    return story.test["answer"].reports if "answer" in story.test else story.answer.reports
+
+
+def total_flops(story: Story) -> float:
+    return float(sum(flops(story).values()))
+
+
+def over_seeds(stories: Mapping[int, Story], value: Callable[[Story], float]) -> Interval:
+    """Mean and interval over seeds of `value(story)`."""
+    return t_interval([value(story) for story in stories.values()])
+
+
+def peak_epochs(places: Sequence[Place], tasks: Iterable[Task], window: int = WINDOW) -> dict[Task, float]:
+    """Epoch of the earliest best smoothed control score of each sub-dataset along one roll-out."""
+    found = {}
+    for task in tasks:
+        scored = [place for place in places if task in place.scores]
+        found[task] = scored[peak([place.scores[task] for place in scored], window).tick].epoch
+    return found
+
+
+def mixture_peak(places: Sequence[Place], tasks: Sequence[Task], window: int = WINDOW) -> float:
+    """Epoch of the best smoothed macro-average."""
+    scored = [place for place in places if all(task in place.scores for task in tasks)]
+    return scored[peak([mean(place.scores[t] for t in tasks) for place in scored], window).tick].epoch
+
+
+def left_at(story: Story) -> dict[Task, float]:
+    """Position at which each sub-dataset was excluded; that of the search's end for those that never were."""
+    times = dict.fromkeys(story.tasks, story.tip.epoch)
+    for rollout in story.rollouts:
+        times |= dict.fromkeys(rollout.excluded, rollout.went_on.epoch)
+    return times
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a study's runs have left behind."""
+
+    config: Config
+    runs: Runs
+    job: Callable[[str, int], Job]
+    """The job of a variant and a seed, to run it again and measure what it did not record."""

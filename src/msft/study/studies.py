@@ -1,0 +1,79 @@
+"""The studies by name: the paper's analyses, and the questions that it leaves open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from msft.config.schema import Config
+from msft.core.errors import RunError, complaint
+from msft.job import Job
+from msft.study import budget, granularity, loss, noise, optimizer, peaks, shift, similar, ticks
+from msft.study.findings import Cell, Findings
+from msft.study.plan import Plan, StudyFolder, Variant
+from msft.study.reading import Evidence, read_runs
+from msft.study.runs import Progress, run_grid
+from msft.study.worker import nothing
+
+
+@dataclass(frozen=True)
+class Study:
+    """`variants`: what is run, with every seed. `find`: what the finished runs say."""
+
+    question: str
+    figure: str
+    """The paper's; empty where it has none."""
+    variants: Callable[[Config], Sequence[Variant]]
+    find: Callable[[Evidence], Findings]
+
+
+STUDIES: dict[str, Study] = {
+    "peaks": Study("when does each sub-dataset peak?", "Figure 2", peaks.variants, peaks.find),
+    "shift": Study("how do peaks move when one sub-dataset is left out?", "Figure 3", shift.variants, shift.find),
+    "budget": Study("what does the budget C of a roll-out decide?", "Figure 6", budget.variants, budget.find),
+    "granularity": Study(
+        "does the gain depend on the number and sizes of sub-datasets?", "", granularity.variants, granularity.find
+    ),
+    "ticks": Study("how often must one look?", "", ticks.variants, ticks.find),
+    "loss": Study("do training loss and gradient conflict differ from SFT's?", "Figure 9", loss.variants, loss.find),
+    "optimizer": Study("restore Adam's moments at a roll-back, or reset them?", "", optimizer.variants, optimizer.find),
+    "noise": Study("do decisions hang on the validation items drawn?", "", noise.variants, noise.find),
+    "similar": Study("what does the search do with sub-datasets that are alike?", "", similar.variants, similar.find),
+}
+
+
+def run_study(
+    name: str,
+    config: Config,
+    folder: StudyFolder,
+    *,
+    seeds: int = 3,
+    jobs: int = 1,
+    tell: Callable[[Progress], None] = lambda progress: None,
+    setup: Callable[[], None] = nothing,
+) -> Findings:
+    """Run what is not finished yet, and write what was found.
+
+    Raises a UserError: before anything is written where the configuration does not suit the study, at the end where
+    runs failed (the others are kept, and the same call goes on).
+    """
+    study = STUDIES[name]
+    first = config.training_seed
+    plan = Plan(kind=f"study {name}", variants=tuple(study.variants(config)), seeds=tuple(range(first, first + seeds)))
+    failures = run_grid(folder, plan, jobs=jobs, tell=tell, setup=setup)
+    if failures:
+        listed = "; ".join(f"{variant}, seed {seed}: {why}" for (variant, seed), why in list(failures.items())[:3])
+        found = f"{len(failures)} of the study's runs failed: {listed}"
+        raise RunError(complaint(found, "mend what they complain about, and give the same command", file=folder.path))
+    by_name = {variant.name: variant for variant in plan.variants}
+
+    def job(variant: str, seed: int) -> Job:
+        own = by_name[variant].config
+        training = own.training.model_copy(update={"seed": seed})
+        return Job.prepare(own.model_copy(update={"training": training}))
+
+    findings = study.find(Evidence(config, read_runs(folder, plan), job))
+    said: dict[str, Cell] = {"model": config.model.name_or_path, "sub-datasets": len(config.datasets), "seeds": seeds}
+    findings = replace(findings, settings=said)
+    findings.write(folder)
+    return findings
