@@ -17,7 +17,7 @@ from msft.job import Job
 from msft.methods import METHODS
 from msft.report.plots import figure
 from msft.report.story import Story
-from msft.study.draw import by_task, dots, line
+from msft.study.draw import beside, by_task, dots, line
 from msft.study.findings import Findings, Plot, Table
 from msft.study.observe import observe
 from msft.study.plan import Variant
@@ -177,7 +177,7 @@ def _findings(
         Table(title="Decisions", columns=("score", "validation items", "decisions that change, %"), rows=decisions),
     ]  # fmt: skip
     order = sorted(story.tasks, key=lambda t: -ratio["control", t])
-    signal = by_task([dots(k, [ratio[k, t] for t in order], list(range(len(order))), i) for i, k in enumerate(kinds)],
+    signal = by_task([dots(k, [ratio[k, t] for t in order], beside(len(order), i, len(kinds)), i) for i, k in enumerate(kinds)],
                      order, x="rise from the base model to the best tick, in standard errors")  # fmt: skip
     over = figure([line(k, [items * part for part in PARTS], share[k], i) for i, k in enumerate(kinds)], height=320,
                   x="validation items per sub-dataset", y="decisions that change, %", legend=True)  # fmt: skip
