@@ -177,8 +177,8 @@ def _findings(
         Table(title="Decisions", columns=("score", "validation items", "decisions that change, %"), rows=decisions),
     ]  # fmt: skip
     order = sorted(story.tasks, key=lambda t: -ratio["control", t])
-    signal = by_task([dots(k, [ratio[k, t] for t in order], beside(len(order), i, len(kinds)), i) for i, k in enumerate(kinds)],
-                     order, x="rise from the base model to the best tick, in standard errors")  # fmt: skip
+    traces = [dots(k, [ratio[k, t] for t in order], beside(len(order), i, len(kinds)), i) for i, k in enumerate(kinds)]
+    signal = by_task(traces, order, x="rise from the base model to the best tick, in standard errors")
     over = figure([line(k, [items * part for part in PARTS], share[k], i) for i, k in enumerate(kinds)], height=320,
                   x="validation items per sub-dataset", y="decisions that change, %", legend=True)  # fmt: skip
     over["layout"]["yaxis"]["range"] = [0, 105]

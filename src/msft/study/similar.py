@@ -9,7 +9,7 @@ from msft.config.schema import Config, DatasetConfig
 from msft.core.errors import ConfigError, complaint
 from msft.report.plots import figure
 from msft.report.story import Story
-from msft.study.draw import dots
+from msft.study.draw import GREY, dots
 from msft.study.findings import Findings, Plot, Table
 from msft.study.plan import Variant
 from msft.study.reading import Evidence, answer_score, left_at, over_seeds, total_flops
@@ -69,7 +69,7 @@ def find(evidence: Evidence) -> Findings:
     ]  # fmt: skip
     most = max([value for _, a, b in pairs for value in (a, b)] or [1.0])
     diagonal = {"type": "scatter", "mode": "lines", "name": "together", "x": [0, most], "y": [0, most],
-                "line": {"color": "#8a8a8a", "dash": "dash"}}  # fmt: skip
+                "line": {"color": GREY, "dash": "dash"}}  # fmt: skip
     trace = dots("a pair of twins", [a for _, a, _ in pairs], [b for _, _, b in pairs], 0, size=9) | {
         "hovertext": [name for name, _, _ in pairs], "hoverinfo": "text"}  # fmt: skip
     drawn = figure([trace, diagonal], height=420, x="first half leaves, epoch", y="second half leaves, epoch",
