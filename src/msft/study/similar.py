@@ -56,8 +56,9 @@ def find(evidence: Evidence) -> Findings:
         f"{100 * chance:.0f} %: what separates twins is order and noise, and nothing about the data.",
     ]
     scores = {name: over_seeds(runs[name], answer_score) for name in runs}
+    base = over_seeds(runs["whole"], total_flops).mean
     rows = [
-        (name, scores[name].mean, scores[name].low, scores[name].high, over_seeds(runs[name], total_flops).mean,
+        (name, scores[name].mean, scores[name].low, scores[name].high, over_seeds(runs[name], total_flops).mean / base,
          over_seeds(runs[name], _exclusions).mean)
         for name in runs
     ]  # fmt: skip
@@ -65,7 +66,7 @@ def find(evidence: Evidence) -> Findings:
         Table(title="Twins", columns=("sub-dataset", "first half leaves, epoch", "second half leaves, epoch"),
               rows=pairs),
         Table(title="Whole sub-datasets and halves",
-              columns=("run", "answer, %", "low", "high", "FLOPs", "roll-outs with an exclusion"), rows=rows),
+              columns=("run", "answer, %", "low", "high", "FLOPs against whole", "roll-outs with an exclusion"), rows=rows),
     ]  # fmt: skip
     most = max([value for _, a, b in pairs for value in (a, b)] or [1.0])
     diagonal = {"type": "scatter", "mode": "lines", "name": "together", "x": [0, most], "y": [0, most],
