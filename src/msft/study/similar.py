@@ -53,7 +53,7 @@ def find(evidence: Evidence) -> Findings:
         f"Twins leave {apart:.2f} epochs apart on average, two sub-datasets that are no twins "
         f"{mean(strangers) if strangers else float('nan'):.2f}.",
         f"{100 * together:.0f} % of the twins leave at the same moment (the end, if never), of the others "
-        f"{100 * chance:.0f} %: what separates twins is order and noise, and nothing about the data.",
+        f"{100 * chance:.0f} %: what separates twins is which examples they drew, their order, and noise.",
     ]
     scores = {name: over_seeds(runs[name], answer_score) for name in runs}
     base = over_seeds(runs["whole"], total_flops).mean
@@ -65,8 +65,8 @@ def find(evidence: Evidence) -> Findings:
     tables = [
         Table(title="Twins", columns=("sub-dataset", "first half leaves, epoch", "second half leaves, epoch"),
               rows=pairs),
-        Table(title="Whole sub-datasets and halves",
-              columns=("run", "answer, %", "low", "high", "FLOPs against whole", "roll-outs with an exclusion"), rows=rows),
+        Table(title="Whole sub-datasets and halves", rows=rows,
+              columns=("run", "answer, %", "low", "high", "FLOPs against whole", "roll-outs with an exclusion")),
     ]  # fmt: skip
     most = max([value for _, a, b in pairs for value in (a, b)] or [1.0])
     diagonal = {"type": "scatter", "mode": "lines", "name": "together", "x": [0, most], "y": [0, most],
