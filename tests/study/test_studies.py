@@ -45,8 +45,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pair(config: Path) -> dict[str, tuple[Job, Story]]:
-    """SFT and mSFT with the same seed, run as a study runs them."""
-    job = load(config)
+    """SFT and mSFT with the same seed, run as a study runs them; a rate at which something is soon unlearned."""
+    job = load(config, ["training.learning_rate=0.1"])
     variants = (
         Variant(name="sft", config=with_method(job, "sft")),
         Variant(name="msft", config=search(job, flat="leaves")),
@@ -116,7 +116,7 @@ def test_an_observation_sees_the_snapshots_of_the_run(pair: dict[str, tuple[Job,
 
 def test_an_observation_refuses_another_run(pair: dict[str, tuple[Job, Story]]) -> None:
     job, story = pair["sft"]
-    training = job.config.training.model_copy(update={"learning_rate": 0.02})
+    training = job.config.training.model_copy(update={"learning_rate": 0.2})
     changed = job.of(job.config.model_copy(update={"training": training}))
     with pytest.raises(Diverged, match="segment 1, run again"):
         observe(changed, story, lambda engine, snapshot: None)

@@ -35,7 +35,7 @@ def run(name: str, config: Config, output: Path | None, *, seeds: int, jobs: int
     first = findings.tables[0]
     table = Table(box=box.SIMPLE_HEAD, title=first.title, title_justify="left")
     for number, column in enumerate(first.columns):
-        table.add_column(clean(column), justify="left" if number == 0 else "right", overflow="fold")
+        table.add_column(clean(column), justify="left" if number == 0 else "right", no_wrap=number == 0)
     for row in first.rows:
         table.add_row(*(clean(shown(cell)) for cell in row))
     console.print(table, markup=False)

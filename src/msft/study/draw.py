@@ -9,6 +9,8 @@ from msft.core.vocabulary import Task
 from msft.report.plots import PALETTE, Figure, figure, rows_of, shortened
 from msft.study.statistics import Interval
 
+GREY = "#8a8a8a"
+
 
 def by_task(traces: Sequence[Figure], tasks: Sequence[Task], *, x: str, legend: bool = True) -> Figure:
     """A figure with a row for each sub-dataset; traces give the row's number as y."""
@@ -19,6 +21,11 @@ def dots(name: str, x: Sequence[float], y: Sequence[float], number: int, *, size
     """Points in the colour of series `number`."""
     marker = {"color": colour(number), "size": size, "opacity": 0.8}
     return {"type": "scatter", "mode": "markers", "name": name, "x": list(x), "y": list(y), "marker": marker, **more}
+
+
+def beside(rows: int, number: int, series: int) -> list[float]:
+    """y of each row for one of several series, a little apart so that equal values do not hide each other."""
+    return [row + 0.5 * ((number + 0.5) / series - 0.5) for row in range(rows)]
 
 
 def line(name: str, x: Sequence[float], y: Sequence[float | None], number: int, **more: Any) -> Figure:
@@ -53,10 +60,9 @@ def heatmap(z: Sequence[Sequence[float | None]], tasks: Sequence[Task], *, unit:
     return made
 
 
-def upright(x: float, dash: str = "dash") -> Figure:
-    """A vertical line over the whole height, for `layout.shapes`."""
-    style = {"color": "#8a8a8a", "width": 2, "dash": dash}
-    return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": style}
+def upright(x: float) -> Figure:
+    """A dashed vertical line over the whole height, for a figure's `uprights`."""
+    return {"at": [x, x], "colour": GREY, "dash": "dash"}
 
 
 def colour(number: int) -> str:
@@ -65,6 +71,6 @@ def colour(number: int) -> str:
 
 def against(traces: Sequence[Figure], x: Sequence[float], level: float, name: str, *, x_name: str, y: str) -> Figure:
     """Lines over x, and a dashed level that they are to be read against."""
-    style = {"color": "#8a8a8a", "dash": "dash", "width": 2}
+    style = {"color": GREY, "dash": "dash", "width": 2}
     plain = {"type": "scatter", "mode": "lines", "name": name, "x": [min(x), max(x)], "y": [level] * 2, "line": style}
     return figure([*traces, plain], height=320, x=x_name, y=y, legend=True)

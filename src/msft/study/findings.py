@@ -81,9 +81,10 @@ class Findings:
 
 
 def shown(cell: Cell) -> str:
-    """A cell for people: numbers to two decimals."""
+    """A cell for people: numbers to two decimals, small ones to three."""
     if isinstance(cell, float):
-        return f"{cell:.2f}".replace("-", "−") if math.isfinite(cell) else "–"
+        digits = 2 if abs(cell) >= 1 else 3
+        return f"{cell:.{digits}f}".replace("-", "−") if math.isfinite(cell) else "–"
     return "–" if cell is None else str(cell)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msft.config.schema import Config
 from msft.core.search import Search
@@ -17,7 +19,7 @@ from msft.job import Job
 from msft.methods import METHODS
 from msft.report.plots import figure
 from msft.report.story import Story
-from msft.study.draw import by_task, dots, line
+from msft.study.draw import beside, by_task, dots, line
 from msft.study.findings import Findings, Plot, Table
 from msft.study.observe import observe
 from msft.study.plan import Variant
@@ -31,7 +33,10 @@ PARTS = (1 / 4, 1 / 2, 1.0)
 KINDS = ("control", "report", "loss")
 """What a search may act on: the measure's own control score (soft accuracy for choices), what people read, the loss
 of the right answer."""
-Decision = tuple[frozenset[Task], float]
+Decision: TypeAlias = tuple[frozenset[Task], float]
+"""Who leaves, and the position that the search returns to."""
+Drawn: TypeAlias = NDArray[np.int64]
+"""(items,): places of the items that were drawn."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,9 @@ class Items:
     logarithmic: bool
     """The score is the exponential of the items' mean, and not the mean itself."""
 
-    def scores(self, drawn: Array) -> Array:
+    def scores(self, drawn: Drawn) -> Array:
         """(ticks,): the score at each tick on these items, the same ones at every tick."""
-        means = self.values[:, drawn.astype(int)].mean(axis=1)
+        means = self.values[:, drawn].mean(axis=1)
         return np.asarray(np.exp(means) if self.logarithmic else means)
 
 
@@ -55,7 +60,7 @@ def variants(config: Config) -> tuple[Variant, ...]:
 
 def find(evidence: Evidence) -> Findings:
     params = search(evidence.config).method.params
-    changed: dict[tuple[str, float], list[float]] = {}
+    changed: dict[tuple[str, float], list[tuple[float, float]]] = {}
     errors: dict[tuple[str, Task], list[tuple[float, float]]] = {}
     for seed, story in evidence.runs["sft"].items():
         job = evidence.job("sft", seed)
@@ -67,8 +72,9 @@ def find(evidence: Evidence) -> Findings:
                 found = []
                 for _ in range(RESAMPLES):
                     scores = {t: each.scores(_drawn(draw, each, part)) for t, each in items.items()}
-                    found.append(decision(story, steps, scores, params) != true)
-                changed.setdefault((kind, part), []).append(mean(found))
+                    found.append(decision(story, steps, scores, params))
+                who, whole = mean(_who(d) != _who(true) for d in found), mean(d != true for d in found)
+                changed.setdefault((kind, part), []).append((who, whole))
             for task, each in items.items():
                 errors.setdefault((kind, task), []).append(_signal(draw, each))
     return _findings(evidence, changed, errors)
@@ -92,6 +98,10 @@ def decision(story: Story, steps: Sequence[int], scores: Mapping[Task, Array], p
         known = {task: score for task, score in at(row).items() if task in segment.score}
         ask.tell(Outcome(snapshot=ask.number, scores=known, reports=known))
     return None
+
+
+def _who(decision: Decision | None) -> frozenset[Task]:
+    return frozenset() if decision is None else decision[0]
 
 
 def _items(job: Job, story: Story) -> dict[str, dict[Task, Items]]:
@@ -131,14 +141,14 @@ def _right_answers(part: TaskData) -> tuple[Sequence[Item], Measure]:
     return items, Measure(name="loss")
 
 
-def _every(items: Items) -> Array:
-    return np.arange(items.values.shape[1], dtype=float)
+def _every(items: Items) -> Drawn:
+    return np.arange(items.values.shape[1])
 
 
-def _drawn(draw: np.random.Generator, items: Items, part: float) -> Array:
+def _drawn(draw: np.random.Generator, items: Items, part: float) -> Drawn:
     """As many items as that share has, drawn with replacement."""
     count = items.values.shape[1]
-    return np.asarray(draw.integers(0, count, max(1, round(part * count))), float)
+    return np.asarray(draw.integers(0, count, max(1, round(part * count))))
 
 
 def _signal(draw: np.random.Generator, items: Items) -> tuple[float, float]:
@@ -151,17 +161,21 @@ def _signal(draw: np.random.Generator, items: Items) -> tuple[float, float]:
 
 def _findings(
     evidence: Evidence,
-    changed: Mapping[tuple[str, float], Sequence[float]],
+    changed: Mapping[tuple[str, float], Sequence[tuple[float, float]]],
     errors: Mapping[tuple[str, Task], Sequence[tuple[float, float]]],
 ) -> Findings:
     story = next(iter(evidence.runs["sft"].values()))
     kinds = [kind for kind in KINDS if any(key[0] == kind for key in changed)]
     items = mean(story.brief.validation_sizes)
-    share = {kind: [100 * mean(changed[kind, part]) for part in PARTS] for kind in kinds}
+    who = {kind: [100 * mean(who for who, _ in changed[kind, part]) for part in PARTS] for kind in kinds}
+    share = {kind: [100 * mean(whole for _, whole in changed[kind, part]) for part in PARTS] for kind in kinds}
     said = [
-        "With the validation items drawn anew, mSFT's first decision (who leaves, and to which tick) changes in "
-        + ", ".join(f"{share[kind][-1]:.0f} % of the draws when it acts on the {kind} score" for kind in kinds)
-        + f", at {items:g} items per sub-dataset on average.",
+        f"With as many validation items drawn anew ({items:g} per sub-dataset), mSFT's first decision (who leaves, and "
+        "the tick that it returns to) comes out differently in "
+        + ", ".join(f"{share[k][-1]:.0f} % of the draws when it acts on the {k} score" for k in kinds)
+        + "; who leaves differs in "
+        + ", ".join(f"{who[k][-1]:.0f} % ({k})" for k in kinds)
+        + ".",
     ]
     ratio = {(k, t): mean(rise / error if error > 0 else 0.0 for error, rise in errors[k, t])
              for k, t in errors}  # fmt: skip
@@ -170,15 +184,25 @@ def _findings(
         for t in story.tasks
         for k in kinds
     ]
-    decisions = [(k, items * p, 100 * mean(changed[k, p])) for k in kinds for p in PARTS]
+    decisions = [(k, items * p, who[k][i], share[k][i]) for k in kinds for i, p in enumerate(PARTS)]
     tables = [
-        Table(title="Standard errors", rows=rows, columns=("sub-dataset", "score", "standard error, points",
-              "rise over the base, points", "rise in standard errors")),
-        Table(title="Decisions", columns=("score", "validation items", "decisions that change, %"), rows=decisions),
+        Table(
+            title="Standard errors",
+            columns=(
+                "sub-dataset", "score", "standard error, points", "rise over the base, points",
+                "rise in standard errors",
+            ),
+            rows=rows,
+        ),
+        Table(
+            title="Decisions",
+            columns=("score", "validation items", "who leaves changes, %", "decisions that change, %"),
+            rows=decisions,
+        ),
     ]  # fmt: skip
     order = sorted(story.tasks, key=lambda t: -ratio["control", t])
-    signal = by_task([dots(k, [ratio[k, t] for t in order], list(range(len(order))), i) for i, k in enumerate(kinds)],
-                     order, x="rise from the base model to the best tick, in standard errors")  # fmt: skip
+    traces = [dots(k, [ratio[k, t] for t in order], beside(len(order), i, len(kinds)), i) for i, k in enumerate(kinds)]
+    signal = by_task(traces, order, x="rise from the base model to the best tick, in standard errors")
     over = figure([line(k, [items * part for part in PARTS], share[k], i) for i, k in enumerate(kinds)], height=320,
                   x="validation items per sub-dataset", y="decisions that change, %", legend=True)  # fmt: skip
     over["layout"]["yaxis"]["range"] = [0, 105]

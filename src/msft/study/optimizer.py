@@ -48,7 +48,7 @@ def find(evidence: Evidence) -> Findings:
     }
     drawn = by_task([trace], tasks, x="restore − reset, points", legend=False)
     del drawn["layout"]["xaxis"]["rangemode"]
-    drawn["layout"]["shapes"] = [upright(0.0)]
+    drawn["uprights"] = [upright(0.0)]
     plots = [
         Plot(title="Difference by sub-dataset", figure=drawn, caption="Mean over seeds with its 95 % interval."),
         Plot(title="Training loss", caption="The first seed: all segments in the order in which they were run.",

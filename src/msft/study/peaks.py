@@ -8,7 +8,7 @@ from statistics import mean, pstdev
 
 from msft.config.schema import Config
 from msft.core.vocabulary import Task
-from msft.study.draw import by_task, dots, upright
+from msft.study.draw import beside, by_task, dots, upright
 from msft.study.findings import Findings, Plot, Table
 from msft.study.plan import Variant
 from msft.study.reading import Evidence, mixture_peak, peak_epochs
@@ -33,11 +33,11 @@ def find(evidence: Evidence) -> Findings:
         (t, mean(p[t] for p in peaks), min(p[t] for p in peaks), max(p[t] for p in peaks), distance[t]) for t in order
     ]
     traces = [
-        dots(f"seed {seed}", [p[t] for t in order], list(range(len(order))), number)
+        dots(f"seed {seed}", [p[t] for t in order], beside(len(order), number, len(peaks)), number)
         for number, (seed, p) in enumerate(zip(runs["sft"], peaks, strict=True))
     ]
     drawn = by_task(traces, order, x="epoch of the peak")
-    drawn["layout"]["shapes"] = [upright(mean(whole))]
+    drawn["uprights"] = [upright(mean(whole))]
     said = [
         f"Sub-datasets peak {mean(distance.values()):.2f} epochs from the mixture's own peak on average (the paper, on "
         f"its models and data: 1.93); the mixture peaks at epoch {mean(whole):.2f}."

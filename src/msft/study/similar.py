@@ -9,7 +9,7 @@ from msft.config.schema import Config, DatasetConfig
 from msft.core.errors import ConfigError, complaint
 from msft.report.plots import figure
 from msft.report.story import Story
-from msft.study.draw import dots
+from msft.study.draw import GREY, dots
 from msft.study.findings import Findings, Plot, Table
 from msft.study.plan import Variant
 from msft.study.reading import Evidence, answer_score, left_at, over_seeds, total_flops
@@ -53,23 +53,24 @@ def find(evidence: Evidence) -> Findings:
         f"Twins leave {apart:.2f} epochs apart on average, two sub-datasets that are no twins "
         f"{mean(strangers) if strangers else float('nan'):.2f}.",
         f"{100 * together:.0f} % of the twins leave at the same moment (the end, if never), of the others "
-        f"{100 * chance:.0f} %: what separates twins is order and noise, and nothing about the data.",
+        f"{100 * chance:.0f} %: what separates twins is which examples they drew, their order, and noise.",
     ]
     scores = {name: over_seeds(runs[name], answer_score) for name in runs}
+    base = over_seeds(runs["whole"], total_flops).mean
     rows = [
-        (name, scores[name].mean, scores[name].low, scores[name].high, over_seeds(runs[name], total_flops).mean,
+        (name, scores[name].mean, scores[name].low, scores[name].high, over_seeds(runs[name], total_flops).mean / base,
          over_seeds(runs[name], _exclusions).mean)
         for name in runs
     ]  # fmt: skip
     tables = [
         Table(title="Twins", columns=("sub-dataset", "first half leaves, epoch", "second half leaves, epoch"),
               rows=pairs),
-        Table(title="Whole sub-datasets and halves",
-              columns=("run", "answer, %", "low", "high", "FLOPs", "roll-outs with an exclusion"), rows=rows),
+        Table(title="Whole sub-datasets and halves", rows=rows,
+              columns=("run", "answer, %", "low", "high", "FLOPs against whole", "roll-outs with an exclusion")),
     ]  # fmt: skip
     most = max([value for _, a, b in pairs for value in (a, b)] or [1.0])
     diagonal = {"type": "scatter", "mode": "lines", "name": "together", "x": [0, most], "y": [0, most],
-                "line": {"color": "#8a8a8a", "dash": "dash"}}  # fmt: skip
+                "line": {"color": GREY, "dash": "dash"}}  # fmt: skip
     trace = dots("a pair of twins", [a for _, a, _ in pairs], [b for _, _, b in pairs], 0, size=9) | {
         "hovertext": [name for name, _, _ in pairs], "hoverinfo": "text"}  # fmt: skip
     drawn = figure([trace, diagonal], height=420, x="first half leaves, epoch", y="second half leaves, epoch",
