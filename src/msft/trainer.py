@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import psutil
@@ -18,50 +18,44 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from msft import __version__
+from msft import __version__, files
 from msft.config.reader import dump, flatten
 from msft.config.schema import Config
-from msft.core.errors import Diverged
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Task
-from msft.core.wire import brief_from_json, brief_to_json, differences, outcome_to_json
+from msft.core.wire import brief_from_json, brief_to_json, outcome_to_json
 from msft.data.examples import TaskData
 from msft.data.load import load_tasks
-from msft.drive import drive
+from msft.drive import drive, needed
 from msft.engine.finite import check_finite
 from msft.engine.model import ModelSource, check_data_fits, layout, load_tokenizer
 from msft.engine.parallel import Processes
-from msft.engine.progress import ScoreInfo, StepInfo
+from msft.engine.progress import ScoreInfo, StepInfo, Watcher
 from msft.engine.settings import EngineSettings
 from msft.engine.torch_engine import TorchEngine
 from msft.journal import Journal, Transcript
 from msft.methods import METHODS, dynamix
+from msft.recovery import (
+    check_journal_is_whole,
+    check_room,
+    discard_damaged,
+    final_is_whole,
+    identity,
+    learning_rates,
+    paused,
+    reconcile,
+    restore_derived,
+)
 from msft.report.page import write_page
 from msft.report.summary import summarise
 from msft.run import RunFolder, environment
+from msft.signals import StopRequest
+from msft.snapshots.publish import publish
+from msft.snapshots.state import State, weights
 from msft.snapshots.store import Store
 
 SNAPSHOT_MEMORY = 0.4
 """Share of the memory that is free at the start which snapshots may take before they go to disk only."""
-
-
-class Watcher(Protocol):
-    """Who watches a run: the terminal's display, or nobody."""
-
-    def begin(self, brief: Brief, method: str) -> None:
-        """The base model is scored; the search begins."""
-
-    def segment(self, number: int, segment: Segment) -> None:
-        """This segment is about to run."""
-
-    def progress(self, info: StepInfo | ScoreInfo) -> None:
-        """A step was taken, or scoring went on."""
-
-    def outcome(self, number: int, segment: Segment, outcome: Outcome) -> None:
-        """This segment is journaled."""
-
-    def note(self, text: str) -> None:
-        """Something that a person should know."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +121,15 @@ class Job:
             params=method.params,
         )
 
+    @property
+    def snapshot_bytes(self) -> int:
+        """Of the largest snapshot: the trainable weights and Adam's two moments of each, in fp32."""
+        return 12 * sum(p.numel() for p in self.layout.parameters() if p.requires_grad)
+
+    @property
+    def model_bytes(self) -> int:
+        return 4 * sum(p.numel() for p in self.layout.parameters())
+
     def header(self, brief: Brief, engine: TorchEngine) -> dict[str, Any]:
         """The journal's first record: all that decides the run."""
         config = flatten(self.config)
@@ -149,7 +152,7 @@ class Job:
                 for task, m in ((task, part.measure) for task, part in self.data.items())
             },
             "config": config,
-            "environment": {**environment(), "threads": torch.get_num_threads()},
+            "environment": _environment(),
         }
 
 
@@ -165,47 +168,65 @@ def model_source(config: Config) -> ModelSource:
     )
 
 
-def train(config: Config, watcher: Watcher, *, resume: bool = False) -> dict[str, Any]:
+def train(
+    config: Config, watcher: Watcher, *, resume: bool = False, allow_changed: Collection[str] = ()
+) -> dict[str, Any]:
     """The main job. Returns the summary, which lies in the run folder as summary.json.
 
-    Raises a UserError before anything is written where configuration, data, model or run folder cannot be used.
+    Raises a UserError before anything is written where configuration, data, model or run folder cannot be used, and
+    Stopped where a signal ended the run. `allow_changed`: what may differ from the run that is resumed, of
+    `recovery.HARMLESS`; the journal notes it.
     """
     folder = RunFolder(Path(config.output))
     check = folder.check_resumable if resume else folder.check_free
     processes = Processes()
-    if processes.is_main:
-        check()
-    job = Job.prepare(config)
-    if processes.is_main:
-        check_finite(job.source)
-        folder.create()
-    with folder.owned() if processes.is_main else nullcontext():
-        if processes.is_main and not resume:
-            folder.config.write_text(dump(config), encoding="utf-8")
-            folder.write_json(folder.environment, environment())
+    with ExitStack() as held:
+        if processes.is_main:
+            if early := folder.lock.exists():
+                held.enter_context(folder.owned())  # who comes second learns it before anything is loaded
+            check()
+        job = Job.prepare(config)
+        if processes.is_main:
+            check_finite(job.source)
+            if not early:
+                folder.create()
+                held.enter_context(folder.owned())
+                check()
         for task, part in job.data.items():
             for note in part.notes:
                 watcher.note(f"{task}: {note}")
-        return _Run(job, folder, processes, watcher).go(resume)
+        stop = held.enter_context(StopRequest())
+        try:
+            if processes.is_main:
+                check_room(folder, job.snapshot_bytes, job.model_bytes)
+            return _Run(job, folder, processes, watcher, stop).go(resume, allow_changed)
+        except OSError as error:
+            if error.filename is None or folder.path not in Path(error.filename).parents:
+                raise
+            raise paused(error, folder, job.snapshot_bytes) from error
 
 
 class _Run:
     """One process's part in a run. The main process alone writes."""
 
-    def __init__(self, job: Job, folder: RunFolder, processes: Processes, watcher: Watcher) -> None:
-        self.job, self.folder, self.processes, self.watcher = job, folder, processes, watcher
+    def __init__(self, job: Job, folder: RunFolder, processes: Processes, watcher: Watcher, stop: StopRequest) -> None:
+        self.job, self.folder, self.processes, self.watcher, self.stop = job, folder, processes, watcher, stop
         self.store = Store(folder.snapshots, memory_bytes=_snapshot_memory(processes), main=processes.is_main)
-        self.engine = TorchEngine(job.source, job.data, job.settings, self.store, on_step=watcher.progress)
+        self.engine = TorchEngine(job.source, job.data, job.settings, self.store, on_step=self._progress)
         self.method = METHODS[job.config.method.name]
 
-    def go(self, resume: bool) -> dict[str, Any]:
-        journal, past = self._resume() if resume else self._begin()
+    def go(self, resume: bool, allow_changed: Collection[str]) -> dict[str, Any]:
+        journal, past = self._resume(allow_changed) if resume else self._begin()
         brief = brief_from_json(past.header["brief"], params=self.job.config.method.params)
         self.watcher.begin(brief, self.job.config.method.name)
         for number, (segment, outcome) in enumerate(past.segments, 1):
             self.watcher.segment(number, segment)
             self.watcher.outcome(number, segment, outcome)
         search = Search(self.method, brief, past.segments)
+        if journal is not None:
+            self.store.about = lambda number: identity(past.header, journal.position(number))
+            discard_damaged(self.store, needed(search), self.watcher.note)
+        self.processes.barrier()
 
         def record(number: int, segment: Segment, outcome: Outcome) -> None:
             if journal is not None:
@@ -219,56 +240,90 @@ class _Run:
             final = self._test(answer)
             if journal is not None:
                 journal.final(final)
-        return self._hand_over(answer)
+        return self._hand_over(answer, {} if journal is None else identity(past.header, journal.position()))
 
     def _begin(self) -> tuple[Journal | None, Transcript]:
         self._clock = time.perf_counter()
+        if self.processes.is_main:
+            for file, content in self._derived().items():
+                files.replace(file.stem, file, content)
+            self.store.rehearse(State(tensors=weights(self.engine.model)))
         base = self.engine.base()
         self._time("base", ROOT)
-        header = self.job.header(self.job.brief(base), self.engine)
+        header = _as_json(self.job.header(self.job.brief(base), self.engine))
+        files.stage("begin")
         journal = Journal.create(self.folder.journal, self.folder.sidecars, header) if self.processes.is_main else None
         return journal, Transcript(header, [])
 
-    def _resume(self) -> tuple[Journal | None, Transcript]:
+    def _resume(self, allow_changed: Collection[str]) -> tuple[Journal | None, Transcript]:
+        journal = None
         if self.processes.is_main:
             journal, past = Journal.resume(self.folder.journal, self.folder.sidecars)
+            check_journal_is_whole(journal, self.folder, self.store)
             if past.torn:
                 self.watcher.note(f"{self.folder.journal}: cut off a torn last record, never acted on")
             self.processes.barrier()
         else:
             self.processes.barrier()
-            journal, past = None, self.folder.transcript()
-        recorded = {key: value for key, value in past.header.items() if key != "wire"}
-        now = self.job.header(self.job.brief(past.brief.base), self.engine)
-        if changed := differences(recorded, _as_json(now)):
-            raise Diverged(str(self.folder.path), changed)
+            past = self.folder.transcript()
+        now = _as_json(self.job.header(self.job.brief(past.brief.base), self.engine))
+        changes = reconcile(past, now, allow_changed, self.folder.path)
+        self.engine.learning_rates = learning_rates(past, changes)
+        self.processes.barrier()
+        if journal is not None:
+            note = (lambda text: None) if changes else self.watcher.note
+            restore_derived(self.folder, self._derived(), note)
+            for path, was, new in changes if past.final is None else []:
+                journal.change(path, was, new)
         return journal, past
+
+    def _derived(self) -> dict[Path, bytes]:
+        """Files that say for people what the journal's header says as well."""
+        made_with = json.dumps(_environment(), indent=2, ensure_ascii=False) + "\n"
+        return {
+            self.folder.config: dump(self.job.config).encode(),
+            self.folder.environment: made_with.encode(),
+        }
+
+    def _progress(self, info: StepInfo | ScoreInfo) -> None:
+        """The boundaries at which a run can stop; several processes stop at the same step, whoever got the signal."""
+        self.watcher.progress(info)
+        if self.processes.world == 1:
+            self.stop.check()
+        elif isinstance(info, StepInfo):
+            self.stop.signal = int(self.processes.total(np.array([float(self.stop.signal)])).max())
+            self.stop.check()
 
     def _test(self, answer: int) -> dict[str, Any]:
         """The test split is scored here and nowhere else: the base model and the answer, once."""
         if not any(part.test for part in self.job.data.values()):
             return {"answer": answer, "test": None}
+        files.stage("test")
         test = {name: outcome_to_json(self.engine.test(point)) for name, point in (("answer", answer), ("base", ROOT))}
         self._time("test")
         return {"answer": answer, "test": test}
 
-    def _hand_over(self, answer: int) -> dict[str, Any]:
+    def _hand_over(self, answer: int, run: dict[str, Any]) -> dict[str, Any]:
         """`final/` appears whole or not at all; summary and page are made from the journal."""
-        draft = self.folder.final.with_name(".final.tmp")
-        if not self.folder.final.exists():
-            if self.processes.is_main and draft.exists():
-                shutil.rmtree(draft)
-            self.processes.barrier()
-            self.engine.export(answer, draft)
-            if self.processes.is_main:
-                draft.replace(self.folder.final)
+        main, final = self.processes.is_main, self.folder.final
+        files.stage("export")
+        whole = main and final_is_whole(self.folder, run, self.watcher.note)
+        if not self.processes.total(np.array([float(whole)]))[0]:
+            export = partial(self.engine.export, answer)
+            if main:
+                publish("final", final, export, {"run": run})
+            else:
+                export(final)
             self._time("export")
-        if not self.processes.is_main:
+        if not main:
             self.processes.barrier()
             return {}
+        files.stage("summary")
         summary = summarise(self.folder)
         self.folder.write_json(self.folder.summary, summary)
+        files.stage("page")
         write_page(self.folder, self.folder.page)
+        files.stage("end")
         self.processes.barrier()
         return summary
 
@@ -286,6 +341,10 @@ def _snapshot_memory(processes: Processes) -> int:
     """Bytes that snapshots may take in each process's memory: all must decide alike what goes to disk."""
     free = SNAPSHOT_MEMORY * psutil.virtual_memory().available / processes.world
     return int(processes.total(np.array([free if processes.is_main else 0.0]))[0])
+
+
+def _environment() -> dict[str, Any]:
+    return {**environment(), "threads": torch.get_num_threads()}
 
 
 def _as_json(header: dict[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from msft import files
 from msft.core.errors import RunError, complaint
-from msft.journal import write_durably
 from msft.report.assets import SCRIPT, STYLE
 from msft.report.comparison import compare
 from msft.report.figures import Figure, average_figure, curve_figure, lane_figure
@@ -30,9 +30,9 @@ from msft.run import RunFolder
 def write_page(folder: RunFolder, out: Path) -> None:
     """Write the page of a run, finished or not, to the file `out`. Raises RunError where a file cannot be used."""
     story = read_story(folder)
-    content = page(story, _environment(folder))
+    content = page(story, story.header.get("environment", {}))
     try:
-        write_durably(out, content.encode())
+        files.replace("page", out, content.encode())
     except OSError as error:
         mend = "name a file in a folder that exists and that you may write to"
         raise RunError(complaint(f"the page cannot be written ({error.strerror})", mend, file=out)) from None
@@ -76,15 +76,6 @@ def embedded(figures: Mapping[str, Figure]) -> str:
 
 def _hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-
-
-def _environment(folder: RunFolder) -> Mapping[str, Any]:
-    """What the run was made with; nothing where the file is missing or damaged: the page says less, and no more."""
-    try:
-        content = json.loads(folder.environment.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _text(value: object) -> str:
