@@ -57,9 +57,17 @@ def make_folder(name: str, folder: Path, mode: int = 0o777) -> None:
     if folder.is_dir():
         return
     make_folder(name, folder.parent)
-    _announce(name, "folder", folder)
-    folder.mkdir(mode=mode, exist_ok=True)
+    with _naming(folder):
+        _announce(name, "folder", folder)
+        folder.mkdir(mode=mode, exist_ok=True)
     sync(name, folder.parent)
+
+
+def make_draft(name: str, folder: Path) -> None:
+    """Makes a folder that need not last."""
+    with _naming(folder):
+        _announce(name, "folder", folder)
+        folder.mkdir()
 
 
 def write(name: str, file: Path, data: bytes) -> None:
@@ -95,20 +103,19 @@ def replace(name: str, file: Path, data: bytes) -> None:
     temporary = file.with_name(f".{file.name}.tmp")
     try:
         write(name, temporary, data)
-        sync(name, temporary)
+        sync(f"{name}.content", temporary)
         rename(name, temporary, file)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    sync(name, file.parent)
+    sync(f"{name}.entry", file.parent)
 
 
 def cut(name: str, file: Path, size: int) -> None:
-    """Shortens a file, durably."""
+    """Shortens a file; durable once it is synced."""
     with _naming(file):
         _announce(name, "cut", file, size=size)
         os.truncate(file, size)
-    sync(name, file)
 
 
 def sync(name: str, path: Path) -> None:

@@ -100,9 +100,9 @@ class Journal:
         """
         read = _Reading(path, sidecars)
         if read.torn:
-            files.cut("journal.resume", path, read.good)
-        files.sync("journal.resume", path)
-        files.sync("journal.resume", path.parent)
+            files.cut("journal.cut", path, read.good)
+        files.sync("journal.found", path)
+        files.sync("journal.found", path.parent)
         for file in sorted(sidecars.iterdir()) if sidecars.is_dir() else []:
             if file.name not in read.sidecar_names:  # its record was never written
                 files.remove("sidecar.orphan", file)

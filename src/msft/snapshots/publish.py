@@ -26,27 +26,31 @@ def publish(name: str, folder: Path, fill: Callable[[Path], None], about: Mappin
     `name`: of these file operations. `about`: what else the manifest says, JSON. A crash at any moment leaves either
     no `folder` or a whole one (and leftovers that `sweep` removes); a failure leaves things as they were.
     """
-    files.make_folder(name, folder.parent)
+    files.make_folder(f"{name}.parent", folder.parent)
     draft = folder.with_name(folder.name + _UNFINISHED)
-    files.remove(name, draft)
+    files.remove(f"{name}.leftover", draft)
     try:
-        files.make_folder(name, draft)
+        files.make_draft(f"{name}.draft", draft)
         fill(draft)
         inner = sorted(path for path in draft.rglob("*") if path.is_file())
         for path in inner:
-            files.written(name, path)
+            files.written(f"{name}.fill", path)
         manifest = {"version": 1, "files": {_name(draft, path): _identity(path) for path in inner}, **(about or {})}
         manifest["sha256"] = digest_of_text(canonical(manifest))
-        files.write(name, draft / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
-        for path in [*inner, draft / MANIFEST, *(path for path in draft.rglob("*") if path.is_dir()), draft]:
-            files.sync(name, path)
+        files.write(
+            f"{name}.manifest", draft / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+        )
+        for path in [*inner, draft / MANIFEST]:
+            files.sync(f"{name}.content", path)
+        for path in [*(path for path in draft.rglob("*") if path.is_dir()), draft]:
+            files.sync(f"{name}.entries", path)
         if folder.exists():
             remove(name, folder)
-        files.rename(name, draft, folder)
+        files.rename(f"{name}.publish", draft, folder)
     except Exception as error:
-        files.remove(name, draft)  # it takes the room that is missing
+        files.remove(f"{name}.failed", draft)  # it takes the room that is missing
         raise _os_error(error, draft) from error
-    files.sync(name, folder.parent)
+    files.sync(f"{name}.published", folder.parent)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -86,17 +90,17 @@ def verify(folder: Path) -> dict[str, Any]:
 def remove(name: str, folder: Path) -> None:
     """Deletes a published folder: a crash or a power loss leaves the whole of it, or leftovers for `sweep`."""
     doomed = folder.with_name(folder.name + ".doomed" + _UNFINISHED)
-    files.remove(name, doomed)
-    files.rename(name, folder, doomed)
-    files.sync(name, folder.parent)
-    files.remove(name, doomed)
+    files.remove(f"{name}.leftover", doomed)
+    files.rename(f"{name}.doom", folder, doomed)
+    files.sync(f"{name}.doomed", folder.parent)
+    files.remove(f"{name}.delete", doomed)
 
 
 def sweep(name: str, parent: Path) -> None:
     """Deletes what a crash left unfinished, and makes durable what it left whole."""
     for path in sorted(parent.glob(f"*{_UNFINISHED}")):
-        files.remove(name, path)
-    files.sync(name, parent)
+        files.remove(f"{name}.swept", path)
+    files.sync(f"{name}.found", parent)
 
 
 def digest(path: Path) -> str:
