@@ -98,8 +98,11 @@ def append(name: str, file: Path, data: bytes, *, durable: bool = True) -> None:
             raise
 
 
-def replace(name: str, file: Path, data: bytes) -> None:
-    """The whole content or nothing: a temporary file, synced, renamed into place, the folder synced."""
+def replace(name: str, file: Path, data: bytes, *, place: bool = True) -> None:
+    """The whole content or nothing: a temporary file, synced, renamed into place, the folder synced.
+
+    `place=False`: where the folder is synced by what follows anyway.
+    """
     temporary = file.with_name(f".{file.name}.tmp")
     try:
         write(name, temporary, data)
@@ -108,7 +111,8 @@ def replace(name: str, file: Path, data: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    sync(f"{name}.entry", file.parent)
+    if place:
+        sync(f"{name}.entry", file.parent)
 
 
 def cut(name: str, file: Path, size: int) -> None:

@@ -102,7 +102,7 @@ class Journal:
         if read.torn:
             files.cut("journal.cut", path, read.good)
         files.sync("journal.found", path)
-        files.sync("journal.found", path.parent)
+        files.sync("journal.placed", path.parent)
         for file in sorted(sidecars.iterdir()) if sidecars.is_dir() else []:
             if file.name not in read.sidecar_names:  # its record was never written
                 files.remove("sidecar.orphan", file)

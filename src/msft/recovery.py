@@ -123,7 +123,7 @@ def restore_derived(folder: RunFolder, contents: Mapping[Path, bytes], note: Cal
     for file, content in contents.items():
         if not file.is_file() or file.read_bytes() != content:
             note(f"{file}: it was not what the run wrote there, and is written again")
-            files.replace(file.stem, file, content)
+            files.replace(file.stem, file, content, place=False)
 
 
 def final_is_whole(folder: RunFolder, about: Mapping[str, Any], note: Callable[[str], None]) -> bool:

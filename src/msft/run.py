@@ -130,8 +130,10 @@ class RunFolder:
             raise RunError(complaint("this folder holds no run", mend, file=self.path))
         return read(self.journal, self.sidecars)
 
-    def write_json(self, file: Path, content: Any) -> None:
-        files.replace(file.stem, file, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    def write_json(self, file: Path, content: Any, *, place: bool = True) -> None:
+        """`place=False`: see `files.replace`."""
+        data = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+        files.replace(file.stem, file, data, place=place)
 
     def add_timing(self, entry: dict[str, Any]) -> None:
         """Clocks live here, outside every hash and not durable; a lost line loses nothing else."""

@@ -246,7 +246,7 @@ class _Run:
         self._clock = time.perf_counter()
         if self.processes.is_main:
             for file, content in self._derived().items():
-                files.replace(file.stem, file, content)
+                files.replace(file.stem, file, content, place=False)  # the journal's creation places it
             self.store.rehearse(State(tensors=weights(self.engine.model)))
         base = self.engine.base()
         self._time("base", ROOT)
@@ -311,7 +311,7 @@ class _Run:
         if not self.processes.total(np.array([float(whole)]))[0]:
             export = partial(self.engine.export, answer)
             if main:
-                publish("final", final, export, {"run": run})
+                publish("final", final, export, {"run": run}, place=False)  # the page, written last, places all
             else:
                 export(final)
             self._time("export")
@@ -320,7 +320,7 @@ class _Run:
             return {}
         files.stage("summary")
         summary = summarise(self.folder)
-        self.folder.write_json(self.folder.summary, summary)
+        self.folder.write_json(self.folder.summary, summary, place=False)
         files.stage("page")
         write_page(self.folder, self.folder.page)
         files.stage("end")

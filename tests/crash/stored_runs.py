@@ -84,7 +84,9 @@ class StoredEngine(FakeEngine):
         return super().run(segment, number)
 
     def keep(self, number: int, segment: Segment, exposure: dict[Task, float]) -> None:
-        before = self.kept.get(segment.parent).tensors["rate"] if segment.parent else torch.zeros((), dtype=torch.double)
+        before = (
+            self.kept.get(segment.parent).tensors["rate"] if segment.parent else torch.zeros((), dtype=torch.double)
+        )
         rate = [rate for since, rate in self.learning_rates if since <= number][-1]
         tensors = {f"weight/{task}": torch.tensor(x, dtype=torch.double) for task, x in exposure.items()}
         tensors["rate"] = before + rate * (segment.stop - segment.start)
@@ -93,7 +95,6 @@ class StoredEngine(FakeEngine):
 
     def export(self, snapshot: Snapshot, folder: Path) -> None:
         super().export(snapshot, folder)
-        files.written("final", folder / "state.txt")
         (folder / "rate.txt").write_text(str(float(self.kept.get(snapshot).tensors["rate"]) if snapshot else 0.0))
 
 

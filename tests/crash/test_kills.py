@@ -51,6 +51,7 @@ def test_killed_at_every_named_point(tmp_path: Path) -> None:
     known: set[tuple[str, str]] = set()
     count = 0
     for kind in METHODS:
+        (tmp_path / kind).mkdir()
         config = config_of(kind, tmp_path / kind / "run")
         seen = operations(config)
         points = [(i, torn) for i, torn in failpoints(seen) if (seen[i].name, seen[i].kind) not in known]

@@ -20,10 +20,13 @@ _UNFINISHED = ".unfinished"
 _MEND = "go on with --resume: what it held is made again"
 
 
-def publish(name: str, folder: Path, fill: Callable[[Path], None], about: Mapping[str, Any] | None = None) -> None:
+def publish(
+    name: str, folder: Path, fill: Callable[[Path], None], about: Mapping[str, Any] | None = None, *, place: bool = True
+) -> None:
     """Makes `folder` with what `fill` writes into it, durable and with a manifest of sizes and SHA-256.
 
-    `name`: of these file operations. `about`: what else the manifest says, JSON. A crash at any moment leaves either
+    `name`: of these file operations. `about`: what else the manifest says, JSON. `place=False`: where the parent is
+    synced by what follows anyway. A crash at any moment leaves either
     no `folder` or a whole one (and leftovers that `sweep` removes); a failure leaves things as they were.
     """
     files.make_folder(f"{name}.parent", folder.parent)
@@ -50,7 +53,8 @@ def publish(name: str, folder: Path, fill: Callable[[Path], None], about: Mappin
     except Exception as error:
         files.remove(f"{name}.failed", draft)  # it takes the room that is missing
         raise _os_error(error, draft) from error
-    files.sync(f"{name}.published", folder.parent)
+    if place:
+        files.sync(f"{name}.published", folder.parent)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -97,10 +101,9 @@ def remove(name: str, folder: Path) -> None:
 
 
 def sweep(name: str, parent: Path) -> None:
-    """Deletes what a crash left unfinished, and makes durable what it left whole."""
+    """Deletes what a crash left unfinished."""
     for path in sorted(parent.glob(f"*{_UNFINISHED}")):
         files.remove(f"{name}.swept", path)
-    files.sync(f"{name}.found", parent)
 
 
 def digest(path: Path) -> str:

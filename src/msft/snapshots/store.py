@@ -41,6 +41,7 @@ class Store:
         self._memory: dict[Snapshot, State] = {}
         if main and folder.is_dir():
             sweep(_NAME, folder)
+            files.sync(f"{_NAME}.found", folder)  # what was published may not have been synced before the crash
 
     @property
     def held_bytes(self) -> int:
@@ -142,7 +143,7 @@ class Store:
         def fill(draft: Path) -> None:
             safetensors.torch.save_file(dict(state.tensors), draft / _TENSORS)
             fields = {"version": 1, "cursor": state.cursor.as_json()}
-            files.write(_NAME, draft / _FIELDS, json.dumps(fields, sort_keys=True).encode())
+            files.write(f"{_NAME}.fill", draft / _FIELDS, json.dumps(fields, sort_keys=True).encode())
 
         publish(_NAME, path, fill, about)
 
