@@ -84,6 +84,8 @@ class Journal:
     """The `sha` of every record."""
     before: list[int] = field(default_factory=list)
     """How many records came before that of segment 1, 2, ..."""
+    found: set[str] = field(default_factory=set)
+    """The sidecar files that the records name which it was resumed with."""
 
     @classmethod
     def create(cls, path: Path, sidecars: Path, header: Json) -> Journal:
@@ -103,10 +105,13 @@ class Journal:
             files.cut("journal.cut", path, read.good)
         files.sync("journal.found", path)
         files.sync("journal.placed", path.parent)
-        for file in sorted(sidecars.iterdir()) if sidecars.is_dir() else []:
-            if file.name not in read.sidecar_names:  # its record was never written
+        return cls(path, sidecars, read.heads, read.before, read.sidecar_names), read.transcript()
+
+    def sweep(self) -> None:
+        """Deletes the sidecar files whose records were never written: of a journal just resumed, and found whole."""
+        for file in sorted(self.sidecars.iterdir()) if self.sidecars.is_dir() else []:
+            if file.name not in self.found:
                 files.remove("sidecar.orphan", file)
-        return cls(path, sidecars, read.heads, read.before), read.transcript()
 
     def segment(self, number: int, segment: Segment, outcome: Outcome) -> None:
         """The commit point of a segment."""
@@ -192,7 +197,7 @@ class _Reading:
                 record = _parse(line[:-1])
                 if record is None and b"\0" in line and not content.peek(1):
                     break  # a power loss kept the last line's end, and not a block before it
-                if record is None or record["prev"] != (self.heads[-1] if self.heads else FIRST):
+                if record is None or not self._follows(record):
                     found = "this record does not follow from the one before" if record else "this record is damaged"
                     raise RunError(complaint(found, RESTORE, file=self.path, line=len(self.heads) + 1))
                 self.good += len(line)
@@ -201,6 +206,9 @@ class _Reading:
         if not self.heads:
             mend = "restore it from a copy, or remove the run folder"
             raise RunError(complaint("the journal holds no complete record", mend, file=self.path))
+
+    def _follows(self, record: Json) -> bool:
+        return bool(record["prev"] == (self.heads[-1] if self.heads else FIRST))
 
     def _take(self, record: Json) -> None:
         kind, body = record["kind"], record["body"]

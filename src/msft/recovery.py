@@ -40,7 +40,8 @@ def check_room(folder: RunFolder, snapshot_bytes: int, model_bytes: int) -> None
 
 def paused(error: OSError, folder: RunFolder, snapshot_bytes: int) -> RunError:
     """What to say where the disk fails in the middle of a run; what was there before is intact."""
-    free, wanted = shutil.disk_usage(folder.path).free, 2 * snapshot_bytes + RESERVE
+    there = next(path for path in (folder.path, *folder.path.absolute().parents) if path.exists())
+    free, wanted = shutil.disk_usage(there).free, 2 * snapshot_bytes + RESERVE
     found = f"the run is paused: {error.strerror} ({free:,} bytes are free, {wanted:,} are needed)"
     mend = "free the room or mend the disk, then go on: the same command with --resume"
     if not folder.exists:

@@ -74,6 +74,10 @@ class RunFolder:
         """Whether it holds a run."""
         return self.journal.exists()
 
+    def holds(self, file: str | None) -> bool:
+        """Whether a path, as an error names it, is the folder, lies in it, or is where it was to be made."""
+        return file is not None and (Path(file) == self.path.parent or Path(file).is_relative_to(self.path))
+
     def check_free(self) -> None:
         """Refuse a folder in which a new run would mix with something else. Writes nothing."""
         if self.exists:

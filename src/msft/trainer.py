@@ -188,20 +188,20 @@ def train(
         job = Job.prepare(config)
         if processes.is_main:
             check_finite(job.source)
-            if not early:
-                folder.create()
-                held.enter_context(folder.owned())
-                check()
-        for task, part in job.data.items():
-            for note in part.notes:
-                watcher.note(f"{task}: {note}")
-        stop = held.enter_context(StopRequest())
         try:
             if processes.is_main:
+                if not early:
+                    folder.create()
+                    held.enter_context(folder.owned())
+                    check()
                 check_room(folder, job.snapshot_bytes, job.model_bytes)
+            for task, part in job.data.items():
+                for note in part.notes:
+                    watcher.note(f"{task}: {note}")
+            stop = held.enter_context(StopRequest())
             return _Run(job, folder, processes, watcher, stop).go(resume, allow_changed)
         except OSError as error:
-            if error.filename is None or folder.path not in Path(error.filename).parents:
+            if not folder.holds(error.filename):
                 raise
             raise paused(error, folder, job.snapshot_bytes) from error
 
@@ -271,6 +271,7 @@ class _Run:
         self.engine.learning_rates = learning_rates(past, changes)
         self.processes.barrier()
         if journal is not None:
+            journal.sweep()
             note = (lambda text: None) if changes else self.watcher.note
             restore_derived(self.folder, self._derived(), note)
             for path, was, new in changes if past.final is None else []:
