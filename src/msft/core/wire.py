@@ -30,7 +30,7 @@ def _out(scores: Mapping[Task, float] | None) -> Json | None:
 
 
 def _in(scores: Json | None) -> dict[Task, float] | None:
-    return None if scores is None else {task: from_number(score) for task, score in scores.items()}
+    return None if scores is None else {task: float(score) for task, score in scores.items()}
 
 
 def mixture_to_json(mixture: Mixture) -> Json:
