@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -21,8 +22,10 @@ import pytest
 import torch
 from job import make_job
 from stored_runs import Notes, content
+from tqdm import tqdm
 
 from msft import files, trainer
+from msft.cli.quiet import quiet
 from msft.config.reader import load
 from msft.config.schema import Config
 from msft.files import Operation
@@ -52,6 +55,8 @@ def attempt(config: Config, job: trainer.Job, killer: Killer | None, seconds: fl
         code = 1
         try:
             torch.set_num_threads(1)
+            # The lock of progress bars is shared by all forks, and one that is killed may hold it.
+            tqdm.set_lock(threading.RLock())
             resume = RunFolder(Path(config.output)).exists
             with patch.object(trainer.Job, "prepare", lambda config: job), patch.object(files, "observer", killer):
                 trainer.train(config, Notes(), resume=resume)
@@ -97,6 +102,7 @@ def test_killed_thousands_of_times(
     place: Path, durable: str, method: str, more: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = load(make_job(place, method, more, output="run"), [f"snapshots.durable={durable}"])
+    quiet()
     job = trainer.Job.prepare(config)
     draw = random.Random(f"{durable} {method}")
     began = time.monotonic()
