@@ -14,6 +14,8 @@ from stored_runs import Notes, StoredEngine, config_of, content, fake_model, run
 
 from msft import files, trainer
 from msft import run as run_module
+from msft.cli.main import main
+from msft.config.reader import dump
 from msft.core.errors import Diverged, RunError, Stopped
 from msft.core.vocabulary import Outcome, Segment
 from msft.engine.progress import ScoreInfo, StepInfo
@@ -150,3 +152,18 @@ def test_a_path_may_move_where_somebody_says_so(tmp_path: Path) -> None:
     with pytest.raises(Diverged, match=r"--allow-changed model\.name_or_path"):
         run(moved)
     run(moved, allow=["model.name_or_path"])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_command_says_how_to_go_on(
+    tmp_path: Path, number: int, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(dump(config_of("tick", tmp_path / "run")))
+
+    def stopped(*arguments: object, **keywords: object) -> None:
+        raise Stopped(number)
+
+    with patch("msft.cli.train.train", stopped):
+        assert main(["train", str(config)]) == code
+    assert f"Go on: msft train {config} --resume" in capsys.readouterr().err
