@@ -51,7 +51,6 @@ from msft.report.summary import summarise
 from msft.run import RunFolder, environment
 from msft.signals import StopRequest
 from msft.snapshots.publish import publish
-from msft.snapshots.state import State, weights
 from msft.snapshots.store import Store
 
 SNAPSHOT_MEMORY = 0.4
@@ -247,7 +246,7 @@ class _Run:
         if self.processes.is_main:
             for file, content in self._derived().items():
                 files.replace(file.stem, file, content, place=False)  # the journal's creation places it
-            self.store.rehearse(State(tensors=weights(self.engine.model)))
+            self.store.rehearse(self.engine.state())
         base = self.engine.base()
         self._time("base", ROOT)
         header = _as_json(self.job.header(self.job.brief(base), self.engine))

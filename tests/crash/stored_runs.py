@@ -72,7 +72,9 @@ class StoredEngine(FakeEngine):
         self.states = _Kept(dict.fromkeys(sizes, 0.0), store)
         self.store = store  # type: ignore[assignment]
         self.learning_rates = [(1, settings.learning_rate)]
-        self.model = nn.Linear(3, 2)
+
+    def state(self) -> State:
+        return State(tensors={"weight/one": torch.arange(6.0)})
 
     def drain_seconds(self) -> dict[str, float]:
         return {"train": 0.25}

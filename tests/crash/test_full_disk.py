@@ -115,7 +115,7 @@ def test_a_real_small_file_system(tmp_path: Path) -> None:
                 ballast.unlink()
                 run(config)
                 assert content(disk / "run") == wanted
-        assert paused >= 10
+        assert paused >= 5
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 

@@ -70,19 +70,19 @@ class TorchEngine:
         sizes = {task: len(part.train) for task, part in data.items()}
         self._order = Order(settings.seed, sizes, settings.batch_size)
         self._clock = Clock(sizes, settings.batch_size, 1.0)
-        self.model = load_model(source)
+        self._model = load_model(source)
         self.fingerprint = fingerprint(source)
-        check_data_fits(self.model, data)
-        self.parameters = non_embedding_parameters(self.model)
-        self.model_bytes = sum(parameter.nbytes for parameter in self.model.parameters())
+        check_data_fits(self._model, data)
+        self.parameters = non_embedding_parameters(self._model)
+        self.model_bytes = sum(parameter.nbytes for parameter in self._model.parameters())
         generates = any(part.measure.generates for part in data.values())
-        self._speech = speech_of(self.model, source) if generates else None
+        self._speech = speech_of(self._model, source) if generates else None
         if settings.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
-        loss = TokenLoss(self.model).to(self._processes.device).train()
+            self._model.gradient_checkpointing_enable({"use_reentrant": False})
+        loss = TokenLoss(self._model).to(self._processes.device).train()
         runtime = self._processes.runtime(settings, shared_beginnings=runs_branches(loss, self._processes.device))
         self._stepper = Stepper(
-            self._processes.distributed(loss), make_optimizer(self.model, settings), settings, runtime
+            self._processes.distributed(loss), make_optimizer(self._model, settings), settings, runtime
         )
         self.learning_rates: Sequence[tuple[int, float]] = [(1, settings.learning_rate)]
         self._live: Snapshot | None = ROOT
@@ -94,6 +94,10 @@ class TorchEngine:
         """Wall-clock by kind (train, eval, probe, snapshot, restore) since the last call."""
         drained, self.seconds = self.seconds, {}
         return drained
+
+    def state(self) -> State:
+        """A copy of the trainable weights as they are."""
+        return State(tensors=weights(self._model))
 
     def base(self) -> Outcome:
         """The base model, scored on the validation items of every sub-dataset."""
@@ -143,7 +147,7 @@ class TorchEngine:
         """Writes a snapshot as a Hugging Face folder; of a parameter-efficient run the adapter, or, merged, all."""
         self._become(snapshot)
         if self._processes.is_main:
-            model = self.model
+            model = self._model
             if merge and isinstance(model, PeftModel):
                 model = copy.deepcopy(model).merge_and_unload()
             export_model(model, load_tokenizer(self._source), folder)
@@ -156,7 +160,7 @@ class TorchEngine:
         with self._timed("restore"):
             self._live = None
             state = self._root() if snapshot == ROOT else self._store.get(snapshot)
-            restore(self.model, self._stepper.optimizer, state)
+            restore(self._model, self._stepper.optimizer, state)
             self._live, self._cursor = snapshot, state.cursor
 
     def _root(self) -> State:
@@ -226,7 +230,7 @@ class TorchEngine:
             batches[task] = [self._data[task].train[index] for index in indices]
         rate = self._rate(segment, number, segment.stop)
         with self._timed("probe"):
-            falls = lookahead(self.model, self._stepper, batches, rate)
+            falls = lookahead(self._model, self._stepper, batches, rate)
         return falls, 4 * sum(len(example) for batch in batches.values() for example in batch)
 
     def _add_left_out(self, segment: Segment, losses: Losses) -> int:
@@ -246,7 +250,7 @@ class TorchEngine:
     def _keep(self, number: Snapshot, spent: float) -> int:
         """Keeps the live state as a snapshot, durable if the settings say so or it costs little beside `spent`."""
         with self._timed("snapshot"):
-            state = capture(self.model, self._stepper.optimizer, self._cursor)
+            state = capture(self._model, self._stepper.optimizer, self._cursor)
             durable = self._settings.durable == "tick"
             if self._settings.durable == "auto":
                 rate = self._bytes_per_second
