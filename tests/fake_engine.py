@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,7 +69,7 @@ class FakeEngine:
 
     def __post_init__(self) -> None:
         self.clock = Clock(self.sizes, self.batch_size, self.eval_every)
-        self.states: dict[Snapshot, dict[Task, float]] = {ROOT: dict.fromkeys(self.sizes, 0.0)}
+        self.states: MutableMapping[Snapshot, dict[Task, float]] = {ROOT: dict.fromkeys(self.sizes, 0.0)}
         self.trained = 0.0
         """Instances that went through optimizer steps."""
         self.runs: list[int] = []
@@ -96,16 +96,19 @@ class FakeEngine:
         mean = sum(gained.values()) / len(self.sizes)
         for task in exposure:
             exposure[task] += gained.get(task, 0.0) + self.interference * mean
-        self.states[number] = exposure
-        self.store.held.add(number)
+        self.keep(number, segment, exposure)
         self.trained += instances
         return self._measure(number, segment.score, segment.probes, gained, instances, segment)
+
+    def keep(self, number: int, segment: Segment, exposure: dict[Task, float]) -> None:
+        self.states[number] = exposure
+        self.store.held.add(number)
 
     def test(self, snapshot: Snapshot) -> Outcome:
         return self._measure(snapshot, tuple(self.sizes), frozenset({Probe.ITEMS}), {}, 0)
 
     def export(self, snapshot: Snapshot, folder: Path) -> None:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "state.txt").write_text(repr(sorted(self.states[snapshot].items())))
 
     def score(self, snapshot: Snapshot, task: Task) -> tuple[float, ...]:

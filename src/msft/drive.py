@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from msft.core.errors import Diverged
+from msft import files
+from msft.core.errors import Diverged, Stopped, UserError
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Outcome, Segment, Snapshot
 from msft.core.wire import differences, outcome_to_json
@@ -59,14 +60,19 @@ def drive(
     recomputed, and must give the journaled outcomes bit for bit, or else `Diverged`. `announce` is told of each
     segment before it is run.
     """
-    history = list(past)
-    _recover(search, engine, store, history, announce)
+    _recover(search, engine, store, past, announce)
     while (segment := search.ask()) is not None:
         number = search.number
         announce(number, segment)
-        outcome = engine.run(segment, number)
+        files.stage("loop.run")
+        try:
+            outcome = engine.run(segment, number)
+        except (Stopped, UserError):
+            store.persist(needed(search))  # what was reached need not be trained again
+            raise
+        files.stage("loop.record")
         record(number, segment, outcome)
-        history.append((segment, outcome))
+        files.stage("loop.tell")
         search.tell(outcome)
         _settle(search, store)
     assert search.answer is not None
@@ -84,6 +90,7 @@ def needed(search: Search) -> set[Snapshot]:
 
 def _settle(search: Search, store: Store) -> None:
     """What a roll-out leaves behind survives a crash before the next one begins; the rest goes."""
+    files.stage("loop.settle")
     keep = needed(search)
     segment = search.ask()
     if segment is None or segment.start == 0:
@@ -107,6 +114,7 @@ def _recover(
         for number in reversed(lineage):
             segment, recorded = history[number - 1]
             announce(number, segment)
+            files.stage("recover.run")
             outcome = engine.run(segment, number)
             if changed := differences(outcome_to_json(recorded), outcome_to_json(outcome)):
                 raise Diverged(f"segment {number}, run again,", changed)

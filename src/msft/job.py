@@ -97,6 +97,20 @@ class Job:
             params=method.params,
         )
 
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know about the data."""
+        return [f"{task}: {note}" for task, part in self.data.items() for note in part.notes]
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """Of the largest snapshot: the trainable weights and Adam's two moments of each, in fp32."""
+        return 12 * sum(p.numel() for p in self.layout.parameters() if p.requires_grad)
+
+    @property
+    def model_bytes(self) -> int:
+        return 4 * sum(p.numel() for p in self.layout.parameters())
+
     def fingerprints(self, engine: TorchEngine) -> dict[str, Any]:
         """What model and data are, whatever they are called."""
         return {
@@ -124,8 +138,13 @@ class Job:
                 for task, m in ((task, part.measure) for task, part in self.data.items())
             },
             "config": config,
-            "environment": {**environment(), "threads": torch.get_num_threads()},
+            "environment": made_with(),
         }
+
+
+def made_with() -> dict[str, Any]:
+    """What a result may depend on beside configuration, data and model."""
+    return {**environment(), "threads": torch.get_num_threads()}
 
 
 def model_source(config: Config) -> ModelSource:

@@ -10,13 +10,14 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from msft import __version__
+from msft import __version__, files
 from msft.core.errors import RunError, complaint
-from msft.journal import Transcript, read, write_durably
+from msft.journal import Transcript, digest, read
 
 LOCK = "lock"
 LONGEST_NAME = 255
@@ -80,9 +81,17 @@ class RunFolder:
         return self.path / "final"
 
     @property
+    def lock(self) -> Path:
+        return self.path / LOCK
+
+    @property
     def exists(self) -> bool:
         """Whether it holds a run."""
         return self.journal.exists()
+
+    def holds(self, file: str | None) -> bool:
+        """Whether a path, as an error names it, is the folder, lies in it, or is where it was to be made."""
+        return file is not None and (Path(file) == self.path.parent or Path(file).is_relative_to(self.path))
 
     def check_free(self) -> None:
         """Refuse a folder in which a new run would mix with something else, or that cannot be made. Writes nothing."""
@@ -97,11 +106,17 @@ class RunFolder:
         if self.exists:
             mend = "add --resume to go on with it, or name another output folder"
             raise RunError(complaint("this folder already holds a run", mend, file=self.path, field="output"))
+        self._check_no_orphans()
         # A run that ended before its first record left nothing worth keeping: a new one takes its place.
         ours = {
-            self.config, self.environment, self.notes, self.trackers, self.timings, self.inputs, self.path / LOCK,
+            file.name
+            for file in (
+                self.config, self.environment, self.notes, self.trackers, self.journal, self.timings, self.snapshots,
+                self.inputs,
+            )
         }  # fmt: skip
-        if there == self.path and (not self.path.is_dir() or set(self.path.iterdir()) - ours):
+        known = {LOCK, *ours, *(f".{name}.tmp" for name in ours)}
+        if there == self.path and (not self.path.is_dir() or {path.name for path in self.path.iterdir()} - known):
             raise RunError(
                 complaint("this is not an empty folder", "name another output folder", file=self.path, field="output")
             )
@@ -109,17 +124,25 @@ class RunFolder:
     def check_resumable(self) -> None:
         """Refuse a folder that holds no run. Writes nothing."""
         if not self.exists:
+            self._check_no_orphans()
             mend = "leave out --resume to start one, or name the folder of a run"
             raise RunError(complaint("this folder holds no run to resume", mend, file=self.path, field="output"))
 
+    def _check_no_orphans(self) -> None:
+        if self.final.exists() or (
+            self.snapshots.is_dir() and any(p.name.isdecimal() for p in self.snapshots.iterdir())
+        ):
+            mend = "restore journal.jsonl from a copy, or name another output folder"
+            raise RunError(complaint("there are snapshots or a model here, and no journal", mend, file=self.journal))
+
     def create(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
+        files.make_folder("run", self.path, mode=0o700)
         self.path.chmod(0o700)
 
     @contextmanager
     def owned(self) -> Iterator[None]:
         """Own the folder for the life of the process: the kernel frees the lock, nobody steals it."""
-        with (self.path / LOCK).open("a+", encoding="utf-8") as file:
+        with self.lock.open("a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -152,25 +175,23 @@ class RunFolder:
             raise RunError(complaint("this folder holds no run", mend, file=self.path))
         return read(self.journal, self.sidecars)
 
-    def write_json(self, file: Path, content: Any) -> None:
-        write_durably(file, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    def write_json(self, file: Path, content: Any, *, place: bool = True) -> None:
+        """`place=False`: see `files.replace`."""
+        data = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+        files.replace(file.stem, file, data, place=place)
 
     def add_timing(self, entry: dict[str, Any]) -> None:
-        """Clocks live here, outside every hash; a lost line loses nothing else."""
-        with self.timings.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        """Clocks live here, outside every hash and not durable; a lost line loses nothing else."""
+        text = json.dumps(entry)
+        # The line feed comes first: behind a torn line, a new one is still a line of its own.
+        files.append("timings", self.timings, f"\n{digest(text)[:8]} {text}".encode(), durable=False)
 
     def read_timings(self) -> list[dict[str, Any]]:
-        """Every complete line; a torn one is passed over."""
+        """Every whole line; what is torn or damaged is passed over."""
         if not self.timings.exists():
             return []
-        entries = []
-        for line in self.timings.read_text(encoding="utf-8").splitlines():
-            try:
-                entries.append(json.loads(line))
-            except ValueError:
-                continue
-        return entries
+        lines = (line.partition(" ") for line in self.timings.read_text("utf-8", errors="replace").split("\n"))
+        return [json.loads(text) for check, _, text in lines if text and check == digest(text)[:8]]
 
     def read_notes(self) -> list[str]:
         """What was said about the data when the run began; nothing where the file is missing or damaged."""
@@ -192,6 +213,7 @@ def environment() -> dict[str, Any]:
     }
 
 
+@cache
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)

@@ -3,56 +3,52 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
-from contextlib import closing, nullcontext
+from collections.abc import Collection
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import psutil
 
+from msft import files
 from msft.config.reader import dump, flatten
 from msft.config.schema import Config
 from msft.core.errors import Diverged
 from msft.core.search import Search
-from msft.core.vocabulary import ROOT, Brief, Outcome, Segment
+from msft.core.vocabulary import ROOT, Outcome, Segment
 from msft.core.wire import brief_from_json, differences, outcome_to_json
-from msft.drive import drive
+from msft.drive import drive, needed
 from msft.engine.finite import check_finite
 from msft.engine.parallel import Processes
-from msft.engine.progress import ScoreInfo, StepInfo
+from msft.engine.progress import ScoreInfo, StepInfo, Watcher
 from msft.engine.torch_engine import TorchEngine
 from msft.engine.trackers import Several, Trackers, check_trackers
-from msft.job import Job
+from msft.job import Job, made_with
 from msft.journal import Journal, Transcript
+from msft.recovery import (
+    check_journal_is_whole,
+    check_room,
+    discard_damaged,
+    final_is_whole,
+    identity,
+    learning_rates,
+    paused,
+    reconcile,
+    restore_derived,
+)
 from msft.report.page import write_page
 from msft.report.summary import summarise
-from msft.run import RunFolder, environment
+from msft.run import RunFolder
+from msft.signals import StopRequest
+from msft.snapshots.publish import publish
 from msft.snapshots.store import Store
 
 SNAPSHOT_MEMORY = 0.4
 """Share of the memory that is free at the start which snapshots may take before they go to disk only."""
-
-
-class Watcher(Protocol):
-    """Who watches a run: the terminal's display, or nobody."""
-
-    def begin(self, brief: Brief, method: str) -> None:
-        """The base model is scored; the search begins."""
-
-    def segment(self, number: int, segment: Segment) -> None:
-        """This segment is about to run."""
-
-    def progress(self, info: StepInfo | ScoreInfo) -> None:
-        """A step was taken, or scoring went on."""
-
-    def outcome(self, number: int, segment: Segment, outcome: Outcome) -> None:
-        """This segment is journaled."""
-
-    def note(self, text: str) -> None:
-        """Something that a person should know."""
 
 
 @dataclass(frozen=True)
@@ -81,66 +77,88 @@ def train(
     watcher: Watcher,
     *,
     resume: bool = False,
+    allow_changed: Collection[str] = (),
     job: Job | None = None,
     shared: Shared | None = None,
 ) -> dict[str, Any]:
     """The main job. Returns the summary, which lies in the run folder as summary.json.
 
-    `job`: prepared already, of another run with the same model and data. `shared`: this is a run of a study. Raises a
-    UserError before anything is written where configuration, data, model or run folder cannot be used.
+    `allow_changed`: what may differ from the run that is resumed, of `recovery.HARMLESS`; the journal notes it. `job`:
+    prepared already, of another run with the same model and data. `shared`: this is a run of a study. Raises a
+    UserError before anything is written where configuration, data, model or run folder cannot be used, and Stopped
+    where a signal ended the run.
     """
     folder = RunFolder(Path(config.output))
     check = folder.check_resumable if resume else folder.check_free
     processes = Processes()
-    if processes.is_main:
-        check()
-        check_trackers(config.training.report_to)
-    job = job.of(config) if job else Job.prepare(config)
-    if processes.is_main:
-        if shared is None:
+    with ExitStack() as held:
+        if processes.is_main:
+            if early := folder.lock.exists():
+                held.enter_context(folder.owned())  # who comes second learns it before anything is loaded
+            check()
+            check_trackers(config.training.report_to)
+        job = job.of(config) if job else Job.prepare(config)
+        if processes.is_main and shared is None:
             check_finite(job.source)
-        folder.create()
-    with folder.owned() if processes.is_main else nullcontext():
-        notes = [f"{task}: {note}" for task, part in job.data.items() for note in part.notes]
-        if processes.is_main and not resume:
-            folder.config.write_text(dump(config), encoding="utf-8")
-            folder.write_json(folder.environment, environment())
-            folder.write_json(folder.notes, notes)
-        for note in notes:
-            watcher.note(note)
-        names = config.training.report_to
-        if not names or not processes.is_main:
-            return _Run(job, folder, processes, watcher, shared).go(resume)
-        trackers = Trackers(names, folder.trackers, folder.path.resolve().name, flatten(config))
-        with closing(trackers):
+        try:
+            if processes.is_main:
+                if not early:
+                    folder.create()
+                    held.enter_context(folder.owned())
+                    check()
+                check_room(folder, job.snapshot_bytes, job.model_bytes)
+            for note in job.notes:
+                watcher.note(note)
+            stop = held.enter_context(StopRequest())
+            trackers = None
+            if config.training.report_to and processes.is_main:
+                names = config.training.report_to
+                trackers = Trackers(names, folder.trackers, folder.path.resolve().name, flatten(config))
+                held.enter_context(closing(trackers))
+            watching = watcher if trackers is None else Several(watcher, trackers)
             tested = folder.summary.exists()
-            summary = _Run(job, folder, processes, Several(watcher, trackers), shared).go(resume)
-            if not tested:
+            summary = _Run(job, folder, processes, watching, stop, shared).go(resume, allow_changed)
+            if trackers is not None and not tested:
                 trackers.finish(summary["test"])
             return summary
+        except OSError as error:
+            if not folder.holds(error.filename):
+                raise
+            raise paused(error, folder, job.snapshot_bytes) from error
 
 
 class _Run:
     """One process's part in a run. The main process alone writes."""
 
     def __init__(
-        self, job: Job, folder: RunFolder, processes: Processes, watcher: Watcher, shared: Shared | None
+        self,
+        job: Job,
+        folder: RunFolder,
+        processes: Processes,
+        watcher: Watcher,
+        stop: StopRequest,
+        shared: Shared | None,
     ) -> None:
-        self.job, self.folder, self.processes, self.watcher, self.shared = job, folder, processes, watcher, shared
+        self.job, self.folder, self.processes, self.watcher, self.stop = job, folder, processes, watcher, stop
+        self.shared = shared
         self.store = Store(folder.snapshots, memory_bytes=_snapshot_memory(processes), main=processes.is_main)
-        self.engine = TorchEngine(job.source, job.data, job.settings, self.store, on_step=watcher.progress)
+        self.engine = TorchEngine(job.source, job.data, job.settings, self.store, on_step=self._progress)
         self.method = job.config.method.definition
         if shared is not None and (changed := differences(shared.fingerprints, job.fingerprints(self.engine))):
             raise Diverged(str(folder.path), [f"since the base model was scored, {line}" for line in changed])
 
-    def go(self, resume: bool) -> dict[str, Any]:
-        journal, past = self._resume() if resume else self._begin()
+    def go(self, resume: bool, allow_changed: Collection[str]) -> dict[str, Any]:
+        journal, past = self._resume(allow_changed) if resume else self._begin()
         brief = brief_from_json(past.header["brief"], params=self.job.config.method.params)
         self.watcher.begin(brief, self.job.config.method.name)
         for number, (segment, outcome) in enumerate(past.segments, 1):
             self.watcher.segment(number, segment)
             self.watcher.outcome(number, segment, outcome)
         search = Search(self.method, brief, past.segments)
+        if journal is not None:
+            self.store.about = lambda number: identity(past.header, journal.position(number))
+            discard_damaged(self.store, needed(search), self.watcher.note)
+        self.processes.barrier()
 
         def record(number: int, segment: Segment, outcome: Outcome) -> None:
             if journal is not None:
@@ -154,62 +172,99 @@ class _Run:
             final = self._test(answer)
             if journal is not None:
                 journal.final(final)
-        return self._hand_over(answer)
+        return self._hand_over(answer, {} if journal is None else identity(past.header, journal.position()))
 
     def _begin(self) -> tuple[Journal | None, Transcript]:
         self._clock = time.perf_counter()
+        if self.processes.is_main:
+            for file, content in self._derived().items():
+                files.replace(file.stem, file, content, place=False)  # the journal's creation places it
+            if self.shared is None:
+                self.store.rehearse(self.engine.state())
         base = self.shared.base if self.shared else self.engine.base()
         self._time("base", ROOT)
-        header = self.job.header(self.job.brief(base), self.engine)
+        header = _as_json(self.job.header(self.job.brief(base), self.engine))
+        files.stage("begin")
         journal = Journal.create(self.folder.journal, self.folder.sidecars, header) if self.processes.is_main else None
         return journal, Transcript(header, [])
 
-    def _resume(self) -> tuple[Journal | None, Transcript]:
+    def _resume(self, allow_changed: Collection[str]) -> tuple[Journal | None, Transcript]:
+        journal = None
         if self.processes.is_main:
             journal, past = Journal.resume(self.folder.journal, self.folder.sidecars)
+            check_journal_is_whole(journal, self.folder, self.store)
             if past.torn:
                 self.watcher.note(f"{self.folder.journal}: cut off a torn last record, never acted on")
             self.processes.barrier()
         else:
             self.processes.barrier()
-            journal, past = None, self.folder.transcript()
-        recorded = {key: value for key, value in past.header.items() if key != "wire"}
-        now = self.job.header(self.job.brief(past.brief.base), self.engine)
-        if changed := differences(recorded, _as_json(now)):
-            raise Diverged(str(self.folder.path), changed)
+            past = self.folder.transcript()
+        now = _as_json(self.job.header(self.job.brief(past.brief.base), self.engine))
+        changes = reconcile(past, now, allow_changed, self.folder.path)
+        self.engine.learning_rates = learning_rates(past, changes)
+        self.processes.barrier()
+        if journal is not None:
+            journal.sweep()
+            note = (lambda text: None) if changes else self.watcher.note
+            restore_derived(self.folder, self._derived(), note)
+            for path, was, new in changes if past.final is None else []:
+                journal.change(path, was, new)
         return journal, past
+
+    def _derived(self) -> dict[Path, bytes]:
+        """Files that say for people what the journal's header says as well."""
+        environment, notes = (
+            (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+            for content in (made_with(), self.job.notes)
+        )
+        config = dump(self.job.config).encode()
+        return {self.folder.config: config, self.folder.environment: environment, self.folder.notes: notes}
+
+    def _progress(self, info: StepInfo | ScoreInfo) -> None:
+        """The boundaries at which a run can stop; several processes stop at the same step, whoever got the signal."""
+        self.watcher.progress(info)
+        if self.processes.world == 1:
+            self.stop.check()
+        elif isinstance(info, StepInfo):
+            self.stop.signal = int(self.processes.total(np.array([float(self.stop.signal)])).max())
+            self.stop.check()
 
     def _test(self, answer: int) -> dict[str, Any]:
         """The test split is scored here and nowhere else: the base model and the answer, once."""
         if not self.job.tested:
             return {"answer": answer, "test": None}
+        files.stage("test")
         tested = self.engine.test(answer)
         base = self.shared.test if self.shared and self.shared.test else self.engine.test(ROOT)
         self._time("test")
         return {"answer": answer, "test": {"answer": outcome_to_json(tested), "base": outcome_to_json(base)}}
 
-    def _hand_over(self, answer: int) -> dict[str, Any]:
+    def _hand_over(self, answer: int, run: dict[str, Any]) -> dict[str, Any]:
         """`final/` appears whole or not at all; summary and page are made from the journal. Of a study, a summary."""
         if self.shared is not None:
             summary = summarise(self.folder)
             self.folder.write_json(self.folder.summary, summary)
             self.store.prune(())
             return summary
-        draft = self.folder.final.with_name(".final.tmp")
-        if not self.folder.final.exists():
-            if self.processes.is_main and draft.exists():
-                shutil.rmtree(draft)
-            self.processes.barrier()
-            self.engine.export(answer, draft)
-            if self.processes.is_main:
-                draft.replace(self.folder.final)
+        main, final = self.processes.is_main, self.folder.final
+        files.stage("export")
+        whole = main and final_is_whole(self.folder, run, self.watcher.note)
+        if not self.processes.total(np.array([float(whole)]))[0]:
+            export = partial(self.engine.export, answer)
+            if main:
+                publish("final", final, export, {"run": run}, place=False)  # the page, written last, places all
+            else:
+                export(final)
             self._time("export")
-        if not self.processes.is_main:
+        if not main:
             self.processes.barrier()
             return {}
+        files.stage("summary")
         summary = summarise(self.folder)
-        self.folder.write_json(self.folder.summary, summary)
+        self.folder.write_json(self.folder.summary, summary, place=False)
+        files.stage("page")
         write_page(self.folder, self.folder.page)
+        files.stage("end")
         self.processes.barrier()
         return summary
 

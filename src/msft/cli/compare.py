@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from msft import files
 from msft.cli.quiet import quiet
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, RunError, complaint
-from msft.journal import write_durably
 from msft.report.compare_page import comparison_page
 from msft.report.compare_table import render_comparison, summary_line, to_csv
 from msft.report.words import clean, duration
@@ -44,9 +44,11 @@ def run(
     err = Console(stderr=True, highlight=False)
     failures = run_grid(folder, plan, jobs=jobs, tell=lambda progress: _tell(err, progress), setup=quiet)
     data = comparison(read_results(folder, plan), reference, ignored(config, names))
-    write_durably(folder.comparison, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False).encode())
-    write_durably(folder.table, to_csv(data).encode())
-    write_durably(folder.page, comparison_page(data).encode())
+    files.replace(
+        "comparison", folder.comparison, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False).encode()
+    )
+    files.replace("comparison", folder.table, to_csv(data).encode())
+    files.replace("page", folder.page, comparison_page(data).encode())
     out = Console()
     render_comparison(data, out)
     for what, path in (("The page", folder.page), ("The numbers", folder.comparison), ("The table", folder.table)):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import signal
 import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from msft import __version__
-from msft.core.errors import UserError
+from msft.core.errors import Stopped, UserError
 
-INTERRUPTED = 130
 STUDIES = ("peaks", "shift", "budget", "granularity", "ticks", "loss", "optimizer", "noise", "similar")
 """As in `msft.study.studies`, which is not imported for `--help`."""
+SIGNALLED = 128
+"""Beside the number of the signal, the exit code of a command that it ended."""
 
 
 def entry() -> None:
@@ -22,17 +26,30 @@ def entry() -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs a command and returns its exit code: 0, 1 if runs failed, 2 for what the user can mend, 130 for Ctrl-C."""
+    """Runs a command and returns its exit code.
+
+    0, 1 if runs of a study failed, 2 for what the user can mend, 130 for Ctrl-C, 143 for SIGTERM.
+    """
     arguments = parser().parse_args(argv)
     try:
         return arguments.run(arguments) or 0
     except UserError as error:
-        Console(stderr=True, highlight=False).print(f"msft: {error}", markup=False, soft_wrap=True)
+        _say(f"msft: {error}")
         return 2
+    except Stopped as stopped:
+        again = shlex.join(["msft", *argv, *(["--resume"] if "--resume" not in argv else [])])
+        _say(f"msft: {signal.Signals(stopped.signal).name}: stopped; what is journaled is safe. Go on: {again}")
+        return SIGNALLED + stopped.signal
     except KeyboardInterrupt:
-        how = "the same command" if arguments.run is _compare else "--resume"
-        Console(stderr=True).print(f"msft: interrupted; what is journaled is safe: go on with {how}", markup=False)
-        return INTERRUPTED
+        how = "the same command" if arguments.run in {_compare, _study} else "--resume"
+        _say(f"msft: interrupted; what is journaled is safe: go on with {how}")
+        return SIGNALLED + signal.SIGINT
+
+
+def _say(text: str) -> None:
+    """A message; nothing that data or names put into it may move the cursor."""
+    shown = "".join(c for c in text if c == "\n" or not unicodedata.category(c).startswith("C"))
+    Console(stderr=True, highlight=False).print(shown, markup=False, soft_wrap=True)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,6 +83,11 @@ def parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="run the job of a configuration file")
     _takes_config(train)
     train.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
+    train.add_argument(
+        "--allow-changed", action="append", default=[], metavar="FIELD",
+        help="with --resume: go on although this differs, such as environment, model.name_or_path, "
+        "datasets.gsm8k.path or training.learning_rate; the journal notes it",
+    )  # fmt: skip
     train.set_defaults(run=_train)
 
     compare = commands.add_parser("compare", help="methods side by side on the same splits, with statistics")
@@ -168,7 +190,8 @@ def _train(arguments: argparse.Namespace) -> None:
     from msft.cli.train import run
     from msft.config.reader import load
 
-    run(load(arguments.config, arguments.overrides), resume=arguments.resume)
+    config = load(arguments.config, arguments.overrides)
+    run(config, resume=arguments.resume, allow_changed=arguments.allow_changed)
 
 
 def _compare(arguments: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from rich.console import Console
@@ -15,12 +16,12 @@ from msft.run import RunFolder
 from msft.trainer import train
 
 
-def run(config: Config, *, resume: bool = False) -> None:
+def run(config: Config, *, resume: bool = False, allow_changed: Collection[str] = ()) -> None:
     """Trains, and prints what came of it. Of several processes only the first shows anything."""
     quiet()
     main = os.environ.get("RANK", "0") == "0"
     with Display(Console(stderr=True, quiet=not main)) as display:
-        train(config, display, resume=resume)
+        train(config, display, resume=resume, allow_changed=allow_changed)
     if main:
         folder = RunFolder(Path(config.output))
         out = Console()

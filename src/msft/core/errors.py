@@ -44,9 +44,17 @@ class RunError(UserError):
 class Diverged(RunError):  # noqa: N818 - a state of affairs, not a kind of error
     """Replaying the journal did not ask for what was journaled: the code, the configuration or the data changed."""
 
-    def __init__(self, where: str, differences: Sequence[str]) -> None:
+    def __init__(
+        self, where: str, differences: Sequence[str], mend: str = "undo the change, or start a new run folder"
+    ) -> None:
         self.differences = tuple(differences)
         listed = "; ".join(self.differences)
-        super().__init__(
-            complaint(f"this run cannot go on: {listed}", "undo the change, or start a new run folder", field=where)
-        )
+        super().__init__(complaint(f"this run cannot go on: {listed}", mend, field=where))
+
+
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """A signal asked the run to end; what it had reached is durable, and --resume goes on from there."""
+
+    def __init__(self, signal: int) -> None:
+        self.signal = signal
+        super().__init__(f"stopped by signal {signal}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from msft.core.vocabulary import Brief, Mixture, Outcome, Probe, Segment, Task, Tokens
 
@@ -13,6 +13,8 @@ VERSION = 1
 """Raised when an old journal can no longer be read as it stands."""
 
 Json = dict[str, Any]
+Place: TypeAlias = tuple[str | int, ...]
+"""Keys and indices that lead to a value."""
 
 
 def to_number(x: float) -> float | str:
@@ -28,7 +30,7 @@ def _out(scores: Mapping[Task, float] | None) -> Json | None:
 
 
 def _in(scores: Json | None) -> dict[Task, float] | None:
-    return None if scores is None else {task: from_number(score) for task, score in scores.items()}
+    return None if scores is None else {task: float(score) for task, score in scores.items()}
 
 
 def mixture_to_json(mixture: Mixture) -> Json:
@@ -149,16 +151,25 @@ def brief_from_json(data: Json, params: Any = None) -> Brief:
     )
 
 
-def differences(was: Any, now: Any, path: str = "") -> list[str]:
+def differences(was: Any, now: Any) -> list[str]:
     """What differs between two JSON values, one line per leaf: ``brief.sizes[2] was 300, is now 299``."""
+    return [f"{dotted(path)} was {old!r}, is now {new!r}" for path, old, new in changed(was, now)]
+
+
+def changed(was: Any, now: Any, path: Place = ()) -> list[tuple[Place, Any, Any]]:
+    """Where two JSON values differ: the path to each leaf, what it was, what it is now; a missing one is None."""
     if isinstance(was, dict) and isinstance(now, dict):
         return [
-            line
-            for key in sorted(was.keys() | now.keys())
-            for line in differences(was.get(key), now.get(key), f"{path}.{key}" if path else key)
-        ]
+            entry for key in sorted(was.keys() | now.keys())
+            for entry in changed(was.get(key), now.get(key), (*path, key))
+        ]  # fmt: skip
     if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
         return [
-            line for i, pair in enumerate(zip(was, now, strict=True)) for line in differences(*pair, f"{path}[{i}]")
-        ]
-    return [] if was == now else [f"{path} was {was!r}, is now {now!r}"]
+            entry for i, pair in enumerate(zip(was, now, strict=True)) for entry in changed(*pair, (*path, i))
+        ]  # fmt: skip
+    return [] if was == now else [(path, was, now)]
+
+
+def dotted(path: Place) -> str:
+    """``brief.sizes[2]``."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")

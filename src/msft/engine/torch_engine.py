@@ -7,11 +7,13 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from peft import PeftModel
 
+from msft import files
 from msft.core.clock import Clock
 from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import ROOT, Outcome, Probe, Segment, Snapshot, Task, Tokens
@@ -50,7 +52,8 @@ class TorchEngine:
     """Trains one model on the segments that it is given, and scores it.
 
     `parameters`: those outside the embeddings, for the cost law; `model_bytes`: all weights, in fp32;
-    `fingerprint`: of the base model. Raises ModelError where model and data do not fit.
+    `fingerprint`: of the base model. `learning_rates`: the first segment and the rate from there on, in order, where a
+    run was resumed with another one. Raises ModelError where model and data do not fit.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class TorchEngine:
         self._stepper = Stepper(
             self._processes.distributed(loss), make_optimizer(self._model, settings), settings, runtime
         )
+        self.learning_rates: Sequence[tuple[int, float]] = [(1, settings.learning_rate)]
         self._live: Snapshot | None = ROOT
         self._cursor = Cursor()
         self._bytes_per_second: float | None = None
@@ -91,6 +95,10 @@ class TorchEngine:
         """Wall-clock by kind (train, eval, probe, snapshot, restore) since the last call."""
         drained, self.seconds = self.seconds, {}
         return drained
+
+    def state(self) -> State:
+        """A copy of the trainable weights as they are."""
+        return State(tensors=weights(self._model))
 
     def base(self) -> Outcome:
         """The base model, scored on the validation items of every sub-dataset."""
@@ -106,14 +114,16 @@ class TorchEngine:
         began = time.perf_counter()
         self._become(segment.parent)
         train_loss, trained, losses = self._train(segment, number) if segment.trains else (None, 0, {})
+        files.stage("engine.score")
         scores, scored = self._score(segment.score, "validation")
         probed = 0
         falls: dict[Task, float] | None = None
         if Probe.LOOKAHEAD in segment.probes:
-            falls, looked = self._lookahead(segment)
+            falls, looked = self._lookahead(segment, number)
             probed += looked
         if Probe.LOSSES in segment.probes:
             probed += self._add_left_out(segment, losses)
+        files.stage("engine.keep")
         size = self._keep(number, time.perf_counter() - began) if segment.trains else 0
         return _outcome(
             number if segment.trains else segment.parent,
@@ -183,7 +193,7 @@ class TorchEngine:
             for step in range(segment.start, segment.stop):
                 batch, cursor = self._order.batch(segment.rollout, segment.mixture, cursor)
                 examples = [self._data[task].train[index] for task, index in batch]
-                rate = learning_rate_at(self._settings, self._position(segment, step))
+                rate = self._rate(segment, number, step)
                 result = self._stepper.backward(examples, (self._settings.seed, segment.rollout, step))
                 if not math.isfinite(result.loss):
                     raise _diverged(segment, step, batch)
@@ -206,8 +216,11 @@ class TorchEngine:
         self._live, self._cursor = number, cursor
         return math.fsum(per_step) / len(per_step), total, losses
 
-    def _position(self, segment: Segment, step: int) -> float:
-        return segment.epoch + (step - segment.start) / self._clock.steps_per_epoch(segment.mixture)
+    def _rate(self, segment: Segment, number: int, step: int) -> float:
+        """The learning rate of the step that begins at `step`."""
+        position = segment.epoch + (step - segment.start) / self._clock.steps_per_epoch(segment.mixture)
+        rate = [rate for since, rate in self.learning_rates if since <= number][-1]
+        return learning_rate_at(replace(self._settings, learning_rate=rate), position)
 
     def _score(self, tasks: Iterable[Task], split: Literal["validation", "test"]) -> tuple[dict[Task, TaskScores], int]:
         names = tuple(tasks)
@@ -219,14 +232,14 @@ class TorchEngine:
         with self._timed("eval"):
             return score(self._stepper.model, asked, self._stepper.runtime, speech=self._speech, progress=progress)
 
-    def _lookahead(self, segment: Segment) -> tuple[dict[Task, float], int]:
+    def _lookahead(self, segment: Segment, number: int) -> tuple[dict[Task, float], int]:
         """The falls, and the tokens: a forward and a backward pass before the virtual step, a forward pass after it."""
         count = self._settings.lookahead_batch
         batches: dict[Task, Sequence[Example]] = {}
         for task in segment.mixture.tasks:
             indices = self._order.lookahead(segment.rollout, segment.stop, task, count)
             batches[task] = [self._data[task].train[index] for index in indices]
-        rate = learning_rate_at(self._settings, self._position(segment, segment.stop))
+        rate = self._rate(segment, number, segment.stop)
         with self._timed("probe"):
             falls = lookahead(self._model, self._stepper, batches, rate)
         return falls, 4 * sum(len(example) for batch in batches.values() for example in batch)
@@ -302,7 +315,8 @@ def _diverged(segment: Segment, step: int, batch: Sequence[tuple[Task, int]]) ->
     return NotFiniteError(
         complaint(
             f"the loss of step {step + 1} of roll-out {segment.rollout} is not a number; its examples: {listed}",
-            "lower the learning rate or set max_grad_norm, and look at these examples",
+            "look at these examples; then start anew with max_grad_norm, or go on from the last snapshot with a lower "
+            "rate: --resume --set training.learning_rate=... --allow-changed training.learning_rate",
             field="training.learning_rate",
         )
     )

@@ -17,11 +17,11 @@ from typing import Any
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
 
+from msft import files
 from msft.core.clock import Clock
 from msft.core.errors import ConfigError, RunError, complaint
 from msft.core.vocabulary import Brief, Outcome, Segment
 from msft.engine.progress import ScoreInfo, StepInfo
-from msft.journal import write_durably
 
 PROJECT = "msft"
 
@@ -47,7 +47,7 @@ class Trackers:
         fresh = not self._file.exists()
         self._run = {"id": uuid.uuid4().hex} if fresh else self._known_run()
         self._trackers = [self._start(name, folder, run) for name in names]
-        write_durably(self._file, json.dumps(self._run).encode())
+        files.replace("trackers", self._file, json.dumps(self._run).encode())
         for tracker in self._trackers if fresh else []:
             # TensorBoard would make a run of its own of them.
             if tracker.name != "tensorboard":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +21,7 @@ from msft.report.compare_words import (
     notes,
     verdict,
 )
+from msft.report.sheet import sheet
 from msft.report.words import clean, difference, percent
 
 WIDE = 120
@@ -90,41 +89,33 @@ def to_csv(data: Comparison) -> str:
 
     `difference`: the reference minus this method. A name that a spreadsheet would take for a formula gets a quote.
     """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
+    lines: list[list[Any]] = [
         ["method", "sub-dataset", "seeds", "mean", "low", "high", "reference", "difference", "difference_low",
          "difference_high", "p", "holm", "verdict", "validation", "gap", "worst", "spread", "flops_train",
          "flops_eval", "flops_probe", "seconds", "disk_peak_bytes", "disk_mean_bytes"]
-    )  # fmt: skip
+    ]  # fmt: skip
     against = {row["method"]: row for row in data["against"]}
     for row in data["methods"]:
         versus = against.get(row["method"], {})
         by_task = {entry["task"]: entry for entry in versus.get("tasks", ())}
-        common = [guarded(row["method"])]
+        common = [row["method"]]
         costs = [_mean(row[key]) for key in ("validation", "gap", "worst", "spread")]
         costs += [_mean(row["flops"][key]) for key in ("train", "eval", "probe")]
         costs += [_mean(row["seconds"]), *(_mean(row["disk"][key]) for key in ("peak_bytes", "mean_bytes"))]
-        reference = guarded(data["reference"])
+        reference = data["reference"]
         tests = [versus.get("p"), versus.get("holm"), None]
-        writer.writerow(
+        lines.append(
             [*common, "average", len(row["seeds"]), *_three(row["macro"]), reference,
              *_three(versus.get("difference")), *tests, *costs]
         )  # fmt: skip
         for task, entry in row["tasks"].items():
             mine = by_task.get(task, {})
             tests = [mine.get("p"), None, mine.get("verdict")]
-            writer.writerow(
-                [*common, guarded(task), len(row["seeds"]), *_three(entry), reference, *_three(mine.get("difference")),
+            lines.append(
+                [*common, task, len(row["seeds"]), *_three(entry), reference, *_three(mine.get("difference")),
                  *tests, *[None] * len(costs)]
             )  # fmt: skip
-    return out.getvalue()
-
-
-def guarded(name: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
-    text = clean(name)
-    return f"'{text}" if text[:1] in {"=", "+", "-", "@"} else text
+    return sheet(lines)
 
 
 def _three(entry: Any) -> list[float | None]:

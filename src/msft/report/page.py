@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from msft import files
 from msft.core.errors import RunError, complaint
-from msft.journal import write_durably
 from msft.report.cautions import cautions
 from msft.report.charts import change_figure, compute_figure, disk_figure, time_figure
 from msft.report.comparison import compare
@@ -25,13 +24,13 @@ from msft.run import RunFolder
 def write_page(folder: RunFolder, out: Path, *, refresh: int | None = None) -> None:
     """Write the page of a run, finished or not, to the file `out`. Raises RunError where a file cannot be used."""
     story = read_story(folder)
-    save(page(story, _environment(folder), refresh=None if story.answer else refresh), out)
+    save(page(story, story.header.get("environment", {}), refresh=None if story.answer else refresh), out)
 
 
 def save(content: str, out: Path) -> None:
     """Write a page. Raises RunError where it cannot be written."""
     try:
-        write_durably(out, content.encode())
+        files.replace("page", out, content.encode())
     except OSError as error:
         mend = "name a file in a folder that exists and that you may write to"
         raise RunError(complaint(f"the page cannot be written ({error.strerror})", mend, file=out)) from None
@@ -45,15 +44,6 @@ def page(story: Story, environment: Mapping[str, Any], *, refresh: int | None = 
     intro = soft(decisions(story)[-1]) + _facts(story)
     said = [section for section in sections if section.content]
     return document(headline(story), intro, said, unit=curves.unit, refresh=refresh)
-
-
-def _environment(folder: RunFolder) -> Mapping[str, Any]:
-    """What the run was made with; nothing where the file is missing or damaged: the page says less, and no more."""
-    try:
-        content = json.loads(folder.environment.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _facts(story: Story) -> str:

@@ -4,76 +4,125 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+from msft import files
 from msft.core.errors import RunError, complaint
-from msft.journal import sync
+from msft.journal import canonical
+from msft.journal import digest as digest_of_text
 
 MANIFEST = "MANIFEST.json"
 _UNFINISHED = ".unfinished"
-_MEND = "delete the folder {folder}, and resume: what it held is trained again"
+_MEND = "go on with --resume: what it held is made again"
 
 
-def publish(folder: Path, fill: Callable[[Path], None]) -> None:
+def publish(
+    name: str, folder: Path, fill: Callable[[Path], None], about: Mapping[str, Any] | None = None, *, place: bool = True
+) -> None:
     """Makes `folder` with what `fill` writes into it, durable and with a manifest of sizes and SHA-256.
 
-    A crash at any moment leaves either no `folder` or a whole one (and leftovers that `sweep` removes).
+    `name`: of these file operations. `about`: what else the manifest says, JSON. `place=False`: where the parent is
+    synced by what follows anyway. A crash at any moment leaves either
+    no `folder` or a whole one (and leftovers that `sweep` removes); a failure leaves things as they were.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(f"{name}.parent", folder.parent)
     draft = folder.with_name(folder.name + _UNFINISHED)
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    fill(draft)
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in sorted(draft.iterdir())}
-    (draft / MANIFEST).write_text(json.dumps({"version": 1, "files": files}, indent=1, sort_keys=True), "utf-8")
-    for path in draft.iterdir():
-        sync(path)
-    sync(draft)
-    if folder.exists():
-        remove(folder)
-    draft.rename(folder)
-    sync(folder.parent)
-
-
-def verify(folder: Path) -> None:
-    """Raises RunError naming the file if anything in a published folder is missing or changed."""
-    mend = _MEND.format(folder=folder)
-    manifest = folder / MANIFEST
+    files.remove(f"{name}.leftover", draft)
     try:
-        listed = json.loads(manifest.read_text("utf-8"))["files"]
-        expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in listed.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(complaint(f"the manifest cannot be read ({error})", mend, file=manifest)) from error
-    unlisted = sorted({path.name for path in folder.iterdir()} - expected.keys() - {MANIFEST})
-    if unlisted:
-        raise RunError(complaint("the file is not in the manifest", mend, file=folder / unlisted[0]))
-    for name, (size, sha256) in expected.items():
+        files.make_draft(f"{name}.draft", draft)
+        fill(draft)
+        inner = sorted(path for path in draft.rglob("*") if path.is_file())
+        for path in inner:
+            files.written(f"{name}.fill", path)
+        manifest = {"version": 1, "files": {_name(draft, path): _identity(path) for path in inner}, **(about or {})}
+        manifest["sha256"] = digest_of_text(canonical(manifest))
+        files.write(
+            f"{name}.manifest", draft / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+        )
+        for path in [*inner, draft / MANIFEST]:
+            files.sync(f"{name}.content", path)
+        for path in [*(path for path in draft.rglob("*") if path.is_dir()), draft]:
+            files.sync(f"{name}.entries", path)
+        if folder.exists():
+            remove(name, folder)
+        files.rename(f"{name}.publish", draft, folder)
+    except Exception as error:
+        files.remove(f"{name}.failed", draft)  # it takes the room that is missing
+        raise _os_error(error, draft) from error
+    if place:
+        files.sync(f"{name}.published", folder.parent)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a published folder says about itself. Raises RunError where that cannot be believed."""
+    path = folder / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
+        sha256 = manifest.pop("sha256")
+        whole = sha256 == digest_of_text(canonical(manifest))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise RunError(complaint("the manifest cannot be read", _MEND, file=path)) from None
+    if not whole:
+        raise RunError(complaint("the manifest is not what was written", _MEND, file=path))
+    return manifest
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The manifest. Raises RunError naming the file if anything in a published folder is missing or changed."""
+    manifest = read_manifest(folder)
+    expected = manifest["files"]
+    found = {_name(folder, path): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
+    for name in sorted(found.keys() - expected.keys() - {MANIFEST}):
+        raise RunError(complaint("the file is not in the manifest", _MEND, file=found[name]))
+    for name, entry in expected.items():
         path = folder / name
         if not path.is_file():
-            raise RunError(complaint("the file is missing", mend, file=path))
-        if path.stat().st_size != size:
-            raise RunError(complaint(f"the file has {path.stat().st_size} bytes, not {size}", mend, file=path))
-        if digest(path) != sha256:
-            raise RunError(complaint("the file's SHA-256 is not the one in its manifest", mend, file=path))
+            raise RunError(complaint("the file is missing", _MEND, file=path))
+        try:
+            found_now = _identity(path)
+        except OSError as error:
+            raise RunError(complaint(f"the file cannot be read ({error.strerror})", _MEND, file=path)) from None
+        if found_now != entry:
+            raise RunError(complaint("the content is not what the manifest says", _MEND, file=path))
+    return manifest
 
 
-def remove(folder: Path) -> None:
-    """Deletes a published folder; a crash leaves either the whole of it or leftovers that `sweep` removes."""
+def remove(name: str, folder: Path) -> None:
+    """Deletes a published folder: a crash or a power loss leaves the whole of it, or leftovers for `sweep`."""
     doomed = folder.with_name(folder.name + ".doomed" + _UNFINISHED)
-    shutil.rmtree(doomed, ignore_errors=True)
-    folder.rename(doomed)
-    shutil.rmtree(doomed)
+    files.remove(f"{name}.leftover", doomed)
+    files.rename(f"{name}.doom", folder, doomed)
+    files.sync(f"{name}.doomed", folder.parent)
+    files.remove(f"{name}.delete", doomed)
 
 
-def sweep(parent: Path) -> None:
+def sweep(name: str, parent: Path) -> None:
     """Deletes what a crash left unfinished."""
-    for path in parent.glob(f"*{_UNFINISHED}"):
-        shutil.rmtree(path)
+    for path in sorted(parent.glob(f"*{_UNFINISHED}")):
+        files.remove(f"{name}.swept", path)
 
 
 def digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _os_error(error: Exception, path: Path) -> Exception:
+    """Libraries in Rust tell a failed write in words only: `I/O error: No space left on device (os error 28)`."""
+    number = re.search(r"os error (\d+)", str(error))
+    if number is None or isinstance(error, OSError):
+        return error
+    return OSError(int(number[1]), os.strerror(int(number[1])), str(path))
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": digest(path)}
+
+
+def _name(folder: Path, path: Path) -> str:
+    return path.relative_to(folder).as_posix()

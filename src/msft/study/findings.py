@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from msft import files
 from msft.core.errors import RunError, complaint
-from msft.journal import write_durably
 from msft.report.html import Section, document, plot, soft, table, text
 from msft.report.plots import Figure
+from msft.report.sheet import sheet
 from msft.study.plan import StudyFolder
 
 Cell: TypeAlias = str | int | float | None
@@ -51,9 +50,11 @@ class Findings:
     def write(self, folder: StudyFolder) -> None:
         """Writes the page, and the numbers as JSON and CSV."""
         try:
-            write_durably(folder.findings, (json.dumps(self.as_json(), indent=1) + "\n").encode())
-            write_durably(folder.findings_table, _csv(self.tables[0]).encode())
-            write_durably(folder.page, self.as_page().encode())
+            files.replace("findings", folder.findings, (json.dumps(self.as_json(), indent=1) + "\n").encode())
+            files.replace(
+                "findings", folder.findings_table, sheet([self.tables[0].columns, *self.tables[0].rows]).encode()
+            )
+            files.replace("page", folder.page, self.as_page().encode())
         except OSError as error:
             found = f"the findings cannot be written ({error.strerror})"
             raise RunError(complaint(found, "make room, or name another folder", file=folder.path)) from None
@@ -102,11 +103,3 @@ def _tabled(number: int, made: Table) -> Section:
     rows = [[shown(cell) for cell in row] for row in made.rows]
     content = table(made.columns, rows, average=False)
     return Section(name=f"table-{number}", title=text(made.title), content=content)
-
-
-def _csv(table: Table) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(table.columns)
-    writer.writerows([["" if _finite(cell) is None else cell for cell in row] for row in table.rows])
-    return out.getvalue()

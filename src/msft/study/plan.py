@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msft import files
 from msft.config.problems import not_portable
 from msft.config.reader import flatten, load
 from msft.config.schema import Config
 from msft.core.errors import RunError, complaint
 from msft.core.wire import differences
-from msft.journal import canonical, write_durably
+from msft.journal import canonical
 from msft.run import LOCK, RunFolder
 
 VERSION = 1
@@ -144,7 +145,7 @@ class StudyFolder:
         """Record the plan, or find it recorded; returns the threads of each run, on which its last bits depend."""
         if not self.plan.exists():
             content = json.dumps({**plan.to_json(), "threads": threads}, indent=1, ensure_ascii=False)
-            write_durably(self.plan, content.encode())
+            files.replace("study", self.plan, content.encode())
         return int(self._recorded()["threads"])
 
     def read_failures(self) -> dict[str, dict[str, str]]:
@@ -155,7 +156,7 @@ class StudyFolder:
         listed: dict[str, dict[str, str]] = {}
         for (variant, seed), message in failures.items():
             listed.setdefault(variant, {})[str(seed)] = message
-        write_durably(self.failures, json.dumps(listed, indent=1, ensure_ascii=False).encode())
+        files.replace("failures", self.failures, json.dumps(listed, indent=1, ensure_ascii=False).encode())
 
     def _recorded(self) -> dict[str, Any]:
         try:

@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 
+from msft import files
 from msft.config.schema import Config
 from msft.core.errors import RunError, UserError, complaint
 from msft.core.vocabulary import Brief, Outcome, Segment
 from msft.core.wire import outcome_from_json, outcome_to_json
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.job import Job
-from msft.journal import canonical, digest, write_durably
+from msft.journal import canonical, digest
 from msft.run import RunFolder
 from msft.snapshots.store import Store
 from msft.study.plan import sharing_key
@@ -70,7 +71,7 @@ def score(config: Config, threads: int, file: Path) -> Result:
             store = Store(file.parent / "snapshots", memory_bytes=0)
             shared = score_base(prepared(config, threads), store)
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_durably(file, json.dumps(_base_to_json(shared)).encode())
+            files.replace("base", file, json.dumps(_base_to_json(shared)).encode())
     except UserError as error:
         return Result(None, str(error), time.perf_counter() - began)
     return Result({}, None, time.perf_counter() - began)

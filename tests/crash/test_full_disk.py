@@ -1,0 +1,130 @@
+"""A disk that is full or fails pauses the run with a message that helps; what was there is intact."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from stored_runs import METHODS, At, config_of, content, fake_model, operations, run
+
+from msft import files, recovery
+from msft.core.errors import RunError
+from msft.files import Operation
+from msft.run import RunFolder
+
+
+@pytest.fixture(autouse=True)
+def fake() -> Iterator[None]:
+    with fake_model():
+        yield
+
+
+def points(seen: list[Operation], *, every: bool) -> list[int]:
+    """Where the disk may fail: the last arrival at every operation's name, or all of them."""
+    last = {(operation.name, operation.kind): i for i, operation in enumerate(seen) if operation.kind != "stage"}
+    return [i for i, o in enumerate(seen) if o.kind != "stage"] if every else sorted(last.values())
+
+
+def fails_at_each(place: Path, kind: str, code: int, *, every: bool) -> int:
+    config = config_of(kind, place / "run")
+    seen = operations(config)
+    wanted = content(place / "run")
+    chosen = points(seen, every=every)
+    for number, index in enumerate(chosen):
+        shutil.rmtree(place / "run")
+        torn = number % 2 == 0
+        with pytest.raises(RunError, match=r"(?s)the run is paused|cannot be written") as caught:
+            run(config, observer=At(index, OSError(code, os.strerror(code)), torn))
+        assert str(place) in str(caught.value) and "Mend: " in str(caught.value)
+        if "paused" in str(caught.value):
+            assert "bytes are free" in str(caught.value) and "are needed" in str(caught.value)
+        _, notes = run(config)
+        assert notes.said == [], notes.said
+        assert content(place / "run") == wanted, seen[index]
+    return len(chosen)
+
+
+def test_a_full_disk_at_every_named_operation(tmp_path: Path) -> None:
+    assert fails_at_each(tmp_path, "losses", errno.ENOSPC, every=False) >= 30
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("kind", METHODS)
+def test_the_disk_fails_at_every_operation(
+    tmp_path: Path, kind: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    count = fails_at_each(tmp_path, kind, code, every=True)
+    with capsys.disabled():
+        print(f"\n{kind}: {errno.errorcode[code]} at {count} operations, 0 differences")
+
+
+def test_a_small_disk_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    config = config_of("tick", tmp_path / "run")
+    with (
+        patch.object(recovery, "RESERVE", 10**18),
+        pytest.raises(RunError, match=r"need 1,000,[\d,]+ bytes, and [\d,]+ are free.*Mend: make room"),
+    ):
+        run(config)
+    assert not RunFolder(tmp_path / "run").exists
+    run(config)
+
+
+def test_a_disk_that_keeps_other_bytes_is_found_before_anything_is_trained(tmp_path: Path) -> None:
+    def forgetful(operation: Operation) -> None:
+        if operation.name == "snapshot.published":
+            target = operation.path / "rehearsal" / "state.safetensors"
+            data = bytearray(target.read_bytes())
+            data[-1] ^= 1
+            target.write_bytes(data)
+
+    config = config_of("tick", tmp_path / "run")
+    with pytest.raises(RunError, match="not what the manifest says"):
+        run(config, observer=forgetful)
+
+
+@pytest.mark.campaign
+def test_a_real_small_file_system(tmp_path: Path) -> None:
+    """A tmpfs that fills up in the middle: the kernel's own error, from the library's writes as well."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(disk)], check=False)
+    if made.returncode:
+        pytest.skip("a file system can be mounted by root only")
+    try:
+        config = config_of("tick", disk / "run")
+        with patch.object(recovery, "RESERVE", 0):
+            run(config)
+            wanted = content(disk / "run")
+            paused = 0
+            for left in range(2, 80, 2):
+                shutil.rmtree(disk / "run")
+                ballast = disk / "ballast"
+                ballast.write_bytes(bytes(shutil.disk_usage(disk).free - left * 4096))
+                try:
+                    run(config)
+                except RunError as error:
+                    assert str(disk / "run") in str(error)
+                    paused += 1
+                ballast.unlink()
+                run(config)
+                assert content(disk / "run") == wanted
+        assert paused >= 5
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_an_error_names_its_file(tmp_path: Path) -> None:
+    with (
+        patch.object(os, "write", side_effect=OSError(errno.ENOSPC, "No space left on device")),
+        pytest.raises(OSError) as caught,
+    ):
+        files.replace("test", tmp_path / "file", b"content")
+    assert caught.value.filename == str(tmp_path / ".file.tmp")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,169 @@
+"""Signals, a loss that is no number, and what a resumed run may change."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from stored_runs import Notes, StoredEngine, config_of, content, fake_model, run
+
+from msft import files, trainer
+from msft import run as run_module
+from msft.cli.main import main
+from msft.config.reader import dump
+from msft.core.errors import Diverged, RunError, Stopped
+from msft.core.vocabulary import Outcome, Segment
+from msft.engine.progress import ScoreInfo, StepInfo
+from msft.files import Operation
+from msft.run import RunFolder
+from msft.scoring.forward import NotFiniteError
+from msft.signals import StopRequest
+
+
+@pytest.fixture(autouse=True)
+def fake() -> Iterator[None]:
+    with fake_model():
+        yield
+
+
+def stopped_by(number: int, config: object, at_step: int) -> Notes:
+    """A run that gets a signal while it takes that step, counted over the whole run."""
+    notes, steps = Notes(), 0
+
+    def on_step(info: StepInfo | ScoreInfo) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == at_step:
+            os.kill(os.getpid(), number)
+
+    notes.on_step = on_step
+    with pytest.raises(Stopped) as caught:
+        trainer.train(config, notes)  # type: ignore[arg-type]
+    assert caught.value.signal == number
+    assert steps == at_step, "it went on behind the step boundary"
+    return notes
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", ["tick", "rollout"])
+def test_a_signal_ends_the_run_at_the_next_step_with_everything_durable(tmp_path: Path, kind: str, number: int) -> None:
+    config = config_of(kind, tmp_path / "run")
+    run(config)
+    wanted = content(tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "whole")
+    before = signal.getsignal(number)
+    stopped_by(number, config, at_step=14)
+    assert signal.getsignal(number) == before
+    again: list[Operation] = []
+    run(config, observer=again.append)
+    assert not any(operation.name == "recover.run" for operation in again), "something was not durable"
+    assert content(tmp_path / "run") == wanted
+
+
+def test_a_second_signal_is_not_waited_for() -> None:
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(Stopped):
+        stop.check()
+
+
+class Diverging(StoredEngine):
+    """Its fifth segment's loss is no number, unless the learning rate is lower."""
+
+    def run(self, segment: Segment, number: int) -> Outcome:
+        if number == 5 and self.learning_rates[-1][1] > 0.005:
+            raise NotFiniteError("the loss of step 12 is not a number")
+        return super().run(segment, number)
+
+
+def test_a_lower_learning_rate_from_here_on_is_journaled(tmp_path: Path) -> None:
+    config, lower = config_of("rollout", tmp_path / "run"), config_of("rollout", tmp_path / "run", learning_rate=0.004)
+    field = "training.learning_rate"
+    with patch.object(trainer, "TorchEngine", Diverging):
+        with pytest.raises(NotFiniteError):
+            run(config)
+        with pytest.raises(Diverged, match=r"learning_rate was 0\.01, is now 0\.004.*--allow-changed training"):
+            run(lower)
+        again: list[Operation] = []
+        run(lower, observer=again.append, allow=[field])
+        assert not any(operation.name == "recover.run" for operation in again), "something was not durable"
+    transcript = RunFolder(tmp_path / "run").transcript()
+    assert transcript.changes == [
+        {"since": 5, "path": ["config", field], "was": 0.01, "now": 0.004},
+    ]
+    assert transcript.header["config"][field] == 0.01
+    assert transcript.current["config"][field] == 0.004
+    # The old rate for the old segments, the new one for the new: the fake engine sums up rate times steps.
+    rates = [0.01 if n < 5 else 0.004 for n in range(1, len(transcript.segments) + 1)]
+    summed, at = {0: 0.0}, 0
+    for at, ((segment, _), rate) in enumerate(zip(transcript.segments, rates, strict=True), 1):
+        if segment.trains:
+            summed[at] = summed[segment.parent] + rate * (segment.stop - segment.start)
+    assert transcript.final is not None
+    answer = transcript.final["answer"]
+    assert float((tmp_path / "run" / "final" / "rate.txt").read_text()) == pytest.approx(summed[answer])
+    # From now on the new rate is the run's, and a segment that must be run again keeps its own.
+    wanted = content(tmp_path / "run")
+    files.remove("somebody", tmp_path / "run" / "snapshots")
+    with patch.object(trainer, "TorchEngine", Diverging):
+        run(lower)
+    assert content(tmp_path / "run") == wanted
+    with pytest.raises(Diverged, match=r"learning_rate was 0\.004, is now 0\.01"):
+        run(config)
+
+
+@pytest.mark.parametrize("field", ["data.seed", "training.batch_size", "brief.sizes", "nonsense"])
+def test_what_decides_the_result_cannot_be_allowed(tmp_path: Path, field: str) -> None:
+    config = config_of("tick", tmp_path / "run")
+    run(config)
+    wanted = content(tmp_path / "run")
+    with pytest.raises(RunError, match=rf"--allow-changed: {field} decides the result"):
+        run(config, allow=[field])
+    with pytest.raises(Diverged, match=r"batch_size was 4, is now 5"):
+        run(config_of("tick", tmp_path / "run", batch_size=5), allow=["environment"])
+    assert content(tmp_path / "run") == wanted
+
+
+def test_another_version_of_a_library_is_refused_until_it_is_allowed(tmp_path: Path) -> None:
+    config = config_of("tick", tmp_path / "run")
+    stopped_by(signal.SIGTERM, config, at_step=14)
+    with patch.object(run_module, "_version", lambda name: "99.0"):
+        with pytest.raises(Diverged, match=r"environment\.libraries\.torch was .*is now '99\.0'.*--allow-changed"):
+            run(config)
+        run(config, allow=["environment"])
+        run(config)
+    changed = {".".join(change["path"]) for change in RunFolder(tmp_path / "run").transcript().changes}
+    assert "environment.libraries.torch" in changed
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["libraries"]["torch"] == "99.0"
+
+
+def test_a_path_may_move_where_somebody_says_so(tmp_path: Path) -> None:
+    config = config_of("tick", tmp_path / "run")
+    stopped_by(signal.SIGTERM, config, at_step=14)
+    moved = config.model_copy(update={"model": config.model.model_copy(update={"name_or_path": "elsewhere"})})
+    with pytest.raises(Diverged, match=r"--allow-changed model\.name_or_path"):
+        run(moved)
+    run(moved, allow=["model.name_or_path"])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_command_says_how_to_go_on(
+    tmp_path: Path, number: int, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(dump(config_of("tick", tmp_path / "run")))
+
+    def stopped(*arguments: object, **keywords: object) -> None:
+        raise Stopped(number)
+
+    with patch("msft.cli.train.train", stopped):
+        assert main(["train", str(config)]) == code
+    assert f"Go on: msft train {config} --resume" in capsys.readouterr().err
