@@ -21,6 +21,9 @@ MODELS = {
 
 CHOICE = "scorer: {name: choice, of: text, normalize: token}"
 EXACT = "scorer: {name: exact_match}"
+SPOKEN = r'scorer: {name: generate, extract: "####", stop: ["\n\nQuestion:"], max_new_tokens: 256}'
+SHOTS = r'scorer: {name: generate, extract: "####", stop: ["\n\nQuestion:"], max_new_tokens: 512, shots: {k: 5}}'
+"""As the released evaluation: greedy, after five examples, the answer behind `####`."""
 GIVEN = ["validation: {split: validation, max_samples: 300}", "test: {split: test, max_samples: 1000}"]
 CARVED = ["validation: {max_samples: 300}", "test: {split: validation, max_samples: 1000}"]
 """Where the hub's test split has no answers: validation comes from the training rows, the test is its validation."""
@@ -28,6 +31,12 @@ CARVED = ["validation: {max_samples: 300}", "test: {split: validation, max_sampl
 
 def choices(prompt: str, columns: str, splits: list[str], path: str, *more: str) -> list[str]:
     return [f"path: {path}", *more, f"columns: {{{columns}}}", f'template: {{prompt: "{prompt}"}}', *splits, CHOICE]
+
+
+def spoken(prompt: str, completion: str, splits: list[str], path: str, *more: str) -> list[str]:
+    return [
+        f"path: {path}", *more, f'template: {{prompt: "{prompt}", completion: "{completion}"}}', *splits, SHOTS
+    ]  # fmt: skip
 
 
 def answers(prompt: str, completion: str, splits: list[str], path: str, *more: str) -> list[str]:
@@ -38,29 +47,34 @@ def answers(prompt: str, completion: str, splits: list[str], path: str, *more: s
 
 ASK = r"Question: {question}\nAnswer:"
 LABELLED = "question: question, choices: choices, answer: answerKey"
-MEDMCQA = answers(
-    r"Question: {question}\n0. {opa}\n1. {opb}\n2. {opc}\n3. {opd}\nAnswer:", " {cop}", CARVED,
-    "openlifescienceai/medmcqa",
-)  # fmt: skip
+LISTED = r"Question: {question}\n{choices_text}Answer:"
+MEDMCQA = choices(
+    ASK, "question: question, choices: [opa, opb, opc, opd], answer: cop", CARVED, "openlifescienceai/medmcqa"
+)
 HUB = {
     "arc_easy": choices(ASK, LABELLED, GIVEN, "allenai/ai2_arc", "name: ARC-Easy"),
     "openbookqa": choices(
         r"{question_stem}\nAnswer:", "question: question_stem, choices: choices, answer: answerKey", GIVEN,
         "allenai/openbookqa", "name: main",
     ),
-    "sciq": answers(ASK, " {correct_answer}", GIVEN, "allenai/sciq"),
-    "winogrande": answers(
-        r"{sentence}\n1. {option1}\n2. {option2}\nAnswer:", " {answer}", CARVED, "allenai/winogrande",
-        "name: winogrande_debiased",
+    "sciq": choices(
+        ASK,
+        "question: question, choices: [distractor1, distractor2, distractor3, correct_answer], answer: correct_answer",
+        GIVEN, "allenai/sciq",
     ),
-    "aqua_rat": choices(
-        ASK, "question: question, choices: options, answer: correct", GIVEN, "deepmind/aqua_rat", "name: raw"
+    "winogrande": choices(
+        r"{sentence}\nAnswer:", 'question: sentence, choices: {"1": option1, "2": option2}, answer: answer', CARVED,
+        "allenai/winogrande", "name: winogrande_debiased",
+    ),
+    "aqua_rat": spoken(
+        LISTED, r" {rationale}\n#### {answer_letter}", GIVEN, "deepmind/aqua_rat", "name: raw",
+        "columns: {question: question, choices: options, answer: correct}",
     ),
     "boolq": answers(r"{passage}\nQuestion: {question}?\nAnswer:", " {answer}", CARVED, "google/boolq"),
-    "gsm8k": [
-        "path: openai/gsm8k", "name: main", rf'template: {{prompt: "{ASK}", completion: " {{answer}}"}}',
-        "validation: {max_samples: 300}", "test: {split: test, max_samples: 1000}", "scorer: {name: loss}",
-    ],
+    "gsm8k": spoken(
+        ASK, " {answer}", ["validation: {max_samples: 300}", "test: {split: test, max_samples: 1000}"],
+        "openai/gsm8k", "name: main",
+    ),
     "medmcqa": MEDMCQA,
     "hellaswag": choices("{ctx}", "question: ctx, choices: endings, answer: label", CARVED, "Rowan/hellaswag"),
     "commonsense_qa": choices(ASK, LABELLED, CARVED, "tau/commonsense_qa"),
@@ -81,32 +95,38 @@ SIZES = {5: ["arc_easy", "boolq", "gsm8k", "medmcqa", "hellaswag"], 10: PAPER, 1
 SUBJECTS = ["split_by: subject_name", *MEDMCQA]
 
 
-def local(prompt: str, *, scorer: str = CHOICE) -> list[str]:
-    """A file that holds its splits in a column, as the question with its choices and the position of the answer."""
-    template = [f'template: {{prompt: "{prompt}"}}'] if prompt else []
+def local(prompt: str = "", completion: str = "", *, scorer: str = CHOICE) -> list[str]:
+    """A file that holds its splits in a column: a question with its choices and the position of the answer, or a prompt
+    with its completion."""
+    texts = [f'{key}: "{text}"' for key, text in (("prompt", prompt), ("completion", completion)) if text]
+    template = [f"template: {{{', '.join(texts)}}}"] if texts else []
     splits = [f"{part}: {{where: {{split: {part}}}}}" for part in ("validation", "test")]
     return ["where: {split: train}", *template, *splits, scorer]
 
 
 LOCAL = {
-    **dict.fromkeys(("arc_easy", "openbookqa", "sciq", "aqua_rat"), local(ASK)),
+    **dict.fromkeys(("arc_easy", "openbookqa", "sciq"), local(ASK)),
+    "aqua_rat": local(LISTED, r" {rationale}\n#### {answer_letter}", scorer=SPOKEN),
     "boolq": local(r"Passage: {context}\nQuestion: {question}?\nAnswer:"),
-    "gsm8k": local("", scorer="scorer: {name: loss}"),
+    "gsm8k": local(scorer=SPOKEN),
     "medmcqa": local(ASK),
     "hellaswag": local("{question}"),
     **dict.fromkeys(("commonsense_qa", "arc_challenge"), local(ASK)),
     "piqa": local(r"Goal: {question}\nAnswer:"),
-    "mawps": local("", scorer=EXACT),
+    "mawps": local(scorer=SPOKEN),
 }
 LOCAL_SIZES = {5: SIZES[5], 10: [*LOCAL][:10], 12: [*LOCAL]}
 
 
-def recipe(title: str, model: str, datasets: dict[str, list[str]], output: str, *, preset: str) -> str:
+def recipe(
+    title: str, model: str, datasets: dict[str, list[str]], output: str, *, preset: str, max_length: int = 2048
+) -> str:
+    """A whole configuration. Five examples of gsm8k and a question take more than 1,024 tokens."""
     lines = [f"# {title}", "# Made by recipes/make.py; recipes/README.md says what is not certain.", ""]
     lines += [f"model: {{name_or_path: {model}}}", f"method: {{name: msft, preset: {preset}}}", "datasets:"]
     for name, entry in datasets.items():
         lines += [f"  - id: {name}", *(f"    {line}" for line in entry), "    max_samples: 1800"]
-    lines += ["data: {seed: 20, max_length: 1024}", "training: {batch_size: 64, learning_rate: 1e-5}"]
+    lines += [f"data: {{seed: 20, max_length: {max_length}}}", "training: {batch_size: 64, learning_rate: 1e-5}"]
     return "\n".join([*lines, f"output: runs/{output}", ""])
 
 
@@ -126,7 +146,7 @@ def recipes() -> Iterable[tuple[str, str]]:
         entries = {name: [f"path: data/{name}.jsonl", *LOCAL[name]] for name in names}
         title = f"{size} local files: data/<name>.jsonl beside this file or in the working directory."
         yield f"local/n{size:02}.yaml", recipe(
-            title, MODELS["qwen2.5-0.5b"], entries, f"local-n{size:02}", preset="robust"
+            title, MODELS["qwen2.5-0.5b"], entries, f"local-n{size:02}", preset="robust", max_length=1024
         )  # fmt: skip
 
 

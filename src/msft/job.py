@@ -134,6 +134,7 @@ def model_source(config: Config) -> ModelSource:
         name_or_path=model.name_or_path,
         revision=model.revision,
         gguf_file=model.gguf_file,
+        tokenizer=model.tokenizer,
         trust_remote_code=model.trust_remote_code,
         peft=None if config.peft is None else config.peft.model_dump(),
         seed=config.training_seed,

@@ -19,6 +19,8 @@ from msft.core.errors import RunError, complaint
 from msft.journal import Transcript, read, write_durably
 
 LOCK = "lock"
+LONGEST_NAME = 255
+"""Bytes of a folder's name that file systems take."""
 LIBRARIES = ("torch", "transformers", "accelerate", "peft", "datasets", "safetensors", "numpy")
 
 
@@ -69,6 +71,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def inputs(self) -> Path:
+        """Model and data that were given as objects, as files."""
+        return self.path / "inputs"
+
+    @property
     def final(self) -> Path:
         return self.path / "final"
 
@@ -78,13 +85,23 @@ class RunFolder:
         return self.journal.exists()
 
     def check_free(self) -> None:
-        """Refuse a folder in which a new run would mix with something else. Writes nothing."""
+        """Refuse a folder in which a new run would mix with something else, or that cannot be made. Writes nothing."""
+        # A link that leads nowhere does not exist for `exists`, but no folder can be made in its place.
+        there = next(place for place in (self.path, *self.path.absolute().parents) if os.path.lexists(place))
+        if there != self.path and not there.is_dir():
+            found = f"{there} is no folder, so that none can be made in it"
+            raise RunError(complaint(found, "name another output folder", file=self.path, field="output"))
+        if max(len(os.fsencode(part)) for part in self.path.absolute().parts) > LONGEST_NAME:
+            found, mend = f"a name in it has more than {LONGEST_NAME} bytes", "name a shorter output folder"
+            raise RunError(complaint(found, mend, file=self.path, field="output"))
         if self.exists:
             mend = "add --resume to go on with it, or name another output folder"
             raise RunError(complaint("this folder already holds a run", mend, file=self.path, field="output"))
         # A run that ended before its first record left nothing worth keeping: a new one takes its place.
-        ours = {self.config, self.environment, self.notes, self.trackers, self.timings, self.path / LOCK}
-        if self.path.exists() and (not self.path.is_dir() or set(self.path.iterdir()) - ours):
+        ours = {
+            self.config, self.environment, self.notes, self.trackers, self.timings, self.inputs, self.path / LOCK,
+        }  # fmt: skip
+        if there == self.path and (not self.path.is_dir() or set(self.path.iterdir()) - ours):
             raise RunError(
                 complaint("this is not an empty folder", "name another output folder", file=self.path, field="output")
             )

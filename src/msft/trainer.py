@@ -27,7 +27,6 @@ from msft.engine.torch_engine import TorchEngine
 from msft.engine.trackers import Several, Trackers, check_trackers
 from msft.job import Job
 from msft.journal import Journal, Transcript
-from msft.methods import METHODS
 from msft.report.page import write_page
 from msft.report.summary import summarise
 from msft.run import RunFolder, environment
@@ -130,7 +129,7 @@ class _Run:
         self.job, self.folder, self.processes, self.watcher, self.shared = job, folder, processes, watcher, shared
         self.store = Store(folder.snapshots, memory_bytes=_snapshot_memory(processes), main=processes.is_main)
         self.engine = TorchEngine(job.source, job.data, job.settings, self.store, on_step=watcher.progress)
-        self.method = METHODS[job.config.method.name]
+        self.method = job.config.method.definition
         if shared is not None and (changed := differences(shared.fingerprints, job.fingerprints(self.engine))):
             raise Diverged(str(folder.path), [f"since the base model was scored, {line}" for line in changed])
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,55 @@ def test_a_bad_override(config: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_report_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 2
     assert "holds no run" in capsys.readouterr().err
+
+
+def watched(signal_number: int, frame: object) -> None:
+    raise AssertionError("it waits for a pipe that nobody writes to")
+
+
+def test_a_configuration_that_is_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = tmp_path / "c.yaml"
+    os.mkfifo(pipe)
+    before = signal.signal(signal.SIGALRM, watched)
+    signal.alarm(10)
+    try:
+        message = refused(pipe, capsys)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert f"{pipe}: the file is a named pipe (FIFO). Mend: write the configuration to a file" in message
+
+
+def test_a_configuration_that_is_a_loop_of_links(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loop = tmp_path / "c.yaml"
+    loop.symlink_to(loop)
+    assert f"{loop}: the file is a symbolic link that leads back to itself" in refused(loop, capsys)
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        ("pipe", "this is not an empty folder"),
+        ("loop", "this is not an empty folder"),
+        ("dangling", "this is not an empty folder"),
+        ("copy.jsonl/run", "copy.jsonl is no folder, so that none can be made in it"),
+        ("x" * 300, "a name in it has more than 255 bytes"),
+    ],
+)
+def test_an_output_that_can_be_no_folder(
+    config: Path, capsys: pytest.CaptureFixture[str], output: str, found: str
+) -> None:
+    os.mkfifo("pipe")
+    Path("loop").symlink_to("loop")
+    Path("dangling").symlink_to("gone")
+    message = refused(config, capsys, "--set", f"output={output}")
+    assert f"{output} output: " in message
+    assert found in message
+
+
+@pytest.mark.parametrize("template", ["gone.jinja", "pipe", "loop", "x" * 300, "latin.jinja"])
+def test_a_chat_template_that_is_none(config: Path, capsys: pytest.CaptureFixture[str], template: str) -> None:
+    os.mkfifo("pipe")
+    Path("loop").symlink_to("loop")
+    Path("latin.jinja").write_bytes(b"\xe9{{ x }}")
+    assert "model.chat_template: '" in refused(config, capsys, "--set", f"model.chat_template={template}")

@@ -75,6 +75,21 @@ def test_warnings(config: Path, capsys: pytest.CaptureFixture[str], overrides: l
     assert any(warning in found for found in planned(config, capsys, *overrides)["warnings"])
 
 
+def test_generating_is_counted_to_the_last_token(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    silent = planned(config, capsys)
+    speaking = planned(config, capsys, "datasets.copy.scorer={name: generate, max_new_tokens: 50}")
+    quiet, copy = silent["parts"][0], speaking["parts"][0]
+    # 8 prompts of 5 bytes, and what is said of which the last token is read by nobody.
+    assert (quiet["generated_tokens"], copy["generated_tokens"]) == (0, 8 * (5 + 49))
+    assert copy["validation_tokens"] == quiet["validation_tokens"] + 8 * 54
+    assert copy["test_tokens"] == quiet["test_tokens"] + 8 * 54
+    ticks = 1 + speaking["epochs"] * speaking["ticks_per_epoch"]
+    more = 2 * speaking["counted_parameters"] * (ticks + 2) * 8 * 54
+    assert speaking["flops"]["eval"] - silent["flops"]["eval"] == pytest.approx(more)
+    assert any("is generating, of copy: lower scorer.max_new_tokens)" in found for found in speaking["warnings"])
+    assert not any("generating" in found for found in silent["warnings"])
+
+
 def test_no_warning_without_a_reason(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = "method.eval_every=1 method.smooth=1 datasets.copy.validation.max_samples=20"
     warnings = planned(config, capsys, *few.split())["warnings"]

@@ -87,3 +87,15 @@ def test_a_prompt_and_its_answer_must_fit_the_model(place: Path, capsys: pytest.
     assert main(["train", str(config), "--set", "datasets.copy.scorer={name: generate, max_new_tokens: 125}"]) == 2
     message = " ".join(capsys.readouterr().err.split())
     assert "copy: a prompt of 5 tokens and max_new_tokens: 125 are more than the model's 128 positions" in message
+
+
+def test_the_plan_bounds_what_is_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = make_job(place, "sft", ", horizon: 1", output="bounded")
+    capsys.readouterr()
+    assert main(["check", str(config), "--json", *SPEAKING]) == 0
+    made = json.loads(capsys.readouterr().out)
+    bound = sum(part["validation_tokens"] for part in made["parts"])
+    generated = sum(part["generated_tokens"] for part in made["parts"])
+    assert main(["train", str(config), *SPEAKING]) == 0
+    first = RunFolder(place / "bounded").transcript().header["brief"]["base"]["tokens"]["eval"]
+    assert bound - generated < first <= bound

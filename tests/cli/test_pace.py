@@ -52,3 +52,13 @@ def test_without_a_horizon_only_the_number_of_roll_outs_bounds() -> None:
     assert limit is not None
     assert limit.why == "3 more roll-outs of 2 epochs"
     assert limit.instances == 6 * Clock.of(few).instances(segment.mixture)
+
+
+def test_the_bound_of_a_search_is_the_cost_law() -> None:
+    engine = engine_for(("a", "b"))  # 20 and 24 instances
+    brief = brief_of(engine, METHODS["msft"].Params(budget=4.0, replay=0.1))
+    segment = next(iter(METHODS["msft"].plan(brief)))
+    limit = bound(brief, "msft", segment, 0.0)
+    assert limit is not None
+    # The horizon, a roll-out of both given up, and one of the larger with a tenth of the smaller.
+    assert limit.instances == 10 * 44 + 4 * 44 + 4 * (2 + 24)

@@ -1,4 +1,4 @@
-"""The configurations of issue 3 that must be refused: one case each, `file:line field: found. Mend: how`."""
+"""Configurations that must be refused: one case each, `file:line field: found. Mend: how`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ CASES = {
                       "the key 'path' is there twice (first on line 5)"),
     "unknown key": ("    path: owner/one", "    path: a/b\n    pth: c", ":6 datasets.0.pth",
                     "unknown key. Mend: did you mean 'path'?"),
+    "value for a section": ("    path: owner/one", "    path: a/b\n    scorer: exact_match", ":6 datasets.0.scorer",
+                            "found 'exact_match'. Mend: give a mapping, such as {name: value}"),
     "unknown section": ("output:", "outputs: x\noutput:", ":8 outputs", "did you mean 'output'?"),
     "alias bomb": ("output:", f"{BOMB}output:", ":8", "found the anchor &a. Mend: write the value out"),
     "python object": ("output: runs/first", "output: !!python/object/apply:os.system [ls]", ":8", "found the tag"),

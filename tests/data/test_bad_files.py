@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers_for_tests import CHAT, tokenizer
 
+from msft.config.reader import load as read_config
 from msft.config.schema import Config
 from msft.core.errors import UserError
 from msft.data.load import load_tasks
@@ -217,13 +218,30 @@ def test_parquet_with_a_corrupt_page(tmp_path):
     assert f"{file} datasets.d: row group 1 of 3 cannot be decoded" in refusal({"id": "d", "path": str(file)})
 
 
-def test_pipes_and_links_that_lead_nowhere(tmp_path):
+def test_parquet_with_a_changed_letter_that_only_the_checksum_tells(tmp_path):
+    file = tmp_path / "a.parquet"
+    pq.write_table(table(), file, write_page_checksum=True, compression="none", use_dictionary=False)
+    content = file.read_bytes()
+    assert content.count(b"q 57") == 1
+    file.write_bytes(content.replace(b"q 57", b"q 5x", 1))
+    assert f"{file} datasets.d: row group 1 of 1 cannot be decoded" in refusal({"id": "d", "path": str(file)})
+
+
+def test_a_pipe(tmp_path):
     os.mkfifo(tmp_path / "pipe.jsonl")
+    message = refusal({"id": "d", "path": str(tmp_path / "pipe.jsonl")})
+    assert "datasets.d: " in message and "is a named pipe (FIFO), which can be read only once. Mend: write" in message
+
+
+def test_a_loop_of_links(tmp_path):
     (tmp_path / "a.jsonl").symlink_to(tmp_path / "b.jsonl")
     (tmp_path / "b.jsonl").symlink_to(tmp_path / "a.jsonl")
+    message = refusal({"id": "d", "path": str(tmp_path / "a.jsonl")})
+    assert "a.jsonl is a symbolic link that leads back to itself. Mend: remove the loop" in message
+
+
+def test_links_to_nothing_and_endless_names(tmp_path):
     (tmp_path / "dangling.jsonl").symlink_to(tmp_path / "gone.jsonl")
-    assert "is a named pipe (FIFO)" in refusal({"id": "d", "path": str(tmp_path / "pipe.jsonl")})
-    assert "leads back to itself" in refusal({"id": "d", "path": str(tmp_path / "a.jsonl")})
     assert "is a symbolic link to nothing" in refusal({"id": "d", "path": str(tmp_path / "dangling.jsonl")})
     assert "is too long for a file name" in refusal({"id": "d", "path": "/" + "x" * 300})
 
@@ -235,13 +253,27 @@ def test_the_same_file_for_training_and_validation(tmp_path):
     for other in (link, f"{tmp_path}/../{tmp_path.name}/a.jsonl"):
         message = refusal({"id": "d", "path": str(file), "validation": {"path": str(other)}})
         assert "datasets.d.validation: the validation split is the training rows themselves" in message
-    copy = tmp_path / "copy.jsonl"
+
+
+def test_a_validation_split_that_is_a_copy(tmp_path):
+    file, copy = tmp_path / "a.jsonl", tmp_path / "copy.jsonl"
+    file.write_bytes(GOOD)
     copy.write_bytes(GOOD)
     message = refusal({"id": "d", "path": str(file), "validation": {"path": str(copy)}})
     assert f"60 of 60 training examples are in a validation or test split too: {file}:1 is {copy}:1" in message
 
 
-def test_validation_that_is_empty_or_small(tmp_path):
+def test_a_validation_example_that_is_trained_on(tmp_path):
+    file, held = tmp_path / "a.jsonl", tmp_path / "held.jsonl"
+    file.write_bytes(GOOD + line(100))
+    held.write_bytes(b"".join(map(line, range(100, 130))))
+    keys = {"id": "d", "path": str(file), "validation": {"path": str(held)}}
+    message = refusal(keys, leaks="error")
+    assert f"datasets.d: {file}:61 is {held}:1 (d, validation). Mend: remove one of the two" in message
+    assert len(load(keys)["d"].train) == 60
+
+
+def test_an_empty_validation_split(tmp_path):
     (tmp_path / "one.jsonl").write_bytes(line(0))
     (tmp_path / "a.jsonl").write_bytes(GOOD)
     (tmp_path / "empty.jsonl").write_bytes(b"")
@@ -250,8 +282,12 @@ def test_validation_that_is_empty_or_small(tmp_path):
     assert "empty.jsonl datasets.d: the file is empty" in refusal(
         {"id": "d", "path": str(tmp_path / "a.jsonl"), "validation": empty}
     )
-    (note,) = load({"id": "d", "path": str(tmp_path / "a.jsonl"), "validation": {"max_samples": 9}})["d"].notes
-    assert note.startswith("9 validation items are few: the standard error of an accuracy is up to 17 points")
+
+
+def test_a_validation_split_of_fewer_than_20_items(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(GOOD)
+    (note,) = load({"id": "d", "path": str(tmp_path / "a.jsonl"), "validation": {"max_samples": 19}})["d"].notes
+    assert note.startswith("19 validation items are few: the standard error of an accuracy is up to 11 points")
     assert load({"id": "d", "path": str(tmp_path / "a.jsonl"), "validation": {"max_samples": 20}})["d"].notes == ()
 
 
@@ -268,3 +304,13 @@ def test_messages_without_a_chat_template(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_bytes(b"".join(talk(("user", f"u {n}"), ("assistant", "a")) + b"\n" for n in range(40)))
     assert "has no chat template. Mend: give model.chat_template" in refusal({"id": "d", "path": str(file)})
+
+
+def test_a_home_of_nobody(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("model: {name_or_path: m}\ndatasets: [{id: d, path: ~nobody-at-all/a.jsonl}]\noutput: o\n")
+    config = read_config(file)
+    assert config.datasets[0].path == "~nobody-at-all/a.jsonl"
+    assert "datasets.d: there is no file ~nobody-at-all/a.jsonl. Mend: " in refusal(
+        {"id": "d", "path": "~nobody-at-all/a.jsonl"}
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from tokenizers_for_tests import CHAT, tokenizer
 
@@ -77,3 +78,17 @@ def test_a_cut_takes_the_end_and_never_the_prompt():
 def test_a_tokenizer_must_know_where_to_stop():
     with pytest.raises(ModelError, match="no end-of-sequence token"):
         Encoder(tokenizer(eos=False))
+
+
+def test_the_tokenizer_s_threads_change_nothing(monkeypatch):
+    samples = [
+        Sample(row=Row({}, "f", n, n), prompt=f"{n} " * (n % 30), completion=f"answer {n}" * (n % 7))
+        for n in range(2500)
+    ]
+    made = []
+    for threads in ("false", "true"):
+        monkeypatch.setenv("TOKENIZERS_PARALLELISM", threads)
+        made.append(Encoder(tokenizer()).whole(samples))
+    assert len(made[0]) == len(made[1]) == 2500
+    for one, other in zip(*made, strict=True):
+        assert np.array_equal(one.ids, other.ids) and np.array_equal(one.trained, other.trained)

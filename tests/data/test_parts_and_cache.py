@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +54,66 @@ def test_each_value_of_a_column_is_a_sub_dataset(path):
         load(path, split_by="subject")
     with pytest.raises(DataError, match=r"datasets\.d\.split_by: no row has a column 'subjct'. Mend: did you mean"):
         load(path, split_by="subjct")
+
+
+def valued(tmp_path, *values):
+    """A file of 60 rows with these values in turn, and what `split_by` makes of it."""
+    file = tmp_path / "v.jsonl"
+    rows = [{"prompt": f"p {n}", "completion": f"c {n}", "kind": values[n % len(values)]} for n in range(60)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load(file, split_by="kind")
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("../x", "d.-x"),
+        ("/etc/passwd", "d.-etc-passwd"),
+        ("C:\\x", "d.C--x"),
+        ("CON", "d.CON"),  # "d.CON" is no device: its first part is not
+        ("<script>", "d.-script-"),
+        ("Who? What*", "d.Who- What-"),
+        ("etc.", "d.etc"),
+        (" padded ", "d.padded"),
+        (3, "d.3"),
+    ],
+)
+def test_values_that_no_file_can_be_named_after_are_made_safe(tmp_path, value, name):
+    tasks = valued(tmp_path, value, "plain")
+    assert set(tasks) == {name, "d.plain"}
+    assert len(tasks[name].train) + len(tasks[name].validation) == 30
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (("x", "y" * 300), ":2 datasets.d.split_by: the value of kind: found 'yyy"),
+        (("x", "é" * 51), ":2 datasets.d.split_by: the value of kind: found '\\xe9"),
+        (("x", "a\u202eb"), ":2 datasets.d.split_by: the value of kind: found 'a\\u202eb', which cannot name"),
+        (("x", "a\x07"), ":2 datasets.d.split_by: the value of kind: found 'a\\x07', which cannot name"),
+        (("x", "y", " "), ":3 datasets.d.split_by: the value of kind: found ' ', which names nothing"),
+        (("x", ".."), ":2 datasets.d.split_by: the value of kind: found '..', which names nothing"),
+        (("x", ["y"]), ":2 datasets.d.split_by: kind is a list, which names no sub-dataset"),
+        (("Ent", "ENT"), ":1 datasets.d.split_by: 'ENT' and 'Ent' would both name 'd.Ent'"),
+        (("Ent", "\uff25nt"), ":2 datasets.d.split_by: 'Ent' and '\uff25nt' would both name"),
+        (("b/c", "b-c"), ":1 datasets.d.split_by: 'b-c' and 'b/c' would both name 'd.b-c'"),
+        (("1", 1), ":1 datasets.d.split_by: 1 and '1' would both name 'd.1'"),
+    ],
+)
+def test_values_that_can_name_nothing_are_refused(tmp_path, values, found):
+    with pytest.raises(DataError) as caught:
+        valued(tmp_path, *values)
+    assert f"{tmp_path}/v.jsonl{found}" in str(caught.value) and ". Mend: " in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_part_and_another_data_set_of_the_same_name(tmp_path):
+    valued(tmp_path, "x", "y")
+    file = str(tmp_path / "v.jsonl")
+    datasets = [{"id": "d.X", "path": file}, {"id": "d", "path": file, "split_by": "kind"}]
+    config = {"model": {"name_or_path": "m"}, "datasets": datasets, "output": "o", "data": {"leaks": "warn"}}
+    with pytest.raises(DataError, match=r"^datasets\.d\.x: the name is taken: 'd.X' is the same where case does not"):
+        load_tasks(Config.model_validate(config), tokenizer())
 
 
 @pytest.fixture
@@ -123,3 +186,29 @@ def test_errors_leave_no_draft(path, cached):
         patch.setenv("XDG_CACHE_HOME", str(blocked))
         with pytest.raises(DataError, match=r"the cache folder cannot be written.*set XDG_CACHE_HOME"):
             load(path)
+
+
+LIVING = """
+import sys, time
+from pathlib import Path
+from msft.data.drafts import Draft
+draft = Draft(Path(sys.argv[1]))
+(draft.folder / "0.train.ids").write_bytes(b"half")
+print(draft.folder, flush=True)
+time.sleep(600)
+"""
+
+
+def test_drafts_of_killed_processes_are_swept_and_those_of_living_ones_are_not(path, cached):
+    with subprocess.Popen([sys.executable, "-c", LIVING, str(cached)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            draft = Path(process.stdout.readline().strip())
+            assert (draft / "0.train.ids").read_bytes() == b"half"
+            load(path)
+            assert (draft / "0.train.ids").is_file(), "another process is still writing it"
+        finally:
+            process.kill()
+    assert draft.is_dir(), "a killed process leaves its draft"
+    load(path, max_samples=50)
+    assert not draft.exists()
+    assert len(list(cached.iterdir())) == 2

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from msft.config.schema import DatasetConfig
@@ -121,3 +124,33 @@ def test_reasoning_gym_repeats_itself_and_never_a_question():
     assert list(rows) == list(again) and len(set(questions)) == len(questions) > 20
     assert all(isinstance(row.values["answer"], str) for row in rows)
     assert "refused its config" in refused(source("reasoning_gym:chain_sum", config={"min_termz": 2}))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_file_that_changed_behind_its_time_and_size_is_read_anew(tmp_path, monkeypatch, kind):
+    """The `datasets` library alone would go on with what it has converted before."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / f"a.{kind}"
+
+    def write(letter):
+        made = pa.table({"prompt": [f"{letter}{n}" for n in range(9)], "completion": ["c"] * 9})
+        if kind == "parquet":
+            pq.write_table(made, file, compression="none", use_dictionary=False)
+        else:
+            file.write_text("prompt,completion\n" + "".join(f"{letter}{n},c\n" for n in range(9)))
+
+    def first():
+        dataset = DatasetConfig.model_validate({"id": "d", "path": str(file)})
+        source = Source(dataset, 0)
+        return source.identity, source.rows()[0].values["prompt"]
+
+    write("a")
+    before = file.stat()
+    known, value = first()
+    assert value == "a0"
+    write("b")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    identity, value = first()
+    assert value == "b0"
+    assert identity != known

@@ -1,4 +1,4 @@
-"""The model folders of issue 3 that must be refused: one case each, before any weight is loaded."""
+"""Model folders that must be refused: one case each, before any weight is loaded."""
 
 from __future__ import annotations
 

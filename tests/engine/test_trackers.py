@@ -6,7 +6,7 @@ import pytest
 from run_folders import NAMES, engine_for
 
 from fake_engine import brief_of
-from msft.core.errors import ConfigError
+from msft.core.errors import ConfigError, RunError
 from msft.core.search import Search
 from msft.core.vocabulary import Outcome, Segment
 from msft.engine.progress import ScoreInfo, StepInfo
@@ -96,3 +96,10 @@ def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("msft.engine.trackers.get_available_trackers", list)
     with pytest.raises(ConfigError, match=r"training\.report_to: the package wandb is not installed\. Mend: pip"):
         check_trackers(["wandb"])
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"i'])
+def test_a_damaged_record_of_the_run_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(RunError, match=r"run\.json: this file cannot be read\. Mend: remove it"):
+        Trackers(["tensorboard"], tmp_path, "run", {})

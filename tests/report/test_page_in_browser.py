@@ -10,7 +10,8 @@ from run_folders import NAMES, make_run
 from msft.report.page import write_page
 
 EVIL = "<img src=x onerror=alert(1)>"
-MANY = (EVIL, *(f"task_{i:02d}" for i in range(1, 21)))
+BOLD = "<b>bold</b> &amp; %{x}"
+MANY = (EVIL, BOLD, *(f"task_{i:02d}" for i in range(2, 21)))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,14 @@ def test_a_run_is_read_without_an_error_or_a_request(count: int, scheme: str, pa
         # A hover shows the sub-dataset's name, whatever it looks like, as text, and the value.
         label = hovered(page, "curve0")
         assert label.startswith(names[0])
+        assert hovered(page, "curve1").startswith(names[1])
         assert "epoch 0, " in label
+        # So does a real mouse over a real point.
+        page.locator("#average").scroll_into_view_if_needed()
+        box = page.locator("#average .point").first.bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        until(page, "document.querySelector('#average .hovertext') !== null")
+        assert page.locator("#average .hovertext").first.text_content().startswith("average")
         assert page.locator("img").count() == 0
         assert page.get_by_text(names[0]).count() >= 3
         toggles_work(page, count)

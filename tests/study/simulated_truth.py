@@ -5,9 +5,12 @@ python tests/study/simulated_truth.py     prints the table of docs/statistics.md
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator
 
 import numpy as np
+from scipy import stats
 
 from msft.study.statistics import Array, Bootstrap, item_test, sign_flips, t_test
 
@@ -54,12 +57,46 @@ def rejections(count: int, *, replicates: int = 400, bootstrap: bool = True, **t
             found["flips"].append(flipped < 0.05)
         if draws is not None:
             interval = draws.interval(study)
-            found["bootstrap"].append(not interval.low <= 0 <= interval.high)  # type: ignore[operator]
+            assert interval is not None and interval.low is not None and interval.high is not None
+            found["bootstrap"].append(not interval.low <= 0 <= interval.high)
         found["items"].append(item_test([task[0] for task in study]) < 0.05)
     return {name: float(np.mean(hits)) for name, hits in found.items() if hits}
 
 
+def alternatives(count: int, *, replicates: int = 400, **truth: float) -> dict[str, float]:
+    """The same of a bootstrap's plain quantiles, with and without items, and of variance components without a test."""
+    seeds, tasks, items = int(truth.get("seeds", 6)), int(truth.get("tasks", 12)), int(truth.get("items", 150))
+    random = np.random.default_rng(20)
+    by_seed, by_task, *by_item = (
+        random.multinomial(n, np.full(n, 1 / n), size=replicates) / n for n in (seeds, tasks, *[items] * tasks)
+    )
+    found: dict[str, list[bool]] = {"plain": [], "plain without items": [], "components": [], "components cut at 0": []}
+    for study in studies(count, **truth):  # type: ignore[arg-type]
+        table = np.stack([task.mean(1) for task in study], axis=1)
+        whole = np.stack([np.einsum("bs,bs->b", by_seed, w @ d.T) for w, d in zip(by_item, study, strict=True)], axis=1)
+        for name, drawn in (("plain", whole), ("plain without items", by_seed @ table)):
+            low, high = np.quantile(np.einsum("bt,bt->b", drawn, by_task), [0.025, 0.975])
+            found[name].append(not low <= 0 <= high)
+        mean = table.mean()
+        rows, columns = table.mean(1) - mean, table.mean(0) - mean
+        rest = table - mean - rows[:, None] - columns
+        a, b = tasks * float(rows @ rows) / (seeds - 1), seeds * float(columns @ columns) / (tasks - 1)
+        r = float((rest**2).sum()) / ((seeds - 1) * (tasks - 1))
+        for name, more in (("components", b - r), ("components cut at 0", max(0.0, b - r))):
+            parts = a**2 / (seeds - 1)
+            parts += 0 if more == 0 else b**2 / (tasks - 1) + r**2 / ((seeds - 1) * (tasks - 1))
+            freedom = max(1.0, (a + more) ** 2 / parts)
+            error = math.sqrt(max(a + more, 1e-12) / (seeds * tasks))
+            found[name].append(2 * stats.t.sf(abs(mean) / error, freedom) < 0.05)
+    return {name: float(np.mean(hits)) for name, hits in found.items()}
+
+
 def main() -> None:
+    if sys.argv[1:] == ["alternatives"]:
+        settings: list[dict[str, float]] = [{}, {"effect_sd": 0.02}, {"seed_sd": 0}, {"seeds": 3}, {"seeds": 20}]
+        for truth in settings:
+            print("no difference", truth, alternatives(1000, **truth), rejections(1000, **truth), flush=True)
+        return
     nulls: list[dict[str, float]] = [
         {},
         {"effect_sd": 0.02},

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +15,7 @@ from msft.core.errors import RunError
 from msft.core.wire import differences
 from msft.report.story import read_story
 from msft.report.summary import flops
+from msft.study import worker
 from msft.study.plan import Plan, StudyFolder, Variant
 from msft.study.runs import Progress, run_grid
 
@@ -106,34 +102,6 @@ def test_another_plan_is_refused_by_name(config: Path, whole: StudyFolder) -> No
         run_grid(StudyFolder(config.parent / "mine"), plan_of(config, "sft"))
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_numbers(config: Path, whole: StudyFolder) -> None:
-    """Two processes, killed with their parent alone: the workers must not go on by themselves."""
-    folder = StudyFolder(config.parent / "killed")
-    code = (
-        "import sys; sys.path[:0] = sys.argv[2:]\n"
-        "from pathlib import Path; from test_runs import plan_of, run_grid, StudyFolder\n"
-        "if __name__ == '__main__':\n"
-        "    config = Path(sys.argv[1])\n"
-        "    run_grid(StudyFolder(config.parent / 'killed'), plan_of(config, 'msft', 'sft'), jobs=2)\n"
-    )
-    script = config.parent / "script.py"
-    script.write_text(code)
-    command = [sys.executable, str(script), str(config), *sys.path]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    journals = folder.path / "runs"
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if any(file.read_bytes().count(b"\n") >= 2 for file in journals.glob("*/*/journal.jsonl")):
-            process.send_signal(signal.SIGKILL)
-            break
-        time.sleep(0.002)
-    process.wait()
-    assert process.returncode == -signal.SIGKILL, "the study ended before it could be killed"
-    assert len(list(journals.glob("*/*/summary.json"))) < 4
-    assert run_grid(folder, plan_of(config, "msft", "sft")) == {}
-    assert contents(folder) == contents(whole)
-
-
 def test_what_diverges_fails_alone_and_what_follows_it_is_not_run(config: Path) -> None:
     folder = StudyFolder(config.parent / "failing")
     msft = Variant.load("msft", config, [METHODS["msft"], "training.learning_rate=1e30"])
@@ -195,3 +163,16 @@ def test_a_base_score_that_was_changed_is_not_used(config: Path) -> None:
     assert run_grid(folder, plan) == {}
     assert differences(json.loads(good), json.loads(base.read_bytes())) == []
     assert (run / "journal.jsonl").read_bytes() == journal
+
+
+def test_data_that_changed_since_the_base_was_scored_are_refused(tmp_path: Path) -> None:
+    folder, config = StudyFolder(tmp_path / "study"), make_job(tmp_path)
+    plan = plan_of(config, "sft", seeds=(1,))
+    assert run_grid(folder, plan) == {}
+    shutil.rmtree(folder.path / "runs")
+    data = tmp_path / "copy.jsonl"
+    data.write_text(data.read_text().replace("a", "b"))
+    worker._jobs.clear()  # as in a new process
+    failures = run_grid(folder, plan)
+    assert "since the base model was scored, data.copy was" in failures["sft", 1]
+    assert not list(folder.path.glob("runs/*/*/journal.jsonl"))

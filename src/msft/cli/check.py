@@ -93,7 +93,7 @@ def lines(made: Plan) -> list[tuple[str, str]]:
         (
             "epoch",
             f"{sum(part.train for part in made.parts):,} examples, {tokens:,} tokens, {made.steps_per_epoch:,} steps, "
-            f"{made.ticks_per_epoch} ticks; scoring takes {made.scoring_share:.0%} of its tokens",
+            f"{made.ticks_per_epoch} ticks; scoring takes {_most(made)}{made.scoring_share:.0%} of its tokens",
         ),
         ("at most", f"{made.epochs:.4g} epochs' worth of training ({made.method}), {scaled(total, 'FLOP')} ({kinds})"),
         (
@@ -108,6 +108,11 @@ def lines(made: Plan) -> list[tuple[str, str]]:
             "± is the standard error of an accuracy over so many items, in percentage points, where it is largest",
         ),
     ]
+
+
+def _most(made: Plan) -> str:
+    """Only what is generated may end early."""
+    return "at most " if any(part.generated_tokens for part in made.parts) else ""
 
 
 def _count(number: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from msft.cli.quiet import quiet
 from msft.config.schema import Config
-from msft.core.errors import ConfigError, complaint
+from msft.core.errors import ConfigError, RunError, complaint
 from msft.journal import write_durably
 from msft.report.compare_page import comparison_page
 from msft.report.compare_table import render_comparison, summary_line, to_csv
@@ -30,6 +31,8 @@ def run(
     Raises a UserError before anything is written where something cannot be used as asked.
     """
     quiet()
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise RunError(complaint("compare starts its processes itself", "give --jobs, without accelerate launch"))
     made = variants(config, methods)
     names = [variant.name for variant in made]
     reference = against or (methods[0] if methods[0] != "all" else "msft")

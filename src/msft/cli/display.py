@@ -67,8 +67,9 @@ class Display:
         """Segment `number` is about to run."""
         view = self._known_view
         if number <= view.known:
+            if not view.recovering:
+                self._line(f"running segments again, from {number} on: their snapshots did not survive")
             view.again(segment)
-            self._line(f"running segment {number} again: its snapshot did not survive")
         elif decided := view.begins(segment):
             self._line(f"decision  {decided}")
 
@@ -99,8 +100,8 @@ class Display:
         return self._view
 
     def _line(self, text: str) -> None:
-        # soft_wrap: a line stays a line, whatever the width; a Text is never read as mark-up.
-        self.console.print(Text(text), soft_wrap=True)
+        # In a log file a line stays a line, whatever the width; a Text is never read as mark-up.
+        self.console.print(Text(text), soft_wrap=self._live is None)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self._view if self._view is not None else Text(self._status, style="dim")

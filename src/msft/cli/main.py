@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,15 +24,14 @@ def entry() -> None:
 def main(argv: Sequence[str]) -> int:
     """Runs a command and returns its exit code: 0, 1 if runs failed, 2 for what the user can mend, 130 for Ctrl-C."""
     arguments = parser().parse_args(argv)
-    # Only the numbers of the tokenizer's threads, and only where the user has not chosen: forked workers would warn.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         return arguments.run(arguments) or 0
     except UserError as error:
         Console(stderr=True, highlight=False).print(f"msft: {error}", markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
-        Console(stderr=True).print("msft: interrupted; what is journaled is safe: go on with --resume", markup=False)
+        how = "the same command" if arguments.run is _compare else "--resume"
+        Console(stderr=True).print(f"msft: interrupted; what is journaled is safe: go on with {how}", markup=False)
         return INTERRUPTED
 
 

@@ -15,7 +15,7 @@ import psutil
 from msft.config.method import MethodConfig
 from msft.core.clock import Clock
 from msft.core.vocabulary import Mixture
-from msft.data.examples import Item, TaskData
+from msft.data.examples import Item, Measure, TaskData
 from msft.engine.model import non_embedding_parameters
 from msft.job import Job
 from msft.methods import dynamix, ies, msft, placebo, sro
@@ -49,7 +49,10 @@ class Part:
     scorer: str
     validation: int
     validation_tokens: int
-    """What scoring it once takes, a beginning that options share once."""
+    """What scoring it once takes at most: a beginning that options share once, and what is generated to the last token
+    that `max_new_tokens` allows."""
+    generated_tokens: int
+    """Those of `validation_tokens` that take generating: the prompts again, and one new token after the other."""
     test: int
     test_tokens: int
     notes: tuple[str, ...]
@@ -156,15 +159,23 @@ def part_of(data: TaskData) -> Part:
         trained_share=sum(example.targets for example in data.train) / int(lengths.sum()),
         scorer=measure.name if measure.normalize == "none" else f"{measure.name}/{measure.normalize}",
         validation=len(data.validation),
-        validation_tokens=_scored(data.validation),
+        validation_tokens=_scored(data.validation) + _generated(data.validation, measure),
+        generated_tokens=_generated(data.validation, measure),
         test=len(data.test),
-        test_tokens=_scored(data.test),
+        test_tokens=_scored(data.test) + _generated(data.test, measure),
         notes=data.notes,
     )
 
 
 def _scored(items: Sequence[Item]) -> int:
     return sum(len(row(item.options)) for item in items)
+
+
+def _generated(items: Sequence[Item], measure: Measure) -> int:
+    """Tokens that run through the model where no text ends before `max_new_tokens`; the last is read by nobody."""
+    if not measure.generates:
+        return 0
+    return sum(len(item.prompt) + measure.max_new_tokens - 1 for item in items)
 
 
 def most_epochs(method: MethodConfig, tokens: Sequence[int]) -> float:
@@ -260,9 +271,13 @@ def _about_rhythm(made: Plan, job: Job) -> Warnings:
             f"{made.ticks_per_epoch} an epoch remain; use a smaller batch_size or score less often"
         )
     if made.scoring_share > DEAR:
+        speaking = [part.task for part in made.parts if part.generated_tokens]
+        generated = sum(part.generated_tokens for part in made.parts)
+        share = generated / sum(part.validation_tokens for part in made.parts)
+        why = f" ({share:.0%} of it is generating, of {', '.join(speaking)}: lower scorer.max_new_tokens)"
         warnings.append(
-            f"scoring takes {made.scoring_share:.0%} of the tokens that training takes: cap it with "
-            "validation.max_samples, or score less often (method.eval_every)"
+            f"scoring takes up to {made.scoring_share:.0%} of the tokens that training takes{why if speaking else ''}: "
+            "cap it with validation.max_samples, or score less often (method.eval_every)"
         )
     return warnings
 

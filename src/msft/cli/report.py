@@ -53,4 +53,7 @@ def _watch(folder: RunFolder, page: Path, out: Console) -> None:
                 said = f"Watching {folder.path}: {page} is written again as the run goes on (Ctrl-C ends this)"
                 out.print(said, markup=False, highlight=False, soft_wrap=True)
             size = now
-        time.sleep(EVERY)
+        try:
+            time.sleep(EVERY)
+        except KeyboardInterrupt:  # the watching ends, not the run
+            return

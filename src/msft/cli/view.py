@@ -39,6 +39,8 @@ class View:
         self.bound: Bound | None = None
         self.decided = ""
         """The last decision, in words."""
+        self.recovering = False
+        """Segments are run again whose outcomes are known."""
         self._past: list[tuple[Segment, Outcome]] = []
 
     @property
@@ -56,7 +58,7 @@ class View:
             closing = (replace(segment, stop=segment.start), trail.brief.base)
             if ended := list(find_rollouts(trail, [*self._past, closing])):
                 self.decided = decided = decision(ended[-1])
-        self.mixture, self.segment, self.status = segment.mixture, segment, ""
+        self.mixture, self.segment, self.status, self.recovering = segment.mixture, segment, "", False
         if segment.trains:
             if segment.start == 0 or self.bound is None:
                 self.bound = bound(trail.brief, self.method, segment, self._start(segment))
@@ -65,7 +67,7 @@ class View:
 
     def again(self, segment: Segment) -> None:
         """A segment is about to run again, whose outcome is known."""
-        self.segment, self.status = segment, ""
+        self.segment, self.status, self.recovering = segment, "", True
 
     def progress(self, info: StepInfo | ScoreInfo) -> None:
         """A step was taken, or scoring went on."""

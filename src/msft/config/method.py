@@ -35,11 +35,13 @@ class MethodConfig:
     average: Literal["macro", "micro"]
     params: Any
     """The method's own `Params`."""
+    definition: Method
+    """What the name stands for."""
 
     def as_dict(self) -> dict[str, Any]:
         """The flat mapping that `resolve` reads back to an equal MethodConfig."""
-        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "params"}
-        return own | dataclasses.asdict(self.params)
+        common = [field.name for field in dataclasses.fields(self) if field.name not in {"params", "definition"}]
+        return {name: getattr(self, name) for name in common} | dataclasses.asdict(self.params)
 
 
 class _Common(BaseModel):
@@ -82,7 +84,7 @@ def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodC
     if brief.horizon is None and getattr(params, "max_rollouts", None) is None:
         mend = "give the epochs after which the search ends" + (", or max_rollouts" if "max_rollouts" in fields else "")
         raise ProblemsError([Problem("without a horizon nothing ends the search", mend, ("horizon",))])
-    return MethodConfig(name=name, preset=preset, **brief.model_dump(), params=params)
+    return MethodConfig(name=name, preset=preset, **brief.model_dump(), params=params, definition=method)
 
 
 def json_schema(methods: Mapping[str, Method] = METHODS) -> dict[str, Any]:
@@ -171,6 +173,8 @@ def problem_of(detail: Mapping[str, Any]) -> Problem:
     key, kind = tuple(detail["loc"]), detail["type"]
     if kind == "missing":
         return Problem(MISSING, "add it", key)
+    if kind == "model_type":  # the library's words name a class, which no user knows
+        return Problem(f"found {shown(detail['input'])}", "give a mapping, such as {name: value}", key)
     message = detail["msg"].removeprefix("Value error, ")
     rule = message.removeprefix("Input should be ")
     if rule.startswith(("greater", "less")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,11 @@ DEVICES = {"con", "prn", "aux", "nul"} | {
     f"{port}{n}" for port in ("com", "lpt") for n in "123456789\u00b9\u00b2\u00b3"
 }
 """Names that Windows keeps for devices, with any ending."""
+
+
+def folded(name: str) -> str:
+    """The same for names that are one name where case, width and composition do not count."""
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def not_portable(name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from msft.config.problems import Problem, ProblemsError, unknown_key
 from msft.config.schema import Config
 from msft.config.yaml12 import Document, KeyPath, UnreadableError, emit, parse
 from msft.core.errors import ConfigError, complaint
+from msft.core.paths import expanded
 
 MOST = 20
 """ProblemsError shown in one message."""
@@ -43,6 +45,14 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
         return Config.model_validate(data)
     except ValidationError as error:
         raise ConfigError(_listing(error, data, places, _Place(str(path), None))) from None
+
+
+def from_mapping(data: Mapping[str, Any], source: str) -> Config:
+    """The configuration in a mapping that code has made. Raises ConfigError, naming `source` and every field."""
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_listing(error, data, {}, _Place(source, None))) from None
 
 
 def dump(config: Config) -> str:
@@ -74,11 +84,17 @@ def _plain(config: Config) -> dict[str, Any]:
 
 def _read(path: Path) -> Document:
     mend = "write model, method, datasets and output (see examples/)"
+    if path.is_fifo() or path.is_char_device():  # opening a pipe that nobody writes to would wait for ever
+        what = "a named pipe (FIFO)" if path.is_fifo() else "a device"
+        raise ConfigError(complaint(f"the file is {what}", "write the configuration to a file", file=path))
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(complaint("there is no such file", "check the path", file=path)) from None
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            found = "the file is a symbolic link that leads back to itself"
+            raise ConfigError(complaint(found, "remove the loop", file=path)) from None
         found = f"the file cannot be read ({error.strerror})"
         raise ConfigError(complaint(found, "check the path and its permissions", file=path)) from None
     except UnicodeDecodeError as error:
@@ -137,7 +153,7 @@ def _apply(data: dict[str, Any], places: dict[KeyPath, _Place], override: str) -
 def _absolute_paths(data: dict[str, Any], folder: Path) -> None:
     """Replace relative paths that lead somewhere by absolute ones, so that the working directory may change."""
     model, datasets = data.get("model"), data.get("datasets")
-    owners: list[tuple[Any, str]] = [(model, "name_or_path"), (model, "chat_template")]
+    owners: list[tuple[Any, str]] = [(model, "name_or_path"), (model, "tokenizer"), (model, "chat_template")]
     for dataset in datasets if isinstance(datasets, list) else []:
         splits = [dataset.get("validation"), dataset.get("test")] if isinstance(dataset, dict) else []
         owners += [(owner, "path") for owner in (dataset, *splits)]
@@ -146,7 +162,7 @@ def _absolute_paths(data: dict[str, Any], folder: Path) -> None:
         if not isinstance(written, str) or not written.strip() or "\n" in written or "\0" in written:
             continue
         for base in (folder, Path()):
-            target = base.resolve() / Path(written).expanduser()
+            target = base.resolve() / expanded(written)
             if _leads_somewhere(target):
                 owner[key] = str(target.resolve())
                 break

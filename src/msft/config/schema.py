@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -16,38 +15,14 @@ from pydantic import (
     model_validator,
 )
 
+from msft.config.columns import Columns, FormatName, Names, not_empty
 from msft.config.method import STRICT, MethodConfig, resolve
-from msft.config.problems import Problem, ProblemsError, not_portable
+from msft.config.problems import Problem, ProblemsError, folded, not_portable
 from msft.config.scorer import ScorerConfig
 
 Scalar: TypeAlias = str | int | float | bool | None
-Role: TypeAlias = Literal[
-    "prompt",
-    "completion",
-    "messages",
-    "conversations",
-    "instruction",
-    "input",
-    "output",
-    "question",
-    "choices",
-    "answer",
-    "text",
-]
-FormatName: TypeAlias = Literal[
-    "prompt_completion", "messages", "sharegpt", "alpaca", "choices", "question_answer", "text"
-]
-
-
-def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not values:
-        raise ProblemsError([Problem("found an empty list", "give at least one item")])
-    return values
-
-
 # Strict tuples refuse lists, and YAML has nothing else.
-Values: TypeAlias = Annotated[tuple[Scalar, ...], Field(strict=False), AfterValidator(_not_empty)]
-Names: TypeAlias = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_not_empty)]
+Values: TypeAlias = Annotated[tuple[Scalar, ...], Field(strict=False), AfterValidator(not_empty)]
 
 
 def _not_blank(text: str) -> str:
@@ -78,6 +53,8 @@ class ModelConfig(Section):
     """Branch, tag or commit of the hub."""
     gguf_file: Text | None = None
     """Name of the GGUF file in the folder, where the weights are in one."""
+    tokenizer: Text | None = None
+    """Hub id or folder of another tokenizer than the model's own."""
     trust_remote_code: bool = False
     autocast: Literal["auto", "bf16", "no"] = "auto"
     """bf16 autocast over fp32 weights; `auto`: where the hardware really has it (DESIGN 3.5)."""
@@ -136,8 +113,12 @@ class DatasetConfig(Section):
     """Training examples at most (a seeded sample), after validation and test are carved."""
     format: FormatName | None = None
     """None: known by the columns."""
-    columns: dict[Role, str] | None = None
-    """Role to the column that plays it."""
+    columns: Columns | None = None
+    """Role to the column that plays it. Choices may lie in several: `choices: [opa, opb, opc, opd]`, where the answer
+    is a position from 0, a letter from A or the text of the right one; `choices: {"1": option1, "2": option2}`, where
+    the answer is one of the names before the columns. An answer column that is one of the choices' own holds the right
+    one (`choices: [distractor1, distractor2, correct_answer], answer: correct_answer`): such choices are shuffled, the
+    same way in every run."""
     template: TemplateConfig | None = None
     validation: SplitConfig | None = None
     """None: 10 % of the training rows, at least 50 but never more than half of them."""
@@ -241,7 +222,7 @@ class Config(Section):
 
     model: ModelConfig
     method: MethodSection = Field(default_factory=lambda: resolve({"name": "msft"}))
-    datasets: Annotated[tuple[DatasetConfig, ...], Field(strict=False), AfterValidator(_not_empty)]
+    datasets: Annotated[tuple[DatasetConfig, ...], Field(strict=False), AfterValidator(not_empty)]
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
     peft: PeftConfig | None = None
@@ -260,11 +241,11 @@ class Config(Section):
         seen: dict[str, str] = {}
         problems = []
         for position, dataset in enumerate(datasets):
-            folded = unicodedata.normalize("NFKC", dataset.id).casefold()
-            if folded in seen:
-                found = f"the id {dataset.id!r} is taken: {seen[folded]!r} is the same name where case does not count"
+            name = folded(dataset.id)
+            if name in seen:
+                found = f"the id {dataset.id!r} is taken: {seen[name]!r} is the same name where case does not count"
                 problems.append(Problem(found, "give each data set its own id", (position, "id")))
-            seen.setdefault(folded, dataset.id)
+            seen.setdefault(name, dataset.id)
             if reason := not_portable(dataset.id):
                 problems.append(Problem(reason, "give it another id", (position, "id")))
         if problems:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import fields
 
-from msft.core.errors import Diverged
+from msft.core.errors import Diverged, RunError, complaint
 from msft.core.method import Method
-from msft.core.vocabulary import Brief, Outcome, Plan, Probe, Segment, Snapshot
+from msft.core.vocabulary import ROOT, Brief, Outcome, Plan, Probe, Segment, Snapshot
 
 
 class Search:
     """One method on one job. Deterministic in (brief, outcomes): a journal of both is its whole state.
 
     `history` is replayed first; where the method asks for something else than what was recorded, `Diverged` names
-    the fields that differ.
+    the fields that differ. A method that asks for a snapshot which it has let go of gets a RunError: it would only be
+    missing later, after the training.
     """
 
     def __init__(self, method: Method, brief: Brief, history: Iterable[tuple[Segment, Outcome]] = ()) -> None:
@@ -24,6 +25,7 @@ class Search:
         """The snapshot that the method chose, once `ask` returns None."""
         self._plan: Plan = method.plan(brief)
         self._next: Segment | None = None
+        self._held: set[Snapshot] = {ROOT}
         self._advance(None)
         for segment, outcome in history:
             self._check(segment)
@@ -47,6 +49,18 @@ class Search:
             self._next = next(self._plan) if outcome is None else self._plan.send(outcome)
         except StopIteration as end:
             self._next, self.answer = None, end.value
+        segment = self._next
+        asked = {self.answer} if segment is None else segment.keep | {segment.parent}
+        held = self._held if outcome is None else self._held | {outcome.snapshot}
+        if lost := sorted(asked - held, key=repr):
+            found = (
+                f"the method asks for snapshot {lost[0]}, which it let go of"
+                if lost[0] is not None
+                else "it returned no answer"
+            )
+            mend = "name it in the `keep` of every segment until it is asked for, and return one as the answer"
+            raise RunError(complaint(found, mend, field=f"segment {self.number}"))
+        self._held = {ROOT, *asked}
 
     def _check(self, recorded: Segment) -> None:
         asked = self._next

@@ -7,13 +7,13 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from msft.config.schema import Config
 from msft.core.errors import DataError, complaint
 from msft.core.vocabulary import Task
+from msft.data.drafts import Draft
 from msft.data.encode import Encoder
 from msft.data.examples import Example, Measure, TaskData
 from msft.data.packed import PackedExamples, pack, pack_items, read_items, tupled
@@ -32,7 +32,7 @@ class Cache:
 
     def __init__(self, key: str) -> None:
         self.folder = cache_folder() / key
-        self._draft: Path | None = None
+        self._draft: Draft | None = None
 
     @classmethod
     def of(cls, config: Config, sources: Sequence[Source], encoder: Encoder) -> Cache | None:
@@ -69,16 +69,15 @@ class Cache:
         """The examples, written to the draft of this entry. Raises DataError where there is no room for it."""
         try:
             if self._draft is None:
-                self.folder.parent.mkdir(parents=True, exist_ok=True)
-                self._draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self.folder.parent))
-            return pack(self._draft, name, examples)
+                self._draft = Draft(self.folder.parent)
+            return pack(self._draft.folder, name, examples)
         except OSError as error:
             raise self._no_room(error) from error
 
     def publish(self, tasks: Mapping[Task, TaskData]) -> dict[Task, TaskData]:
         """Makes the draft the entry, whole or not at all; the sub-datasets as the entry has them."""
         assert self._draft is not None
-        draft, self._draft = self._draft, None
+        draft = self._draft.folder
         try:
             entries = []
             for number, data in enumerate(tasks.values()):
@@ -102,9 +101,10 @@ class Cache:
         }
 
     def discard(self) -> None:
-        """Removes the draft, if there is one."""
+        """Removes the draft, if there is one that was not published."""
         if self._draft is not None:
-            shutil.rmtree(self._draft, ignore_errors=True)
+            shutil.rmtree(self._draft.folder, ignore_errors=True)
+            self._draft.close()
             self._draft = None
 
     def _task(self, number: int, entry: Mapping[str, object]) -> TaskData:

@@ -2,19 +2,59 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import string
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 DERIVED = ("answer_text", "answer_letter", "choices_text")
 """Names that a template may use, beside the columns, where rows have choices and an answer."""
+OWN_LETTER = re.compile(r"\s*\(?(?P<letter>[A-Z])\s*[).:]\s*(?P<text>.*\S.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Choices that lie in several columns, one in each."""
+
+    columns: tuple[str, ...]
+    labels: tuple[str, ...] | None
+    """What the answer calls each of them, where the configuration says it."""
+    answer: str
+    """The column of the answer."""
+
+    def choices_of(self, values: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
+        """As the function of that name, of a row's values. Raises ValueError.
+
+        An answer column that is one of the choices holds the right one itself (sciq). It would always stand at the same
+        place, which a model learns at once: such choices are put in an order of their own, the same for equal choices.
+        """
+        choices: Any = [values.get(column) for column in self.columns]
+        if self.answer not in self.columns:
+            answer = values.get(self.answer)
+            if self.labels is None:
+                return choices_of(choices, answer)
+            if isinstance(answer, int) and not isinstance(answer, bool):
+                answer = str(answer)
+            return choices_of({"text": choices, "label": self.labels}, answer)
+        texts, right = choices_of(choices, self.columns.index(self.answer))
+        order = sorted(range(len(texts)), key=lambda position: _drawn(texts, position))
+        return tuple(texts[position] for position in order), order.index(right)
+
+
+def _drawn(texts: tuple[str, ...], position: int) -> tuple[bytes, int]:
+    """A place in the order that depends on the texts alone, not on which of them is right."""
+    whole = "\0".join([texts[position], *sorted(texts)])
+    return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).digest(), position
 
 
 def choices_of(choices: Any, answer: Any) -> tuple[tuple[str, ...], int]:
     """The texts of the choices and the position of the right one. Raises ValueError, saying what is wrong.
 
-    `choices`: a list of texts or numbers, or the hub's `{text: [...], label: [...]}`. `answer`: a position from 0 (as
-    a number or as text), a label (or a letter from A where there are no labels), or the text of a choice.
+    `choices`: a list of texts or numbers, or the hub's `{text: [...], label: [...]}`; those that all begin with their
+    own letters (`A)21`) lose them. `answer`: a position from 0 (as a number or as text), a label (or a letter from A
+    where there are no labels), or the text of a choice.
     """
     labels: Any = None
     if isinstance(choices, Mapping):
@@ -26,7 +66,15 @@ def choices_of(choices: Any, answer: Any) -> tuple[tuple[str, ...], int]:
     if not all(isinstance(choice, str | int | float) and str(choice).strip() for choice in choices):
         raise ValueError("a choice is empty or not text")
     texts = tuple(str(choice) for choice in choices)
-    return texts, _position(answer, texts, labels)
+    return _without_letters(texts), _position(answer, texts, labels)
+
+
+def _without_letters(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """The texts without letters of their own, such as `A)21`, where each begins with its own (aqua_rat)."""
+    found = [OWN_LETTER.fullmatch(text) for text in texts]
+    bare = tuple(match["text"] for match in found if match)
+    letters = "".join(match["letter"] for match in found if match)
+    return bare if letters == string.ascii_uppercase[: len(texts)] else texts
 
 
 def _position(answer: Any, texts: tuple[str, ...], labels: Any) -> int:
@@ -44,7 +92,7 @@ def _position(answer: Any, texts: tuple[str, ...], labels: Any) -> int:
         return int(answer)  # a position that the data set keeps as text
     if len(found) != 1:
         raise ValueError(
-            "the answer is no position, label or text of a choice" if not found else "the answer is ambiguous"
+            "the answer is no position (from 0), label or text of a choice" if not found else "the answer is ambiguous"
         )
     return found[0]
 

@@ -5,13 +5,13 @@ An explicit template wins over `columns`, and `columns` over what the rows' own 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from msft.config.problems import one_of, shown
 from msft.config.schema import DatasetConfig
 from msft.core.errors import DataError, complaint
-from msft.data.choices import DERIVED
+from msft.data.choices import DERIVED, Spread
 from msft.data.examples import Measure
 from msft.data.formats import CONVERSATIONS, INSTRUCTION, KINDS, LETTERED, QUESTION, TEXT, Format, Kind
 from msft.data.rows import Row, Survey, survey
@@ -35,7 +35,7 @@ class _Detector:
         self.dataset = dataset
         self.survey: Survey = survey(rows)
         self.columns = self.survey.columns
-        self.named: dict[str, str] = {str(role): column for role, column in (dataset.columns or {}).items()}
+        self.named, self.choices = self._configured()
         self.roles = self._roles()
         filled = self.survey.filled
         answered = [filled.get(self.roles.get(role, role)) == self.survey.rows for role in ("choices", "answer")]
@@ -44,6 +44,8 @@ class _Detector:
             self.scorer.of if self.scorer else ("text" if all(answered) else None)
         )
         self.can_derive = {"choices", "answer"} <= set(self.roles)
+        if self.choices and not self.can_derive:
+            raise self._bad("choices in several columns need an answer", "name its column", "columns.answer")
 
     def format(self) -> Format:
         if self.of is not None and not self.can_derive:
@@ -62,7 +64,7 @@ class _Detector:
                 kind=kind,
                 prompt=nothing,
                 completion=nothing,
-                stated=self._stated(),
+                stated=self._stated(nothing),
             )
         prompt = self._written(explicit.prompt, "prompt") if explicit else self._known(kind.prompt if kind else "")
         completion = self._completion(kind)
@@ -79,15 +81,30 @@ class _Detector:
             completion=completion,
             without_input=self._known(INSTRUCTION.prompt) if short else None,
             option=option,
-            stated=self._stated(),
+            stated=self._stated(completion),
+            spread=Spread(*self.choices, self.roles["answer"]) if self.choices else None,
         )
 
-    def _stated(self) -> Template | None:
-        """`generate` scorer: what says the right answer, where `columns` names it."""
+    def _configured(self) -> tuple[dict[str, str], tuple[tuple[str, ...], tuple[str, ...] | None] | None]:
+        """Role to column as configured; and the columns and labels of choices that are spread over several."""
+        named: dict[str, str] = {}
+        choices = None
+        for role, column in (self.dataset.columns or {}).items():
+            if isinstance(column, str):
+                named[role] = column
+                continue
+            labels = tuple(column) if isinstance(column, Mapping) else None
+            columns = tuple(column.values()) if isinstance(column, Mapping) else column
+            named[role], choices = columns[0], (columns, labels)
+        return named, choices
+
+    def _stated(self, completion: Template) -> Template | None:
+        """`generate` scorer: what says the right answer, where `columns` names it; a letter if one is learned."""
         if self.scorer is None or self.scorer.name != "generate" or "answer" not in self.named:
             return None
         if "choices" in self.roles:
-            return Template.parse("{answer_letter}" if self.scorer.extract == "letter" else "{answer_text}")
+            lettered = self.scorer.extract == "letter" or "answer_letter" in completion.names
+            return Template.parse("{answer_letter}" if lettered else "{answer_text}")
         return self._known("{answer}", numbers=True)
 
     def _completion(self, kind: Kind | None) -> Template:
@@ -124,7 +141,8 @@ class _Detector:
 
     def _roles(self) -> dict[str, str]:
         """Role to column: those that are configured, and columns with a role's name that are not always null."""
-        for role, column in self.named.items():
+        spread = [("choices", column) for column in self.choices[0]] if self.choices else []
+        for role, column in (*self.named.items(), *spread):
             if column not in self.columns:
                 raise self._bad(f"no row has a column {shown(column)}", one_of(column, self.columns), f"columns.{role}")
             if column in self.survey.null:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from msft.config.schema import FormatName
-from msft.data.choices import DERIVED, choices_of, derived
+from msft.config.columns import FormatName
+from msft.data.choices import DERIVED, Spread, choices_of, derived
 from msft.data.conversations import turns_of
 from msft.data.examples import Measure
 from msft.data.rows import Row
@@ -75,7 +75,7 @@ class Format:
     """How the rows of one data set become samples. `detect` makes it."""
 
     roles: Mapping[str, str]
-    """Role to column."""
+    """Role to column; of choices that are spread over several columns, the first."""
     measure: Measure
     kind: Kind | None = None
     """The known format that the rows have; None where a template says it all."""
@@ -87,6 +87,8 @@ class Format:
     """`choice` scorer: what stands for a choice, as if it were the answer."""
     stated: Template | None = None
     """`generate` scorer: the right answer, where `columns` names its column."""
+    spread: Spread | None = None
+    """Where the choices lie, if not in one column."""
 
     def sample(self, row: Row) -> Sample:
         """The row as text. Raises ValueError, saying what is wrong with it but not what is in it."""
@@ -99,7 +101,7 @@ class Format:
         options: tuple[str, ...] = ()
         answer = 0
         if self._has_choices:
-            texts, answer = choices_of(row.values.get(self.roles["choices"]), row.values.get(self.roles["answer"]))
+            texts, answer = self._choices(row.values)
             values |= derived(texts, answer)
             if self.option is not None:
                 as_answers = (derived(texts, number) for number in range(len(texts)))
@@ -113,6 +115,11 @@ class Format:
             answer=answer,
             stated=self._stated(values),
         )
+
+    def _choices(self, values: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
+        if self.spread is not None:
+            return self.spread.choices_of(values)
+        return choices_of(values.get(self.roles["choices"]), values.get(self.roles["answer"]))
 
     def _stated(self, values: Mapping[str, Any]) -> str | None:
         return None if self.stated is None else self.stated.render(values)

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from msft.config.problems import folded, shown
 from msft.config.schema import Config, DataConfig
-from msft.core.errors import DataError, complaint
+from msft.core.errors import ConfigError, DataError, complaint
 from msft.core.vocabulary import Task
 from msft.data.cache import Cache
 from msft.data.checks import Checked, check, without_leaks
@@ -51,8 +52,10 @@ def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
             errors.append(str(error))
             continue
         for dataset in datasets:
-            if dataset.id in tasks:
-                found, mend = "two sub-datasets would have this name", "give the data sets other ids"
+            taken = {folded(task): task for task in tasks}.get(folded(dataset.id))
+            if taken is not None:
+                found = f"the name is taken: {shown(taken)} is the same where case does not count"
+                mend = "give the data sets other ids"
                 errors.append(complaint(found, mend, field=f"datasets.{dataset.id}"))
                 continue
             try:
@@ -111,10 +114,17 @@ def _encoded(
 
 
 def _chat_template(given: str | None) -> str | None:
-    """The Jinja text: of the file, where a file is named, or as given."""
-    if given is None or "{" in given or not Path(given).is_file():
+    """The Jinja text: of the file, where a file is named, or as given. Raises ConfigError for neither."""
+    if given is None or "{" in given:
         return given
-    return Path(given).read_text(encoding="utf-8")
+    try:
+        if Path(given).is_file():
+            return Path(given).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        found = f"{shown(given)} cannot be read ({type(error).__name__})"
+        raise ConfigError(complaint(found, "save the template as UTF-8 text", field="model.chat_template")) from None
+    found = f"{shown(given)} is neither a file nor a template: without a brace every example would be this text"
+    raise ConfigError(complaint(found, "give Jinja text, or a file that holds it", field="model.chat_template"))
 
 
 class _Builder:

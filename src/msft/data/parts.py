@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 
 from pydantic import ValidationError
 
-from msft.config.problems import one_of, shown
+from msft.config.problems import folded, not_portable, one_of, shown
 from msft.config.schema import DatasetConfig, Scalar, SplitConfig
 from msft.core.errors import DataError, complaint
 from msft.data.rows import survey
 from msft.data.sources import Source
+
+UNSAFE = re.compile(r'[/\\<>:"|?*]')
+"""What cannot be in the name of a file somewhere."""
 
 
 def parts(dataset: DatasetConfig, source: Source) -> tuple[list[DatasetConfig], list[str]]:
@@ -22,14 +24,16 @@ def parts(dataset: DatasetConfig, source: Source) -> tuple[list[DatasetConfig], 
     if dataset.split_by is None:
         return [dataset], []
     column = dataset.split_by
-    counts, missing = _counts(dataset, source, column)
-    made = [_part(dataset, column, value) for value in sorted(counts, key=lambda value: (str(type(value)), value))]
-    folded: dict[str, str] = {}
-    for part in made:
-        name = unicodedata.normalize("NFKC", part.id).casefold()
-        if name in folded:
-            raise _bad(dataset, f"two values would both name {shown(part.id)}", "make them the same, or more different")
-        folded[name] = part.id
+    counts, missing, first = _counts(dataset, source, column)
+    values = sorted(counts, key=lambda value: (str(type(value)), value))
+    made = [_part(dataset, column, value, first[value]) for value in values]
+    named: dict[str, Scalar] = {}
+    for part, value in zip(made, values, strict=True):
+        name = folded(part.id)
+        if name in named:
+            found = f"{shown(named[name])} and {shown(value)} would both name {shown(part.id)}"
+            raise _bad(dataset, found, "make the two values the same, or more different", first[value])
+        named[name] = value
     least = min(counts, key=lambda value: counts[value])
     notes = [f"{len(made)} sub-datasets by {column}; the smallest, {shown(least)}, has {counts[least]} rows"]
     if missing:
@@ -37,9 +41,13 @@ def parts(dataset: DatasetConfig, source: Source) -> tuple[list[DatasetConfig], 
     return made, notes
 
 
-def _counts(dataset: DatasetConfig, source: Source, column: str) -> tuple[dict[str | int | float, int], int]:
+def _counts(
+    dataset: DatasetConfig, source: Source, column: str
+) -> tuple[dict[str | int | float, int], int, dict[str | int | float, str]]:
+    """Value to the number of its rows; the number of rows without one; value to the place of its first row."""
     rows = source.rows(where=dataset.where)
     counts: dict[str | int | float, int] = {}
+    first: dict[str | int | float, str] = {}
     missing = 0
     for row in rows:
         value = row.values.get(column)
@@ -47,28 +55,36 @@ def _counts(dataset: DatasetConfig, source: Source, column: str) -> tuple[dict[s
             missing += 1
         elif isinstance(value, str | int | float):
             counts[value] = counts.get(value, 0) + 1
+            first.setdefault(value, row.place)
         else:
-            found = f"{row.place}: {column} is a {type(value).__name__}, which names no sub-dataset"
-            raise _bad(dataset, found, "name a column of texts or numbers")
+            found = f"{column} is a {type(value).__name__}, which names no sub-dataset"
+            raise _bad(dataset, found, "name a column of texts or numbers", row.place)
     if not counts:
         raise _bad(dataset, f"no row has a column {shown(column)}", one_of(column, survey(rows).columns))
-    return counts, missing
+    return counts, missing, first
 
 
-def _part(dataset: DatasetConfig, column: str, value: Scalar) -> DatasetConfig:
-    """The data set with the rows of one value; splits that are read take theirs."""
+def _part(dataset: DatasetConfig, column: str, value: Scalar, place: str) -> DatasetConfig:
+    """The data set with the rows of one value, first seen at `place`; splits that are read take theirs.
+
+    Characters that no file name can have, which are common in headings (`What?`, `b/c`), become hyphens in the name; a
+    value that hides something (blank, control and direction marks) or names nothing (300 bytes) is refused.
+    """
 
     def of(split: SplitConfig | None) -> SplitConfig | None:
         if split is None or not split.given:
             return split
         return split.model_copy(update={"where": {**(split.where or {}), column: value}})
 
-    name = re.sub(r"[/\\]", "-", f"{dataset.id}.{value}".strip())
+    name = f"{dataset.id}.{UNSAFE.sub('-', str(value)).strip(' .')}"
+    reason = not_portable(name) if str(value).strip(" .") else f"found {shown(value)}, which names nothing"
     try:
         DatasetConfig.model_validate({"id": name, "path": dataset.path})
     except ValidationError:
-        found = f"the value {shown(value)} cannot name a sub-dataset"
-        raise _bad(dataset, found, "use values of at most 100 printable characters") from None
+        reason = f"found {ascii(value)[:60]}, which cannot name a sub-dataset"
+    if reason:
+        mend = "use values of printable characters, and of less than 100 bytes with the id, or another column"
+        raise _bad(dataset, f"the value of {column}: {reason}", mend, place)
     return dataset.model_copy(
         update={
             "id": name,
@@ -80,5 +96,5 @@ def _part(dataset: DatasetConfig, column: str, value: Scalar) -> DatasetConfig:
     )
 
 
-def _bad(dataset: DatasetConfig, found: str, mend: str) -> DataError:
-    return DataError(complaint(found, mend, field=f"datasets.{dataset.id}.split_by"))
+def _bad(dataset: DatasetConfig, found: str, mend: str, place: str | None = None) -> DataError:
+    return DataError(complaint(found, mend, file=place, field=f"datasets.{dataset.id}.split_by"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msft.config.problems import shown
 from msft.core.errors import DataError, complaint
+from msft.core.paths import expanded
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -20,7 +21,7 @@ def local_files(path: str, split: str, field: str) -> list[Path] | None:
 
     A file holds a single split, `train`; in a folder, names tell the splits as on the hub.
     """
-    here = Path(path).expanduser()
+    here = expanded(path)
     if _exists(here, field) and here.is_dir():
         files = _in_folder(here, split, field)
         if files is None:

@@ -31,6 +31,7 @@ class Source:
         self.seed = seed
         self.field = f"datasets.{dataset.id}"
         self._read: dict[tuple[str, str], Rows] = {}
+        self._digests: dict[Path, str] = {}
 
     def rows(self, path: str | None = None, split: str | None = None, where: Where | None = None) -> Rows:
         """The rows of one split; what is None is the data set's own, `where` apart. Raises DataError."""
@@ -81,9 +82,16 @@ class Source:
         files = local_files(path, split, self.field)
         if files is not None:
             size = sum(file.stat().st_size for file in files)
-            return size, " ".join(f"{file} {_digest(file)}" for file in files) if digest else ""
+            return size, " ".join(f"{file} {self._digest(file)}" for file in files) if digest else ""
         table = self.rows(path, split)
         return (table.nbytes, table.identity) if isinstance(table, Table) else (0, "")
+
+    def _digest(self, file: Path) -> str:
+        """SHA-256 of a file, read once."""
+        if file not in self._digests:
+            with file.open("rb") as handle:
+                self._digests[file] = hashlib.file_digest(handle, "sha256").hexdigest()
+        return self._digests[file]
 
     def _bad(self, found: str, mend: str) -> DataError:
         return DataError(complaint(found, mend, field=self.field))
@@ -107,7 +115,10 @@ class Source:
             (check_parquet if suffix == ".parquet" else check_csv)(files, complaints)
             complaints.check()
             names = [str(file) for file in files]
-            return self._loaded(path, BUILDERS[suffix], "train", data_files=names, **OPTIONS[suffix])
+            # The library knows files that it has converted by their time and size; we name what is in them.
+            content = hashlib.sha256("".join(map(self._digest, files)).encode()).hexdigest()
+            options = {"data_files": names, "name": f"content-{content}", **OPTIONS[suffix]}
+            return self._loaded(path, BUILDERS[suffix], "train", **options)
         lines = JsonLines(files, complaints)
         complaints.check()
         return lines if len(lines) > IN_MEMORY else Listed(list(lines))
@@ -170,8 +181,3 @@ def _fits(row: Row, where: Where) -> bool:
         if not any(value == option and isinstance(value, bool) == isinstance(option, bool) for option in options):
             return False
     return True
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

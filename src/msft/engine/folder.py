@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from msft.core.errors import ModelError, complaint
+from msft.core.paths import expanded
 
 _CONVERT = "save the model with save_pretrained of a current transformers, which writes safetensors"
 _COPY_AGAIN = "download or copy the file again"
@@ -29,6 +30,8 @@ class ModelSource:
     revision: str | None = None
     gguf_file: str | None = None
     """A GGUF file in it: weights and tokenizer are read from there and dequantised."""
+    tokenizer: str | None = None
+    """A folder or a name on the hub, where the tokenizer is not the model's own."""
     trust_remote_code: bool = False
     peft: dict[str, Any] | None = None
     """Arguments of peft.LoraConfig; None trains all weights."""
@@ -38,7 +41,7 @@ class ModelSource:
     @property
     def folder(self) -> Path | None:
         """The local folder; None for a name on the hub."""
-        path = Path(self.name_or_path).expanduser()
+        path = expanded(self.name_or_path)
         names_folder = self.name_or_path.startswith((".", "/", "~")) or self.name_or_path.count("/") > 1
         return path if names_folder or path.is_dir() else None
 

@@ -35,7 +35,10 @@ __all__ = [
 
 def load_tokenizer(source: ModelSource) -> Any:
     """The model's tokenizer. Raises ModelError."""
-    check_model_folder(source)
+    if source.tokenizer is not None:
+        source = ModelSource(name_or_path=source.tokenizer)
+    else:
+        check_model_folder(source)
     with _complaining(source, "the tokenizer cannot be loaded"):
         return AutoTokenizer.from_pretrained(_place(source), **_origin(source))
 

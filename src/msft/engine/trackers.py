@@ -18,9 +18,10 @@ from typing import Any
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
 
 from msft.core.clock import Clock
-from msft.core.errors import ConfigError, complaint
+from msft.core.errors import ConfigError, RunError, complaint
 from msft.core.vocabulary import Brief, Outcome, Segment
 from msft.engine.progress import ScoreInfo, StepInfo
+from msft.journal import write_durably
 
 PROJECT = "msft"
 
@@ -44,9 +45,9 @@ class Trackers:
         folder.mkdir(mode=0o700, exist_ok=True)
         self._file = folder / "run.json"
         fresh = not self._file.exists()
-        self._run: dict[str, str] = {"id": uuid.uuid4().hex} if fresh else json.loads(self._file.read_text())
+        self._run = {"id": uuid.uuid4().hex} if fresh else self._known_run()
         self._trackers = [self._start(name, folder, run) for name in names]
-        self._file.write_text(json.dumps(self._run), encoding="utf-8")
+        write_durably(self._file, json.dumps(self._run).encode())
         for tracker in self._trackers if fresh else []:
             # TensorBoard would make a run of its own of them.
             if tracker.name != "tensorboard":
@@ -56,6 +57,14 @@ class Trackers:
         self._told: list[StepInfo] = []
         self._live = False
         """The segment at hand is run, not replayed."""
+
+    def _known_run(self) -> dict[str, str]:
+        try:
+            known = json.loads(self._file.read_text(encoding="utf-8"))
+            return {"id": str(known["id"]), **{key: str(value) for key, value in known.items()}}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            mend = "remove it: to its trackers the run goes on as a new one"
+            raise RunError(complaint("this file cannot be read", mend, file=self._file)) from None
 
     def _start(self, name: str, folder: Path, run: str) -> GeneralTracker:
         options: dict[str, dict[str, Any]] = {

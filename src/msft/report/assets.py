@@ -62,6 +62,7 @@ details { margin-top: .8rem; } summary { cursor: pointer; color: var(--accent); 
 @media (max-width: 480px) { main { padding: 1.2rem .8rem 3rem; } .card { padding: .7rem; } h1 { font-size: 1.3rem; }
   table { font-size: .82rem; } th, td { padding-right: .4rem; } .scores tbody th { min-width: 5.5rem; }
   .scores thead th { white-space: normal; } }
+@page { margin: 1.4cm; }
 @media print { :root { --paper: #fff; --card: #fff; --ink: #000; --soft: #444; --rule: #ccc; }
   main { max-width: none; padding: 0; } nav, .toggles button, .axis, .chip input { display: none; }
   .card, tr, li { break-inside: avoid; } h2 { break-after: avoid; } }

@@ -42,7 +42,8 @@ def _result(story: Story, comparison: Comparison) -> list[str]:
 def _evidence(story: Story) -> list[str]:
     said = []
     sizes = dict(zip(story.tasks, story.brief.validation_sizes, strict=True))
-    few = [task for task, size in sizes.items() if size < FEW_ITEMS]
+    noted = {task for task in story.tasks for note in story.notes if note.startswith(f"{task}: {sizes[task]} valid")}
+    few = [task for task, size in sizes.items() if size < FEW_ITEMS and task not in noted]
     if few:
         said.append(
             f"Fewer than {FEW_ITEMS} validation items, so that the peaks are read from noisy curves: {listed(few)}."
@@ -63,7 +64,7 @@ def _evidence(story: Story) -> list[str]:
 
 
 def _not_learnable(story: Story, task: str, items: int) -> bool:
-    if story.measure(task).get("name") not in COUNTED or items < 2 or not story.segments:
+    if story.measure(task).get("name") not in COUNTED or items < 2 or story.answer is None:
         return False
     base = story.base.reports.get(task)
     reached = [p.reports[task] for p in story.trail.places.values() if task in p.reports]

@@ -25,10 +25,13 @@ def change_figure(comparison: Comparison) -> Figure:
         for i, row in enumerate(rows)
     ]  # fmt: skip
     spans = [row.interval for row in rows]
+    reach = [
+        (0.0, 0.0) if s is None or row.difference is None else (row.difference - s[0], s[1] - row.difference)
+        for s, row in zip(spans, rows, strict=True)
+    ]
     sides = {
-        "array": [_points(s[1] - row.difference) if s and row.difference is not None else 0
-                  for s, row in zip(spans, rows, strict=True)],
-        "type": "data", "color": LINE, "thickness": 1.4, "width": 4,
+        "type": "data", "symmetric": False, "array": [_points(high) for _, high in reach],
+        "arrayminus": [_points(low) for low, _ in reach], "color": LINE, "thickness": 1.4, "width": 4,
     }  # fmt: skip
     traces += [
         _dots(rows, [row.base for row in rows], "base", "circle-open", FADED),
@@ -114,7 +117,7 @@ def disk_figure(story: Story) -> Figure | None:
     scale, size = unit(max(two, *(each.end for each in held)), "B")
     x, y, texts = [], [], []
     for number, each in enumerate(held, start=1):
-        for at, count in ((spent[number - 1], each.during), (spent[number], each.end)):
+        for at, count in ((spent[number - 1], each.during), (spent[number], each.during), (spent[number], each.end)):
             x.append(short(at / per))
             y.append(short(count / scale))
             texts.append(f"{scaled(count, 'B')} at {short(at / per):.4g} {flops}")

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
 
 from msft.report.assets import STYLE
 from msft.report.compare_words import (
     AGAINST,
+    COSTS,
     HEADINGS,
     Comparison,
     Entry,
     against_cells,
     cells,
+    cost_cells,
     headline,
     interval,
     notes,
     sentence,
     verdict,
+    with_reach,
 )
 from msft.report.words import clean, difference, percent
 
@@ -70,6 +72,7 @@ def _body(data: Comparison) -> str:
             _section(f"{name} against the others", _against(data)),
             _section("Sub-dataset by sub-dataset", _by_task(data)),
         ]
+    parts.append(_section("What they cost", _table(COSTS, [cost_cells(row) for row in data["methods"]])))
     parts.append(_section(f"Scores by sub-dataset, {data['split']}, in %", _scores(data)))
     parts.append(_section("How to read this", "".join(f'<p class="soft">{_text(line)}</p>' for line in notes(data))))
     return "\n".join(parts)
@@ -127,13 +130,13 @@ def _scores(data: Comparison) -> str:
     rows = [
         f"<tr><td>{_named(entry)}</td><td>{_text(entry['measure'])}</td><td>{entry['items'] or '–'}</td>"
         f"<td>{percent(entry['base'])}</td>"
-        + "".join(f"<td>{percent(_mean(row['tasks'][entry['task']]))}</td>" for row in data["methods"])
+        + "".join(f"<td>{with_reach(row['tasks'][entry['task']])}</td>" for row in data["methods"])
         + "</tr>"
         for entry in data["tasks"]
     ]
     rows.append(
         f'<tr class="average"><td>average</td><td></td><td></td><td>{percent(data["base"]["macro"])}</td>'
-        + "".join(f"<td>{percent(_mean(row['macro']))}</td>" for row in data["methods"])
+        + "".join(f"<td>{with_reach(row['macro'])}</td>" for row in data["methods"])
         + "</tr>"
     )
     heads = "".join(f"<th>{escape(name)}</th>" for name in head)
@@ -214,10 +217,6 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], signed: int |
 
 def _section(title: str, content: str) -> str:
     return f"<section>\n<h2>{_text(title)}</h2>\n{content}\n</section>"
-
-
-def _mean(entry: Any) -> float | None:
-    return None if entry is None else entry["mean"]
 
 
 def _text(value: object) -> str:

@@ -19,8 +19,8 @@ from msft.report.compare_words import (
     against_cells,
     cells,
     headline,
+    in_brief,
     notes,
-    sentence,
     verdict,
 )
 from msft.report.words import clean, difference, percent
@@ -34,15 +34,15 @@ def render_comparison(data: Comparison, console: Console) -> None:
     console.print(Text(headline(data), style="bold"))
     console.print(Text(verdict(data)))
     console.print()
-    keep = range(len(HEADINGS)) if console.width >= WIDE else (0, 1, 2, 3, 4, 5, 7)
+    keep = range(len(HEADINGS)) if console.width >= WIDE else (0, 1, 2, 4, 5, 7)
     console.print(_table([HEADINGS[i] for i in keep], [[cells(row)[i] for i in keep] for row in data["methods"]]))
     if data["against"]:
         console.print()
         console.print(Text(f"{clean(data['reference'])} minus", style="bold"))
         console.print(_table(AGAINST, [against_cells(row) for row in data["against"]]))
         console.print()
-        for row in data["against"]:
-            console.print(Text(f"- {sentence(data, row)}"))
+        for line in in_brief(data):
+            console.print(Text(f"- {line}"))
     console.print()
     console.print(Text(f"Sub-datasets, {data['split']}, in %", style="bold"))
     console.print(_sub_datasets(data, console.width))
@@ -55,7 +55,7 @@ def _sub_datasets(data: Comparison, width: int) -> Group:
     names = [row["method"] for row in data["methods"]]
     longest = max(len(clean(entry["task"])) for entry in data["tasks"]) + 4
     fit = max(1, (width - min(longest, 24) - 8) // (max(8, *(len(clean(name)) for name in names)) + 2))
-    tables = []
+    tables: list[Table | Text] = []
     for start in range(0, len(names), fit):
         rows = data["methods"][start : start + fit]
         lines = [
@@ -67,6 +67,7 @@ def _sub_datasets(data: Comparison, width: int) -> Group:
             for entry in data["tasks"]
         ]
         lines.append(["average", percent(data["base"]["macro"]), *(percent(_mean(row["macro"])) for row in rows)])
+        tables += [Text()] if tables else []
         tables.append(_table(["sub-dataset", "base", *(clean(row["method"]) for row in rows)], lines))
     return Group(*tables)
 

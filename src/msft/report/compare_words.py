@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msft.report.words import NOT_KNOWN, clean, difference, duration, listed, percent, scaled
@@ -36,7 +36,7 @@ def sentence(data: Comparison, row: Entry) -> str:
         return f"{reference} and {other}: no seed that both finished."
     start = f"{reference} against {other}: {difference(gap['mean'])} points"
     if row["p"] is None:
-        return f"{start}, with {len(row['seeds'])} seed(s) nothing can be said of the methods."
+        return f"{start}; nothing can be said of the methods (too few seeds, or all gave the same)."
     parts = [f"{start}, 95 % from {interval(gap)} on these sub-datasets"]
     if row["like_these"]:
         parts.append(f"{interval(row['like_these'])} on others like them")
@@ -46,6 +46,18 @@ def sentence(data: Comparison, row: Entry) -> str:
     if row["sign_flips"] is not None:
         tests.append(f"{row['sign_flips']:.2g} by sign flips")
     return f"{conclusion(row)} {', '.join(parts)}; {', '.join(tests)}."
+
+
+def in_brief(data: Comparison) -> list[str]:
+    """Which of the others the reference is better than, worse than, or not told apart from."""
+    reference = clean(data["reference"])
+    groups: dict[str, list[str]] = {}
+    for row in data["against"]:
+        groups.setdefault(conclusion(row).rstrip("."), []).append(row["method"])
+    order = ("Better", "Better, but not after Holm's correction", "Worse", "Worse, but not after Holm's correction")
+    lines = [f"{name}: {reference} than {listed(groups[name])}." for name in order if name in groups]
+    same = groups.get("No difference shown", [])
+    return [*lines, *([f"No difference shown: {reference} and {listed(same)}."] if same else [])]
 
 
 def conclusion(row: Entry) -> str:
@@ -79,7 +91,7 @@ def notes(data: Comparison) -> list[str]:
         )
     if dull := [entry["task"] for entry in data["tasks"] if not entry["learnable"]]:
         lines.append(
-            f"Not learnable here: {listed(dull)} (validation never rose 3 standard errors above the base model). "
+            f"Not learnable here (*): {listed(dull)} (validation never rose 3 standard errors above the base model). "
             "They count like the others."
         )
     if data["left_out"]:
@@ -103,14 +115,39 @@ def cells(row: Entry) -> list[str]:
     return [
         clean(row["method"]),
         with_reach(row["macro"]),
-        percent(_mean(row["worst"])),
-        percent(_mean(row["spread"])),
+        with_reach(row["worst"]),
+        with_reach(row["spread"]),
         difference(_mean(row["gap"])),
         scaled(total["mean"], "") if total else NOT_KNOWN,
         f"{scoring:.0%}" if scoring is not None else NOT_KNOWN,
         duration(row["seconds"]["mean"]) if row["seconds"] else NOT_KNOWN,
         f"{disk['mean']:.1f}" if disk else NOT_KNOWN,
     ]
+
+
+COSTS = ("method", "training FLOPs", "scoring", "probes", "time", "disk, most", "disk, mean", "epoch of the answer")
+"""Of `cost_cells`. Disk in bytes of snapshots; an epoch is a position along the surviving trajectory."""
+
+
+def cost_cells(row: Entry) -> list[str]:
+    """What one method took, each with its interval, in the order of COSTS."""
+    flops, disk = row["flops"], row["disk"]
+    counted = [(flops[kind], "") for kind in ("train", "eval", "probe")]
+    held = [(disk["peak_bytes"], "B"), (disk["mean_bytes"], "B")]
+    return [
+        clean(row["method"]),
+        *(_amount(entry, lambda x, unit=unit: scaled(x, unit).strip()) for entry, unit in counted),  # type: ignore[misc]
+        _amount(row["seconds"], duration),
+        *(_amount(entry, lambda x, unit=unit: scaled(x, unit).strip()) for entry, unit in held),  # type: ignore[misc]
+        _amount(row["epoch"], lambda x: f"{x:.2f}"),
+    ]
+
+
+def _amount(entry: Entry | None, shown: Callable[[float], str]) -> str:
+    if entry is None:
+        return NOT_KNOWN
+    reach = None if entry["low"] is None else entry["high"] - entry["mean"]
+    return f"{shown(entry['mean'])} ± {shown(reach)}" if reach else shown(entry["mean"])
 
 
 AGAINST = ("against", "difference", "95 %", "p", "Holm", "win/tie/loss")

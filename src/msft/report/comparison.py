@@ -35,10 +35,10 @@ class Row:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the difference between these two models, by normal approximation."""
+        """95 % interval of the difference between these two models, by normal approximation; within [-1, 1]."""
         if self.error is None or self.difference is None:
             return None
-        return self.difference - 1.96 * self.error, self.difference + 1.96 * self.error
+        return max(-1.0, self.difference - 1.96 * self.error), min(1.0, self.difference + 1.96 * self.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

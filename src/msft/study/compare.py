@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,12 @@ VERSION = 1
 """Of comparison.json; raised when a key changes its meaning or goes."""
 
 Json = dict[str, Any]
+
+
+@lru_cache(maxsize=2)
+def draws(seeds: int, sizes: tuple[int, ...]) -> Bootstrap:
+    """The same for all comparisons with as many seeds."""
+    return Bootstrap(seeds, sizes)
 
 
 def comparison(results: Results, reference: str, notes: Sequence[str] = ()) -> Json:
@@ -140,7 +147,8 @@ def _against(results: Results, reference: str, name: str) -> Json:
         else []
     )
     macro = table.mean(1) if seeds else np.array([])
-    bootstrap = Bootstrap(len(seeds), [d.shape[1] for d in items]) if len(seeds) > 1 else None
+    bootstrap = draws(len(seeds), tuple(d.shape[1] for d in items)) if len(seeds) > 1 else None
+    over_tasks = bootstrap.interval(items) if bootstrap else None
     rows = [_task(task, i, table[:, i], items[i], bootstrap) for i, task in enumerate(results.tasks)] if seeds else []
     known = all(d.shape[1] > 1 for d in items)
     apart = [item_test([d[i] for d in items]) < LEVEL for i in range(len(seeds))] if known else []
@@ -150,7 +158,7 @@ def _against(results: Results, reference: str, name: str) -> Json:
         "difference": asdict(t_interval(macro)) if seeds else None,
         "p": t_test(macro),
         "sign_flips": sign_flips(macro),
-        "like_these": asdict(bootstrap.interval(items)) if bootstrap else None,
+        "like_these": asdict(over_tasks) if over_tasks else None,
         "model_pairs": {"pairs": len(apart), "differ": sum(apart)},
         "tasks": rows,
         **{verdict: sum(row["verdict"] == verdict for row in rows) for verdict in ("win", "tie", "loss")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -27,9 +28,8 @@ def equal_flops(config: Config, of: RunFolder) -> Config:
         """FLOPs per parameter: 6 per trained token, 2 per scored one (DESIGN 3.13)."""
         return 6 * per_epoch * clock.epochs(mixture, steps) + 2 * (fixed + look * len(clock.ticks(mixture, steps)))
 
-    steps = 1
-    while cost(steps) < target:
-        steps += 1
+    affordable = int(target / (6 * clock.epochs(mixture, 1) * per_epoch)) + 1
+    steps = 1 + bisect_left(range(1, affordable + 1), target, key=cost)
     if steps > 1 and target - cost(steps - 1) <= cost(steps) - target:
         steps -= 1
     return _with_method(config, horizon=clock.epochs(mixture, steps))

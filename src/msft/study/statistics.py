@@ -26,6 +26,8 @@ FEWEST_FLIPS = 6
 """Seeds from which on sign flips can reject at 5 %: 2 of 2^6 patterns are as extreme as all signs alike."""
 MOST_FLIPS = 20
 """Seeds up to which every sign pattern is looked at; of more seeds, as many random ones."""
+FEWEST_TASKS = 5
+"""Sub-datasets from which on an interval over them is more than a guess."""
 REPLICATES = 2000
 
 
@@ -136,8 +138,13 @@ class Bootstrap:
         self._tasks = _draws(random, len(sizes), replicates)
         self._items = [_draws(random, size, replicates) for size in sizes]
 
-    def interval(self, differences: Sequence[Array]) -> Interval:
-        """Of the macro-average of paired differences, one (S, n) table per sub-dataset; S is at least 2."""
+    def interval(self, differences: Sequence[Array]) -> Interval | None:
+        """Of the macro-average of paired differences, one (S, n) table per sub-dataset; S is at least 2.
+
+        None where there are too few sub-datasets to speak of others.
+        """
+        if len(differences) < FEWEST_TASKS:
+            return None
         table = np.stack([d.mean(1) for d in differences], axis=1)
         drawn = [_twice(self._seeds, d, items) for d, items in zip(differences, self._items, strict=True)]
         replicates = np.einsum("bt,bt->b", np.stack(drawn, axis=1), self._tasks)
@@ -176,4 +183,4 @@ def learnable(base: float, best: float, items: int) -> bool:
     The standard error is that of a difference of two shares of `items`, which for scores in [0, 1] is at most that.
     """
     error = math.sqrt((base * (1 - base) + best * (1 - best)) / items) if items else math.inf
-    return best - base > 3 * error
+    return bool(best - base > 3 * error)

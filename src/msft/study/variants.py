@@ -48,7 +48,9 @@ def ignored(config: Config, names: Sequence[str]) -> list[str]:
         if getattr(own.params, field.name) != getattr(standard.params, field.name)
     ]
     deaf = [name for name in names if name != own.name and (name, own.name) != ("placebo", "msft")]
-    notes = [f"{', '.join(said)} of the configuration's {own.name} do not reach {', '.join(deaf)}"] if said else []
+    notes = []
+    if said and deaf:
+        notes.append(f"{', '.join(said)}: set for {own.name} in the configuration, not for {', '.join(deaf)}")
     if config.training.schedule != "constant":
         notes.append(
             f"the learning rate is a {config.training.schedule} function of position / horizon: methods that end "

@@ -1,0 +1,1 @@
+"""The Python API, in the idiom that users of TRL know."""

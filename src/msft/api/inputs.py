@@ -1,0 +1,129 @@
+"""Models, tokenizers and data sets that were given as objects become files in the run folder.
+
+Everything then takes the one path that files take: strict reading, fingerprints, the base model read again at a
+roll-back to it, resuming.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import datasets
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from msft.core.errors import DataError, ModelError, RunError, complaint
+
+Rows: TypeAlias = datasets.Dataset | Sequence[Mapping[str, Any]] | str
+"""A sub-dataset's rows: a data set, a list of rows, or a path or hub id."""
+Split: TypeAlias = Mapping[str, Rows] | None
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a trainer was given, and where it goes."""
+
+    folder: Path
+    model: PreTrainedModel | str
+    tokenizer: Any | None
+    splits: Mapping[str, Split]
+    """`train`, `validation` and `test`, each by sub-dataset."""
+
+    def check(self) -> None:
+        """Raises DataError or ModelError; writes nothing."""
+        if isinstance(self.model, PeftModel):
+            mend = "give the model without its adapter, and the adapter as peft_config"
+            raise ModelError(complaint("found a model with an adapter", mend, field="model"))
+        if not isinstance(self.model, str) and self.tokenizer is None:
+            raise ModelError(complaint("is missing", "give the model's tokenizer", field="processing_class"))
+        for split, given in self.splits.items():
+            name = {"train": "train_dataset", "validation": "eval_dataset"}.get(split, f"{split}_dataset")
+            if split == "train" and not given:
+                raise DataError(complaint("is missing", "give a dict of sub-datasets by name", field=name))
+            if given is not None and not isinstance(given, Mapping):
+                mend = "give a dict of sub-datasets by name, such as {'gsm8k': dataset, ...}"
+                raise DataError(complaint(f"found a {type(given).__name__}", mend, field=name))
+            for task, rows in (given or {}).items():
+                self._check_rows(name, task, rows)
+
+    def write(self) -> None:
+        """Puts down what is not a file yet."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not isinstance(self.model, str):
+            self.model.save_pretrained(str(self._model))
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(self._model if not isinstance(self.model, str) else self._tokenizer)
+        for _, _, rows, file in self._objects():
+            _write(rows, file)
+
+    def check_unchanged(self) -> None:
+        """Raises RunError where a data set is not the one that the run began with. The model is the run's own."""
+        with tempfile.TemporaryDirectory() as scratch:
+            for split, task, rows, file in self._objects():
+                again = Path(scratch) / "rows.parquet"
+                _write(rows, again)
+                if not file.is_file() or again.read_bytes() != file.read_bytes():
+                    mend = "give the same rows, or another output_dir"
+                    found = f"the {split} rows of {task} are not those that the run began with"
+                    raise RunError(complaint(found, mend, file=file))
+
+    def model_section(self) -> dict[str, Any]:
+        """Of the configuration."""
+        if not isinstance(self.model, str):
+            return {"name_or_path": str(self._model)}
+        return {"name_or_path": self.model} | ({} if self.tokenizer is None else {"tokenizer": str(self._tokenizer)})
+
+    def dataset_sections(self) -> list[dict[str, Any]]:
+        """Of the configuration, in the order of `train`."""
+        train, validation, test = (self.splits[split] or {} for split in SPLITS)
+        sections: list[dict[str, Any]] = []
+        for task, rows in train.items():
+            section: dict[str, Any] = {"id": task, "path": self._path("train", task, rows)}
+            for split, given in (("validation", validation), ("test", test)):
+                if task in given:
+                    section[split] = {"path": self._path(split, task, given[task])}
+            sections.append(section)
+        return sections
+
+    @property
+    def _model(self) -> Path:
+        return self.folder / "model"
+
+    @property
+    def _tokenizer(self) -> Path:
+        return self.folder / "tokenizer"
+
+    def _check_rows(self, name: str, task: str, rows: Rows) -> None:
+        train = self.splits["train"] or {}
+        if task not in train:
+            mend = f"use a name of train_dataset: {', '.join(map(str, train))}"
+            raise DataError(complaint("there is no such sub-dataset", mend, field=f"{name}[{task!r}]"))
+        if not isinstance(rows, (datasets.Dataset, str, list, tuple)):
+            mend = "give a datasets.Dataset, a list of rows, or a path"
+            raise DataError(complaint(f"found a {type(rows).__name__}", mend, field=f"{name}[{task!r}]"))
+
+    def _objects(self) -> list[tuple[str, str, Any, Path]]:
+        """(split, sub-dataset, rows, file) of all rows that are no files yet."""
+        return [
+            (split, task, rows, Path(self._path(split, task, rows)))
+            for split, given in self.splits.items()
+            for task, rows in (given or {}).items()
+            if not isinstance(rows, str)
+        ]
+
+    def _path(self, split: str, task: str, rows: Rows) -> str:
+        if isinstance(rows, str):
+            return rows
+        # By number: a name that a table can show need not be one that a file can have.
+        number = list(self.splits["train"] or {}).index(task)
+        return str(self.folder / f"{number:02d}-{split}.parquet")
+
+
+def _write(rows: Any, file: Path) -> None:
+    table = rows if isinstance(rows, datasets.Dataset) else datasets.Dataset.from_list([dict(row) for row in rows])
+    table.to_parquet(file)

@@ -1,0 +1,246 @@
+"""MSFTTrainer on models and data sets in memory does what `msft train` does on files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+
+import datasets
+import pytest
+import torch
+from job import make_data, make_model
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+
+from msft import MSFTConfig, MSFTTrainer
+from msft.config.reader import load
+from msft.core.errors import ConfigError, DataError, ModelError, RunError
+from msft.core.method import Method, require
+from msft.core.rollout import Answer, Track, roll_out
+from msft.core.vocabulary import Mixture
+from msft.journal import read
+from msft.trainer import train
+
+
+class Silent:
+    def __getattr__(self, name):
+        return lambda *arguments: None
+
+
+def rows(tmp_path, name):
+    return [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def made(tmp_path):
+    make_model(tmp_path / "model")
+    make_data(tmp_path)
+    return tmp_path
+
+
+def objects(made):
+    return {
+        "model": AutoModelForCausalLM.from_pretrained(made / "model"),
+        "processing_class": AutoTokenizer.from_pretrained(made / "model"),
+        "train_dataset": {
+            "copy": datasets.Dataset.from_list(rows(made, "copy")[:30]),
+            "yes no": rows(made, "choice")[:30],
+        },
+        "eval_dataset": {
+            "copy": datasets.Dataset.from_list(rows(made, "copy")[30:]),
+            "yes no": rows(made, "choice")[30:],
+        },
+    }
+
+
+def config(made, **changes):
+    settings = {
+        "method_kwargs": {"eval_every": 0.5, "budget": 1.0, "smooth": 1},
+        "num_train_epochs": 2,
+        "learning_rate": 0.01,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "max_length": 64,
+        "leaks": "warn",
+        "logging_steps": 1,
+        "dataset_kwargs": {"copy": {"scorer": "exact_match"}},
+    }
+    return MSFTConfig(**{"output_dir": str(made / "run"), **settings, **changes})
+
+
+def records(folder):
+    transcript = read(folder / "journal.jsonl", folder / "sidecars")
+    return [(segment, outcome) for segment, outcome in transcript.segments]
+
+
+class Heard(TrainerCallback):
+    def __init__(self):
+        self.events, self.steps = [], []
+
+    def on_train_begin(self, args, state, control, **details):
+        self.events.append("begin")
+
+    def on_step_end(self, args, state, control, **details):
+        self.steps.append(state.global_step)
+
+    def on_evaluate(self, args, state, control, metrics, **details):
+        self.events.append(("evaluate", sorted(metrics)))
+
+    def on_exclusion(self, args, state, control, tasks, **details):
+        self.events.append(("exclusion", tasks))
+
+    def on_roll_back(self, args, state, control, epoch, from_epoch, **details):
+        self.events.append(("back", epoch < from_epoch))
+
+    def on_train_end(self, args, state, control, **details):
+        self.events.append("end")
+
+
+def test_objects_and_files_give_the_same_run(made):
+    heard = Heard()
+    trainer = MSFTTrainer(args=config(made), callbacks=[heard], **objects(made))
+    output = trainer.train()
+
+    for name in ("copy", "choice"):
+        for part, content in (("train", rows(made, name)[:30]), ("eval", rows(made, name)[30:])):
+            (made / f"{name}-{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
+    (made / "c.yaml").write_text(f"""\
+model: {{name_or_path: model}}
+method: {{name: msft, eval_every: 0.5, budget: 1.0, smooth: 1, horizon: 2}}
+datasets:
+  - {{id: copy, path: copy-train.jsonl, validation: {{path: copy-eval.jsonl}}, scorer: {{name: exact_match}}}}
+  - {{id: yes no, path: choice-train.jsonl, validation: {{path: choice-eval.jsonl}}}}
+data: {{max_length: 64, leaks: warn}}
+training: {{learning_rate: 0.01, batch_size: 8}}
+output: {made / "files"}
+""")
+    train(load(made / "c.yaml"), Silent())
+    assert records(made / "run") == records(made / "files")
+    weights = [(made / run / "final" / "model.safetensors").read_bytes() for run in ("run", "files")]
+    assert weights[0] == weights[1]
+
+    taken = sum(s.stop - s.start for s, _ in records(made / "run"))
+    assert output.global_step == taken and heard.steps == list(range(1, taken + 1))
+    assert set(output.metrics) == {"copy", "base_copy", "yes no", "base_yes no"}
+    assert heard.events[0] == "begin" and heard.events[-1] == "end"
+    assert heard.events[1] == ("evaluate", ["eval_copy", "eval_yes no"])
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert [entry["step"] for entry in logged] == heard.steps
+
+    said = trainer.model(**trainer.processing_class("ab1>", return_tensors="pt")).logits
+    trainer.save_model(made / "copy")
+    again = AutoModelForCausalLM.from_pretrained(made / "copy")
+    assert torch.equal(said, again(**trainer.processing_class("ab1>", return_tensors="pt")).logits)
+
+
+def back_to_the_first(brief):
+    """A method as a user would write it: an epoch of all, then back to its first tick without the first of them."""
+    track, tasks = Track(brief), brief.tasks
+    answer = Answer(brief, track.base)
+    every, rest = Mixture(tasks=tasks), Mixture(tasks=tasks[1:])
+    points = yield from roll_out(track, track.base, every, 0.5, watch=tasks, at_end=tasks)
+    first = points[-1]
+    answer.offer(first)
+    keep = answer.keep | {first.snapshot}
+    points = yield from roll_out(track, first, every, 0.5, watch=tasks, at_end=tasks, keep=keep)
+    answer.offer(points[-1])
+    here = yield from track.turn(first, rest, keep=answer.keep)
+    points = yield from roll_out(track, here, rest, 0.5, watch=tasks, at_end=tasks, keep=answer.keep)
+    return answer.choose(points[-1])
+
+
+def forgetful(brief):
+    """As above, but what it goes back to was never to be kept."""
+    track, every = Track(brief), Mixture(tasks=brief.tasks)
+    first = yield from track.advance(track.base, every, track.clock.steps(every, 0.5), score=brief.tasks)
+    last = yield from track.advance(first, every, track.clock.steps(every, 1.0), score=brief.tasks)
+    last = yield from track.advance(last, every, track.clock.steps(every, 1.5), score=brief.tasks)
+    here = yield from track.turn(first, Mixture(tasks=brief.tasks[1:]))
+    return here.snapshot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    ticks: int = 1
+
+    def __post_init__(self):
+        require(self.ticks > 0, "ticks", "more than 0", self.ticks)
+
+
+def test_a_method_of_ones_own(made):
+    heard = Heard()
+    MSFTTrainer(
+        args=config(made, method=back_to_the_first, method_kwargs={}), callbacks=[heard], **objects(made)
+    ).train()
+    assert ("exclusion", ["copy"]) in heard.events and ("back", True) in heard.events
+
+    lost = config(made, output_dir=str(made / "lost"), method=forgetful, method_kwargs={})
+    with pytest.raises(RunError, match=r"segment 4: the method asks for snapshot 1, which it let go of. Mend: name it"):
+        MSFTTrainer(args=lost, **objects(made)).train()
+
+    own = Method(plan=back_to_the_first, Params=Patience)
+    with pytest.raises(ConfigError, match=r"MSFTConfig method.ticks: .*more than 0"):
+        MSFTTrainer(args=config(made, method=own, method_kwargs={"ticks": 0}), **objects(made))
+
+
+def test_resuming_takes_the_same_rows_only(made):
+    MSFTTrainer(args=config(made), **objects(made)).train()
+    before = records(made / "run")
+    (made / "run" / "journal.jsonl").write_bytes(
+        b"".join((made / "run" / "journal.jsonl").read_bytes().splitlines(keepends=True)[:3])
+    )
+    changed = objects(made)
+    changed["train_dataset"]["yes no"] = changed["train_dataset"]["yes no"][:-1]
+    with pytest.raises(RunError, match="the train rows of yes no are not those that the run began with"):
+        MSFTTrainer(args=config(made), **changed).train(resume_from_checkpoint=True)
+    trainer = MSFTTrainer(args=config(made), **objects(made))
+    trainer.train(resume_from_checkpoint=True)
+    assert records(made / "run") == before
+    with pytest.raises(RunError, match="already holds a run"):
+        MSFTTrainer(args=config(made), **objects(made)).train()
+
+
+def test_an_adapter(made):
+    peft = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    trainer = MSFTTrainer(args=config(made), peft_config=peft, **objects(made))
+    trainer.train()
+    saved = json.loads((made / "run" / "final" / "adapter_config.json").read_text())
+    assert (saved["r"], sorted(saved["target_modules"])) == (2, ["q_proj", "v_proj"])
+    assert trainer.model(**trainer.processing_class("ab1>", return_tensors="pt")).logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"train_dataset": datasets.Dataset.from_list([{"text": "a"}])}, DataError,
+         "train_dataset: found a Dataset. Mend: give a dict of sub-datasets"),
+        ({"train_dataset": {}}, DataError, "train_dataset: is missing"),
+        ({"eval_dataset": {"coppy": []}}, DataError,
+         r"eval_dataset\['coppy'\]: there is no such sub-dataset. Mend: use a name of train_dataset: copy, yes no"),
+        ({"train_dataset": {"copy": 3}}, DataError, r"train_dataset\['copy'\]: found a int"),
+        ({"processing_class": None}, ModelError, "processing_class: is missing"),
+        ({"peft_config": LoraConfig(use_dora=True)}, ConfigError, "peft_config use_dora: found True. Mend: leave it"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_answered_before_anything_is_written(made, change, error, message):
+    given = {**objects(made), **change}
+    if "train_dataset" in change:
+        del given["eval_dataset"]
+    with pytest.raises(error, match=message):
+        MSFTTrainer(args=config(made), **given)
+    assert not (made / "run").exists()
+
+
+def test_arguments_are_checked_by_name(made):
+    with pytest.raises(ConfigError, match=r"MSFTConfig training.learning_rate: found -1"):
+        MSFTTrainer(args=config(made, learning_rate=-1.0), **objects(made))
+    with pytest.raises(ConfigError, match=r"MSFTConfig method.bugdet: .*budget"):
+        MSFTTrainer(args=config(made, method_kwargs={"bugdet": 2}), **objects(made))
+
+
+def test_importing_the_package_loads_no_torch():
+    import subprocess
+
+    code = "import sys, msft; sys.exit('torch' in sys.modules or not msft.__version__)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

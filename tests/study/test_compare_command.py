@@ -1,0 +1,111 @@
+"""`msft compare` end to end on a tiny model: one command, killed and given again, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from job import make_job
+
+from msft.cli.main import main
+
+METHODS = "msft,sft,placebo,sft_equal_flops"
+SEARCH = ", horizon: 2, budget: 1, smooth: 1, flat: leaves"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_job(tmp_path_factory.mktemp("compare"), "msft", SEARCH)
+
+
+def numbers(folder: Path) -> dict[str, object]:
+    """All that must be the same however often the study was stopped: records, and the comparison without clocks."""
+    data = json.loads((folder / "comparison.json").read_text())
+    for row in data["methods"]:
+        del row["seconds"]
+    records = {str(f.relative_to(folder)): f.read_bytes() for f in folder.glob("runs/*/*/journal.jsonl")}
+    return {"comparison": data, **records}
+
+
+def test_a_study_killed_and_started_again_ends_with_the_same_numbers(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two processes; only their parent is killed: the workers must not go on by themselves."""
+    command = ["compare", str(config), "--methods", METHODS, "--seeds", "2"]
+    assert main([*command, "--output", str(config.parent / "whole")]) == 0
+    out = capsys.readouterr()
+    assert "msft minus" in out.out
+    assert "\x1b" not in out.out
+    assert out.err.count("seed 2") == 8
+    whole, killed = config.parent / "whole", config.parent / "killed"
+    assert (whole / "report.html").read_text().startswith("<!doctype html>")
+    with (whole / "comparison.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 4 * 3
+
+    more = ["--output", str(killed), "--jobs", "2"]
+    # Threads decide the last bits: each of two jobs gets one of two, which is what the whole study had.
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    process = subprocess.Popen([sys.executable, "-m", "msft", *command, *more], env=environment)
+    deadline = time.monotonic() + 200
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(file.read_bytes().count(b"\n") >= 2 for file in killed.glob("runs/*/*/journal.jsonl")):
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL, "the study ended before it could be killed"
+    assert len(list(killed.glob("runs/*/*/summary.json"))) < 8
+    assert main([*command, "--output", str(killed)]) == 0
+    assert numbers(killed) == numbers(whole)
+
+
+def test_a_run_that_fails_is_shown_and_tried_again(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = config.parent / "failing"
+    command = ["compare", str(config), "--methods", "sft,one_pass", "--seeds", "1", "--output", str(output)]
+    assert main([*command, "--set", "training.learning_rate=1e30"]) == 2
+    assert "no run of this study is finished; one failed" in capsys.readouterr().err
+    output = config.parent / "blocked"
+    command[-1] = str(output)
+    assert main(command) == 0
+    run = output / "runs" / "sft" / "20"
+    for file in run.iterdir():
+        file.unlink() if file.is_file() else file.rmdir()
+    (run / "thesis.tex").touch()
+    assert main(command) == 1
+    assert "Failed: sft, seed 20" in " ".join(capsys.readouterr().out.split())
+    assert "thesis.tex" not in (output / "report.html").read_text()
+    (run / "thesis.tex").unlink()
+    assert main(command) == 0
+    assert "Failed" not in (output / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--methods", "msff"], "did you mean 'msft'"),
+        (["--methods", "sft", "--against", "ies"], "'ies' is not compared"),
+        (["--methods", "sft", "--set", "datasets.copy.path=gone.jsonl"], "gone.jsonl"),
+    ],
+)
+def test_what_cannot_be_compared_writes_nothing(
+    config: Path, more: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = config.parent / "refused"
+    assert main(["compare", str(config), *more, "--output", str(output)]) == 2
+    assert said in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_several_launched_processes_are_refused(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["compare", str(config), "--methods", "sft"]) == 2
+    assert "give --jobs" in capsys.readouterr().err

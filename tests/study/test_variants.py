@@ -1,0 +1,80 @@
+"""The names of methods and controls, and the configuration behind each."""
+
+from __future__ import annotations
+
+import pytest
+from job import make_data
+
+from msft.config.reader import load
+from msft.config.schema import Config
+from msft.core.errors import ConfigError
+from msft.study.variants import ALL, ignored, variants
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    folder = tmp_path_factory.mktemp("variants")
+    make_data(folder)
+    file = folder / "c.yaml"
+    file.write_text(
+        "model: {name_or_path: gpt2}\noutput: run\nmethod: {name: msft, horizon: 6, eval_every: 0.5, budget: 2}\n"
+        "datasets: [{id: copy, path: copy.jsonl}]\n"
+    )
+    return load(file)
+
+
+def test_the_configured_method_is_taken_as_it_stands_others_with_its_rhythm(config: Config) -> None:
+    made = {variant.name: variant.config.method for variant in variants(config, ALL)}
+    assert set(made) == set(ALL)
+    assert made["msft"] == config.method
+    assert (made["msft:release"].horizon, made["msft:release"].params.max_rollouts) == (None, 10)
+    assert made["msft:release"].average == "micro"
+    for name in set(ALL) - {"msft:release"}:
+        assert (made[name].horizon, made[name].eval_every, made[name].average) == (6, 0.5, "macro")
+    assert made["continual"].select == "last"
+    assert made["sro_early"].params.stop_after == 4
+    assert made["sro"].params.stop_after is None
+    assert made["placebo"].params.budget == 2, "the placebo's parameters are those of the search that it copies"
+
+
+def test_controls_name_what_they_follow_and_come_behind_it(config: Config) -> None:
+    made = variants(config, ["placebo", "sft_equal_flops", "sft", "msft:release"])
+    follows = {variant.name: (variant.after, variant.rule) for variant in made}
+    assert follows == {
+        "sft": (None, None),
+        "msft:release": (None, None),
+        "placebo": ("msft:release", "exclusion_times"),
+        "sft_equal_flops": ("msft:release", "equal_flops"),
+    }
+    assert [variant.name for variant in made][:2] == ["sft", "msft:release"]
+    assert variants(config, ["placebo"])[0].after is None, "alone, it runs the search itself"
+
+
+def test_only_the_decaying_control_decays(config: Config) -> None:
+    made = {variant.name: variant.config.training.schedule for variant in variants(config, ["sft", "sft_decay"])}
+    assert made == {"sft": "constant", "sft_decay": "linear"}
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["sft", "msff"], "did you mean 'msft'"),
+        (["msft:relaese"], "did you mean 'msft:release'"),
+        (["sft", "sft_equal_flops"], "there is none. Mend: add msft"),
+        (["sft", "sft"], "names a method twice"),
+        (["all", "sft"], "all alone"),
+        ([""], "use one of: msft"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(config: Config, names: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match="Mend") as raised:
+        variants(config, names)
+    assert said in str(raised.value)
+
+
+def test_parameters_that_reach_nobody_are_told(config: Config) -> None:
+    assert ignored(config, ["msft", "sft", "placebo"]) == ["budget: set for msft in the configuration, not for sft"]
+    training = config.training.model_copy(update={"schedule": "linear"})
+    told = ignored(config.model_copy(update={"training": training}), ["msft"])
+    assert len(told) == 1
+    assert "linear" in told[0]
