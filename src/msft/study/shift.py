@@ -72,9 +72,12 @@ def find(evidence: Evidence) -> Findings:
                            reach=reach),
             caption="Row: left out. Column: whose peak moved. Red: later, blue: earlier; mean over seeds.",
         ),
-        Plot(title="Shift and chance", figure=_chance(moved, alike), caption=(
-            "Cumulative share of pairs whose peak moved by that or less: when one sub-dataset is left out, and between two "
-            "seeds of the same mixture.")),
+        Plot(
+            title="Shift and chance",
+            figure=_chance(moved, alike),
+            caption="Cumulative share of pairs whose peak moved by that or less: when one sub-dataset is left out, "
+            "and between two seeds of the same mixture.",
+        ),
     ]  # fmt: skip
     return Findings(title="How peaks move when one sub-dataset is left out", said=said, plots=plots, tables=[table])
 
