@@ -25,7 +25,7 @@ def find(evidence: Evidence) -> Findings:
     runs = evidence.runs
     seeds = [seed for seed in runs["restore"] if seed in runs["reset"]]
     pairs = [(runs["restore"][seed], runs["reset"][seed]) for seed in seeds]
-    tasks = list(answer_reports(pairs[0][0]))
+    tasks = [task for task in pairs[0][0].tasks if task in answer_reports(pairs[0][0])]
     by = {t: t_interval([100 * (answer_reports(a)[t] - answer_reports(b)[t]) for a, b in pairs]) for t in tasks}
     differences = [answer_score(a) - answer_score(b) for a, b in pairs]
     total, p = t_interval(differences), t_test(differences)

@@ -4,32 +4,39 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
-from msft.config.method import resolve
+from msft.config.method import MethodConfig, resolve
 from msft.config.problems import ProblemsError
 from msft.config.schema import Config, DatasetConfig
 from msft.core.errors import ConfigError, complaint
+from msft.methods import METHODS
 
 COMMON = ("horizon", "eval_every", "average")
-"""What every method takes from the configuration's own `method` section."""
+"""What every method takes from the configuration's `method` section, unless its preset says otherwise."""
 
 
-def with_method(config: Config, name: str, **changes: object) -> Config:
-    """The configuration with this method: its own settings where it is the configuration's, and these changes.
+def with_method(config: Config, name: str, preset: str = "", /, **changes: object) -> Config:
+    """The configuration with another method; with its own one, unless a preset is asked for, as it stands.
 
     Raises ConfigError where a changed value is not allowed.
     """
     own = config.method
-    if name == own.name:
+    if name == own.name and not preset:
         section = own.as_dict() | changes
     else:
-        common = {key: getattr(own, key) for key in COMMON if getattr(own, key) is not None}
-        section = {"name": name, **common, **changes}
+        fixed = METHODS[name].presets[preset] if preset else next(iter(METHODS[name].presets.values()))
+        common = {key: getattr(own, key) for key in COMMON if key not in fixed and getattr(own, key) is not None}
+        section = {"name": name, **({"preset": preset} if preset else {}), **common, **changes}
+    return config.model_copy(update={"method": resolved(section)})
+
+
+def resolved(section: dict[str, object]) -> MethodConfig:
+    """A method section. Raises ConfigError."""
     try:
         # As from a file: a resolved section may hold tuples.
-        method = resolve(TypeAdapter(dict[str, object]).dump_python(section, mode="json"))
+        return resolve(TypeAdapter(dict[str, object]).dump_python(section, mode="json"))
     except ProblemsError as error:
-        raise ConfigError(complaint(f"{name}: {error}", "change the method section", field="method")) from None
-    return config.model_copy(update={"method": method})
+        found = f"{section['name']}: {error}"
+        raise ConfigError(complaint(found, "change the method section", field="method")) from None
 
 
 def with_datasets(config: Config, datasets: tuple[DatasetConfig, ...]) -> Config:

@@ -9,6 +9,7 @@ from msft.config.schema import Config
 from msft.core.errors import ConfigError, complaint
 from msft.core.vocabulary import Task
 from msft.report.plots import figure
+from msft.report.story import Story
 from msft.study.draw import dots, heatmap
 from msft.study.findings import Findings, Plot, Table
 from msft.study.plan import Variant
@@ -33,7 +34,7 @@ def variants(config: Config) -> tuple[Variant, ...]:
 
 def find(evidence: Evidence) -> Findings:
     config, runs = evidence.config, evidence.runs
-    whole = {seed: peak_epochs(story.trunk, story.tasks) for seed, story in runs["all"].items()}
+    whole = {seed: _peaks(story) for seed, story in runs["all"].items()}
     tasks = list(next(iter(whole.values())))
     left_out = {f"{WITHOUT}{number}": dataset.id for number, dataset in enumerate(config.datasets)}
     moved: dict[str, dict[Task, list[float]]] = {}
@@ -41,7 +42,7 @@ def find(evidence: Evidence) -> Findings:
         for seed, story in runs.get(name, {}).items():
             if seed not in whole:
                 continue
-            for task, epoch in peak_epochs(story.trunk, story.tasks).items():
+            for task, epoch in _peaks(story).items():
                 moved.setdefault(out, {}).setdefault(task, []).append(epoch - whole[seed][task])
     shifts = {out: mean(abs(s) for shift in by_task.values() for s in shift) for out, by_task in moved.items()}
     alike = [abs(a[t] - b[t]) for a, b in combinations(whole.values(), 2) for t in tasks]
@@ -69,11 +70,14 @@ def find(evidence: Evidence) -> Findings:
             title="Where each peak goes",
             figure=heatmap([by_column.get(task, [None] * len(tasks)) for task in tasks], tasks, unit="epochs",
                            reach=reach),
-            caption="Row: left out. Column: whose peak moved. Blue: later, red: earlier; mean over seeds.",
+            caption="Row: left out. Column: whose peak moved. Red: later, blue: earlier; mean over seeds.",
         ),
-        Plot(title="Shift and chance", figure=_chance(moved, alike), caption=(
-            "Cumulative share of pairs whose peak moved by less: when one sub-dataset is left out, and between two "
-            "seeds of the same mixture.")),
+        Plot(
+            title="Shift and chance",
+            figure=_chance(moved, alike),
+            caption="Cumulative share of pairs whose peak moved by that or less: when one sub-dataset is left out, "
+            "and between two seeds of the same mixture.",
+        ),
     ]  # fmt: skip
     return Findings(title="How peaks move when one sub-dataset is left out", said=said, plots=plots, tables=[table])
 
@@ -87,4 +91,10 @@ def _chance(moved: dict[str, dict[Task, list[float]]], alike: list[float]) -> di
         for number, (name, values) in enumerate(series)
         if values
     ]
-    return figure(traces, height=320, x="shift of a peak, epochs", y="pairs that moved by less, %", legend=True)
+    return figure(traces, height=320, x="shift of a peak, epochs", y="pairs that moved by that or less, %", legend=True)
+
+
+def _peaks(story: Story) -> dict[Task, float]:
+    """Peaks to whole ticks: a tick falls on a whole step, which is not the same epoch in mixtures of other sizes."""
+    every = story.brief.eval_every
+    return {task: every * round(epoch / every) for task, epoch in peak_epochs(story.trunk, story.tasks).items()}

@@ -5,19 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from pydantic import TypeAdapter
-
-from msft.config.method import MethodConfig, resolve
-from msft.config.problems import ProblemsError, one_of
+from msft.config.method import resolve
+from msft.config.problems import one_of
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, complaint
 from msft.methods import METHODS
 from msft.study.plan import Variant
+from msft.study.settings import resolved, with_method
 
 EARLY = 4
 """Ticks after the best macro-average at which `sro_early` ends its first run."""
-COMMON = ("horizon", "eval_every", "average")
-"""What every method takes from the configuration's `method` section, unless its preset says otherwise."""
 ALL = (
     "sft", "sft_equal_flops", "sft_decay", "msft", "msft:release", "sro", "sro_early", "soft_sro", "one_pass",
     "continual", "dynamix", "ies", "placebo",
@@ -66,52 +63,32 @@ def _variant(config: Config, name: str, names: Sequence[str]) -> Variant:
     known = [*METHODS, *(f"{m}:{p}" for m, entry in METHODS.items() for p in entry.presets if len(entry.presets) > 1)]
     if name not in known:
         raise ConfigError(complaint(f"--methods: found {name!r}", one_of(name, [*known, *CONTROLS, "all"])))
-    return Variant(name=name, config=_with(config, method, preset))
-
-
-def _with(config: Config, name: str, preset: str = "", **params: object) -> Config:
-    """The configuration with another method; with its own one, unless a preset is asked for, as it stands."""
-    own = config.method
-    if name == own.name and not preset:
-        section = own.as_dict() | params
-    else:
-        fixed = METHODS[name].presets[preset] if preset else next(iter(METHODS[name].presets.values()))
-        common = {key: getattr(own, key) for key in COMMON if key not in fixed and getattr(own, key) is not None}
-        section = {"name": name, **({"preset": preset} if preset else {}), **common, **params}
-    return config.model_copy(update={"method": _resolved(section)})
-
-
-def _resolved(section: dict[str, object]) -> MethodConfig:
-    try:
-        # As from a file: a resolved section may hold tuples.
-        return resolve(TypeAdapter(dict[str, object]).dump_python(section, mode="json"))
-    except ProblemsError as error:
-        raise ConfigError(complaint(f"--methods {section['name']}: {error}", "change the method section")) from None
+    return Variant(name=name, config=with_method(config, method, preset))
 
 
 def _equal_flops(config: Config, names: Sequence[str]) -> Variant:
     reference = _search(config, names, "sft_equal_flops")
-    return Variant(name="sft_equal_flops", config=_with(config, "sft"), after=reference, rule="equal_flops")
+    return Variant(name="sft_equal_flops", config=with_method(config, "sft"), after=reference, rule="equal_flops")
 
 
 def _decay(config: Config, _: Sequence[str]) -> Variant:
-    changed = _with(config, "sft")
+    changed = with_method(config, "sft")
     training = changed.training.model_copy(update={"schedule": "linear"})
     return Variant(name="sft_decay", config=changed.model_copy(update={"training": training}))
 
 
 def _early(config: Config, _: Sequence[str]) -> Variant:
-    return Variant(name="sro_early", config=_with(config, "sro", stop_after=EARLY))
+    return Variant(name="sro_early", config=with_method(config, "sro", stop_after=EARLY))
 
 
 def _placebo(config: Config, names: Sequence[str]) -> Variant:
     """Without mSFT in the list it runs the search itself."""
     search = next((name for name in names if name.split(":")[0] == "msft"), None)
     if search is None:
-        return Variant(name="placebo", config=_with(config, "placebo"))
+        return Variant(name="placebo", config=with_method(config, "placebo"))
     of = _variant(config, search, names).config.method
     section = of.as_dict() | {"name": "placebo"}
-    changed = config.model_copy(update={"method": _resolved(section)})
+    changed = config.model_copy(update={"method": resolved(section)})
     return Variant(name="placebo", config=changed, after=search, rule="exclusion_times")
 
 
