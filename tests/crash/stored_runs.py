@@ -28,7 +28,8 @@ from msft.data.order import Cursor
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings
 from msft.files import Operation
-from msft.report import page
+from msft.job import model_source
+from msft.report import html
 from msft.run import RunFolder
 from msft.snapshots.state import State
 from msft.snapshots.store import Store
@@ -141,12 +142,12 @@ def fake_model() -> Iterator[None]:
     """The trainer with the fake engine; no sync reaches the disk; the page without its library."""
 
     def prepare(config: Config) -> trainer.Job:
-        return trainer.Job(config, trainer.model_source(config), tiny_data(), nn.Linear(3, 2))  # type: ignore[arg-type]
+        return trainer.Job(config, model_source(config), tiny_data(), nn.Linear(3, 2))  # type: ignore[arg-type]
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(trainer, "TorchEngine", StoredEngine))
         stack.enter_context(patch.object(trainer.Job, "prepare", prepare))
-        stack.enter_context(patch.object(page, "get_plotlyjs", lambda: "library"))
+        stack.enter_context(patch.object(html, "get_plotlyjs", lambda: "library"))
         stack.enter_context(patch.object(os, "fsync", lambda descriptor: None))
         yield
 

@@ -255,7 +255,7 @@ def mutations() -> dict[str, tuple[str, Callable[[Operation], list[Operation]]]]
         return lambda operation: written_in_place(operation) if operation.name in mine else [operation]
 
     syncs = {
-        "run": "tick", "config.content": "tick", "environment.content": "tick",
+        "run": "tick", "config.content": "tick", "environment.content": "tick", "notes.content": "tick",
         "journal.create.content": "tick", "journal.create.entry": "tick", "journal.append": "tick",
         "journal.found": "killed before a record was synced",
         "journal.placed": "killed before the journal's place was synced",
