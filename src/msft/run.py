@@ -89,6 +89,14 @@ class RunFolder:
         """Whether it holds a run."""
         return self.journal.exists()
 
+    @property
+    def visited(self) -> bool:
+        """Whether a process has owned it."""
+        try:
+            return self.lock.exists()
+        except OSError:  # a name that no folder can have
+            return False
+
     def holds(self, file: str | None) -> bool:
         """Whether a path, as an error names it, is the folder, lies in it, or is where it was to be made."""
         return file is not None and (Path(file) == self.path.parent or Path(file).is_relative_to(self.path))

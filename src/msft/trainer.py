@@ -93,7 +93,7 @@ def train(
     processes = Processes()
     with ExitStack() as held:
         if processes.is_main:
-            if early := folder.lock.exists():
+            if early := folder.visited:
                 held.enter_context(folder.owned())  # who comes second learns it before anything is loaded
             check()
             check_trackers(config.training.report_to)
