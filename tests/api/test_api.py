@@ -192,6 +192,23 @@ class Trips(TrainerCallback):
             raise RuntimeError("tripped")
 
 
+class Stops(TrainerCallback):
+    """A callback that has seen enough, once."""
+
+    def on_step_end(self, args, state, control, **details):
+        control.should_training_stop = state.global_step == 9
+
+
+def test_a_callback_may_stop_a_run_that_is_resumed_later(made):
+    MSFTTrainer(args=config(made, output_dir=str(made / "whole")), **objects(made)).train()
+    stopped = MSFTTrainer(args=config(made), callbacks=[Stops()], **objects(made))
+    assert stopped.train() == (9, pytest.approx(stopped._events.mean_loss), {})
+    with pytest.raises(RunError, match=r"there is no trained model yet"):
+        stopped.evaluate()
+    MSFTTrainer(args=config(made), **objects(made)).train(resume_from_checkpoint=True)
+    assert records(made / "run") == records(made / "whole")
+
+
 def test_resuming_takes_the_same_rows_only(made):
     whole = config(made, output_dir=str(made / "whole"))
     MSFTTrainer(args=whole, **objects(made)).train()

@@ -71,6 +71,8 @@ class MSFTConfig:
     choices by likelihood, all else by loss."""
     dataset_kwargs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By sub-dataset, more of what an entry of `datasets` in a configuration file takes: `scorer`, `template`, ..."""
+    report_to: Sequence[str] = ()
+    """Trackers, such as `["tensorboard"]`."""
     logging_steps: int = 10
     """Steps between two log entries."""
 
@@ -99,6 +101,7 @@ class MSFTConfig:
                 "max_grad_norm": self.max_grad_norm,
                 "loss_reduction": self.loss_reduction,
                 "gradient_checkpointing": self.gradient_checkpointing,
+                "report_to": list(self.report_to),
             },
             "peft": None if peft is None else adapter(peft),
             "output": self.output_dir,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Sequence
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from msft.api.config import MSFTConfig
+from msft.core.errors import Stopped
 from msft.core.vocabulary import Brief, Outcome, Segment, Task
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.report.story import Trail
@@ -22,7 +24,8 @@ class Events:
     `state.global_step` counts all steps taken, those of abandoned branches too, so that it never goes back;
     `state.epoch` is the position on the surviving trajectory, which does. Beside transformers' own events a callback
     may have `on_exclusion(args, state, control, tasks=[...])` and `on_roll_back(args, state, control, epoch=...,
-    from_epoch=...)`.
+    from_epoch=...)`. One that sets `control.should_training_stop` ends the run as Ctrl-C does: at the step boundary, and
+    ready to be resumed.
     """
 
     def __init__(self, args: MSFTConfig, callbacks: Sequence[TrainerCallback]) -> None:
@@ -78,6 +81,8 @@ class Events:
         self.call("on_step_end")
         if state.global_step % self.args.logging_steps == 0:
             self._log({"loss": info.loss, "learning_rate": info.learning_rate})
+        if self.control.should_training_stop:
+            raise Stopped(signal.SIGINT)
 
     def outcome(self, number: int, segment: Segment, outcome: Outcome) -> None:
         self._begun.add(number, segment, outcome)

@@ -15,7 +15,7 @@ from msft.api.config import MSFTConfig
 from msft.api.events import Events
 from msft.api.inputs import Inputs, Split
 from msft.config.schema import Config
-from msft.core.errors import RunError, complaint
+from msft.core.errors import RunError, Stopped, complaint
 from msft.engine.parallel import Processes
 from msft.report.summary import summarise
 from msft.run import RunFolder
@@ -73,7 +73,7 @@ class MSFTTrainer:
         """Runs the search to its end. `resume_from_checkpoint`: go on with the run in `output_dir`.
 
         Returns all steps taken, the mean loss over them, and what was measured on the test (or else the validation)
-        split of each sub-dataset: before (`base_<name>`) and after (`<name>`).
+        split of each sub-dataset: before (`base_<name>`) and after (`<name>`); nothing where a callback stopped it.
         """
         if self._processes.is_main:
             if resume_from_checkpoint:
@@ -83,7 +83,12 @@ class MSFTTrainer:
                 self.folder.check_free()
                 self._inputs.write()
         self._processes.barrier()
-        self.summary = train(self.config, self._events, resume=resume_from_checkpoint)
+        try:
+            self.summary = train(self.config, self._events, resume=resume_from_checkpoint)
+        except Stopped:
+            if not self._events.control.should_training_stop:
+                raise
+            return TrainOutput(self.state.global_step, self._events.mean_loss, {})
         self._events.call("on_train_end")
         return TrainOutput(self.state.global_step, self._events.mean_loss, self.evaluate())
 
