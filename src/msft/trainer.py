@@ -27,6 +27,7 @@ from msft.engine.torch_engine import TorchEngine
 from msft.job import Job
 from msft.journal import Journal, Transcript
 from msft.methods import METHODS
+from msft.report.card import write_card
 from msft.report.page import write_page
 from msft.report.summary import summarise
 from msft.run import RunFolder, environment
@@ -191,6 +192,7 @@ class _Run:
             self.processes.barrier()
             self.engine.export(answer, draft)
             if self.processes.is_main:
+                write_card(self.folder, draft)
                 draft.replace(self.folder.final)
             self._time("export")
         if not self.processes.is_main:

@@ -83,6 +83,8 @@ class ModelConfig(Section):
     """bf16 autocast over fp32 weights; `auto`: where the hardware really has it (DESIGN 3.5)."""
     chat_template: Text | None = None
     """Jinja text, or a file that holds it, in place of the tokenizer's own chat template."""
+    license: Text | None = None
+    """The base model's licence, such as `apache-2.0`; only the model card says it."""
 
 
 class TemplateConfig(Section):
@@ -146,6 +148,8 @@ class DatasetConfig(Section):
     """None: `choice` of text where the rows have choices and an answer, else `loss`."""
     split_by: Text | None = None
     """A column: each of its values makes a sub-dataset `<id>.<value>` of its own."""
+    license: Text | None = None
+    """The data's licence, such as `cc-by-4.0`; only the model card says it."""
     config: dict[str, Any] | None = None
     """Keyword arguments of a reasoning-gym task, `seed` and `size` among them."""
 
