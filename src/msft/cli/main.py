@@ -14,6 +14,8 @@ from msft import __version__
 from msft.core.errors import UserError
 
 INTERRUPTED = 130
+DTYPES = ("float32", "bfloat16", "float16")
+SPLITS = ("validation", "test")
 
 
 def entry() -> None:
@@ -74,6 +76,23 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--page", type=Path, help="where to write the page (default: report.html in the run folder)")
     report.set_defaults(run=_report)
 
+    export = commands.add_parser("export", help="a plain Hugging Face folder out of a finished run")
+    export.add_argument("run_folder", type=Path, metavar="RUN", help="the run's folder")
+    export.add_argument("--output", type=Path, metavar="DIR", help="where to write it (default: export in the run)")
+    export.add_argument("--merge", action="store_true", help="merge an adapter into its base: a whole model")
+    export.add_argument("--dtype", choices=DTYPES, help="of the weights (default: as trained, float32)")
+    export.add_argument("--push-to-hub", metavar="ID", help="upload it too, as user/name on the Hugging Face hub")
+    export.add_argument("--private", action="store_true", help="where the hub's repository is made, make it private")
+    export.set_defaults(run=_export)
+
+    evaluate = commands.add_parser("eval", help="score a run's answer, or any model folder, on a split")
+    evaluate.add_argument("model", metavar="RUN|MODEL", help="a run's folder, or a model's folder or hub id")
+    evaluate.add_argument("--config", type=Path, help="whose data to score on (default: the run's own)")
+    evaluate.add_argument("--split", choices=SPLITS, default=SPLITS[0], help="default: validation")
+    evaluate.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    _takes_overrides(evaluate)
+    evaluate.set_defaults(run=_eval)
+
     quickstart = commands.add_parser("quickstart", help="a whole search on a laptop CPU, offline, in minutes")
     quickstart.add_argument("--output", type=Path, default=Path("runs/quickstart"), help="the run folder")
     quickstart.add_argument("--resume", action="store_true", help="go on with an interrupted quickstart")
@@ -83,6 +102,10 @@ def parser() -> argparse.ArgumentParser:
 
 def _takes_config(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", type=Path, help="the configuration (YAML)")
+    _takes_overrides(command)
+
+
+def _takes_overrides(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="A.B=VALUE",
         help="override a value, such as training.learning_rate=2e-5 or datasets.gsm8k.max_samples=100",
@@ -147,6 +170,21 @@ def _report(arguments: argparse.Namespace) -> None:
     page = arguments.page or folder.page
     write_page(folder, page)
     Console().print(f"\nThe page: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from msft.cli.export import run
+
+    run(
+        arguments.run_folder, arguments.output, merge=arguments.merge, dtype=arguments.dtype,
+        hub_id=arguments.push_to_hub, private=arguments.private,
+    )  # fmt: skip
+
+
+def _eval(arguments: argparse.Namespace) -> None:
+    from msft.cli.eval import run
+
+    run(arguments.model, arguments.config, arguments.overrides, split=arguments.split, as_json=arguments.json)
 
 
 def _quickstart(arguments: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
 from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils.hub import cached_file
 
@@ -105,7 +105,7 @@ def _write_generation_settings(model: Any, tokenizer: Any, folder: Path) -> None
     """The base model's own; and generation ends where training taught the model to end, as `Trainer` aligns it."""
     file = folder / GENERATION_CONFIG_NAME
     if not file.exists():  # an adapter is saved without
-        getattr(model, "generation_config", GenerationConfig()).save_pretrained(folder)
+        model.generation_config.save_pretrained(folder)
     settings = json.loads(file.read_text(encoding="utf-8"))
     known = settings.get("eos_token_id")
     ends = known if isinstance(known, list) else [known]

@@ -16,14 +16,16 @@ from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from huggingface_hub import ModelCardData
-from huggingface_hub.utils import HFValidationError, validate_repo_id
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from msft.journal import write_durably
 from msft.report.comparison import compare
+from msft.report.intervals import wilson
 from msft.report.story import Story, read_story
 from msft.report.summary import flops
 from msft.report.table import columns, costs, notes, shown_columns
-from msft.report.words import NOT_KNOWN, clean, decisions, epochs, measure_label, percent, scaled
+from msft.report.words import clean, decisions, measure_label, percent
 from msft.run import RunFolder
 
 FILE = "README.md"
@@ -124,22 +126,14 @@ def front_matter(story: Story, form: Form) -> str:
     base, licence = _base(story), _config(story).get("model.license")
     sources = [str(dataset.get("path", "")) for dataset in _datasets(story).values()]
     data = ModelCardData(
-        base_model=base if _on_hub(_name(story)) else None,
+        base_model=base if on_hub(_name(story)) else None,
         library_name="peft" if form.kind == "adapter" else "transformers",
         license=licence if isinstance(licence, str) and _LICENCE.fullmatch(licence) else None,
-        datasets=list(dict.fromkeys(source for source in sources if _on_hub(source))) or None,
+        datasets=list(dict.fromkeys(source for source in sources if on_hub(source))) or None,
         pipeline_tag="text-generation",
         tags=["msft", *(["lora"] if form.kind == "adapter" else [])],
     )
     return data.to_yaml()
-
-
-def wilson(share: float, items: int) -> tuple[float, float]:
-    """95 % interval of a share of `items` (Wilson's score interval): of use at 0 and 1 as well."""
-    z = 1.96
-    centre = (share + z * z / (2 * items)) / (1 + z * z / items)
-    half = z * math.sqrt(share * (1 - share) / items + z * z / (4 * items * items)) / (1 + z * z / items)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _scores(story: Story) -> Iterable[str]:
@@ -184,7 +178,7 @@ def _data(story: Story) -> str:
         owners = [name for name in datasets if task == name or task.startswith(f"{name}.")]
         given = datasets[max(owners, key=len)] if owners else {}
         source = str(given.get("path", ""))
-        where = source if _on_hub(source) or ":" in source else PurePath(source).name
+        where = source if on_hub(source) or ":" in source else PurePath(source).name
         rows.append([task, where or UNKNOWN, f"{size:,}", str(items), str(given.get("license") or UNKNOWN)])
     return _table(["sub-dataset", "from", "trained on", "validation items", "licence"], _escaped(rows))
 
@@ -246,11 +240,11 @@ def _name(story: Story) -> str:
 def _base(story: Story) -> str:
     """The base model's name on the hub, or that of its folder."""
     name = _name(story)
-    return name if _on_hub(name) else PurePath(name).name
+    return name if on_hub(name) else PurePath(name).name
 
 
-def _on_hub(name: str) -> bool:
-    """Whether a name is one on the hub: those of files and folders have been made absolute when they were read."""
+def on_hub(name: str) -> bool:
+    """Whether a name can be one on the hub: those of files and folders were made absolute when they were read."""
     try:
         validate_repo_id(name)
     except HFValidationError:
