@@ -82,7 +82,7 @@ def runs(block: Block) -> bool:
     return block.language == "bash" and not block.title
 
 
-LONG = {"docs/tutorial.md"}
+LONG = {"README.md", "docs/tutorial.md"}
 PAGES_THAT_RUN = [
     pytest.param(page, id=named(page), marks=[pytest.mark.e2e] if named(page) in LONG else [])
     for page in PAGES
