@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,12 @@ from mkdocs.structure.files import File, Files
 
 from msft.cli.main import parser
 from msft.cli.schema import json_schema
+from msft.methods import METHODS
 
 Schema = Mapping[str, Any]
+
+INLINE = "RegexConfig"
+"""A section of one key, shown where it stands."""
 
 CONFIGURATION = """\
 # Configuration
@@ -69,8 +74,18 @@ def methods() -> str:
     """One table a method."""
     parts = [METHODS]
     for alternative in json_schema()["properties"]["method"]["oneOf"]:
-        parts += [f"\n## {alternative['title']}\n", _table(alternative, {})]
+        name = alternative["title"]
+        keys = {key: value for key, value in alternative["properties"].items() if key not in ("name", "preset")}
+        about = inspect.getdoc(inspect.getmodule(METHODS[name].plan)) or ""
+        parts += [f"\n## {name}\n", f"{about}\n", _table({"properties": keys}, {}), *_presets(name)]
     return "\n".join(parts)
+
+
+def _presets(name: str) -> Iterator[str]:
+    default, *others = METHODS[name].presets.items()
+    for preset, values in others:
+        said = ", ".join(f"`{key}: {'null' if value is None else value}`" for key, value in values.items())
+        yield f"`preset: {preset}` (in place of `{default[0]}`) sets {said}.\n"
 
 
 def commands() -> str:
@@ -91,11 +106,11 @@ def _options(command: argparse.ArgumentParser) -> str:
     for action in command._actions:
         if isinstance(action, argparse._HelpAction):
             continue
-        value = action.metavar or (" or ".join(map(str, action.choices)) if action.choices else action.dest)
+        value = action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper())
         names = ", ".join(action.option_strings) or str(value)
         shown = f"{names} {value}" if action.option_strings and action.nargs != 0 else names
-        rows.append((f"`{shown}`", _cell(action.help or "")))
-    return _rows(("argument", "meaning"), rows)
+        rows.append((_cell(f"`{shown}`"), _cell(action.help or "")))
+    return _rows(("argument", "meaning"), rows) if rows else ""
 
 
 def _section(schema: Schema, definitions: Mapping[str, Schema], path: tuple[str, ...]) -> Iterator[str]:
@@ -113,7 +128,7 @@ def _definition(value: Schema, definitions: Mapping[str, Schema]) -> Schema | No
     """The section that a key holds, or a list of; None where it holds plain values."""
     for option in (value, value.get("items", {}), *value.get("anyOf", [])):
         name = option.get("$ref", "").rpartition("/")[2]
-        if name in definitions and len(definitions[name]["properties"]) > 1:
+        if name in definitions and name != INLINE:
             return definitions[name]
     return None
 
@@ -126,7 +141,9 @@ def _table(schema: Schema, definitions: Mapping[str, Schema]) -> str:
         if key == "method":
             rows.append(("`method`", "section", "`{name: msft}`", "See [methods](methods.md)."))
             continue
-        rows.append((f"`{key}`", _values(value, definitions), default, _cell(value.get("description", ""))))
+        inner = _definition(value, definitions) or {}
+        meaning = value.get("description") or inner.get("description", "")
+        rows.append((f"`{key}`", _values(value, definitions), default, _cell(meaning)))
     return _rows(("key", "value", "default", "meaning"), rows)
 
 
@@ -144,19 +161,19 @@ def _values(value: Schema, definitions: Mapping[str, Schema]) -> str:
     if "enum" in value:
         return ", ".join(f"`{item}`" for item in value["enum"])
     if "$ref" in value:
-        inner = definitions[value["$ref"].rpartition("/")[2]]["properties"]
-        return "section" if len(inner) > 1 else f"`{{{next(iter(inner))}: ...}}`"
+        return "section" if not value["$ref"].endswith(INLINE) else "`{regex: ...}`"
     if "anyOf" in value:
         options = [_values(option, definitions) for option in value["anyOf"] if option.get("type") != "null"]
-        null = any(option.get("type") == "null" for option in value["anyOf"])
-        return " or ".join(dict.fromkeys(options)) + (" or `null`" if null and "default" in value else "")
+        # Where null is the default, to leave the key out says the same.
+        null = value.get("default") is not None and {"type": "null"} in value["anyOf"]
+        return " or ".join(dict.fromkeys([*options, *(["`null`"] if null else [])]))
     if "pattern" in value:
         return "`module:function`"
     kind = value.get("type", "value")
     if kind == "array":
         return f"list of {_values(value.get('items', {}), definitions)}"
     bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    limits = ", ".join(f"{sign} {value[key]:g}" for key, sign in bounds.items() if key in value)
+    limits = ", ".join(f"{sign} {value[key]}" for key, sign in bounds.items() if key in value)
     words = {"object": "mapping", "string": "text"}
     return f"{words.get(kind, kind)} {limits}".strip()
 
