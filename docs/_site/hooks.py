@@ -28,7 +28,7 @@ number, a key given twice an error; keys that are not here are refused, and the 
 prints the JSON Schema, for completion in editors. Any value can be set on the command line: `--set
 training.batch_size=32`, `--set datasets.gsm8k.max_samples=100`.
 """
-METHODS = """\
+ALL_METHODS = """\
 # Methods
 
 `method.name` chooses one. What each does: DESIGN 1 in the repository, and the [paper map](../paper_map.md). All have
@@ -72,7 +72,7 @@ def configuration() -> str:
 
 def methods() -> str:
     """One table a method."""
-    parts = [METHODS]
+    parts = [ALL_METHODS]
     for alternative in json_schema()["properties"]["method"]["oneOf"]:
         name = alternative["title"]
         keys = {key: value for key, value in alternative["properties"].items() if key not in ("name", "preset")}
