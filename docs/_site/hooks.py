@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def commands() -> str:
     top = parser()
     for action in top._subparsers._group_actions if top._subparsers else []:
         helps = {choice.dest: choice.help for choice in action._choices_actions}  # type: ignore[attr-defined]
-        for name, command in (action.choices or {}).items():  # type: ignore[union-attr]
+        for name, command in (action.choices or {}).items():  # type: ignore[attr-defined]
             usage = " ".join(command.format_usage().split()).replace("usage: ", "")
             parts += [f"\n## msft {name}\n", f"{_sentence(helps.get(name))}\n", f"```text\n{usage}\n```\n"]
             parts += [_options(command)]
@@ -186,6 +186,6 @@ def _sentence(text: str | None) -> str:
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
-def _rows(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
+def _rows(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines: list[tuple[str, ...]] = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
