@@ -105,6 +105,9 @@ def export(
     """
     finished = Finished.read(run)
     check_output(output)
+    if hub_id is not None and finished.is_adapter and not merge and not _others_have(finished.source):
+        found = f"the adapter's base, {finished.source.name_or_path}, is not on the hub: nobody else could load it"
+        raise RunError(complaint(found, "push a whole model: add --merge", field="--push-to-hub"))
 
     def fill(draft: Path) -> None:
         if finished.is_adapter and merge:
@@ -166,6 +169,11 @@ def push(folder: Path, hub_id: str, *, private: bool) -> str:
         found = f"the upload failed ({_first_line(error)})"
         raise RunError(complaint(found, f"try again: hf upload {hub_id} {folder}", field="--push-to-hub")) from None
     return str(address)
+
+
+def _others_have(base: ModelSource) -> bool:
+    """Whether a base model can be loaded by its name on another machine, and by PEFT, which reads no GGUF."""
+    return base.folder is None and base.gguf_file is None
 
 
 def _first_line(error: Exception) -> str:

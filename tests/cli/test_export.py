@@ -209,6 +209,12 @@ def test_a_name_that_the_hub_refuses_stops_before_anything_is_written(
     assert not (place / "unnamed").exists()
 
 
+def test_an_adapter_that_nobody_else_could_load_is_not_pushed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "lora", "--output", str(place / "alone"), "--push-to-hub", "someone/tiny"]) == 2
+    assert "add --merge" in capsys.readouterr().err
+    assert not (place / "alone").exists()
+
+
 def scored(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[dict[str, Any], str]:
     capsys.readouterr()
     assert main(["eval", *arguments, "--json"]) == 0
