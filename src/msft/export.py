@@ -146,15 +146,20 @@ def check_hub_id(hub_id: str) -> None:
 def push(folder: Path, hub_id: str, *, private: bool) -> str:
     """Uploads an exported folder to the hub, made there if need be; returns its address.
 
-    Weights of an earlier push are removed by the same commit; everything else there stays. Raises RunError: the
-    exported folder stays where it is.
+    Weights of an earlier push are removed by the same commit; everything else there stays. `private`: nothing is
+    uploaded to a repository that is public. Raises RunError: the exported folder stays where it is.
     """
     api = HfApi()
     try:
-        address = api.create_repo(hub_id, private=private, exist_ok=True)
+        address = api.create_repo(hub_id, private=private or None, exist_ok=True)
+        if private and not api.model_info(address.repo_id).private:  # it was there, and stays as it was
+            mend = "make it private in its settings, or leave out --private"
+            raise RunError(complaint(f"{address} is public", mend, field="--private"))
         api.upload_folder(
             repo_id=address.repo_id, folder_path=folder, delete_patterns=STALE, commit_message="Upload by msft export"
         )
+    except RunError:
+        raise
     except OfflineModeIsEnabled:
         raise RunError(complaint("the hub is switched off", "unset HF_HUB_OFFLINE", field="--push-to-hub")) from None
     except HfHubHTTPError as error:

@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 TOKEN = "a token"
+PUBLIC = "someone/open"
+"""A repository that is public, whatever one asks for."""
 
 
 class Hub:
@@ -40,6 +42,9 @@ class Hub:
             self.created = json.loads(body)
             name = f"{self.created.get('organization', 'someone')}/{self.created['name']}"
             return 200, {"url": f"{self.url}/{name}", "name": name}
+        if path.startswith("/api/models/someone/") and path.count("/") == 4:
+            name = path.removeprefix("/api/models/")
+            return 200, {"id": name, "private": name != PUBLIC, "siblings": [], "tags": []}
         if path == "/api/validate-yaml":
             return 200, {"warnings": [], "errors": []}
         if "/tree/main" in path:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from hub_stand_in import TOKEN, hub_stand_in
+from hub_stand_in import PUBLIC, TOKEN, hub_stand_in
 from job import make_job
 from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
@@ -165,9 +165,10 @@ PUSHES = """
 import os, sys
 from msft.cli.main import main
 
-for out, token in (("refused", "another"), ("pushed", {token!r})):
+refused, public = ("refused", "another", "someone/tiny"), ("public", {token!r}, {public!r})
+for out, token, name in (refused, public, ("pushed", {token!r}, "someone/tiny")):
     os.environ["HF_TOKEN"] = token
-    code = main(["export", "full", "--output", out, "--push-to-hub", "someone/tiny", "--private"])
+    code = main(["export", "full", "--output", out, "--push-to-hub", name, "--private"])
     print(out, "ended with", code)
     print(out, "ended with", code, file=sys.stderr)
 """
@@ -182,10 +183,13 @@ def test_a_push_fills_the_hub_and_a_refused_one_keeps_the_export(place: Path) ->
             "NO_PROXY": "127.0.0.1",
         }  # fmt: skip
         done = subprocess.run(
-            [sys.executable, "-c", PUSHES.format(token=TOKEN)],
+            [sys.executable, "-c", PUSHES.format(token=TOKEN, public=PUBLIC)],
             cwd=place, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
     assert "refused ended with 2" in done.stdout
+    assert "public ended with 2" in done.stdout
+    assert f"{PUBLIC} is public" in done.stderr
+    assert not any(f"{PUBLIC}/commit" in asked for asked in hub.asked)
     assert "pushed ended with 0" in done.stdout, done.stderr
     refusal = done.stderr.partition("refused ended")[0]
     assert "Traceback" not in refusal
@@ -201,12 +205,14 @@ def test_a_push_fills_the_hub_and_a_refused_one_keeps_the_export(place: Path) ->
     assert f"{hub.url}/someone/tiny" in done.stdout
 
 
-def test_a_name_that_the_hub_refuses_stops_before_anything_is_written(
+def test_a_name_that_the_hub_refuses_and_a_hub_that_is_off_are_answered(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["export", "full", "--output", str(place / "unnamed"), "--push-to-hub", "a/b/c"]) == 2
     assert "--push-to-hub" in capsys.readouterr().err
     assert not (place / "unnamed").exists()
+    assert main(["export", "full", "--output", str(place / "offline"), "--push-to-hub", "someone/tiny"]) == 2
+    assert "unset HF_HUB_OFFLINE" in capsys.readouterr().err
 
 
 def test_an_adapter_that_nobody_else_could_load_is_not_pushed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
