@@ -11,6 +11,7 @@ import re
 import runpy
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from job import make_model
 
 from msft.cli.main import main, parser
 from msft.config.reader import load
+from msft.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -63,8 +65,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working directory of a reader: the models that pages name, and data that they take for granted."""
+    known = dict(METHODS)
     for name in MODELS:
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).symlink_to(models)
@@ -75,7 +78,9 @@ def place(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    return tmp_path
+    yield tmp_path
+    METHODS.clear()  # a page may add its own
+    METHODS.update(known)
 
 
 def runs(block: Block) -> bool:
@@ -142,8 +147,6 @@ def test_no_command_hides_in_another_block(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_configurations_are_valid(page: Path, place: Path) -> None:
     """Those that are whole files; the reader names what is wrong."""
-    from msft.methods import METHODS
-
     for block in blocks(page):
         if block.language == "yaml" and block.title.endswith(".yaml") and "half_time" not in block.text:
             (place / "one.yaml").write_text(block.text)
