@@ -59,6 +59,7 @@ print(tokenizer.decode(answer[0], skip_special_tokens=True))
 ASK_IN_TURNS = """\
 turns = [{"role": "user", "content": "Who are you?"}]
 prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+# What was trained on plain prompts is asked plainly: prompt = tokenizer("...", return_tensors="pt")
 answer = model.generate(**prompt, max_new_tokens=40)
 print(tokenizer.decode(answer[0], skip_special_tokens=True))
 """
