@@ -25,9 +25,12 @@ from msft.report.card import FILE as CARD
 from msft.report.card import card, form_of, on_hub
 from msft.report.story import Story, read_story
 from msft.run import RunFolder
+from msft.snapshots.publish import MANIFEST
 
 Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
+OURS = shutil.ignore_patterns(MANIFEST)
+"""What a run folder keeps beside a model, and a plain folder does not."""
 ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
 STALE = ["*.safetensors", "*.safetensors.index.json", ADAPTER_CONFIG]
 """Files of an earlier push that would be read in place of, or beside, those of this one."""
@@ -115,9 +118,9 @@ def export(
             merged = model.merge_and_unload(safe_merge=True)
             export_model(merged.to(_torch(dtype)), finished.tokenizer(), draft)
         elif dtype is None:
-            shutil.copytree(run.final, draft, dirs_exist_ok=True)
+            shutil.copytree(run.final, draft, dirs_exist_ok=True, ignore=OURS)
         elif finished.is_adapter:
-            shutil.copytree(run.final, draft, dirs_exist_ok=True)
+            shutil.copytree(run.final, draft, dirs_exist_ok=True, ignore=OURS)
             tensors = load_file(draft / ADAPTER)
             save_file({n: t.to(_torch(dtype)) for n, t in tensors.items()}, draft / ADAPTER, metadata={"format": "pt"})
         else:
