@@ -3,7 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: quickstart test lint check e2e campaign clean
+.PHONY: install quickstart test lint docs check e2e campaign clean
+
+install: .venv/quickstart  ## msft and all that its quickstart needs, in .venv
 
 quickstart: .venv/quickstart  ## the whole thing on a laptop CPU, offline, in minutes
 	$(BIN)/msft quickstart
@@ -11,11 +13,14 @@ quickstart: .venv/quickstart  ## the whole thing on a laptop CPU, offline, in mi
 test: .venv/dev  ## the fast tests
 	$(BIN)/python -m pytest -n 2
 
-lint: .venv/dev
+lint: .venv/dev docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/dev  ## the site, in build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 check: lint test  ## lint, types, import contracts, fast tests
 

@@ -17,7 +17,7 @@ from msft.config.schema import Config
 from msft.core.vocabulary import Brief, Outcome, Task
 from msft.core.wire import brief_to_json
 from msft.data.examples import TaskData
-from msft.data.load import load_tasks
+from msft.data.load import chat_template, load_tasks
 from msft.engine.model import ModelSource, check_data_fits, layout, load_tokenizer
 from msft.engine.settings import EngineSettings
 from msft.engine.torch_engine import TorchEngine
@@ -157,4 +157,5 @@ def model_source(config: Config) -> ModelSource:
         trust_remote_code=model.trust_remote_code,
         peft=None if config.peft is None else config.peft.model_dump(),
         seed=config.training_seed,
+        chat_template=chat_template(model.chat_template),
     )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from msft.recovery import (
     reconcile,
     restore_derived,
 )
+from msft.report.card import write_card
 from msft.report.page import write_page
 from msft.report.summary import summarise
 from msft.run import RunFolder
@@ -250,11 +250,10 @@ class _Run:
         files.stage("export")
         whole = main and final_is_whole(self.folder, run, self.watcher.note)
         if not self.processes.total(np.array([float(whole)]))[0]:
-            export = partial(self.engine.export, answer)
             if main:
-                publish("final", final, export, {"run": run}, place=False)  # the page, written last, places all
+                publish("final", final, self._fill(answer), {"run": run}, place=False)  # the page, last, places all
             else:
-                export(final)
+                self.engine.export(answer, final)
             self._time("export")
         if not main:
             self.processes.barrier()
@@ -267,6 +266,15 @@ class _Run:
         files.stage("end")
         self.processes.barrier()
         return summary
+
+    def _fill(self, answer: int) -> Callable[[Path], None]:
+        """What writes the final model and its card into a folder."""
+
+        def fill(draft: Path) -> None:
+            self.engine.export(answer, draft)
+            write_card(self.folder, draft)
+
+        return fill
 
     def _time(self, kind: str, number: int | None = None) -> None:
         """Wall-clock since the last call, by kind; what the engine does not name is `other`."""

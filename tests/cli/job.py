@@ -31,13 +31,13 @@ output: {output}
 """
 
 
-def make_model(folder: Path) -> None:
+def make_model(folder: Path, positions: int = 128) -> None:
     made = tokenizer()
     with torch.random.fork_rng():
         torch.manual_seed(1)
         config = LlamaConfig(
             vocab_size=len(made), hidden_size=24, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=1, max_position_embeddings=128, bos_token_id=0, eos_token_id=1,
+            num_key_value_heads=1, max_position_embeddings=positions, bos_token_id=0, eos_token_id=1,
             tie_word_embeddings=True,
         )  # fmt: skip
         LlamaForCausalLM(config).save_pretrained(folder)

@@ -24,7 +24,7 @@ class Events:
     `state.global_step` counts all steps taken, those of abandoned branches too, so that it never goes back;
     `state.epoch` is the position on the surviving trajectory, which does. Beside transformers' own events a callback
     may have `on_exclusion(args, state, control, tasks=[...])` and `on_roll_back(args, state, control, epoch=...,
-    from_epoch=...)`. One that sets `control.should_training_stop` ends the run as Ctrl-C does: at the step boundary, and
+    from_epoch=...)`. One that sets `control.should_training_stop` ends the run as Ctrl-C does: after the step,
     ready to be resumed.
     """
 

@@ -17,6 +17,7 @@ from msft.api.inputs import Inputs, Split
 from msft.config.schema import Config
 from msft.core.errors import RunError, Stopped, complaint
 from msft.engine.parallel import Processes
+from msft.export import OURS
 from msft.report.summary import summarise
 from msft.run import RunFolder
 from msft.trainer import train
@@ -119,7 +120,7 @@ class MSFTTrainer:
         """Copies the trained model, a plain Hugging Face folder (of an adapter, the adapter), to `output_dir`."""
         self._need_trained()
         if self._processes.is_main:
-            shutil.copytree(self.folder.final, output_dir, dirs_exist_ok=True)
+            shutil.copytree(self.folder.final, output_dir, ignore=OURS, dirs_exist_ok=True)
         self._processes.barrier()
 
     def _need_trained(self) -> None:

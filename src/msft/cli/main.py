@@ -19,6 +19,8 @@ STUDIES = ("peaks", "shift", "budget", "granularity", "ticks", "loss", "optimize
 """As in `msft.study.studies`, which is not imported for `--help`."""
 SIGNALLED = 128
 """Beside the number of the signal, the exit code of a command that it ended."""
+DTYPES = ("float32", "bfloat16", "float16")
+SPLITS = ("validation", "test")
 
 
 def entry() -> None:
@@ -120,6 +122,23 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("run_folder", type=Path, metavar="RUN", help="the run's folder")
     status.set_defaults(run=_status)
 
+    export = commands.add_parser("export", help="a plain Hugging Face folder out of a finished run")
+    export.add_argument("run_folder", type=Path, metavar="RUN", help="the run's folder")
+    export.add_argument("--output", type=Path, metavar="DIR", help="where to write it (default: export in the run)")
+    export.add_argument("--merge", action="store_true", help="merge an adapter into its base: a whole model")
+    export.add_argument("--dtype", choices=DTYPES, help="of the weights (default: as trained, float32)")
+    export.add_argument("--push-to-hub", metavar="ID", help="upload it too, as user/name on the Hugging Face hub")
+    export.add_argument("--private", action="store_true", help="where the hub's repository is made, make it private")
+    export.set_defaults(run=_export)
+
+    evaluate = commands.add_parser("eval", help="score a run's answer, or any model folder, on a split")
+    evaluate.add_argument("model", metavar="RUN|MODEL", help="a run's folder, or a model's folder or hub id")
+    evaluate.add_argument("--config", type=Path, help="whose data to score on (default: the run's own)")
+    evaluate.add_argument("--split", choices=SPLITS, default=SPLITS[0], help="default: validation")
+    evaluate.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    _takes_overrides(evaluate)
+    evaluate.set_defaults(run=_eval)
+
     quickstart = commands.add_parser("quickstart", help="a whole search on a laptop CPU, offline, in minutes")
     quickstart.add_argument("--output", type=Path, default=Path("runs/quickstart"), help="the run folder")
     quickstart.add_argument("--resume", action="store_true", help="go on with an interrupted quickstart")
@@ -129,6 +148,10 @@ def parser() -> argparse.ArgumentParser:
 
 def _takes_config(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", type=Path, help="the configuration (YAML)")
+    _takes_overrides(command)
+
+
+def _takes_overrides(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="A.B=VALUE",
         help="override a value, such as training.learning_rate=2e-5 or datasets.gsm8k.max_samples=100",
@@ -226,6 +249,21 @@ def _status(arguments: argparse.Namespace) -> None:
     from msft.cli.status import run
 
     run(arguments.run_folder)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from msft.cli.export import run
+
+    run(
+        arguments.run_folder, arguments.output, merge=arguments.merge, dtype=arguments.dtype,
+        hub_id=arguments.push_to_hub, private=arguments.private,
+    )  # fmt: skip
+
+
+def _eval(arguments: argparse.Namespace) -> None:
+    from msft.cli.eval import run
+
+    run(arguments.model, arguments.config, arguments.overrides, split=arguments.split, as_json=arguments.json)
 
 
 def _quickstart(arguments: argparse.Namespace) -> None:

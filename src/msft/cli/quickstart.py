@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from msft.cli.quiet import quiet
 from msft.cli.train import run as train
 from msft.config.reader import load
 from msft.core.errors import ModelError, complaint
@@ -23,6 +24,7 @@ CONFIG = Path(__file__).with_name("quickstart.yaml")
 
 def run(output: Path, *, resume: bool = False) -> None:
     """Raises ModelError where the wheel is missing."""
+    quiet()
     config = load(CONFIG, [f"model.name_or_path={model_folder()}", f"output={output}"])
     train(config, resume=resume)
 

@@ -13,4 +13,5 @@ def quiet() -> None:
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     datasets.disable_progress_bars()
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.|transformers\.|peft\.")
+    for category in (UserWarning, FutureWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"torch\.|transformers\.|peft\.")

@@ -56,16 +56,20 @@ class ModelConfig(Section):
     tokenizer: Text | None = None
     """Hub id or folder of another tokenizer than the model's own."""
     trust_remote_code: bool = False
+    """Run code that comes with the model; needs `revision`, the commit whose code was read."""
     autocast: Literal["auto", "bf16", "no"] = "auto"
     """bf16 autocast over fp32 weights; `auto`: where the hardware really has it (DESIGN 3.5)."""
     chat_template: Text | None = None
     """Jinja text, or a file that holds it, in place of the tokenizer's own chat template."""
+    license: Text | None = None
+    """The base model's licence, such as `apache-2.0`; only the model card says it."""
 
 
 class TemplateConfig(Section):
     """How a row becomes text: `{column}` is replaced by the row's value, `{{` and `}}` are braces."""
 
     prompt: Text
+    """What is read."""
     completion: Text | None = None
     """None: the `completion` column, or the right choice."""
 
@@ -76,6 +80,7 @@ class SplitConfig(Section):
     path: Text | None = None
     """None: the data set's own."""
     split: Text | None = None
+    """The hub's name of the split; of a file, `train`."""
     where: Where | None = None
     """The rows to take; the data set's own `where` is not inherited."""
     max_samples: int | None = Field(default=None, ge=1)
@@ -106,7 +111,9 @@ class DatasetConfig(Section):
     name: Text | None = None
     """The hub's configuration name."""
     revision: Text | None = None
+    """Branch, tag or commit of the hub."""
     split: Text = "train"
+    """The hub's name of the split to train on."""
     where: Where | None = None
     """Column to the value, or list of values, that the rows to take have."""
     max_samples: int | None = Field(default=None, ge=1)
@@ -120,13 +127,17 @@ class DatasetConfig(Section):
     one (`choices: [distractor1, distractor2, correct_answer], answer: correct_answer`): such choices are shuffled, the
     same way in every run."""
     template: TemplateConfig | None = None
+    """In place of a format: how a row becomes text."""
     validation: SplitConfig | None = None
     """None: 10 % of the training rows, at least 50 but never more than half of them."""
     test: SplitConfig | None = None
+    """None: nothing is tested. Scored once, at the end: base model and answer."""
     scorer: ScorerConfig | None = None
     """None: `choice` of text where the rows have choices and an answer, else `loss`."""
     split_by: Text | None = None
     """A column: each of its values makes a sub-dataset `<id>.<value>` of its own."""
+    license: Text | None = None
+    """The data's licence, such as `cc-by-4.0`; only the model card says it."""
     config: dict[str, Any] | None = None
     """Keyword arguments of a reasoning-gym task, `seed` and `size` among them."""
 
@@ -185,12 +196,15 @@ class TrainingConfig(Section):
     batch_size: int = Field(default=64, ge=1)
     """Examples per optimizer step, whatever the hardware (DESIGN 3.3)."""
     learning_rate: float = Field(default=1e-5, gt=0)
+    """Its highest value."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """A function of position / horizon (DESIGN 3.12)."""
     warmup: float = Field(default=0.0, ge=0, lt=1)
     """Share of the horizon over which the learning rate rises linearly."""
     optimizer: Literal["adamw"] = "adamw"
+    """With betas 0.9 and 0.999, as torch has it."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """On matrices only, never on norms and biases."""
     max_grad_norm: float | None = Field(default=None, gt=0)
     """None: gradients are not clipped."""
     loss_reduction: Literal["token", "example"] = "token"
@@ -198,6 +212,7 @@ class TrainingConfig(Section):
     max_tokens_per_microbatch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Tokens, padding included."""
     gradient_checkpointing: bool = False
+    """Computes activations again instead of keeping them: slower, less memory."""
     report_to: Annotated[tuple[Literal["tensorboard", "wandb", "trackio", "mlflow"], ...], Field(strict=False)] = ()
     """Where the run is told as it goes on, through Accelerate's trackers."""
 
@@ -206,15 +221,20 @@ class PeftConfig(Section):
     """A LoRA adapter in place of full fine-tuning."""
 
     r: int = Field(default=16, ge=1)
+    """Rank."""
     lora_alpha: float = Field(default=32, gt=0)
+    """The adapter's output is scaled by lora_alpha / r."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the adapter's inputs that is dropped in training."""
     target_modules: Text | Names = "all-linear"
+    """Names of the modules that get an adapter; `all-linear`: all but the output head."""
 
 
 class SnapshotsConfig(Section):
     """How snapshots are kept (DESIGN 3.8)."""
 
     durable: Literal["auto", "tick", "rollout"] = "auto"
+    """Which survive a crash: all, those at the ends of roll-outs, or all while writing one costs little."""
 
 
 class Config(Section):

@@ -22,6 +22,7 @@ class ShotsConfig(BaseModel):
     source: Literal["train"] = Field(default="train", alias="from")
     """Only training examples may be shown: others would give answers away."""
     seed: int = Field(default=20, ge=0, lt=2**32)
+    """Draws them."""
 
 
 class RegexConfig(BaseModel):
@@ -92,6 +93,7 @@ class ScorerConfig(BaseModel):
     max_new_tokens: int | None = Field(default=None, ge=1)
     """`generate` and your own, where the default is 256."""
     shots: ShotsConfig | None = None
+    """None: prompts stand alone."""
     control: Literal["control", "report"] = "control"
     """The score that the search acts on. Your own scorer's default is report."""
 

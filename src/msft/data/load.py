@@ -38,7 +38,7 @@ def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
     `tokenizer`: a transformers tokenizer. Raises DataError, naming what is wrong with each of the data sets, and
     ModelError where the tokenizer cannot be used. Large data are tokenised once: the result lies in the cache.
     """
-    encoder = Encoder(tokenizer, _chat_template(config.model.chat_template))
+    encoder = Encoder(tokenizer, chat_template(config.model.chat_template))
     sources = [Source(dataset, config.data.seed) for dataset in config.datasets]
     cache = Cache.of(config, sources, encoder)
     if cache is not None and (known := cache.read()) is not None:
@@ -113,7 +113,7 @@ def _encoded(
     return made
 
 
-def _chat_template(given: str | None) -> str | None:
+def chat_template(given: str | None) -> str | None:
     """The Jinja text: of the file, where a file is named, or as given. Raises ConfigError for neither."""
     if given is None or "{" in given:
         return given

@@ -37,6 +37,8 @@ class ModelSource:
     """Arguments of peft.LoraConfig; None trains all weights."""
     seed: int = 0
     """Decides the initial weights of an adapter."""
+    chat_template: str | None = None
+    """Jinja text in place of the tokenizer's own."""
 
     @property
     def folder(self) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
+from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils.hub import cached_file
 
 from msft.core.errors import ModelError, complaint
@@ -34,13 +36,17 @@ __all__ = [
 
 
 def load_tokenizer(source: ModelSource) -> Any:
-    """The model's tokenizer. Raises ModelError."""
+    """The model's tokenizer, with the chat template that it is trained with. Raises ModelError."""
+    place = source
     if source.tokenizer is not None:
-        source = ModelSource(name_or_path=source.tokenizer)
+        place = ModelSource(name_or_path=source.tokenizer)
     else:
         check_model_folder(source)
-    with _complaining(source, "the tokenizer cannot be loaded"):
-        return AutoTokenizer.from_pretrained(_place(source), **_origin(source))
+    with _complaining(place, "the tokenizer cannot be loaded"):
+        tokenizer: Any = AutoTokenizer.from_pretrained(_place(place), **_origin(place))
+    if source.chat_template is not None:
+        tokenizer.chat_template = source.chat_template
+    return tokenizer
 
 
 def layout(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftModel:
@@ -96,6 +102,21 @@ def export_model(model: PreTrainedModel | PeftModel, tokenizer: Any, folder: Pat
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(str(folder))
     tokenizer.save_pretrained(folder)
+    _write_generation_settings(model, tokenizer, folder)
+
+
+def _write_generation_settings(model: Any, tokenizer: Any, folder: Path) -> None:
+    """The base model's own; and generation ends where training taught the model to end, as `Trainer` aligns it."""
+    file = folder / GENERATION_CONFIG_NAME
+    if not file.exists():  # an adapter is saved without
+        model.generation_config.save_pretrained(folder)
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    known = settings.get("eos_token_id")
+    ends = known if isinstance(known, list) else [known]
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ends:
+        # By hand: transformers refuses to save published settings with a flaw in them once they are changed.
+        settings["eos_token_id"] = [tokenizer.eos_token_id, *(end for end in ends if end is not None)]
+        file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def non_embedding_parameters(model: PreTrainedModel | PeftModel) -> int:

@@ -38,6 +38,7 @@ class Params:
     optimizer: Literal["restore", "reset"] = "restore"
     """Adam's moments at a roll-back."""
     max_rollouts: int | None = None
+    """None: only the horizon ends the search."""
 
     def __post_init__(self) -> None:
         require(self.budget > 0, "budget", "more than 0 epochs", self.budget)

@@ -1,0 +1,191 @@
+"""MkDocs hooks: the reference pages are made from the schema, the parsers and the methods, never copied by hand."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from msft.cli.main import parser
+from msft.cli.schema import json_schema
+from msft.methods import METHODS
+
+Schema = Mapping[str, Any]
+
+INLINE = "RegexConfig"
+"""A section of one key, shown where it stands."""
+
+CONFIGURATION = """\
+# Configuration
+
+Every key of a configuration file, made from the schema that checks it. Files are YAML 1.2: `no` is a string, `1e-5` a
+number, a key given twice an error; keys that are not here are refused, and the nearest one is suggested. `msft schema`
+prints the JSON Schema, for completion in editors. Any value can be set on the command line: `--set
+training.batch_size=32`, `--set datasets.gsm8k.max_samples=100`.
+"""
+ALL_METHODS = """\
+# Methods
+
+`method.name` chooses one. What each does: DESIGN 1 in the repository, and the [paper map](../paper_map.md). All have
+`horizon`, `eval_every`, `select` and `average`; the other keys are their own.
+"""
+COMMANDS = """\
+# Commands
+
+Exit code 0: done. 2: something that you can mend, said in one line: file, line, field, what was found, how to mend it.
+130: interrupted; what is journaled is safe.
+"""
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Adds to the navigation what mkdocs.yml does not list: pages on how to do things, and all others."""
+    entries = config.nav or []
+    sections = {title: pages for entry in entries if isinstance(entry, dict) for title, pages in entry.items()}
+    listed = {entry for entry in entries if isinstance(entry, str)}.union(*sections.values())
+    folder = Path(config.docs_dir)
+    for file in sorted(folder.rglob("*.md")):
+        page = file.relative_to(folder).as_posix()
+        if page not in listed:
+            sections["How to" if page.startswith("how_to/") else "Background"].append(page)
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the generated pages."""
+    pages = {"configuration": configuration(), "methods": methods(), "commands": commands()}
+    for name, content in pages.items():
+        files.append(File.generated(config, f"reference/{name}.md", content=content))
+    return files
+
+
+def configuration() -> str:
+    """All sections but the method's, in the order in which they are met."""
+    schema = json_schema()
+    parts = [CONFIGURATION, *_section(schema, schema["$defs"], ())]
+    return "\n".join(parts)
+
+
+def methods() -> str:
+    """One table a method."""
+    parts = [ALL_METHODS]
+    for alternative in json_schema()["properties"]["method"]["oneOf"]:
+        name = alternative["title"]
+        keys = {key: value for key, value in alternative["properties"].items() if key not in ("name", "preset")}
+        about = inspect.getdoc(inspect.getmodule(METHODS[name].plan)) or ""
+        parts += [f"\n## {name}\n", f"{about}\n", _table({"properties": keys}, {}), *_presets(name)]
+    return "\n".join(parts)
+
+
+def _presets(name: str) -> Iterator[str]:
+    default, *others = METHODS[name].presets.items()
+    for preset, values in others:
+        said = ", ".join(f"`{key}: {'null' if value is None else value}`" for key, value in values.items())
+        yield f"`preset: {preset}` (in place of `{default[0]}`) sets {said}.\n"
+
+
+def commands() -> str:
+    """One section a command, as its parser says."""
+    parts = [COMMANDS]
+    top = parser()
+    for action in top._subparsers._group_actions if top._subparsers else []:
+        helps = {choice.dest: choice.help for choice in action._choices_actions}  # type: ignore[attr-defined]
+        for name, command in (action.choices or {}).items():  # type: ignore[attr-defined]
+            usage = " ".join(command.format_usage().split()).replace("usage: ", "")
+            parts += [f"\n## msft {name}\n", f"{_sentence(helps.get(name))}\n", f"```text\n{usage}\n```\n"]
+            parts += [_options(command)]
+    return "\n".join(parts)
+
+
+def _options(command: argparse.ArgumentParser) -> str:
+    rows = []
+    for action in command._actions:
+        if isinstance(action, argparse._HelpAction):
+            continue
+        value = action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper())
+        names = ", ".join(action.option_strings) or str(value)
+        shown = f"{names} {value}" if action.option_strings and action.nargs != 0 else names
+        rows.append((_cell(f"`{shown}`"), _cell(action.help or "")))
+    return _rows(("argument", "meaning"), rows) if rows else ""
+
+
+def _section(schema: Schema, definitions: Mapping[str, Schema], path: tuple[str, ...]) -> Iterator[str]:
+    """A section's table, and below it those of the sections within."""
+    if path:
+        yield f"\n{'#' * min(len(path) + 1, 4)} {'.'.join(path)}\n"
+        yield f"{schema.get('description', '')}\n"
+    yield _table(schema, definitions)
+    for key, value in schema["properties"].items():
+        if key != "method" and (inner := _definition(value, definitions)) is not None:
+            yield from _section(inner, definitions, (*path, f"{key}[]" if value.get("type") == "array" else key))
+
+
+def _definition(value: Schema, definitions: Mapping[str, Schema]) -> Schema | None:
+    """The section that a key holds, or a list of; None where it holds plain values."""
+    for option in (value, value.get("items", {}), *value.get("anyOf", [])):
+        name = option.get("$ref", "").rpartition("/")[2]
+        if name in definitions and name != INLINE:
+            return definitions[name]
+    return None
+
+
+def _table(schema: Schema, definitions: Mapping[str, Schema]) -> str:
+    required = set(schema.get("required", []))
+    rows = []
+    for key, value in schema["properties"].items():
+        default = "**required**" if key in required else _default(value)
+        if key == "method":
+            rows.append(("`method`", "section", "`{name: msft}`", "See [methods](methods.md)."))
+            continue
+        inner = _definition(value, definitions) or {}
+        meaning = value.get("description") or inner.get("description", "")
+        rows.append((f"`{key}`", _values(value, definitions), default, _cell(meaning)))
+    return _rows(("key", "value", "default", "meaning"), rows)
+
+
+def _default(value: Schema) -> str:
+    default = value.get("default")
+    if default is None or isinstance(default, dict):
+        return "–"
+    return f"`{default:g}`" if isinstance(default, float) else f"`{str(default).lower()}`"
+
+
+def _values(value: Schema, definitions: Mapping[str, Schema]) -> str:
+    """What may stand there, in words."""
+    if "const" in value:
+        return f"`{value['const']}`"
+    if "enum" in value:
+        return ", ".join(f"`{item}`" for item in value["enum"])
+    if "$ref" in value:
+        return "section" if not value["$ref"].endswith(INLINE) else "`{regex: ...}`"
+    if "anyOf" in value:
+        options = [_values(option, definitions) for option in value["anyOf"] if option.get("type") != "null"]
+        # Where null is the default, to leave the key out says the same.
+        null = value.get("default") is not None and {"type": "null"} in value["anyOf"]
+        return " or ".join(dict.fromkeys([*options, *(["`null`"] if null else [])]))
+    if "pattern" in value:
+        return "`module:function`"
+    kind = value.get("type", "value")
+    if kind == "array":
+        return f"list of {_values(value.get('items', {}), definitions)}"
+    bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = ", ".join(f"{sign} {value[key]}" for key, sign in bounds.items() if key in value)
+    words = {"object": "mapping", "string": "text"}
+    return f"{words.get(kind, kind)} {limits}".strip()
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _sentence(text: str | None) -> str:
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _rows(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines: list[tuple[str, ...]] = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

@@ -1,0 +1,90 @@
+"""`msft eval`: a run's answer, or any model, scored on a split as a run scores it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from msft.cli.quiet import quiet
+from msft.config.reader import load
+from msft.core.errors import ConfigError, complaint
+from msft.evaluate import Evaluation, Split, evaluate
+from msft.report.words import MEASURES, NOT_KNOWN, clean, listed, percent
+from msft.run import RunFolder
+
+ONCE = (
+    "a run scores its test split once, at its end. Whatever is chosen by looking at it again is chosen on the test "
+    "split, and its scores there flatter it: choose on validation"
+)
+
+
+def run(model: str, config: Path | None, overrides: Sequence[str], *, split: Split, as_json: bool = False) -> None:
+    """Prints the scores. Raises a UserError where model, configuration or data cannot be used."""
+    quiet()
+    folder = RunFolder(Path(model))
+    if config is None and not folder.exists:
+        mend = "say with --config FILE on whose data to score it"
+        raise ConfigError(complaint("this folder holds no run", mend, file=model))
+    notes = Console(stderr=True, highlight=False)
+    if split == "test":
+        notes.print(Text(f"warning: {ONCE}.", style="yellow"), soft_wrap=True)
+    with Progress(console=notes, transient=True, disable=not notes.is_terminal) as progress:
+        bar = progress.add_task("scoring", total=None)
+        found = evaluate(
+            load(config or folder.config, overrides), model, split,
+            progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        )  # fmt: skip
+    if as_json:
+        sys.stdout.write(json.dumps(as_dict(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    else:
+        show(found, Console(highlight=False))
+
+
+def as_dict(found: Evaluation) -> dict[str, object]:
+    """The scores with plain keys; reports and control scores in [0, 1]."""
+    return {
+        "version": 1,
+        "model": found.model,
+        "split": found.split,
+        "scores": {
+            task: {
+                "measure": found.data[task].measure.name,
+                "report": scores.report,
+                "interval": found.interval(task),
+                "control": scores.control,
+                "items": len(scores.reported),
+            }
+            for task, scores in found.scores.items()
+        },
+        "macro": found.macro,
+        "left_out": found.left_out,
+    }
+
+
+def show(found: Evaluation, console: Console) -> None:
+    """The scores as a table; names are printed as they are, never as mark-up."""
+    console.print(Text(f"{clean(found.model)} on the {found.split} split, in %", style="bold"), soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    for name in ("sub-dataset", "measure"):
+        table.add_column(name, overflow="fold")
+    for name in ("score", "95 % interval", "items"):
+        table.add_column(name, justify="right")
+    for task, scores in found.scores.items():
+        measure, interval = found.data[task].measure.name, found.interval(task)
+        shown = f"{percent(interval[0])} to {percent(interval[1])}" if interval else NOT_KNOWN
+        cells = [clean(task), MEASURES.get(measure, clean(measure)), percent(scores.report), shown]
+        table.add_row(*map(Text, [*cells, str(len(scores.reported))]))
+    table.add_section()
+    items = sum(len(scores.reported) for scores in found.scores.values())
+    table.add_row(*map(Text, ["average", "", percent(found.macro), "", str(items)]), style="bold")
+    console.print(table)
+    if found.left_out:
+        console.print(Text(f"Without a {found.split} split: {listed(found.left_out)}.", style="dim"), soft_wrap=True)

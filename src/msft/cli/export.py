@@ -1,0 +1,27 @@
+"""`msft export`: a plain Hugging Face folder out of a finished run, and the same on the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from msft.cli.quiet import quiet
+from msft.export import Dtype, check_hub_id, export, push
+from msft.run import RunFolder
+
+
+def run(
+    folder: Path, output: Path | None, *, merge: bool, dtype: Dtype | None, hub_id: str | None, private: bool
+) -> None:
+    """Writes the folder, by default `export` in the run folder, and uploads it where `hub_id` says so."""
+    quiet()
+    if hub_id is not None:
+        check_hub_id(hub_id)
+    output = output or folder / "export"
+    export(RunFolder(folder), output, merge=merge, dtype=dtype, hub_id=hub_id)
+    console = Console(highlight=False)
+    console.print(Text(f"The model: {output}"), soft_wrap=True)
+    if hub_id is not None:
+        console.print(Text(f"On the hub: {push(output, hub_id, private=private)}"), soft_wrap=True)

@@ -1,0 +1,288 @@
+"""The model card: README.md of `final/` and of every export, made from a run folder's records only. No torch.
+
+Its front matter is what the Hugging Face hub reads; the rest is for people. It holds no clock, so that a resumed run's
+card is the uninterrupted run's, and no path of the machine that trained: of local files, their names only. Names are
+escaped wherever they appear.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path, PurePath
+from typing import Any, Literal
+
+from huggingface_hub import ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+from msft.report.comparison import compare
+from msft.report.intervals import wilson
+from msft.report.story import Story, read_story
+from msft.report.summary import flops
+from msft.report.table import columns, costs, notes, shown_columns
+from msft.report.words import clean, decisions, measure_label, percent
+from msft.run import RunFolder
+
+FILE = "README.md"
+UNKNOWN = "not known"
+SHARES = {"choice", "exact_match", "generate"}
+"""Measures whose report is a share of right items."""
+SETTINGS = ("method.", "training.", "data.", "peft.")
+_MARKDOWN = re.compile(r"([\\`*_\[\]|~#!$])")
+_LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
+
+LOAD_MODEL = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+place = {place}
+model = AutoModelForCausalLM.from_pretrained(place)
+tokenizer = AutoTokenizer.from_pretrained(place)
+"""
+LOAD_ADAPTER = """\
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+
+place = {place}
+model = AutoPeftModelForCausalLM.from_pretrained(place)  # the base model, and the adapter on it
+tokenizer = AutoTokenizer.from_pretrained(place)
+"""
+ASK = """\
+prompt = tokenizer("Once upon a time", return_tensors="pt")
+answer = model.generate(**prompt, max_new_tokens=40)
+print(tokenizer.decode(answer[0], skip_special_tokens=True))
+"""
+ASK_IN_TURNS = """\
+turns = [{"role": "user", "content": "Who are you?"}]
+prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+# What was trained on plain prompts is asked plainly: prompt = tokenizer("...", return_tensors="pt")
+answer = model.generate(**prompt, max_new_tokens=40)
+print(tokenizer.decode(answer[0], skip_special_tokens=True))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """The form in which a model is handed over."""
+
+    kind: Literal["model", "adapter"]
+    dtype: str = "float32"
+    hub_id: str | None = None
+    """Where it will lie on the hub; None: the card speaks of the folder that it lies in."""
+    chat: bool = False
+    """The tokenizer has a chat template."""
+
+
+def write_card(run: RunFolder, folder: Path) -> None:
+    """Writes the card of a finished run into a folder in the making that holds its model. Raises RunError."""
+    (folder / FILE).write_text(card(read_story(run), form_of(folder)), encoding="utf-8")
+
+
+def form_of(folder: Path, *, dtype: str = "float32", hub_id: str | None = None) -> Form:
+    """What lies in a Hugging Face folder, told by its files."""
+    return Form(
+        kind="adapter" if (folder / "adapter_config.json").exists() else "model",
+        dtype=dtype,
+        hub_id=hub_id,
+        chat=(folder / "chat_template.jinja").exists(),
+    )
+
+
+def card(story: Story, form: Form) -> str:
+    """The card as Markdown."""
+    base, method = _base(story), clean(str(story.header.get("method", "")))
+    title = f"{_md(base.rpartition('/')[2])}, fine-tuned with {_md(method)}"
+    made = f"by [msft](https://arxiv.org/abs/2603.21606) {_md(str(story.header.get('msft', '')))}"
+    what = "An adapter of" if form.kind == "adapter" else "A fine-tuned version of"
+    parts = [
+        f"---\n{front_matter(story, form).strip()}\n---",
+        f"# {title}",
+        f"{what} {_md(base)}, trained on a mixture of {len(story.tasks)} sub-datasets with the method {_md(method)} "
+        f"{made}. The weights are in {form.dtype}.",
+        "## How to load it",
+        _snippet(form),
+        *_prompts(story),
+        "## Scores",
+        *_scores(story),
+        "## What happened in training",
+        _list(_md(line) for line in decisions(story)),
+        "## Data",
+        _data(story),
+        "## Cost",
+        _list(f"{name}: {_md(value)}" for name, value in _costs(story)),
+        "## Settings",
+        _table(["setting", "value"], [[_md(key), _md(_plain(value))] for key, value in _settings(story)]),
+        "## Versions",
+        _md(", ".join(_versions(story))),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def front_matter(story: Story, form: Form) -> str:
+    """YAML for the hub. Only what it can resolve: names on the hub, never local paths."""
+    base, licence = _base(story), _config(story).get("model.license")
+    sources = [str(dataset.get("path", "")) for dataset in _datasets(story).values()]
+    data = ModelCardData(
+        base_model=base if on_hub(_name(story)) else None,
+        library_name="peft" if form.kind == "adapter" else "transformers",
+        license=licence if isinstance(licence, str) and _LICENCE.fullmatch(licence) else None,
+        datasets=list(dict.fromkeys(source for source in sources if on_hub(source))) or None,
+        pipeline_tag="text-generation",
+        tags=["msft", *(["lora"] if form.kind == "adapter" else [])],
+    )
+    return data.to_yaml()
+
+
+def _scores(story: Story) -> Iterable[str]:
+    """The test split, and the validation split, on which the search acted."""
+    comparison = compare(story)
+    if comparison.split == "test":
+        names, rows = shown_columns(story, comparison)
+        yield "On the test split, which was scored once, for the base model and for this one; in %:"
+        yield _table(["measure" if i == 1 else name for i, name in enumerate(names)], _escaped(rows))
+        yield "\n".join(map(_md, notes(comparison)))
+    yield (
+        "On the validation split, in %, with 95 % intervals given the items. The search chose by these scores: "
+        "expect less on new data."
+    )
+    counts = dict(zip(story.tasks, story.brief.validation_sizes, strict=True))
+    answer = story.best_known.reports
+    rows = [
+        [
+            task,
+            measure_label(story, task),
+            *(_with_interval(story, task, reports.get(task), counts[task]) for reports in (story.base.reports, answer)),
+            str(counts[task]),
+        ]
+        for task in story.tasks
+    ]
+    head = columns(story, comparison)
+    yield _table(["sub-dataset", "measure", head[2], head[3], "items"], _escaped(rows))
+
+
+def _with_interval(story: Story, task: str, report: float | None, items: int) -> str:
+    if report is None or not math.isfinite(report) or story.measure(task).get("name") not in SHARES or not items:
+        return percent(report)
+    low, high = wilson(report, items)
+    return f"{percent(report)} ({percent(low)} to {percent(high)})"
+
+
+def _data(story: Story) -> str:
+    datasets = _datasets(story)
+    rows = []
+    for task, size, items in zip(story.tasks, story.brief.sizes, story.brief.validation_sizes, strict=True):
+        # `split_by` makes sub-datasets <id>.<value>.
+        owners = [name for name in datasets if task == name or task.startswith(f"{name}.")]
+        given = datasets[max(owners, key=len)] if owners else {}
+        source = str(given.get("path", ""))
+        where = source if on_hub(source) or ":" in source else PurePath(source).name
+        rows.append([task, where or UNKNOWN, f"{size:,}", str(items), str(given.get("license") or UNKNOWN)])
+    return _table(["sub-dataset", "from", "trained on", "validation items", "licence"], _escaped(rows))
+
+
+def _prompts(story: Story) -> Iterable[str]:
+    """How prompts were written where the configuration says so: a model answers best as it was asked in training."""
+    templates = {
+        f"{name}: {given['template.prompt']}" for name, given in _datasets(story).items() if "template.prompt" in given
+    }
+    if templates:
+        yield "Prompts in training, `{...}` being a column of the data:"
+        yield _fenced("\n\n".join(sorted(map(_lines, templates))), "text")
+
+
+def _snippet(form: Form) -> str:
+    place = f'"{form.hub_id}"' if form.hub_id else '"."  # the folder of this file'
+    load = LOAD_ADAPTER if form.kind == "adapter" else LOAD_MODEL
+    return _fenced(f"{load.format(place=place)}\n{ASK_IN_TURNS if form.chat else ASK}".rstrip(), "python")
+
+
+def _costs(story: Story) -> list[tuple[str, str]]:
+    tokens = story.tokens
+    counted = ", ".join(f"{n:,} {what}" for n, what in ((tokens.train, "trained"), (tokens.eval, "scored")) if n)
+    without_clock = [(name, value) for name, value in costs(story) if name != "Time"]
+    return [*without_clock, ("Tokens", counted)] if sum(flops(story).values()) else without_clock
+
+
+def _settings(story: Story) -> list[tuple[str, Any]]:
+    return [(key, value) for key, value in sorted(_config(story).items()) if key.startswith(SETTINGS)]
+
+
+def _versions(story: Story) -> Iterable[str]:
+    environment = story.header.get("environment", {})
+    named = {"msft": story.header.get("msft"), "python": environment.get("python"), **environment.get("libraries", {})}
+    return (f"{name} {version}" for name, version in named.items() if version)
+
+
+def _config(story: Story) -> Mapping[str, Any]:
+    """Dotted keys of the resolved configuration."""
+    config: Mapping[str, Any] = story.header.get("config", {})
+    return config
+
+
+def _datasets(story: Story) -> dict[str, dict[str, Any]]:
+    """What the configuration says of each data set, by its id; an id may hold dots."""
+    config = _config(story)
+    ids = [str(value) for key, value in config.items() if key == f"datasets.{value}.id"]
+    prefixes = {name: f"datasets.{name}." for name in ids}
+    return {
+        name: {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
+        for name, prefix in prefixes.items()
+    }
+
+
+def _name(story: Story) -> str:
+    return str(story.header.get("model", {}).get("name", ""))
+
+
+def _base(story: Story) -> str:
+    """The base model's name on the hub, or that of its folder."""
+    name = _name(story)
+    return name if on_hub(name) else PurePath(name).name
+
+
+def on_hub(name: str) -> bool:
+    """Whether a name can be one on the hub: those of files and folders were made absolute when they were read."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return not name.startswith(".")
+
+
+def _md(text: str) -> str:
+    """Text that Markdown shows as it is, on one line: no name can become a link, a tag or a column."""
+    one_line = " ".join(clean(" ".join(text.split())).split())
+    return escape(_MARKDOWN.sub(r"\\\1", one_line), quote=False)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
+
+
+def _lines(text: str) -> str:
+    """Without control characters, line breaks apart."""
+    return "\n".join(map(clean, text.splitlines()))
+
+
+def _escaped(rows: Iterable[Sequence[str]]) -> list[list[str]]:
+    return [[_md(cell) for cell in row] for row in rows]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _fenced(text: str, language: str) -> str:
+    """A code block whose fence is longer than any within."""
+    longest = max((len(found) for found in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"

@@ -1,0 +1,63 @@
+"""The reference is made from the code: nothing that the code takes is missing from it, and everything has a meaning."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from msft.cli.main import parser
+from msft.cli.schema import json_schema
+from msft.methods import METHODS
+
+HOOKS = Path(__file__).parents[2] / "docs" / "_site" / "hooks.py"
+
+
+@pytest.fixture(scope="module")
+def hooks() -> ModuleType:
+    found = importlib.util.spec_from_file_location("hooks", HOOKS)
+    assert found
+    assert found.loader
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def keys(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        yield from schema.get("properties", {})
+        for value in schema.values():
+            yield from keys(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from keys(value)
+
+
+def test_every_key_is_there_with_its_meaning(hooks: ModuleType) -> None:
+    schema = json_schema()
+    method = schema["properties"].pop("method")
+    configuration, methods = hooks.configuration(), hooks.methods()
+    for key in set(keys(schema)) - {"regex"}:
+        assert f"| `{key}` |" in configuration, key
+    for key in set(keys(method)) - {"name", "preset"}:
+        assert f"| `{key}` |" in methods, key
+    for name in METHODS:
+        assert f"## {name}\n" in methods
+    for line in (*configuration.splitlines(), *methods.splitlines()):
+        assert not line.endswith("|  |"), f"a key without a meaning: {line}"
+
+
+def test_every_command_and_option_is_there(hooks: ModuleType) -> None:
+    page = hooks.commands()
+    top = parser()
+    assert top._subparsers
+    for name, command in top._subparsers._group_actions[0].choices.items():  # type: ignore[union-attr, attr-defined]
+        section = page.partition(f"## msft {name}\n")[2].partition("\n## ")[0]
+        assert section, name
+        for action in command._actions:
+            for option in set(action.option_strings) - {"-h", "--help"}:
+                assert option in section, f"{name} {option}"

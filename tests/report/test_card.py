@@ -1,0 +1,140 @@
+"""The model card: the hub reads its front matter, nothing in a name becomes mark-up, no path of the machine shows."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+from run_folders import NAMES, make_run
+from scipy.stats import binomtest
+
+from msft.journal import canonical, digest
+from msft.report.card import FILE, Form, card, write_card
+from msft.report.intervals import of_items, wilson
+from msft.report.story import Story, read_story
+from msft.run import RunFolder
+
+NASTY = ("<img src=x onerror=alert(1)>", "a|b | c", "[x](javascript:alert(1))", "`tick` *star* _under_ $m$ &lt;")
+MODEL = Form(kind="model")
+
+
+def with_header(run: RunFolder, **changes: Any) -> RunFolder:
+    """The run as if its header had said this; its records chained again."""
+    previous, lines = "0" * 64, []
+    for line in run.journal.read_text().splitlines():
+        record = json.loads(line)
+        del record["sha"]
+        if record["kind"] == "header":
+            record["body"].update(changes)
+        record["prev"] = previous
+        previous = record["sha"] = digest(canonical(record))
+        lines.append(canonical(record))
+    run.journal.write_text("\n".join(lines) + "\n")
+    return run
+
+
+def config_of(**datasets: dict[str, Any]) -> dict[str, Any]:
+    flat = {f"datasets.{name}.{key}": value for name, keys in datasets.items() for key, value in keys.items()}
+    return flat | {f"datasets.{name}.id": name for name in datasets} | {"method.name": "msft", "training.batch_size": 8}
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Story:
+    config = config_of(
+        arc={"path": "/home/someone/secret/arc.jsonl", "license": "cc-by-4.0"},
+        gsm8k={"path": "openai/gsm8k", "template.prompt": "Question: {question}\n```\nAnswer:"},
+        piqa={"path": "reasoning_gym:chain_sum"},
+    )
+    config["model.license"] = "apache-2.0"
+    run = make_run(tmp_path / "run", items=20)
+    return read_story(
+        with_header(run, config=config, model={"name": "HuggingFaceTB/SmolLM2-135M", "parameters": 9, "bytes": 36})
+    )
+
+
+def test_the_hub_reads_the_front_matter(story: Story) -> None:
+    data = ModelCard(card(story, MODEL)).data
+    assert data.base_model == "HuggingFaceTB/SmolLM2-135M"
+    assert data.library_name == "transformers"
+    assert data.license == "apache-2.0"
+    assert data.datasets == ["openai/gsm8k"]
+    assert data.pipeline_tag == "text-generation"
+    assert "msft" in data.tags
+    assert ModelCard(card(story, Form(kind="adapter"))).data.library_name == "peft"
+
+
+def test_it_says_what_happened_what_it_scores_and_where_the_data_come_from(story: Story) -> None:
+    text = card(story, MODEL)
+    plain = text.replace("\\", "")
+    for rollout in story.rollouts:
+        assert f"- Roll-out {rollout.number}, epoch" in text
+    assert "On the test split, which was scored once" in text
+    assert "95 % interval" in text
+    assert re.search(r"\| arc \| accuracy \| [\d.]+ \([\d.]+ to [\d.]+\) \| [\d.]+ \([\d.]+ to [\d.]+\) \|", text)
+    assert "| arc | arc.jsonl | 20 |" in plain
+    assert "| cc-by-4.0 |" in plain
+    assert "| gsm8k | openai/gsm8k |" in plain
+    assert "| piqa | reasoning_gym:chain_sum |" in plain
+    assert re.search(r"\| boolq \| not known \|.*\| not known \|", text)
+    assert "FLOPs" in text
+    assert "training.batch_size | 8" in plain
+    assert "gsm8k: Question: {question}" in text
+    assert "secret" not in text
+    assert "````text" in text, "a fence within the prompt must not end the block"
+
+
+def test_no_name_becomes_markup(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", names=NASTY)
+    config = config_of(**{name: {"path": f"/x/{name}.jsonl", "license": "<b>"} for name in NASTY})
+    with_header(run, config=config, model={"name": "/x/<script>alert(1)</script>", "parameters": 9, "bytes": 36})
+    text = card(read_story(run), MODEL)
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text.split("\n---\n", 1)[1])
+    assert set(re.findall(r"<([a-z0-9]+)", html)) <= {
+        "h1", "h2", "p", "ul", "li", "table", "thead", "tbody", "tr", "th", "td", "pre", "code", "a", "br",
+    }  # fmt: skip
+    assert re.findall(r'href="([^"]*)"', html) == ["https://arxiv.org/abs/2603.21606"]
+    for table in re.findall(r"<table>.*?</table>", html, re.DOTALL):
+        head, *rows = [len(re.findall(r"<t[hd][ >]", row)) for row in re.findall(r"<tr>.*?</tr>", table, re.DOTALL)]
+        assert set(rows) == {head}, "a name opened a column"
+    shown = re.sub(r"<[^>]+>", "", html).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    for name in NASTY:
+        assert name in shown
+
+
+def test_a_run_without_a_test_split_shows_validation_alone(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    lines = run.journal.read_text().splitlines()
+    record = json.loads(lines[-1])
+    del record["sha"]
+    record["body"]["test"] = None
+    record["sha"] = digest(canonical(record))
+    run.journal.write_text("\n".join([*lines[:-1], canonical(record)]) + "\n")
+    folder = tmp_path / "final"
+    folder.mkdir()
+    write_card(run, folder)
+    text = (folder / FILE).read_text()
+    assert "On the test split" not in text
+    for name in NAMES:
+        assert f"| {name} | accuracy |" in text
+
+
+@pytest.mark.parametrize(("right", "items"), [(0, 8), (3, 8), (8, 8), (61, 150), (1, 2)])
+def test_wilson_is_scipys(right: int, items: int) -> None:
+    theirs = binomtest(right, items).proportion_ci(method="wilson")
+    assert wilson(right / items, items) == pytest.approx((theirs.low, theirs.high), abs=2e-4)
+    assert of_items(right / items, [1.0] * right + [0.0] * (items - right)) == wilson(right / items, items)
+
+
+def test_intervals_of_log_probabilities_go_through_the_exponential() -> None:
+    items = [-1.0, -1.5, -2.0, -1.2]
+    report = 2.718281828 ** (sum(items) / 4)
+    found = of_items(report, items)
+    assert found is not None
+    half = 1.96 * report * 0.4349 / 2  # the standard deviation of the items over the root of their number
+    assert found == pytest.approx((report - half, report + half), abs=1e-3)
+    assert of_items(0.5, [0.5]) is None
