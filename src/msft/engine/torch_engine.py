@@ -19,6 +19,7 @@ from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import ROOT, Outcome, Probe, Segment, Snapshot, Task, Tokens
 from msft.data.examples import Example, Item, Measure, TaskData
 from msft.data.order import Cursor, Order
+from msft.engine.answers import Losses, diverged, outcome
 from msft.engine.conflict import cosines
 from msft.engine.loss import TokenLoss, runs_branches
 from msft.engine.model import (
@@ -36,13 +37,12 @@ from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings, learning_rate_at
 from msft.engine.speech import speech_of
 from msft.engine.step import Stepper, make_optimizer
-from msft.scoring.forward import NotFiniteError, sequence_scores
+from msft.scoring.forward import sequence_scores
 from msft.scoring.scorers import TaskScores, score
 from msft.snapshots.state import State, capture, restore, weights
 from msft.snapshots.store import Store
 
 OnStep: TypeAlias = Callable[[StepInfo | ScoreInfo], None]
-Losses: TypeAlias = dict[Task, dict[int, float]]
 
 CHEAP = 0.03
 """`durable: auto` writes a snapshot to disk while that takes at most this share of the segment's own time."""
@@ -104,7 +104,7 @@ class TorchEngine:
         """The base model, scored on the validation items of every sub-dataset."""
         self._become(ROOT)
         scores, tokens = self._score(self._data, "validation")
-        return _outcome(ROOT, scores, Tokens(eval=tokens))
+        return outcome(ROOT, scores, Tokens(eval=tokens))
 
     def run(self, segment: Segment, number: int) -> Outcome:
         """Trains from the segment's parent to its end, scores and probes there, and keeps snapshot `number`.
@@ -125,7 +125,7 @@ class TorchEngine:
             probed += self._add_left_out(segment, losses)
         files.stage("engine.keep")
         size = self._keep(number, time.perf_counter() - began) if segment.trains else 0
-        return _outcome(
+        return outcome(
             number if segment.trains else segment.parent,
             scores,
             Tokens(train=trained, eval=scored, probe=probed),
@@ -140,7 +140,7 @@ class TorchEngine:
         """A snapshot's scores on the test split of every sub-dataset that has one; its items carry the report."""
         self._become(snapshot)
         scores, tokens = self._score([task for task, part in self._data.items() if part.test], "test")
-        return _outcome(
+        return outcome(
             snapshot, scores, Tokens(eval=tokens), items={task: found.reported for task, found in scores.items()}
         )
 
@@ -196,7 +196,7 @@ class TorchEngine:
                 rate = self._rate(segment, number, step)
                 result = self._stepper.backward(examples, (self._settings.seed, segment.rollout, step))
                 if not math.isfinite(result.loss):
-                    raise _diverged(segment, step, batch)
+                    raise diverged(segment, step, batch)
                 self._stepper.update(rate)
                 tokens = sum(map(len, examples))
                 total += tokens
@@ -284,39 +284,3 @@ class TorchEngine:
             yield
         finally:
             self.seconds[kind] = self.seconds.get(kind, 0.0) + time.perf_counter() - began
-
-
-def _outcome(
-    snapshot: Snapshot,
-    scores: Mapping[Task, TaskScores],
-    tokens: Tokens,
-    *,
-    items: Mapping[Task, tuple[float, ...]] | None = None,
-    lookahead: Mapping[Task, float] | None = None,
-    losses: Losses | None = None,
-    train_loss: float | None = None,
-    size: int = 0,
-) -> Outcome:
-    return Outcome(
-        snapshot=snapshot,
-        scores={task: found.control for task, found in scores.items()},
-        reports={task: found.report for task, found in scores.items()},
-        items=items,
-        lookahead=lookahead,
-        losses=losses,
-        train_loss=train_loss,
-        tokens=tokens,
-        bytes=size,
-    )
-
-
-def _diverged(segment: Segment, step: int, batch: Sequence[tuple[Task, int]]) -> NotFiniteError:
-    listed = ", ".join(f"{task}[{index}]" for task, index in batch)
-    return NotFiniteError(
-        complaint(
-            f"the loss of step {step + 1} of roll-out {segment.rollout} is not a number; its examples: {listed}",
-            "look at these examples; then start anew with max_grad_norm, or go on from the last snapshot with a lower "
-            "rate: --resume --set training.learning_rate=... --allow-changed training.learning_rate",
-            field="training.learning_rate",
-        )
-    )
