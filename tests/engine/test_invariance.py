@@ -192,3 +192,21 @@ def test_a_segment_that_was_broken_off_starts_again_from_its_parent(dropping: Pa
     engine.run(segment(2, 6, parent=1), 2)
     whole.run(segment(0, 6), 1)
     assert same(dict(store.get(2).tensors), dict(whole_store.get(1).tensors))
+
+
+@pytest.mark.parametrize(("rate", "written"), [(None, [1]), (1.0, []), (1e15, [1])])
+def test_a_snapshot_is_durable_at_once_where_writing_costs_little(
+    tmp_path: Path, plain: Path, rate: float | None, written: list[int]
+) -> None:
+    engine, store = tiny_engine(plain, tmp_path / "snapshots", durable="auto")
+    store.bytes_per_second = rate
+    engine.run(segment(0, 2), 1)
+    assert store.on_disk() == written and store.has(1)
+    if written:
+        assert store.bytes_per_second not in {None, rate}
+
+
+def test_the_rehearsal_tells_how_fast_the_disk_is(tmp_path: Path, plain: Path) -> None:
+    engine, store = tiny_engine(plain, tmp_path / "snapshots", durable="auto")
+    store.rehearse(engine.state())
+    assert store.bytes_per_second is not None and store.on_disk() == []

@@ -88,7 +88,6 @@ class TorchEngine:
         self.learning_rates: Sequence[tuple[int, float]] = [(1, settings.learning_rate)]
         self._live: Snapshot | None = ROOT
         self._cursor = Cursor()
-        self._bytes_per_second: float | None = None
         self.seconds: dict[str, float] = {}
 
     def drain_seconds(self) -> dict[str, float]:
@@ -264,12 +263,9 @@ class TorchEngine:
             state = capture(self._model, self._stepper.optimizer, self._cursor)
             durable = self._settings.durable == "tick"
             if self._settings.durable == "auto":
-                rate = self._bytes_per_second
+                rate = self._store.bytes_per_second
                 durable = rate is None or state.nbytes <= CHEAP * spent * rate
-            began = time.perf_counter()
             size = self._store.put(number, state, durable)
-            if durable:
-                self._bytes_per_second = size / max(time.perf_counter() - began, 1e-9)
             self._processes.barrier()
         return size
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ class Store:
         self.main = main
         self.about: Callable[[Snapshot], Mapping[str, Any]] | None = None
         """What the manifest of a snapshot must say of its run: with the journal's position, no two say the same."""
+        self.bytes_per_second: float | None = None
+        """How fast the last snapshot became durable here; None before the first."""
         self._memory: dict[Snapshot, State] = {}
         if main and folder.is_dir():
             sweep(_NAME, folder)
@@ -145,7 +148,9 @@ class Store:
             fields = {"version": 1, "cursor": state.cursor.as_json()}
             files.write(f"{_NAME}.fill", draft / _FIELDS, json.dumps(fields, sort_keys=True).encode())
 
+        began = time.perf_counter()
         publish(_NAME, path, fill, about)
+        self.bytes_per_second = state.nbytes / max(time.perf_counter() - began, 1e-9)
 
     def _path(self, number: Snapshot) -> Path:
         return self.folder / str(number)
