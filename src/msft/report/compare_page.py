@@ -5,7 +5,7 @@ Its figure is drawn here, as SVG: intervals about zero need no library of five m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 
 from msft.report.assets import STYLE
@@ -13,6 +13,7 @@ from msft.report.compare_words import (
     AGAINST,
     COSTS,
     HEADINGS,
+    LEVEL,
     Comparison,
     Entry,
     against_cells,
@@ -30,7 +31,7 @@ from msft.report.words import clean, difference, percent
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 MORE_STYLE = """
 .scores.compare th:nth-child(n+2), .scores.compare td:nth-child(n+2) { text-align: right; white-space: nowrap; }
-.compare td:first-child { min-width: 7rem; }
+.scores.compare td:first-child { min-width: 7rem; text-align: left; }
 svg text { fill: var(--ink); font: 12px system-ui, sans-serif; } svg .soft { fill: var(--soft); }
 svg line { stroke: var(--rule); } svg .zero { stroke: var(--soft); stroke-dasharray: 3 3; }
 svg .wide { stroke: var(--accent); stroke-width: 2; opacity: .45; } svg .narrow { stroke: var(--accent);
@@ -95,7 +96,8 @@ def _against(data: Comparison) -> str:
         "these sub-datasets (Student, over seeds). Thin: on others like them (bootstrap over seeds, "
         "sub-datasets, items)."
     )
-    table = _table(AGAINST, [against_cells(row) for row in data["against"]], signed=1)
+    told_apart = [row["holm"] is not None and row["holm"] < LEVEL for row in data["against"]]
+    table = _table(AGAINST, [against_cells(row) for row in data["against"]], coloured=told_apart)
     figure = f'<figure class="card wide">{forest(data["against"])}<figcaption>{caption}</figcaption></figure>'
     return f"{figure}<div style='margin-top:.9rem'>{table}</div><ul>{lines}</ul>"
 
@@ -204,13 +206,16 @@ def _tick(at: float, step: float) -> str:
     return f"{at + 0.0:.{digits}f}".replace("-", "−")
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], signed: int | None = None) -> str:
-    def cell(text: str, number: int) -> str:
-        direction = {"+": "up", "−": "down"}.get(text[:1]) if number == signed else None
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], coloured: Sequence[bool] = ()) -> str:
+    """`coloured`: the rows whose difference, in the second column, is told apart from none."""
+
+    def cell(text: str, row: int, column: int) -> str:
+        told = column == 1 and row < len(coloured) and coloured[row]
+        direction = {"+": "up", "−": "down"}.get(text[:1]) if told else None
         return f'<td class="{direction}">{_text(text)}</td>' if direction else f"<td>{_text(text)}</td>"
 
     head = "".join(f"<th>{_text(name)}</th>" for name in headings)
-    lines = "".join(f"<tr>{''.join(cell(text, i) for i, text in enumerate(row))}</tr>" for row in rows)
+    lines = "".join(f"<tr>{''.join(cell(text, n, i) for i, text in enumerate(row))}</tr>" for n, row in enumerate(rows))
     table = f'<table class="scores compare"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'
     return f'<div class="card wide">{table}</div>'
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from msft.report.words import NOT_KNOWN, clean, difference, duration, listed, percent, scaled
@@ -18,7 +19,7 @@ def headline(data: Comparison) -> str:
     counted = (
         f"{len(data['methods'])} methods, {seeds} seed{'s' if seeds != 1 else ''}, {len(data['tasks'])} sub-datasets"
     )
-    return f"{clean(data['model'])}: {counted}"
+    return f"{clean(Path(data['model']).name)}: {counted}"
 
 
 def verdict(data: Comparison) -> str:
