@@ -26,7 +26,8 @@ from msft.data.encode import Encoder
 from msft.data.examples import Item, Measure
 from msft.data.formats import Sample
 from msft.data.sources import Row
-from msft.engine.loss import TokenLoss, runs_branches
+from msft.engine.layout import fitting_layout
+from msft.engine.loss import TokenLoss
 from msft.engine.model import ModelSource, load_model, load_tokenizer
 from msft.scoring.forward import Runtime, sequence_scores
 from msft.scoring.scorers import task_scores
@@ -54,8 +55,7 @@ class Ours:
         self.encoder = Encoder(load_tokenizer(source))
         self.model = TokenLoss(load_model(source)).eval()
         device = torch.device("cpu")
-        shared = runs_branches(self.model, device)
-        self.runtime = Runtime(device=device, max_tokens=max_tokens, shared_beginnings=shared)
+        self.runtime = Runtime(device=device, max_tokens=max_tokens, layout=fitting_layout(self.model, device))
 
     def __call__(self, samples: list[Sample]) -> tuple[list[list[float]], float]:
         """Log-likelihood of each option of each item, and the accuracy."""

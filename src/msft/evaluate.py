@@ -15,7 +15,7 @@ from msft.core.errors import DataError, complaint
 from msft.core.vocabulary import Task
 from msft.data.examples import TaskData
 from msft.data.load import load_tasks
-from msft.engine.loss import TokenLoss, runs_branches
+from msft.engine.loss import TokenLoss
 from msft.engine.model import ModelSource, check_data_fits, load_model, load_tokenizer
 from msft.engine.parallel import Processes
 from msft.engine.speech import speech_of
@@ -70,9 +70,7 @@ def evaluate(
         raise DataError(complaint(f"no sub-dataset has a {split} split", mend, field="--split"))
     processes = Processes()
     loss = TokenLoss(loaded).to(processes.device)
-    runtime = processes.runtime(
-        Job(config, source, data, loaded).settings, shared_beginnings=runs_branches(loss, processes.device)
-    )
+    runtime = processes.runtime(Job(config, source, data, loaded).settings, loss)
     generates = any(measure.generates for _, measure in asked.values())
     speech = speech_of(loaded, source) if generates else None
     scores, _ = score(loss, asked, runtime, speech=speech, progress=progress)

@@ -66,6 +66,7 @@ class Job:
             loss_reduction=t.loss_reduction,
             max_tokens_per_microbatch=None if tokens == "auto" else tokens,
             gradient_checkpointing=t.gradient_checkpointing,
+            torch_compile=t.torch_compile,
             autocast=self.config.model.autocast,
             lookahead_batch=look.lookahead_batch,
             virtual=look.virtual,

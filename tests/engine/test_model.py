@@ -13,7 +13,9 @@ from transformers import AutoModelForCausalLM
 from msft.core.errors import ModelError, RunError
 from msft.core.vocabulary import ROOT
 from msft.data.examples import Example, TaskData
-from msft.engine.loss import TokenLoss, runs_branches
+from msft.engine.attention import NAME
+from msft.engine.layout import fitting_layout
+from msft.engine.loss import TokenLoss
 from msft.engine.model import (
     ModelSource,
     check_data_fits,
@@ -171,21 +173,42 @@ def test_gradient_checkpointing_changes_only_the_rounding(folder: Path, tmp_path
     assert outcomes[0].train_loss == pytest.approx(outcomes[1].train_loss, rel=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "takes"), [("llama", True), ("gpt2", True), ("gemma2", False)])
-def test_beginnings_are_shared_where_the_model_allows_it(kind: str, takes: bool) -> None:
+@pytest.mark.parametrize(("kind", "layout"), [("llama", "flat"), ("gpt2", "flat"), ("gemma2", "padded")])
+def test_rows_lie_end_to_end_where_the_model_allows_it(kind: str, layout: str) -> None:
     """Gemma 2 has a sliding window: a branch further along the row would see less than it should."""
     loss = TokenLoss(tiny_model(kind, dropout=0.3))
     before = torch.get_rng_state()
-    assert runs_branches(loss, torch.device("cpu")) is takes
+    assert fitting_layout(loss, torch.device("cpu")) == layout
     assert loss.training and torch.equal(torch.get_rng_state(), before)
+    assert (loss.model.config._attn_implementation == NAME) is (layout == "flat")
+
+
+def test_an_attention_that_is_not_ours_to_replace_keeps_its_padded_rows() -> None:
+    model = tiny_model()
+    model.set_attn_implementation("eager")
+    assert fitting_layout(TokenLoss(model), torch.device("cpu")) == "padded"
+    assert model.config._attn_implementation == "eager"
+
+
+def test_branches_are_run_where_the_model_knows_masks_but_no_spans() -> None:
+    model = tiny_model()
+    forward = model.forward
+
+    def old(msft_spans: object = (), **inputs: object) -> object:
+        return forward(**inputs)
+
+    model.forward = old
+    assert fitting_layout(TokenLoss(model), torch.device("cpu")) == "branches"
+    assert model.config._attn_implementation == "sdpa"
 
 
 def test_a_model_that_ignores_the_mask_of_branches_is_found_out() -> None:
     model = tiny_model()
     forward = model.forward
 
-    def deaf(attention_mask: torch.Tensor | None = None, **inputs: object) -> object:
+    def deaf(attention_mask: object = None, msft_spans: object = (), **inputs: object) -> object:
         return forward(**inputs)
 
     model.forward = deaf
-    assert not runs_branches(TokenLoss(model), torch.device("cpu"))
+    assert fitting_layout(TokenLoss(model), torch.device("cpu")) == "padded"
+    assert model.config._attn_implementation == "sdpa"

@@ -52,3 +52,27 @@ def test_every_process_gets_the_same_number_and_everything_is_dealt_once(
     dealt = [place for hand in hands for batch in hand for place in batch or []]
     assert sorted(dealt) == list(range(len(lengths)))
     assert deal(lengths, budget, 1) == [plan(lengths, budget)]
+
+
+@given(lengths_, budgets)
+def test_end_to_end_the_budget_holds_with_as_few_micro_batches_as_can_be_and_even_ones(
+    lengths: list[int], budget: int
+) -> None:
+    batches = plan(lengths, budget, flat=True)
+    in_order = [lengths[place] for batch in batches for place in batch]
+    assert in_order == sorted(lengths)
+    held = [sum(lengths[place] for place in batch) for batch in batches]
+    for batch, tokens in zip(batches, held, strict=True):
+        assert len(batch) == 1 or tokens <= budget
+
+    def fewest(most: int) -> int:
+        count, room = 0, 0
+        for length in sorted(lengths):
+            if count == 0 or length > room:
+                count, room = count + 1, most
+            room -= length
+        return count
+
+    assert len(batches) == fewest(budget)
+    if max(lengths, default=0) <= budget and held:
+        assert fewest(max(held) - 1) > len(batches) or max(held) == max(lengths), "a smaller budget would have done"

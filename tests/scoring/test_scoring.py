@@ -9,8 +9,9 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from msft.data.examples import Example, Item, Measure
+from msft.engine.attention import NAME
 from msft.engine.loss import TokenLoss
-from msft.scoring.batches import row
+from msft.scoring.batches import Layout, row
 from msft.scoring.forward import NotFiniteError, Runtime, sequence_scores
 from msft.scoring.scorers import score
 
@@ -54,13 +55,18 @@ def items_of(random: np.random.Generator, options: int, count: int = 6) -> list[
     return items
 
 
-@pytest.mark.parametrize("shared", [False, True])
+def loss_in(model: LlamaForCausalLM, layout: Layout) -> TokenLoss:
+    model.set_attn_implementation(NAME if layout == "flat" else "sdpa")
+    return TokenLoss(model)
+
+
+@pytest.mark.parametrize("layout", ["padded", "branches", "flat"])
 @pytest.mark.parametrize("normalize", ["none", "token", "byte"])
-def test_choice_is_what_a_plain_computation_gives(model: LlamaForCausalLM, normalize: str, shared: bool) -> None:
+def test_choice_is_what_a_plain_computation_gives(model: LlamaForCausalLM, normalize: str, layout: Layout) -> None:
     items = items_of(np.random.default_rng(0), 4)
     measure = Measure(name="choice", normalize=normalize)  # type: ignore[arg-type]
-    runtime = Runtime(device=CPU, max_tokens=50, shared_beginnings=shared)
-    found, tokens = score(TokenLoss(model), {"a": (items, measure)}, runtime)
+    runtime = Runtime(device=CPU, max_tokens=50, layout=layout)
+    found, tokens = score(loss_in(model, layout), {"a": (items, measure)}, runtime)
     soft, right = [], []
     for item in items:
         values = np.array([log_likelihood(model, option) for option in item.options])
@@ -74,7 +80,7 @@ def test_choice_is_what_a_plain_computation_gives(model: LlamaForCausalLM, norma
     assert found["a"].control == pytest.approx(np.mean(soft), rel=1e-4)
     assert found["a"].report == np.mean(right)
     whole = sum(len(option) for item in items for option in item.options)
-    assert tokens < whole if shared else tokens == whole
+    assert tokens < whole if layout != "padded" else tokens == whole
 
 
 def test_exact_match_is_what_greedy_decoding_gives(model: LlamaForCausalLM) -> None:
@@ -156,6 +162,7 @@ def test_a_likelihood_that_is_no_number_is_told_with_how_many(model: LlamaForCau
         model.model.embed_tokens.weight[7] = kept
 
 
+@pytest.mark.parametrize("layout", ["branches", "flat"])
 @pytest.mark.parametrize(
     ("options", "tokens"),
     [
@@ -167,11 +174,11 @@ def test_a_likelihood_that_is_no_number_is_told_with_how_many(model: LlamaForCau
     ],
 )
 def test_a_row_holds_the_common_beginning_once(
-    model: LlamaForCausalLM, options: tuple[list[int], ...], tokens: int
+    model: LlamaForCausalLM, options: tuple[list[int], ...], tokens: int, layout: Layout
 ) -> None:
     group = [Example(ids=np.array(ids, np.int32), trained=np.arange(len(ids)) >= min(2, len(ids))) for ids in options]
     assert len(row(group)) == tokens
-    runtime = Runtime(device=CPU, max_tokens=100, shared_beginnings=True)
+    runtime = Runtime(device=CPU, max_tokens=100, layout=layout)
     longer = completed([5, 6, 7, 8, 9], [2, 3])  # so that the row is padded
-    found = sequence_scores(TokenLoss(model), [group, [longer]], runtime)
+    found = sequence_scores(loss_in(model, layout), [group, [longer]], runtime)
     assert found.nll == pytest.approx([-log_likelihood(model, e) for e in (*group, longer)], rel=1e-5)

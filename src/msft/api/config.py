@@ -58,6 +58,8 @@ class MSFTConfig:
     max_length: int = 1024
     """Tokens of an example; longer ones lose their end."""
     gradient_checkpointing: bool = False
+    torch_compile: bool = False
+    """Compiles the model's layers."""
     bf16: bool | None = None
     """Autocast over fp32 weights; None: where the hardware really has it."""
     seed: int = 20
@@ -101,6 +103,7 @@ class MSFTConfig:
                 "max_grad_norm": self.max_grad_norm,
                 "loss_reduction": self.loss_reduction,
                 "gradient_checkpointing": self.gradient_checkpointing,
+                "torch_compile": self.torch_compile,
                 "report_to": list(self.report_to),
             },
             "peft": None if peft is None else adapter(peft),

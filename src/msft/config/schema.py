@@ -210,9 +210,11 @@ class TrainingConfig(Section):
     loss_reduction: Literal["token", "example"] = "token"
     """Mean over the global batch's trained tokens, or over its examples' means."""
     max_tokens_per_microbatch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Tokens, padding included."""
+    """Tokens, padding included where the model needs any. `auto`: 2,048 on a CPU; on a GPU what fits, found by trial."""
     gradient_checkpointing: bool = False
     """Computes activations again instead of keeping them: slower, less memory."""
+    torch_compile: bool = False
+    """Compiles the model's layers, which takes a minute or more at the start. On a CPU that needs a C++ compiler."""
     report_to: Annotated[tuple[Literal["tensorboard", "wandb", "trackio", "mlflow"], ...], Field(strict=False)] = ()
     """Where the run is told as it goes on, through Accelerate's trackers."""
 

@@ -6,18 +6,19 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import numpy as np
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from msft.core.errors import ModelError, complaint
-from msft.data.examples import Example
-from msft.scoring.batches import MicroBatch, TokenScores, collate, row
-from msft.scoring.forward import undisturbed
+from msft.scoring.batches import MicroBatch, TokenScores
 from msft.scoring.generation import Continuation, NextTokens
+
+LOGITS = 1 << 26
+"""Logits that are held at once, 256 MiB in fp32, as far as the model lets us part them."""
 
 
 class TokenLoss(nn.Module):
@@ -25,7 +26,8 @@ class TokenLoss(nn.Module):
 
     Logits of a whole micro-batch would take more memory than all else. A hook on the output head lets only the
     positions through that predict a target, so that whatever the model does to its logits afterwards (scaling,
-    soft-capping) still happens. Raises ModelError where the model has no such head.
+    soft-capping) still happens. Where even those are many, and the model does nothing afterwards, they are made and
+    read a part at a time, and made again for the backward pass. Raises ModelError where the model has no such head.
     """
 
     def __init__(self, model: PreTrainedModel | PeftModel) -> None:
@@ -37,6 +39,12 @@ class TokenLoss(nn.Module):
         if not isinstance(head, nn.Module):
             raise _no_head(base, "it has no output embeddings")
         head.register_forward_pre_hook(self._keep_predicting)
+        head.register_forward_hook(self._notice)
+        self._head = base.get_output_embeddings
+        self._vocabulary: int = base.config.get_text_config().vocab_size
+        self._headed: Tensor | None = None
+        self._plain = False
+        self._held_back: Tensor | None = None
         self._takes_positions = "position_ids" in inspect.signature(base.forward).parameters
 
     def forward(self, batch: MicroBatch | Continuation) -> TokenScores | NextTokens:
@@ -46,30 +54,50 @@ class TokenLoss(nn.Module):
         """
         if isinstance(batch, Continuation):
             return self._next(batch)
-        self._batch = batch
+        layout: dict[str, Any] = {} if batch.positions is None else {"position_ids": batch.positions}
+        if batch.spans:
+            layout["msft_spans"] = batch.spans
+        self._batch, self._headed, self._held_back = batch, None, None
         try:
-            positions = {} if batch.positions is None else {"position_ids": batch.positions}
-            output = self.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **positions)
+            logits = self.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **layout).logits
         finally:
             self._batch = None
-        logits = output.logits
+        hidden, self._held_back = self._held_back, None
+        if hidden is not None:
+            return self._in_parts(hidden, batch)
         if logits.shape[:2] != (1, len(batch.targets)):
             raise _no_head(self.model, "its head does not take the hidden states of every position")
-        logits = logits[0].float()
-        nll = functional.cross_entropy(logits, batch.targets, reduction="none")
-        return TokenScores(nll, logits.argmax(-1) == batch.targets if batch.hits else None)
+        self._plain, self._headed = logits is self._headed, None
+        return _read(logits[0], batch.targets, batch.hits)
+
+    def _in_parts(self, hidden: Tensor, batch: MicroBatch) -> TokenScores:
+        """From [targets, width] hidden states, without ever holding the logits of all."""
+        head = self._head()
+
+        def part(states: Tensor, targets: Tensor) -> TokenScores:
+            return _read(head(states), targets, batch.hits)
+
+        size = max(1, LOGITS // self._vocabulary)
+        found = [
+            checkpoint(part, states, targets, use_reentrant=False, preserve_rng_state=False)
+            for states, targets in zip(hidden.split(size), batch.targets.split(size), strict=True)
+        ]
+        nll, hits = zip(*found, strict=True)
+        return TokenScores(torch.cat(nll), torch.cat(hits) if batch.hits else None)
 
     def _next(self, reading: Continuation) -> NextTokens:
         self._batch = reading
         try:
             positions = {"position_ids": reading.positions} if self._takes_positions else {}
-            output = self.model(
-                input_ids=reading.ids,
-                attention_mask=reading.mask,
-                past_key_values=reading.cache,
-                use_cache=True,
-                **positions,
-            )
+            # A cache that grows would be compiled anew for every layer and length.
+            with torch.compiler.set_stance("force_eager"):
+                output = self.model(
+                    input_ids=reading.ids,
+                    attention_mask=reading.mask,
+                    past_key_values=reading.cache,
+                    use_cache=True,
+                    **positions,
+                )
         finally:
             self._batch = None
         if getattr(output, "past_key_values", None) is None:
@@ -85,32 +113,27 @@ class TokenLoss(nn.Module):
             return hidden[:, -1:], *inputs[1:]
         if hidden.shape[:2] != batch.ids.shape:
             raise _no_head(self.model, "its head does not take the hidden states of every position")
-        return hidden.flatten(0, 1).index_select(0, batch.before).unsqueeze(0), *inputs[1:]
+        kept = hidden.flatten(0, 1).index_select(0, batch.before)
+        if self._plain and len(kept) * self._vocabulary > LOGITS:
+            self._held_back = kept
+            kept = kept[:0]
+        return kept.unsqueeze(0), *inputs[1:]
+
+    def _notice(self, head: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if self._batch is not None:
+            self._headed = output
+
+
+def _read(logits: Tensor, targets: Tensor, hits: bool) -> TokenScores:
+    """From [targets, vocabulary] logits."""
+    logits = logits.float()
+    nll = functional.cross_entropy(logits, targets, reduction="none")
+    return TokenScores(nll, logits.argmax(-1) == targets if hits else None)
 
 
 def _no_head(model: nn.Module, found: str) -> ModelError:
     mend = "use a causal language model whose get_output_embeddings() gives its head"
     return ModelError(complaint(f"{type(model).__name__} cannot be trained here: {found}", mend))
-
-
-def runs_branches(loss: TokenLoss, device: torch.device) -> bool:
-    """Whether the model gives sequences that share a row their own likelihoods: tried on a few tokens.
-
-    No list of architectures could say: it takes an attention that obeys a mask of its own, position ids that reach it,
-    and no state that runs along the row. A sliding window passes such a trial and fails on longer rows.
-    """
-    config: Any = loss.model.config
-    if getattr(config, "sliding_window", None) is not None:
-        return False
-    ids = [[1, 2, 3, 4, 5], [1, 2, 3, 6], [1, 2, 3, 5, 4, 6]]
-    group = [Example(ids=np.array(i, np.int32), trained=np.arange(len(i)) >= 3) for i in ids]
-    with undisturbed(loss, device), torch.no_grad():
-        apart = torch.cat([loss(collate([row([example])], device)).nll for example in group])
-        try:
-            together = loss(collate([row(group)], device)).nll
-        except (TypeError, ValueError, RuntimeError, IndexError):
-            return False
-    return bool(torch.allclose(together, apart, rtol=1e-3, atol=1e-4))
 
 
 def hardware_has_bf16(device: torch.device) -> bool:

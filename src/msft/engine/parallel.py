@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from msft.engine.loss import hardware_has_bf16
+from msft.engine.budget import ON_A_CPU, token_budget
+from msft.engine.layout import fitting_layout
+from msft.engine.loss import TokenLoss, hardware_has_bf16
 from msft.engine.settings import EngineSettings
 from msft.scoring.forward import Runtime
 
@@ -43,17 +46,23 @@ class Processes:
         torch.distributed.all_reduce(tensor)
         return tensor.cpu().numpy()
 
-    def runtime(self, settings: EngineSettings, *, shared_beginnings: bool) -> Runtime:
-        automatic = 16_384 if self.device.type == "cuda" else 1_024
-        return Runtime(
+    def runtime(self, settings: EngineSettings, loss: TokenLoss) -> Runtime:
+        """How forward passes run here; tries how the model takes rows, and on a GPU how many tokens fit."""
+        found = Runtime(
             device=self.device,
-            max_tokens=settings.max_tokens_per_microbatch or automatic,
+            max_tokens=settings.max_tokens_per_microbatch or ON_A_CPU,
             bf16=settings.autocast == "bf16" or (settings.autocast == "auto" and hardware_has_bf16(self.device)),
-            shared_beginnings=shared_beginnings,
+            layout=fitting_layout(loss, self.device),
             rank=self.rank,
             world=self.world,
             total=self.total,
         )
+        if settings.max_tokens_per_microbatch is not None:
+            return found
+        budgets = np.zeros(self.world)
+        budgets[self.rank] = token_budget(loss, found.layout, self.device, found.autocast)
+        # The least of all: every process must cut a global batch into as many micro-batches as the others.
+        return replace(found, max_tokens=int(self.total(budgets).min()))
 
     def distributed(self, module: nn.Module) -> nn.Module:
         """With other processes, the module's gradients become means over all of them."""

@@ -25,8 +25,9 @@ class EngineSettings:
     max_grad_norm: float | None = None
     loss_reduction: Literal["token", "example"] = "token"
     max_tokens_per_microbatch: int | None = None
-    """Padding included; None: 1,024 on a CPU, 16,384 on a GPU."""
+    """Padding included; None: what is best on a CPU, what fits on a GPU."""
     gradient_checkpointing: bool = False
+    torch_compile: bool = False
     autocast: Literal["auto", "bf16", "no"] = "auto"
     lookahead_batch: int = 32
     """Examples of each sub-dataset that a look-ahead looks at."""

@@ -59,19 +59,24 @@ class Stepper:
         targets = np.array([example.targets for example in examples], np.int64)
         shares = self._shares(targets)
         nll = np.zeros(len(examples))
-        hand = deal([len(example) for example in examples], self.runtime.max_tokens, self.runtime.world)[rank]
+        flat = self.runtime.layout == "flat"
+        lengths = [len(example) for example in examples]
+        hand = deal(lengths, self.runtime.max_tokens, self.runtime.world, flat=flat)[rank]
         pending = []
-        with self._mode(key):
+        # One autocast for the whole step, so that the weights are cast once and not for every micro-batch.
+        with self._mode(key), self.runtime.autocast():
             for number, places in enumerate(hand):
                 if key is not None:
                     _seed(device, *key, number, rank)
-                batch = filler(device) if places is None else collate([row([examples[p]]) for p in places], device)
+                if places is None:
+                    batch = filler(device, flat=flat)
+                else:
+                    batch = collate([row([examples[place]]) for place in places], device, flat=flat)
                 share = np.zeros(1) if places is None else np.repeat(shares[places], batch.counts)
                 # DDP takes the mean over processes where the global batch needs the sum.
                 weight = torch.from_numpy((share * self.runtime.world).astype(np.float32)).to(device)
                 with unsynchronised(self.model) if number < len(hand) - 1 else nullcontext():
-                    with self.runtime.autocast():
-                        tokens = self.model(batch).nll
+                    tokens = self.model(batch).nll
                     (tokens * weight).sum().backward()
                 if places is not None:
                     pending.append((places, batch.counts, tokens.detach()))

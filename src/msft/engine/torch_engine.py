@@ -20,8 +20,9 @@ from msft.core.vocabulary import ROOT, Outcome, Probe, Segment, Snapshot, Task, 
 from msft.data.examples import Example, Item, Measure, TaskData
 from msft.data.order import Cursor, Order
 from msft.engine.answers import Losses, diverged, outcome
+from msft.engine.compiled import compile_layers
 from msft.engine.conflict import cosines
-from msft.engine.loss import TokenLoss, runs_branches
+from msft.engine.loss import TokenLoss
 from msft.engine.model import (
     ModelSource,
     check_data_fits,
@@ -81,7 +82,9 @@ class TorchEngine:
         if settings.gradient_checkpointing:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
         loss = TokenLoss(self._model).to(self._processes.device).train()
-        runtime = self._processes.runtime(settings, shared_beginnings=runs_branches(loss, self._processes.device))
+        runtime = self._processes.runtime(settings, loss)
+        if settings.torch_compile:
+            compile_layers(self._model, self._processes.device)
         self._stepper = Stepper(
             self._processes.distributed(loss), make_optimizer(self._model, settings), settings, runtime
         )

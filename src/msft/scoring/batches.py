@@ -3,13 +3,16 @@
 A row holds one sequence, or several that begin alike (the options of a choice): their common beginning once, then what
 follows it in each. Every token sees the beginning and its own branch, at the positions that it would have alone, so
 that the likelihoods are those of separate sequences at a fraction of the tokens.
+
+Rows are padded to the longest, or, where the model takes that, laid end to end without padding: then only attention
+tells them apart, span by span.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -17,21 +20,45 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msft.data.examples import Example
+from msft.scoring.planner import plan
+
+Layout: TypeAlias = Literal["padded", "branches", "flat"]
+"""How a model takes rows: padded, one sequence each; padded, with branches; end to end, with branches."""
+SPAN_PRICE = {"cpu": 64}
+OTHER_SPAN_PRICE = 2_048
+"""What a span costs in launches, as that many tokens of attention: on a CPU, and elsewhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Rows of about one length that attend at once: a stretch of a flat micro-batch."""
+
+    start: int
+    stop: int
+    """Flat positions of its tokens."""
+    rows: int
+    longest: int
+    slots: Tensor | None
+    """[stop - start] int64: where each token lies in rows x longest; None where they fill it."""
+    sees: Tensor | None
+    """[rows, longest, longest] bool: which token (second axis) sees which; None: all before it and itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """Rows padded on the right, and where their targets are, row by row (row-major)."""
+    """Rows padded on the right or laid end to end, and where their targets are, row by row (row-major)."""
 
     ids: Tensor
-    """[rows, longest] int64"""
+    """[rows, longest] int64; end to end [1, tokens]"""
     mask: Tensor | None
     """[rows, longest] int64, 1 on real tokens; with branches [rows, 1, longest, longest] bool, True where a token
     (third axis) sees another (fourth); None where nothing is padded."""
     positions: Tensor | None
-    """[rows, longest] int64, with branches; None: 0, 1, 2, ..."""
+    """As `ids`, with branches or end to end; None: 0, 1, 2, ..."""
+    spans: tuple[Span, ...] = ()
+    """End to end: all tokens, in order."""
     before: Tensor
-    """[targets] int64: flat position (in rows x longest) of the token before each target, whose output predicts it."""
+    """[targets] int64: flat position in `ids` of the token before each target, whose output predicts it."""
     targets: Tensor
     """[targets] int64: the tokens to predict."""
     counts: tuple[int, ...]
@@ -113,48 +140,86 @@ def _common(group: Sequence[Example]) -> int:
     return min([most, *(int(found[0]) for found in differs if len(found))])
 
 
-def collate(rows: Sequence[Row], device: torch.device, *, hits: bool = False) -> MicroBatch:
-    """The micro-batch of these rows, in order."""
+def collate(rows: Sequence[Row], device: torch.device, *, flat: bool = False, hits: bool = False) -> MicroBatch:
+    """The micro-batch of these rows, in order; `flat`: end to end, for which they come sorted by length."""
     longest = max(map(len, rows))
-    ids = np.zeros((len(rows), longest), np.int64)
-    real = np.zeros(ids.shape, np.bool_)
-    for number, one in enumerate(rows):
-        ids[number, : len(one)] = one.ids
-        real[number, : len(one)] = True
-    mask, positions = None, None
-    if any(one.branches for one in rows):
-        mask, positions = _branching(rows, longest)
-    elif not real.all():
-        mask = real.astype(np.int64)
-    before = np.concatenate([one.before + number * longest for number, one in enumerate(rows)])
+    starts = np.cumsum([0, *map(len, rows)])[:-1] if flat else np.arange(len(rows)) * longest
+    before = np.concatenate([one.before + start for one, start in zip(rows, starts, strict=True)])
+
+    def here(array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(device)
+
     return MicroBatch(
-        ids=torch.from_numpy(ids).to(device),
-        mask=None if mask is None else torch.from_numpy(mask).to(device),
-        positions=None if positions is None else torch.from_numpy(positions).to(device),
-        before=torch.from_numpy(before).to(device),
-        targets=torch.from_numpy(np.concatenate([one.targets for one in rows]).astype(np.int64)).to(device),
+        **(_end_to_end(rows, here, device) if flat else _padded(rows, longest, here)),
+        before=here(before),
+        targets=here(np.concatenate([one.targets for one in rows]).astype(np.int64)),
         counts=tuple(count for one in rows for count in one.counts),
         hits=hits,
     )
 
 
-def _branching(rows: Sequence[Row], longest: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Which token sees which, and where each stands."""
+def _padded(rows: Sequence[Row], longest: int, here: Callable[[NDArray[Any]], Tensor]) -> dict[str, Any]:
+    ids = np.zeros((len(rows), longest), np.int64)
+    real = _real(rows, longest)
+    ids[real] = np.concatenate([one.ids for one in rows])
+    mask, positions = None, None
+    if any(one.branches for one in rows):
+        mask = here(_sees(rows, longest)[:, None])
+        at = np.zeros_like(ids)
+        at[real] = np.concatenate([one.positions for one in rows])
+        positions = here(at)
+    elif not real.all():
+        mask = here(real.astype(np.int64))
+    return {"ids": here(ids), "mask": mask, "positions": positions}
+
+
+def _end_to_end(rows: Sequence[Row], here: Callable[[NDArray[Any]], Tensor], device: torch.device) -> dict[str, Any]:
+    lengths = [len(one) for one in rows]
+    assert lengths == sorted(lengths), "rows of about one length lie together"
+    price = SPAN_PRICE.get(device.type, OTHER_SPAN_PRICE)
+    spans, start = [], 0
+    for places in plan(lengths, sum(lengths), price / sum(lengths)):
+        part = [rows[place] for place in places]
+        longest, stop = len(part[-1]), start + sum(map(len, part))
+        real = _real(part, longest)
+        spans.append(
+            Span(
+                start=start,
+                stop=stop,
+                rows=len(part),
+                longest=longest,
+                slots=None if real.all() else here(np.flatnonzero(real)),
+                sees=here(_sees(part, longest)) if any(one.branches for one in part) else None,
+            )
+        )
+        start = stop
+    ids = np.concatenate([one.ids for one in rows]).astype(np.int64)
+    positions = np.concatenate([one.positions for one in rows])
+    # Attention goes by the spans; a mask of four axes keeps the model from making one of its own.
+    nothing = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
+    return {"ids": here(ids[None]), "mask": nothing, "positions": here(positions[None]), "spans": tuple(spans)}
+
+
+def _real(rows: Sequence[Row], longest: int) -> NDArray[np.bool_]:
+    """[rows, longest] where a row has tokens."""
+    return np.arange(longest) < np.array([len(one) for one in rows])[:, None]
+
+
+def _sees(rows: Sequence[Row], longest: int) -> NDArray[np.bool_]:
+    """[rows, longest, longest] which token (second axis) sees which."""
     branch = np.full((len(rows), longest), -1)
-    positions = np.zeros_like(branch)
     for number, one in enumerate(rows):
         branch[number, : len(one)] = one.branch
-        positions[number, : len(one)] = one.positions
     seeing, seen = branch[:, :, None], branch[:, None, :]
     sees = np.tri(longest, dtype=np.bool_) & ((seen == 0) | (seen == seeing))
     # Padding sees the first token, and nothing sees it: a row that sees nothing would be no number.
     sees[:, :, 0] |= seeing[:, :, 0] == -1
-    return sees[:, None], positions
+    return sees
 
 
-def filler(device: torch.device) -> MicroBatch:
+def filler(device: torch.device, *, flat: bool = False) -> MicroBatch:
     """Something to run for a process that has nothing to do while the others do."""
-    return collate([row([Example(ids=np.zeros(2, np.int32), trained=np.array([False, True]))])], device)
+    return collate([row([Example(ids=np.zeros(2, np.int32), trained=np.array([False, True]))])], device, flat=flat)
 
 
 def per_sequence(values: NDArray[Any], counts: Sequence[int]) -> NDArray[np.float64]:

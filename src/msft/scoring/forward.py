@@ -13,7 +13,7 @@ from torch import nn
 
 from msft.core.errors import UserError, complaint
 from msft.data.examples import Example
-from msft.scoring.batches import TokenScores, collate, filler, per_sequence, row
+from msft.scoring.batches import Layout, TokenScores, collate, filler, per_sequence, row
 from msft.scoring.planner import deal
 
 
@@ -34,8 +34,8 @@ class Runtime:
     """Token budget of a micro-batch, padding included."""
     bf16: bool = False
     """Whether matrix products run in bfloat16 (autocast over fp32 weights)."""
-    shared_beginnings: bool = False
-    """Whether the model takes rows of several sequences that begin alike."""
+    layout: Layout = "padded"
+    """How the model takes rows."""
     rank: int = 0
     world: int = 1
     total: Callable[[NDArray[np.float64]], NDArray[np.float64]] = _alone
@@ -93,20 +93,21 @@ def sequence_scores(
     The sequences of a group begin alike; where the model can, that beginning runs once. `progress` is told the number
     of rows done so far. Raises NotFiniteError.
     """
-    rows = [row(part) for group in groups for part in ([group] if runtime.shared_beginnings else [[e] for e in group])]
+    apart, flat = runtime.layout == "padded", runtime.layout == "flat"
+    rows = [row(part) for group in groups for part in ([[e] for e in group] if apart else [group])]
     sequences = [example for group in groups for example in group]
     first = np.cumsum([0, *(len(one.counts) for one in rows)])
     sums = np.zeros((2, len(sequences)))
     done = 0
-    hand = deal([len(one) for one in rows], runtime.max_tokens, runtime.world)[runtime.rank]
+    hand = deal([len(one) for one in rows], runtime.max_tokens, runtime.world, flat=flat)[runtime.rank]
     # no_grad rather than inference_mode: what a model caches in a forward pass must stay usable in training. One
     # autocast for all, so that the weights are cast once.
     with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast():
         for places in hand:
             if places is None:
-                model(filler(runtime.device))
+                model(filler(runtime.device, flat=flat))
                 continue
-            batch = collate([rows[place] for place in places], runtime.device, hits=True)
+            batch = collate([rows[place] for place in places], runtime.device, flat=flat, hits=True)
             scores: TokenScores = model(batch)
             assert scores.hits is not None
             owners = np.concatenate([np.arange(first[place], first[place + 1]) for place in places])

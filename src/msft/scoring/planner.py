@@ -2,7 +2,8 @@
 
 A micro-batch costs its padded area (rows x longest, in tokens) plus a fixed price (launches, casts of the weights),
 here taken as a sixteenth of the token budget. The cut of least total cost never mixes the order of lengths, so that
-dynamic programming over the sorted sequences finds it exactly.
+dynamic programming over the sorted sequences finds it exactly. Where rows lie end to end nothing is padded, and a
+micro-batch costs its tokens.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ FIXED_PRICE = 1 / 16
 """What a micro-batch costs beside its tokens, as a share of the token budget."""
 
 
-def plan(lengths: Sequence[int], max_tokens: int, price: float = FIXED_PRICE) -> list[list[int]]:
+def plan(
+    lengths: Sequence[int], max_tokens: int, price: float = FIXED_PRICE, *, flat: bool = False
+) -> list[list[int]]:
     """The micro-batches, as positions in `lengths`, each sorted by (length, position).
 
-    Every micro-batch holds rows x longest <= `max_tokens` tokens; a single longer row gets its own. `price`: what one
-    costs beside its tokens, as a share of the budget.
+    Every micro-batch holds at most `max_tokens` tokens, padding included; a single longer row gets its own. `price`:
+    what one costs beside its tokens, as a share of the budget. `flat`: nothing is padded.
     """
+    if flat:
+        return _even(lengths, max_tokens)
     order = np.argsort(np.asarray(lengths, np.int64), kind="stable")
     ordered = np.asarray(lengths, np.int64)[order]
     count = len(ordered)
@@ -41,8 +46,32 @@ def plan(lengths: Sequence[int], max_tokens: int, price: float = FIXED_PRICE) ->
     return batches[::-1]
 
 
+def _even(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """As few micro-batches as the budget allows in order of length, of about the same number of tokens."""
+    order = sorted(range(len(lengths)), key=lambda place: (lengths[place], place))
+
+    def cut(budget: float) -> list[list[int]]:
+        batches: list[list[int]] = []
+        held = 0
+        for place in order:
+            if not batches or held + lengths[place] > budget:
+                batches.append([])
+                held = 0
+            batches[-1].append(place)
+            held += lengths[place]
+        return batches
+
+    fewest = cut(max_tokens)
+    # The smallest budget that needs no more of them evens them out.
+    low, high = 0, max_tokens
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(cut(middle)) <= len(fewest) else (middle + 1, high)
+    return cut(high)
+
+
 def deal(
-    lengths: Sequence[int], max_tokens: int, world: int, price: float = FIXED_PRICE
+    lengths: Sequence[int], max_tokens: int, world: int, price: float = FIXED_PRICE, *, flat: bool = False
 ) -> list[list[list[int] | None]]:
     """The micro-batches of each of `world` processes: the same number for each, None where one has nothing to do.
 
@@ -53,7 +82,7 @@ def deal(
     for rank in range(world):
         hand = order[rank::world].tolist()
         hands.append(
-            [[hand[place] for place in batch] for batch in plan([lengths[i] for i in hand], max_tokens, price)]
+            [[hand[place] for place in cut] for cut in plan([lengths[i] for i in hand], max_tokens, price, flat=flat)]
         )
     most = max(map(len, hands))
     return [hand + [None] * (most - len(hand)) for hand in hands]

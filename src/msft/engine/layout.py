@@ -1,0 +1,53 @@
+"""How a model takes rows, found by trial: no list of architectures could say (DESIGN 2.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from msft.data.examples import Example
+from msft.engine.attention import NAME
+from msft.engine.loss import TokenLoss
+from msft.scoring.batches import Layout, collate, row
+from msft.scoring.forward import undisturbed
+
+_BEGIN_ALIKE = [[1, 2, 3, 4, 5], [1, 2, 3, 6], [1, 2, 3, 5, 4, 6]]
+_ALONE = [[4, 2, 5], [2, 5, 1, 3], [3, 1, 4, 1, 5, 2, 6, 5, 3, 5, 1]]
+
+
+def fitting_layout(loss: TokenLoss, device: torch.device) -> Layout:
+    """The most economical layout in which the model gives every sequence its own likelihood, tried on a few tokens.
+
+    It takes position ids that reach the model, an attention that obeys a mask of its own or ours, and no state that
+    runs along the row. A sliding window passes such a trial and fails on longer rows. Where the answer is `flat`, the
+    model attends by msft.engine.attention from here on.
+    """
+    model: Any = loss.model.get_base_model() if isinstance(loss.model, PeftModel) else loss.model
+    if getattr(model.config, "sliding_window", None) is not None:
+        return "padded"
+    alike, alone = _examples(_BEGIN_ALIKE), _examples(_ALONE)
+    with undisturbed(loss, device), torch.no_grad():
+        apart = {id(e): loss(collate([row([e])], device)).nll for e in [*alike, *alone]}
+
+        def same(groups: list[list[Example]], flat: bool) -> bool:
+            expected = torch.cat([apart[id(example)] for group in groups for example in group])
+            try:
+                found: Tensor = loss(collate([row(group) for group in groups], device, flat=flat)).nll
+            except (TypeError, ValueError, RuntimeError, IndexError):
+                return False
+            return bool(torch.allclose(found, expected, rtol=1e-3, atol=1e-4))
+
+        if model.config._attn_implementation == "sdpa":
+            model.set_attn_implementation(NAME)
+            if same([alone[:1], alone[1:2], alike, alone[2:]], flat=True):
+                return "flat"
+            model.set_attn_implementation("sdpa")
+        return "branches" if same([alike], flat=False) else "padded"
+
+
+def _examples(sequences: list[list[int]]) -> list[Example]:
+    return [Example(ids=np.array(ids, np.int32), trained=np.arange(len(ids)) >= min(3, len(ids) - 1)) for ids in sequences]
