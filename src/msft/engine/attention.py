@@ -25,7 +25,6 @@ long, backward above all, until the scores outgrow the cache (docs/performance.m
 _CHANGES_SCORES = ("softcap", "s_aux", "position_bias", "sliding_window")
 
 
-@torch.compiler.disable  # the spans differ with every micro-batch
 def attend(
     module: nn.Module,
     query: Tensor,
@@ -61,7 +60,8 @@ def attend(
     return torch.cat(pieces)[None], None
 
 
-AttentionInterface.register(NAME, attend)
+# Compiled layers stop at it: the spans differ with every micro-batch.
+AttentionInterface.register(NAME, torch.compiler.disable(attend))  # type: ignore[no-untyped-call]
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
@@ -70,14 +70,15 @@ def _pack(flat: Tensor, span: Span) -> Tensor:
     if span.slots is not None:
         padded = flat.new_zeros(span.rows * span.longest, *flat.shape[1:])
         flat = padded.index_copy(0, span.slots, flat)
-    return flat.unflatten(0, (span.rows, span.longest))
+    return flat.reshape(span.rows, span.longest, *flat.shape[1:])
 
 
 def _products(q: Tensor, k: Tensor, v: Tensor, sees: Tensor | None, scale: float, dropout: float) -> Tensor:
     """Attention as two batched products, the query heads that share a key head stacked into one matrix."""
     rows, longest, heads, width = q.shape
     shared, group = k.shape[2], heads // k.shape[2]
-    stacked = q.unflatten(2, (shared, group)).permute(0, 2, 3, 1, 4).reshape(rows * shared, group * longest, width)
+    stacked = q.reshape(rows, longest, shared, group, width).permute(0, 2, 3, 1, 4)
+    stacked = stacked.reshape(rows * shared, group * longest, width)
     keys = k.permute(0, 2, 3, 1).reshape(rows * shared, width, longest)
     values = v.transpose(1, 2).reshape(rows * shared, longest, -1)
     hidden = torch.full((longest, longest), -torch.inf, dtype=q.dtype, device=q.device).triu_(1)
@@ -86,7 +87,7 @@ def _products(q: Tensor, k: Tensor, v: Tensor, sees: Tensor | None, scale: float
     hidden = hidden.repeat(*(1,) * (hidden.ndim - 2), group, 1)
     weights = torch.baddbmm(hidden, stacked, keys, alpha=scale).softmax(-1)
     out = torch.bmm(functional.dropout(weights, dropout), values)
-    return out.unflatten(1, (group, longest)).unflatten(0, (rows, shared)).permute(0, 3, 1, 2, 4).flatten(2, 3)
+    return out.view(rows, shared, group, longest, -1).permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, sees: Tensor | None, scale: float, dropout: float) -> Tensor:
@@ -94,7 +95,9 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, sees: Tensor | None, scale: float, d
     if group > 1:
         k, v = k.repeat_interleave(group, 2), v.repeat_interleave(group, 2)
     out = functional.scaled_dot_product_attention(
-        *(tensor.transpose(1, 2) for tensor in (q, k, v)),
+        q.transpose(1, 2),
+        k.transpose(1, 2),
+        v.transpose(1, 2),
         attn_mask=None if sees is None else sees[:, None],
         dropout_p=dropout,
         is_causal=sees is None,

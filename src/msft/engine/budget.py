@@ -20,7 +20,9 @@ SHARE = 0.6
 _ROW = 256
 
 
-def token_budget(model: nn.Module, layout: Layout, device: torch.device, autocast: Callable[[], AbstractContextManager[object]]) -> int:
+def token_budget(
+    model: nn.Module, layout: Layout, device: torch.device, autocast: Callable[[], AbstractContextManager[object]]
+) -> int:
     """Tokens of a micro-batch on this device; `model` maps a MicroBatch to TokenScores.
 
     On a GPU two micro-batches are run forward and backward on trial. The answer is a power of two from the device's
@@ -49,7 +51,11 @@ def fitting(total: int, state: int, of_a_thousand: int) -> int:
 
 
 def _peak(
-    model: nn.Module, tokens: int, layout: Layout, device: torch.device, autocast: Callable[[], AbstractContextManager[object]]
+    model: nn.Module,
+    tokens: int,
+    layout: Layout,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[object]],
 ) -> int:
     """Bytes at the height of a forward and backward pass over rows of which nearly every token is trained."""
     one = Example(ids=np.ones(_ROW, np.int32), trained=np.arange(_ROW) > 0)

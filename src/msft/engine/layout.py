@@ -50,4 +50,6 @@ def fitting_layout(loss: TokenLoss, device: torch.device) -> Layout:
 
 
 def _examples(sequences: list[list[int]]) -> list[Example]:
-    return [Example(ids=np.array(ids, np.int32), trained=np.arange(len(ids)) >= min(3, len(ids) - 1)) for ids in sequences]
+    return [
+        Example(ids=np.array(ids, np.int32), trained=np.arange(len(ids)) >= min(3, len(ids) - 1)) for ids in sequences
+    ]

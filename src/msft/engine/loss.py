@@ -80,7 +80,7 @@ class TokenLoss(nn.Module):
         size = max(1, LOGITS // self._vocabulary)
         found = [
             checkpoint(part, states, targets, use_reentrant=False, preserve_rng_state=False)
-            for states, targets in zip(hidden.split(size), batch.targets.split(size), strict=True)
+            for states, targets in zip(torch.split(hidden, size), torch.split(batch.targets, size), strict=True)
         ]
         nll, hits = zip(*found, strict=True)
         return TokenScores(torch.cat(nll), torch.cat(hits) if batch.hits else None)

@@ -202,7 +202,8 @@ def _end_to_end(rows: Sequence[Row], here: Callable[[NDArray[Any]], Tensor], dev
 
 def _real(rows: Sequence[Row], longest: int) -> NDArray[np.bool_]:
     """[rows, longest] where a row has tokens."""
-    return np.arange(longest) < np.array([len(one) for one in rows])[:, None]
+    real: NDArray[np.bool_] = np.arange(longest) < np.array([len(one) for one in rows])[:, None]
+    return real
 
 
 def _sees(rows: Sequence[Row], longest: int) -> NDArray[np.bool_]:
@@ -211,7 +212,7 @@ def _sees(rows: Sequence[Row], longest: int) -> NDArray[np.bool_]:
     for number, one in enumerate(rows):
         branch[number, : len(one)] = one.branch
     seeing, seen = branch[:, :, None], branch[:, None, :]
-    sees = np.tri(longest, dtype=np.bool_) & ((seen == 0) | (seen == seeing))
+    sees: NDArray[np.bool_] = np.tri(longest, dtype=np.bool_) & ((seen == 0) | (seen == seeing))
     # Padding sees the first token, and nothing sees it: a row that sees nothing would be no number.
     sees[:, :, 0] |= seeing[:, :, 0] == -1
     return sees

@@ -16,9 +16,7 @@ FIXED_PRICE = 1 / 16
 """What a micro-batch costs beside its tokens, as a share of the token budget."""
 
 
-def plan(
-    lengths: Sequence[int], max_tokens: int, price: float = FIXED_PRICE, *, flat: bool = False
-) -> list[list[int]]:
+def plan(lengths: Sequence[int], max_tokens: int, price: float = FIXED_PRICE, *, flat: bool = False) -> list[list[int]]:
     """The micro-batches, as positions in `lengths`, each sorted by (length, position).
 
     Every micro-batch holds at most `max_tokens` tokens, padding included; a single longer row gets its own. `price`:
