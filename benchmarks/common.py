@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -132,16 +133,24 @@ def has_trl() -> bool:
 
 
 def take_turns(
-    results: Results, found: Sequence[Contender], work: Work, repeats: int, script: str = "contenders.py", **more: Any
-) -> None:
-    """Runs the contenders in turn until each has been run `repeats` times; what the results already hold stays."""
+    results: Results, found: Sequence[Contender], work: Work, repeats: int, *, ends: float | None = None, **more: Any
+) -> bool:
+    """Runs the contenders in turn until each has been run `repeats` times; what the results already hold stays.
+
+    `ends`: begins no run that would be over later (`time.perf_counter`). Returns whether all were run.
+    """
     for turn in range(repeats):
         for contender in found:
             if len(results.runs(contender.label)) > turn:
                 continue
-            measured = run_child(contender, work, script, **more)
-            results.add(contender.label, measured)
+            last = max((run["wall_seconds"] for run in results.runs(contender.label)), default=0.0)
+            began = time.perf_counter()
+            if ends is not None and began + last > ends:
+                return False
+            measured = run_child(contender, work, **more)
+            results.add(contender.label, measured | {"wall_seconds": time.perf_counter() - began})
             print(f"{contender.label}, run {turn + 1} of {repeats}: {results.line(measured)}", flush=True)
+    return True
 
 
 class Results:
@@ -150,14 +159,15 @@ class Results:
     `setup`: what must be the same for runs to be comparable; a file of another setup is refused.
     """
 
-    def __init__(self, file: Path | None, setup: Mapping[str, Any]) -> None:
+    def __init__(self, file: Path | None, setup: Mapping[str, Any], machine: Mapping[str, Any]) -> None:
         self.file = file
-        self.content: dict[str, Any] = {"setup": json.loads(json.dumps(setup)), "machine": machine(), "runs": {}}
+        setup = json.loads(json.dumps(setup))
+        self.content: dict[str, Any] = {"setup": setup, "machine": dict(machine), "runs": {}}
         if file is not None and file.exists():
             known = json.loads(file.read_text(encoding="utf-8"))
-            if known.get("setup") != self.content["setup"]:
-                raise SystemExit(f"{file} holds runs of another setup: name another --out, or delete it")
-            self.content["runs"] = known["runs"]
+            if (known.get("setup"), known.get("machine")) != (self.content["setup"], self.content["machine"]):
+                raise SystemExit(f"{file} holds runs of another setup or machine: name another --out, or delete it")
+            self.content = known
 
     def runs(self, label: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.content["runs"].get(label, [])
@@ -185,18 +195,19 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def machine() -> dict[str, Any]:
+def machine(work: Work) -> dict[str, Any]:
     """Versions, threads and processors: what a number must not be quoted without."""
     import torch
 
-    cuda = torch.cuda.is_available()
+    if work.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("--device cuda: torch sees no CUDA device here")
     return {
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
-        "threads": torch.get_num_threads(),
+        "threads": work.threads or torch.get_num_threads(),
         "cpus": len(os.sched_getaffinity(0)),
         "cpu": _cpu_name(),
-        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "gpu": torch.cuda.get_device_name() if work.device == "cuda" else None,
     }
 
 
@@ -248,7 +259,7 @@ def add_options(parser: argparse.ArgumentParser, *, steps: int) -> None:
     parser.add_argument("--out", type=Path, help="JSON; an unfinished one is gone on with")
 
 
-def work_of(given: argparse.Namespace) -> Work:
+def work_of(given: argparse.Namespace, *, keep: bool) -> Work:
     """The work that the options name."""
     return Work(
         model=model_named(given.model),
@@ -263,6 +274,7 @@ def work_of(given: argparse.Namespace) -> Work:
         device=given.device,
         threads=given.threads,
         bf16=given.precision == "bf16",
+        keep=keep,
     )
 
 
