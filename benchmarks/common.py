@@ -107,8 +107,13 @@ def rows_by_task(work: Work, split: str = "train") -> dict[str, list[dict[str, A
     return {task: [row for row in rows if row["split"] == split][: work.per_task] for task, rows in read.items()}
 
 
-def run_child(contender: Contender, work: Work, script: str = "contenders.py", **more: Any) -> dict[str, Any]:
-    """What the contender measured, in a process of its own. Ends the benchmark where that fails."""
+def run_child(
+    contender: Contender, work: Work, script: str = "contenders.py", *, timeout: float | None = None, **more: Any
+) -> dict[str, Any]:
+    """What the contender measured, in a process of its own. Ends the benchmark where that fails.
+
+    Raises subprocess.TimeoutExpired where it takes longer than `timeout` seconds.
+    """
     with tempfile.TemporaryDirectory() as folder:
         job, result = Path(folder) / "job.json", Path(folder) / "result.json"
         content = {"work": asdict(work), "contender": asdict(contender), "folder": folder, "result": str(result)} | more
@@ -119,7 +124,12 @@ def run_child(contender: Contender, work: Work, script: str = "contenders.py", *
         if work.threads:
             environment["OMP_NUM_THREADS"] = str(work.threads)
         ended = subprocess.run(
-            [sys.executable, str(HERE / script), str(job)], env=environment, capture_output=True, text=True, check=False
+            [sys.executable, str(HERE / script), str(job)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
         )
         if ended.returncode or not result.exists():
             raise SystemExit(f"{contender.label} failed ({ended.returncode}):\n{ended.stdout}{ended.stderr}")
@@ -137,17 +147,23 @@ def take_turns(
 ) -> bool:
     """Runs the contenders in turn until each has been run `repeats` times; what the results already hold stays.
 
-    `ends`: begins no run that would be over later (`time.perf_counter`). Returns whether all were run.
+    `ends`: when all must be over (`time.perf_counter`); no run is begun that took longer before than there is left.
+    Returns whether all were run.
     """
     for turn in range(repeats):
         for contender in found:
             if len(results.runs(contender.label)) > turn:
                 continue
-            last = max((run["wall_seconds"] for run in results.runs(contender.label)), default=0.0)
             began = time.perf_counter()
-            if ends is not None and began + last > ends:
+            left = None if ends is None else ends - began
+            known = max((run["wall_seconds"] for run in results.runs(contender.label)), default=0.0)
+            if left is not None and left <= known:
                 return False
-            measured = run_child(contender, work, **more)
+            try:
+                measured = run_child(contender, work, timeout=left, **more)
+            except subprocess.TimeoutExpired:
+                print(f"{contender.label}: not done in the {left:.0f} s that were left", flush=True)
+                return False
             results.add(contender.label, measured | {"wall_seconds": time.perf_counter() - began})
             print(f"{contender.label}, run {turn + 1} of {repeats}: {results.line(measured)}", flush=True)
     return True

@@ -60,15 +60,17 @@ def train(
     }
 
 
-def evaluate(
-    work: Work, contender: Contender, source: ModelSource, items: Sequence[Example], folder: Path
-) -> tuple[float, float]:
-    """The loss that `SFTTrainer.evaluate` gives for these items, and its seconds."""
-    trainer = _trainer(work, contender, source, items[:1], folder, [])
-    trainer.evaluate(_dataset(items[: contender.micro]))  # what is only done once is not timed
-    began = time.perf_counter()
-    found = trainer.evaluate(_dataset(items))
-    return float(found["eval_loss"]), time.perf_counter() - began
+class Evaluation:
+    """`SFTTrainer.evaluate`; `rows`: what the trainer would train on, which it will not be made without."""
+
+    def __init__(
+        self, work: Work, contender: Contender, source: ModelSource, rows: Sequence[Example], folder: Path
+    ) -> None:
+        self.trainer = _trainer(work, contender, source, rows, folder, [])
+
+    def __call__(self, items: Sequence[Example]) -> float:
+        """The loss that it gives for these items, preparing them included."""
+        return float(self.trainer.evaluate(_dataset(items))["eval_loss"])
 
 
 def _trainer(
