@@ -9,15 +9,19 @@ of its batches; ours gives every item's loss, from which the same average is mad
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 import trl_steps
 from common import Contender, Results, Work, add_options, machine, table, without_places, work_of
 from contenders import engine_of
+from numpy.typing import NDArray
 from prepared import TASK, source_of, validation_of
 
 from msft.core.vocabulary import ROOT
@@ -30,14 +34,14 @@ class Ours:
     def __init__(self, work: Work, source: ModelSource, items: list[Example], folder: Path) -> None:
         self.engine: TorchEngine = engine_of(work, source, items[:1], folder)
 
-    def __call__(self, items: list[Example]) -> np.ndarray:
+    def __call__(self, items: list[Example]) -> NDArray[np.float64]:
         """[items] nats, summed over the learned tokens of each."""
         asked = {TASK: ([Item(options=(item,)) for item in items], Measure(name="loss"))}
         means = np.array(self.engine.look(ROOT, asked)[TASK].items)
-        return -means * np.array([item.targets for item in items])
+        return np.asarray(-means * np.array([item.targets for item in items]), np.float64)
 
 
-def as_trl_averages(nll: np.ndarray, items: list[Example], micro: int) -> float:
+def as_trl_averages(nll: NDArray[np.float64], items: list[Example], micro: int) -> float:
     """The mean over items of their batch's mean over tokens."""
     total = 0.0
     for start in range(0, len(items), micro):
@@ -53,6 +57,10 @@ def main() -> None:
     parser.add_argument("--micro", type=int, default=8, help="TRL: rows of a batch (default: %(default)s)")
     given = parser.parse_args()
     work = work_of(given, keep=False)
+    if work.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks: the engine takes a GPU where it sees one
+    if work.threads:
+        torch.set_num_threads(work.threads)
     setup = without_places(work) | {"items": given.items, "micro": given.micro}
     results = Results(given.out, setup, machine(work))
     with tempfile.TemporaryDirectory() as place:
@@ -72,7 +80,7 @@ def main() -> None:
             their_loss = theirs(items)
             seconds["theirs"].append(time.perf_counter() - began)
     tokens = sum(item.targets for item in items)
-    summary = {
+    summary: dict[str, Any] = {
         "items": len(items),
         "scored_tokens": tokens,
         "seconds": seconds,

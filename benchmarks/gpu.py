@@ -4,7 +4,7 @@
     python benchmarks/gpu.py --out gpu --model SMOLLM2 --data DATA      # with weights and rows, where they are there
     python benchmarks/gpu.py --device cpu --parts small --small random:1m --batch-size 8 --steps 1 --out cpu
 
-In the order of their importance, until the time is over: `small`, SmolLM2-135M with 64 examples a step, ours and TRL's
+In turn, until the time is over: `small`, SmolLM2-135M with 64 examples a step, ours and TRL's
 settings in turn; `full`, the same model with steps that fill the device; `larger`, a Llama of 1.2 billion parameters.
 Model FLOPs utilisation: the FLOPs of products.py over seconds and the device's bf16 rate by its data sheet. Where TRL
 or datasets is not installed, ours alone is measured. The same command goes on from what an earlier one measured.
@@ -27,8 +27,11 @@ PEAKS = {
     "RTX 4090": 165.2e12,
 }  # fmt: skip
 """FLOP/s of dense bf16 products with fp32 accumulation by data sheet, by a part of the device's name."""
-PEERS = "padded:64,padding_free:64,packed:8"
+PEERS = "padded:64,padding_free:64,packed:4"
 """TRL's settings: on a GPU a global batch fits into one micro-batch."""
+PACKED_LENGTH = 1024
+SUMMARY = 60
+"""Seconds kept back for the product rates and the tables."""
 
 
 def parts_of(given: argparse.Namespace) -> dict[str, Work]:
@@ -45,12 +48,17 @@ def parts_of(given: argparse.Namespace) -> dict[str, Work]:
     return {name: works[name] for name in given.parts.split(",")}
 
 
-def measure(name: str, work: Work, given: argparse.Namespace, ends: float) -> dict[str, Any] | None:
-    """The summary of a part; None where no time was left for it."""
-    file = given.out / f"{name}.json"
-    results = Results(file, without_places(work), machine(work))
-    chosen = contenders(f"ours,{PEERS}" if has_trl() and name == "small" else "ours", 2048)
-    done = take_turns(results, chosen, work, given.repeats, ends=ends)
+def measure(name: str, work: Work, given: argparse.Namespace, ends: float) -> bool:
+    """One more run of each contender of a part, as far as there is time."""
+    chosen = contenders(f"ours,{PEERS}" if has_trl() and name == "small" else "ours", PACKED_LENGTH)
+    results = results_of(name, work, given)
+    least = min(len(results.runs(one.label)) for one in chosen)
+    return take_turns(results, chosen, work, min(least + 1, given.repeats), ends=ends)
+
+
+def summarise(name: str, work: Work, given: argparse.Namespace) -> dict[str, Any] | None:
+    """Medians, rates and utilisation of a part; None where not even ours has been run."""
+    results = results_of(name, work, given)
     if not results.runs("ours"):
         return None
     products = results.content.get("products") or run_child(Contender(name="products"), work, "products.py")
@@ -59,10 +67,14 @@ def measure(name: str, work: Work, given: argparse.Namespace, ends: float) -> di
     peak = given.peak_tflops * 1e12 if given.peak_tflops else peak_of(results.content["machine"]["gpu"])
     for one in summary["contenders"].values():
         one["mfu"] = one["flops_per_second"] / peak if peak else None
-    results.write(summary=summary, complete=done)
+    results.write(summary=summary)
     print(f"\n{name}: {Path(work.model).name}, {work.batch_size} examples a step")
     show(summary, products)
     return summary
+
+
+def results_of(name: str, work: Work, given: argparse.Namespace) -> Results:
+    return Results(given.out / f"{name}.json", without_places(work), machine(work))
 
 
 def peak_of(gpu: str | None) -> float | None:
@@ -88,21 +100,24 @@ def main() -> None:
     parser.add_argument("--peak-tflops", type=float, help="bf16 rate of the device, where its name does not tell")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    ends = began + 60 * given.minutes
+    ends = began + 60 * given.minutes - SUMMARY
     if not has_trl():
         print("TRL is skipped: trl and datasets are not installed here")
+    parts = parts_of(given)
+    # One run of each part before the second of any: what matters most is there when the time is over.
+    complete = all(measure(name, work, given, ends) for _ in range(given.repeats) for name, work in parts.items())
     lines = []
-    for name, work in parts_of(given).items():
-        summary = measure(name, work, given, ends)
-        if summary is None:
-            print(f"{name}: no time was left; the same command goes on with it")
-            continue
-        for label, one in summary["contenders"].items():
+    for name, work in parts.items():
+        summary = summarise(name, work, given)
+        for label, one in (summary or {"contenders": {}})["contenders"].items():
             mfu = None if one["mfu"] is None else f"{one['mfu']:.1%}"
             memory = (one["peak_device"] or 0) / 2**30
-            lines.append((f"{name}, {label}", one["seconds_per_step"], one["tokens_per_second"], mfu, memory))
-    print("\n" + table(("", "s/step", "real tokens/s", "MFU", "peak device GiB"), lines))
+            rates = (one["runs"], one["seconds_per_step"], one["tokens_per_second"], mfu, memory)
+            lines.append((f"{name}, {label}", *rates))
+    print("\n" + table(("", "runs", "s/step", "real tokens/s", "MFU", "peak device GiB"), lines))
     print(f"{(time.perf_counter() - began) / 60:.1f} minutes")
+    if not complete:
+        print("Not every run was begun in the time given: the same command goes on")
 
 
 if __name__ == "__main__":

@@ -115,4 +115,5 @@ def _random_model(name: str, place: Path, seed: int) -> None:
     )
     LlamaForCausalLM(config).save_pretrained(place)
     words = Tokenizer(WordLevel({"<pad>": 0, "<s>": 1, "</s>": 2}, unk_token="</s>"))
-    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", pad_token="<pad>").save_pretrained(place)
+    tokenizer: Any = PreTrainedTokenizerFast
+    tokenizer(tokenizer_object=words, eos_token="</s>", pad_token="<pad>").save_pretrained(place)

@@ -31,7 +31,7 @@ import torch
 from common import Contender, Work, peak_memory
 from datasets import Dataset, disable_progress_bars
 from transformers import TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from msft.data.examples import Example
 from msft.engine.model import ModelSource, load_model, load_tokenizer
