@@ -107,12 +107,17 @@ def rows_by_task(work: Work, split: str = "train") -> dict[str, list[dict[str, A
     return {task: [row for row in rows if row["split"] == split][: work.per_task] for task, rows in read.items()}
 
 
+class Failed(SystemExit):
+    """A contender's process ended with an error, which this carries."""
+
+
 def run_child(
     contender: Contender, work: Work, script: str = "contenders.py", *, timeout: float | None = None, **more: Any
 ) -> dict[str, Any]:
-    """What the contender measured, in a process of its own. Ends the benchmark where that fails.
+    """What the contender measured, in a process of its own.
 
-    Raises subprocess.TimeoutExpired where it takes longer than `timeout` seconds.
+    Raises Failed, which ends the benchmark unless it is caught, and subprocess.TimeoutExpired where it takes longer
+    than `timeout` seconds.
     """
     with tempfile.TemporaryDirectory() as folder:
         job, result = Path(folder) / "job.json", Path(folder) / "result.json"
@@ -123,16 +128,10 @@ def run_child(
             environment["CUDA_VISIBLE_DEVICES"] = ""
         if work.threads:
             environment["OMP_NUM_THREADS"] = str(work.threads)
-        ended = subprocess.run(
-            [sys.executable, str(HERE / script), str(job)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-        )
+        command = [sys.executable, str(HERE / script), str(job)]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=timeout)
         if ended.returncode or not result.exists():
-            raise SystemExit(f"{contender.label} failed ({ended.returncode}):\n{ended.stdout}{ended.stderr}")
+            raise Failed(f"{contender.label} failed ({ended.returncode}):\n{ended.stdout}{ended.stderr}")
         measured: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         return measured
 

@@ -18,7 +18,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common import Contender, Results, Work, contenders, has_trl, machine, run_child, table, take_turns, without_places
+from common import (
+    Contender,
+    Failed,
+    Results,
+    Work,
+    contenders,
+    has_trl,
+    machine,
+    run_child,
+    table,
+    take_turns,
+    without_places,
+)
 from prepared import SYNTHETIC
 from step import show, summary_of
 
@@ -49,11 +61,20 @@ def parts_of(given: argparse.Namespace) -> dict[str, Work]:
 
 
 def measure(name: str, work: Work, given: argparse.Namespace, ends: float) -> bool:
-    """One more run of each contender of a part, as far as there is time."""
-    chosen = contenders(f"ours,{PEERS}" if has_trl() and name == "small" else "ours", PACKED_LENGTH)
+    """One more run of each contender of a part, as far as there is time; whether all of them are there.
+
+    A peer that fails on this machine is named and left out: the minutes are for the others.
+    """
     results = results_of(name, work, given)
-    least = min(len(results.runs(one.label)) for one in chosen)
-    return take_turns(results, chosen, work, min(least + 1, given.repeats), ends=ends)
+    done = True
+    for one in contenders(f"ours,{PEERS}" if has_trl() and name == "small" else "ours", PACKED_LENGTH):
+        turn = min(len(results.runs(one.label)) + 1, given.repeats)
+        try:
+            done &= take_turns(results, [one], work, turn, ends=ends)
+        except Failed as error:
+            print(error)
+            done = False
+    return done
 
 
 def summarise(name: str, work: Work, given: argparse.Namespace) -> dict[str, Any] | None:
@@ -105,7 +126,8 @@ def main() -> None:
         print("TRL is skipped: trl and datasets are not installed here")
     parts = parts_of(given)
     # One run of each part before the second of any: what matters most is there when the time is over.
-    complete = all(measure(name, work, given, ends) for _ in range(given.repeats) for name, work in parts.items())
+    for _ in range(given.repeats):
+        done = [measure(name, work, given, ends) for name, work in parts.items()]
     lines = []
     for name, work in parts.items():
         summary = summarise(name, work, given)
@@ -116,7 +138,7 @@ def main() -> None:
             lines.append((f"{name}, {label}", *rates))
     print("\n" + table(("", "runs", "s/step", "real tokens/s", "MFU", "peak device GiB"), lines))
     print(f"{(time.perf_counter() - began) / 60:.1f} minutes")
-    if not complete:
+    if not all(done):
         print("Not every run was begun in the time given: the same command goes on")
 
 

@@ -190,13 +190,14 @@ def test_the_step_script_ends_and_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.campaign
 def test_the_gpu_script_ends_on_a_cpu(tmp_path: Path) -> None:
-    small = ("--small", "random:1m", "--larger", "random:5m", "--warm", "1", "--steps", "1", "--repeats", "1")
-    text = run("gpu.py", *small, "--device", "cpu", "--batch-size", "8", "--precision", "fp32", "--out", str(tmp_path))
+    models = ("--small", "random:1m", "--larger", "random:5m", "--warm", "1", "--steps", "1", "--repeats", "1")
+    small = (*models, "--device", "cpu", "--batch-size", "8", "--precision", "fp32", "--minutes", "60")
+    text = run("gpu.py", *small, "--out", str(tmp_path))
     assert "MFU" in text
     for name in ("small", "full", "larger"):
         content = json.loads((tmp_path / f"{name}.json").read_text())
         assert content["summary"]["contenders"]["ours"]["mfu"] is None
-    again = run("gpu.py", *small, "--device", "cpu", "--batch-size", "8", "--precision", "fp32", "--out", str(tmp_path))
+    again = run("gpu.py", *small, "--out", str(tmp_path))
     assert "run 1 of 1" not in again
 
 
