@@ -4,8 +4,8 @@
     python benchmarks/gpu.py --out gpu --model SMOLLM2 --data DATA      # with weights and rows, where they are there
     python benchmarks/gpu.py --device cpu --parts small --small random:1m --batch-size 8 --steps 1 --out cpu
 
-In turn, until the time is over: `small`, SmolLM2-135M with 64 examples a step, ours and TRL's
-settings in turn; `full`, the same model with steps that fill the device; `larger`, a Llama of 1.2 billion parameters.
+In turn, until the time is over: `small`, SmolLM2-135M with 64 examples a step, ours and TRL's settings; `full`, the
+same model with steps that fill the device; `larger`, a Llama of 1.2 billion parameters.
 Model FLOPs utilisation: the FLOPs of products.py over seconds and the device's bf16 rate by its data sheet. Where TRL
 or datasets is not installed, ours alone is measured. The same command goes on from what an earlier one measured.
 """
@@ -39,8 +39,8 @@ PEAKS = {
     "RTX 4090": 165.2e12,
 }  # fmt: skip
 """FLOP/s of dense bf16 products with fp32 accumulation by data sheet, by a part of the device's name."""
-PEERS = "padded:64,padding_free:64,packed:4"
-"""TRL's settings: on a GPU a global batch fits into one micro-batch."""
+PEERS = "ours,padded:{size},padding_free:{size},packed:4"
+"""With TRL's settings: on a GPU a global batch fits into one micro-batch."""
 PACKED_LENGTH = 1024
 SUMMARY = 60
 """Seconds kept back for the product rates and the tables."""
@@ -67,7 +67,8 @@ def measure(name: str, work: Work, given: argparse.Namespace, ends: float) -> bo
     """
     results = results_of(name, work, given)
     done = True
-    for one in contenders(f"ours,{PEERS}" if has_trl() and name == "small" else "ours", PACKED_LENGTH):
+    names = PEERS.format(size=work.batch_size) if has_trl() and name == "small" else "ours"
+    for one in contenders(names, PACKED_LENGTH):
         turn = min(len(results.runs(one.label)) + 1, given.repeats)
         try:
             done &= take_turns(results, [one], work, turn, ends=ends)

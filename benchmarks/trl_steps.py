@@ -44,6 +44,8 @@ def train(
     work: Work, contender: Contender, source: ModelSource, batches: Sequence[Sequence[Example]], folder: Path
 ) -> dict[str, Any]:
     """Seconds, losses and real tokens of each step."""
+    if contender.name != "packed" and work.batch_size % contender.micro:
+        raise SystemExit(f"{contender.label}: its rows do not divide a batch of {work.batch_size} examples")
     rows = [example for batch in batches for example in batch]
     if contender.name == "rebalanced":
         rows = _undone(rows)
