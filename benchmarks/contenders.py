@@ -47,7 +47,7 @@ def ours(
         for name, value in (("seconds", now - last), ("losses", info.loss), ("tokens", info.tokens)):
             found[name].append(value)
         peak = peak_memory()
-        if profiler is not None and info.step == work.warm:
+        if profiler is not None and info.step == max(1, work.warm):
             profiler.start()
         if profiler is not None and info.step == work.steps:
             profiler.stop()
