@@ -254,7 +254,9 @@ class _Run:
             return {"answer": answer, "test": None}
         files.stage("test")
         tested = self.engine.test(answer)
-        base = self.shared.test if self.shared and self.shared.test else self.engine.test(ROOT)
+        base = self.shared.test if self.shared else None
+        if base is None:
+            base = tested if answer == ROOT else self.engine.test(ROOT)
         self._time("test")
         return {"answer": answer, "test": {"answer": outcome_to_json(tested), "base": outcome_to_json(base)}}
 

@@ -184,11 +184,12 @@ class TorchEngine:
         self._live = None
         if segment.reset_optimizer:
             self._stepper.optimizer.state.clear()
+        rate_at = self._rates(segment, number)
         for step in range(segment.start, segment.stop):
             with spent("train.input"):
                 batch, cursor = self._order.batch(segment.rollout, segment.mixture, cursor)
                 examples = [self._data[task].train[index] for task, index in batch]
-                rate = self._rate(segment, number, step)
+                rate = rate_at(step)
             with spent("train.compute"):
                 result = self._stepper.backward(examples, (self._settings.seed, segment.rollout, step))
             if not math.isfinite(result.loss):
@@ -213,11 +214,12 @@ class TorchEngine:
         self._live, self._cursor = number, cursor
         return math.fsum(per_step) / len(per_step), total, losses
 
-    def _rate(self, segment: Segment, number: int, step: int) -> float:
-        """The learning rate of the step that begins at `step`."""
-        position = segment.epoch + (step - segment.start) / self._clock.steps_per_epoch(segment.mixture)
+    def _rates(self, segment: Segment, number: int) -> Callable[[int], float]:
+        """The learning rate of the step of this segment that begins at a given step."""
+        per_epoch = self._clock.steps_per_epoch(segment.mixture)
         rate = [rate for since, rate in self.learning_rates if since <= number][-1]
-        return learning_rate_at(replace(self._settings, learning_rate=rate), position)
+        settings = replace(self._settings, learning_rate=rate)
+        return lambda step: learning_rate_at(settings, segment.epoch + (step - segment.start) / per_epoch)
 
     def _score(
         self, tasks: Iterable[Task], split: Literal["validation", "test"], kind: Kind
@@ -238,7 +240,7 @@ class TorchEngine:
         for task in segment.mixture.tasks:
             indices = self._order.lookahead(segment.rollout, segment.stop, task, count)
             batches[task] = [self._data[task].train[index] for index in indices]
-        rate = self._rate(segment, number, segment.stop)
+        rate = self._rates(segment, number)(segment.stop)
         with spent("probe"):
             falls = lookahead(self._model, self._stepper, batches, rate)
         return falls, 4 * sum(len(example) for batch in batches.values() for example in batch)
