@@ -38,7 +38,7 @@ from msft.engine.speech import speech_of
 from msft.engine.step import Stepper, make_optimizer
 from msft.scoring.forward import sequence_scores
 from msft.scoring.scorers import TaskScores, score
-from msft.snapshots.state import State, capture, restore, weights
+from msft.snapshots.state import State, capture, restore, trainable, weights
 from msft.snapshots.store import Store
 from msft.stopwatch import Kind, spent
 
@@ -90,8 +90,8 @@ class TorchEngine:
         self._cursor = Cursor()
 
     def state(self) -> State:
-        """A copy of the trainable weights as they are."""
-        return State(tensors=weights(self._model))
+        """The live trainable weights: not a copy, which a large model would take long to make and to hold."""
+        return State(tensors={f"weight/{name}": tensor.detach() for name, tensor in trainable(self._model).items()})
 
     def base(self) -> Outcome:
         """The base model, scored on the validation items of every sub-dataset."""
