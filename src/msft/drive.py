@@ -11,6 +11,7 @@ from msft.core.errors import Diverged, Stopped, UserError
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Outcome, Segment, Snapshot
 from msft.core.wire import differences, outcome_to_json
+from msft.stopwatch import spent
 
 
 class Engine(Protocol):
@@ -68,7 +69,8 @@ def drive(
         try:
             outcome = engine.run(segment, number)
         except (Stopped, UserError):
-            store.persist(needed(search))  # what was reached need not be trained again
+            with spent("snapshot.durable"):
+                store.persist(needed(search))  # what was reached need not be trained again
             raise
         files.stage("loop.record")
         record(number, segment, outcome)
@@ -88,6 +90,7 @@ def needed(search: Search) -> set[Snapshot]:
     return ({segment.parent} | segment.keep) - {ROOT}
 
 
+@spent("snapshot.durable")
 def _settle(search: Search, store: Store) -> None:
     """What a roll-out leaves behind survives a crash before the next one begins; the rest goes."""
     files.stage("loop.settle")

@@ -23,6 +23,7 @@ from msft.engine.settings import EngineSettings
 from msft.engine.torch_engine import TorchEngine
 from msft.methods import dynamix
 from msft.run import environment
+from msft.stopwatch import spent
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,11 @@ class Job:
     def prepare(cls, config: Config) -> Job:
         """Raises ModelError or DataError before any weight is loaded."""
         source = model_source(config)
-        tokenizer = load_tokenizer(source)
-        model = layout(source, tokenizer)
-        data = load_tasks(config, tokenizer)
+        with spent("start.model"):
+            tokenizer = load_tokenizer(source)
+            model = layout(source, tokenizer)
+        with spent("start.data"):
+            data = load_tasks(config, tokenizer)
         check_data_fits(model, data)
         return cls(config, source, data, model)
 
@@ -95,6 +98,7 @@ class Job:
             eval_every=method.eval_every,
             select=method.select,
             average=method.average,
+            score_excluded=method.score_excluded,
             params=method.params,
         )
 
@@ -124,6 +128,8 @@ class Job:
         config = flatten(self.config)
         config.pop("output")
         config.pop("training.report_to", None)  # who is told decides nothing
+        if self.config.method.score_excluded == "rollout":
+            config.pop("method.score_excluded")  # journals from before it had a choice do not name it
         return {
             "msft": __version__,
             "method": self.config.method.name,

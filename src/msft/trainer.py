@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import psutil
 from msft import files
 from msft.config.reader import dump, flatten
 from msft.config.schema import Config
-from msft.core.errors import Diverged
+from msft.core.errors import Diverged, Stopped, UserError
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Outcome, Segment
 from msft.core.wire import brief_from_json, differences, outcome_to_json
@@ -46,6 +45,7 @@ from msft.run import RunFolder
 from msft.signals import StopRequest
 from msft.snapshots.publish import publish
 from msft.snapshots.store import Store
+from msft.stopwatch import Stopwatch, spent
 
 SNAPSHOT_MEMORY = 0.4
 """Share of the memory that is free at the start which snapshots may take before they go to disk only."""
@@ -80,18 +80,21 @@ def train(
     allow_changed: Collection[str] = (),
     job: Job | None = None,
     shared: Shared | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> dict[str, Any]:
     """The main job. Returns the summary, which lies in the run folder as summary.json.
 
     `allow_changed`: what may differ from the run that is resumed, of `recovery.HARMLESS`; the journal notes it. `job`:
-    prepared already, of another run with the same model and data. `shared`: this is a run of a study. Raises a
-    UserError before anything is written where configuration, data, model or run folder cannot be used, and Stopped
-    where a signal ended the run.
+    prepared already, of another run with the same model and data. `shared`: this is a run of a study. `stopwatch`:
+    made when the command began. Raises a UserError before anything is written where configuration, data, model or run
+    folder cannot be used, and Stopped where a signal ended the run.
     """
     folder = RunFolder(Path(config.output))
     check = folder.check_resumable if resume else folder.check_free
     processes = Processes()
+    stopwatch = stopwatch or Stopwatch()
     with ExitStack() as held:
+        held.enter_context(stopwatch.running())
         if processes.is_main:
             if early := folder.visited:
                 held.enter_context(folder.owned())  # who comes second learns it before anything is loaded
@@ -99,7 +102,8 @@ def train(
             check_trackers(config.training.report_to)
         job = job.of(config) if job else Job.prepare(config)
         if processes.is_main and shared is None:
-            check_finite(job.source)
+            with spent("start.model"):
+                check_finite(job.source)
         try:
             if processes.is_main:
                 if not early:
@@ -117,7 +121,7 @@ def train(
                 held.enter_context(closing(trackers))
             watching = watcher if trackers is None else Several(watcher, trackers)
             tested = folder.summary.exists()
-            summary = _Run(job, folder, processes, watching, stop, shared).go(resume, allow_changed)
+            summary = _Run(job, folder, processes, watching, stop, shared, stopwatch).go(resume, allow_changed)
             if trackers is not None and not tested:
                 trackers.finish(summary["test"])
             return summary
@@ -138,11 +142,13 @@ class _Run:
         watcher: Watcher,
         stop: StopRequest,
         shared: Shared | None,
+        stopwatch: Stopwatch,
     ) -> None:
         self.job, self.folder, self.processes, self.watcher, self.stop = job, folder, processes, watcher, stop
-        self.shared = shared
+        self.shared, self.stopwatch = shared, stopwatch
         self.store = Store(folder.snapshots, memory_bytes=_snapshot_memory(processes), main=processes.is_main)
-        self.engine = TorchEngine(job.source, job.data, job.settings, self.store, on_step=self._progress)
+        with spent("start.model"):
+            self.engine = TorchEngine(job.source, job.data, job.settings, self.store, on_step=self._progress)
         self.method = job.config.method.definition
         if shared is not None and (changed := differences(shared.fingerprints, job.fingerprints(self.engine))):
             raise Diverged(str(folder.path), [f"since the base model was scored, {line}" for line in changed])
@@ -150,44 +156,56 @@ class _Run:
     def go(self, resume: bool, allow_changed: Collection[str]) -> dict[str, Any]:
         journal, past = self._resume(allow_changed) if resume else self._begin()
         brief = brief_from_json(past.header["brief"], params=self.job.config.method.params)
-        self.watcher.begin(brief, self.job.config.method.name)
-        for number, (segment, outcome) in enumerate(past.segments, 1):
-            self.watcher.segment(number, segment)
-            self.watcher.outcome(number, segment, outcome)
+        with spent("record"):
+            self.watcher.begin(brief, self.job.config.method.name)
+            for number, (segment, outcome) in enumerate(past.segments, 1):
+                self.watcher.segment(number, segment)
+                self.watcher.outcome(number, segment, outcome)
         search = Search(self.method, brief, past.segments)
         if journal is not None:
             self.store.about = lambda number: identity(past.header, journal.position(number))
-            discard_damaged(self.store, needed(search), self.watcher.note)
+            with spent("start.folder"):
+                discard_damaged(self.store, needed(search), self.watcher.note)
         self.processes.barrier()
 
         def record(number: int, segment: Segment, outcome: Outcome) -> None:
-            if journal is not None:
-                journal.segment(number, segment, outcome)
+            with spent("record"):
+                if journal is not None:
+                    journal.segment(number, segment, outcome)
+                self.watcher.outcome(number, segment, outcome)
             self._time("segment", number)
-            self.watcher.outcome(number, segment, outcome)
 
-        self._clock = time.perf_counter()
-        answer = drive(search, self.engine, self.store, record, past.segments, self.watcher.segment)
-        if past.final is None:
-            final = self._test(answer)
-            if journal is not None:
+        def announce(number: int, segment: Segment) -> None:
+            if number == len(past.segments) + 1:
+                self._time("start")  # on resume, snapshots that were made again are no part of this segment
+            with spent("record"):
+                self.watcher.segment(number, segment)
+
+        try:
+            answer = drive(search, self.engine, self.store, record, past.segments, announce)
+            final = self._test(answer) if past.final is None else None
+        except (Stopped, UserError):
+            self._time("stopped")
+            raise
+        if final is not None and journal is not None:
+            with spent("record"):
                 journal.final(final)
         return self._hand_over(answer, {} if journal is None else identity(past.header, journal.position()))
 
     def _begin(self) -> tuple[Journal | None, Transcript]:
-        self._clock = time.perf_counter()
         if self.processes.is_main:
-            for file, content in self._derived().items():
-                files.replace(file.stem, file, content, place=False)  # the journal's creation places it
-            if self.shared is None:
-                self.store.rehearse(self.engine.state())
+            with spent("start.folder"):
+                for file, content in self._derived().items():
+                    files.replace(file.stem, file, content, place=False)  # the journal's creation places it
+                if self.shared is None:
+                    self.store.rehearse(self.engine.state())
         base = self.shared.base if self.shared else self.engine.base()
-        self._time("base", ROOT)
         header = _as_json(self.job.header(self.job.brief(base), self.engine))
         files.stage("begin")
         journal = Journal.create(self.folder.journal, self.folder.sidecars, header) if self.processes.is_main else None
         return journal, Transcript(header, [])
 
+    @spent("start.folder")
     def _resume(self, allow_changed: Collection[str]) -> tuple[Journal | None, Transcript]:
         journal = None
         if self.processes.is_main:
@@ -222,7 +240,8 @@ class _Run:
 
     def _progress(self, info: StepInfo | ScoreInfo) -> None:
         """The boundaries at which a run can stop; several processes stop at the same step, whoever got the signal."""
-        self.watcher.progress(info)
+        with spent("record"):
+            self.watcher.progress(info)
         if self.processes.world == 1:
             self.stop.check()
         elif isinstance(info, StepInfo):
@@ -235,34 +254,41 @@ class _Run:
             return {"answer": answer, "test": None}
         files.stage("test")
         tested = self.engine.test(answer)
-        base = self.shared.test if self.shared and self.shared.test else self.engine.test(ROOT)
+        base = self.shared.test if self.shared else None
+        if base is None:
+            base = tested if answer == ROOT else self.engine.test(ROOT)
         self._time("test")
         return {"answer": answer, "test": {"answer": outcome_to_json(tested), "base": outcome_to_json(base)}}
 
     def _hand_over(self, answer: int, run: dict[str, Any]) -> dict[str, Any]:
         """`final/` appears whole or not at all; summary and page are made from the journal. Of a study, a summary."""
         if self.shared is not None:
+            self._time("end")
             summary = summarise(self.folder)
             self.folder.write_json(self.folder.summary, summary)
             self.store.prune(())
             return summary
         main, final = self.processes.is_main, self.folder.final
         files.stage("export")
-        whole = main and final_is_whole(self.folder, run, self.watcher.note)
+        with spent("export"):
+            whole = main and final_is_whole(self.folder, run, self.watcher.note)
         if not self.processes.total(np.array([float(whole)]))[0]:
-            if main:
-                publish("final", final, self._fill(answer), {"run": run}, place=False)  # the page, last, places all
-            else:
-                self.engine.export(answer, final)
-            self._time("export")
+            with spent("export"):
+                if main:
+                    publish("final", final, self._fill(answer), {"run": run}, place=False)  # the page, last, places all
+                else:
+                    self.engine.export(answer, final)
         if not main:
             self.processes.barrier()
             return {}
+        self._time("export")
         files.stage("summary")
         summary = summarise(self.folder)
         self.folder.write_json(self.folder.summary, summary, place=False)
         files.stage("page")
-        write_page(self.folder, self.folder.page)
+        with spent("record"):
+            write_page(self.folder, self.folder.page)
+        self._time("page")
         files.stage("end")
         self.processes.barrier()
         return summary
@@ -277,13 +303,9 @@ class _Run:
         return fill
 
     def _time(self, kind: str, number: int | None = None) -> None:
-        """Wall-clock since the last call, by kind; what the engine does not name is `other`."""
-        now = time.perf_counter()
-        seconds = self.engine.drain_seconds()
-        seconds["other"] = max(0.0, now - self._clock - sum(seconds.values()))
-        self._clock = now
+        """Wall-clock by kind since the last call: what was going on until now."""
         if self.processes.is_main:
-            self.folder.add_timing({"kind": kind, "number": number, "seconds": seconds})
+            self.folder.add_timing({"kind": kind, "number": number, "seconds": self.stopwatch.drain()})
 
 
 def _snapshot_memory(processes: Processes) -> int:

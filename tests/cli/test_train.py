@@ -62,6 +62,22 @@ def test_every_method_runs_end_to_end(place: Path, method: str, capsys: pytest.C
     assert main(["report", str(run)]) == 0
 
 
+def test_all_of_the_time_is_accounted_for_by_kind(place: Path) -> None:
+    config = make_job(place, "msft", ", preset: release, budget: 1, max_rollouts: 3", output="clock")
+    began = time.perf_counter()
+    assert main(["train", str(config)]) == 0
+    passed = time.perf_counter() - began
+    seconds = json.loads((place / "clock" / "summary.json").read_text())["seconds"]
+    # The summary is written before the page and the table on the terminal.
+    assert 0.5 * passed < seconds["total"] < passed
+    assert set(seconds["parts"]["start"]) == {"imports", "data", "model", "folder"}
+    assert set(seconds["parts"]["train"]) == {"compute", "optimizer", "input"}
+    assert {"base", "ticks", "test"} <= set(seconds["parts"]["eval"])
+    assert set(seconds["parts"]["snapshot"]) == {"capture", "durable"}
+    assert seconds["export"] > 0 and seconds["restore"] > 0
+    assert sum(seconds["shares"].values()) == pytest.approx(1)
+
+
 def test_the_release_preset_runs(place: Path) -> None:
     config = make_job(place, "msft", ", preset: release, budget: 1, max_rollouts: 3", output="release")
     assert main(["train", str(config)]) == 0

@@ -77,9 +77,6 @@ class StoredEngine(FakeEngine):
     def state(self) -> State:
         return State(tensors={"weight/one": torch.arange(6.0)})
 
-    def drain_seconds(self) -> dict[str, float]:
-        return {"train": 0.25}
-
     def run(self, segment: Segment, number: int) -> Outcome:
         for step in range(segment.start, segment.stop):
             info = StepInfo(rollout=1, step=step + 1, stop=segment.stop, loss=1.0, learning_rate=0.1, tokens=9)

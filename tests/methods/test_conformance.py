@@ -11,7 +11,14 @@ from fake_engine import Curve, FakeEngine, brief_of
 from msft.core.errors import Diverged
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Snapshot
-from msft.core.wire import outcome_from_json, outcome_to_json, segment_from_json, segment_to_json
+from msft.core.wire import (
+    brief_from_json,
+    brief_to_json,
+    outcome_from_json,
+    outcome_to_json,
+    segment_from_json,
+    segment_to_json,
+)
 from msft.drive import drive, needed
 from msft.methods import METHODS
 
@@ -74,6 +81,39 @@ def test_conformance(name: str, preset: str, job: str, size: str, noise: int) ->
     check_retention(name, brief, journal)
     check_resume(name, brief, journal, answer, thorough=job == "apart" and not noise)
     check_crash(name, brief, journal, answer, engine_for(job, size, noise))
+
+
+@pytest.mark.parametrize(("name", "preset", "job", "size", "noise"), [case for case in CASES if case.values[-1]])
+def test_scoring_the_excluded_at_every_tick_decides_nothing(
+    name: str, preset: str, job: str, size: str, noise: int
+) -> None:
+    """The same segments from the same parents and the same answer; only more is measured, and nothing twice."""
+    changes, params = settings(name, preset)
+
+    def searched(when: str) -> tuple[Snapshot, list[tuple[Segment, Outcome]], Brief]:
+        engine = engine_for(job, size, noise)
+        brief = brief_of(engine, params, **changes, score_excluded=when)
+        return *run(engine, brief, name), brief
+
+    answer, plain, _ = searched("rollout")
+    same, full, brief = searched("tick")
+    assert same == answer
+    assert [dataclasses.replace(s, score=()) for s, _ in full] == [dataclasses.replace(s, score=()) for s, _ in plain]
+    measured: dict[Snapshot, set[str]] = {ROOT: set(brief.tasks)}
+    for (asked, fewer), (segment, more) in zip(plain, full, strict=True):
+        assert segment.score == (brief.tasks if segment.trains and asked.score else segment.score)
+        assert not measured.get(more.snapshot, set()) & set(segment.score)
+        measured.setdefault(more.snapshot, set()).update(segment.score)
+        assert all(more.scores[task] == fewer.scores[task] for task in asked.score if task in segment.score)
+    assert {s: tasks for s, tasks in measured.items() if tasks not in (set(brief.tasks), set())} == {}
+    wire = brief_from_json(brief_to_json(brief), params=params)
+    assert Search(METHODS[name], wire, full).answer == answer
+
+
+def test_a_brief_from_before_the_excluded_had_a_choice_is_still_read() -> None:
+    brief = brief_of(engine_for("apart", "plain", 0), None)
+    assert "score_excluded" not in brief_to_json(brief)
+    assert brief_from_json(brief_to_json(brief)) == brief
 
 
 def check_segments(brief: Brief, journal: list[tuple[Segment, Outcome]]) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from msft import __version__
 from msft.core.errors import Stopped, UserError
+from msft.stopwatch import Stopwatch, spent
 
 STUDIES = ("peaks", "shift", "budget", "granularity", "ticks", "loss", "optimizer", "noise", "similar")
 """As in `msft.study.studies`, which is not imported for `--help`."""
@@ -210,11 +211,13 @@ def _schema(_: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from msft.cli.train import run
-    from msft.config.reader import load
+    stopwatch = Stopwatch()
+    with stopwatch.running(), spent("start.imports"):
+        from msft.cli.train import run
+        from msft.config.reader import load
 
     config = load(arguments.config, arguments.overrides)
-    run(config, resume=arguments.resume, allow_changed=arguments.allow_changed)
+    run(config, resume=arguments.resume, allow_changed=arguments.allow_changed, stopwatch=stopwatch)
 
 
 def _compare(arguments: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from msft.cli.view import View
+from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.table import headline
 from msft.report.words import answer, duration
@@ -35,6 +36,8 @@ def run(path: Path) -> None:
         line(f"Last decision: {view.decided}")
     if story.answer is not None:
         line(answer(story))
+    if story.timings:
+        line(f"Time so far: {seconds_of(story).in_words}")
     ago = duration(max(0.0, time.time() - folder.journal.stat().st_mtime))
     if owner is not None:
         line(f"At work: {owner}; last journaled {ago} ago.")

@@ -13,15 +13,22 @@ from msft.cli.quiet import quiet
 from msft.config.schema import Config
 from msft.report.table import render_text
 from msft.run import RunFolder
+from msft.stopwatch import Stopwatch
 from msft.trainer import train
 
 
-def run(config: Config, *, resume: bool = False, allow_changed: Collection[str] = ()) -> None:
+def run(
+    config: Config,
+    *,
+    resume: bool = False,
+    allow_changed: Collection[str] = (),
+    stopwatch: Stopwatch | None = None,
+) -> None:
     """Trains, and prints what came of it. Of several processes only the first shows anything."""
     quiet()
     main = os.environ.get("RANK", "0") == "0"
     with Display(Console(stderr=True, quiet=not main)) as display:
-        train(config, display, resume=resume, allow_changed=allow_changed)
+        train(config, display, resume=resume, allow_changed=allow_changed, stopwatch=stopwatch)
     if main:
         folder = RunFolder(Path(config.output))
         out = Console()

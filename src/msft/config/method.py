@@ -33,6 +33,7 @@ class MethodConfig:
     """Epochs between ticks."""
     select: Literal["best", "last"]
     average: Literal["macro", "micro"]
+    score_excluded: Literal["rollout", "tick"]
     params: Any
     """The method's own `Params`."""
     definition: Method
@@ -56,6 +57,9 @@ class _Common(BaseModel):
     """Which point is the answer: the best average over all sub-datasets, or the last."""
     average: Literal["macro", "micro"] = "macro"
     """Whether sub-datasets count alike, or by their validation items."""
+    score_excluded: Literal["rollout", "tick"] = "rollout"
+    """When a sub-dataset that has left is scored: at roll-back points and ends of roll-outs, or at every tick, for
+    whole curves. It decides nothing."""
 
 
 def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodConfig:

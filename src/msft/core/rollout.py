@@ -22,7 +22,9 @@ class Point:
     snapshot: Snapshot
     epoch: float
     scores: Mapping[Task, float]
+    """What the method asked for, and acts on."""
     outcome: Outcome
+    """All that was measured: with `score_excluded: tick`, more than that."""
 
 
 Step: TypeAlias = Generator[Segment, Outcome, Point]
@@ -70,12 +72,16 @@ class Track:
     ) -> Step:
         """Train from here until step `stop` of the roll-out, then score.
 
+        Whatever else is scored on the way (`score_excluded: tick`) stays out of the point's scores, and so out of
+        every decision.
+
         A roll-out begins (its number rises, its steps count from 0) where the sub-datasets change or where `here`
         is not the end of the last segment. `reset_optimizer` acts only there.
         """
         start = self.start(here, mixture)
         if not self._continues(here, mixture):
             self.rollout += 1
+        everything = self.brief.score_excluded == "tick" and score
         segment = Segment(
             parent=here.snapshot,
             rollout=self.rollout,
@@ -83,7 +89,7 @@ class Track:
             start=start,
             stop=stop,
             epoch=here.epoch,
-            score=score,
+            score=self.brief.tasks if everything else score,
             probes=frozenset(probes),
             keep=frozenset(keep) - {here.snapshot, ROOT},
             reset_optimizer=reset_optimizer and start == 0,
@@ -91,7 +97,8 @@ class Track:
         outcome = yield segment
         self._tip, self._tasks, self._step = outcome.snapshot, mixture.tasks, stop
         epoch = here.epoch + self.clock.epochs(mixture, stop - start)
-        return Point(snapshot=outcome.snapshot, epoch=epoch, scores=outcome.scores, outcome=outcome)
+        scores = {task: outcome.scores[task] for task in score}
+        return Point(snapshot=outcome.snapshot, epoch=epoch, scores=scores, outcome=outcome)
 
     def turn(self, here: Point, mixture: Mixture, *, keep: Iterable[Snapshot] = ()) -> Step:
         """A decision: from here on, train this mixture. Opens a roll-out and scores what is not scored here yet.
@@ -99,7 +106,8 @@ class Track:
         It is yielded even where nothing is left to score or to train, so that the journal names every decision.
         """
         self.rollout += 1
-        unscored = tuple(task for task in self.brief.tasks if task not in here.scores)
+        known = {**here.outcome.scores, **here.scores}
+        unscored = tuple(task for task in self.brief.tasks if task not in known)
         outcome = yield Segment(
             parent=here.snapshot,
             rollout=self.rollout,
@@ -111,7 +119,7 @@ class Track:
             keep=frozenset(keep) - {here.snapshot, ROOT},
         )
         self._tip, self._tasks, self._step = here.snapshot, mixture.tasks, 0
-        return replace(here, scores={**here.scores, **outcome.scores})
+        return replace(here, scores={**known, **outcome.scores})
 
 
 class Answer:

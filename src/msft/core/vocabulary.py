@@ -148,6 +148,8 @@ class Brief:
     """Epochs between ticks."""
     select: Literal["best", "last"] = "best"
     average: Literal["macro", "micro"] = "macro"
+    score_excluded: Literal["rollout", "tick"] = "rollout"
+    """When a sub-dataset that has left is scored: where all are, or at every tick, which decides nothing."""
     params: Any = None
     """The method's own `Params`."""
 

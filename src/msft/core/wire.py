@@ -131,6 +131,8 @@ def brief_to_json(brief: Brief) -> Json:
         "select": brief.select,
         "average": brief.average,
         "params": {} if brief.params is None else dataclasses.asdict(brief.params),
+        # Journals from before it had a choice do not name it.
+        **({"score_excluded": brief.score_excluded} if brief.score_excluded != "rollout" else {}),
     }
 
 
@@ -147,6 +149,7 @@ def brief_from_json(data: Json, params: Any = None) -> Brief:
         eval_every=data["eval_every"],
         select=data["select"],
         average=data["average"],
+        score_excluded=data.get("score_excluded", "rollout"),
         params=params,
     )
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -40,8 +39,9 @@ from msft.engine.speech import speech_of
 from msft.engine.step import Stepper, make_optimizer
 from msft.scoring.forward import sequence_scores
 from msft.scoring.scorers import TaskScores, score
-from msft.snapshots.state import State, capture, restore, weights
+from msft.snapshots.state import State, capture, restore, trainable, weights
 from msft.snapshots.store import Store
+from msft.stopwatch import Kind, spent
 
 OnStep: TypeAlias = Callable[[StepInfo | ScoreInfo], None]
 
@@ -91,21 +91,15 @@ class TorchEngine:
         self.learning_rates: Sequence[tuple[int, float]] = [(1, settings.learning_rate)]
         self._live: Snapshot | None = ROOT
         self._cursor = Cursor()
-        self.seconds: dict[str, float] = {}
-
-    def drain_seconds(self) -> dict[str, float]:
-        """Wall-clock by kind (train, eval, probe, snapshot, restore) since the last call."""
-        drained, self.seconds = self.seconds, {}
-        return drained
 
     def state(self) -> State:
-        """A copy of the trainable weights as they are."""
-        return State(tensors=weights(self._model))
+        """The live trainable weights: not a copy, which a large model would take long to make and to hold."""
+        return State(tensors={f"weight/{name}": tensor.detach() for name, tensor in trainable(self._model).items()})
 
     def base(self) -> Outcome:
         """The base model, scored on the validation items of every sub-dataset."""
         self._become(ROOT)
-        scores, tokens = self._score(self._data, "validation")
+        scores, tokens = self._score(self._data, "validation", "eval.base")
         return outcome(ROOT, scores, Tokens(eval=tokens))
 
     def run(self, segment: Segment, number: int) -> Outcome:
@@ -117,7 +111,8 @@ class TorchEngine:
         self._become(segment.parent)
         train_loss, trained, losses = self._train(segment, number) if segment.trains else (None, 0, {})
         files.stage("engine.score")
-        scores, scored = self._score(segment.score, "validation")
+        kind: Kind = "eval.ticks" if segment.trains else "eval.rollback"
+        scores, scored = self._score(segment.score, "validation", kind)
         probed = 0
         falls: dict[Task, float] | None = None
         if Probe.LOOKAHEAD in segment.probes:
@@ -141,7 +136,8 @@ class TorchEngine:
     def test(self, snapshot: Snapshot) -> Outcome:
         """A snapshot's scores on the test split of every sub-dataset that has one; its items carry the report."""
         self._become(snapshot)
-        scores, tokens = self._score([task for task, part in self._data.items() if part.test], "test")
+        tested = [task for task, part in self._data.items() if part.test]
+        scores, tokens = self._score(tested, "test", "eval.test")
         return outcome(
             snapshot, scores, Tokens(eval=tokens), items={task: found.reported for task, found in scores.items()}
         )
@@ -170,7 +166,7 @@ class TorchEngine:
         """Makes the live state that of a snapshot; nothing is moved where it already is."""
         if self._live == snapshot:
             return
-        with self._timed("restore"):
+        with spent("restore"):
             self._live = None
             state = self._root() if snapshot == ROOT else self._store.get(snapshot)
             restore(self._model, self._stepper.optimizer, state)
@@ -191,47 +187,53 @@ class TorchEngine:
         self._live = None
         if segment.reset_optimizer:
             self._stepper.optimizer.state.clear()
-        with self._timed("train"):
-            for step in range(segment.start, segment.stop):
+        rate_at = self._rates(segment, number)
+        for step in range(segment.start, segment.stop):
+            with spent("train.input"):
                 batch, cursor = self._order.batch(segment.rollout, segment.mixture, cursor)
                 examples = [self._data[task].train[index] for task, index in batch]
-                rate = self._rate(segment, number, step)
+                rate = rate_at(step)
+            with spent("train.compute"):
                 result = self._stepper.backward(examples, (self._settings.seed, segment.rollout, step))
-                if not math.isfinite(result.loss):
-                    raise diverged(segment, step, batch)
+            if not math.isfinite(result.loss):
+                raise diverged(segment, step, batch)
+            with spent("train.optimizer"):
                 self._stepper.update(rate)
-                tokens = sum(map(len, examples))
-                total += tokens
-                per_step.append(result.loss)
-                for (task, index), loss in zip(batch, result.examples.tolist(), strict=True):
-                    losses.setdefault(task, {})[index] = loss
-                self._tell(
-                    StepInfo(
-                        rollout=segment.rollout,
-                        step=step + 1,
-                        stop=segment.stop,
-                        loss=result.loss,
-                        learning_rate=rate,
-                        tokens=tokens,
-                    )
+            tokens = sum(map(len, examples))
+            total += tokens
+            per_step.append(result.loss)
+            for (task, index), loss in zip(batch, result.examples.tolist(), strict=True):
+                losses.setdefault(task, {})[index] = loss
+            self._tell(
+                StepInfo(
+                    rollout=segment.rollout,
+                    step=step + 1,
+                    stop=segment.stop,
+                    loss=result.loss,
+                    learning_rate=rate,
+                    tokens=tokens,
                 )
+            )
         self._live, self._cursor = number, cursor
         return math.fsum(per_step) / len(per_step), total, losses
 
-    def _rate(self, segment: Segment, number: int, step: int) -> float:
-        """The learning rate of the step that begins at `step`."""
-        position = segment.epoch + (step - segment.start) / self._clock.steps_per_epoch(segment.mixture)
+    def _rates(self, segment: Segment, number: int) -> Callable[[int], float]:
+        """The learning rate of the step of this segment that begins at a given step."""
+        per_epoch = self._clock.steps_per_epoch(segment.mixture)
         rate = [rate for since, rate in self.learning_rates if since <= number][-1]
-        return learning_rate_at(replace(self._settings, learning_rate=rate), position)
+        settings = replace(self._settings, learning_rate=rate)
+        return lambda step: learning_rate_at(settings, segment.epoch + (step - segment.start) / per_epoch)
 
-    def _score(self, tasks: Iterable[Task], split: Literal["validation", "test"]) -> tuple[dict[Task, TaskScores], int]:
+    def _score(
+        self, tasks: Iterable[Task], split: Literal["validation", "test"], kind: Kind
+    ) -> tuple[dict[Task, TaskScores], int]:
         names = tuple(tasks)
 
         def progress(done: int, total: int) -> None:
             self._tell(ScoreInfo(tasks=names, done=done, total=total))
 
         asked = {task: (getattr(self._data[task], split), self._data[task].measure) for task in names}
-        with self._timed("eval"):
+        with spent(kind):
             return score(self._stepper.model, asked, self._stepper.runtime, speech=self._speech, progress=progress)
 
     def _lookahead(self, segment: Segment, number: int) -> tuple[dict[Task, float], int]:
@@ -241,8 +243,8 @@ class TorchEngine:
         for task in segment.mixture.tasks:
             indices = self._order.lookahead(segment.rollout, segment.stop, task, count)
             batches[task] = [self._data[task].train[index] for index in indices]
-        rate = self._rate(segment, number, segment.stop)
-        with self._timed("probe"):
+        rate = self._rates(segment, number)(segment.stop)
+        with spent("probe"):
             falls = lookahead(self._model, self._stepper, batches, rate)
         return falls, 4 * sum(len(example) for batch in batches.values() for example in batch)
 
@@ -254,20 +256,21 @@ class TorchEngine:
         examples = [self._data[task].train[index] for task, index in left_out]
         if not examples:
             return 0
-        with self._timed("probe"):
+        with spent("probe"):
             means = sequence_scores(self._stepper.model, [[e] for e in examples], self._stepper.runtime).mean
         for (task, index), loss in zip(left_out, means.tolist(), strict=True):
             losses.setdefault(task, {})[index] = loss
         return sum(map(len, examples))
 
-    def _keep(self, number: Snapshot, spent: float) -> int:
-        """Keeps the live state as a snapshot, durable if the settings say so or it costs little beside `spent`."""
-        with self._timed("snapshot"):
+    def _keep(self, number: Snapshot, seconds: float) -> int:
+        """Keeps the live state as a snapshot, durable if the settings say so or it costs little beside `seconds`."""
+        with spent("snapshot.capture"):
             state = capture(self._model, self._stepper.optimizer, self._cursor)
+        with spent("snapshot.durable"):
             durable = self._settings.durable == "tick"
             if self._settings.durable == "auto":
                 rate = self._store.bytes_per_second
-                durable = rate is None or state.nbytes <= CHEAP * spent * rate
+                durable = rate is None or state.nbytes <= CHEAP * seconds * rate
             size = self._store.put(number, state, durable)
             self._processes.barrier()
         return size
@@ -275,11 +278,3 @@ class TorchEngine:
     def _tell(self, info: StepInfo | ScoreInfo) -> None:
         if self._on_step is not None:
             self._on_step(info)
-
-    @contextmanager
-    def _timed(self, kind: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[kind] = self.seconds.get(kind, 0.0) + time.perf_counter() - began

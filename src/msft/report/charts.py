@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from msft.report.comparison import Comparison, Row
 from msft.report.cost import flops_of, holdings, ledger, plain
 from msft.report.plots import FADED, LINE, PALETTE, STAR, Figure, bars, figure, rows_of, short, shown, unit
+from msft.report.seconds import seconds_of
 from msft.report.story import Story
-from msft.report.summary import seconds
-from msft.report.words import clean, difference, duration, epochs, percent, scaled
+from msft.report.words import difference, duration, epochs, percent, scaled
 
 SPENDINGS = {"train": (LINE, "training"), "eval": (PALETTE[2], "scoring"), "probe": (PALETTE[4], "probes")}
 
@@ -94,13 +94,14 @@ def _before(kind: str, other: str) -> bool:
 
 def time_figure(story: Story) -> Figure | None:
     """Wall-clock by kind; None where no clock was kept."""
-    spent = {kind: value for kind, value in seconds(story).items() if kind != "total" and value >= 0.05}
+    clock = seconds_of(story)
+    spent = {group: value for group, value in clock.groups.items() if value >= 0.05}
     if not spent:
         return None
-    per, name = (3600.0, "hours") if sum(spent.values()) > 7200 else (60.0, "minutes")
-    if sum(spent.values()) < 180:
+    per, name = (3600.0, "hours") if clock.total > 7200 else (60.0, "minutes")
+    if clock.total < 180:
         per, name = 1.0, "seconds"
-    texts = [f"{clean(kind)}: {duration(value)}" for kind, value in spent.items()]
+    texts = [f"{group}: {duration(value)}, {value / clock.total:.1%}" for group, value in spent.items()]
     values = [short(value / per) for value in spent.values()]
     rows = list(range(len(spent)))
     made = figure([bars([0.0] * len(rows), values, list(rows), texts, "", LINE)], height=70 + 26 * len(rows), x=name)

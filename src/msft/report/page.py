@@ -15,6 +15,7 @@ from msft.report.figures import Curves
 from msft.report.html import Section, axis, document, flat, items, pairs, plot, soft, table, text, toggles
 from msft.report.lanes import lane_figure
 from msft.report.plots import Figure
+from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.table import costs, headline, notes, shown_columns
 from msft.report.words import decisions, scaled
@@ -125,8 +126,10 @@ def _cost(story: Story) -> Section:
     }
     drawn = {name: (title, made) for name, (title, made) in labels.items() if made is not None}
     plots = "".join(plot(name, title, title=title) for name, (title, _) in drawn.items())
+    clock = seconds_of(story)
+    spent = table(["wall-clock", "of which", "time", "share"], clock.rows(), words=2) if clock.total else ""
     return Section(
-        name="cost", title="What it cost", content=pairs(costs(story)) + f'<div class="stack">{plots}</div>',
+        name="cost", title="What it cost", content=pairs(costs(story)) + spent + f'<div class="stack">{plots}</div>',
         figures={name: made for name, (_, made) in drawn.items()},
     )  # fmt: skip
 

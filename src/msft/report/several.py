@@ -15,8 +15,9 @@ from typing import Any
 from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import Task
 from msft.report.comparison import mean, paired_error
+from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
-from msft.report.summary import disk, flops, seconds
+from msft.report.summary import disk, flops
 from msft.report.words import NOT_KNOWN, clean, difference, duration, percent, scaled
 from msft.run import RunFolder
 
@@ -144,7 +145,7 @@ def _row(run: Run) -> list[str]:
     average = macro(run)
     centre = math.fsum(scores) / len(scores) if scores else 0.0
     spread = math.sqrt(math.fsum((s - centre) ** 2 for s in scores) / len(scores)) if scores else None
-    spent = seconds(story)["total"]
+    spent = seconds_of(story).total
     return [
         clean(run.name),
         clean(str(story.header.get("method", ""))),

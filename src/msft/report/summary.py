@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from msft.core.vocabulary import Task
 from msft.report.comparison import mean
 from msft.report.cost import flops_of, holdings
+from msft.report.seconds import seconds_of
 from msft.report.story import Rollout, Story, read_story
 from msft.run import RunFolder
 
 VERSION = 1
 """Raised when a key of the summary changes its meaning or goes; a new key does not raise it."""
 
-PHASES = ("train", "eval", "probe", "snapshot", "restore", "other")
-
 
 def summarise(folder: RunFolder) -> dict[str, Any]:
     """The summary of a run, finished or not. Raises RunError where the folder holds none that can be read.
 
     Reports are in [0, 1]; null where something was not measured (yet) or is not a number. Epochs are positions along
-    the trajectory; seconds are wall-clock, FLOPs and bytes as `flops` and `disk` of this module say.
+    the trajectory; seconds as `msft.report.seconds` says, FLOPs and bytes as `flops` and `disk` of this module.
     """
     return summary_of(read_story(folder))
 
@@ -47,7 +45,7 @@ def summary_of(story: Story) -> dict[str, Any]:
             "test": {which: mean(list(test.get(which, {}).values())) for which in ("base", "answer")},
         },
         "flops": flops(story),
-        "seconds": seconds(story),
+        "seconds": seconds_of(story).as_json(),
         "disk": disk(story),
     }
 
@@ -75,15 +73,6 @@ def _macro(story: Story, reports: Mapping[Task, float | None]) -> float | None:
 def flops(story: Story) -> dict[str, int]:
     """By what they were spent on (DESIGN 3.13)."""
     return flops_of(story.tokens, story.header["model"]["parameters"])
-
-
-def seconds(story: Story) -> dict[str, float]:
-    """Wall-clock by what it was spent on, and in total; work that was done again after a crash counts again."""
-    spent: Counter[str] = Counter()
-    for entry in story.timings:
-        for phase, value in entry.get("seconds", {}).items():
-            spent[phase if phase in PHASES else "other"] += value
-    return {**{phase: spent[phase] for phase in PHASES}, "total": math.fsum(spent.values())}
 
 
 def disk(story: Story) -> dict[str, float]:

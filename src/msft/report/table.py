@@ -11,14 +11,14 @@ from rich.text import Text
 
 from msft.report.comparison import Comparison, Row, compare
 from msft.report.cost import plain
+from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
-from msft.report.summary import disk, flops, seconds
+from msft.report.summary import disk, flops
 from msft.report.words import (
     NOT_KNOWN,
     clean,
     decisions,
     difference,
-    duration,
     epochs,
     listed,
     percent,
@@ -79,7 +79,7 @@ def notes(comparison: Comparison) -> list[str]:
 
 def costs(story: Story) -> list[tuple[str, str]]:
     """Compute, time and disk, named and in words."""
-    compute, spent, held = flops(story), seconds(story), disk(story)
+    compute, spent, held = flops(story), seconds_of(story), disk(story)
     total = sum(compute.values())
     parts = ", ".join(f"{name} {value / total:.0%}" for name, value in compute.items() if value) if total else ""
     lines = [("Compute", scaled(total, "FLOPs") + (f" ({parts})" if parts else ""))]
@@ -87,9 +87,8 @@ def costs(story: Story) -> list[tuple[str, str]]:
         how = f"reckoned: {epochs(reckoned.epochs)} epochs of the whole mixture, scored {reckoned.looks} times"
         times = f"this run took {total / reckoned.total:.2f} times that"
         lines.append(("Plain fine-tuning", f"{scaled(reckoned.total, 'FLOPs')} ({how}); {times}"))
-    if spent["total"]:
-        phases = ", ".join(f"{k} {duration(v)}" for k, v in spent.items() if k != "total" and v >= 0.05)
-        lines.append(("Time", duration(spent["total"]) + (f" ({phases})" if phases else "")))
+    if spent.total:
+        lines.append(("Time", spent.in_words))
     if held["sft_bytes"]:
         against = scaled(held["sft_bytes"], "B")
         lines.append(

@@ -121,7 +121,7 @@ class Store:
         part: dict[str, torch.Tensor] = {}
         for name, tensor in sorted(state.tensors.items(), key=lambda entry: entry[1].nbytes):
             if not part or tensor.nbytes + sum(t.nbytes for t in part.values()) <= REHEARSED:
-                part[name] = tensor
+                part[name] = tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
         path = self.folder / "rehearsal"
         self._publish(path, State(tensors=part, cursor=state.cursor), {})
         verify(path)

@@ -10,7 +10,7 @@ from msft.config.schema import Config, DatasetConfig
 from msft.core.errors import ConfigError, complaint
 from msft.methods import METHODS
 
-COMMON = ("horizon", "eval_every", "average")
+COMMON = ("horizon", "eval_every", "average", "score_excluded")
 """What every method takes from the configuration's `method` section, unless its preset says otherwise."""
 
 
