@@ -13,7 +13,9 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -241,6 +243,9 @@ def write_data(folder: Path) -> None:
 
 
 def main() -> None:
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        # Two of the tasks draw from sets of letters, whose order Python decides anew for each process.
+        sys.exit(subprocess.call([sys.executable, *sys.argv], env={**os.environ, "PYTHONHASHSEED": "0"}))
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).with_name("cheap"))
     write_data(folder / "data")
     words = tokenizer()
