@@ -4,8 +4,8 @@
 
 Prints Markdown. For each folder: every method, METHOD (default: the study's first) minus each other one, the spread
 across sub-datasets, and whether sub-datasets peak apart under plain fine-tuning. For several folders, whose jobs differ
-in the number of validation items alone: how good the search's decisions are with fewer items, judged by those with most.
-Reads only; a study may still be running.
+in the number of validation items alone: how good the search's decisions are with fewer items, judged by those with
+most. Reads only; a study may still be running.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def configuration(arguments: argparse.Namespace) -> Config:
 
 
 def _relative(path: str) -> str:
-    return os.path.relpath(path) if os.path.exists(path) else path
+    return os.path.relpath(path) if Path(path).exists() else path
 
 
 def at_rate(config: Config, rate: float) -> Config:
@@ -122,7 +122,7 @@ def swept(config: Config, rates: Sequence[str], folder: StudyFolder, jobs: int) 
 def compared(config: Config, names: Sequence[str]) -> tuple[Variant, ...]:
     made = variants(config, [name for name in names if name != SHORT])
     own = config.method
-    release = with_method(config, "msft", "release", budget=own.params.budget, horizon=own.horizon)  # type: ignore[union-attr]
+    release = with_method(config, "msft", "release", budget=own.params.budget, horizon=own.horizon)
     return (*made, *([Variant(name=SHORT, config=release)] if SHORT in names else []))
 
 

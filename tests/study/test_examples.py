@@ -1,4 +1,4 @@
-"""The scripts of examples/ that build on studies, on a tiny model: cut off by the clock, gone on with, read while running."""
+"""The scripts of examples/ that build on studies, on a tiny model: cut off by the clock, and gone on with."""
 
 from __future__ import annotations
 
