@@ -2,10 +2,10 @@
 
     python examples/study_tables.py FOLDER... [--against METHOD]
 
-Prints Markdown. For each folder: every method, METHOD (default: the study's first) minus each other one, the spread
-across sub-datasets, and whether sub-datasets peak apart under plain fine-tuning. For several folders, whose jobs differ
-in the number of validation items alone: how good the search's decisions are with fewer items, judged by those with
-most. Reads only; a study may still be running.
+Prints Markdown. For each folder: every method, METHOD (default: msft) minus each other one, the spread across
+sub-datasets, and whether sub-datasets peak apart under plain fine-tuning. For several folders, whose jobs differ in the
+number of validation items alone: how good the search's decisions are with fewer items, judged by those with most.
+Reads only; a study may still be running.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ class Finished:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
-    parser.add_argument("--against", metavar="METHOD")
+    parser.add_argument("--against", metavar="METHOD", default="msft")
     arguments = parser.parse_args()
     studies = [Finished(StudyFolder(folder)) for folder in arguments.folders]
     for study in studies:
         names, seeds = study.folder.grid()
         done = sum(len(stories) for stories in study.stories.values())
         print(f"## {study.items:g} validation items: {done} of {len(names) * len(seeds)} runs finished\n")
-        data = comparison(read_results(study.folder), arguments.against or names[0])
+        data = comparison(read_results(study.folder), arguments.against)
         print(to_markdown(data))
         print(spreads(data))
         print(peaks_apart(study.stories.get("sft", {})))
@@ -79,7 +79,9 @@ def spreads(data: Mapping[str, Any]) -> str:
         for row in data["methods"]
     }
     reference = data["reference"]
-    rows = []
+    if reference not in spread:
+        return ""
+    rows = list[list[str]]()
     for name, by_seed in spread.items():
         shared = [seed for seed in by_seed if seed in spread[reference]]
         if name != reference and shared:

@@ -76,3 +76,21 @@ def test_the_twelve_sets_go_on_where_the_clock_cut_them_off(
     assert "## 8 validation items: 6 of 6 runs finished" in said
     assert "| placebo minus |" in said
     assert "## Decisions by the number of validation items" in said
+
+
+def test_the_pilot_is_gone_on_with_and_ends_in_a_table_and_a_figure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(tmp_path, "sft", ", horizon: 2")
+    command = [str(job), "--rates", "1e-3,1e-2", "--seeds", "2", "--output", str(tmp_path / "pilot")]
+    run_script("pilot.py", command, monkeypatch)
+    assert capsys.readouterr().out.count(" s\n") == 2 + 2
+    words = (tmp_path / "pilot/pilot.md").read_text()
+    assert "Chosen: 1e-" in words
+    assert "| yes no |" in words
+    assert "Gate: " in words
+    assert (tmp_path / "pilot/pilot.svg").read_text().count("<svg") == 1
+    shutil.rmtree(tmp_path / "pilot/seeds/runs" / words.split("Chosen: ")[1].split(".")[0] / "3")
+    run_script("pilot.py", command, monkeypatch)
+    assert capsys.readouterr().out.count(" s\n") == 1, "only what is missing is run"
+    assert (tmp_path / "pilot/pilot.md").read_text() == words
