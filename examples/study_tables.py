@@ -107,12 +107,21 @@ def peaks_apart(sft: Stories) -> str:
     distance = t_interval([mean(abs(p[t] - w) for t in tasks) for p, w in zip(peaks, whole, strict=True)])
     spread, chance, p = agreement(peaks)
     rows = [[t, *(f"{v:.2f}" for v in ends([p[t] for p in peaks]))] for t in tasks]
+    left, low, high = ends([below_their_peaks(story) for story in stories])
     return (
         table(["peak under sft, epoch", "mean", "low", "high"], sorted(rows, key=lambda row: float(row[1])))
         + f"\n\nDistance from the mixture's peak: {distance.mean:.2f} epochs ({distance.low:.2f} to "
         f"{distance.high:.2f}). Spread of the sub-datasets' mean peaks: {spread:.2f}; dealt at random within each of "
-        f"{len(peaks)} seeds: {chance:.2f}; p = {p:.4f}.\n"
+        f"{len(peaks)} seeds: {chance:.2f}; p = {p:.4f}. At the mixture's peak sub-datasets are {left:.2f} points of control "
+        f"score below their own ({low:.2f} to {high:.2f}).\n"
     )
+
+
+def below_their_peaks(story: Story) -> float:
+    """Points of (smoothed) control score that one checkpoint for all gives away: what peaks apart have to offer."""
+    curves = [[float(v) for v in smoothed([p.scores[t] for p in story.trunk], WINDOW)] for t in story.tasks]
+    macro = [mean(values) for values in zip(*curves, strict=True)]
+    return 100 * (mean(max(curve) for curve in curves) - max(macro))
 
 
 def ends(values: Sequence[float]) -> tuple[float, ...]:
