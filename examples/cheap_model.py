@@ -15,7 +15,6 @@ import json
 import math
 import os
 import random
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -245,7 +244,7 @@ def write_data(folder: Path) -> None:
 def main() -> None:
     if os.environ.get("PYTHONHASHSEED") != "0":
         # Two of the tasks draw from sets of letters, whose order Python decides anew for each process.
-        sys.exit(subprocess.call([sys.executable, *sys.argv], env={**os.environ, "PYTHONHASHSEED": "0"}))
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).with_name("cheap"))
     write_data(folder / "data")
     words = tokenizer()

@@ -112,8 +112,8 @@ def peaks_apart(sft: Stories) -> str:
         table(["peak under sft, epoch", "mean", "low", "high"], sorted(rows, key=lambda row: float(row[1])))
         + f"\n\nDistance from the mixture's peak: {distance.mean:.2f} epochs ({distance.low:.2f} to "
         f"{distance.high:.2f}). Spread of the sub-datasets' mean peaks: {spread:.2f}; dealt at random within each of "
-        f"{len(peaks)} seeds: {chance:.2f}; p = {p:.4f}. At the mixture's peak sub-datasets are {left:.2f} points of control "
-        f"score below their own ({low:.2f} to {high:.2f}).\n"
+        f"{len(peaks)} seeds: {chance:.2f}; p = {p:.4f}. At the mixture's peak sub-datasets are {left:.2f} points of "
+        f"control score below their own ({low:.2f} to {high:.2f}).\n"
     )
 
 
