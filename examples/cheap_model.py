@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import random
 import sys
 import time
@@ -241,6 +242,9 @@ def write_data(folder: Path) -> None:
 
 
 def main() -> None:
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        # Two of the tasks draw from sets of letters, whose order Python decides anew for each process.
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).with_name("cheap"))
     write_data(folder / "data")
     words = tokenizer()

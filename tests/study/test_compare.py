@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from msft.report.compare_markdown import to_markdown
 from msft.report.compare_page import comparison_page
 from msft.report.compare_table import render_comparison, to_csv
 from msft.report.compare_words import in_brief, notes, sentence, verdict
@@ -116,7 +117,7 @@ def test_a_method_whose_runs_failed_is_shown_as_such() -> None:
     rows = {row["method"]: row for row in data["methods"]}
     assert rows["ies"]["macro"] is None
     assert "Failed: ies, seed 0: no[2Jmemory" in notes(data)
-    for text in (comparison_page(data), to_csv(data), rendered(data, 80)):
+    for text in (comparison_page(data), to_csv(data), to_markdown(data), rendered(data, 80)):
         assert "ies" in text
 
 
@@ -141,6 +142,9 @@ def test_no_name_becomes_a_formula_or_html(data: dict[str, Any]) -> None:
     assert len(rows) == 4 * (1 + len(TASKS))
     assert {row["sub-dataset"] for row in rows} == {"average", *TASKS} - {"=cmd"} | {"'=cmd"}
     assert float(rows[0]["mean"]) == data["methods"][0]["macro"]["mean"]
+    markdown = to_markdown(data)
+    assert "\\<b>boolq\\</b>" in markdown
+    assert {line.replace(r"\|", "").count("|") for line in markdown.splitlines() if line.startswith("| sft")} == {10, 8}
     page = comparison_page(data)
     assert "<b>boolq" not in page
     assert "&lt;b&gt;boolq" in page

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -64,6 +65,26 @@ def test_a_study_killed_and_started_again_ends_with_the_same_numbers(
     assert len(list(killed.glob("runs/*/*/summary.json"))) < 8
     assert main([*command, "--output", str(killed)]) == 0
     assert numbers(killed) == numbers(whole)
+
+
+def test_ctrl_c_ends_the_study_and_not_one_run_of_it(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = config.parent / "interrupted"
+    command = ["compare", str(config), "--methods", "sft,msft,one_pass", "--seeds", "3", "--output", str(output)]
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 100
+        while not list(output.glob("runs/*/*/journal.jsonl")) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    assert main(command) == 130
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--resume" not in said, "compare knows no such option"
+    assert "failed" not in said
+    assert len(list(output.glob("runs/*/*/summary.json"))) < 9
+    assert main(command) == 0
+    assert not (output / "failures.json").exists()
 
 
 def test_a_run_that_fails_is_shown_and_tried_again(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

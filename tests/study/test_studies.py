@@ -56,6 +56,17 @@ def pair(config: Path) -> dict[str, tuple[Job, Story]]:
     return {v.name: (Job.prepare(v.config), read_story(folder.run(v, 20))) for v in variants}
 
 
+def test_finer_ticks_leave_the_window_of_smoothing_as_long_in_epochs(config: Path) -> None:
+    """A centred mean over k ticks reaches (k - 1) / 2 of them to either side."""
+    reach = {}
+    for variant in STUDIES["ticks"].variants(load(config, ["method.eval_every=0.5", "method.smooth=3"])):
+        method = variant.config.method
+        if method.name == "msft":
+            assert method.params.smooth % 2 == 1
+            reach[method.eval_every] = (method.params.smooth - 1) / 2 * method.eval_every
+    assert reach == {0.5: 0.5, 0.25: 0.5, 0.125: 0.5}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_study_ends_in_a_page_and_tables(config: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder = config.parent / f"study-{name}"

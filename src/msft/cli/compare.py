@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from msft import files
 from msft.cli.quiet import quiet
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, RunError, complaint
-from msft.report.compare_page import comparison_page
-from msft.report.compare_table import render_comparison, summary_line, to_csv
+from msft.report.compare_table import render_comparison, summary_line
 from msft.report.words import clean, duration
-from msft.study.compare import comparison
+from msft.study.compare import comparison, write
 from msft.study.plan import Plan, StudyFolder
 from msft.study.results import read_results
 from msft.study.runs import Progress, run_grid
@@ -43,15 +40,16 @@ def run(
     folder = StudyFolder(output or Path(f"{config.output}-compare"))
     err = Console(stderr=True, highlight=False)
     failures = run_grid(folder, plan, jobs=jobs, tell=lambda progress: _tell(err, progress), setup=quiet)
-    data = comparison(read_results(folder, plan), reference, ignored(config, names))
-    files.replace(
-        "comparison", folder.comparison, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False).encode()
-    )
-    files.replace("comparison", folder.table, to_csv(data).encode())
-    files.replace("page", folder.page, comparison_page(data).encode())
+    data = comparison(read_results(folder), reference, ignored(config, names))
+    write(folder, data)
     out = Console()
     render_comparison(data, out)
-    for what, path in (("The page", folder.page), ("The numbers", folder.comparison), ("The table", folder.table)):
+    for what, path in (
+        ("The page", folder.page),
+        ("The numbers", folder.comparison),
+        ("The table", folder.table),
+        ("As Markdown", folder.markdown),
+    ):
         out.print(f"{what}: {path}", markup=False, highlight=False, soft_wrap=True)
     return 1 if failures else 0
 

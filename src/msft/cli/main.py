@@ -40,7 +40,8 @@ def main(argv: Sequence[str]) -> int:
         _say(f"msft: {error}")
         return 2
     except Stopped as stopped:
-        again = shlex.join(["msft", *argv, *(["--resume"] if "--resume" not in argv else [])])
+        more = [] if arguments.run in {_compare, _study} or "--resume" in argv else ["--resume"]
+        again = shlex.join(["msft", *argv, *more])
         _say(f"msft: {signal.Signals(stopped.signal).name}: stopped; what is journaled is safe. Go on: {again}")
         return SIGNALLED + stopped.signal
     except KeyboardInterrupt:

@@ -58,3 +58,7 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
     def __init__(self, signal: int) -> None:
         self.signal = signal
         super().__init__(f"stopped by signal {signal}")
+
+    def __reduce__(self) -> tuple[type[Stopped], tuple[int]]:
+        """A process of a study sends it to the one that started it."""
+        return Stopped, (self.signal,)

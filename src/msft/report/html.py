@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from plotly.offline import get_plotlyjs
-
 from msft.report.assets import SCRIPT, STYLE
 from msft.report.plots import Figure, ink
 from msft.report.words import clean
@@ -39,6 +37,8 @@ class Section:
 
 def document(title: str, intro: str, sections: Sequence[Section], *, unit: str = "", refresh: int | None = None) -> str:
     """A whole page. `unit` is that of the compute axis; with `refresh` (seconds), browsers read it again."""
+    from plotly.offline import get_plotlyjs  # the runs of a study write no page, and go where plotly is not
+
     library = get_plotlyjs()
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {_hash(library)} {_hash(SCRIPT)}; "

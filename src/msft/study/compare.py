@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -10,7 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from msft import files
 from msft.core.vocabulary import Task
+from msft.report.compare_markdown import to_markdown
+from msft.report.compare_page import comparison_page
+from msft.report.compare_table import to_csv
+from msft.study.plan import StudyFolder
 from msft.study.results import Results, Run
 from msft.study.statistics import (
     LEVEL,
@@ -62,6 +68,15 @@ def comparison(results: Results, reference: str, notes: Sequence[str] = ()) -> J
         "failures": {name: dict(messages) for name, messages in results.failures.items()},
         "notes": list(notes),
     }
+
+
+def write(folder: StudyFolder, data: Json) -> None:
+    """The numbers as JSON, CSV and Markdown, and the page."""
+    numbers = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+    files.replace("comparison", folder.comparison, numbers.encode())
+    files.replace("comparison", folder.table, to_csv(data).encode())
+    files.replace("comparison", folder.markdown, to_markdown(data).encode())
+    files.replace("page", folder.page, comparison_page(data).encode())
 
 
 def _tasks(results: Results) -> list[Json]:

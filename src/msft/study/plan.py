@@ -26,6 +26,10 @@ SHARED_SECTIONS = ("model.", "datasets.", "data.", "peft", "training.max_tokens_
 """What decides data and base scores."""
 
 
+def folder_name(variant: str) -> str:
+    return variant.replace(":", "-")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """One row of the grid: a configuration that is run with every seed.
@@ -45,7 +49,7 @@ class Variant:
 
     @property
     def folder(self) -> str:
-        return self.name.replace(":", "-")
+        return folder_name(self.name)
 
     @classmethod
     def load(cls, name: str, path: Path, overrides: Sequence[str] = ()) -> Variant:
@@ -109,6 +113,10 @@ class StudyFolder:
         return self.path / "comparison.csv"
 
     @property
+    def markdown(self) -> Path:
+        return self.path / "comparison.md"
+
+    @property
     def findings(self) -> Path:
         return self.path / "findings.json"
 
@@ -120,8 +128,10 @@ class StudyFolder:
     def page(self) -> Path:
         return self.path / "report.html"
 
-    def run(self, variant: Variant, seed: int) -> RunFolder:
-        return RunFolder(self.path / "runs" / variant.folder / str(seed))
+    def run(self, variant: Variant | str, seed: int) -> RunFolder:
+        """Of a variant, or of its name."""
+        name = variant if isinstance(variant, str) else variant.name
+        return RunFolder(self.path / "runs" / folder_name(name) / str(seed))
 
     def base(self, config: Config, threads: int) -> Path:
         """Where the base model's scores lie for all configurations with this model and data."""
@@ -148,6 +158,11 @@ class StudyFolder:
             files.replace("study", self.plan, content.encode())
         return int(self._recorded()["threads"])
 
+    def grid(self) -> tuple[list[str], list[int]]:
+        """Names of the variants, and seeds, that were planned here. Raises RunError where nothing was."""
+        recorded = self._recorded()
+        return list(recorded["variants"]), list(recorded["seeds"])
+
     def read_failures(self) -> dict[str, dict[str, str]]:
         """Variant to seed to the message of a run that failed."""
         return json.loads(self.failures.read_text(encoding="utf-8")) if self.failures.exists() else {}
@@ -162,6 +177,7 @@ class StudyFolder:
         try:
             recorded: dict[str, Any] = json.loads(self.plan.read_text(encoding="utf-8"))
             int(recorded["threads"])
+            dict(recorded["variants"]), list(recorded["seeds"])
         except (OSError, ValueError, KeyError, TypeError):
             mend = "restore the file from a copy, or name another folder"
             raise RunError(complaint("this record of a study cannot be read", mend, file=self.plan)) from None

@@ -17,7 +17,7 @@ from msft.report.story import Story, read_story
 from msft.report.summary import summary_of
 from msft.report.words import measure_label
 from msft.run import RunFolder
-from msft.study.plan import Plan, StudyFolder
+from msft.study.plan import StudyFolder
 from msft.study.statistics import Array
 
 
@@ -68,18 +68,19 @@ class Results:
         return [len(items) for items in run.items]
 
 
-def read_results(folder: StudyFolder, plan: Plan) -> Results:
-    """Every finished run of the plan. Raises RunError where there is none, or data or model are not the same."""
+def read_results(folder: StudyFolder) -> Results:
+    """Every run that is finished so far. Raises RunError where there is none, or data or model are not the same."""
     stories: dict[tuple[str, int], Story] = {}
     first: tuple[RunFolder, Story] | None = None
-    for variant in plan.variants:
-        for seed in plan.seeds:
-            run = folder.run(variant, seed)
+    names, seeds = folder.grid()
+    for name in names:
+        for seed in seeds:
+            run = folder.run(name, seed)
             if run.summary.exists():
                 story = read_story(run)
                 first = first or (run, story)
                 _check_same(first, (run, story))
-                stories[variant.name, seed] = story
+                stories[name, seed] = story
     if first is None:
         failed = [message for by_seed in folder.read_failures().values() for message in by_seed.values()]
         found = "no run of this study is finished" + (f"; one failed: {failed[0]}" if failed else "")
@@ -89,7 +90,7 @@ def read_results(folder: StudyFolder, plan: Plan) -> Results:
     split: Literal["test", "validation"] = "test" if tested else "validation"
     base = story.test["base"].reports if tested else story.base.reports
     tasks = [task for task in story.tasks if task in base]
-    runs: dict[str, dict[int, Run]] = {variant.name: {} for variant in plan.variants}
+    runs: dict[str, dict[int, Run]] = {name: {} for name in names}
     for (name, seed), each in stories.items():
         if (made := _run(each, seed, tasks, tested)) is not None:
             runs[name][seed] = made

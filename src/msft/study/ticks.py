@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import mean
 
 from msft.config.schema import Config
 from msft.report.plots import Figure
+from msft.report.story import Story, param
 from msft.study.draw import against, intervals
 from msft.study.findings import Findings, Plot, Table
 from msft.study.plan import Variant
@@ -18,11 +20,21 @@ EVERY = (0.5, 0.25, 0.125)
 
 
 def variants(config: Config) -> tuple[Variant, ...]:
-    """The window of smoothing counts ticks, and so is shorter in epochs where ticks are closer."""
     return (
         *(Variant(name=f"sft_{every:g}", config=with_method(config, "sft", eval_every=every)) for every in EVERY),
-        *(Variant(name=f"msft_{every:g}", config=search(config, eval_every=every)) for every in EVERY),
+        *(Variant(name=f"msft_{every:g}", config=_search(config, every)) for every in EVERY),
     )
+
+
+def _search(config: Config, every: float) -> Config:
+    """mSFT whose smoothing reaches as many epochs to either side as the configuration's, not as many ticks.
+
+    `smooth` counts ticks: left alone, it would shorten the window with the distance between ticks, and the study would
+    compare two windows instead of two ways of looking.
+    """
+    own = search(config).method
+    reach = (own.params.smooth - 1) / 2 * own.eval_every
+    return search(config, eval_every=every, smooth=1 + 2 * round(reach / every))
 
 
 def find(evidence: Evidence) -> Findings:
@@ -39,7 +51,9 @@ def find(evidence: Evidence) -> Findings:
          moved.get(name))
         for name in runs
     ]  # fmt: skip
+    windows = ", ".join(f"{_window(runs[n])} at {every[n]:g}" for n in names["msft"])
     said = [
+        f"The window under which mSFT reads a peak stays the same in epochs; in ticks: {windows}.",
         f"From {max(EVERY):g} to {min(EVERY):g} epochs between ticks the answer of mSFT goes from "
         f"{scores[names['msft'][0]].mean:.2f} % to {scores[names['msft'][-1]].mean:.2f} %, that of SFT from "
         f"{scores[names['sft'][0]].mean:.2f} % to {scores[names['sft'][-1]].mean:.2f} %.",
@@ -71,6 +85,11 @@ def find(evidence: Evidence) -> Findings:
             lines(cost, 1 / unit), x, 1.0, "the cheapest", x_name="epochs between ticks", y="FLOPs")),
     ]  # fmt: skip
     return Findings(title="How often to look", said=said, plots=plots, tables=[table])
+
+
+def _window(stories: Mapping[int, Story]) -> int:
+    """Ticks in the centred mean under which the search read its peaks."""
+    return int(param(next(iter(stories.values())).brief, "smooth"))
 
 
 def _moved(runs: Runs, name: str, finest: str) -> float:

@@ -19,7 +19,7 @@ import torch
 
 from msft import files
 from msft.config.schema import Config
-from msft.core.errors import RunError, UserError, complaint
+from msft.core.errors import RunError, Stopped, UserError, complaint
 from msft.core.vocabulary import Brief, Outcome, Segment
 from msft.core.wire import outcome_from_json, outcome_to_json
 from msft.engine.progress import ScoreInfo, StepInfo
@@ -89,6 +89,8 @@ def work(config: Config, threads: int, file: Path) -> Result:
         summary = train(config, Silent(), resume=resume, job=job, shared=shared)
     except UserError as error:
         return Result(None, str(error), time.perf_counter() - began)
+    except Stopped:  # the study, not this run alone
+        raise
     except Exception as error:  # memory above all: one run that fails must not end the others
         return Result(None, f"{type(error).__name__}: {error}", time.perf_counter() - began)
     return Result(summary, None, time.perf_counter() - began)
