@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -154,3 +156,20 @@ def test_a_file_that_changed_behind_its_time_and_size_is_read_anew(tmp_path, mon
     identity, value = first()
     assert value == "b0"
     assert identity != known
+
+
+def test_a_reasoning_gym_task_that_draws_from_sets_is_the_same_in_every_process() -> None:
+    """`ransom_note` draws from a set of letters, whose order Python changes from one process to the next."""
+    program = """
+from msft.config.schema import DatasetConfig
+from msft.data.sources import Source
+dataset = DatasetConfig(id="d", path="reasoning_gym:ransom_note", config={"size": 20})
+print([row.values["question"] for row in Source(dataset, 20).rows()])
+"""
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", program], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(texts) == 1

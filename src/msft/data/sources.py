@@ -13,6 +13,7 @@ from msft.config.problems import one_of, shown
 from msft.config.schema import DatasetConfig, SplitConfig, Where
 from msft.core.errors import DataError, complaint
 from msft.data.complaints import Complaints
+from msft.data.gym import generate
 from msft.data.json_files import JsonLines, is_array, json_rows
 from msft.data.places import local_files, same_file
 from msft.data.rows import IN_MEMORY, Listed, Row, Rows, Subset, survey
@@ -140,20 +141,19 @@ class Source:
 
     def _generated(self, path: str) -> list[Row]:
         """The stream of a reasoning-gym task without repeated questions, so that no question is in two splits."""
-        try:
-            import reasoning_gym
-            from reasoning_gym.factory import DATASETS
-        except ImportError:
-            raise self._bad("reasoning-gym is not installed", "pip install 'msft[reasoning-gym]'") from None
         task = path.removeprefix(REASONING_GYM)
-        if task not in DATASETS:
-            raise self._bad(f"reasoning-gym has no task {shown(task)}", one_of(task, sorted(DATASETS)))
         options = {"seed": self.seed, "size": GYM_SIZE, **(self.dataset.config or {})}
         try:
-            entries = list(reasoning_gym.create_dataset(task, **options))
-        except Exception as error:  # each task checks its own arguments in its own way
-            found = f"{path} refused its config: {type(error).__name__}: {str(error)[:200]}"
-            raise self._bad(found, "see the task's arguments in reasoning-gym") from error
+            made = generate(task, options)
+        except ImportError:
+            raise self._bad("reasoning-gym is not installed", "pip install 'msft[reasoning-gym]'") from None
+        if "tasks" in made:
+            raise self._bad(f"reasoning-gym has no task {shown(task)}", one_of(task, made["tasks"]))
+        if "refused" in made:
+            raise self._bad(
+                f"{path} refused its config: {made['refused']}", "see the task's arguments in reasoning-gym"
+            )
+        entries = made["rows"]
         unique = {entry["question"]: entry for entry in reversed(entries)}
         kept = [entry for entry in entries if unique[entry["question"]] is entry]
         return [

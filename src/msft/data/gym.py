@@ -1,0 +1,54 @@
+"""The rows of reasoning-gym tasks, made in a process of their own.
+
+Some tasks draw from sets of strings, whose order Python changes from one process to the next: a resumed run would
+find other rows. A process whose hashes are fixed finds the same ones for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+
+def generate(task: str, options: dict[str, Any]) -> dict[str, Any]:
+    """`rows`: what the task generates, in order; or `tasks`: the names there are, none of them this one; or
+    `refused`: what the task said of its options. Raises ImportError where reasoning-gym is not installed."""
+    child = subprocess.run(
+        [sys.executable, "-m", __name__],
+        input=json.dumps({"task": task, "options": options}),
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONHASHSEED": "0"},
+    )
+    if child.returncode != 0:
+        reason = (child.stderr.strip().splitlines() or ["no message"])[-1]
+        return {"refused": reason}
+    found: dict[str, Any] = json.loads(child.stdout)
+    if "missing" in found:
+        raise ImportError(found["missing"])
+    return found
+
+
+def _answer(task: str, options: dict[str, Any]) -> dict[str, Any]:
+    try:
+        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
+    except ImportError as error:
+        return {"missing": str(error)}
+    if task not in DATASETS:
+        return {"tasks": sorted(DATASETS)}
+    try:
+        return {"rows": list(reasoning_gym.create_dataset(task, **options))}
+    except Exception as error:  # each task checks its own options in its own way
+        return {"refused": f"{type(error).__name__}: {str(error)[:200]}"}
+
+
+if __name__ == "__main__":
+    asked = json.load(sys.stdin)
+    with contextlib.redirect_stdout(sys.stderr):
+        answer = _answer(asked["task"], asked["options"])
+    json.dump(answer, sys.stdout, default=str)
