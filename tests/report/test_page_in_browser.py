@@ -86,7 +86,9 @@ def test_a_watched_page_keeps_what_the_reader_chose(tmp_path: Path) -> None:
         until(page, DRAWN)
         assert page.evaluate("document.getElementById('curve2').data[0].x.length") > drawn
         assert page.locator("#part-decisions li").count() > decisions
-        assert page.evaluate("document.getElementById('part-cost').getBoundingClientRect().top") == pytest.approx(-30, abs=1)
+        assert page.evaluate("document.getElementById('part-cost').getBoundingClientRect().top") == pytest.approx(
+            -30, abs=1
+        )
         assert visible(page) == {0, 2, 3}
         assert not page.locator("[data-task='1']").is_visible()
         assert page.locator("#view-compute").is_checked()
