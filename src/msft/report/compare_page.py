@@ -202,9 +202,9 @@ def forest(rows: Sequence[Entry], marks: Sequence[str]) -> str:
     def x(points: float) -> float:
         return left + width * (points - low) / (high - low)
 
-    marks = round((high - low) / step)
+    ticks = round((high - low) / step)
     drawn = []
-    for k in range(marks + 1):
+    for k in range(ticks + 1):
         at = low + k * step
         kind = ' class="zero"' if abs(at) < step / 2 else ""
         drawn.append(f'<line{kind} x1="{x(at):.1f}" x2="{x(at):.1f}" y1="6" y2="{height - 38}"/>')
