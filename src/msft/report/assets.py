@@ -74,7 +74,7 @@ const config = {responsive: true, displayModeBar: false};
 const all = selector => [...document.querySelectorAll(selector)];
 const hidden = new Set();
 let view = 0, focus = null;
-let reached = {};  // by figure: the line and the point that the arrow keys have come to
+let reached = {};  // by figure: the line, the point and the line's name that the arrow keys have come to
 
 const hover = "%{fullData.name}: %{y:.1f}<br>epoch %{customdata[0]:.2~f}, %{customdata[1]:.4~g} " + unit +
   " spent, roll-out %{customdata[2]}<extra></extra>";
@@ -169,18 +169,21 @@ for (const [id, on] of [["all", true], ["none", false]])
 // The arrow keys go through a figure's points: left and right along a line, up and down from line to line.
 for (const plot of all(".plot")) {
   plot.addEventListener("keydown", event => {
-    let [line, at] = reached[plot.id] ?? [0, -1];
+    let [line, at, name] = reached[plot.id] ?? [0, -1];
     const step = {ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0]}[event.key];
     if (!step) return;
     event.preventDefault();
     const lines = plot.data.map((_, i) => i).filter(i => plot.data[i].visible !== false &&
       plot.data[i].hoverinfo !== "skip");
     if (!lines.length) return;
+    // What was rolled back since the page was read again has come before it.
+    if (name && plot.data[lines[line]]?.name !== name)
+      line = Math.max(0, lines.findIndex(i => plot.data[i].name === name));
     if (step[0]) [line, at] = [(line + step[0] + lines.length) % lines.length, 0];
     const trace = plot.data[lines[line %= lines.length]], count = trace.y.length;
     do at = Math.max(0, Math.min(count - 1, at + step[1]));
     while (trace.y[at] === null && at > 0 && at < count - 1 && step[1]);
-    reached[plot.id] = [line, at];
+    reached[plot.id] = [line, at, trace.name];
     Plotly.Fx.hover(plot, [{curveNumber: lines[line], pointNumber: at}]);
     place("said").textContent = all("#" + plot.id + " .hoverlayer text").map(t => t.textContent)
       .join(" ");
