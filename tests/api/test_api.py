@@ -244,6 +244,7 @@ def test_an_adapter(made):
         ({"train_dataset": {"copy": 3}}, DataError, r"train_dataset\['copy'\]: found a int"),
         ({"processing_class": None}, ModelError, "processing_class: is missing"),
         ({"peft_config": LoraConfig(use_dora=True)}, ConfigError, "peft_config use_dora: found True. Mend: leave it"),
+        ({"peft_config": {"r": 4}}, ConfigError, "peft_config: found dict. Mend: give a peft.LoraConfig"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_answered_before_anything_is_written(made, change, error, message):
@@ -253,6 +254,17 @@ def test_what_cannot_be_used_is_answered_before_anything_is_written(made, change
     with pytest.raises(error, match=message):
         MSFTTrainer(args=config(made), **given)
     assert not (made / "run").exists()
+
+
+def test_a_callback_may_be_given_by_its_class(made):
+    class Counts(TrainerCallback):
+        begun = 0
+
+        def on_train_begin(self, args, state, control, **details):
+            Counts.begun += 1
+
+    MSFTTrainer(args=config(made), callbacks=[Counts], **objects(made)).train()
+    assert Counts.begun == 1
 
 
 def test_arguments_are_checked_by_name(made):

@@ -145,3 +145,11 @@ def test_a_chat_template_that_is_none(config: Path, capsys: pytest.CaptureFixtur
     Path("loop").symlink_to("loop")
     Path("latin.jinja").write_bytes(b"\xe9{{ x }}")
     assert "model.chat_template: '" in refused(config, capsys, "--set", f"model.chat_template={template}")
+
+
+@pytest.mark.parametrize("option", ["--learning_rate", "--output_dir", "--model_name_or_path"])
+def test_an_option_of_other_trainers(config: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", str(config), option, "x"])
+    assert ended.value.code == 2
+    assert f"{option} x. Mend: give a value of the configuration as --set " in capsys.readouterr().err

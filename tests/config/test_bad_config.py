@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from msft.cli.main import main
+from msft.config.reader import load
 
 GOOD = """\
 model: {name_or_path: some/model}
@@ -49,6 +50,38 @@ CASES = {
     "script": ("id: second", "id: <script>", ":6 datasets.1.id", "found '<script>', and < > cannot be in the name"),
     "dot at the end": ("id: second", "id: second.", ":6 datasets.1.id", "which ends with a dot"),
     "control character": ("id: second", "id: \x07", "", "not valid YAML"),
+    # What scripts and configurations of the Hugging Face libraries hold.
+    "epochs of Trainer": ("output:", "training: {num_train_epochs: 3}\noutput:", ":8 training.num_train_epochs",
+                          "unknown key. Mend: write method.horizon, in epochs"),
+    "batch of a device": ("output:", "training: {per_device_train_batch_size: 4}\noutput:",
+                          ":8 training.per_device_train_batch_size", "Mend: write training.batch_size, the whole"),
+    "accumulation": ("output:", "training: {gradient_accumulation_steps: 4}\noutput:",
+                     ":8 training.gradient_accumulation_steps", "Mend: leave it out: training.batch_size, the whole"),
+    "bf16": ("output:", "training: {bf16: true}\noutput:", ":8 training.bf16", "write model.autocast: bf16"),
+    "torch_dtype": ("some/model}", "some/model, torch_dtype: bfloat16}", ":1 model.torch_dtype",
+                    "write model.autocast: bf16"),
+    "4 bits": ("some/model}", "some/model, load_in_4bit: true}", ":1 model.load_in_4bit", "to save memory, give peft"),
+    "attention": ("some/model}", "some/model, attn_implementation: sdpa}", ":1 model.attn_implementation",
+                  "Mend: leave it out; the model's default is taken"),
+    "device map": ("some/model}", "some/model, device_map: auto}", ":1 model.device_map", "accelerate launch -m msft"),
+    "scheduler": ("output:", "training: {lr_scheduler_type: cosine}\noutput:", ":8 training.lr_scheduler_type",
+                  "did you mean 'schedule'?"),
+    "steps between evaluations": ("budget: 3", "eval_steps: 50", ":2 method.eval_steps",
+                                  "Mend: write method.eval_every, in epochs"),
+    "rank": ("output:", "peft: {lora_r: 8}\noutput:", ":8 peft.lora_r", "unknown key. Mend: write r"),
+    "data files": ("path: owner/one", "data_files: one.jsonl", ":5 datasets.0.data_files", "Mend: write path: a file"),
+    "longest sequence": ("output:", "data: {max_seq_length: 512}\noutput:", ":8 data.max_seq_length",
+                         "Mend: write data.max_length, in tokens"),
+    "one tracker": ("output:", "training: {report_to: wandb}\noutput:", ":8 training.report_to",
+                    "found 'wandb'. Mend: give a list, such as [first, second]"),
+    "paths for data sets": ("datasets:", "datasets: one.jsonl\nother:", ":3 datasets",
+                            "found 'one.jsonl'. Mend: give a list, such as"),
+    "the paper's spelling": ("name: msft", "name: mSFT", ":2 method.name", "did you mean 'msft'?"),
+    "metric": ("path: owner/one", "path: owner/one\n    scorer: {name: accuracy}", ":6 datasets.0.scorer.name",
+               "choice, exact_match, generate, loss; your own is named module:function"),
+    "Jinja": ("path: owner/one", 'path: owner/one\n    template: {prompt: "Q: {{ question }}"}',
+              ":6 datasets.0.template.prompt",
+              "found '{{ question }}', and no column. Mend: write {question}: a column stands in single braces"),
     "no data sets": ("datasets:", "datasets: []\nother:", ":3 datasets", "found an empty list"),
 }  # fmt: skip
 
@@ -68,9 +101,22 @@ def test_a_bad_configuration_is_refused(case: str, tmp_path: Path, capsys: pytes
     assert max(map(len, lines)) < 400 + len(str(config)), "a line says too much"
 
 
-def test_the_good_one_is_good(tmp_path: Path) -> None:
-    from msft.config.reader import load
+@pytest.mark.parametrize("prompt", ["{question}", "f({{x}}) of {question}", "{{{question}}}", "Speak: "])
+def test_braces_that_are_meant(prompt: str, tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(GOOD.replace("path: owner/one", f'path: owner/one\n    template: {{prompt: "{prompt}"}}'))
+    assert load(config).datasets[0].template.prompt == prompt
 
+
+def test_the_home_folder_in_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No folder named ~ is made in the working directory."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = tmp_path / "c.yaml"
+    config.write_text(GOOD)
+    assert load(config, ["output=~/runs/x"]).output == str(tmp_path / "runs" / "x")
+
+
+def test_the_good_one_is_good(tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(GOOD)
     assert [dataset.id for dataset in load(config).datasets] == ["first", "second"]

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from accelerate import PartialState
 from run_folders import NAMES, engine_for
 
 from fake_engine import brief_of
@@ -18,13 +22,19 @@ Points = dict[str, list[tuple[int, float]]]
 
 
 def run(
-    folder: Path, *, past: int = 0, stop: int = 10**6, again: tuple[int, ...] = (), replay: float = 0.1
+    folder: Path,
+    *,
+    tracker: str = "tensorboard",
+    past: int = 0,
+    stop: int = 10**6,
+    again: tuple[int, ...] = (),
+    replay: float = 0.1,
 ) -> list[tuple[Segment, Outcome]]:
     """A search as the trainer tells it: `past` segments replayed from the journal, some of them run again."""
     engine = engine_for(NAMES)
     brief = brief_of(engine, METHODS["msft"].Params(replay=replay))
     search = Search(METHODS["msft"], brief)
-    trackers = Trackers(["tensorboard"], folder, "run", {"a.b": 1})
+    trackers = Trackers([tracker], folder, "run", {"a.b": 1})
     trackers.begin(brief, "msft")
     done: list[tuple[Segment, Outcome]] = []
     while (segment := search.ask()) is not None and len(done) < stop:
@@ -90,6 +100,47 @@ def test_a_resumed_run_goes_on_as_the_same_run(again: tuple[int, ...], tmp_path:
     run(tmp_path / "cut", stop=9)
     run(tmp_path / "cut", past=9, again=again)
     assert read(tmp_path / "cut") == read(tmp_path / "whole")
+
+
+def check_one_run(told: list[tuple[int, float]], where: list[tuple[int, float]], total: int) -> None:
+    assert [step for step, _ in told] == list(range(1, total + 1))
+    steps = [step for step, _ in where]
+    assert steps == sorted(steps)
+    assert steps[-1] == total
+    assert [epoch for _, epoch in where] != sorted(epoch for _, epoch in where)
+
+
+def test_mlflow_is_told_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="no mlflow")
+    monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    run(tmp_path / "cut", tracker="mlflow", stop=9)
+    done = run(tmp_path / "cut", tracker="mlflow", past=9)
+    client = mlflow.MlflowClient()
+    (found,) = [r for e in client.search_experiments() for r in client.search_runs([e.experiment_id])]
+    assert found.data.params == {"a.b": "1"}
+    assert found.info.status == "FINISHED"
+    curves = [client.get_metric_history(found.info.run_id, tag) for tag in ("train/loss", "search/epoch")]
+    told, where = ([(point.step, point.value) for point in curve] for curve in curves)
+    check_one_run(told, where, sum(segment.stop - segment.start for segment, _ in done))
+
+
+def test_trackio_is_told_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # which is read on import
+    pytest.importorskip("trackio", reason="no trackio")
+    PartialState(cpu=True)
+    run(tmp_path / "cut", tracker="trackio", stop=9)
+    done = run(tmp_path / "cut", tracker="trackio", past=9)
+    with closing(sqlite3.connect(tmp_path / "trackio" / "msft.db")) as base:
+        ((kept,),) = base.execute("select config from configs")
+        rows = base.execute("select run_name, step, metrics from metrics order by id").fetchall()
+    assert json.loads(kept)["a.b"] == "1"
+    assert len({name for name, _, _ in rows}) == 1
+    told, where = (
+        [(step, json.loads(values)[tag]) for _, step, values in rows if tag in json.loads(values)]
+        for tag in ("train/loss", "search/epoch")
+    )
+    check_one_run(told, where, sum(segment.stop - segment.start for segment, _ in done))
 
 
 def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

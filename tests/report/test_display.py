@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import math
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -29,17 +30,20 @@ def show(
 ) -> list[tuple[Segment, Outcome]]:
     """Run a search under a display as the trainer does; a step takes a second.
 
-    A resumed run knows the first so many outcomes, and may have to run some of those segments again.
+    A resumed run knows the first so many outcomes, and may have to run some of those segments again. With `segments`,
+    it is interrupted after so many.
     """
     engine = engine_for(names)
     brief = brief_of(engine, METHODS["msft"].Params(**fields))
     search = Search(METHODS["msft"], brief)
     clock = [0.0]
     run: list[tuple[Segment, Outcome]] = []
-    with Display(console, now=lambda: clock[0]) as display:
+    with suppress(KeyboardInterrupt), Display(console, now=lambda: clock[0]) as display:
         display.progress(ScoreInfo(tasks=names, done=1, total=2))
         display.begin(brief, "msft")
-        while (segment := search.ask()) is not None and len(run) < segments:
+        while (segment := search.ask()) is not None:
+            if len(run) == segments:
+                raise KeyboardInterrupt
             number = search.number
             display.segment(number, segment)
             if number > known:
@@ -131,6 +135,15 @@ def test_on_a_terminal_the_table_says_what_is_active_and_how_long_it_takes(width
     for needed in ("replayed 10%", "active", "left in this roll-out", "msft roll-out 2 epoch 1.8 of 10", "step 9/68"):
         assert needed in last
     assert ("▁" in shown) == (width == 100)
+
+
+def test_what_is_left_to_do_is_not_said_of_a_search_that_is_over() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, height=30, color_system=None)
+    show(console)
+    shown = text(console)
+    last = shown[shown.rindex("msft  roll-out") :]
+    assert "arc" in last
+    assert not any(words in last for words in ("left in this", "at most", "step "))
 
 
 def test_names_cannot_steer_the_terminal() -> None:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import opened, until
+from browser import DRAWN, opened, until
 from run_folders import NAMES, make_run
 
 from msft.report.page import write_page
@@ -59,6 +60,44 @@ def test_a_run_is_read_without_an_error_or_a_request(count: int, scheme: str, pa
         )
         assert abs(brightness(ink) - brightness(paper)) > 120
         assert (brightness(paper) < 60) == (scheme == "dark")
+
+
+def test_a_watched_page_keeps_what_the_reader_chose(tmp_path: Path) -> None:
+    """It is read again as a whole, with more of the search in it; where the reader is and what is shown stays."""
+    run = make_run(tmp_path / "run", stop_after=6)
+    write_page(run, run.page, refresh=3600)
+    with opened(run.page) as page:
+        drawn = page.evaluate("document.getElementById('curve2').data[0].x.length")
+        page.locator("[data-toggle='1']").uncheck()
+        page.locator("#view-compute").check()
+        page.locator("#configuration summary").click()
+        page.locator("#curve2").focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        said = page.locator("#said").text_content()
+        page.evaluate("scrollBy(0, document.getElementById('part-cost').getBoundingClientRect().top + 30)")
+        decisions = page.locator("#part-decisions li").count()
+        shutil.rmtree(run.path)
+        make_run(run.path, stop_after=30)
+        write_page(run, run.page, refresh=2)
+        page.reload()
+        write_page(run, run.page, refresh=1000)  # which the browser then reads by itself
+        page.locator("meta[content='1000']").wait_for(state="attached")
+        until(page, DRAWN)
+        assert page.evaluate("document.getElementById('curve2').data[0].x.length") > drawn
+        assert page.locator("#part-decisions li").count() > decisions
+        assert page.evaluate("document.getElementById('part-cost').getBoundingClientRect().top") == pytest.approx(
+            -30, abs=1
+        )
+        assert visible(page) == {0, 2, 3}
+        assert not page.locator("[data-task='1']").is_visible()
+        assert page.locator("#view-compute").is_checked()
+        assert "compute spent" in page.locator("#together .xtitle").text_content()
+        assert page.locator("#configuration").get_attribute("open") is not None
+        assert page.evaluate("document.activeElement.id") == "curve2"
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowRight")
+        assert page.locator("#said").text_content() == said
 
 
 def toggles_work(page: Any, count: int) -> None:

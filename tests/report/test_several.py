@@ -69,6 +69,20 @@ def test_the_command_writes_tables_and_one_page(folder: Path, capsys: pytest.Cap
         assert "compute spent" in page.locator("#together .xtitle").text_content()
 
 
+def test_seeds_of_one_job_are_named_and_not_put_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Statistics over seeds are those of `msft compare`, which knows that the splits are the same."""
+    for seed in (20, 21):
+        make_run(tmp_path / f"msft-{seed}", "msft", seed=seed, items=40)
+    make_run(tmp_path / "sft", "sft", seed=22, items=40)
+    assert main(["report", str(tmp_path)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "msft-20, msft-21: the same job with other seeds." in shown
+    assert "msft compare" in shown
+    assert "the same job with other seeds" in (tmp_path / "report.html").read_text()
+    assert main(["report", str(tmp_path / "msft-20"), str(tmp_path / "sft")]) == 0
+    assert "the same job" not in capsys.readouterr().out
+
+
 def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 2
     assert "holds no run" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from run_folders import NAMES, make_run
 from msft.core.errors import RunError
 from msft.methods import METHODS
 from msft.report.story import read_story
-from msft.report.words import decisions
+from msft.report.words import decision, decisions
 from msft.run import RunFolder
 
 
@@ -79,6 +80,13 @@ def test_decisions_in_words(tmp_path: Path) -> None:
         "Excluded: a; rolled back to epoch 2 (2 epochs given up).",
         "The answer is the model at epoch 2, from roll-out 1 (the best average score on the validation split).",
     ]
+
+
+def test_a_fall_that_rounds_to_nothing_is_told_as_a_small_one(tmp_path: Path) -> None:
+    (rollout,) = read_story(make_run(tmp_path / "run", names=("a",), peaks=(2.0,), params={"smooth": 1})).rollouts
+    (reading,) = rollout.readings
+    told = decision(replace(rollout, readings=[replace(reading, end=reading.best - 1e-4)]))
+    assert "a was best at epoch 2 (80.0), had fallen by less than 0.1 at the end" in told
 
 
 def test_an_unfinished_run_is_told_as_far_as_it_went(tmp_path: Path) -> None:

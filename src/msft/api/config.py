@@ -143,6 +143,9 @@ def _named(method: str | Method | Callable[[Brief], Plan]) -> tuple[str, Mapping
 
 def adapter(config: LoraConfig) -> dict[str, Any]:
     """The `peft` section for a LoraConfig. Raises ConfigError where it asks for what no section can say."""
+    if not isinstance(config, LoraConfig):
+        found = f"found {type(config).__name__}"
+        raise ConfigError(complaint(found, "give a peft.LoraConfig, the only kind of adapter here", file="peft_config"))
     plain = LoraConfig()
     for known in fields(config):
         value = getattr(config, known.name)

@@ -28,8 +28,10 @@ class Events:
     ready to be resumed.
     """
 
-    def __init__(self, args: MSFTConfig, callbacks: Sequence[TrainerCallback]) -> None:
-        self.args, self.callbacks = args, list(callbacks)
+    def __init__(self, args: MSFTConfig, callbacks: Sequence[TrainerCallback | type[TrainerCallback]]) -> None:
+        self.args = args
+        # As transformers' own trainer takes them: made or to be made.
+        self.callbacks = [callback() if isinstance(callback, type) else callback for callback in callbacks]
         self.state, self.control = TrainerState(logging_steps=args.logging_steps, log_history=[]), TrainerControl()
         self._trail: Trail | None = None
         self._known = 0

@@ -46,7 +46,7 @@ class MSFTTrainer:
         test_dataset: Split = None,
         processing_class: Any | None = None,
         peft_config: LoraConfig | None = None,
-        callbacks: Sequence[TrainerCallback] = (),
+        callbacks: Sequence[TrainerCallback | type[TrainerCallback]] = (),
     ) -> None:
         self.args, self.peft_config = args, peft_config
         self.folder = RunFolder(Path(args.output_dir))

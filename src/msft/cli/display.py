@@ -41,13 +41,12 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.end()
-
-    def end(self) -> None:
-        """The run is over, or has failed; the last state of the table stays on the screen."""
+        """The last state of the table stays on the screen; what is left to do is not said of a run that is over."""
         self._status = ""
         if self._view is not None:
             self._view.status = ""
+            if kind is None:
+                self._view.over()
         if self._live is not None:
             self._live.stop()
             self._live = None

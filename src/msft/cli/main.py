@@ -9,6 +9,7 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -56,8 +57,17 @@ def _say(text: str) -> None:
     Console(stderr=True, highlight=False).print(shown, markup=False, soft_wrap=True)
 
 
+class Parser(argparse.ArgumentParser):
+    """Says where values of the configuration go, which scripts of other trainers take as options."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: --"):
+            message += ". Mend: give a value of the configuration as --set training.learning_rate=2e-5"
+        super().error(message)
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="msft",
         description="Fine-tune one model on a mixture of data sets, each until its own peak.",
     )

@@ -56,7 +56,7 @@ def _view(story: Story) -> View:
     if story.answer is None:
         view.seconds_per_step = _seconds_per_step(story)
     else:
-        view.segment = None
+        view.over()
     return view
 
 

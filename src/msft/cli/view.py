@@ -85,6 +85,10 @@ class View:
             self._past.append((segment, outcome))
         self.status = ""
 
+    def over(self) -> None:
+        """Nothing goes on any more, and nothing takes any time."""
+        self.segment, self.bound, self.status, self.pace = None, None, "", Pace()
+
     def _start(self, segment: Segment) -> float:
         """Position at which the segment's roll-out began."""
         return segment.epoch - self.trail.clock.epochs(segment.mixture, segment.start)
@@ -166,7 +170,7 @@ class View:
         if pace.loss is not None:
             parts.append(f"loss {pace.loss:.3f}")
         left = pace.left(self._now())
-        if left is not None:
+        if left:  # none while the end of the roll-out is scored
             parts.append(f"{duration(left)} left in this roll-out")
         if self.status:
             parts.append(self.status)

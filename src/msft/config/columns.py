@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -63,3 +64,12 @@ def _several_only_of_choices(columns: dict[Role, Any]) -> dict[Role, Any]:
 
 Named: TypeAlias = Annotated[str | tuple[str, ...] | dict[str, str], BeforeValidator(_column_names)]
 Columns: TypeAlias = Annotated[dict[Role, Named], AfterValidator(_several_only_of_choices)]
+
+
+def no_jinja(text: str) -> str:
+    """A template that names no column but in double braces, which are plain braces, was meant for Jinja."""
+    found = re.search(r"{{\s*(\w+)\s*}}", text)
+    if found and "{" not in text.replace("{{", ""):
+        mend = f"write {{{found[1]}}}: a column stands in single braces, and double ones are braces"
+        raise ProblemsError([Problem(f"found {shown(found[0])}, and no column", mend)])
+    return text

@@ -179,6 +179,8 @@ def problem_of(detail: Mapping[str, Any]) -> Problem:
         return Problem(MISSING, "add it", key)
     if kind == "model_type":  # the library's words name a class, which no user knows
         return Problem(f"found {shown(detail['input'])}", "give a mapping, such as {name: value}", key)
+    if kind == "tuple_type":
+        return Problem(f"found {shown(detail['input'])}", "give a list, such as [first, second]", key)
     message = detail["msg"].removeprefix("Value error, ")
     rule = message.removeprefix("Input should be ")
     if rule.startswith(("greater", "less")):

@@ -45,16 +45,55 @@ def not_portable(name: str) -> str | None:
     return f"found {name[:60]!a}, which ends with a dot" if name.endswith(".") else None
 
 
+_AUTOCAST = "weights are float32; write model.autocast: bf16 for autocast (auto: where the hardware has it)"
+_PER_STEP = "write training.batch_size, the whole batch of a step over all devices; micro-batches are cut to fit"
+_MICRO = f"leave it out: {_PER_STEP.removeprefix('write ')}"
+_MEMORY = "leave it out; to save memory, give peft, or training.gradient_checkpointing: true"
+_SAVING = "leave it out; snapshots keep what the search may go back to (snapshots.durable: which survive a crash)"
+ELSEWHERE = {
+    "num_train_epochs": "write method.horizon, in epochs",
+    "epochs": "write method.horizon, in epochs",
+    "num_epochs": "write method.horizon, in epochs",
+    "max_steps": "write method.horizon, in epochs",
+    "eval_steps": "write method.eval_every, in epochs",
+    "save_steps": _SAVING,
+    "save_strategy": _SAVING,
+    "save_total_limit": _SAVING,
+    "per_device_train_batch_size": _PER_STEP,
+    "per_device_eval_batch_size": _MICRO,
+    "gradient_accumulation_steps": _MICRO,
+    "bf16": _AUTOCAST,
+    "fp16": _AUTOCAST,
+    "dtype": _AUTOCAST,
+    "torch_dtype": _AUTOCAST,
+    "load_in_4bit": _MEMORY,
+    "load_in_8bit": _MEMORY,
+    "quantization_config": _MEMORY,
+    "device_map": "leave it out; on several GPUs: accelerate launch -m msft train (docs/how_to/several_gpus.md)",
+    "deepspeed": "leave it out; on several GPUs: accelerate launch -m msft train (docs/how_to/several_gpus.md)",
+    "attn_implementation": "leave it out; the model's default is taken",
+    "max_seq_length": "write data.max_length, in tokens",
+    "packing": "leave it out; micro-batches are cut by tokens, sorted by length",
+    "lr": "write training.learning_rate",
+    "warmup_ratio": "write training.warmup",
+    "lora_r": "write r",
+    "data_files": "write path: a file or a glob",
+    "dataset_name": "write path, and name for a configuration of it",
+}
+"""What users of the Hugging Face libraries write, and where it is here."""
+
+
 def unknown_key(key: str, known: Iterable[str], *, parents: tuple[str | int, ...] = ()) -> Problem:
-    """The complaint about a key that does not exist, with the nearest one that does."""
-    return Problem("unknown key", one_of(key, known), (*parents, key))
+    """The complaint about a key that does not exist: ours of that meaning, or the nearest one that does."""
+    return Problem("unknown key", ELSEWHERE.get(key) or one_of(key, known), (*parents, key))
 
 
 def one_of(word: str, known: Iterable[str]) -> str:
     """``did you mean 'x'?`` where something known is near, else the list of what is known."""
     known = list(known)
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"use one of: {', '.join(known)}"
+    plain = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(word.casefold(), plain, n=1)
+    return f"did you mean '{plain[near[0]]}'?" if near else f"use one of: {', '.join(known)}"
 
 
 def shown(value: object) -> str:

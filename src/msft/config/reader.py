@@ -152,7 +152,9 @@ def _apply(data: dict[str, Any], places: dict[KeyPath, _Place], override: str) -
 
 def _absolute_paths(data: dict[str, Any], folder: Path) -> None:
     """Replace relative paths that lead somewhere by absolute ones, so that the working directory may change."""
-    model, datasets = data.get("model"), data.get("datasets")
+    model, datasets, output = data.get("model"), data.get("datasets"), data.get("output")
+    if isinstance(output, str) and output.startswith("~"):
+        data["output"] = str(expanded(output))
     owners: list[tuple[Any, str]] = [(model, "name_or_path"), (model, "tokenizer"), (model, "chat_template")]
     for dataset in datasets if isinstance(datasets, list) else []:
         splits = [dataset.get("validation"), dataset.get("test")] if isinstance(dataset, dict) else []

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from msft.config.columns import Columns, FormatName, Names, not_empty
+from msft.config.columns import Columns, FormatName, Names, no_jinja, not_empty
 from msft.config.method import STRICT, MethodConfig, resolve
 from msft.config.problems import Problem, ProblemsError, folded, not_portable
 from msft.config.scorer import ScorerConfig
@@ -32,6 +32,7 @@ def _not_blank(text: str) -> str:
 
 
 Text: TypeAlias = Annotated[str, AfterValidator(_not_blank)]
+TemplateText: TypeAlias = Annotated[Text, AfterValidator(no_jinja)]
 Where: TypeAlias = dict[str, Scalar | Values]
 MethodSection: TypeAlias = Annotated[
     InstanceOf[MethodConfig], BeforeValidator(resolve), PlainSerializer(MethodConfig.as_dict)
@@ -68,9 +69,9 @@ class ModelConfig(Section):
 class TemplateConfig(Section):
     """How a row becomes text: `{column}` is replaced by the row's value, `{{` and `}}` are braces."""
 
-    prompt: Text
+    prompt: TemplateText
     """What is read."""
-    completion: Text | None = None
+    completion: TemplateText | None = None
     """None: the `completion` column, or the right choice."""
 
 

@@ -57,7 +57,7 @@ OWN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 
 def _scorer_name(name: str) -> str:
     if name not in SCORERS and not re.fullmatch(OWN, name):
-        mend = f"{one_of(name, SCORERS)} Your own is named module:function"
+        mend = f"{one_of(name, SCORERS)}; your own is named module:function"
         raise ProblemsError([Problem(f"found {shown(name)}", mend)])
     return name
 

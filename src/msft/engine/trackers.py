@@ -46,12 +46,13 @@ class Trackers:
         self._file = folder / "run.json"
         fresh = not self._file.exists()
         self._run = {"id": uuid.uuid4().hex} if fresh else self._known_run()
-        self._trackers = [self._start(name, folder, run) for name in names]
+        settings = {key: str(value) for key, value in config.items()}
+        self._trackers = [self._start(name, folder, run, settings) for name in names]
         files.replace("trackers", self._file, json.dumps(self._run).encode())
         for tracker in self._trackers if fresh else []:
-            # TensorBoard would make a run of its own of them.
-            if tracker.name != "tensorboard":
-                tracker.store_init_configuration({key: str(value) for key, value in config.items()})
+            # TensorBoard would make a run of its own of them; trackio keeps what it is told at the start alone.
+            if tracker.name not in ("tensorboard", "trackio"):
+                tracker.store_init_configuration(settings)
         self._brief: Brief | None = None
         self._known, self._steps = 0, 0
         self._told: list[StepInfo] = []
@@ -66,11 +67,11 @@ class Trackers:
             mend = "remove it: to its trackers the run goes on as a new one"
             raise RunError(complaint("this file cannot be read", mend, file=self._file)) from None
 
-    def _start(self, name: str, folder: Path, run: str) -> GeneralTracker:
+    def _start(self, name: str, folder: Path, run: str, settings: Mapping[str, str]) -> GeneralTracker:
         options: dict[str, dict[str, Any]] = {
             "tensorboard": {"logging_dir": folder},
             "wandb": {"name": run, "id": self._run["id"], "resume": "allow", "dir": folder},
-            "trackio": {"name": f"{run}-{self._run['id'][:8]}", "resume": "allow"},
+            "trackio": {"name": f"{run}-{self._run['id'][:8]}", "resume": "allow", "config": settings},
             "mlflow": {"run_name": run, "run_id": self._run.get("mlflow")},
         }
         tracker = LOGGER_TYPE_TO_CLASS[name](PROJECT, **options[name])

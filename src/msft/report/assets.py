@@ -74,6 +74,7 @@ const config = {responsive: true, displayModeBar: false};
 const all = selector => [...document.querySelectorAll(selector)];
 const hidden = new Set();
 let view = 0, focus = null;
+let reached = {};  // by figure: the line, the point and the line's name that the arrow keys have come to
 
 const hover = "%{fullData.name}: %{y:.1f}<br>epoch %{customdata[0]:.2~f}, %{customdata[1]:.4~g} " + unit +
   " spent, roll-out %{customdata[2]}<extra></extra>";
@@ -93,8 +94,51 @@ function layout(figure) {
 }
 
 const draw = id => Plotly.react(id, traces(figures[id]), layout(figures[id]), config);
-// One after the other, from the top: the reader can scroll and click while the rest is still being drawn.
-const waiting = Object.keys(figures);
+const place = id => document.getElementById(id);
+for (const id in figures) place(id).style.minHeight = figures[id].layout.height + "px";  // nothing moves once drawn
+
+// A page that is written again while a search runs is read again as a whole; what the reader chose outlives that.
+const memory = "msft " + location.pathname, stops = "a, input, button, summary, .plot";
+const named = part => part.id || part.textContent || part.closest("label").textContent;
+// The part at the window's upper edge and where it begins: what stands above it may have grown meanwhile.
+const topOf = part => part.getBoundingClientRect().top;
+function reading() {
+  const part = scrollY > 0 && all("section").findLast(part => topOf(part) <= 0);
+  return part ? [part.id, topOf(part)] : null;
+}
+addEventListener("pagehide", () => {
+  const kept = {view, reached, off: all("[data-toggle]:not(:checked)").map(named), at: reading(),
+    open: all("details").filter(part => part.open).map(part => part.id),
+    focus: document.activeElement.matches(stops) ? named(document.activeElement) : null};
+  try { sessionStorage.setItem(memory, JSON.stringify(kept)); } catch {}  // a browser may refuse to keep anything
+});
+function restore() {
+  let kept = null;
+  try { kept = JSON.parse(sessionStorage.getItem(memory)); } catch {}
+  if (!kept) return;
+  history.scrollRestoration = "manual";
+  ({view, reached} = kept);
+  all("input[name=view]").forEach(radio => { radio.checked = +radio.value === view; });
+  all("[data-toggle]").forEach(box => { box.checked = !kept.off.includes(named(box)); });
+  all("details").forEach(part => { part.open = kept.open.includes(part.id); });
+  hide();
+  all(stops).find(part => named(part) === kept.focus)?.focus({preventScroll: true});
+  const part = kept.at && place(kept.at[0]);
+  if (part) scrollBy(0, topOf(part) - kept.at[1]);
+}
+function hide() {
+  hidden.clear();
+  for (const box of all("[data-toggle]")) {
+    if (!box.checked) hidden.add(+box.dataset.toggle);
+    const card = document.querySelector(`[data-task="${box.dataset.toggle}"]`);
+    if (card) card.hidden = !box.checked;
+  }
+}
+restore();
+
+// One after the other, what the reader sees first: they can scroll and click while the rest is still being drawn.
+const seen = id => { const box = place(id).getBoundingClientRect(); return box.bottom > 0 && box.top < innerHeight; };
+const waiting = Object.keys(figures).map(id => [!seen(id), id]).sort(([a], [b]) => a - b).map(([, id]) => id);
 function next() { if (waiting.length) { draw(waiting.shift()); setTimeout(next); } }
 next();
 const following = () => Object.keys(figures).filter(id => (figures[id].views || figures[id].follows) &&
@@ -103,13 +147,8 @@ const following = () => Object.keys(figures).filter(id => (figures[id].views || 
 all("input[name=view]").forEach(radio => radio.addEventListener("change", () => { view = +radio.value; following(); }));
 
 function toggled() {
-  hidden.clear();
-  for (const box of all("[data-toggle]")) {
-    if (!box.checked) hidden.add(+box.dataset.toggle);
-    const card = document.querySelector(`[data-task="${box.dataset.toggle}"]`);
-    if (card) card.hidden = !box.checked;
-    if (card && box.checked && card.querySelector(".plot").data) Plotly.Plots.resize(card.querySelector(".plot"));
-  }
+  hide();
+  all("[data-task]:not([hidden]) .plot").filter(plot => plot.data).forEach(plot => Plotly.Plots.resize(plot));
   draw("together");
 }
 const point = task => { if (focus !== task) { focus = task; draw("together"); } };
@@ -122,27 +161,31 @@ for (const box of all("[data-toggle]")) {
   box.addEventListener("blur", () => point(null));
 }
 for (const [id, on] of [["all", true], ["none", false]])
-  document.getElementById(id)?.addEventListener("click", () => {
+  place(id)?.addEventListener("click", () => {
     all("[data-toggle]").forEach(box => { box.checked = on; });
     toggled();
   });
 
 // The arrow keys go through a figure's points: left and right along a line, up and down from line to line.
 for (const plot of all(".plot")) {
-  let line = 0, place = -1;
   plot.addEventListener("keydown", event => {
+    let [line, at, name] = reached[plot.id] ?? [0, -1];
     const step = {ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0]}[event.key];
     if (!step) return;
     event.preventDefault();
     const lines = plot.data.map((_, i) => i).filter(i => plot.data[i].visible !== false &&
       plot.data[i].hoverinfo !== "skip");
     if (!lines.length) return;
-    if (step[0]) [line, place] = [(line + step[0] + lines.length) % lines.length, 0];
+    // What was rolled back since the page was read again has come before it.
+    if (name && plot.data[lines[line]]?.name !== name)
+      line = Math.max(0, lines.findIndex(i => plot.data[i].name === name));
+    if (step[0]) [line, at] = [(line + step[0] + lines.length) % lines.length, 0];
     const trace = plot.data[lines[line %= lines.length]], count = trace.y.length;
-    do place = Math.max(0, Math.min(count - 1, place + step[1]));
-    while (trace.y[place] === null && place > 0 && place < count - 1 && step[1]);
-    Plotly.Fx.hover(plot, [{curveNumber: lines[line], pointNumber: place}]);
-    document.getElementById("said").textContent = all("#" + plot.id + " .hoverlayer text").map(t => t.textContent)
+    do at = Math.max(0, Math.min(count - 1, at + step[1]));
+    while (trace.y[at] === null && at > 0 && at < count - 1 && step[1]);
+    reached[plot.id] = [line, at, trace.name];
+    Plotly.Fx.hover(plot, [{curveNumber: lines[line], pointNumber: at}]);
+    place("said").textContent = all("#" + plot.id + " .hoverlayer text").map(t => t.textContent)
       .join(" ");
   });
 }

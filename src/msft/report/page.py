@@ -142,6 +142,8 @@ def _settings(story: Story, environment: Mapping[str, Any]) -> Section:
     ]
     parts = [(title, list(flat(tree))) for title, tree in trees]
     content = "\n".join(
-        f"<details><summary>{title} ({len(rows)})</summary>{pairs(rows)}</details>" for title, rows in parts if rows
+        f'<details id="{title.lower()}"><summary>{title} ({len(rows)})</summary>{pairs(rows)}</details>'
+        for title, rows in parts
+        if rows
     )
     return Section(name="settings", title="Configuration and environment", content=content)

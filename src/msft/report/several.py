@@ -6,6 +6,7 @@ the same methods would give other models. Claims about methods need several seed
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ MODELS_ONLY = (
     "Intervals (95 %) and p-values are paired over the test items, by normal approximation: they say how sure the "
     "difference between these two models is. Another seed gives other models: a claim about methods needs several."
 )
+MANY_SEEDS = (
+    "They are compared here as single models, and a difference between them is chance; what the method does, over its "
+    "seeds, is tested by msft compare (--methods, --seeds)."
+)
+SEEDS = ("training.seed", "data.seed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +196,16 @@ def _p(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def only_seeds(runs: Sequence[Run]) -> list[str]:
+    """Says which runs are the same job with other training seeds: nothing here puts seeds together."""
+    jobs: dict[str, list[Run]] = {}
+    for run in runs:
+        config = {key: v for key, v in run.story.header.get("config", {}).items() if key not in SEEDS}
+        jobs.setdefault(json.dumps([run.story.header.get("method"), config], sort_keys=True), []).append(run)
+    same = [job for job in jobs.values() if len({run.story.brief.seed for run in job}) > 1]
+    return [f"{', '.join(clean(run.name) for run in job)}: the same job with other seeds. {MANY_SEEDS}" for job in same]
+
+
 def wary(runs: Sequence[Run]) -> list[str]:
     """What keeps runs from being compared."""
     said = [f"{clean(run.name)} is not finished: it has no test scores." for run in runs if run.story.answer is None]
@@ -203,4 +219,4 @@ def wary(runs: Sequence[Run]) -> list[str]:
     models: dict[Any, None] = {run.story.header.get("fingerprints", {}).get("model"): None for run in runs}
     if len(models) > 1:
         said.append("The runs did not start from the same base model.")
-    return said
+    return said + only_seeds(runs)

@@ -99,7 +99,8 @@ def _reading(reading: Reading) -> str:
         return f"{name} was at its best at the end ({best})"
     at = f"{name} was best at epoch {epochs(reading.best_epoch)} ({best})"
     if reading.end < reading.best:
-        return f"{at}, had fallen to {percent(reading.end)} at the end"
+        end = percent(reading.end)
+        return f"{at}, had fallen {f'to {end}' if end != best else 'by less than 0.1'} at the end"
     return f"{at}, had not risen since"
 
 
