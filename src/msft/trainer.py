@@ -17,6 +17,7 @@ from msft import files
 from msft.config.reader import dump, flatten
 from msft.config.schema import Config
 from msft.core.errors import Diverged
+from msft.core.retention import Limits, replayed
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Outcome, Segment
 from msft.core.wire import brief_from_json, differences, outcome_to_json
@@ -35,6 +36,7 @@ from msft.recovery import (
     final_is_whole,
     identity,
     learning_rates,
+    limits,
     paused,
     reconcile,
     restore_derived,
@@ -144,6 +146,7 @@ class _Run:
         self.store = Store(folder.snapshots, memory_bytes=_snapshot_memory(processes), main=processes.is_main)
         self.engine = TorchEngine(job.source, job.data, job.settings, self.store, on_step=self._progress)
         self.method = job.config.method.definition
+        self.limits: Limits = [(1, job.config.snapshots.max)]
         if shared is not None and (changed := differences(shared.fingerprints, job.fingerprints(self.engine))):
             raise Diverged(str(folder.path), [f"since the base model was scored, {line}" for line in changed])
 
@@ -157,7 +160,8 @@ class _Run:
         search = Search(self.method, brief, past.segments)
         if journal is not None:
             self.store.about = lambda number: identity(past.header, journal.position(number))
-            discard_damaged(self.store, needed(search), self.watcher.note)
+            retention, _ = replayed(brief, past.segments, search.ask(), search.answer, self.limits)
+            discard_damaged(self.store, needed(search) | retention.held, self.watcher.note)
         self.processes.barrier()
 
         def record(number: int, segment: Segment, outcome: Outcome) -> None:
@@ -167,7 +171,16 @@ class _Run:
             self.watcher.outcome(number, segment, outcome)
 
         self._clock = time.perf_counter()
-        answer = drive(search, self.engine, self.store, record, past.segments, self.watcher.segment)
+        answer = drive(
+            search,
+            self.engine,
+            self.store,
+            record,
+            past.segments,
+            self.watcher.segment,
+            self.limits,
+            again=lambda number: self._time("recompute", number),
+        )
         if past.final is None:
             final = self._test(answer)
             if journal is not None:
@@ -202,6 +215,7 @@ class _Run:
         now = _as_json(self.job.header(self.job.brief(past.brief.base), self.engine))
         changes = reconcile(past, now, allow_changed, self.folder.path)
         self.engine.learning_rates = learning_rates(past, changes)
+        self.limits = limits(past, changes)
         self.processes.barrier()
         if journal is not None:
             journal.sweep()
@@ -277,10 +291,11 @@ class _Run:
         return fill
 
     def _time(self, kind: str, number: int | None = None) -> None:
-        """Wall-clock since the last call, by kind; what the engine does not name is `other`."""
+        """Wall-clock since the last call, by kind: what the engine does not name is `other`, all of a repeat one."""
         now = time.perf_counter()
-        seconds = self.engine.drain_seconds()
-        seconds["other"] = max(0.0, now - self._clock - sum(seconds.values()))
+        seconds, spent = self.engine.drain_seconds(), now - self._clock
+        seconds["other"] = max(0.0, spent - sum(seconds.values()))
+        seconds = {kind: spent} if kind == "recompute" else seconds
         self._clock = now
         if self.processes.is_main:
             self.folder.add_timing({"kind": kind, "number": number, "seconds": seconds})

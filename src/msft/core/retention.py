@@ -48,6 +48,9 @@ class Retention:
         self._limits, self._window = limits, window
         self._number = 0
         self._tip: Snapshot = ROOT
+        """Where the engine stands."""
+        self._new: frozenset[Snapshot] = frozenset()
+        """What the last segment put into the store, if it trained."""
         self._parents: dict[Snapshot, Snapshot] = {}
         self._steps: dict[Snapshot, int] = {}
         self._scores: dict[Snapshot, dict[Task, float]] = {ROOT: dict(base.scores)}
@@ -77,6 +80,7 @@ class Retention:
             self._points.append(self._number)
         self._scores.setdefault(outcome.snapshot, {}).update(outcome.scores)
         self._tip = outcome.snapshot
+        self._new = frozenset({self._number} if segment.trains else ())
 
     def settle(self, following: Segment | None, answer: Snapshot | None) -> Settled:
         """What to hold until the following segment ends; where none follows, the answer."""
@@ -85,14 +89,14 @@ class Retention:
             asked, needed = answer, {answer} - {ROOT}
         else:
             asked, needed = following.parent, ({following.parent} | following.keep) - {ROOT}
-        there = (self.held | {self._tip}) - {ROOT}
+        there = self.held | self._new
         if needed <= there and (self.limit is None or len(needed) <= self.limit):
             self.held = frozenset(needed)
             return Settled(first=self.held, again=(), held=self.held)
         odds = self._odds(following, needed)
-        lineage = self._lineage(asked, there)
         # The engine stands at the tip, held or not; elsewhere it must be able to go, and the answer is handed over.
-        must = set() if asked == self._tip and following is not None else {asked} - {ROOT}
+        stands = asked == self._tip and following is not None
+        must, lineage = (set(), []) if stands else ({asked} - {ROOT}, self._lineage(asked, there))
         self.held = self._chosen(there | must, must, odds)
         others = self.held - must
         again, beside = [], self._parents[lineage[0]] if lineage else ROOT

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from msft.report.comparison import Comparison, Row, compare
-from msft.report.cost import plain
+from msft.report.cost import flops, plain
 from msft.report.story import Story, read_story
-from msft.report.summary import disk, flops, seconds
+from msft.report.summary import disk, seconds
 from msft.report.words import (
     NOT_KNOWN,
     clean,
