@@ -60,7 +60,7 @@ def test_a_bound_changes_neither_record_nor_weights(tmp_path: Path, monkeypatch:
 
     def dies(operation: Operation) -> None:
         stages[0] += operation.name == "recover.run"
-        if stages[0] == 2:
+        if stages[0] == 1:
             raise Died
 
     third = make_job(tmp_path, "msft", more, output="third")
