@@ -73,13 +73,16 @@ class FakeEngine:
         self.trained = 0.0
         """Instances that went through optimizer steps."""
         self.runs: list[int] = []
+        self.live: Snapshot = ROOT
+        """Where the last run ended."""
 
     def base(self) -> Outcome:
         return self._measure(ROOT, tuple(self.sizes), frozenset(), {}, 0)
 
     def run(self, segment: Segment, number: int) -> Outcome:
-        assert segment.parent == ROOT or self.store.has(segment.parent), f"{segment.parent} was let go"
+        assert segment.parent in (ROOT, self.live) or self.store.has(segment.parent), f"{segment.parent} was let go"
         self.runs.append(number)
+        self.live = number if segment.trains else segment.parent
         if not segment.trains:
             return self._measure(segment.parent, segment.score, segment.probes, {}, 0)
         exposure = dict(self.states[segment.parent])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from msft import files
 from msft.core.errors import Diverged, Stopped, UserError
+from msft.core.retention import UNBOUNDED, Limits, replayed
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Outcome, Segment, Snapshot
 from msft.core.wire import differences, outcome_to_json
@@ -21,7 +23,10 @@ class Engine(Protocol):
         """The base model, scored on the validation split of every sub-dataset."""
 
     def run(self, segment: Segment, number: int) -> Outcome:
-        """Run segment `number`; the snapshot that it makes carries this number and is in the store on return."""
+        """Run segment `number`; the snapshot that it makes carries this number and is in the store on return.
+
+        Its parent is in the store, or is where the last run ended: the engine stands there and needs no copy.
+        """
 
     def test(self, snapshot: Snapshot) -> Outcome:
         """A snapshot, scored on the test split of every sub-dataset that has one; its items carry the report."""
@@ -43,6 +48,9 @@ class Store(Protocol):
         """Let go of all others."""
 
 
+TRAINED = ("snapshot", "train_loss", "tokens", "bytes")
+"""What an outcome says of training; its tokens beside those of scores and probes."""
+
 Record = Callable[[int, Segment, Outcome], None]
 """Called with (number, segment, outcome): makes the segment's record durable."""
 
@@ -54,31 +62,17 @@ def drive(
     record: Record,
     past: Sequence[tuple[Segment, Outcome]] = (),
     announce: Callable[[int, Segment], None] = lambda number, segment: None,
+    limits: Limits = UNBOUNDED,
+    again: Callable[[int], None] = lambda number: None,
 ) -> Snapshot:
     """Run a search to its end and return its answer, which is durable then.
 
     `past` is the journal that the search was replayed from; snapshots that it names and that did not survive are
     recomputed, and must give the journaled outcomes bit for bit, or else `Diverged`. `announce` is told of each
-    segment before it is run.
+    segment before it is run. `limits`: how many snapshots are held between segments (`core.retention`); those that
+    were let go of and are asked for are recomputed without scores, and `again` is told of each segment that was.
     """
-    _recover(search, engine, store, past, announce)
-    while (segment := search.ask()) is not None:
-        number = search.number
-        announce(number, segment)
-        files.stage("loop.run")
-        try:
-            outcome = engine.run(segment, number)
-        except (Stopped, UserError):
-            with spent("snapshot.durable"):
-                store.persist(needed(search))  # what was reached need not be trained again
-            raise
-        files.stage("loop.record")
-        record(number, segment, outcome)
-        files.stage("loop.tell")
-        search.tell(outcome)
-        _settle(search, store)
-    assert search.answer is not None
-    return search.answer
+    return _Loop(search, engine, store, past, announce, limits, again).go(record)
 
 
 def needed(search: Search) -> set[Snapshot]:
@@ -90,35 +84,101 @@ def needed(search: Search) -> set[Snapshot]:
     return ({segment.parent} | segment.keep) - {ROOT}
 
 
-@spent("snapshot.durable")
-def _settle(search: Search, store: Store) -> None:
-    """What a roll-out leaves behind survives a crash before the next one begins; the rest goes."""
-    files.stage("loop.settle")
-    keep = needed(search)
-    segment = search.ask()
-    if segment is None or segment.start == 0:
-        store.persist(keep)
-    store.prune(keep)
+class _Loop:
+    """One search under way."""
 
+    def __init__(
+        self,
+        search: Search,
+        engine: Engine,
+        store: Store,
+        past: Sequence[tuple[Segment, Outcome]],
+        announce: Callable[[int, Segment], None],
+        limits: Limits,
+        again: Callable[[int], None],
+    ) -> None:
+        self.search, self.engine, self.store, self.announce, self.again = search, engine, store, announce, again
+        self.history = list(past)
+        self.retention, _ = replayed(search.brief, past, search.ask(), search.answer, limits)
+        self.safe = self.retention.held
+        """What was made durable last; of a resumed run nobody knows, and each loss is one."""
 
-def _recover(
-    search: Search,
-    engine: Engine,
-    store: Store,
-    history: Sequence[tuple[Segment, Outcome]],
-    announce: Callable[[int, Segment], None],
-) -> None:
-    """Recompute the snapshots that are needed and gone, each from its newest ancestor that is there."""
-    for snapshot in sorted(needed(search)):
-        lineage: list[Snapshot] = []
-        while snapshot != ROOT and not store.has(snapshot):
-            lineage.append(snapshot)
-            snapshot = history[snapshot - 1][0].parent
-        for number in reversed(lineage):
-            segment, recorded = history[number - 1]
-            announce(number, segment)
-            files.stage("recover.run")
-            outcome = engine.run(segment, number)
-            if changed := differences(outcome_to_json(recorded), outcome_to_json(outcome)):
-                raise Diverged(f"segment {number}, run again,", changed)
-    _settle(search, store)
+    def go(self, record: Record) -> Snapshot:
+        self._recover()
+        while (segment := self.search.ask()) is not None:
+            number = self.search.number
+            self.announce(number, segment)
+            files.stage("loop.run")
+            try:
+                outcome = self.engine.run(segment, number)
+            except (Stopped, UserError):
+                # What was reached need not be trained again.
+                with spent("snapshot.durable"):
+                    self.store.persist(self.retention.held)
+                raise
+            files.stage("loop.record")
+            record(number, segment, outcome)
+            files.stage("loop.tell")
+            self.search.tell(outcome)
+            self.history.append((segment, outcome))
+            self.retention.made(segment, outcome)
+            self._settle()
+        assert self.search.answer is not None
+        return self.search.answer
+
+    def _settle(self) -> None:
+        """What a roll-out leaves behind survives a crash before the next one begins; the rest goes."""
+        files.stage("loop.settle")
+        settled = self.retention.settle(self.search.ask(), self.search.answer)
+        self._hold(settled.first)
+        for number, beside in settled.again:
+            self.store.prune(beside)
+            try:
+                self._repeat(number, scored=False)
+            except (Stopped, UserError):
+                self.store.persist(beside)
+                raise
+        if settled.again:
+            self._hold(settled.held)
+
+    @spent("snapshot.durable")
+    def _hold(self, snapshots: frozenset[Snapshot]) -> None:
+        """Let go of all others. A durable one that goes for the limit's sake is not missed: what is left becomes so."""
+        segment = self.search.ask()
+        lost = self.retention.limit is not None and not self.safe <= snapshots
+        if segment is None or segment.start == 0 or lost:
+            self.store.persist(snapshots)
+            self.safe = snapshots
+        self.store.prune(snapshots)
+
+    def _recover(self) -> None:
+        """Recompute what should be held and is gone, and where the search stands: the engine does not yet."""
+        segment, held = self.search.ask(), self.retention.held
+        if segment is not None:
+            held |= {segment.parent} - {ROOT}
+        for snapshot in sorted(held):
+            lineage: list[Snapshot] = []
+            while snapshot != ROOT and not self.store.has(snapshot):
+                lineage.append(snapshot)
+                snapshot = self.history[snapshot - 1][0].parent
+            for number in reversed(lineage):
+                self._repeat(number, scored=True)
+                if self.retention.limit is not None:
+                    self.store.prune(held | {number})
+        files.stage("loop.settle")
+        self._hold(held)
+
+    def _repeat(self, number: int, *, scored: bool) -> None:
+        """Run a journaled segment once more. Raises Diverged where it does not give what it gave."""
+        segment, recorded = self.history[number - 1]
+        self.announce(number, segment)
+        files.stage("recover.run")
+        if not scored:
+            segment = replace(segment, score=(), probes=frozenset())
+        was, now = outcome_to_json(recorded), outcome_to_json(self.engine.run(segment, number))
+        if not scored:
+            was, now = ({key: outcome[key] for key in TRAINED} for outcome in (was, now))
+            was["tokens"], now["tokens"] = was["tokens"]["train"], now["tokens"]["train"]
+        if changed := differences(was, now):
+            raise Diverged(f"segment {number}, run again,", changed)
+        self.again(number)

@@ -11,9 +11,11 @@ from typing import Any
 
 from msft import files
 from msft.core.errors import Diverged, RunError, complaint
+from msft.core.retention import Limits
 from msft.core.vocabulary import Snapshot
 from msft.core.wire import Json, Place, changed, dotted
 from msft.journal import Journal, Transcript, canonical, digest
+from msft.report.cost import MAX, limits_of
 from msft.run import RunFolder
 from msft.snapshots.publish import MANIFEST, read_manifest, sweep, verify
 from msft.snapshots.store import Store
@@ -21,13 +23,13 @@ from msft.snapshots.store import Store
 RESERVE = 64 << 20
 """Bytes that must stay free beside snapshots and model: journal, sidecars, page."""
 HARMLESS = (
-    "environment", "environment.*", "model.name_or_path", "datasets.*.path", "snapshots.durable",
+    "environment", "environment.*", "model.name_or_path", "datasets.*.path", "snapshots.durable", "snapshots.max",
     "training.learning_rate",
 )  # fmt: skip
 """What a resumed run may change where somebody says so. Content is fingerprinted: a path may move, a file may not
-change. A learning rate holds from the next segment on."""
+change. A learning rate and a bound hold from the next segment on."""
 _ALIASES = {"model.name": "model.name_or_path", "msft": "environment.msft"}
-_RATE = ("config", "training.learning_rate")
+_RATE, _BOUND = ("config", "training.learning_rate"), ("config", MAX)
 
 
 def check_room(folder: RunFolder, snapshot_bytes: int, model_bytes: int) -> None:
@@ -84,6 +86,12 @@ def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path
             mend = f"undo the change, or add {flags}, which the journal notes"
         raise Diverged(str(where), [f"{dotted(path)} was {was!r}, is now {new!r}" for path, was, new in refused], mend)
     return found_changes
+
+
+def limits(past: Transcript, changes: Collection[tuple[Place, Any, Any]]) -> Limits:
+    """(first segment, `snapshots.max` from there on), in order."""
+    now = [(len(past.segments) + 1, bound) for path, _, bound in changes if path == _BOUND]
+    return [*limits_of(past.header, past.changes), *now]
 
 
 def learning_rates(past: Transcript, changes: Collection[tuple[Place, Any, Any]]) -> list[tuple[int, float]]:

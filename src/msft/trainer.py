@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from msft import files
 from msft.config.reader import dump, flatten
 from msft.config.schema import Config
 from msft.core.errors import Diverged, Stopped, UserError
+from msft.core.retention import Limits, replayed
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Outcome, Segment
 from msft.core.wire import brief_from_json, differences, outcome_to_json
@@ -34,6 +36,7 @@ from msft.recovery import (
     final_is_whole,
     identity,
     learning_rates,
+    limits,
     paused,
     reconcile,
     restore_derived,
@@ -146,10 +149,12 @@ class _Run:
     ) -> None:
         self.job, self.folder, self.processes, self.watcher, self.stop = job, folder, processes, watcher, stop
         self.shared, self.stopwatch = shared, stopwatch
+        self.started = False
         self.store = Store(folder.snapshots, memory_bytes=_snapshot_memory(processes), main=processes.is_main)
         with spent("start.model"):
             self.engine = TorchEngine(job.source, job.data, job.settings, self.store, on_step=self._progress)
         self.method = job.config.method.definition
+        self.limits: Limits = [(1, job.config.snapshots.max)]
         if shared is not None and (changed := differences(shared.fingerprints, job.fingerprints(self.engine))):
             raise Diverged(str(folder.path), [f"since the base model was scored, {line}" for line in changed])
 
@@ -164,8 +169,9 @@ class _Run:
         search = Search(self.method, brief, past.segments)
         if journal is not None:
             self.store.about = lambda number: identity(past.header, journal.position(number))
+            retention, _ = replayed(brief, past.segments, search.ask(), search.answer, self.limits)
             with spent("start.folder"):
-                discard_damaged(self.store, needed(search), self.watcher.note)
+                discard_damaged(self.store, needed(search) | retention.held, self.watcher.note)
         self.processes.barrier()
 
         def record(number: int, segment: Segment, outcome: Outcome) -> None:
@@ -176,13 +182,17 @@ class _Run:
             self._time("segment", number)
 
         def announce(number: int, segment: Segment) -> None:
-            if number == len(past.segments) + 1:
-                self._time("start")  # on resume, snapshots that were made again are no part of this segment
+            if not self.started:
+                self._time("start")
+                self.started = True
             with spent("record"):
                 self.watcher.segment(number, segment)
 
+        def again(number: int) -> None:
+            self._time("recompute", number)
+
         try:
-            answer = drive(search, self.engine, self.store, record, past.segments, announce)
+            answer = drive(search, self.engine, self.store, record, past.segments, announce, self.limits, again)
             final = self._test(answer) if past.final is None else None
         except (Stopped, UserError):
             self._time("stopped")
@@ -220,6 +230,7 @@ class _Run:
         now = _as_json(self.job.header(self.job.brief(past.brief.base), self.engine))
         changes = reconcile(past, now, allow_changed, self.folder.path)
         self.engine.learning_rates = learning_rates(past, changes)
+        self.limits = limits(past, changes)
         self.processes.barrier()
         if journal is not None:
             journal.sweep()
@@ -303,9 +314,12 @@ class _Run:
         return fill
 
     def _time(self, kind: str, number: int | None = None) -> None:
-        """Wall-clock by kind since the last call: what was going on until now."""
+        """Wall-clock by kind since the last call: what was going on until now; all of a repeat is one kind."""
+        seconds = self.stopwatch.drain()
+        if kind == "recompute":
+            seconds = {kind: math.fsum(seconds.values())}
         if self.processes.is_main:
-            self.folder.add_timing({"kind": kind, "number": number, "seconds": self.stopwatch.drain()})
+            self.folder.add_timing({"kind": kind, "number": number, "seconds": seconds})
 
 
 def _snapshot_memory(processes: Processes) -> int:

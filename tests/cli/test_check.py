@@ -108,3 +108,14 @@ def test_what_the_trainer_refuses_is_refused(config: Path, capsys: pytest.Captur
     (config.parent / "model" / "config.json").unlink()
     assert main(["check", str(config)]) == 2
     assert "config.json" in capsys.readouterr().err
+
+
+def test_a_bound_on_snapshots_is_told_with_what_it_saves(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    free, bounded = planned(config, capsys), planned(config, capsys, "snapshots.max=2")
+    assert (bounded["snapshots"], bounded["unbounded_snapshots"]) == (3, free["snapshots"])
+    saved = (free["snapshots"] - 3) * free["snapshot_bytes"]
+    assert free["disk_bytes"] - bounded["disk_bytes"] == saved > 0
+    assert main(["check", str(config), "--set", "snapshots.max=2"]) == 0
+    assert f"by snapshots.max, which trains again what it let go of: without it {free['snapshots']}" in " ".join(
+        capsys.readouterr().out.split()
+    )

@@ -123,7 +123,7 @@ training:
         ("path: owner/name", "path: owner/name\n    config: {size: 1}", "datasets.0.config: only reasoning_gym"),
         ("[q_proj, v_proj]", "[]", "peft.target_modules: found"),
         ("output: runs/first", "output: ' '", "output: found an empty text"),
-        ("output: runs/first", "snapshots: {max: 3}\noutput: x", "snapshots.max: unknown key"),
+        ("output: runs/first", "snapshots: {max: 0}\noutput: x", "snapshots.max: found 0"),
     ],
 )  # fmt: skip
 def test_single_mistakes(write, old, new, found):

@@ -8,9 +8,8 @@ from run_folders import PARAMETERS, make_run
 
 from msft.report.cautions import cautions
 from msft.report.comparison import compare
-from msft.report.cost import holdings, ledger, plain
+from msft.report.cost import flops, holdings, ledger, plain
 from msft.report.story import read_story
-from msft.report.summary import flops
 
 
 def test_the_ledger_ends_at_what_was_spent_before_the_test(tmp_path: Path) -> None:

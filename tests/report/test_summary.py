@@ -83,6 +83,7 @@ def test_costs_by_hand(tmp_path: Path) -> None:
         "train": 6 * PARAMETERS * 200,
         "eval": 2 * PARAMETERS * (base + 4 * 3 + 2 * 7),
         "probe": 2 * PARAMETERS * 4,
+        "recompute": 0,
     }
     # Held while training: nothing, then 1, then 1 and 2; at the end of segment 3 all three.
     assert summary["disk"] == {"peak_bytes": 300, "mean_bytes": (5 * 0 + 5 * 100 + 10 * 200) / 20, "sft_bytes": 200}

@@ -13,8 +13,8 @@ from job import make_job
 from msft.cli.main import main
 from msft.core.errors import RunError
 from msft.core.wire import differences
+from msft.report.cost import flops
 from msft.report.story import read_story
-from msft.report.summary import flops
 from msft.study import worker
 from msft.study.plan import Plan, StudyFolder, Variant
 from msft.study.runs import Progress, run_grid

@@ -100,7 +100,7 @@ def lines(made: Plan) -> list[tuple[str, str]]:
             "snapshots",
             f"at most {made.snapshots} of {scaled(made.snapshot_bytes, 'B')}: {scaled(made.disk_bytes, 'B')} of disk "
             f"with the final model ({scaled(made.free_disk_bytes, 'B')} free), "
-            f"{scaled(made.snapshot_memory_bytes, 'B')} of memory",
+            f"{scaled(made.snapshot_memory_bytes, 'B')} of memory{_bounded(made)}",
         ),
         ("memory", f"{scaled(made.training_bytes, 'B')} for weights, gradients and moments; activations come on top"),
         (
@@ -113,6 +113,14 @@ def lines(made: Plan) -> list[tuple[str, str]]:
 def _most(made: Plan) -> str:
     """Only what is generated may end early."""
     return "at most " if any(part.generated_tokens for part in made.parts) else ""
+
+
+def _bounded(made: Plan) -> str:
+    """What `snapshots.max` saves."""
+    if made.snapshots == made.unbounded_snapshots:
+        return ""
+    whole = scaled(made.unbounded_snapshots * made.snapshot_bytes, "B")
+    return f"; by snapshots.max, which trains again what it let go of: without it {made.unbounded_snapshots}, {whole}"
 
 
 def _count(number: int) -> str:

@@ -67,7 +67,7 @@ class Display:
         view = self._known_view
         if number <= view.known:
             if not view.recovering:
-                self._line(f"running segments again, from {number} on: their snapshots did not survive")
+                self._line(f"training again from segment {number} on: snapshots that are needed are not held")
             view.again(segment)
         elif decided := view.begins(segment):
             self._line(f"decision  {decided}")

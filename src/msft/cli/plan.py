@@ -87,7 +87,9 @@ class Plan:
     """Validation tokens scored for each token trained, while all sub-datasets are active."""
     snapshot_bytes: int
     snapshots: int
-    """Kept at once, at most."""
+    """Kept at once, at most, by the bound if there is one."""
+    unbounded_snapshots: int
+    """The same without `snapshots.max`."""
     disk_bytes: int
     """Snapshots and the final model."""
     free_disk_bytes: int
@@ -113,7 +115,10 @@ def plan(job: Job) -> Plan:
     counted = non_embedding_parameters(job.layout)
     all_parameters = sum(parameter.numel() for parameter in job.layout.parameters())
     trained = sum(parameter.numel() for parameter in trainable(job.layout).values())
-    kept = most_snapshots(method, clock, mixture)
+    wanted = most_snapshots(method, clock, mixture)
+    bound = job.config.snapshots.max
+    # The bound holds between segments: while one runs into its end, its own snapshot comes on top.
+    kept = wanted if bound is None else min(wanted, bound + 1)
     snapshot = 3 * FLOAT * trained  # the weights and Adam's two moments
     memory = min(kept * snapshot, int(SNAPSHOT_MEMORY * psutil.virtual_memory().available))
     final = FLOAT * (trained if job.source.peft else all_parameters)
@@ -136,6 +141,7 @@ def plan(job: Job) -> Plan:
         scoring_share=scored * ticks / tokens,
         snapshot_bytes=snapshot,
         snapshots=kept,
+        unbounded_snapshots=wanted,
         disk_bytes=disk,
         free_disk_bytes=free,
         training_bytes=FLOAT * all_parameters + 3 * FLOAT * trained,
@@ -287,7 +293,7 @@ def _about_space(made: Plan) -> Warnings:
     if made.disk_bytes > made.free_disk_bytes:
         warnings.append(
             f"the snapshots may need {made.disk_bytes / 1e9:.1f} GB of disk, {made.free_disk_bytes / 1e9:.1f} GB are "
-            "free: choose another output, or an adapter (peft)"
+            "free: choose another output, bound them (snapshots.max: 3), or use an adapter (peft)"
         )
     total = psutil.virtual_memory().total
     if made.training_bytes > total:

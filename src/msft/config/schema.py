@@ -238,6 +238,11 @@ class SnapshotsConfig(Section):
 
     durable: Literal["auto", "tick", "rollout"] = "auto"
     """Which survive a crash: all, those at the ends of roll-outs, or all while writing one costs little."""
+    max: int | None = Field(default=None, ge=1)
+    """Held at most between segments; one more while the next is made. null: all that the method may still ask for.
+    One that was let go of is trained again, bit for bit, when it is asked for. With 3 they take at most twice, and on
+    average up to 1.5 times, what plain fine-tuning that keeps its tip and its best takes; with fewer, much is trained
+    again (docs/performance.md)."""
 
 
 class Config(Section):

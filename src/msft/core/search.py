@@ -19,6 +19,7 @@ class Search:
     """
 
     def __init__(self, method: Method, brief: Brief, history: Iterable[tuple[Segment, Outcome]] = ()) -> None:
+        self.brief = brief
         self.number = 1
         """The number of the segment that `ask` returns, and of the snapshot that it makes."""
         self.answer: Snapshot | None = None

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from msft.report.comparison import Comparison, Row
-from msft.report.cost import flops_of, holdings, ledger, plain
+from msft.report.cost import flops, holdings, ledger, plain
 from msft.report.plots import FADED, LINE, PALETTE, STAR, Figure, bars, figure, rows_of, short, shown, unit
 from msft.report.seconds import seconds_of
 from msft.report.story import Story
 from msft.report.words import difference, duration, epochs, percent, scaled
 
-SPENDINGS = {"train": (LINE, "training"), "eval": (PALETTE[2], "scoring"), "probe": (PALETTE[4], "probes")}
+SPENDINGS = {
+    "train": (LINE, "training"), "eval": (PALETTE[2], "scoring"), "probe": (PALETTE[4], "probes"),
+    "recompute": (PALETTE[6], "training again"),
+}  # fmt: skip
 
 
 def change_figure(comparison: Comparison) -> Figure:
@@ -64,7 +67,7 @@ def _points(score: float | None) -> float | None:
 def compute_figure(story: Story) -> Figure:
     """FLOPs by kind, of this run and of plain fine-tuning where that can be reckoned."""
     runs: dict[str, Mapping[str, int]] = {
-        "this run": flops_of(story.tokens, story.header["model"]["parameters"]),
+        "this run": flops(story),
     }
     if (reckoned := plain(story)) is not None:
         runs[f"plain, {epochs(reckoned.epochs)} epochs"] = reckoned.flops
@@ -114,14 +117,15 @@ def disk_figure(story: Story) -> Figure | None:
     if not two:
         return None
     spent = ledger(story)
-    per, flops = unit(spent[-1], "FLOPs")
-    scale, size = unit(max(two, *(each.end for each in held)), "B")
+    per, name = unit(spent[-1], "FLOPs")
+    scale, size = unit(max(two, *(each.most for each in held)), "B")
     x, y, texts = [], [], []
     for number, each in enumerate(held, start=1):
-        for at, count in ((spent[number - 1], each.during), (spent[number], each.during), (spent[number], each.end)):
+        heights = [each.during, each.end, *([each.most] if each.again else [])]
+        for at, count in ((spent[number - 1], each.during), *((spent[number], height) for height in heights)):
             x.append(short(at / per))
             y.append(short(count / scale))
-            texts.append(f"{scaled(count, 'B')} at {short(at / per):.4g} {flops}")
+            texts.append(f"{scaled(count, 'B')} at {short(at / per):.4g} {name}")
     line = {
         "type": "scatter", "mode": "lines", "x": x, "y": y, "hovertext": texts, "hoverinfo": "text",
         "line": {"color": LINE, "width": 1.6}, "fill": "tozeroy", "fillcolor": "rgba(59,130,196,0.15)",
@@ -133,6 +137,6 @@ def disk_figure(story: Story) -> Figure | None:
         "hovertext": [f"plain fine-tuning that keeps its last and its best model: {scaled(two, 'B')}"] * 2,
         "hoverinfo": "text", "line": {"color": STAR, "width": 2, "dash": "dash"},
     }  # fmt: skip
-    made = figure([line, flat], height=230, x=f"compute spent, {flops}", y=f"snapshots held, {size}", legend=True)
+    made = figure([line, flat], height=230, x=f"compute spent, {name}", y=f"snapshots held, {size}", legend=True)
     made["layout"]["yaxis"]["rangemode"] = "tozero"
     return made

@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from msft.core.retention import Limits, Settled, replayed
 from msft.core.vocabulary import ROOT, Mixture, Snapshot, Tokens
+from msft.core.wire import Json
 from msft.report.story import Story
 
+MAX = "snapshots.max"
+"""The key of the configuration, as the journal's header has it."""
 
-def flops_of(tokens: Tokens, parameters: int) -> dict[str, int]:
-    """6 P per trained token, 2 P per token of a forward pass, P = non-embedding parameters (DESIGN 3.13)."""
+
+def flops_of(tokens: Tokens, parameters: int, again: int = 0) -> dict[str, int]:
+    """6 P per trained token, 2 P per token of a forward pass, P = non-embedding parameters (DESIGN 3.13).
+
+    `again`: tokens that were trained again for snapshots which `snapshots.max` had let go of.
+    """
     return {
         "train": 6 * parameters * tokens.train,
         "eval": 2 * parameters * tokens.eval,
         "probe": 2 * parameters * tokens.probe,
+        "recompute": 6 * parameters * again,
     }
 
 
+def flops(story: Story) -> dict[str, int]:
+    """By what they were spent on (DESIGN 3.13)."""
+    again = sum(each.again_tokens for each in holdings(story)[0])
+    return flops_of(story.tokens, story.header["model"]["parameters"], again)
+
+
 def ledger(story: Story) -> list[int]:
-    """FLOPs spent, all kinds together: entry 0 once the base model is scored, entry k at the end of segment k."""
+    """FLOPs spent, all kinds together: entry 0 once the base model is scored, entry k at the end of segment k.
+
+    What was trained again after a segment, before the next one could begin, is spent at its end.
+    """
     parameters = story.header["model"]["parameters"]
-    outcomes = [story.brief.base, *(outcome for _, outcome in story.segments)]
-    spent, entries = 0, []
-    for outcome in outcomes:
-        spent += sum(flops_of(outcome.tokens, parameters).values())
+    spent = sum(flops_of(story.brief.base.tokens, parameters).values())
+    entries = [spent]
+    for (_, outcome), held in zip(story.segments, holdings(story)[0], strict=True):
+        spent += sum(flops_of(outcome.tokens, parameters, held.again_tokens).values())
         entries.append(spent)
     return entries
 
@@ -71,22 +89,55 @@ def plain(story: Story) -> Plain | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
-    """Snapshots on disk or in memory while one segment ran."""
+    """Snapshots on disk or in memory while one segment ran, and while others were trained again after it."""
 
     during: int
-    """Bytes: the segment's parent, and what the method may still ask for."""
+    """Bytes: what may still be asked for and was held, the segment's parent mostly among it."""
     end: int
     """Bytes: the same, and the segment's own snapshot."""
     steps: int
     """Optimizer steps of the segment."""
+    again: Sequence[tuple[int, int, int]] = ()
+    """Of each segment that was trained again after this one: bytes beside it, bytes at its end, its steps."""
+    again_tokens: int = 0
+    """Tokens of those."""
+
+    @property
+    def most(self) -> int:
+        return max(self.end, *(end for _, end, _ in self.again), 0)
+
+
+def limits_of(header: Json, changes: Sequence[Json]) -> Limits:
+    """(first segment, `snapshots.max` from there on), in order."""
+    now = [(change["since"], change["now"]) for change in changes if tuple(change["path"]) == ("config", MAX)]
+    return [(1, header["config"].get(MAX)), *now]
 
 
 def holdings(story: Story) -> tuple[Sequence[Holding], int]:
     """What was held segment by segment, and the bytes that plain fine-tuning holds: its tip and its best."""
     sizes: dict[Snapshot, int] = {ROOT: 0}
-    found = []
     for number, (segment, outcome) in enumerate(story.segments, start=1):
-        held = sum(sizes[snapshot] for snapshot in segment.keep | {segment.parent})
         sizes[number] = outcome.bytes if segment.trains else 0
-        found.append(Holding(during=held, end=held + sizes[number], steps=segment.stop - segment.start))
+
+    def size(snapshots: Collection[Snapshot]) -> int:
+        return sum(sizes[snapshot] for snapshot in snapshots)
+
+    answer = story.answer.snapshot if story.answer else None
+    _, settled = replayed(story.brief, story.segments, None, answer, limits_of(story.header, story.changes))
+    nothing = Settled(first=frozenset(), again=(), held=frozenset())
+    found, before = [], nothing
+    for number, (segment, _) in enumerate(story.segments, start=1):
+        # The last segment of a run that is on has not been followed by anything yet.
+        after = settled[number - 1] if number <= len(settled) else nothing
+        again = [(n, size(beside), story.segments[n - 1]) for n, beside in after.again]
+        found.append(
+            Holding(
+                during=size(before.held),
+                end=size(before.held) + sizes[number],
+                steps=segment.stop - segment.start,
+                again=[(beside, beside + sizes[n], s.stop - s.start) for n, beside, (s, _) in again],
+                again_tokens=sum(outcome.tokens.train for _, _, (_, outcome) in again),
+            )
+        )
+        before = after
     return found, 2 * max(sizes.values())

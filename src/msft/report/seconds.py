@@ -19,6 +19,7 @@ GROUPS = {
     "probe": "probes",
     "snapshot": "copying the state, and waiting until it is safe",
     "restore": "roll-backs",
+    "recompute": "training again what snapshots.max had let go of, or a crash had taken",
     "record": "journal, live view, trackers, page",
     "export": "the final model",
     OTHER: "what no kind names",

@@ -16,9 +16,10 @@ from typing import Any
 from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import Task
 from msft.report.comparison import mean, paired_error
+from msft.report.cost import flops
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
-from msft.report.summary import disk, flops
+from msft.report.summary import disk
 from msft.report.words import NOT_KNOWN, clean, difference, duration, percent, scaled
 from msft.run import RunFolder
 

@@ -9,13 +9,12 @@ from rich.console import Console
 from rich.text import Text
 
 from msft.report.charts import stacked_flops
-from msft.report.cost import ledger
+from msft.report.cost import flops, ledger
 from msft.report.figures import Curves
 from msft.report.html import Section, axis, document, items, plot, soft, table, text, toggles
 from msft.report.page import save
 from msft.report.plots import FADED, Figure, figure, ink, rows_of, shown, unit
 from msft.report.several import MODELS_ONLY, Run, against, macro_gap, overview, scores, wary
-from msft.report.summary import flops
 from msft.report.table import rich_table
 from msft.report.words import clean, difference
 

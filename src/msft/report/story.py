@@ -145,6 +145,8 @@ class Story:
     """None while the run is not finished."""
     test: Mapping[str, Outcome]
     """`base` and `answer` on the test split; empty where there is none, or not yet."""
+    changes: Sequence[Json]
+    """What was changed on the way, as the journal notes it."""
     timings: Sequence[Mapping[str, Any]]
     notes: Sequence[str]
     """What the run warned of when it began."""
@@ -211,6 +213,7 @@ def read_story(folder: RunFolder) -> Story:
         rollouts=tuple(find_rollouts(trail, transcript.segments)),
         answer=trail.places[final["answer"]] if final else None,
         test={which: outcome_from_json(body) for which, body in (final.get("test") or {}).items()},
+        changes=transcript.changes,
         timings=[entry for entry in folder.read_timings() if isinstance(entry, dict)],
         notes=folder.read_notes(),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from msft.core.vocabulary import Task
 from msft.report.comparison import mean
-from msft.report.cost import flops_of, holdings
+from msft.report.cost import flops, holdings
 from msft.report.seconds import seconds_of
 from msft.report.story import Rollout, Story, read_story
 from msft.run import RunFolder
@@ -70,22 +70,19 @@ def _macro(story: Story, reports: Mapping[Task, float | None]) -> float | None:
     return mean([reports.get(task) for task in story.tasks])
 
 
-def flops(story: Story) -> dict[str, int]:
-    """By what they were spent on (DESIGN 3.13)."""
-    return flops_of(story.tokens, story.header["model"]["parameters"])
-
-
 def disk(story: Story) -> dict[str, float]:
     """Bytes of the snapshots held: at most, and on average over training steps, against plain fine-tuning's.
 
-    While a segment runs, its parent and what the method may still ask for are held; at its end its own snapshot is
-    there as well. Plain fine-tuning that keeps its tip and its best holds two.
+    While a segment runs, its parent and what the method may still ask for are held, or with `snapshots.max` what was
+    chosen of it; at its end its own snapshot is there as well. Steps that were taken again count too, what a crash
+    cost does not. Plain fine-tuning that keeps its tip and its best holds two.
     """
     held, two = holdings(story)
-    steps = sum(each.steps for each in held)
-    weighted = sum(each.during * each.steps for each in held)
+    spans = [span for each in held for span in ((each.during, each.steps), *((b, steps) for b, _, steps in each.again))]
+    steps = sum(count for _, count in spans)
+    weighted = sum(size * count for size, count in spans)
     return {
-        "peak_bytes": max((each.end for each in held), default=0),
+        "peak_bytes": max((each.most for each in held), default=0),
         "mean_bytes": weighted / steps if steps else 0.0,
         "sft_bytes": two,
     }

@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from msft.report.comparison import Comparison, Row, compare
-from msft.report.cost import plain
+from msft.report.cost import flops, plain
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
-from msft.report.summary import disk, flops
+from msft.report.summary import disk
 from msft.report.words import (
     NOT_KNOWN,
     clean,

@@ -9,8 +9,8 @@ from dataclasses import replace
 from msft.config.schema import Config
 from msft.core.clock import Clock
 from msft.core.vocabulary import Mixture, Task
+from msft.report.cost import flops
 from msft.report.story import Story, read_story
-from msft.report.summary import flops
 from msft.run import RunFolder
 
 

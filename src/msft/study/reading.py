@@ -11,8 +11,8 @@ from msft.config.schema import Config
 from msft.core.curves import peak
 from msft.core.vocabulary import Task
 from msft.job import Job
+from msft.report.cost import flops
 from msft.report.story import Place, Story, read_story
-from msft.report.summary import flops
 from msft.study.plan import Plan, StudyFolder
 from msft.study.statistics import Interval, t_interval
 
