@@ -36,10 +36,13 @@ class Store(Protocol):
         """Whether it can be restored."""
 
     def persist(self, snapshots: Collection[Snapshot]) -> None:
-        """Make these survive the process."""
+        """See to it that these survive the process; what an earlier call began is done on return."""
 
-    def prune(self, keep: Collection[Snapshot]) -> None:
-        """Let go of all others."""
+    def prune(self, keep: Collection[Snapshot], durable: Collection[Snapshot] = ()) -> None:
+        """Let go of all others; of `durable`, what survives the process goes on doing so."""
+
+    def finish(self) -> None:
+        """Wait until all that was to survive the process does."""
 
 
 Record = Callable[[int, Segment, Outcome], None]
@@ -54,13 +57,15 @@ def drive(
     past: Sequence[tuple[Segment, Outcome]] = (),
     announce: Callable[[int, Segment], None] = lambda number, segment: None,
 ) -> Snapshot:
-    """Run a search to its end and return its answer, which is durable then.
+    """Run a search to its end and return its answer, which is durable once `store.finish()` has returned.
 
     `past` is the journal that the search was replayed from; snapshots that it names and that did not survive are
     recomputed, and must give the journaled outcomes bit for bit, or else `Diverged`. `announce` is told of each
     segment before it is run.
     """
+    segments = [segment for segment, _ in past]
     _recover(search, engine, store, past, announce)
+    _settle(search, store, segments)
     while (segment := search.ask()) is not None:
         number = search.number
         announce(number, segment)
@@ -69,12 +74,14 @@ def drive(
             outcome = engine.run(segment, number)
         except (Stopped, UserError):
             store.persist(needed(search))  # what was reached need not be trained again
+            store.finish()
             raise
         files.stage("loop.record")
         record(number, segment, outcome)
         files.stage("loop.tell")
         search.tell(outcome)
-        _settle(search, store)
+        segments.append(segment)
+        _settle(search, store, segments)
     assert search.answer is not None
     return search.answer
 
@@ -88,14 +95,30 @@ def needed(search: Search) -> set[Snapshot]:
     return ({segment.parent} | segment.keep) - {ROOT}
 
 
-def _settle(search: Search, store: Store) -> None:
-    """What a roll-out leaves behind survives a crash before the next one begins; the rest goes."""
+def _settle(search: Search, store: Store, segments: Sequence[Segment]) -> None:
+    """What a roll-out leaves behind is made durable while the next one is trained; the rest goes.
+
+    The snapshot that a roll-out began from stays durable until the next one begins, needed or not: whatever a crash
+    takes is trained again from there.
+    """
     files.stage("loop.settle")
     keep = needed(search)
     segment = search.ask()
-    if segment is None or segment.start == 0:
+    if segment is None or _begins(segment, segments):
         store.persist(keep)
-    store.prune(keep)
+    store.prune(keep, () if segment is None else {_origin(segment, segments)})
+
+
+def _begins(segment: Segment, segments: Sequence[Segment]) -> bool:
+    """Whether a roll-out begins with it."""
+    return segment.start == 0 or segments[segment.parent - 1].rollout != segment.rollout
+
+
+def _origin(segment: Segment, segments: Sequence[Segment]) -> Snapshot:
+    """What the segment's roll-out began from."""
+    while not _begins(segment, segments):
+        segment = segments[segment.parent - 1]
+    return segment.parent
 
 
 def _recover(
@@ -118,4 +141,3 @@ def _recover(
             outcome = engine.run(segment, number)
             if changed := differences(outcome_to_json(recorded), outcome_to_json(outcome)):
                 raise Diverged(f"segment {number}, run again,", changed)
-    _settle(search, store)

@@ -117,7 +117,9 @@ def train(
                 held.enter_context(closing(trackers))
             watching = watcher if trackers is None else Several(watcher, trackers)
             tested = folder.summary.exists()
-            summary = _Run(job, folder, processes, watching, stop, shared).go(resume, allow_changed)
+            run = _Run(job, folder, processes, watching, stop, shared)
+            with run.store:
+                summary = run.go(resume, allow_changed)
             if trackers is not None and not tested:
                 trackers.finish(summary["test"])
             return summary
@@ -170,6 +172,7 @@ class _Run:
         answer = drive(search, self.engine, self.store, record, past.segments, self.watcher.segment)
         if past.final is None:
             final = self._test(answer)
+            self.store.finish()
             if journal is not None:
                 journal.final(final)
         return self._hand_over(answer, {} if journal is None else identity(past.header, journal.position()))

@@ -84,7 +84,10 @@ class StoredEngine(FakeEngine):
         for step in range(segment.start, segment.stop):
             info = StepInfo(rollout=1, step=step + 1, stop=segment.stop, loss=1.0, learning_rate=0.1, tokens=9)
             self.on_step(info)
-        return super().run(segment, number)
+        outcome = super().run(segment, number)
+        if self.settings.durable == "tick":
+            self.kept.finish()
+        return outcome
 
     def keep(self, number: int, segment: Segment, exposure: dict[Task, float]) -> None:
         before = (
