@@ -82,3 +82,34 @@ def test_a_used_folder_is_refused(tmp_path: Path) -> None:
     folder.journal.write_text("")
     with pytest.raises(RunError, match=r"already holds a run.*--resume"):
         folder.check_free()
+
+
+@pytest.mark.parametrize("method", ["msft", "sro", "continual", "one_pass"])
+def test_a_crash_never_costs_more_than_the_rollout_that_it_falls_into(method: str) -> None:
+    """Even where no tick needs the roll-out's beginning any more, it is there to go on from."""
+    definition = METHODS[method]
+    engine = FakeEngine(CURVES, SIZES)
+    journal: list[tuple[Segment, Outcome]] = []
+
+    def search() -> Search:
+        return Search(definition, brief_of(engine, definition.Params(), horizon=6.0), journal)
+
+    def record(_: int, segment: Segment, outcome: Outcome) -> None:
+        journal.append((segment, outcome))
+        raise Killed
+
+    while search().ask() is not None:
+        with pytest.raises(Killed):
+            drive(search(), engine, engine.store, record, past=journal[:])
+        engine.store.crash()
+        rollout, last = journal[-1][0].rollout, search().ask()
+        engine.runs.clear()
+        drive_on = search()
+        if last is None:
+            break
+        first = next(i for i, (s, _) in enumerate(journal, 1) if s.rollout == rollout)
+        with pytest.raises(Killed):
+            drive(drive_on, engine, engine.store, record, past=journal[:])
+        assert min(engine.runs) >= first, (len(journal), engine.runs)
+        engine.store.crash()
+    assert len({segment.rollout for segment, _ in journal}) > 1 or method == "one_pass"

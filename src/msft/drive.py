@@ -65,7 +65,7 @@ def drive(
     """
     segments = [segment for segment, _ in past]
     _recover(search, engine, store, past, announce)
-    _settle(search, store, segments)
+    _settle(search, store, segments, resumed=True)
     while (segment := search.ask()) is not None:
         number = search.number
         announce(number, segment)
@@ -95,28 +95,23 @@ def needed(search: Search) -> set[Snapshot]:
     return ({segment.parent} | segment.keep) - {ROOT}
 
 
-def _settle(search: Search, store: Store, segments: Sequence[Segment]) -> None:
+def _settle(search: Search, store: Store, segments: Sequence[Segment], *, resumed: bool = False) -> None:
     """What a roll-out leaves behind is made durable while the next one is trained; the rest goes.
 
     The snapshot that a roll-out began from stays durable until the next one begins, needed or not: whatever a crash
-    takes is trained again from there.
+    takes is trained again from there. What was trained again is durable at once.
     """
     files.stage("loop.settle")
     keep = needed(search)
     segment = search.ask()
-    if segment is None or _begins(segment, segments):
+    if resumed or segment is None or segment.rollout != segments[-1].rollout:
         store.persist(keep)
     store.prune(keep, () if segment is None else {_origin(segment, segments)})
 
 
-def _begins(segment: Segment, segments: Sequence[Segment]) -> bool:
-    """Whether a roll-out begins with it."""
-    return segment.start == 0 or segments[segment.parent - 1].rollout != segment.rollout
-
-
 def _origin(segment: Segment, segments: Sequence[Segment]) -> Snapshot:
     """What the segment's roll-out began from."""
-    while not _begins(segment, segments):
+    while segment.start and segments[segment.parent - 1].rollout == segment.rollout:
         segment = segments[segment.parent - 1]
     return segment.parent
 

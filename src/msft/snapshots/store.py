@@ -75,11 +75,11 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None or issubclass(kind, Exception):
-            self.finish()
-            self._writer.close()
-        else:
+        if kind is not None and not issubclass(kind, Exception):
             self._writer.stop()
+        self._writer.close()
+        if kind is None or issubclass(kind, Exception):
+            self._writer.check()
 
     def on_disk(self) -> list[Snapshot]:
         """The durable snapshots, in order, once what is on its way has arrived."""

@@ -42,9 +42,8 @@ class Writer:
         self.check()
 
     def stop(self) -> None:
-        """Ends the thread behind the job that it is at; what else was to be done is left."""
+        """Leaves all jobs behind the one that is being done."""
         self._stopped = True
-        self.close()
 
     def close(self) -> None:
         """Ends the thread when every job is done."""
