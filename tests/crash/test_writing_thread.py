@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,9 +36,7 @@ LONG = {"horizon": 5, "budget": 1, "eval_every": 0.25}
 
 
 @pytest.mark.parametrize(("kind", "every", "patience"), [("tick", 41, 0.1), ("rollout", 4, 0.5)])
-def test_killed_while_the_writing_thread_is_behind(
-    tmp_path: Path, kind: str, every: int, patience: float
-) -> None:
+def test_killed_while_the_writing_thread_is_behind(tmp_path: Path, kind: str, every: int, patience: float) -> None:
     """At operations of that thread, when training has gone on without it: at most one more roll-out is run again."""
     config = config_of(kind, tmp_path / "run", LONG)
     run(config)
@@ -71,6 +68,24 @@ def in_thread(operation: Operation) -> bool:
     return threading.current_thread() is not threading.main_thread() and operation.kind != "stage"
 
 
+class FullDisk:
+    """Operation number `left` of the writing thread fails; the folders deleted behind it."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.deleted: list[str] = []
+
+    def __call__(self, operation: Operation) -> None:
+        if not in_thread(operation):
+            return
+        if self.left == 0:
+            self.left = -1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self.left < 0 and operation.name == "snapshot.doom":
+            self.deleted.append(operation.path.name)
+        self.left -= 1
+
+
 def test_a_disk_that_fills_up_beside_the_training_pauses_the_run(tmp_path: Path) -> None:
     """The message is the same as ever, no thread is left behind, and nothing that is still needed was deleted."""
     config = config_of("rollout", tmp_path / "run", LONG)
@@ -79,22 +94,11 @@ def test_a_disk_that_fills_up_beside_the_training_pauses_the_run(tmp_path: Path)
     wanted = content(tmp_path / "run")
     for index in range(0, len(seen), 9):
         shutil.rmtree(tmp_path / "run")
-        left = index
-        deleted: list[str] = []
-
-        def fails(operation: Operation) -> None:
-            nonlocal left
-            if in_thread(operation):
-                left -= 1
-                if left == -1:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                if left < -1 and operation.name == "snapshot.doom":
-                    deleted.append(operation.path.name)
-
+        fails = FullDisk(index)
         with pytest.raises(RunError, match="the run is paused: No space left on device") as caught:
             run(config, observer=fails)
         assert str(tmp_path / "run" / "snapshots") in str(caught.value) and "--resume" in str(caught.value)
-        assert deleted == [], f"deleted after {seen[index]} had failed"
+        assert fails.deleted == [], f"deleted after {seen[index]} had failed"
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("snapshots")]
         _, notes = run(config)
         assert notes.said == [] and content(tmp_path / "run") == wanted, seen[index]
