@@ -29,6 +29,8 @@ from msft.snapshots.writer import Writer
 
 REHEARSED = 64 << 20
 """Bytes of tensors in the snapshot that is written and read on trial."""
+IN_PASSING = 2
+"""Snapshots in memory beside those that it has room for: one just copied, and one being written that was let go of."""
 _TENSORS, _FIELDS = "state.safetensors", "state.json"
 _NAME = "snapshot"
 
@@ -44,8 +46,8 @@ class _Queued:
 class Store:
     """The snapshots of one run, by number.
 
-    `folder`: the run's `snapshots/`. `memory_bytes`: how much of this process's memory they may take; one more may be
-    held while it is written after it was let go of. `main`: whether this process writes and deletes on disk; with
+    `folder`: the run's `snapshots/`. `memory_bytes`: how much of this process's memory they may take, beside those
+    IN_PASSING; what waits to be written is one of them. `main`: whether this process writes and deletes on disk; with
     several processes exactly one does, and the folder is shared. `ROOT` is always there and never kept.
 
     What goes wrong on the disk is raised by the next call, an OSError. As a context manager, it ends with everything
