@@ -68,6 +68,8 @@ class Bench:
         self.optimizer.zero_grad(set_to_none=True)
 
     def capture(self) -> None:
+        self.memory.prune(())  # one at a time is enough
+        self.state = None
         self.state = capture(self.model, self.optimizer, Cursor())
         self.size = self.state.nbytes
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from schedules import Overtaken
-from stored_runs import Kill, config_of, content, fake_model, run
+from schedules import AtLast, Overtaken
+from stored_runs import At, Kill, Notes, config_of, content, fake_model, operations, run
 
-from msft.core.errors import RunError
+from msft import trainer
+from msft.core.errors import RunError, Stopped
 from msft.files import Operation
 from msft.journal import read
 from msft.run import RunFolder
@@ -123,3 +126,35 @@ def test_a_second_ctrl_c_does_not_wait_for_what_is_still_to_be_written(tmp_path:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("snapshots")]
     run(config)
     assert content(tmp_path / "run") == wanted
+
+
+def test_the_answer_is_durable_before_the_final_record(tmp_path: Path) -> None:
+    """Even where the thread does nothing before somebody waits for it."""
+    config = config_of("rollout", tmp_path / "run", {"horizon": 1, "budget": 1})  # its end is the answer
+    with fake_model(AtLast):
+        export = At([operation.name for operation in operations(config)].index("export"), Kill())
+        shutil.rmtree(tmp_path / "run")
+        with pytest.raises(Kill):
+            run(config, observer=export)
+        transcript = RunFolder(tmp_path / "run").transcript()
+        assert transcript.final is not None
+        again: list[Operation] = []
+        run(config, observer=again.append)
+    assert not any(operation.name == "recover.run" for operation in again), "the answer was trained again"
+
+
+def test_a_signal_waits_for_the_thread(tmp_path: Path) -> None:
+    config = config_of("rollout", tmp_path / "run", LONG)
+    notes, steps = Notes(), itertools.count(1)
+
+    def on_step(info: object) -> None:
+        if next(steps) == 14:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    notes.on_step = on_step
+    with fake_model(AtLast):
+        with pytest.raises(Stopped):
+            trainer.train(config, notes)
+        again: list[Operation] = []
+        run(config, observer=again.append)
+    assert not any(operation.name == "recover.run" for operation in again), "something was not durable"
