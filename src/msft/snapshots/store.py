@@ -29,8 +29,9 @@ from msft.snapshots.writer import Writer
 
 REHEARSED = 64 << 20
 """Bytes of tensors in the snapshot that is written and read on trial."""
-IN_PASSING = 2
-"""Snapshots in memory beside those that it has room for: one just copied, and one being written that was let go of."""
+IN_PASSING = 3
+"""Snapshots in memory beside those that it has room for: one just copied, one being written that was let go of,
+and the roll-out's beginning while it waits to be written."""
 _TENSORS, _FIELDS = "state.safetensors", "state.json"
 _NAME = "snapshot"
 
