@@ -47,9 +47,11 @@ class FakeStore:
         assert set(snapshots) <= self.held
         self.durable |= set(snapshots)
 
-    def prune(self, keep: Collection[Snapshot]) -> None:
+    def prune(self, keep: Collection[Snapshot], durable: Collection[Snapshot] = ()) -> None:
         self.held &= set(keep)
-        self.durable &= set(keep)
+        self.durable &= set(keep) | set(durable)
+
+    def finish(self) -> None: ...
 
     def crash(self) -> None:
         self.held = set(self.durable)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +26,11 @@ class Killed(Exception):  # noqa: N818
     pass
 
 
-def killed_after(count: int) -> tuple[FakeEngine, list[tuple[Segment, Outcome]]]:
+def search_of(engine: FakeEngine, method: str, past: Sequence[tuple[Segment, Outcome]] = (), **params: Any) -> Search:
+    return Search(METHODS[method], brief_of(engine, METHODS[method].Params(**params)), past)
+
+
+def killed_after(count: int, method: str = "msft", **params: Any) -> tuple[FakeEngine, list[tuple[Segment, Outcome]]]:
     engine = FakeEngine(CURVES, SIZES)
     journal: list[tuple[Segment, Outcome]] = []
 
@@ -32,8 +39,8 @@ def killed_after(count: int) -> tuple[FakeEngine, list[tuple[Segment, Outcome]]]
         if len(journal) == count:
             raise Killed
 
-    with pytest.raises(Killed):
-        drive(Search(METHODS["msft"], brief_of(engine, METHODS["msft"].Params())), engine, engine.store, record)
+    with suppress(Killed):
+        drive(search_of(engine, method, **params), engine, engine.store, record)
     engine.store.crash()
     return engine, journal
 
@@ -82,3 +89,20 @@ def test_a_used_folder_is_refused(tmp_path: Path) -> None:
     folder.journal.write_text("")
     with pytest.raises(RunError, match=r"already holds a run.*--resume"):
         folder.check_free()
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [("msft", {}), ("msft", {"budget": 1.0, "smooth": 1, "leave_within": 0.0}), ("sro", {}), ("continual", {})],
+)
+def test_a_crash_never_costs_more_than_the_rollout_that_it_falls_into(method: str, params: dict[str, Any]) -> None:
+    """Even where no tick needs the roll-out's beginning any more, it is there to go on from."""
+    whole = killed_after(10**6, method, **params)[1]
+    assert len({segment.rollout for segment, _ in whole}) > 1
+    for count in range(1, len(whole), 3):
+        engine, journal = killed_after(count, method, **params)
+        engine.runs.clear()
+        drive(search_of(engine, method, journal, **params), engine, engine.store, lambda *_: None, past=journal)
+        rollout = journal[-1][0].rollout
+        first = next(i for i, (segment, _) in enumerate(whole, 1) if segment.rollout == rollout)
+        assert min(engine.runs) >= first, count

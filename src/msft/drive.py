@@ -42,10 +42,13 @@ class Store(Protocol):
         """Whether it can be restored."""
 
     def persist(self, snapshots: Collection[Snapshot]) -> None:
-        """Make these survive the process."""
+        """See to it that these survive the process; what an earlier call began is done on return."""
 
-    def prune(self, keep: Collection[Snapshot]) -> None:
-        """Let go of all others."""
+    def prune(self, keep: Collection[Snapshot], durable: Collection[Snapshot] = ()) -> None:
+        """Let go of all others; of `durable`, what survives the process goes on doing so."""
+
+    def finish(self) -> None:
+        """Wait until all that was to survive the process does."""
 
 
 TRAINED = ("snapshot", "train_loss", "tokens", "bytes")
@@ -65,7 +68,7 @@ def drive(
     limits: Limits = UNBOUNDED,
     again: Callable[[int], None] = lambda number: None,
 ) -> Snapshot:
-    """Run a search to its end and return its answer, which is durable then.
+    """Run a search to its end and return its answer, which is durable once `store.finish()` has returned.
 
     `past` is the journal that the search was replayed from; snapshots that it names and that did not survive are
     recomputed, and must give the journaled outcomes bit for bit, or else `Diverged`. `announce` is told of each
@@ -115,6 +118,7 @@ class _Loop:
                 # What was reached need not be trained again.
                 with spent("snapshot.durable"):
                     self.store.persist(self.retention.held)
+                    self.store.finish()
                 raise
             files.stage("loop.record")
             record(number, segment, outcome)
@@ -127,7 +131,7 @@ class _Loop:
         return self.search.answer
 
     def _settle(self) -> None:
-        """What a roll-out leaves behind survives a crash before the next one begins; the rest goes."""
+        """What a roll-out leaves behind is made durable while the next one is trained; the rest goes."""
         files.stage("loop.settle")
         settled = self.retention.settle(self.search.ask(), self.search.answer)
         self._hold(settled.first)
@@ -137,19 +141,30 @@ class _Loop:
                 self._repeat(number, scored=False)
             except (Stopped, UserError):
                 self.store.persist(beside)
+                self.store.finish()
                 raise
         if settled.again:
             self._hold(settled.held)
 
     @spent("snapshot.durable")
-    def _hold(self, snapshots: frozenset[Snapshot]) -> None:
-        """Let go of all others. A durable one that goes for the limit's sake is not missed: what is left becomes so."""
-        segment = self.search.ask()
-        lost = self.retention.limit is not None and not self.safe <= snapshots
-        if segment is None or segment.start == 0 or lost:
+    def _hold(self, snapshots: frozenset[Snapshot], *, resumed: bool = False) -> None:
+        """Let go of all others.
+
+        The snapshot that a roll-out began from stays durable until the next one begins, needed or not: whatever a
+        crash takes is trained again from there. Under a limit it may have to go; what is left becomes durable first.
+        """
+        segment, limited = self.search.ask(), self.retention.limit is not None
+        ends = segment is None or not self.history or segment.rollout != self.history[-1][0].rollout
+        if resumed or ends or (limited and not self.safe <= snapshots):
             self.store.persist(snapshots)
             self.safe = snapshots
-        self.store.prune(snapshots)
+        self.store.prune(snapshots, () if segment is None or limited else {self._origin(segment)})
+
+    def _origin(self, segment: Segment) -> Snapshot:
+        """What the segment's roll-out began from."""
+        while segment.start and self.history[segment.parent - 1][0].rollout == segment.rollout:
+            segment = self.history[segment.parent - 1][0]
+        return segment.parent
 
     def _recover(self) -> None:
         """Recompute what should be held and is gone, and where the search stands: the engine does not yet."""
@@ -166,7 +181,7 @@ class _Loop:
                 if self.retention.limit is not None:
                     self.store.prune(held | {number})
         files.stage("loop.settle")
-        self._hold(held)
+        self._hold(held, resumed=True)
 
     def _repeat(self, number: int, *, scored: bool) -> None:
         """Run a journaled segment once more. Raises Diverged where it does not give what it gave."""

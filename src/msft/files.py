@@ -1,8 +1,8 @@
 """Every durable file operation of a run goes through here, under a name (DESIGN 3.14).
 
-An operation announces itself to `observer` just before it happens, and so do the stages of the loop. Tests set the
-observer: it kills the process there, makes the operation fail, or records what a power loss may undo. In production
-it is None, and nothing but a test can set it: no setting and no environment variable reaches it.
+An operation announces itself to `observer` just before it happens, in the thread that does it, and so do the stages of
+the loop. Tests set the observer: it kills the process there, makes the operation fail, or records what a power loss may
+undo. In production it is None, and nothing but a test can set it: no setting and no environment variable reaches it.
 
 Writes are unbuffered: what was not written when the process died is not written later. An OSError always carries the
 path.
@@ -10,8 +10,9 @@ path.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,20 @@ def write(name: str, file: Path, data: bytes) -> None:
     with _naming(file), file.open("wb", buffering=0) as out:
         _announce(name, "write", file, data=data)
         _write_all(out.fileno(), data)
+
+
+def write_blocks(name: str, file: Path, blocks: Iterable[bytes | memoryview]) -> tuple[int, str]:
+    """The file's content, block after block, not yet durable; its size, and the SHA-256 of what was handed over."""
+    sha256 = hashlib.sha256()
+    kind: Kind = "write"
+    with _naming(file), file.open("wb", buffering=0) as out:
+        for block in blocks:
+            if observer is not None:
+                _announce(name, kind, file, data=bytes(block))
+            sha256.update(block)
+            _write_all(out.fileno(), block)
+            kind = "append"
+        return out.tell(), sha256.hexdigest()
 
 
 def written(name: str, file: Path) -> None:
@@ -152,7 +167,7 @@ def remove(name: str, path: Path) -> None:
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]

@@ -124,7 +124,9 @@ def train(
                 held.enter_context(closing(trackers))
             watching = watcher if trackers is None else Several(watcher, trackers)
             tested = folder.summary.exists()
-            summary = _Run(job, folder, processes, watching, stop, shared, stopwatch).go(resume, allow_changed)
+            run = _Run(job, folder, processes, watching, stop, shared, stopwatch)
+            with run.store:
+                summary = run.go(resume, allow_changed)
             if trackers is not None and not tested:
                 trackers.finish(summary["test"])
             return summary
@@ -194,6 +196,8 @@ class _Run:
         try:
             answer = drive(search, self.engine, self.store, record, past.segments, announce, self.limits, again)
             final = self._test(answer) if past.final is None else None
+            with spent("snapshot.durable"):
+                self.store.finish()
         except (Stopped, UserError):
             self._time("stopped")
             raise

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from msft.files import Operation
 from msft.job import model_source
 from msft.report import html
 from msft.run import RunFolder
+from msft.snapshots import writer
 from msft.snapshots.state import State
 from msft.snapshots.store import Store
 
@@ -81,7 +83,10 @@ class StoredEngine(FakeEngine):
         for step in range(segment.start, segment.stop):
             info = StepInfo(rollout=1, step=step + 1, stop=segment.stop, loss=1.0, learning_rate=0.1, tokens=9)
             self.on_step(info)
-        return super().run(segment, number)
+        outcome = super().run(segment, number)
+        if self.settings.durable == "tick":
+            self.kept.finish()
+        return outcome
 
     def keep(self, number: int, segment: Segment, exposure: dict[Task, float]) -> None:
         before = (
@@ -123,11 +128,12 @@ class Notes:
         self.said.append(text)
 
 
-def config_of(kind: str, output: Path, **training: Any) -> Config:
+def config_of(kind: str, output: Path, method: Mapping[str, Any] | None = None, **training: Any) -> Config:
+    """A job of this kind; `method`: in place of the kind's own parameters."""
     datasets = [{"id": task, "path": f"{task}.jsonl"} for task in CURVES]
     return Config.model_validate(
         {
-            "model": {"name_or_path": "fake"}, "method": METHODS[kind], "datasets": datasets,
+            "model": {"name_or_path": "fake"}, "method": {**METHODS[kind], **(method or {})}, "datasets": datasets,
             "snapshots": {"durable": "rollout" if kind == "rollout" else "tick"},
             "training": {"batch_size": 4, "learning_rate": 0.01, **training}, "output": str(output),
         }
@@ -135,8 +141,11 @@ def config_of(kind: str, output: Path, **training: Any) -> Config:
 
 
 @contextmanager
-def fake_model() -> Iterator[None]:
-    """The trainer with the fake engine; no sync reaches the disk; the page without its library."""
+def fake_model(schedule: Callable[..., Executor] = ThreadPoolExecutor) -> Iterator[None]:
+    """The trainer with the fake engine; no sync reaches the disk; the page without its library.
+
+    `schedule`: what runs the jobs of the thread that writes snapshots.
+    """
 
     def prepare(config: Config) -> trainer.Job:
         return trainer.Job(config, model_source(config), tiny_data(), nn.Linear(3, 2))  # type: ignore[arg-type]
@@ -145,6 +154,7 @@ def fake_model() -> Iterator[None]:
         stack.enter_context(patch.object(trainer, "TorchEngine", StoredEngine))
         stack.enter_context(patch.object(trainer.Job, "prepare", prepare))
         stack.enter_context(patch.object(html, "get_plotlyjs", lambda: "library"))
+        stack.enter_context(patch.object(writer, "ThreadPoolExecutor", schedule))
         stack.enter_context(patch.object(os, "fsync", lambda descriptor: None))
         yield
 
@@ -176,7 +186,10 @@ def content(folder: Path) -> dict[str, str]:
 
 @dataclass
 class At:
-    """Does something at the arrival of operation number `index`; `torn`: half of what is being written is."""
+    """Fails at the arrival of operation number `index`; `torn`: half of what is being written is written.
+
+    After a kill, nothing happens any more in any thread.
+    """
 
     index: int
     error: BaseException
@@ -186,6 +199,8 @@ class At:
     def __call__(self, operation: Operation) -> None:
         here, self.seen = self.seen == self.index, self.seen + 1
         if not here:
+            if isinstance(self.error, Kill) and self.seen > self.index:
+                raise self.error
             return
         if self.torn and operation.data:
             with operation.path.open("ab", buffering=0) as file:

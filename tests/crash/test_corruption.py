@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from schedules import AtOnce
 from stored_runs import METHODS, At, Kill, config_of, content, fake_model, operations, run
 
 from msft import journal, trainer
@@ -27,7 +28,7 @@ Damage = Callable[[random.Random, Path, Path], None]
 
 @pytest.fixture(autouse=True)
 def fake() -> Iterator[None]:
-    with fake_model():
+    with fake_model(AtOnce):
         yield
 
 
@@ -189,7 +190,7 @@ def campaign(bench: Bench, count: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    with fake_model():
+    with fake_model(AtOnce):
         return Bench(tmp_path_factory.mktemp("corruption"))
 
 

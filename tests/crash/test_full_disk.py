@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from schedules import AtOnce
 from stored_runs import METHODS, At, config_of, content, fake_model, operations, run
 
 from msft import files, recovery
@@ -21,7 +22,7 @@ from msft.run import RunFolder
 
 @pytest.fixture(autouse=True)
 def fake() -> Iterator[None]:
-    with fake_model():
+    with fake_model(AtOnce):
         yield
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from schedules import SCHEDULES
 from stored_runs import METHODS, At, Kill, config_of, content, fake_model, operations, run
 
 from msft.config.schema import Config
@@ -16,9 +17,9 @@ from msft.journal import read
 from msft.run import RunFolder
 
 
-@pytest.fixture(autouse=True)
-def fake() -> Iterator[None]:
-    with fake_model():
+@pytest.fixture(autouse=True, params=SCHEDULES)
+def fake(request: pytest.FixtureRequest) -> Iterator[None]:
+    with fake_model(SCHEDULES[request.param]):
         yield
 
 

@@ -15,6 +15,7 @@ from unittest.mock import patch
 
 import pytest
 from power_loss import Disk, Folder, Tree, materialise, power_losses, recorder
+from schedules import SCHEDULES
 from stored_runs import METHODS, Kill, config_of, content, fake_model, run
 
 from msft import files
@@ -24,7 +25,7 @@ from msft.files import Operation
 
 @pytest.fixture(autouse=True)
 def fake() -> Iterator[None]:
-    with fake_model():
+    with fake_model(SCHEDULES["at once"]):
         yield
 
 
@@ -166,6 +167,7 @@ def breaches(
     return states, broken
 
 
+LONG = {"horizon": 5, "budget": 1, "eval_every": 0.25}
 SNAPSHOTS_DELETED = ("journal.append", 4)
 CASES: dict[str, tuple[str, tuple[str, int] | None]] = {
     "tick": ("tick", None),
@@ -188,6 +190,19 @@ def test_no_state_breaks_a_rule(tmp_path: Path, case: str) -> None:
     assert states >= 400
 
 
+@pytest.mark.parametrize("case", ["rollout", "killed before a snapshot's place was synced"])
+def test_no_state_breaks_a_rule_where_snapshots_are_written_late(tmp_path: Path, case: str) -> None:
+    kind, kill_at = CASES[case]
+    with fake_model(SCHEDULES["at last"]):
+        seen = recorded(config_of(kind, tmp_path / "run", LONG), kill_at)
+    order = [operation.name for operation in seen if operation.name in {"loop.run", "snapshot.publish"}]
+    late = "".join("w" if name == "snapshot.publish" else "t" for name in order)
+    assert "tttw" in late, "no snapshot was written later than three segments behind"
+    states, broken = breaches(tmp_path, seen, random.Random(1), each=3)
+    assert not broken, (len(broken), broken[:5])
+    assert states >= 400
+
+
 def resumed(config: Config, tree: Tree, wanted: dict[str, str]) -> list[str]:
     """Puts a state on the disk and goes on from it; what the run said."""
     folder = Path(config.output)
@@ -198,9 +213,12 @@ def resumed(config: Config, tree: Tree, wanted: dict[str, str]) -> list[str]:
     return notes.said
 
 
-def resume_from_states(place: Path, kind: str, kill_at: tuple[str, int] | None, each: int, every: int) -> int:
-    config = config_of(kind, place / "run")
-    seen = recorded(config, kill_at)
+def resume_from_states(
+    place: Path, kind: str, kill_at: tuple[str, int] | None, each: int, every: int, schedule: str = "at once"
+) -> int:
+    config = config_of(kind, place / "run", LONG if schedule == "at last" else None)
+    with fake_model(SCHEDULES[schedule]):
+        seen = recorded(config, kill_at)
     wanted = content(place / "run")
     states = 0
     for number, (index, tree) in enumerate(power_losses(seen, place, random.Random(2), each)):
@@ -213,9 +231,9 @@ def resume_from_states(place: Path, kind: str, kill_at: tuple[str, int] | None, 
     return states
 
 
-@pytest.mark.parametrize("kind", METHODS)
-def test_a_run_goes_on_from_what_the_power_left(tmp_path: Path, kind: str) -> None:
-    assert resume_from_states(tmp_path, kind, None, each=3, every=31) >= 10
+@pytest.mark.parametrize(("kind", "schedule"), [*((kind, "at once") for kind in METHODS), ("rollout", "at last")])
+def test_a_run_goes_on_from_what_the_power_left(tmp_path: Path, kind: str, schedule: str) -> None:
+    assert resume_from_states(tmp_path, kind, None, each=3, every=31, schedule=schedule) >= 10
 
 
 @pytest.mark.campaign
@@ -223,6 +241,9 @@ def test_a_run_goes_on_from_what_the_power_left(tmp_path: Path, kind: str) -> No
 def test_a_run_goes_on_from_every_state(tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
     kind, kill_at = CASES[case]
     states = resume_from_states(tmp_path, kind, kill_at, each=3, every=1)
+    if kind == "rollout":
+        (tmp_path / "late").mkdir()
+        states += resume_from_states(tmp_path / "late", kind, kill_at, each=3, every=1, schedule="at last")
     with capsys.disabled():
         print(f"\n{case}: {states} states resumed, 0 wrong results, 0 losses")
     assert states >= 250

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 import torch
 from tiny_engine import TASKS, same, segment, tiny_data, tiny_engine, tiny_folder
 
+from msft import files
 from msft.core.vocabulary import ROOT, Mixture, Probe
 from msft.engine.progress import ScoreInfo, StepInfo
+from msft.files import Operation
 from msft.scoring.forward import NotFiniteError
 from msft.stopwatch import Stopwatch
 
@@ -216,3 +219,21 @@ def test_the_rehearsal_tells_how_fast_the_disk_is(tmp_path: Path, plain: Path) -
     engine, store = tiny_engine(plain, tmp_path / "snapshots", durable="auto")
     store.rehearse(engine.state())
     assert store.bytes_per_second is not None and store.on_disk() == []
+
+
+def test_a_snapshot_that_must_be_durable_is_written_while_it_is_scored(
+    tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring, seen = threading.Event(), []
+
+    def observer(operation: Operation) -> None:
+        seen.append(operation.name)
+        if operation.name == "engine.score":
+            scoring.set()
+        if operation.name == "snapshot.publish":
+            assert scoring.wait(20), "scoring waits for the disk"
+
+    engine, _ = tiny_engine(plain, tmp_path / "snapshots", durable="tick")
+    monkeypatch.setattr(files, "observer", observer)
+    engine.run(segment(0, 2), 1)
+    assert seen[-1] == "snapshot.published", "it is not durable on return"

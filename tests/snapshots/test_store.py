@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -7,9 +10,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from msft import files
 from msft.core.errors import RunError
 from msft.core.vocabulary import ROOT
 from msft.data.order import Cursor
+from msft.files import Operation
 from msft.snapshots import publish
 from msft.snapshots.state import State
 from msft.snapshots.store import Store
@@ -29,7 +34,8 @@ def same(first: State, second: State) -> bool:
 
 @pytest.mark.parametrize(("memory_bytes", "durable"), [(0, False), (10**6, True)])
 def test_a_durable_snapshot_survives_the_process_bit_for_bit(tmp_path: Path, memory_bytes: int, durable: bool) -> None:
-    assert Store(tmp_path / "s", memory_bytes=memory_bytes).put(2, state(), durable) == state().nbytes == 2 * 96 + 4
+    with Store(tmp_path / "s", memory_bytes=memory_bytes) as store:
+        assert store.put(2, state(), durable) == state().nbytes == 2 * 96 + 4
     again = Store(tmp_path / "s", memory_bytes=0)
     assert again.on_disk() == [2] and again.has(2) and again.has(ROOT) and not again.has(1)
     assert same(again.get(2), state())
@@ -41,7 +47,6 @@ def test_snapshots_lie_in_memory_where_they_fit(tmp_path: Path) -> None:
         store.put(number, state(number), False)
     assert store.on_disk() == [3] and all(store.has(number) for number in (1, 2, 3))
     assert all(same(store.get(number), state(number)) for number in (1, 2, 3))
-    assert store.held_bytes >= 3 * state().nbytes
     store.persist([1, 3, ROOT])
     assert store.on_disk() == [1, 3]
     store.prune({3})
@@ -52,6 +57,7 @@ def test_a_snapshot_made_again_replaces_the_old_one(tmp_path: Path) -> None:
     store = Store(tmp_path / "s", memory_bytes=10**6)
     store.put(1, state(1), True)
     store.put(1, state(2), True)
+    store.finish()
     assert same(Store(tmp_path / "s", memory_bytes=0).get(1), state(2))
     store.put(1, state(3), False)
     assert store.on_disk() == [] and same(store.get(1), state(3))
@@ -104,12 +110,138 @@ def test_a_crash_while_writing_leaves_nothing_and_its_leftovers_go(
 ) -> None:
     store = Store(tmp_path, memory_bytes=0)
 
-    def crash(path: Path) -> str:
-        raise KeyboardInterrupt
+    def crash(operation: Operation) -> None:
+        if operation.kind == "rename":
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(publish, "digest", crash)
+    monkeypatch.setattr(files, "observer", crash)
     with pytest.raises(KeyboardInterrupt):
         store.put(1, state(), True)
-    assert not store.has(1) and store.on_disk() == [] and len(list(tmp_path.iterdir())) == 1
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["1.unfinished"]
     Store(tmp_path, memory_bytes=0)
     assert list(tmp_path.iterdir()) == []
+
+
+class Gate:
+    """Holds the writing thread before each publication until it is let through."""
+
+    def __init__(self) -> None:
+        self.reached, self.open = threading.Event(), threading.Event()
+        self.published: list[str] = []
+
+    def __call__(self, operation: Operation) -> None:
+        if operation.name == "snapshot.publish":
+            self.reached.set()
+            assert self.open.wait(10)
+            assert operation.to is not None
+            self.published.append(operation.to.name)
+        if operation.name == "snapshot.doom":
+            self.published.append(f"-{operation.path.name}")
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    made = Gate()
+    monkeypatch.setattr(files, "observer", made)
+    return made
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_nothing_is_deleted_before_what_takes_its_place_is_durable(tmp_path: Path, gate: Gate) -> None:
+    store = Store(tmp_path, memory_bytes=10**6)
+    gate.open.set()
+    store.put(1, state(1), True)
+    store.finish()
+    gate.open.clear()
+    gate.reached.clear()
+    store.put(2, state(2), False)
+    store.persist({2})
+    store.prune({2})
+    assert gate.reached.wait(10)
+    assert not store.has(1) and store.has(2) and same(store.get(2), state(2))
+    assert names(tmp_path) == {"1", "2.unfinished"}, "a crash here must find the old one"
+    gate.open.set()
+    assert store.on_disk() == [2]
+    assert gate.published == ["1", "2", "-1"]
+
+
+def test_what_was_let_go_of_before_it_was_begun_is_never_written(tmp_path: Path, gate: Gate) -> None:
+    store = Store(tmp_path, memory_bytes=10**6)
+    for number in (1, 2, 3):
+        store.put(number, state(number), False)
+    store.persist({1, 2, 3})
+    assert gate.reached.wait(10)
+    store.prune({3})
+    store.put(2, state(7), True)  # made again, with other content
+    gate.open.set()
+    assert store.on_disk() == [2, 3] and names(tmp_path) == {"2", "3"}
+    assert same(Store(tmp_path, memory_bytes=0).get(2), state(7))
+    assert gate.published == ["1", "3", "-1", "2"], "1 had been begun, the first 2 had not"
+
+
+def test_what_stays_durable_leaves_memory(tmp_path: Path) -> None:
+    store = Store(tmp_path, memory_bytes=2 * state().nbytes)
+    store.put(1, state(1), True)
+    store.put(2, state(2), False)
+    store.prune({2}, {1})
+    assert store.on_disk() == [1] and store.has(1)
+    store.put(3, state(3), False)
+    assert store.on_disk() == [1], "there was no room for 3 in memory"
+    assert same(store.get(1), state(1))
+    store.prune({3})
+    assert store.on_disk() == [] and not store.has(1)
+
+
+def test_a_failure_is_raised_by_whoever_comes_next_and_nothing_is_deleted_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path, memory_bytes=10**6)
+    store.put(1, state(1), True)
+    store.finish()
+
+    def full(operation: Operation) -> None:
+        if operation.kind == "write":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "observer", full)
+    store.put(2, state(2), False)
+    store.persist({2})
+    with pytest.raises(OSError, match="No space left"):
+        store.prune({2})
+        store.finish()
+    for again in (store.finish, lambda: store.put(3, state(3), False), lambda: store.prune({3}), lambda: store.get(1)):
+        with pytest.raises(OSError, match="No space left"):
+            again()
+    assert names(tmp_path) == {"1"}
+
+
+def test_broken_off_at_once_it_ends_behind_what_it_is_writing(tmp_path: Path, gate: Gate) -> None:
+    opened = threading.Timer(0.2, gate.open.set)
+    with pytest.raises(KeyboardInterrupt), Store(tmp_path, memory_bytes=10**6) as store:
+        for number in (1, 2):
+            store.put(number, state(number), True)
+        assert gate.reached.wait(10)
+        opened.start()
+        raise KeyboardInterrupt
+    assert names(tmp_path) == {"1"}
+
+
+def test_a_bit_that_flips_before_the_manifest_is_written_is_not_vouched_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flip(operation: Operation) -> None:
+        if operation.name == "snapshot.manifest":
+            target = operation.path.with_name("state.safetensors")
+            data = bytearray(target.read_bytes())
+            data[-1] ^= 1
+            target.write_bytes(data)
+
+    monkeypatch.setattr(files, "observer", flip)
+    store = Store(tmp_path, memory_bytes=0)
+    store.put(1, state(), True)
+    with pytest.raises(RunError, match=r"state\.safetensors: the content is not what the manifest says"):
+        store.get(1)

@@ -21,6 +21,7 @@ from msft.job import Job
 from msft.methods import dynamix, ies, msft, placebo, sro
 from msft.scoring.batches import row
 from msft.snapshots.state import trainable
+from msft.snapshots.store import IN_PASSING
 from msft.trainer import SNAPSHOT_MEMORY
 
 FLOAT = 4
@@ -96,7 +97,7 @@ class Plan:
     training_bytes: int
     """Memory of weights, gradients and moments in fp32; activations come on top."""
     snapshot_memory_bytes: int
-    """Memory that snapshots take at most; the others lie on disk only."""
+    """Memory that snapshots take at most, those in passing included; the others lie on disk only."""
     warnings: tuple[str, ...]
 
 
@@ -120,7 +121,8 @@ def plan(job: Job) -> Plan:
     # The bound holds between segments: while one runs into its end, its own snapshot comes on top.
     kept = wanted if bound is None else min(wanted, bound + 1)
     snapshot = 3 * FLOAT * trained  # the weights and Adam's two moments
-    memory = min(kept * snapshot, int(SNAPSHOT_MEMORY * psutil.virtual_memory().available))
+    room = int(SNAPSHOT_MEMORY * psutil.virtual_memory().available)
+    memory = (min(kept, room // snapshot) + IN_PASSING) * snapshot
     final = FLOAT * (trained if job.source.peft else all_parameters)
     disk, free = kept * snapshot + final, _free_disk(Path(job.config.output))
     tested = 2 * sum(part.test_tokens for part in parts)
@@ -296,9 +298,10 @@ def _about_space(made: Plan) -> Warnings:
             "free: choose another output, bound them (snapshots.max: 3), or use an adapter (peft)"
         )
     total = psutil.virtual_memory().total
-    if made.training_bytes > total:
+    if made.training_bytes + IN_PASSING * made.snapshot_bytes > total:
         warnings.append(
-            f"weights, gradients and moments take {made.training_bytes / 1e9:.1f} GB, this machine has "
+            f"weights, gradients and moments take {made.training_bytes / 1e9:.1f} GB, copies of them on their way to "
+            f"disk {IN_PASSING * made.snapshot_bytes / 1e9:.1f} GB, this machine has "
             f"{total / 1e9:.1f} GB of memory: choose a smaller model, or an adapter (peft)"
         )
     return warnings

@@ -103,13 +103,18 @@ class TorchEngine:
         return outcome(ROOT, scores, Tokens(eval=tokens))
 
     def run(self, segment: Segment, number: int) -> Outcome:
-        """Trains from the segment's parent to its end, scores and probes there, and keeps snapshot `number`.
+        """Trains from the segment's parent to its end, keeps snapshot `number`, and scores and probes it.
+
+        With `durable: tick` the snapshot is durable on return.
 
         Raises NotFiniteError where training diverges, RunError where the parent is missing or damaged.
         """
         began = time.perf_counter()
         self._become(segment.parent)
         train_loss, trained, losses = self._train(segment, number) if segment.trains else (None, 0, {})
+        files.stage("engine.keep")
+        # Before it is scored: what is written to disk is written meanwhile.
+        size = self._keep(number, time.perf_counter() - began) if segment.trains else 0
         files.stage("engine.score")
         kind: Kind = "eval.ticks" if segment.trains else "eval.rollback"
         scores, scored = self._score(segment.score, "validation", kind)
@@ -120,8 +125,10 @@ class TorchEngine:
             probed += looked
         if Probe.LOSSES in segment.probes:
             probed += self._add_left_out(segment, losses)
-        files.stage("engine.keep")
-        size = self._keep(number, time.perf_counter() - began) if segment.trains else 0
+        if self._settings.durable == "tick":
+            with spent("snapshot.durable"):
+                files.stage("engine.durable")
+                self._store.finish()
         return outcome(
             number if segment.trains else segment.parent,
             scores,
@@ -263,7 +270,10 @@ class TorchEngine:
         return sum(map(len, examples))
 
     def _keep(self, number: Snapshot, seconds: float) -> int:
-        """Keeps the live state as a snapshot, durable if the settings say so or it costs little beside `seconds`."""
+        """Keeps the live state as a snapshot, durable if the settings say so or it costs little beside `seconds`.
+
+        `seconds`: of training. Copying is waited for, writing is not, unless memory has no room.
+        """
         with spent("snapshot.capture"):
             state = capture(self._model, self._stepper.optimizer, self._cursor)
         with spent("snapshot.durable"):

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from msft import files
 from msft.core.errors import RunError, complaint
@@ -16,29 +16,39 @@ from msft.journal import canonical
 from msft.journal import digest as digest_of_text
 
 MANIFEST = "MANIFEST.json"
+Contents: TypeAlias = Mapping[str, tuple[int, str]]
+"""Bytes and SHA-256 of files, by their names in the folder."""
 _UNFINISHED = ".unfinished"
 _MEND = "go on with --resume: what it held is made again"
 
 
 def publish(
-    name: str, folder: Path, fill: Callable[[Path], None], about: Mapping[str, Any] | None = None, *, place: bool = True
+    name: str,
+    folder: Path,
+    fill: Callable[[Path], Contents | None],
+    about: Mapping[str, Any] | None = None,
+    *,
+    place: bool = True,
 ) -> None:
     """Makes `folder` with what `fill` writes into it, durable and with a manifest of sizes and SHA-256.
 
-    `name`: of these file operations. `about`: what else the manifest says, JSON. `place=False`: where the parent is
-    synced by what follows anyway. A crash at any moment leaves either
-    no `folder` or a whole one (and leftovers that `sweep` removes); a failure leaves things as they were.
+    `name`: of these file operations. `fill` returns what it knows of the files that it wrote: the manifest then says
+    what was handed to the disk; the others are read back. `about`: what else the manifest says, JSON. `place=False`:
+    where the parent is synced by what follows anyway. A crash at any moment leaves either no `folder` or a whole one
+    (and leftovers that `sweep` removes); a failure leaves things as they were.
     """
     files.make_folder(f"{name}.parent", folder.parent)
     draft = folder.with_name(folder.name + _UNFINISHED)
     files.remove(f"{name}.leftover", draft)
     try:
         files.make_draft(f"{name}.draft", draft)
-        fill(draft)
-        inner = sorted(path for path in draft.rglob("*") if path.is_file())
+        known = {draft / file: _identity(*content) for file, content in (fill(draft) or {}).items()}
+        inner = sorted({*known, *(path for path in draft.rglob("*") if path.is_file())})
         for path in inner:
-            files.written(f"{name}.fill", path)
-        manifest = {"version": 1, "files": {_name(draft, path): _identity(path) for path in inner}, **(about or {})}
+            if path not in known:
+                files.written(f"{name}.fill", path)
+        identities = {_name(draft, path): known.get(path) or _read_identity(path) for path in inner}
+        manifest = {"version": 1, "files": identities, **(about or {})}
         manifest["sha256"] = digest_of_text(canonical(manifest))
         files.write(
             f"{name}.manifest", draft / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
@@ -83,7 +93,7 @@ def verify(folder: Path) -> dict[str, Any]:
         if not path.is_file():
             raise RunError(complaint("the file is missing", _MEND, file=path))
         try:
-            found_now = _identity(path)
+            found_now = _read_identity(path)
         except OSError as error:
             raise RunError(complaint(f"the file cannot be read ({error.strerror})", _MEND, file=path)) from None
         if found_now != entry:
@@ -120,8 +130,12 @@ def _os_error(error: Exception, path: Path) -> Exception:
     return OSError(int(number[1]), os.strerror(int(number[1])), str(path))
 
 
-def _identity(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": digest(path)}
+def _read_identity(path: Path) -> dict[str, Any]:
+    return _identity(path.stat().st_size, digest(path))
+
+
+def _identity(size: int, sha256: str) -> dict[str, Any]:
+    return {"bytes": size, "sha256": sha256}
 
 
 def _name(folder: Path, path: Path) -> str:

@@ -1,4 +1,8 @@
-"""Where snapshots are kept: in memory where they fit, on disk otherwise or where they must survive (DESIGN 3.8)."""
+"""Where snapshots are kept: in memory where they fit, on disk otherwise or where they must survive (DESIGN 3.8).
+
+The disk is changed by one thread, in the order in which it was asked for, while training goes on. So a snapshot is
+deleted only when those that were to take its place are durable, and a crash finds either the old ones or the new.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import json
 import re
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import safetensors.torch
@@ -16,21 +22,37 @@ from msft import files
 from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import ROOT, Snapshot
 from msft.data.order import Cursor
-from msft.snapshots.publish import publish, read_manifest, remove, sweep, verify
+from msft.snapshots.publish import Contents, publish, read_manifest, remove, sweep, verify
 from msft.snapshots.state import State
+from msft.snapshots.tensor_file import blocks
+from msft.snapshots.writer import Writer
 
 REHEARSED = 64 << 20
 """Bytes of tensors in the snapshot that is written and read on trial."""
+IN_PASSING = 3
+"""Snapshots in memory beside those that it has room for: one just copied, one being written that was let go of,
+and the roll-out's beginning while it waits to be written."""
 _TENSORS, _FIELDS = "state.safetensors", "state.json"
 _NAME = "snapshot"
+
+
+@dataclass
+class _Queued:
+    """What waits to be written."""
+
+    state: State | None
+    """None: it is being written, or was let go of before."""
 
 
 class Store:
     """The snapshots of one run, by number.
 
-    `folder`: the run's `snapshots/`. `memory_bytes`: how much of this process's memory they may take. `main`: whether
-    this process writes and deletes on disk; with several processes exactly one does, and the folder is shared.
-    `ROOT` is always there and never kept.
+    `folder`: the run's `snapshots/`. `memory_bytes`: how much of this process's memory they may take, beside those
+    IN_PASSING; what waits to be written is one of them. `main`: whether this process writes and deletes on disk; with
+    several processes exactly one does, and the folder is shared. `ROOT` is always there and never kept.
+
+    What goes wrong on the disk is raised by the next call, an OSError. As a context manager, it ends with everything
+    durable; where the run is broken off at once, behind the file that is being written.
     """
 
     def __init__(self, folder: Path, *, memory_bytes: int, main: bool = True) -> None:
@@ -42,29 +64,43 @@ class Store:
         self.bytes_per_second: float | None = None
         """How fast the last snapshot became durable here; None before the first."""
         self._memory: dict[Snapshot, State] = {}
+        self._writer = Writer()
+        self._queue: dict[Snapshot, _Queued] = {}
         if main and folder.is_dir():
             sweep(_NAME, folder)
             files.sync(f"{_NAME}.found", folder)  # what was published may not have been synced before the crash
+        self._durable = set(self._published()) if main else set[Snapshot]()
+        """What is on disk when all that was asked for is done."""
 
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of all snapshots held, each counted once, wherever it lies."""
-        on_disk = {number: (self._path(number) / _TENSORS).stat().st_size for number in self.on_disk()}
-        in_memory = {number: state.nbytes for number, state in self._memory.items()}
-        return sum((on_disk | in_memory).values())
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            self._writer.stop()
+        self._writer.close()
+        if kind is None or issubclass(kind, Exception):
+            self._writer.check()
 
     def on_disk(self) -> list[Snapshot]:
-        """The durable snapshots, in order."""
-        if not self.folder.is_dir():
-            return []
-        return sorted(int(path.name) for path in self.folder.iterdir() if re.fullmatch("[1-9][0-9]*", path.name))
+        """The durable snapshots, in order, once what is on its way has arrived."""
+        self.finish()
+        return self._published()
 
     def has(self, number: Snapshot) -> bool:
-        return number == ROOT or number in self._memory or self._path(number).is_dir()
+        if number == ROOT or number in self._memory:
+            return True
+        return number in self._durable if self.main else self._path(number).is_dir()
 
     def put(self, number: Snapshot, state: State, durable: bool) -> int:
-        """Keeps a snapshot and returns its size in bytes, the same wherever it lies."""
+        """Keeps a snapshot and returns its size in bytes, the same wherever it lies.
+
+        `durable`: also on disk, for which `finish` waits; what does not fit into memory is there on return.
+        """
         assert number != ROOT, "the base model is never kept"
+        self._writer.check()
         held = sum(kept.nbytes for other, kept in self._memory.items() if other != number)
         fits = held + state.nbytes <= self.memory_bytes
         self._memory.pop(number, None)
@@ -72,20 +108,28 @@ class Store:
             self._memory[number] = state
         if durable or not fits:
             self._write(number, state)
-        elif self.main and self._path(number).is_dir():
-            remove(_NAME, self._path(number))
+            if not fits:
+                self.finish()
+        elif number in self._durable:
+            self._delete([number])
         return state.nbytes
 
     def persist(self, numbers: Collection[Snapshot]) -> None:
-        """Makes these snapshots survive a crash."""
+        """Sees to it that these survive a crash; waits only for what earlier calls began."""
+        self.finish()
         for number in sorted(numbers):
-            if number in self._memory and not self._path(number).is_dir():
+            if number in self._memory and number not in self._durable:
                 self._write(number, self._memory[number])
+
+    def finish(self) -> None:
+        """Waits until the disk is as it was asked to be."""
+        self._writer.finish()
 
     def get(self, number: Snapshot) -> State:
         """The snapshot, to be copied from, never changed. Raises RunError where it is missing or damaged."""
         if number in self._memory:
             return self._memory[number]
+        self.finish()
         self.check(number)
         return _read(self._path(number))
 
@@ -111,7 +155,8 @@ class Store:
 
     def discard(self, number: Snapshot) -> None:
         """Deletes a snapshot that cannot be used."""
-        remove(_NAME, self._path(number))
+        self._delete([number])
+        self.finish()
 
     def rehearse(self, state: State) -> None:
         """Writes, verifies and loads a snapshot of a part of this state. Raises RunError where it comes back changed.
@@ -131,26 +176,55 @@ class Store:
             raise RunError(complaint(found, "check the disk, or name another output folder", file=path))
         remove(_NAME, path)
 
-    def prune(self, keep: Collection[Snapshot]) -> None:
-        """Forgets every snapshot but these."""
+    def prune(self, keep: Collection[Snapshot], durable: Collection[Snapshot] = ()) -> None:
+        """Forgets every snapshot but these; of `durable`, what is on disk, or on its way there, stays there.
+
+        What has not been begun to be written is not written any more.
+        """
+        self._writer.check()
         self._memory = {number: state for number, state in self._memory.items() if number in keep}
-        for number in self.on_disk() if self.main else []:
-            if number not in keep:
-                remove(_NAME, self._path(number))
+        if gone := self._durable.difference(keep, durable):
+            self._delete(gone)
 
     def _write(self, number: Snapshot, state: State) -> None:
-        if self.main:
-            self._publish(self._path(number), state, {"run": self.about(number)} if self.about is not None else {})
+        if not self.main:
+            return
+        about = {"run": self.about(number)} if self.about is not None else {}
+        queued = self._queue[number] = _Queued(state)
+        self._durable.add(number)
+        self._writer.submit(lambda: self._write_queued(number, queued, about))
+
+    def _write_queued(self, number: Snapshot, queued: _Queued, about: Mapping[str, Any]) -> None:
+        state, queued.state = queued.state, None
+        if state is not None:
+            self._publish(self._path(number), state, about)
+
+    def _delete(self, numbers: Collection[Snapshot]) -> None:
+        for number in numbers:
+            if (queued := self._queue.pop(number, None)) is not None:
+                queued.state = None
+        self._durable.difference_update(numbers)
+        self._writer.submit(lambda: self._delete_published(numbers))
+
+    def _delete_published(self, numbers: Collection[Snapshot]) -> None:
+        for number in sorted(numbers):
+            if self._path(number).is_dir():  # it may not have been written
+                remove(_NAME, self._path(number))
 
     def _publish(self, path: Path, state: State, about: Mapping[str, Any]) -> None:
-        def fill(draft: Path) -> None:
-            safetensors.torch.save_file(dict(state.tensors), draft / _TENSORS)
-            fields = {"version": 1, "cursor": state.cursor.as_json()}
-            files.write(f"{_NAME}.fill", draft / _FIELDS, json.dumps(fields, sort_keys=True).encode())
+        def fill(draft: Path) -> Contents:
+            fields = json.dumps({"version": 1, "cursor": state.cursor.as_json()}, sort_keys=True).encode()
+            contents = {_TENSORS: blocks(state.tensors), _FIELDS: (fields,)}
+            return {file: files.write_blocks(f"{_NAME}.fill", draft / file, data) for file, data in contents.items()}
 
         began = time.perf_counter()
         publish(_NAME, path, fill, about)
         self.bytes_per_second = state.nbytes / max(time.perf_counter() - began, 1e-9)
+
+    def _published(self) -> list[Snapshot]:
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir() if re.fullmatch("[1-9][0-9]*", path.name))
 
     def _path(self, number: Snapshot) -> Path:
         return self.folder / str(number)

@@ -34,8 +34,8 @@ def observe(
     Nothing is scored again: it costs the run's training, and the measuring. Raises Diverged where the training loss is
     not the recorded one, bit for bit: then something else would be measured than what was run.
     """
-    with TemporaryDirectory(prefix="msft-observe-") as folder:
-        store = Store(Path(folder), memory_bytes=int(MEMORY * psutil.virtual_memory().available))
+    memory = int(MEMORY * psutil.virtual_memory().available)
+    with TemporaryDirectory(prefix="msft-observe-") as folder, Store(Path(folder), memory_bytes=memory) as store:
         engine = TorchEngine(job.source, job.data, replace(job.settings, durable="rollout"), store)
         found = {ROOT: measure(engine, ROOT)} if wanted(ROOT) else {}
         for number, (segment, recorded) in enumerate(story.segments, 1):
