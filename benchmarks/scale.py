@@ -95,7 +95,10 @@ class Curves:
 
     def persist(self, snapshots: Collection[Snapshot]) -> None: ...
 
-    def prune(self, keep: Collection[Snapshot]) -> None:
+    def finish(self) -> None:
+        pass
+
+    def prune(self, keep: Collection[Snapshot], durable: Collection[Snapshot] = ()) -> None:
         self.held = {number: seen for number, seen in self.held.items() if number == ROOT or number in keep}
 
     def _outcome(self, snapshot: Snapshot, tasks: tuple[Task, ...]) -> Outcome:

@@ -34,11 +34,12 @@ def same_weights(one: Path, other: Path) -> bool:
 
 def test_a_bound_changes_neither_record_nor_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    more = ", horizon: 3, budget: 1.5, smooth: 1, leave_within: 0"
+    more = ", horizon: 4, budget: 2, smooth: 1, leave_within: 0, roll_back: earliest"
+    fast = ["--set", "training.learning_rate=0.1"]  # everything overfits, so that the search goes back
     plain = make_job(tmp_path, "msft", more, output="plain")
-    assert main(["train", str(plain)]) == 0
+    assert main(["train", str(plain), *fast]) == 0
     bounded = make_job(tmp_path, "msft", more, output="bounded")
-    assert main(["train", str(bounded), "--set", "snapshots.max=1"]) == 0
+    assert main(["train", str(bounded), "--set", "snapshots.max=1", *fast]) == 0
     free, held = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("plain", "bounded"))
     assert bodies(tmp_path / "bounded") == bodies(tmp_path / "plain")
     assert same_weights(tmp_path / "bounded", tmp_path / "plain")
@@ -66,9 +67,12 @@ def test_a_bound_changes_neither_record_nor_weights(tmp_path: Path, monkeypatch:
     third = make_job(tmp_path, "msft", more, output="third")
     monkeypatch.setattr(files, "observer", dies)
     with pytest.raises(Died):
-        main(["train", str(third), "--set", "snapshots.max=1"])
+        main(["train", str(third), "--set", "snapshots.max=1", *fast])
     monkeypatch.setattr(files, "observer", None)
-    assert main(["train", str(third), "--resume", "--set", "snapshots.max=2"]) == 2
-    assert main(["train", str(third), "--resume", "--set", "snapshots.max=2", "--allow-changed", "snapshots.max"]) == 0
+    assert main(["train", str(third), "--resume", "--set", "snapshots.max=2", *fast]) == 2
+    assert (
+        main(["train", str(third), "--resume", "--set", "snapshots.max=2", "--allow-changed", "snapshots.max", *fast])
+        == 0
+    )
     assert bodies(tmp_path / "third") == bodies(tmp_path / "plain")
     assert same_weights(tmp_path / "third", tmp_path / "plain")

@@ -30,7 +30,6 @@ from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings
 from msft.files import Operation
 from msft.job import model_source
-from msft.report import html
 from msft.run import RunFolder
 from msft.snapshots import writer
 from msft.snapshots.state import State
@@ -153,7 +152,7 @@ def fake_model(schedule: Callable[..., Executor] = ThreadPoolExecutor) -> Iterat
     with ExitStack() as stack:
         stack.enter_context(patch.object(trainer, "TorchEngine", StoredEngine))
         stack.enter_context(patch.object(trainer.Job, "prepare", prepare))
-        stack.enter_context(patch.object(html, "get_plotlyjs", lambda: "library"))
+        stack.enter_context(patch("plotly.offline.get_plotlyjs", lambda: "library"))
         stack.enter_context(patch.object(writer, "ThreadPoolExecutor", schedule))
         stack.enter_context(patch.object(os, "fsync", lambda descriptor: None))
         yield
