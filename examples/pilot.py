@@ -28,7 +28,7 @@ import matplotlib.pyplot as plt
 from msft.config.reader import load
 from msft.core.curves import peak
 from msft.report.story import read_story
-from msft.report.summary import seconds
+from msft.report.seconds import seconds_of
 from msft.run import RunFolder
 from msft.study.plan import Plan, StudyFolder, Variant
 from msft.study.runs import Progress, run_grid
@@ -60,7 +60,7 @@ class Curves:
             control={task: [place.scores[task] for place in places] for task in story.tasks},
             report={task: [place.reports[task] for place in places] for task in story.tasks},
             test={which: mean(outcome.reports.values()) for which, outcome in story.test.items()},
-            seconds=seconds(story)["total"],
+            seconds=seconds_of(story).total,
         )
 
     @property

@@ -87,6 +87,11 @@ def needed(search: Search) -> set[Snapshot]:
     return ({segment.parent} | segment.keep) - {ROOT}
 
 
+def _trained_only(outcome: Outcome) -> Outcome:
+    """What is compared where training alone is repeated; scores of thousands of segments are the journal's to keep."""
+    return replace(outcome, scores={}, reports={}, items=None, lookahead=None, losses=None)
+
+
 class _Loop:
     """One search under way."""
 
@@ -124,7 +129,7 @@ class _Loop:
             record(number, segment, outcome)
             files.stage("loop.tell")
             self.search.tell(outcome)
-            self.history.append((segment, outcome))
+            self.history.append((segment, _trained_only(outcome)))
             self.retention.made(segment, outcome)
             self._settle()
         assert self.search.answer is not None

@@ -236,4 +236,4 @@ def test_a_snapshot_that_must_be_durable_is_written_while_it_is_scored(
     engine, _ = tiny_engine(plain, tmp_path / "snapshots", durable="tick")
     monkeypatch.setattr(files, "observer", observer)
     engine.run(segment(0, 2), 1)
-    assert seen[-1] == "snapshot.published", "it is not durable on return"
+    assert "snapshot.published" in seen, "it is not durable on return"

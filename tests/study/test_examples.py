@@ -53,7 +53,7 @@ def test_the_twelve_sets_go_on_where_the_clock_cut_them_off(
     monkeypatch.chdir(tmp_path)
     command = ["--config", str(job), "--output", "out", "--seeds", "2", "--methods", "msft,release_short,placebo"]
     command += ["--rates", "1e-3,1e-2", "--carry"]
-    script = [sys.executable, "-c", BARE, str(EXAMPLES / "twelve_sets.py"), *command, "--minutes", "0.05"]
+    script = [sys.executable, "-c", BARE, str(EXAMPLES / "twelve_sets.py"), *command, "--minutes", "0.01"]
     first = subprocess.run(script, capture_output=True, text=True, env={**os.environ}, timeout=200, check=False)
     assert first.returncode == 0, first.stderr
     assert "time is up: the same command goes on" in first.stdout

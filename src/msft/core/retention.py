@@ -89,6 +89,9 @@ class Retention:
             asked, needed = answer, {answer} - {ROOT}
         else:
             asked, needed = following.parent, ({following.parent} | following.keep) - {ROOT}
+        # Nobody asks for any other snapshot's scores again, and there may be thousands.
+        of = needed | {ROOT, self._tip, *self._points}
+        self._scores = {snapshot: scores for snapshot, scores in self._scores.items() if snapshot in of}
         there = self.held | self._new
         if needed <= there and (self.limit is None or len(needed) <= self.limit):
             self.held = frozenset(needed)
