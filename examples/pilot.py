@@ -27,8 +27,8 @@ import matplotlib.pyplot as plt
 
 from msft.config.reader import load
 from msft.core.curves import peak
-from msft.report.story import read_story
 from msft.report.seconds import seconds_of
+from msft.report.story import read_story
 from msft.run import RunFolder
 from msft.study.plan import Plan, StudyFolder, Variant
 from msft.study.runs import Progress, run_grid
