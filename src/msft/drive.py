@@ -110,6 +110,8 @@ class _Loop:
         self.retention, _ = replayed(search.brief, past, search.ask(), search.answer, limits)
         self.safe = self.retention.held
         """What was made durable last; of a resumed run nobody knows, and each loss is one."""
+        self.origin: frozenset[Snapshot] = frozenset()
+        """What the roll-out that is on began from."""
 
     def go(self, record: Record) -> Snapshot:
         self._recover()
@@ -155,15 +157,21 @@ class _Loop:
     def _hold(self, snapshots: frozenset[Snapshot], *, resumed: bool = False) -> None:
         """Let go of all others.
 
-        The snapshot that a roll-out began from stays durable until the next one begins, needed or not: whatever a
-        crash takes is trained again from there. Under a limit it may have to go; what is left becomes durable first.
+        The snapshot that a roll-out began from stays durable until the next one begins to train, needed or not:
+        whatever a crash takes is trained again from there. (Scores at the roll-back point come before that, and may
+        spare a snapshot the disk.) Under a limit it may have to go; what is left becomes durable first.
         """
         segment, limited = self.search.ask(), self.retention.limit is not None
-        ends = segment is None or not self.history or segment.rollout != self.history[-1][0].rollout
-        if resumed or ends or (limited and not self.safe <= snapshots):
+        if resumed or self._begins(segment) or (limited and not self.safe <= snapshots):
             self.store.persist(snapshots)
             self.safe = snapshots
-        self.store.prune(snapshots, () if segment is None or limited else {self._origin(segment)})
+            self.origin = frozenset() if segment is None else frozenset({self._origin(segment)})
+        self.store.prune(snapshots, () if limited else self.origin)
+
+    def _begins(self, segment: Segment | None) -> bool:
+        """Whether the next segment is the first that a roll-out trains, or there is none."""
+        trained = next((past.rollout for past, _ in reversed(self.history) if past.trains), None)
+        return segment is None or (segment.trains and segment.rollout != trained)
 
     def _origin(self, segment: Segment) -> Snapshot:
         """What the segment's roll-out began from."""

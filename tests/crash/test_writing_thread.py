@@ -113,13 +113,17 @@ def test_a_second_ctrl_c_does_not_wait_for_what_is_still_to_be_written(tmp_path:
     run(config)
     wanted = content(tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
-    begun = threading.Event()
+    begun, stages = threading.Event(), list[str]()
 
     def observer(operation: Operation) -> None:
         if in_thread(operation) and operation.name == "snapshot.draft":
             begun.set()
-        if not in_thread(operation) and operation.name == "loop.record" and begun.is_set():
-            raise KeyboardInterrupt
+        elif not in_thread(operation):
+            stages.append(operation.name)
+            # The first of the second roll-out: what it began from is on its way.
+            if operation.name == "loop.record" and stages.count("loop.record") == 6:
+                assert begun.wait(20)
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(config, observer=observer)
