@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ def test_blocks_of_any_size_make_the_file(
         monkeypatch.delattr(os, "O_DIRECT", raising=False)
     data = os.urandom(2 * WHOLE + 5_000)
     edges = [0, *cuts, len(data)]
-    blocks = [memoryview(data)[begin:end] for begin, end in zip(edges, edges[1:], strict=False)]
+    blocks = [memoryview(data)[begin:end] for begin, end in itertools.pairwise(edges)]
     size, sha256 = files.write_blocks("test", tmp_path / "file", blocks)
     assert (tmp_path / "file").read_bytes() == data
     assert (size, sha256) == (len(data), hashlib.sha256(data).hexdigest())
