@@ -75,7 +75,7 @@ def test_gradients_are_those_of_padded_rows(by_products: bool, lengths: list[int
 
 def test_nothing_is_padded_but_inside_attention() -> None:
     random = np.random.default_rng(0)
-    rows = [row([example(length, random)]) for length in (3, 3, 4, 30)]
+    rows = [row([example(length + 1, random)]) for length in (3, 3, 4, 30)]  # the last is only predicted
     batch = collate(rows, CPU, flat=True)
     assert batch.ids.shape == (1, 40) and batch.positions is not None
     assert batch.positions[0].tolist() == [*range(3), *range(3), *range(4), *range(30)]

@@ -161,7 +161,7 @@ def test_control_is_the_likelihood_of_the_reference_and_report_what_was_said() -
     assert found["b"].control == found["b"].report == found["a"].report and found["b"].items == found["a"].reported
     assert told[-1] == (30, 30) and [done for done, _ in told] == sorted(done for done, _ in told)
     prompted = sum(map(len, prompts))
-    assert tokens == 3 * (prompted + 12) + 2 * (prompted + 18)
+    assert tokens == 3 * (prompted + 6) + 2 * (prompted + 18)
 
 
 def test_a_special_token_that_ends_a_reference_ends_the_text_too() -> None:
@@ -179,4 +179,4 @@ def test_a_special_token_that_ends_a_reference_ends_the_text_too() -> None:
     found, tokens = score(TokenLoss(model), {"a": (turn, measure), "b": (plain, measure)}, runtime(), speech=speech)
     hidden.remove()
     assert found["b"].report == 1
-    assert tokens == (5 + 4) + (2 + 0) + (2 + 3), "the first ends at once, the other where it is interrupted"
+    assert tokens == (4 + 3) + (2 + 0) + (2 + 3), "the first ends at once, the other where it is interrupted"

@@ -79,7 +79,7 @@ def test_choice_is_what_a_plain_computation_gives(model: LlamaForCausalLM, norma
     assert found["a"].items == pytest.approx(soft, rel=1e-4)
     assert found["a"].control == pytest.approx(np.mean(soft), rel=1e-4)
     assert found["a"].report == np.mean(right)
-    whole = sum(len(option) for item in items for option in item.options)
+    whole = sum(len(option) - 1 for item in items for option in item.options)
     assert tokens < whole if layout != "padded" else tokens == whole
 
 
@@ -166,14 +166,14 @@ def test_a_likelihood_that_is_no_number_is_told_with_how_many(model: LlamaForCau
 @pytest.mark.parametrize(
     ("options", "tokens"),
     [
-        (([1, 2, 3], [1, 2, 4, 5]), 5),  # a common prompt of two
-        (([1, 2, 3], [1, 9, 4, 5]), 6),  # that part ways inside the prompt: the branches start there
-        (([3], [4]), 2),  # nothing in common
-        (([1, 2, 3], [1, 2, 3]), 4),  # the same option twice
-        (([1, 2, 3],), 3),
+        (([1, 2, 3], [1, 2, 4, 5]), 3),  # a common prompt of two
+        (([1, 2, 3], [1, 9, 4, 5]), 4),  # that part ways inside the prompt: the branches start there
+        (([3], [4]), 2),  # nothing in common, and nothing to predict
+        (([1, 2, 3], [1, 2, 3]), 2),  # the same option twice
+        (([1, 2, 3],), 2),
     ],
 )
-def test_a_row_holds_the_common_beginning_once(
+def test_a_row_holds_the_common_beginning_once_and_no_token_that_predicts_nothing(
     model: LlamaForCausalLM, options: tuple[list[int], ...], tokens: int, layout: Layout
 ) -> None:
     group = [Example(ids=np.array(ids, np.int32), trained=np.arange(len(ids)) >= min(2, len(ids))) for ids in options]

@@ -60,8 +60,8 @@ class Stepper:
         shares = self._shares(targets)
         nll = np.zeros(len(examples))
         flat = self.runtime.layout == "flat"
-        lengths = [len(example) for example in examples]
-        hand = deal(lengths, self.runtime.max_tokens, self.runtime.world, flat=flat)[rank]
+        rows = [row([example]) for example in examples]
+        hand = deal([len(one) for one in rows], self.runtime.max_tokens, self.runtime.world, flat=flat)[rank]
         pending = []
         # One autocast for the whole step, so that the weights are cast once and not for every micro-batch.
         with self._mode(key), self.runtime.autocast():
@@ -71,7 +71,7 @@ class Stepper:
                 if places is None:
                     batch = filler(device, flat=flat)
                 else:
-                    batch = collate([row([examples[place]]) for place in places], device, flat=flat)
+                    batch = collate([rows[place] for place in places], device, flat=flat)
                 share = np.zeros(1) if places is None else np.repeat(shares[places], batch.counts)
                 # DDP takes the mean over processes where the global batch needs the sum.
                 weight = torch.from_numpy((share * self.runtime.world).astype(np.float32)).to(device)

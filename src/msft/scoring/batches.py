@@ -4,8 +4,9 @@ A row holds one sequence, or several that begin alike (the options of a choice):
 follows it in each. Every token sees the beginning and its own branch, at the positions that it would have alone, so
 that the likelihoods are those of separate sequences at a fraction of the tokens.
 
-Rows are padded to the longest, or, where the model takes that, laid end to end without padding: then only attention
-tells them apart, span by span.
+A sequence ends with the last token that something is predicted from: what stands at its last target runs through no
+layer. Rows are padded to the longest, or, where the model takes that, laid end to end without padding: then only
+attention tells them apart, span by span.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class Row:
 
     @property
     def branches(self) -> bool:
-        return len(self.counts) > 1
+        return bool(self.branch.any())
 
 
 def row(group: Sequence[Example]) -> Row:
@@ -106,16 +107,17 @@ def row(group: Sequence[Example]) -> Row:
     if len(group) == 1:
         (only,) = group
         at = np.flatnonzero(only.trained)
-        here = np.arange(len(only))
-        return Row(only.ids, here, np.zeros_like(here), at - 1, only.ids[at], (len(at),))
+        here = np.arange(_read(only))
+        return Row(only.ids[: len(here)], here, np.zeros_like(here), at - 1, only.ids[at], (len(at),))
     trunk = _common(group)
     ids, positions = [group[0].ids[:trunk]], [np.arange(trunk)]
     branch, before, targets = [np.zeros(trunk, np.int64)], [], []
     start = trunk
     for number, example in enumerate(group, 1):
-        own = len(example) - trunk
-        ids.append(example.ids[trunk:])
-        positions.append(np.arange(trunk, len(example)))
+        end = _read(example)
+        own = end - trunk
+        ids.append(example.ids[trunk:end])
+        positions.append(np.arange(trunk, end))
         branch.append(np.full(own, number))
         at = np.flatnonzero(example.trained) - trunk
         # The first token of a branch is predicted by the end of the common beginning.
@@ -130,6 +132,11 @@ def row(group: Sequence[Example]) -> Row:
         np.concatenate(targets),
         tuple(map(len, targets)),
     )
+
+
+def _read(example: Example) -> int:
+    """Tokens up to the last that predicts a target; all where there is no target."""
+    return len(example) - 1 - int(np.argmax(example.trained[::-1])) if example.targets else len(example)
 
 
 def _common(group: Sequence[Example]) -> int:
