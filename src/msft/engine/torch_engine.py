@@ -45,8 +45,9 @@ from msft.stopwatch import Kind, spent
 
 OnStep: TypeAlias = Callable[[StepInfo | ScoreInfo], None]
 
-CHEAP = 0.03
-"""`durable: auto` writes a snapshot to disk while that takes at most this share of the segment's own time."""
+CHEAP = 0.01
+"""`durable: auto` writes a snapshot to disk while that takes at most this share of the segment's own time. Where every
+core trains, the thread that writes takes its seconds from training (docs/crash_safety.md)."""
 
 
 class TorchEngine:
