@@ -51,9 +51,11 @@ def attend(
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
     flat = [tensor[0].transpose(0, 1).to(dtype) for tensor in (query, key, value)]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    # Split at once: of a slice, the backward pass would make the gradient of the whole.
+    lengths = [span.stop - span.start for span in msft_spans]
     pieces = []
-    for span in msft_spans:
-        q, k, v = (_pack(tensor[span.start : span.stop], span) for tensor in flat)
+    for span, *parts in zip(msft_spans, *(tensor.split(lengths) for tensor in flat), strict=True):
+        q, k, v = (_pack(part, span) for part in parts)
         by_products = kind == "cpu" and span.longest <= PRODUCTS
         out = (_products if by_products else _fused)(q, k, v, span.sees, scale, dropout)
         pieces.append(out.flatten(0, 1) if span.slots is None else out.flatten(0, 1).index_select(0, span.slots))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +28,7 @@ class Writer:
         """Has a job done in its turn. Raises what an earlier one failed with."""
         self.check()
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="snapshots")
+            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="snapshots", initializer=_give_way)
         while self._jobs and self._jobs[0].done():
             self._jobs.popleft()
         self._jobs.append(self._thread.submit(self._do, job))
@@ -58,3 +62,13 @@ class Writer:
             job()
         except BaseException as failure:  # whatever it is, it belongs to the thread that trains
             self._failure = failure
+
+
+def _give_way() -> None:
+    """Has this thread run in the gaps that training leaves: where every core trains, a step waits for each one taken.
+
+    Linux alone gives threads a niceness of their own. Who waits for this thread sleeps, and so leaves it a core.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
