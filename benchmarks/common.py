@@ -128,6 +128,8 @@ def run_child(
             environment["CUDA_VISIBLE_DEVICES"] = ""
         if work.threads:
             environment["OMP_NUM_THREADS"] = str(work.threads)
+        if contender.name == "ours":
+            environment.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as msft's commands do
         command = [sys.executable, str(HERE / script), str(job)]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=timeout)
         if ended.returncode or not result.exists():

@@ -23,6 +23,7 @@ import statistics
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -59,11 +60,11 @@ class Silent:
 
 
 @contextmanager
-def accounted(spent: list[float]) -> Iterator[None]:
+def accounted(spent: Counter[str]) -> Iterator[None]:
     """Adds to `spent` the seconds inside the outermost call of anything in SAFETY, in the thread that trains."""
     depth, training = 0, threading.current_thread()
 
-    def timed(call: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(label: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def around(*arguments: Any, **keywords: Any) -> Any:
             nonlocal depth
             if threading.current_thread() is not training:
@@ -74,14 +75,16 @@ def accounted(spent: list[float]) -> Iterator[None]:
             finally:
                 depth -= 1
                 if depth == 0:
-                    spent.append(time.perf_counter() - began)
+                    spent[label] += time.perf_counter() - began
 
         return around
 
     with ExitStack() as stack:
         for owner, name in SAFETY:
             found = vars(owner)[name]
-            made = classmethod(timed(found.__func__)) if isinstance(found, classmethod) else timed(found)
+            label = f"{owner.__name__.rpartition('.')[2]}.{name}"
+            whole = isinstance(found, classmethod)
+            made = classmethod(timed(label, found.__func__)) if whole else timed(label, found)
             stack.enter_context(patch.object(owner, name, made))
         yield
 
@@ -117,6 +120,11 @@ def run(config: Config, *, resume: bool = False) -> float:
     return time.perf_counter() - began
 
 
+def show(title: str, spent: Counter[str]) -> None:
+    parts = ", ".join(f"{label} {seconds:.2f}" for label, seconds in spent.most_common() if seconds >= 0.01)
+    print(f"{title}, {spent.total():.2f} s: {parts}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, nargs="?", default=CONFIG)
@@ -135,16 +143,18 @@ def main() -> None:
             with without():
                 unsafe.append(run(config))
             shutil.rmtree(place / "run")
-            spent: list[float] = []
+            spent = Counter[str]()
             worked: list[tuple[float, float]] = []
             with accounted(spent), beside(worked):
                 safe.append(run(config))
-            shares.append(sum(spent))
+            shares.append(spent.total())
+            show("training waits", spent)
             works.append((sum(wall for wall, _ in worked), sum(processor for _, processor in worked)))
-            again: list[float] = []
+            again = Counter[str]()
             with accounted(again):
                 run(config, resume=True)
-            recoveries.append(sum(again))
+            recoveries.append(again.total())
+            show("a resume's recovery", again)
             shutil.rmtree(place / "run")
     finally:
         shutil.rmtree(place)

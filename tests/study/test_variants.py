@@ -51,8 +51,11 @@ def test_controls_name_what_they_follow_and_come_behind_it(config: Config) -> No
 
 
 def test_only_the_decaying_control_decays(config: Config) -> None:
-    made = {variant.name: variant.config.training.schedule for variant in variants(config, ["sft", "sft_decay"])}
-    assert made == {"sft": "constant", "sft_decay": "linear"}
+    made = {
+        variant.name: variant.config.training.schedule
+        for variant in variants(config, ["sft", "sft_decay", "msft_decay"])
+    }
+    assert made == {"sft": "constant", "sft_decay": "linear", "msft_decay": "linear"}
 
 
 @pytest.mark.parametrize(

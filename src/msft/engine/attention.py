@@ -54,7 +54,7 @@ def attend(
     # Split at once: of a slice, the backward pass would make the gradient of the whole.
     lengths = [span.stop - span.start for span in msft_spans]
     pieces = []
-    for span, *parts in zip(msft_spans, *(tensor.split(lengths) for tensor in flat), strict=True):
+    for span, *parts in zip(msft_spans, *(torch.split(tensor, lengths) for tensor in flat), strict=True):
         q, k, v = (_pack(part, span) for part in parts)
         by_products = kind == "cpu" and span.longest <= PRODUCTS
         out = (_products if by_products else _fused)(q, k, v, span.sees, scale, dropout)

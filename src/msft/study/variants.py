@@ -16,8 +16,8 @@ from msft.study.settings import resolved, with_method
 EARLY = 4
 """Ticks after the best macro-average at which `sro_early` ends its first run."""
 ALL = (
-    "sft", "sft_equal_flops", "sft_decay", "msft", "msft:release", "sro", "sro_early", "soft_sro", "one_pass",
-    "continual", "dynamix", "ies", "placebo",
+    "sft", "sft_equal_flops", "sft_decay", "msft", "msft:release", "msft_decay", "sro", "sro_early", "soft_sro",
+    "one_pass", "continual", "dynamix", "ies", "placebo",
 )  # fmt: skip
 
 
@@ -44,7 +44,8 @@ def ignored(config: Config, names: Sequence[str]) -> list[str]:
         for field in dataclasses.fields(own.params)
         if getattr(own.params, field.name) != getattr(standard.params, field.name)
     ]
-    deaf = [name for name in names if name != own.name and (name, own.name) != ("placebo", "msft")]
+    hears = {own.name, f"{own.name}_decay", *(["placebo"] if own.name == "msft" else [])}
+    deaf = [name for name in names if name not in hears]
     notes = []
     if said and deaf:
         notes.append(f"{', '.join(said)}: set for {own.name} in the configuration, not for {', '.join(deaf)}")
@@ -71,10 +72,11 @@ def _equal_flops(config: Config, names: Sequence[str]) -> Variant:
     return Variant(name="sft_equal_flops", config=with_method(config, "sft"), after=reference, rule="equal_flops")
 
 
-def _decay(config: Config, _: Sequence[str]) -> Variant:
-    changed = with_method(config, "sft")
+def _decay(config: Config, method: str) -> Variant:
+    """With a rate that falls linearly to 0 at the horizon; a roll-back takes it back up."""
+    changed = with_method(config, method)
     training = changed.training.model_copy(update={"schedule": "linear"})
-    return Variant(name="sft_decay", config=changed.model_copy(update={"training": training}))
+    return Variant(name=f"{method}_decay", config=changed.model_copy(update={"training": training}))
 
 
 def _early(config: Config, _: Sequence[str]) -> Variant:
@@ -102,7 +104,8 @@ def _search(config: Config, names: Sequence[str], control: str) -> str:
 
 CONTROLS: dict[str, Callable[[Config, Sequence[str]], Variant]] = {
     "sft_equal_flops": _equal_flops,
-    "sft_decay": _decay,
+    "sft_decay": lambda config, _: _decay(config, "sft"),
+    "msft_decay": lambda config, _: _decay(config, "msft"),
     "sro_early": _early,
     "placebo": _placebo,
 }
