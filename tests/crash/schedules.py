@@ -21,7 +21,7 @@ from msft.files import Operation
 class AtOnce(Executor):
     """Every job is done before training goes on."""
 
-    def __init__(self, max_workers: int = 1, thread_name_prefix: str = "") -> None: ...
+    def __init__(self, **of_the_thread: Any) -> None: ...
 
     def submit(self, call: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:
         done: Future[Any] = Future()
@@ -43,7 +43,7 @@ class _Waiting(Future[Any]):
 class AtLast(Executor):
     """No job is done before somebody waits for it."""
 
-    def __init__(self, max_workers: int = 1, thread_name_prefix: str = "") -> None:
+    def __init__(self, **of_the_thread: Any) -> None:
         self.waiting: deque[tuple[_Waiting, Callable[[], Any]]] = deque()
 
     def submit(self, call: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:

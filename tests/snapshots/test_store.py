@@ -16,6 +16,7 @@ from msft.core.vocabulary import ROOT
 from msft.data.order import Cursor
 from msft.files import Operation
 from msft.snapshots import publish
+from msft.snapshots import store as store_module
 from msft.snapshots.state import State
 from msft.snapshots.store import Store
 
@@ -245,3 +246,26 @@ def test_a_bit_that_flips_before_the_manifest_is_written_is_not_vouched_for(
     store.put(1, state(), True)
     with pytest.raises(RunError, match=r"state\.safetensors: the content is not what the manifest says"):
         store.get(1)
+
+
+def test_a_check_spares_the_reading_behind_it_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store(tmp_path / "s", memory_bytes=0) as store:
+        store.put(1, state(), True)
+    again, verified, now = Store(tmp_path / "s", memory_bytes=0), list[Path](), [1000.0]
+    monkeypatch.setattr(store_module, "verify", lambda path: verified.append(path) or publish.verify(path))
+    monkeypatch.setattr(store_module.time, "monotonic", lambda: now[0])
+    again.check(1)
+    again.get(1)
+    assert len(verified) == 1
+    again.get(1)
+    assert len(verified) == 2
+    again.check(1)
+    now[0] += store_module.FRESH
+    again.get(1)
+    assert len(verified) == 4
+    again.check(1)
+    again.put(1, state(1), True)
+    again.finish()
+    again.get(1)
+    assert len(verified) == 6
+    again._writer.close()

@@ -32,6 +32,8 @@ REHEARSED = 64 << 20
 IN_PASSING = 3
 """Snapshots in memory beside those that it has room for: one just copied, one being written that was let go of,
 and the roll-out's beginning while it waits to be written."""
+FRESH = 60.0
+"""Seconds for which a check holds: what a resumed run has just checked is not read and hashed a second time."""
 _TENSORS, _FIELDS = "state.safetensors", "state.json"
 _NAME = "snapshot"
 
@@ -66,6 +68,7 @@ class Store:
         self._memory: dict[Snapshot, State] = {}
         self._writer = Writer()
         self._queue: dict[Snapshot, _Queued] = {}
+        self._checked: dict[Snapshot, float] = {}
         if main and folder.is_dir():
             sweep(_NAME, folder)
             files.sync(f"{_NAME}.found", folder)  # what was published may not have been synced before the crash
@@ -130,7 +133,9 @@ class Store:
         if number in self._memory:
             return self._memory[number]
         self.finish()
-        self.check(number)
+        if time.monotonic() - self._checked.get(number, -FRESH) >= FRESH:
+            self.check(number)
+        del self._checked[number]
         return _read(self._path(number))
 
     def check(self, number: Snapshot) -> None:
@@ -142,6 +147,7 @@ class Store:
         if self.about is not None and said.get("run") != self.about(number):
             found = "this snapshot is not the one that this run made here"
             raise RunError(complaint(found, "go on with --resume: it is made again", file=path))
+        self._checked[number] = time.monotonic()
 
     def manifests(self) -> dict[Snapshot, dict[str, Any]]:
         """What the durable snapshots say about themselves, where that can be believed."""
@@ -191,6 +197,7 @@ class Store:
             return
         about = {"run": self.about(number)} if self.about is not None else {}
         queued = self._queue[number] = _Queued(state)
+        self._checked.pop(number, None)
         self._durable.add(number)
         self._writer.submit(lambda: self._write_queued(number, queued, about))
 
@@ -201,6 +208,7 @@ class Store:
 
     def _delete(self, numbers: Collection[Snapshot]) -> None:
         for number in numbers:
+            self._checked.pop(number, None)
             if (queued := self._queue.pop(number, None)) is not None:
                 queued.state = None
         self._durable.difference_update(numbers)
