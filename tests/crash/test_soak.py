@@ -96,11 +96,16 @@ def soak(place: Path, count: int, every: int) -> tuple[list[float], set[int]]:
 
 
 def replay(place: Path) -> float:
-    """Seconds to read and check the journal, and to replay the search from it."""
-    began = time.process_time()
-    transcript = read(place / "journal.jsonl", place / "sidecars")
-    Search(many_rollouts(len(transcript.segments)), brief(), transcript.segments)
-    return time.process_time() - began
+    """Seconds to read and check the journal, and to replay the search from it: the better of two, for a busy core."""
+    spent = []
+    for _ in range(2):
+        gc.collect()
+        began = time.process_time()
+        transcript = read(place / "journal.jsonl", place / "sidecars")
+        Search(many_rollouts(len(transcript.segments)), brief(), transcript.segments)
+        spent.append(time.process_time() - began)
+        del transcript
+    return min(spent)
 
 
 def test_memory_and_files_stay(tmp_path: Path) -> None:
