@@ -228,8 +228,8 @@ def draw(sweep: Mapping[str, Curves], chosen: str, confirmed: Sequence[Curves], 
         panel.set_title(f"{task}", fontsize=9)
     for panel in axes.flat:
         panel.tick_params(labelsize=7)
-    figure.supxlabel("epochs", fontsize=9)
-    figure.supylabel(f"validation score, %  (below: rate {chosen}, one line per seed, dots: peaks)", fontsize=9)
+    figure.supxlabel(f"epochs  (sub-datasets: rate {chosen}, one line per seed, dots: peaks)", fontsize=9)
+    figure.supylabel("validation score, %", fontsize=9)
     plt.rcParams["svg.hashsalt"] = "pilot"
     figure.savefig(file, metadata={"Date": None})
 
