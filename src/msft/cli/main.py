@@ -28,7 +28,7 @@ SPLITS = ("validation", "test")
 
 def entry() -> None:
     # Read by torch at its first allocation: large tensors then lie in large pages, where Linux has some to give. Those
-    # of a vocabulary come and go with every micro-batch, and a tenth of a step went into their page faults.
+    # of a vocabulary come and go with every micro-batch, in tens of thousands of small pages otherwise.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     sys.exit(main(sys.argv[1:]))
 
