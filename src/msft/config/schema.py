@@ -211,7 +211,7 @@ class TrainingConfig(Section):
     loss_reduction: Literal["token", "example"] = "token"
     """Mean over the global batch's trained tokens, or over its examples' means."""
     max_tokens_per_microbatch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Tokens, any padding included. `auto`: 2,048 on a CPU; on a GPU what fits, found by trial."""
+    """Tokens, any padding included. `auto`: 3,072 on a CPU; on a GPU what fits, found by trial."""
     gradient_checkpointing: bool = False
     """Computes activations again instead of keeping them: slower, less memory."""
     torch_compile: bool = False

@@ -12,7 +12,7 @@ from torch import nn
 from msft.data.examples import Example
 from msft.scoring.batches import Layout, collate, row
 
-ON_A_CPU = 2_048
+ON_A_CPU = 3_072
 """Beyond this a CPU gains nothing, and activations grow."""
 LEAST, MOST = 1_024, 65_536
 SHARE = 0.6

@@ -1,4 +1,4 @@
-"""How a model takes rows, found by trial: no list of architectures could say (DESIGN 2.3)."""
+"""How a model takes rows, and what it can leave out: found by trial, as no list of architectures could say it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from torch import Tensor
 from msft.data.examples import Example
 from msft.engine.attention import NAME
 from msft.engine.loss import TokenLoss
+from msft.engine.norms import lighten_norms
 from msft.scoring.batches import Layout, collate, row
 from msft.scoring.forward import undisturbed
 
+_FAILURES = (TypeError, ValueError, RuntimeError, IndexError, AttributeError)
+"""With what a model answers to what it cannot take."""
 _BEGIN_ALIKE = [[1, 2, 3, 4, 5], [1, 2, 3, 6], [1, 2, 3, 5, 4, 6]]
 _ALONE = [[4, 2, 5], [2, 5, 1, 3], [3, 1, 4, 1, 5, 2, 6, 5, 3, 5, 1]]
 
@@ -37,7 +40,7 @@ def fitting_layout(loss: TokenLoss, device: torch.device) -> Layout:
             expected = torch.cat([apart[id(example)] for group in groups for example in group])
             try:
                 found: Tensor = loss(collate([row(group) for group in groups], device, flat=flat)).nll
-            except (TypeError, ValueError, RuntimeError, IndexError):
+            except _FAILURES:
                 return False
             return bool(torch.allclose(found, expected, rtol=1e-3, atol=1e-4))
 
@@ -47,6 +50,26 @@ def fitting_layout(loss: TokenLoss, device: torch.device) -> Layout:
                 return "flat"
             model.set_attn_implementation("sdpa")
         return "branches" if same([alike], flat=False) else "padded"
+
+
+def lighten(loss: TokenLoss, layout: Layout, device: torch.device, *, bf16: bool) -> None:
+    """From here on the model does less for the same likelihoods, as far as a trial shows that it can.
+
+    The MLP of the last layer leaves out tokens that nothing is predicted from; not with gradient checkpointing, which
+    runs it again when the micro-batch is no longer known. Under bf16 autocast, norms are light (`engine/norms.py`).
+    """
+    batch = collate([row([e]) for e in sorted(_examples(_ALONE), key=len)], device, flat=layout == "flat")
+    with undisturbed(loss, device), torch.no_grad():
+        expected: Tensor = loss(batch).nll
+        if loss.narrows and not loss.checkpoints:
+            loss.narrow = True
+            try:
+                found: Tensor = loss(batch).nll
+                loss.narrow = bool(torch.allclose(found, expected, rtol=1e-3, atol=1e-4))
+            except _FAILURES:
+                loss.narrow = False
+        if bf16:
+            lighten_norms(loss.model, lambda: loss(batch))
 
 
 def _examples(sequences: list[list[int]]) -> list[Example]:

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from msft.core.errors import ModelError, complaint
+from msft.engine.cross_entropy import token_nll
 from msft.scoring.batches import MicroBatch, TokenScores
 from msft.scoring.generation import Continuation, NextTokens
 
-LOGITS = 1 << 26
-"""Logits that are held at once, 256 MiB in fp32, as far as the model lets us part them."""
+LOGITS = 1 << 27
+"""Logits that are held at once (256 MiB in bf16, their gradient as much), as far as the model lets us part them."""
 
 
 class TokenLoss(nn.Module):
@@ -45,7 +45,19 @@ class TokenLoss(nn.Module):
         self._headed: Tensor | None = None
         self._plain = False
         self._held_back: Tensor | None = None
+        self.narrow = False
+        """Whether the MLP of the last layer sees only tokens that something is predicted from; the outputs of all
+        others go nowhere. Set by `msft.engine.layout`, which tries it."""
+        self.narrows = (last := _last_mlp(base)) is not None
+        if last is not None:
+            last.register_forward_pre_hook(self._only_read)
+            last.register_forward_hook(self._spread)
         self._takes_positions = "position_ids" in inspect.signature(base.forward).parameters
+
+    @property
+    def checkpoints(self) -> bool:
+        """Whether layers are run again in the backward pass."""
+        return any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules())
 
     def forward(self, batch: MicroBatch | Continuation) -> TokenScores | NextTokens:
         """Nats per target, in fp32, row by row; and, where asked, whether each target was the arg-max.
@@ -123,12 +135,30 @@ class TokenLoss(nn.Module):
         if self._batch is not None:
             self._headed = output
 
+    def _only_read(self, mlp: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        batch = self._batch
+        if not self.narrow or not isinstance(batch, MicroBatch):
+            return None
+        return inputs[0].flatten(0, 1).index_select(0, batch.read).unsqueeze(0), *inputs[1:]
+
+    def _spread(self, mlp: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        """Back to their places, zeros between them."""
+        batch = self._batch
+        if not self.narrow or not isinstance(batch, MicroBatch):
+            return None
+        whole = output.new_zeros(batch.ids.numel(), output.shape[-1]).index_copy(0, batch.read, output[0])
+        return whole.view(*batch.ids.shape, -1)
+
+
+def _last_mlp(model: Any) -> nn.Module | None:
+    layers = getattr(model.get_decoder(), "layers", None)
+    mlp = getattr(layers[-1], "mlp", None) if isinstance(layers, nn.ModuleList) and len(layers) else None
+    return mlp if isinstance(mlp, nn.Module) else None
+
 
 def _read(logits: Tensor, targets: Tensor, hits: bool) -> TokenScores:
     """From [targets, vocabulary] logits."""
-    logits = logits.float()
-    nll = functional.cross_entropy(logits, targets, reduction="none")
-    return TokenScores(nll, logits.argmax(-1) == targets if hits else None)
+    return TokenScores(*token_nll(logits, targets, hits))
 
 
 def _no_head(model: nn.Module, found: str) -> ModelError:

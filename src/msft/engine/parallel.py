@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from msft.engine.budget import ON_A_CPU, token_budget
-from msft.engine.layout import fitting_layout
+from msft.engine.layout import fitting_layout, lighten
 from msft.engine.loss import TokenLoss, hardware_has_bf16
 from msft.engine.settings import EngineSettings
 from msft.scoring.forward import Runtime
@@ -57,6 +57,8 @@ class Processes:
             world=self.world,
             total=self.total,
         )
+        if not settings.torch_compile:  # which makes layers of its own
+            lighten(loss, found.layout, self.device, bf16=found.bf16)
         if settings.max_tokens_per_microbatch is not None:
             return found
         budgets = np.zeros(self.world)

@@ -60,6 +60,8 @@ class MicroBatch:
     """End to end: all tokens, in order."""
     before: Tensor
     """[targets] int64: flat position in `ids` of the token before each target, whose output predicts it."""
+    read: Tensor
+    """[tokens that predict] int64: `before`, each position once, ascending."""
     targets: Tensor
     """[targets] int64: the tokens to predict."""
     counts: tuple[int, ...]
@@ -159,6 +161,7 @@ def collate(rows: Sequence[Row], device: torch.device, *, flat: bool = False, hi
     return MicroBatch(
         **(_end_to_end(rows, here, device) if flat else _padded(rows, longest, here)),
         before=here(before),
+        read=here(np.unique(before)),
         targets=here(np.concatenate([one.targets for one in rows]).astype(np.int64)),
         counts=tuple(count for one in rows for count in one.counts),
         hits=hits,
