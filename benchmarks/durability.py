@@ -3,12 +3,13 @@
     python benchmarks/durability.py                      # the quickstart
     python benchmarks/durability.py CONFIG.yaml --runs 3
 
-Three views of the same runs. Accounted: the time that training waits inside everything that exists for safety alone
+Each run is a process of its own: memory that another left behind would change what fits into this one's. Three views of
+them. Accounted: the time that training waits inside everything that exists for safety alone
 (the trial snapshot, snapshots that are not durable yet, journal, sidecars and the manifest of the model, verification,
 reading the journal back), summed in the thread that trains, which noise does not touch. Beside it: the seconds that the
 writing thread was at work, wall-clock and processor; what of them slows the training down on a machine without an idle
 core, no account can tell. Measured: the wall-clock of the run as it is against one that keeps snapshots in memory only
-and syncs nothing; in turn, medians. Then a finished run is resumed, and what its recovery takes is added.
+and syncs nothing; in turn, medians. Then the finished run is resumed, and what its recovery takes is added.
 
 Shorter: `--set method.horizon=1`; a model that is small makes everything but the snapshots count.
 """
@@ -20,6 +21,8 @@ import json
 import os
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -27,7 +30,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 from unittest.mock import patch
 
 from msft import files, trainer
@@ -40,6 +43,8 @@ from msft.journal import Journal
 from msft.snapshots.store import Store
 from msft.snapshots.writer import Writer
 
+Kind: TypeAlias = Literal["unsafe", "safe", "resume"]
+"""A run without durability, one as it is, and the resuming of that one."""
 SAFETY: tuple[tuple[Any, str], ...] = (
     (Store, "rehearse"), (Store, "put"), (Store, "persist"), (Store, "finish"), (Store, "prune"), (Store, "check"),
     (Store, "manifests"), (Store, "__init__"), (Store, "__exit__"),
@@ -114,68 +119,96 @@ def without() -> Iterator[None]:
         yield
 
 
-def run(config: Config, *, resume: bool = False) -> float:
-    began = time.perf_counter()
-    trainer.train(config, Silent(), resume=resume)
-    return time.perf_counter() - began
+def run(kind: Kind, config: Config) -> dict[str, Any]:
+    """One run, or the resuming of a finished one, in this process: seconds, of which training waited, and for what."""
+    spent = Counter[str]()
+    worked: list[tuple[float, float]] = []
+    with ExitStack() as stack:
+        for watched in (without(),) if kind == "unsafe" else (accounted(spent), beside(worked)):
+            stack.enter_context(watched)
+        began = time.perf_counter()
+        trainer.train(config, Silent(), resume=kind == "resume")
+        seconds = time.perf_counter() - began
+    return {
+        "seconds": seconds,
+        "waits": spent.total(),
+        "for": dict(spent.most_common()),
+        "thread_wall": sum(wall for wall, _ in worked),
+        "thread_processor": sum(processor for _, processor in worked),
+    }
 
 
-def show(title: str, spent: Counter[str]) -> None:
-    parts = ", ".join(f"{label} {seconds:.2f}" for label, seconds in spent.most_common() if seconds >= 0.01)
-    print(f"{title}, {spent.total():.2f} s: {parts}", flush=True)
+def in_its_own_process(kind: Kind, given: argparse.Namespace, output: Path) -> dict[str, Any]:
+    result = output.with_name("result.json")
+    options = [part for override in given.overrides for part in ("--set", override)]
+    command = [sys.executable, __file__, str(given.config), *options, "--kind", kind, "--output", str(output)]
+    environment = {"THP_MEM_ALLOC_ENABLE": "1", **os.environ}  # as msft's commands do
+    subprocess.run([*command, "--out", str(result)], env=environment, check=True)
+    measured: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    parts = ", ".join(f"{label} {seconds:.2f}" for label, seconds in measured["for"].items() if seconds >= 0.01)
+    waits = f"; waits {measured['waits']:.2f} s: {parts}" if parts else ""
+    print(f"{kind}: {measured['seconds']:.2f} s{waits}", flush=True)
+    return measured
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, nargs="?", default=CONFIG)
     parser.add_argument("--runs", type=int, default=1, help="of each kind (default: 1)")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=VALUE")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    quiet()
-    model = [f"model.name_or_path={model_folder()}"] if arguments.config == CONFIG else []
-    place = Path(tempfile.mkdtemp())
-    config = load(arguments.config, [*model, *arguments.overrides, f"output={place / 'run'}"])
-    safe, unsafe, shares, recoveries = list[float](), list[float](), list[float](), list[float]()
-    works: list[tuple[float, float]] = []
-    try:
-        for _ in range(arguments.runs):
-            with without():
-                unsafe.append(run(config))
-            shutil.rmtree(place / "run")
-            spent = Counter[str]()
-            worked: list[tuple[float, float]] = []
-            with accounted(spent), beside(worked):
-                safe.append(run(config))
-            shares.append(spent.total())
-            show("training waits", spent)
-            works.append((sum(wall for wall, _ in worked), sum(processor for _, processor in worked)))
-            again = Counter[str]()
-            with accounted(again):
-                run(config, resume=True)
-            recoveries.append(again.total())
-            show("a resume's recovery", again)
-            shutil.rmtree(place / "run")
-    finally:
-        shutil.rmtree(place)
-    found = {
-        "run": statistics.median(safe),
-        "run without durability": statistics.median(unsafe),
-        "training waits": statistics.median(shares),
-        "a resume's recovery": statistics.median(recoveries),
-        "the writing thread, wall-clock": statistics.median(wall for wall, _ in works),
-        "the writing thread, processor": statistics.median(processor for _, processor in works),
+    parser.add_argument("--out", type=Path, help="JSON")
+    parser.add_argument("--kind", choices=get_args(Kind), help="this one only, in this process")
+    parser.add_argument("--output", type=Path, help="its run's folder")
+    return parser
+
+
+def measure(given: argparse.Namespace) -> dict[Kind, list[dict[str, Any]]]:
+    found: dict[Kind, list[dict[str, Any]]] = {kind: [] for kind in get_args(Kind)}
+    with tempfile.TemporaryDirectory() as place:
+        for number in range(given.runs):
+            folder = Path(place) / str(number)
+            folder.mkdir()
+            # The one that goes first changes: the machine may be faster in one half of the time than in the other.
+            for kind in ("unsafe", "safe") if number % 2 == 0 else ("safe", "unsafe"):
+                found[kind].append(in_its_own_process(kind, given, folder / kind))
+            found["resume"].append(in_its_own_process("resume", given, folder / "safe"))
+            shutil.rmtree(folder)
+    return found
+
+
+def main() -> None:
+    given = options().parse_args()
+    if given.kind:
+        quiet()
+        model = [f"model.name_or_path={model_folder()}"] if given.config == CONFIG else []
+        config = load(given.config, [*model, *given.overrides, f"output={given.output}"])
+        given.out.write_text(json.dumps(run(given.kind, config)), encoding="utf-8")
+        return
+    found = measure(given)
+
+    def median(kind: Kind, name: str) -> float:
+        return statistics.median(one[name] for one in found[kind])
+
+    whole, bare = median("safe", "seconds"), median("unsafe", "seconds")
+    seconds = {
+        "run": whole,
+        "run without durability": bare,
+        "training waits": median("safe", "waits"),
+        "a resume's recovery": median("resume", "waits"),
+        "the writing thread, wall-clock": median("safe", "thread_wall"),
+        "the writing thread, processor": median("safe", "thread_processor"),
     }
-    whole, bare = found["run"], found["run without durability"]
-    accounted_share = (found["training waits"] + found["a resume's recovery"]) / whole
-    for name, seconds in found.items():
-        print(f"{name:34}{seconds:9.2f} s{seconds / whole:9.2%} of the run")
-    print(f"accounted: durability and a resume's recovery together {accounted_share:.2%} of the run's wall-clock")
-    print(f"measured: the run against the one without durability {(whole - bare) / bare:+.1%}")
-    if arguments.out:
-        shares_of = {"accounted": accounted_share, "measured": (whole - bare) / bare}
-        content = {"seconds": found, "shares": shares_of, "all": {"safe": safe, "unsafe": unsafe, "waits": shares}}
-        arguments.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    shares = {
+        "accounted": (seconds["training waits"] + seconds["a resume's recovery"]) / whole,
+        "measured": (whole - bare) / bare,
+    }
+    for name, value in seconds.items():
+        print(f"{name:34}{value:9.2f} s{value / whole:9.2%} of the run")
+    print(f"accounted: durability and a resume's recovery together {shares['accounted']:.2%} of the run's wall-clock")
+    print(f"measured: the run against the one without durability {shares['measured']:+.1%}")
+    if given.out:
+        content = {"seconds": seconds, "shares": shares, "all": found}
+        given.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
