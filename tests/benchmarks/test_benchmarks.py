@@ -210,6 +210,9 @@ def test_the_other_scripts_end(tmp_path: Path) -> None:
     assert "SFTTrainer.evaluate" in text
     loss = json.loads((tmp_path / "evaluation.json").read_text())["summary"]["loss"]
     assert loss["theirs"] == pytest.approx(loss["ours_as_theirs"], abs=2e-5)
+    text = run("parts.py", *MADE_UP, "--items", "9", "--out", str(tmp_path / "parts.json"))
+    assert "light norms" in text
+    assert all(len(runs) == 1 for runs in json.loads((tmp_path / "parts.json").read_text())["parts"]["step"].values())
     sizes = ("--tasks", "2,4", "--rows", "500", "--models", "1m")
     run("scale.py", *SMALL, *sizes, "--out", str(tmp_path / "scale.json"))
     content = json.loads((tmp_path / "scale.json").read_text())
