@@ -22,7 +22,7 @@ from unittest.mock import patch
 import torch
 from common import Results, Work, add_options, machine, table, without_places, work_of
 from prepared import batches_of, examples_of, source_of, validation_of
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from msft.data.examples import Example
@@ -142,7 +142,10 @@ def main() -> None:
     results.write(parts=seconds)
     medians = {kind: {name: statistics.median(runs) for name, runs in found.items()} for kind, found in seconds.items()}
     lines = [
-        (name, *(value for kind in kinds for value in (medians[kind][name], medians[kind][name] / medians[kind]["none"])))
+        (
+            name,
+            *(value for kind in kinds for value in (medians[kind][name], medians[kind][name] / medians[kind]["none"])),
+        )
         for name in VARIANTS
     ]
     tokens = sum(map(len, batch)), sum(map(len, items))
