@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from msft.data.examples import Example
 from msft.engine import loss as loss_module
+from msft.engine.budget import ON_A_CPU
 from msft.engine.layout import fitting_layout, lighten
 from msft.engine.loss import TokenLoss
 from msft.engine.model import ModelSource, load_model
@@ -35,8 +36,8 @@ from msft.engine.step import Stepper, make_optimizer
 from msft.scoring.batches import TokenScores
 from msft.scoring.forward import Runtime, sequence_scores
 
-FEW, MANY = 2_048, 3_072
-"""Tokens of a micro-batch."""
+FEW, MANY = 2_048, ON_A_CPU
+"""Tokens of a micro-batch: as it was once, and as the engine takes them by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

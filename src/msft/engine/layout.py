@@ -13,11 +13,9 @@ from msft.data.examples import Example
 from msft.engine.attention import NAME
 from msft.engine.loss import TokenLoss
 from msft.engine.norms import lighten_norms
-from msft.scoring.batches import Layout, collate, row
+from msft.scoring.batches import Layout, MicroBatch, collate, row
 from msft.scoring.forward import undisturbed
 
-_FAILURES = (TypeError, ValueError, RuntimeError, IndexError, AttributeError)
-"""With what a model answers to what it cannot take."""
 _BEGIN_ALIKE = [[1, 2, 3, 4, 5], [1, 2, 3, 6], [1, 2, 3, 5, 4, 6]]
 _ALONE = [[4, 2, 5], [2, 5, 1, 3], [3, 1, 4, 1, 5, 2, 6, 5, 3, 5, 1]]
 
@@ -38,11 +36,7 @@ def fitting_layout(loss: TokenLoss, device: torch.device) -> Layout:
 
         def same(groups: list[list[Example]], flat: bool) -> bool:
             expected = torch.cat([apart[id(example)] for group in groups for example in group])
-            try:
-                found: Tensor = loss(collate([row(group) for group in groups], device, flat=flat)).nll
-            except _FAILURES:
-                return False
-            return bool(torch.allclose(found, expected, rtol=1e-3, atol=1e-4))
+            return _gives(loss, collate([row(group) for group in groups], device, flat=flat), expected)
 
         if model.config._attn_implementation == "sdpa":
             model.set_attn_implementation(NAME)
@@ -63,13 +57,18 @@ def lighten(loss: TokenLoss, layout: Layout, device: torch.device, *, bf16: bool
         expected: Tensor = loss(batch).nll
         if loss.narrows and not loss.checkpoints:
             loss.narrow = True
-            try:
-                found: Tensor = loss(batch).nll
-                loss.narrow = bool(torch.allclose(found, expected, rtol=1e-3, atol=1e-4))
-            except _FAILURES:
-                loss.narrow = False
+            loss.narrow = _gives(loss, batch, expected)
         if bf16:
             lighten_norms(loss.model, lambda: loss(batch))
+
+
+def _gives(loss: TokenLoss, batch: MicroBatch, expected: Tensor) -> bool:
+    """Whether the model takes the micro-batch and gives these likelihoods."""
+    try:
+        found: Tensor = loss(batch).nll
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
+        return False
+    return bool(torch.allclose(found, expected, rtol=1e-3, atol=1e-4))
 
 
 def _examples(sequences: list[list[int]]) -> list[Example]:

@@ -135,16 +135,18 @@ class TokenLoss(nn.Module):
         if self._batch is not None:
             self._headed = output
 
+    def _narrowed(self) -> MicroBatch | None:
+        """The micro-batch of whose tokens the last MLP sees only some."""
+        return self._batch if self.narrow and isinstance(self._batch, MicroBatch) else None
+
     def _only_read(self, mlp: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        batch = self._batch
-        if not self.narrow or not isinstance(batch, MicroBatch):
+        if (batch := self._narrowed()) is None:
             return None
         return inputs[0].flatten(0, 1).index_select(0, batch.read).unsqueeze(0), *inputs[1:]
 
     def _spread(self, mlp: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
         """Back to their places, zeros between them."""
-        batch = self._batch
-        if not self.narrow or not isinstance(batch, MicroBatch):
+        if (batch := self._narrowed()) is None:
             return None
         whole = output.new_zeros(batch.ids.numel(), output.shape[-1]).index_copy(0, batch.read, output[0])
         return whole.view(*batch.ids.shape, -1)
