@@ -12,28 +12,22 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 import torch
 from common import Results, Work, add_options, machine, table, without_places, work_of
 from prepared import batches_of, examples_of, source_of, validation_of
-from torch import Tensor
-from torch.nn import functional
+from torch import nn
 
 from msft.data.examples import Example
-from msft.engine import loss as loss_module
 from msft.engine.budget import ON_A_CPU
 from msft.engine.layout import fitting_layout, lighten
 from msft.engine.loss import TokenLoss
 from msft.engine.model import ModelSource, load_model
 from msft.engine.settings import EngineSettings
 from msft.engine.step import Stepper, make_optimizer
-from msft.scoring.batches import TokenScores
 from msft.scoring.forward import Runtime, sequence_scores
 
 FEW, MANY = 2_048, ON_A_CPU
@@ -44,7 +38,7 @@ FEW, MANY = 2_048, ON_A_CPU
 class Parts:
     norms: bool = False
     mlp: bool = False
-    pieces: bool = False
+    head: bool = False
     tokens: int = FEW
 
 
@@ -52,16 +46,10 @@ VARIANTS = {
     "none": Parts(),
     "light norms": Parts(norms=True),
     "last MLP at predicting tokens": Parts(mlp=True),
-    "loss in pieces": Parts(pieces=True),
+    "head, loss and embedding as one": Parts(head=True),
     f"micro-batches of {MANY:,} tokens": Parts(tokens=MANY),
-    "all": Parts(norms=True, mlp=True, pieces=True, tokens=MANY),
+    "all": Parts(norms=True, mlp=True, head=True, tokens=MANY),
 }
-
-
-def torchs_own(logits: Tensor, targets: Tensor, hits: bool) -> TokenScores:
-    logits = logits.float()
-    nll = functional.cross_entropy(logits, targets, reduction="none")
-    return TokenScores(nll, logits.argmax(-1) == targets if hits else None)
 
 
 class Bench:
@@ -74,41 +62,43 @@ class Bench:
         self.loss = TokenLoss(model).to(device).train()
         layout = fitting_layout(self.loss, device)
         plain = {module: type(module) for module in model.modules()}
-        lighten(self.loss, layout, device, bf16=work.bf16)
-        self._norms = {module: (kind, type(module)) for module, kind in plain.items() if type(module) is not kind}
-        self._narrows = self.loss.narrow
+        lighten(self.loss, layout, device, bf16=work.bf16, direct=True)
+        lighter = {module: (kind, type(module)) for module, kind in plain.items() if type(module) is not kind}
+        self._ends = {
+            module: kinds for module, kinds in lighter.items() if isinstance(module, nn.Embedding | nn.Linear)
+        }
+        self._norms = {module: kinds for module, kinds in lighter.items() if module not in self._ends}
+        self._narrows, self._fused = self.loss.narrow, self.loss.fused
         self._runtime = Runtime(device=device, max_tokens=FEW, bf16=work.bf16, layout=layout)
         self._stepper = Stepper(self.loss, make_optimizer(model, settings), settings, self._runtime)
 
-    @contextmanager
-    def having(self, parts: Parts) -> Iterator[Runtime]:
-        for norm, kinds in self._norms.items():
-            norm.__class__ = kinds[parts.norms]
+    def having(self, parts: Parts) -> Runtime:
+        """From here on the model has these parts."""
+        for modules, has in ((self._norms, parts.norms), (self._ends, parts.head)):
+            for module, kinds in modules.items():
+                module.__class__ = kinds[has]
         self.loss.narrow = parts.mlp and self._narrows
+        self.loss.fused = self._fused if parts.head else None
         self._stepper.runtime = replace(self._runtime, max_tokens=parts.tokens)
-        own: Callable[..., Any] = loss_module._read
-        with patch.object(loss_module, "_read", own if parts.pieces else torchs_own):
-            yield self._stepper.runtime
+        return self._stepper.runtime
 
     def step(self, parts: Parts, batch: list[Example]) -> float:
         """Seconds."""
-        with self.having(parts):
-            began = time.perf_counter()
-            self._stepper.backward(batch, (1, 2, 3))
-            _wait(self._runtime.device)
-            seconds = time.perf_counter() - began
-        for parameter in self.loss.parameters():
-            if parameter.grad is not None:
-                parameter.grad.zero_()
+        self.having(parts)
+        began = time.perf_counter()
+        self._stepper.backward(batch, (1, 2, 3))
+        _wait(self._runtime.device)
+        seconds = time.perf_counter() - began
+        self._stepper.optimizer.zero_grad(set_to_none=True)
         return seconds
 
     def score(self, parts: Parts, items: list[Example]) -> float:
         """Seconds."""
-        with self.having(parts) as runtime:
-            began = time.perf_counter()
-            sequence_scores(self.loss, [[item] for item in items], runtime)
-            _wait(runtime.device)
-            return time.perf_counter() - began
+        runtime = self.having(parts)
+        began = time.perf_counter()
+        sequence_scores(self.loss, [[item] for item in items], runtime)
+        _wait(runtime.device)
+        return time.perf_counter() - began
 
 
 def _wait(device: torch.device) -> None:

@@ -51,7 +51,7 @@ def loss_and_gradients(loss: TokenLoss, given: MicroBatch) -> tuple[Tensor, dict
 
 def lightened(model: PreTrainedModel, *, bf16: bool = False) -> TokenLoss:
     loss = TokenLoss(model)
-    lighten(loss, fitting_layout(loss, CPU), CPU, bf16=bf16)
+    lighten(loss, fitting_layout(loss, CPU), CPU, bf16=bf16, direct=True)
     return loss
 
 
@@ -66,9 +66,9 @@ def qwen3() -> PreTrainedModel:
     )  # fmt: skip
 
 
-@given(rows=st.integers(0, 9), piece=st.integers(1, 40), half=st.booleans(), hits=st.booleans(), seed=st.integers(0, 9))
+@given(rows=st.integers(0, 9), piece=st.integers(1, 40), half=st.booleans(), seed=st.integers(0, 9))
 @settings(max_examples=40, deadline=None)
-def test_the_loss_is_cross_entropy_however_it_is_cut(rows: int, piece: int, half: bool, hits: bool, seed: int) -> None:
+def test_the_loss_is_cross_entropy_however_it_is_cut(rows: int, piece: int, half: bool, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     logits = (4 * torch.randn(rows, 7, generator=draw)).to(torch.bfloat16 if half else torch.float32).requires_grad_()
     targets = torch.randint(0, 7, (rows,), generator=draw)
@@ -77,12 +77,11 @@ def test_the_loss_is_cross_entropy_however_it_is_cut(rows: int, piece: int, half
     (of_expected,) = torch.autograd.grad((expected * weights).sum(), logits)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cross_entropy, "PIECE", {"cpu": piece})
-        nll, found = token_nll(logits, targets, hits)
+        nll = token_nll(logits, torch.arange(rows), targets)
         (of_nll,) = torch.autograd.grad((nll * weights).sum(), logits)
     torch.testing.assert_close(nll, expected)
     torch.testing.assert_close(of_nll, of_expected)
     assert of_nll.dtype == logits.dtype and nll.dtype == torch.float32
-    assert found is None if not hits else torch.equal(found, logits.float().argmax(-1) == targets)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +98,8 @@ def test_norms_are_light_where_only_linear_layers_read_them(kind: str, light: li
     model = qwen3() if kind == "qwen3" else tiny_model(kind)
     before = {name: type(module) for name, module in model.named_modules()}
     lightened(model, bf16=True)
-    after = {name for name, module in model.named_modules() if type(module) is not before[name]}
+    changed = {name for name, module in model.named_modules() if type(module) is not before[name]}
+    after = {name for name in changed if "norm" in name}
     assert after == {*light, *(["model.layers.1.input_layernorm"] if light else [])}
 
 
@@ -171,7 +171,7 @@ def test_the_last_mlp_sees_only_what_is_read(layout: str, half: bool) -> None:
     model.model.layers[-1].mlp.gate_proj.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0].shape))
     with bf16() if half else nullcontext():
         (nll, expected), (own, found) = (loss_and_gradients(one, given) for one in (whole, loss))
-    assert seen == [(1, len(set(given.before.tolist())), 16)]
+    assert seen == [(1, len(set(given.read[given.rows].tolist())), 16)]
     torch.testing.assert_close(own, nll, rtol=1e-5, atol=1e-6)
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-2 if half else 1e-5, atol=1e-2 if half else 1e-6)

@@ -1,58 +1,97 @@
 """Cross-entropy without a copy of the logits: a few rows at a time, each read while the processor's cache holds it.
 
 torch's own, over logits in bf16, makes three arrays of their size in fp32: the copy, its log-softmax and its gradient.
+
+Several targets may be read from one row: the first tokens of the options of a choice.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 PIECE = {"cpu": 1 << 20}
 """Logits that are in fp32 at once: on a CPU 4 MiB of them, about what it caches."""
 OTHER_PIECE = 1 << 26
 
 
-def token_nll(logits: Tensor, targets: Tensor, hits: bool) -> tuple[Tensor, Tensor | None]:
-    """From `logits` [targets, vocabulary] of any dtype and `targets` [targets] int64.
+def token_nll(logits: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
+    """[targets] nats in fp32, computed in fp32, from `logits` [rows, vocabulary] of any dtype.
 
-    [targets] nats in fp32, computed in fp32; and, where `hits` asks, [targets] bool: whether it was the arg-max.
+    `rows`, `targets`: [targets] int64, the row that predicts each target, and the token that it is.
     """
-    nll, found = _TokenNLL.apply(logits, targets, hits)  # type: ignore[no-untyped-call]
-    return nll, found if hits else None
+    nll: Tensor = _TokenNLL.apply(logits, rows, targets)  # type: ignore[no-untyped-call]
+    return nll
 
 
 class _TokenNLL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, hits: bool) -> tuple[Tensor, Tensor]:
-        nll = logits.new_empty(len(targets), dtype=torch.float32)
-        found = torch.empty_like(targets, dtype=torch.bool)
-        for part in _parts(logits):
-            piece, target = logits[part].float(), targets[part]
-            nll[part] = functional.log_softmax(piece, -1).gather(1, target[:, None])[:, 0].neg_()
-            if hits:
-                found[part] = piece.argmax(-1) == target
-        ctx.save_for_backward(logits, targets)
-        ctx.mark_non_differentiable(found)
-        return nll, found
+    def forward(ctx: Any, logits: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
+        total = log_sum_exp(logits)
+        ctx.save_for_backward(logits, total, rows, targets)
+        return total[rows] - logits[rows, targets].float()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_nll: Tensor, of_found: Tensor) -> tuple[Tensor, None, None]:
-        logits, targets = ctx.saved_tensors
+    def backward(ctx: Any, of_nll: Tensor) -> tuple[Tensor, None, None]:
+        logits, total, rows, targets = ctx.saved_tensors
         gradient = torch.empty_like(logits)
-        for part in _parts(logits):
-            target = targets[part, None]
-            piece = functional.softmax(logits[part].float(), -1)
-            piece.scatter_add_(1, target, piece.new_full(target.shape, -1.0))
-            gradient[part] = piece.mul_(of_nll[part, None])
+        put_gradient(gradient, logits, total, rows, targets, of_nll)
         return gradient, None, None
+
+
+def log_sum_exp(logits: Tensor) -> Tensor:
+    """[rows] in fp32, of `logits` [rows, vocabulary]."""
+    total = logits.new_empty(len(logits), dtype=torch.float32)
+    for part in _parts(logits):
+        total[part] = torch.logsumexp(logits[part].float(), -1)
+    return total
+
+
+def put_gradient(into: Tensor, logits: Tensor, total: Tensor, rows: Tensor, targets: Tensor, of_nll: Tensor) -> None:
+    """Writes the gradient of the sum of `nll * of_nll` by `logits` into an array like them, which may be theirs.
+
+    `total`: their `log_sum_exp`. Targets whose row is none of these, being negative or too large, add nothing.
+    """
+    for part in _parts(logits):
+        place, weight = within(part, rows), of_nll
+        weight = weight.masked_fill((rows < part.start) | (rows >= part.stop), 0.0)
+        of_row = weight.new_zeros(part.stop - part.start).index_add_(0, place, weight)
+        piece = logits[part].to(torch.float32, copy=True)
+        piece.sub_(total[part, None]).exp_().mul_(of_row[:, None])
+        into[part] = piece.index_put_((place, targets), -weight, accumulate=True)
+
+
+def within(part: slice, rows: Tensor) -> Tensor:
+    """Where each row lies in a part of them; of rows outside of it, some place inside."""
+    place: Tensor = (rows - part.start).clamp(0, part.stop - part.start - 1)
+    return place
+
+
+def most_likely(logits: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
+    """[rows] int64: the arg-max of each row of `logits` [rows, vocabulary].
+
+    In bf16, where logits around 20 are eighths, two tokens in dispute often have the same one, and the arg-max would be
+    whichever has the lower number. `exact` settles it: [n] row numbers -> [n, vocabulary] logits in fp32.
+    """
+    best = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+    for part in _parts(logits):
+        piece = logits[part]
+        best[part] = piece.argmax(-1)
+        if logits.dtype == torch.float32:
+            continue
+        candidates = piece == piece.gather(1, best[part, None])
+        tied = (candidates.sum(-1) > 1).nonzero()[:, 0]
+        if len(tied):
+            settled = exact(tied + part.start).masked_fill(~candidates[tied], -torch.inf)
+            best[tied + part.start] = settled.argmax(-1)
+    return best
 
 
 def _parts(logits: Tensor) -> list[slice]:
     size = max(1, PIECE.get(logits.device.type, OTHER_PIECE) // logits.shape[-1])
-    return [slice(first, first + size) for first in range(0, len(logits), size)]
+    return [slice(first, min(first + size, len(logits))) for first in range(0, len(logits), size)]

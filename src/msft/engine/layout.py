@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from msft.data.examples import Example
 from msft.engine.attention import NAME
 from msft.engine.loss import TokenLoss
 from msft.engine.norms import lighten_norms
+from msft.engine.vocabulary import FusedHead, gather_directly
 from msft.scoring.batches import Layout, MicroBatch, collate, row
 from msft.scoring.forward import undisturbed
 
@@ -46,11 +47,13 @@ def fitting_layout(loss: TokenLoss, device: torch.device) -> Layout:
         return "branches" if same([alike], flat=False) else "padded"
 
 
-def lighten(loss: TokenLoss, layout: Layout, device: torch.device, *, bf16: bool) -> None:
+def lighten(loss: TokenLoss, layout: Layout, device: torch.device, *, bf16: bool, direct: bool) -> None:
     """From here on the model does less for the same likelihoods, as far as a trial shows that it can.
 
     The MLP of the last layer leaves out tokens that nothing is predicted from; not with gradient checkpointing, which
-    runs it again when the micro-batch is no longer known. Under bf16 autocast, norms are light (`engine/norms.py`).
+    runs it again when the micro-batch is no longer known. The head is fused with the loss. Under bf16 autocast, norms
+    are light (`engine/norms.py`). `direct`: gradients of the vocabulary's weights go past autograd, as they may where
+    no other process waits for them (`engine/vocabulary.py`).
     """
     batch = collate([row([e]) for e in sorted(_examples(_ALONE), key=len)], device, flat=layout == "flat")
     with undisturbed(loss, device), torch.no_grad():
@@ -58,6 +61,14 @@ def lighten(loss: TokenLoss, layout: Layout, device: torch.device, *, bf16: bool
         if loss.narrows and not loss.checkpoints:
             loss.narrow = True
             loss.narrow = _gives(loss, batch, expected)
+        if isinstance(head := loss.head, nn.Linear) and FusedHead.fits(head) and loss.ends_with_head:
+            loss.fused = FusedHead(head, direct=direct)
+            if _gives(loss, batch, expected):
+                loss.fused.take_over()
+            else:
+                loss.fused = None
+        if direct:
+            gather_directly(loss.embedding)
         if bf16:
             lighten_norms(loss.model, lambda: loss(batch))
 

@@ -13,12 +13,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from msft.core.errors import ModelError, complaint
-from msft.engine.cross_entropy import token_nll
+from msft.engine.cross_entropy import most_likely, token_nll
+from msft.engine.vocabulary import LOGITS, FusedHead
 from msft.scoring.batches import MicroBatch, TokenScores
 from msft.scoring.generation import Continuation, NextTokens
-
-LOGITS = 1 << 27
-"""Logits that are held at once (256 MiB in bf16, their gradient as much), as far as the model lets us part them."""
 
 
 class TokenLoss(nn.Module):
@@ -26,8 +24,9 @@ class TokenLoss(nn.Module):
 
     Logits of a whole micro-batch would take more memory than all else. A hook on the output head lets only the
     positions through that predict a target, so that whatever the model does to its logits afterwards (scaling,
-    soft-capping) still happens. Where even those are many, and the model does nothing afterwards, they are made and
-    read a part at a time, and made again for the backward pass. Raises ModelError where the model has no such head.
+    soft-capping) still happens. Where it does nothing, and the head is a plain product, it is fused with the loss
+    (`engine/vocabulary.py`); where the head is another, and positions are many, logits are made and read a part at a
+    time, and made again for the backward pass. Raises ModelError where the model has no such head.
     """
 
     def __init__(self, model: PreTrainedModel | PeftModel) -> None:
@@ -40,11 +39,14 @@ class TokenLoss(nn.Module):
             raise _no_head(base, "it has no output embeddings")
         head.register_forward_pre_hook(self._keep_predicting)
         head.register_forward_hook(self._notice)
-        self._head = base.get_output_embeddings
+        self._base = base
         self._vocabulary: int = base.config.get_text_config().vocab_size
         self._headed: Tensor | None = None
         self._plain = False
-        self._held_back: Tensor | None = None
+        self._states: Tensor | None = None
+        self._held_back = False
+        self.fused: FusedHead | None = None
+        """The head and its loss as one operation. Set by `msft.engine.layout`, which tries it."""
         self.narrow = False
         """Whether the MLP of the last layer sees only tokens that something is predicted from; the outputs of all
         others go nowhere. Set by `msft.engine.layout`, which tries it."""
@@ -53,6 +55,23 @@ class TokenLoss(nn.Module):
             last.register_forward_pre_hook(self._only_read)
             last.register_forward_hook(self._spread)
         self._takes_positions = "position_ids" in inspect.signature(base.forward).parameters
+
+    @property
+    def head(self) -> nn.Module:
+        """The output head."""
+        head: nn.Module = self._base.get_output_embeddings()
+        return head
+
+    @property
+    def embedding(self) -> nn.Module:
+        """That of the input tokens."""
+        found: nn.Module = self._base.get_input_embeddings()
+        return found
+
+    @property
+    def ends_with_head(self) -> bool:
+        """Whether the last micro-batch's logits were the head's output, unchanged."""
+        return self._plain
 
     @property
     def checkpoints(self) -> bool:
@@ -69,33 +88,54 @@ class TokenLoss(nn.Module):
         layout: dict[str, Any] = {} if batch.positions is None else {"position_ids": batch.positions}
         if batch.spans:
             layout["msft_spans"] = batch.spans
-        self._batch, self._headed, self._held_back = batch, None, None
+        self._batch, self._headed, self._held_back = batch, None, False
         try:
             logits = self.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **layout).logits
         finally:
             self._batch = None
-        hidden, self._held_back = self._held_back, None
-        if hidden is not None:
-            return self._in_parts(hidden, batch)
-        if logits.shape[:2] != (1, len(batch.targets)):
+            states, self._states = self._states, None
+        if self._held_back and states is not None:
+            return self._in_parts(states, batch) if self.fused is None else self.fused(states, batch)
+        if states is None or logits.shape[:2] != (1, len(batch.read)):
             raise _no_head(self.model, "its head does not take the hidden states of every position")
         self._plain, self._headed = logits is self._headed, None
-        return _read(logits[0], batch.targets, batch.hits)
+        hits = self._most_likely(logits[0], states)[batch.rows] == batch.targets if batch.hits else None
+        return TokenScores(token_nll(logits[0], batch.rows, batch.targets), hits)
 
     def _in_parts(self, hidden: Tensor, batch: MicroBatch) -> TokenScores:
-        """From [targets, width] hidden states, without ever holding the logits of all."""
-        head = self._head()
-
-        def part(states: Tensor, targets: Tensor) -> TokenScores:
-            return _read(head(states), targets, batch.hits)
-
+        """From [rows, width] hidden states, without ever holding the logits of all."""
         size = max(1, LOGITS // self._vocabulary)
-        found = [
-            checkpoint(part, states, targets, use_reentrant=False, preserve_rng_state=False)
-            for states, targets in zip(torch.split(hidden, size), torch.split(batch.targets, size), strict=True)
-        ]
-        nll, hits = zip(*found, strict=True)
-        return TokenScores(torch.cat(nll), torch.cat(hits) if batch.hits else None)
+        order, nll, best = [], [], []
+        for first, states in zip(range(0, len(hidden), size), torch.split(hidden, size), strict=True):
+            here = ((batch.rows >= first) & (batch.rows < first + size)).nonzero()[:, 0]
+
+            def part(states: Tensor, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
+                logits = self.head(states)
+                return token_nll(logits, rows, targets), self._most_likely(logits, states) if batch.hits else None
+
+            given = states, batch.rows[here] - first, batch.targets[here]
+            found = checkpoint(part, *given, use_reentrant=False, preserve_rng_state=False)
+            order.append(here)
+            nll.append(found[0])
+            best.append(found[1])
+        back = torch.cat(order).argsort()
+        return TokenScores(torch.cat(nll)[back], torch.cat(best)[batch.rows] == batch.targets if batch.hits else None)
+
+    @torch.no_grad()
+    def _most_likely(self, logits: Tensor, states: Tensor) -> Tensor:
+        """[rows] tokens, from [rows, vocabulary] logits and the [rows, width] hidden states that they come from."""
+
+        def exact(rows: Tensor) -> Tensor:
+            with torch.autocast(states.device.type, enabled=False):
+                found: Tensor = self.head(states[rows].to(self._exact)).float()
+            return found
+
+        return most_likely(logits, exact)
+
+    @property
+    def _exact(self) -> torch.dtype:
+        """What the head computes in outside of autocast."""
+        return next((p.dtype for p in self.head.parameters()), torch.float32)
 
     def _next(self, reading: Continuation) -> NextTokens:
         self._batch = reading
@@ -112,9 +152,12 @@ class TokenLoss(nn.Module):
                 )
         finally:
             self._batch = None
+            states, self._states = self._states, None
+        if states is None:
+            raise _no_head(self.model, "its head is not asked for the next token")
         if getattr(output, "past_key_values", None) is None:
             raise _no_head(self.model, "it keeps no cache to generate with")
-        return NextTokens(output.logits[:, -1].float().argmax(-1), output.past_key_values)
+        return NextTokens(self._most_likely(output.logits[:, -1], states[:, 0]), output.past_key_values)
 
     def _keep_predicting(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         batch = self._batch
@@ -122,12 +165,13 @@ class TokenLoss(nn.Module):
             return None
         hidden = inputs[0]
         if isinstance(batch, Continuation):
-            return hidden[:, -1:], *inputs[1:]
+            self._states = hidden[:, -1:]
+            return self._states, *inputs[1:]
         if hidden.shape[:2] != batch.ids.shape:
             raise _no_head(self.model, "its head does not take the hidden states of every position")
-        kept = hidden.flatten(0, 1).index_select(0, batch.before)
-        if self._plain and len(kept) * self._vocabulary > LOGITS:
-            self._held_back = kept
+        kept = self._states = hidden.flatten(0, 1).index_select(0, batch.read)
+        if self._plain and (self.fused is not None or len(kept) * self._vocabulary > LOGITS):
+            self._held_back = True
             kept = kept[:0]
         return kept.unsqueeze(0), *inputs[1:]
 
@@ -156,11 +200,6 @@ def _last_mlp(model: Any) -> nn.Module | None:
     layers = getattr(model.get_decoder(), "layers", None)
     mlp = getattr(layers[-1], "mlp", None) if isinstance(layers, nn.ModuleList) and len(layers) else None
     return mlp if isinstance(mlp, nn.Module) else None
-
-
-def _read(logits: Tensor, targets: Tensor, hits: bool) -> TokenScores:
-    """From [targets, vocabulary] logits."""
-    return TokenScores(*token_nll(logits, targets, hits))
 
 
 def _no_head(model: nn.Module, found: str) -> ModelError:

@@ -58,7 +58,7 @@ class Processes:
             total=self.total,
         )
         if not settings.torch_compile:  # which makes layers of its own
-            lighten(loss, found.layout, self.device, bf16=found.bf16)
+            lighten(loss, found.layout, self.device, bf16=found.bf16, direct=self.world == 1)
         if settings.max_tokens_per_microbatch is not None:
             return found
         budgets = np.zeros(self.world)

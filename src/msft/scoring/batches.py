@@ -58,10 +58,10 @@ class MicroBatch:
     """As `ids`, with branches or end to end; None: 0, 1, 2, ..."""
     spans: tuple[Span, ...] = ()
     """End to end: all tokens, in order."""
-    before: Tensor
-    """[targets] int64: flat position in `ids` of the token before each target, whose output predicts it."""
     read: Tensor
-    """[tokens that predict] int64: `before`, each position once, ascending."""
+    """[tokens that predict] int64: their flat positions in `ids`, ascending. Options of a choice share their first."""
+    rows: Tensor
+    """[targets] int64: which of `read` predicts each target."""
     targets: Tensor
     """[targets] int64: the tokens to predict."""
     counts: tuple[int, ...]
@@ -155,13 +155,15 @@ def collate(rows: Sequence[Row], device: torch.device, *, flat: bool = False, hi
     starts = np.cumsum([0, *map(len, rows)])[:-1] if flat else np.arange(len(rows)) * longest
     before = np.concatenate([one.before + start for one, start in zip(rows, starts, strict=True)])
 
+    read, of_target = np.unique(before, return_inverse=True)
+
     def here(array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(device)
 
     return MicroBatch(
         **(_end_to_end(rows, here, device) if flat else _padded(rows, longest, here)),
-        before=here(before),
-        read=here(np.unique(before)),
+        read=here(read),
+        rows=here(of_target),
         targets=here(np.concatenate([one.targets for one in rows]).astype(np.int64)),
         counts=tuple(count for one in rows for count in one.counts),
         hits=hits,
