@@ -39,6 +39,7 @@ class Parts:
     norms: bool = False
     mlp: bool = False
     head: bool = False
+    gates: bool = False
     tokens: int = FEW
 
 
@@ -47,8 +48,9 @@ VARIANTS = {
     "light norms": Parts(norms=True),
     "last MLP at predicting tokens": Parts(mlp=True),
     "head, loss and embedding as one": Parts(head=True),
+    "light gates": Parts(gates=True),
     f"micro-batches of {MANY:,} tokens": Parts(tokens=MANY),
-    "all": Parts(norms=True, mlp=True, head=True, tokens=MANY),
+    "all": Parts(norms=True, mlp=True, head=True, gates=True, tokens=MANY),
 }
 
 
@@ -64,17 +66,18 @@ class Bench:
         plain = {module: type(module) for module in model.modules()}
         lighten(self.loss, layout, device, bf16=work.bf16, direct=True)
         lighter = {module: (kind, type(module)) for module, kind in plain.items() if type(module) is not kind}
-        self._ends = {
-            module: kinds for module, kinds in lighter.items() if isinstance(module, nn.Embedding | nn.Linear)
-        }
-        self._norms = {module: kinds for module, kinds in lighter.items() if module not in self._ends}
+        ends = nn.Embedding, nn.Linear
+        self._ends = {module: kinds for module, kinds in lighter.items() if isinstance(module, ends)}
+        self._gates = {module: kinds for module, kinds in lighter.items() if hasattr(module, "down_proj")}
+        others = {*self._ends, *self._gates}
+        self._norms = {module: kinds for module, kinds in lighter.items() if module not in others}
         self._narrows, self._fused = self.loss.narrow, self.loss.fused
         self._runtime = Runtime(device=device, max_tokens=FEW, bf16=work.bf16, layout=layout)
         self._stepper = Stepper(self.loss, make_optimizer(model, settings), settings, self._runtime)
 
     def having(self, parts: Parts) -> Runtime:
         """From here on the model has these parts."""
-        for modules, has in ((self._norms, parts.norms), (self._ends, parts.head)):
+        for modules, has in ((self._norms, parts.norms), (self._ends, parts.head), (self._gates, parts.gates)):
             for module, kinds in modules.items():
                 module.__class__ = kinds[has]
         self.loss.narrow = parts.mlp and self._narrows

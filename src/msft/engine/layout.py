@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from msft.data.examples import Example
 from msft.engine.attention import NAME
+from msft.engine.gated import lighten_gates
 from msft.engine.loss import TokenLoss
 from msft.engine.norms import lighten_norms
 from msft.engine.vocabulary import FusedHead, gather_directly
@@ -51,9 +52,9 @@ def lighten(loss: TokenLoss, layout: Layout, device: torch.device, *, bf16: bool
     """From here on the model does less for the same likelihoods, as far as a trial shows that it can.
 
     The MLP of the last layer leaves out tokens that nothing is predicted from; not with gradient checkpointing, which
-    runs it again when the micro-batch is no longer known. The head is fused with the loss. Under bf16 autocast, norms
-    are light (`engine/norms.py`). `direct`: gradients of the vocabulary's weights go past autograd, as they may where
-    no other process waits for them (`engine/vocabulary.py`).
+    runs it again when the micro-batch is no longer known. The head is fused with the loss (`engine/vocabulary.py`),
+    and gates are light (`engine/gated.py`); under bf16 autocast, norms too (`engine/norms.py`). `direct`: gradients of
+    the vocabulary's weights go past autograd, as they may where no other process waits for them.
     """
     batch = collate([row([e]) for e in sorted(_examples(_ALONE), key=len)], device, flat=layout == "flat")
     with undisturbed(loss, device), torch.no_grad():
@@ -69,6 +70,7 @@ def lighten(loss: TokenLoss, layout: Layout, device: torch.device, *, bf16: bool
                 loss.fused = None
         if direct:
             gather_directly(loss.embedding)
+        lighten_gates(loss.model)
         if bf16:
             lighten_norms(loss.model, lambda: loss(batch))
 

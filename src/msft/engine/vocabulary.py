@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from msft.engine.cross_entropy import log_sum_exp, most_likely, put_gradient, within
+from msft.engine.gated import blocks
 from msft.scoring.batches import MicroBatch, TokenScores
 
 LOGITS = 1 << 27
@@ -35,6 +36,7 @@ class FusedHead:
         self.head = head
         self.direct = direct
         self._free: dict[str, Tensor] = {}
+        self._gradient: Tensor | None = None
 
     @staticmethod
     def fits(head: nn.Module) -> bool:
@@ -53,7 +55,7 @@ class FusedHead:
     def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
         """An array, with whatever is in it. One that is not given back is freed as any other."""
         free, size = self._free.pop(name, None), math.prod(shape)
-        if free is None or free.numel() < size or free.dtype != like.dtype or free.device != like.device:
+        if free is None or free.numel() < size or not _alike(free, like):
             free = like.new_empty(size)
         return free[:size].view(*shape)
 
@@ -72,10 +74,26 @@ class FusedHead:
         if cast.dtype != self.head.weight.dtype:
             self.give_back("weight", cast)
 
+    def add(self, gradient: Tensor) -> None:
+        """To the `.grad` of the weight, which once dropped is used for the next step's: keep no reference to it."""
+        weight = self.head.weight
+        if weight.grad is None:
+            if self._gradient is None or not _alike(self._gradient, weight):
+                self._gradient = torch.empty_like(weight)
+            weight.grad = self._gradient.copy_(gradient)
+            return
+        # All at once, torch would first make a copy in fp32.
+        for block in blocks(weight):
+            weight.grad[block].add_(gradient[block])
+
     def parts(self, rows: int) -> list[slice]:
         """Rows whose logits are held at once."""
         size = max(1, LOGITS // len(self.head.weight))
         return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.device == other.device
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -128,7 +146,7 @@ class _HeadLoss(torch.autograd.Function):
                     ours = fused.take("of weight", weight.shape, w)
                     torch.mm(logits.t(), x[part], out=ours)
                     if fused.direct:
-                        _add(weight, ours)
+                        fused.add(ours)
                     else:
                         of_weight = ours.to(weight.dtype, copy=True) if of_weight is None else of_weight.add_(ours)
                     fused.give_back("of weight", ours)
@@ -136,13 +154,6 @@ class _HeadLoss(torch.autograd.Function):
         ctx.logits = ctx.cast = None
         fused.give_back_cast(w)
         return of_states.to(ctx.of) if ctx.needs_input_grad[0] else None, of_weight, None, None, None
-
-
-def _add(weight: Tensor, gradient: Tensor) -> None:
-    if weight.grad is None:
-        weight.grad = gradient.to(weight.dtype, copy=True)
-    else:
-        weight.grad.add_(gradient)
 
 
 def _exact(states: Tensor, weight: Tensor, rows: Tensor) -> Tensor:
