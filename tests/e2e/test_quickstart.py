@@ -24,6 +24,8 @@ from msft.scoring.forward import Runtime, sequence_scores
 
 pytestmark = pytest.mark.e2e
 
+IN_DOUBT = 0.5
+"""Logits; as far as bf16 was seen to move a margin of this model."""
 FEWEST_ITEMS = 500
 """Items on which the teacher-forced pass and real greedy decoding are compared."""
 
@@ -66,11 +68,18 @@ def test_sub_datasets_peak_apart_and_the_answer_is_better(quickstart: Quickstart
 
 
 def test_the_final_folder_scores_what_the_summary_says(quickstart: Quickstart, final: tuple[Any, Any, Any]) -> None:
-    """A plain teacher-forced pass, item by item, no padding, fp32; the run scored under bf16 where the CPU has it."""
+    """A plain teacher-forced pass, item by item, no padding, fp32; the run scored under bf16 where the CPU has it.
+
+    Items whose decision hangs on less than bf16 keeps apart may fall to either side, and as often to one as the other.
+    """
     model, _, data = final
-    for task, reported in quickstart.summary["test"]["answer"].items():
-        hits = [forced(model, item.options[0]) for item in data[task].test]
-        assert np.mean(hits) == pytest.approx(reported, abs=0.03), task
+    expected, reported = [], []
+    for task, score in quickstart.summary["test"]["answer"].items():
+        margins = np.array([margin(model, item.options[0]) for item in data[task].test])
+        assert np.mean(margins > IN_DOUBT) <= score <= np.mean(margins > -IN_DOUBT), task
+        expected.append(np.mean(margins > 0))
+        reported.append(score)
+    assert np.mean(reported) == pytest.approx(np.mean(expected), abs=0.02)
 
 
 def test_exact_match_agrees_with_greedy_generation(final: tuple[Any, Any, dict[Task, TaskData]]) -> None:
@@ -80,7 +89,7 @@ def test_exact_match_agrees_with_greedy_generation(final: tuple[Any, Any, dict[T
     compared = agreed = right = 0
     for part in data.values():
         examples = [*part.train, *(item.options[0] for item in (*part.validation, *part.test))]
-        ours = sequence_scores(TokenLoss(model), [[e] for e in examples], runtime).all_hit
+        ours = sequence_scores(TokenLoss(model), [[e] for e in examples], runtime, hits=True).all_hit
         for example, mine in zip(examples, ours, strict=True):
             theirs = generated(model, tokenizer, example)
             compared += 1
@@ -92,11 +101,13 @@ def test_exact_match_agrees_with_greedy_generation(final: tuple[Any, Any, dict[T
     assert agreed >= compared - 1
 
 
-def forced(model: Any, example: Example) -> bool:
+def margin(model: Any, example: Example) -> float:
+    """By how much the target's logit is above every other, where it is least so; negative where one is above it."""
     with torch.no_grad():
         logits = model(torch.from_numpy(example.ids.astype(np.int64))[None]).logits[0]
     at = np.flatnonzero(example.trained)
-    return bool((logits[at - 1].argmax(-1).numpy() == example.ids[at]).all())
+    logits, target = logits[at - 1], torch.from_numpy(example.ids[at].astype(np.int64))[:, None]
+    return float((logits.gather(1, target) - logits.scatter(1, target, -torch.inf).amax(1, keepdim=True)).min())
 
 
 def generated(model: Any, tokenizer: Any, example: Example) -> bool:

@@ -7,7 +7,6 @@ Several targets may be read from one row: the first tokens of the options of a c
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +16,8 @@ from torch.autograd.function import once_differentiable
 PIECE = {"cpu": 1 << 20}
 """Logits that are in fp32 at once: on a CPU 4 MiB of them, about what it caches."""
 OTHER_PIECE = 1 << 26
+DISPUTED = 8
+"""Tokens among which a tie is settled at most."""
 
 
 def token_nll(logits: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
@@ -72,23 +73,30 @@ def within(part: slice, rows: Tensor) -> Tensor:
     return place
 
 
-def most_likely(logits: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
+def most_likely(logits: Tensor, states: Tensor, weight: Tensor | None) -> Tensor:
     """[rows] int64: the arg-max of each row of `logits` [rows, vocabulary].
 
     In bf16, where logits around 20 are eighths, two tokens in dispute often have the same one, and the arg-max would be
-    whichever has the lower number. `exact` settles it: [n] row numbers -> [n, vocabulary] logits in fp32.
+    whichever has the lower number. It is settled in fp32 from the `states` [rows, width] and the `weight`
+    [vocabulary, width] of the head; None: not at all.
     """
     best = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+    tied, candidates = [], []
     for part in _parts(logits):
-        piece = logits[part]
+        piece = logits[part].float()
         best[part] = piece.argmax(-1)
-        if logits.dtype == torch.float32:
+        if weight is None or logits.dtype == torch.float32:
             continue
-        candidates = piece == piece.gather(1, best[part, None])
-        tied = (candidates.sum(-1) > 1).nonzero()[:, 0]
-        if len(tied):
-            settled = exact(tied + part.start).masked_fill(~candidates[tied], -torch.inf)
-            best[tied + part.start] = settled.argmax(-1)
+        top = piece.gather(1, best[part, None])
+        rows = ((piece == top).sum(-1) > 1).nonzero()[:, 0]
+        value, token = piece[rows].topk(min(DISPUTED, piece.shape[-1]))
+        # A token that is none of them stands for the first.
+        candidates.append(torch.where(value == top[rows], token, token[:, :1]))
+        tied.append(rows + part.start)
+    if tied and weight is not None:
+        rows, tokens = torch.cat(tied), torch.cat(candidates)
+        exact = torch.bmm(weight[tokens].float(), states[rows].float()[:, :, None])[:, :, 0]
+        best[rows] = tokens.gather(1, exact.argmax(-1, keepdim=True))[:, 0]
     return best
 
 

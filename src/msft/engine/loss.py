@@ -125,17 +125,10 @@ class TokenLoss(nn.Module):
     def _most_likely(self, logits: Tensor, states: Tensor) -> Tensor:
         """[rows] tokens, from [rows, vocabulary] logits and the [rows, width] hidden states that they come from."""
 
-        def exact(rows: Tensor) -> Tensor:
-            with torch.autocast(states.device.type, enabled=False):
-                found: Tensor = self.head(states[rows].to(self._exact)).float()
-            return found
-
-        return most_likely(logits, exact)
-
-    @property
-    def _exact(self) -> torch.dtype:
-        """What the head computes in outside of autocast."""
-        return next((p.dtype for p in self.head.parameters()), torch.float32)
+        head = self.head
+        weight = head.weight if isinstance(head, nn.Linear) and FusedHead.fits(head) else None
+        with torch.autocast(states.device.type, enabled=False):
+            return most_likely(logits, states, weight)
 
     def _next(self, reading: Continuation) -> NextTokens:
         self._batch = reading

@@ -16,8 +16,6 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from msft.engine.gated import blocks
-
 _ENDING = "RMSNorm"
 
 
@@ -123,29 +121,21 @@ class _LightNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
-        flat, light = x.flatten(0, -2), torch.empty_like(x, dtype=dtype)
-        inverse, into = x.new_empty(len(flat), 1), light.view(-1, x.shape[-1])
-        for block in blocks(flat):
-            # In the order of transformers' own, for the same bits.
-            part = flat[block]
-            inverse[block] = torch.rsqrt(part.pow(2).mean(-1, keepdim=True) + epsilon)
-            into[block] = (part * inverse[block]).mul_(weight)
+        # In the order of transformers' own, for the same bits.
+        inverse = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + epsilon)
         ctx.save_for_backward(x, weight, inverse)
-        return light
+        return (x * inverse).mul_(weight).to(dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight, inverse = ctx.saved_tensors
-        flat, given = x.flatten(0, -2), given.flatten(0, -2)
-        of_x = torch.empty_like(flat) if ctx.needs_input_grad[0] else None
-        of_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        for block in blocks(flat):
-            gradient, normed = given[block].float(), flat[block] * inverse[block]
-            if of_weight is not None:
-                of_weight += (gradient * normed).sum(0)
-            if of_x is not None:
-                scaled = gradient * weight
-                share = (scaled * normed).mean(-1, keepdim=True)
-                of_x[block] = scaled.sub_(normed.mul_(share)).mul_(inverse[block])
-        return None if of_x is None else of_x.view_as(x), of_weight, None, None
+        gradient, normed = given.float(), x * inverse
+        of_x = of_weight = None
+        if ctx.needs_input_grad[1]:
+            of_weight = (gradient * normed).flatten(0, -2).sum(0)
+        if ctx.needs_input_grad[0]:
+            scaled = gradient * weight
+            share = (scaled * normed).mean(-1, keepdim=True)
+            of_x = scaled.sub_(normed.mul_(share)).mul_(inverse)
+        return of_x, of_weight, None, None

@@ -17,6 +17,7 @@ from msft.engine.layout import fitting_layout, lighten
 from msft.engine.loss import TokenLoss, hardware_has_bf16
 from msft.engine.settings import EngineSettings
 from msft.scoring.forward import Runtime
+from msft.scoring.packed import can_pack
 
 
 class Processes:
@@ -48,17 +49,21 @@ class Processes:
 
     def runtime(self, settings: EngineSettings, loss: TokenLoss) -> Runtime:
         """How forward passes run here; tries how the model takes rows, and on a GPU how many tokens fit."""
+        has_bf16 = hardware_has_bf16(self.device)
+        bf16 = settings.autocast == "bf16" or (settings.autocast == "auto" and has_bf16)
         found = Runtime(
             device=self.device,
             max_tokens=settings.max_tokens_per_microbatch or ON_A_CPU,
-            bf16=settings.autocast == "bf16" or (settings.autocast == "auto" and hardware_has_bf16(self.device)),
+            bf16=bf16,
             layout=fitting_layout(loss, self.device),
+            # Compiled layers are not those that would be packed.
+            packs=bf16 and has_bf16 and self.device.type == "cpu" and not settings.torch_compile and can_pack(),
             rank=self.rank,
             world=self.world,
             total=self.total,
         )
         if not settings.torch_compile:  # which makes layers of its own
-            lighten(loss, found.layout, self.device, bf16=found.bf16, direct=self.world == 1)
+            lighten(loss, found.layout, self.device, bf16=bf16, direct=self.world == 1)
         if settings.max_tokens_per_microbatch is not None:
             return found
         budgets = np.zeros(self.world)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -116,7 +115,7 @@ class _HeadLoss(torch.autograd.Function):
                 inside = (batch.rows >= part.start) & (batch.rows < part.stop)
                 own = torch.where(inside, logits[within(part, batch.rows), batch.targets].float(), own)
                 if batch.hits:
-                    best[part] = most_likely(logits, partial(_exact, states[part], weight))
+                    best[part] = most_likely(logits, states[part], weight)
                 if not trains or len(parts) > 1:
                     fused.give_back("logits", logits)
         ctx.save_for_backward(x, weight, total, batch.rows, batch.targets)
@@ -154,11 +153,6 @@ class _HeadLoss(torch.autograd.Function):
         ctx.logits = ctx.cast = None
         fused.give_back_cast(w)
         return of_states.to(ctx.of) if ctx.needs_input_grad[0] else None, of_weight, None, None, None
-
-
-def _exact(states: Tensor, weight: Tensor, rows: Tensor) -> Tensor:
-    """[rows, vocabulary] logits in fp32."""
-    return functional.linear(states[rows].float(), weight.float())
 
 
 class _Head(nn.Linear):

@@ -14,6 +14,7 @@ from torch import nn
 from msft.core.errors import UserError, complaint
 from msft.data.examples import Example
 from msft.scoring.batches import Layout, TokenScores, collate, filler, per_sequence, row
+from msft.scoring.packed import packed
 from msft.scoring.planner import deal
 
 
@@ -36,6 +37,8 @@ class Runtime:
     """Whether matrix products run in bfloat16 (autocast over fp32 weights)."""
     layout: Layout = "padded"
     """How the model takes rows."""
+    packs: bool = False
+    """Whether scoring lays out weights in advance (`scoring/packed.py`)."""
     rank: int = 0
     world: int = 1
     total: Callable[[NDArray[np.float64]], NDArray[np.float64]] = _alone
@@ -54,7 +57,7 @@ class SequenceScores:
     targets: NDArray[np.int64]
     """[sequences]"""
     all_hit: NDArray[np.bool_]
-    """[sequences] whether every target was the arg-max."""
+    """[sequences] whether every target was the arg-max; where not asked, of none."""
     tokens: int = 0
     """Real tokens that ran through the model, a shared beginning once."""
 
@@ -86,12 +89,13 @@ def sequence_scores(
     groups: Sequence[Sequence[Example]],
     runtime: Runtime,
     *,
+    hits: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> SequenceScores:
     """The likelihood of each sequence's targets, all groups in order; `model` maps a MicroBatch to TokenScores.
 
-    The sequences of a group begin alike; where the model can, that beginning runs once. `progress` is told the number
-    of rows done so far. Raises NotFiniteError.
+    The sequences of a group begin alike; where the model can, that beginning runs once. `hits` asks for `all_hit`.
+    `progress` is told the number of rows done so far. Raises NotFiniteError.
     """
     apart, flat = runtime.layout == "padded", runtime.layout == "flat"
     rows = [row(part) for group in groups for part in ([[e] for e in group] if apart else [group])]
@@ -102,17 +106,18 @@ def sequence_scores(
     hand = deal([len(one) for one in rows], runtime.max_tokens, runtime.world, flat=flat)[runtime.rank]
     # no_grad rather than inference_mode: what a model caches in a forward pass must stay usable in training. One
     # autocast for all, so that the weights are cast once.
-    with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast():
+    layers = packed(model, runtime.max_tokens) if runtime.packs else nullcontext()
+    with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast(), layers:
         for places in hand:
             if places is None:
                 model(filler(runtime.device, flat=flat))
                 continue
-            batch = collate([rows[place] for place in places], runtime.device, flat=flat, hits=True)
+            batch = collate([rows[place] for place in places], runtime.device, flat=flat, hits=hits)
             scores: TokenScores = model(batch)
-            assert scores.hits is not None
             owners = np.concatenate([np.arange(first[place], first[place + 1]) for place in places])
             sums[0, owners] = per_sequence(scores.nll.cpu().numpy(), batch.counts)
-            sums[1, owners] = per_sequence(scores.hits.cpu().numpy(), batch.counts)
+            if scores.hits is not None:
+                sums[1, owners] = per_sequence(scores.hits.cpu().numpy(), batch.counts)
             done += len(places)
             if progress is not None:
                 progress(done * runtime.world)
@@ -126,4 +131,4 @@ def sequence_scores(
                 "lower the learning rate, or check the model's weights",
             )
         )
-    return SequenceScores(nll=sums[0], targets=targets, all_hit=sums[1] == targets, tokens=sum(map(len, rows)))
+    return SequenceScores(nll=sums[0], targets=targets, all_hit=(sums[1] == targets) & hits, tokens=sum(map(len, rows)))

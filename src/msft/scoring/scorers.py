@@ -57,7 +57,8 @@ def score(
     def told(offset: int) -> Callable[[int], None] | None:
         return None if progress is None else lambda done: progress(min(offset + done, total), total)
 
-    found = sequence_scores(model, groups, runtime, progress=told(0))
+    hits = any(measure.name == "exact_match" for _, measure in tasks.values())
+    found = sequence_scores(model, groups, runtime, hits=hits, progress=told(0))
     verdicts: dict[Task, NDArray[np.float64]] = {}
     tokens = found.tokens
     if speaking:
