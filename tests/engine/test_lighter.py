@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from msft.data.examples import Example
-from msft.engine import cross_entropy
+from msft.engine import cross_entropy, gated
 from msft.engine.cross_entropy import token_nll
 from msft.engine.layout import fitting_layout, lighten
 from msft.engine.loss import TokenLoss
@@ -198,3 +198,42 @@ def test_the_last_mlp_sees_all_where_it_is_run_again() -> None:
     found = loss_and_gradients(loss, batch())[1]
     for name, gradient in loss_and_gradients(lightened(tiny_model()), batch())[1].items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_light_gates_give_the_same_bits(half: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gated, "BLOCK", {"cpu": 70})
+    plain, light = TokenLoss(tiny_model()), TokenLoss(tiny_model())
+    for loss in (plain, light):
+        fitting_layout(loss, CPU)
+    assert gated.lighten_gates(light.model) == 2
+    with bf16() if half else nullcontext():
+        (nll, expected), (own, found) = (loss_and_gradients(loss, batch()) for loss in (plain, light))
+    assert torch.equal(own, nll)
+    for name, gradient in expected.items():
+        assert torch.equal(found[name], gradient), name
+
+
+def test_a_gate_of_another_kind_is_left_alone() -> None:
+    """Gemma's opens by GELU."""
+    assert gated.lighten_gates(tiny_model("gemma2")) == gated.lighten_gates(tiny_model("gpt2")) == 0
+
+
+def test_a_light_gate_keeps_no_activation() -> None:
+    """Of gate, up, their product and the activation, three are kept for the backward pass."""
+    kept: list[int] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    counts = []
+    for light in (False, True):
+        mlp = tiny_model().model.layers[0].mlp
+        if light:
+            assert gated.lighten_gates(nn.ModuleList([mlp])) == 1
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            mlp(torch.randn(1, 10, 16, requires_grad=True))
+        counts.append(kept.count(10 * 32))
+    assert counts[1] < counts[0]

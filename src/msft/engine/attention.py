@@ -57,7 +57,7 @@ def attend(
     for span, *parts in zip(msft_spans, *(torch.split(tensor, lengths) for tensor in flat), strict=True):
         q, k, v = (_pack(part, span) for part in parts)
         by_products = kind == "cpu" and span.longest <= PRODUCTS
-        out = (_products if by_products else _fused)(q, k, v, span.sees, scale, dropout)
+        out = (_products if by_products else _fused)(q, k, v, span, scale, dropout)
         pieces.append(out.flatten(0, 1) if span.slots is None else out.flatten(0, 1).index_select(0, span.slots))
     return torch.cat(pieces)[None], None
 
@@ -75,7 +75,7 @@ def _pack(flat: Tensor, span: Span) -> Tensor:
     return flat.reshape(span.rows, span.longest, *flat.shape[1:])
 
 
-def _products(q: Tensor, k: Tensor, v: Tensor, sees: Tensor | None, scale: float, dropout: float) -> Tensor:
+def _products(q: Tensor, k: Tensor, v: Tensor, span: Span, scale: float, dropout: float) -> Tensor:
     """Attention as two batched products, the query heads that share a key head stacked into one matrix."""
     rows, longest, heads, width = q.shape
     shared, group = k.shape[2], heads // k.shape[2]
@@ -83,16 +83,25 @@ def _products(q: Tensor, k: Tensor, v: Tensor, sees: Tensor | None, scale: float
     stacked = stacked.reshape(rows * shared, group * longest, width)
     keys = k.permute(0, 2, 3, 1).reshape(rows * shared, width, longest)
     values = v.transpose(1, 2).reshape(rows * shared, longest, -1)
-    hidden = torch.full((longest, longest), -torch.inf, dtype=q.dtype, device=q.device).triu_(1)
-    if sees is not None:
-        hidden = torch.zeros_like(hidden).masked_fill(~sees, -torch.inf).repeat_interleave(shared, 0)
-    hidden = hidden.repeat(*(1,) * (hidden.ndim - 2), group, 1)
+    hidden = _hidden(span, shared, group, q.dtype, q.device)
     weights = torch.baddbmm(hidden, stacked, keys, alpha=scale).softmax(-1)
     out = torch.bmm(functional.dropout(weights, dropout), values)
     return out.view(rows, shared, group, longest, -1).permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor, sees: Tensor | None, scale: float, dropout: float) -> Tensor:
+def _hidden(span: Span, shared: int, group: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What is added to the products of queries and keys: -inf where a token does not see another."""
+    key = shared, group, dtype
+    if key not in span.kept:
+        hidden = torch.full((span.longest, span.longest), -torch.inf, dtype=dtype, device=device).triu_(1)
+        if span.sees is not None:
+            hidden = torch.zeros_like(hidden).masked_fill(~span.sees, -torch.inf).repeat_interleave(shared, 0)
+        span.kept[key] = hidden.repeat(*(1,) * (hidden.ndim - 2), group, 1)
+    return span.kept[key]
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, span: Span, scale: float, dropout: float) -> Tensor:
+    sees = span.sees
     group = q.shape[2] // k.shape[2]
     if group > 1:
         k, v = k.repeat_interleave(group, 2), v.repeat_interleave(group, 2)

@@ -17,7 +17,7 @@ PIECE = {"cpu": 1 << 20}
 """Logits that are in fp32 at once: on a CPU 4 MiB of them, about what it caches."""
 OTHER_PIECE = 1 << 26
 DISPUTED = 8
-"""Tokens among which a tie is settled at most."""
+"""Tokens among which a tie is settled; among more, the model says nothing."""
 
 
 def token_nll(logits: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
@@ -88,10 +88,11 @@ def most_likely(logits: Tensor, states: Tensor, weight: Tensor | None) -> Tensor
         if weight is None or logits.dtype == torch.float32:
             continue
         top = piece.gather(1, best[part, None])
-        rows = ((piece == top).sum(-1) > 1).nonzero()[:, 0]
+        count = (piece == top).sum(-1)
+        rows = ((count > 1) & (count <= DISPUTED)).nonzero()[:, 0]
         value, token = piece[rows].topk(min(DISPUTED, piece.shape[-1]))
-        # A token that is none of them stands for the first.
-        candidates.append(torch.where(value == top[rows], token, token[:, :1]))
+        # In order, for the first to win a tie in fp32; another than these stands for one of them.
+        candidates.append(torch.where(value == top[rows], token, token[:, :1]).sort(-1).values)
         tied.append(rows + part.start)
     if tied and weight is not None:
         rows, tokens = torch.cat(tied), torch.cat(candidates)

@@ -12,7 +12,7 @@ attention tells them apart, span by span.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -43,6 +43,8 @@ class Span:
     """[stop - start] int64: where each token lies in rows x longest; None where they fill it."""
     sees: Tensor | None
     """[rows, longest, longest] bool: which token (second axis) sees which; None: all before it and itself."""
+    kept: dict[Any, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    """What attention made of `sees` in one layer, for the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
