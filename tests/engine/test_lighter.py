@@ -201,8 +201,7 @@ def test_the_last_mlp_sees_all_where_it_is_run_again() -> None:
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_light_gates_give_the_same_bits(half: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gated, "BLOCK", {"cpu": 70})
+def test_light_gates_give_the_same_bits(half: bool) -> None:
     plain, light = TokenLoss(tiny_model()), TokenLoss(tiny_model())
     for loss in (plain, light):
         fitting_layout(loss, CPU)
@@ -215,7 +214,19 @@ def test_light_gates_give_the_same_bits(half: bool, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_gate_of_another_kind_is_left_alone() -> None:
-    """Gemma's opens by GELU."""
+    """Gemma's opens by GELU; one that drops out does so in training only."""
+    model = tiny_model().eval()
+    model.model.layers[0].mlp.down_proj = nn.Sequential(model.model.layers[0].mlp.down_proj, nn.Dropout(0.1))
+    inner = type(model.model.layers[1].mlp)
+
+    class Drops(inner):  # type: ignore[misc, valid-type]
+        def forward(self, hidden: Tensor) -> Tensor:
+            dropped: Tensor = functional.dropout(super().forward(hidden), 0.1, self.training)
+            return dropped
+
+    model.model.layers[1].mlp.__class__ = Drops
+    assert gated.lighten_gates(model) <= 1
+    assert type(model.model.layers[1].mlp) is Drops and not model.training
     assert gated.lighten_gates(tiny_model("gemma2")) == gated.lighten_gates(tiny_model("gpt2")) == 0
 
 

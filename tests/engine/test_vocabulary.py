@@ -85,9 +85,9 @@ def step(loss: TokenLoss, *, half: bool) -> tuple[list[Tensor], list[Tensor], di
 def test_it_gives_the_plain_models_likelihoods_and_gradients(
     half: bool, direct: bool, tied: bool, held: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one part or several, blocks of one row; twice, as the arrays of the first step serve the second."""
+    """In one part or several, a few rows of the weight at once; twice, as arrays are used again."""
     monkeypatch.setattr(vocabulary, "LOGITS", held)
-    monkeypatch.setattr("msft.engine.gated.BLOCK", {"cpu": 16})
+    monkeypatch.setattr(vocabulary, "AT_ONCE", 5)
     monkeypatch.setattr(cross_entropy, "PIECE", {"cpu": 2 * VOCABULARY})
     expected, own = plain(tied=tied), fused(direct=direct, tied=tied)
     nlls, hits, gradients = step(expected, half=half)

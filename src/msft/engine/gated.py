@@ -1,7 +1,6 @@
-"""Gated MLPs that keep a quarter less: the activation of the gate is made again in the backward pass.
+"""Gated MLPs that keep a quarter less for the backward pass, which makes the activation of the gate again.
 
-Both passes go a block of tokens at a time, so that on a CPU nothing but their results leaves its cache. The numbers are
-those of the plain products, bit for bit.
+The numbers are those of the plain products, bit for bit.
 """
 
 from __future__ import annotations
@@ -13,16 +12,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-BLOCK = {"cpu": 1 << 18}
-"""Elements of a block."""
-
-
-def blocks(rows: Tensor) -> list[slice]:
-    """How [rows, width] are worked on: on a CPU as many at once as it caches, elsewhere all."""
-    kind, (total, width) = rows.device.type, rows.shape
-    size = max(1, BLOCK[kind] // width if kind in BLOCK else total)
-    return [slice(first, min(first + size, total)) for first in range(0, total, size)]
-
 
 def lighten_gates(model: nn.Module) -> int:
     """Makes `down(silu(gate(x)) * up(x))` of the model light from here on; how many there are."""
@@ -33,17 +22,20 @@ def lighten_gates(model: nn.Module) -> int:
 
 
 def _is_gated(module: nn.Module) -> bool:
-    """Whether that is what the module computes, tried on a few numbers."""
+    """Whether that is what the module computes, in training too (dropout), tried on a few numbers."""
     gate = getattr(module, "gate_proj", None)
-    if not isinstance(gate, nn.Module):
+    weight = next(gate.parameters(), None) if isinstance(gate, nn.Module) else None
+    if weight is None:
         return False
-    weight = next(gate.parameters())
-    given = torch.linspace(-3, 2, 4 * weight.shape[-1]).sin().reshape(1, 4, -1).to(weight)
-    with torch.no_grad():
-        try:
-            return bool(torch.equal(module(given), _forward(module, given)))
-        except (AttributeError, TypeError, RuntimeError):
-            return False
+    given = torch.linspace(-3, 2, 64 * weight.shape[-1]).sin().reshape(1, 64, -1).to(weight)
+    training = module.training
+    try:
+        with torch.no_grad():
+            return bool(torch.equal(module.train()(given), _forward(module, given)))
+    except (AttributeError, TypeError, RuntimeError):
+        return False
+    finally:
+        module.train(training)
 
 
 def _forward(self: Any, hidden: Tensor) -> Tensor:
@@ -57,26 +49,16 @@ def _light(kind: type[nn.Module]) -> type[nn.Module]:
 
 
 class _Gate(torch.autograd.Function):
-    """silu(gate) * up, of [..., tokens, width] each."""
+    """silu(gate) * up."""
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
-        product = torch.empty_like(up)
-        flat = [tensor.flatten(0, -2) for tensor in (gate, up)]
-        into = product.view(-1, up.shape[-1])
-        for block in blocks(into):
-            g, u = (tensor[block] for tensor in flat)
-            torch.mul(functional.silu(g), u, out=into[block])
-        return product
+        return functional.silu(gate).mul_(up)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor, Tensor]:
-        saved = ctx.saved_tensors
-        gate, up, of = (tensor.flatten(0, -2) for tensor in (*saved, given))
-        of_gate, of_up = torch.empty_like(gate), torch.empty_like(up)
-        for block in blocks(gate):
-            torch.mul(of[block], functional.silu(gate[block]), out=of_up[block])
-            torch.ops.aten.silu_backward.grad_input(of[block] * up[block], gate[block], grad_input=of_gate[block])
-        return of_gate.view_as(saved[0]), of_up.view_as(saved[1])
+        gate, up = ctx.saved_tensors
+        of_gate: Tensor = torch.ops.aten.silu_backward(given * up, gate)
+        return of_gate, functional.silu(gate).mul_(given)

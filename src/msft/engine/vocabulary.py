@@ -17,11 +17,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from msft.engine.cross_entropy import log_sum_exp, most_likely, put_gradient, within
-from msft.engine.gated import blocks
 from msft.scoring.batches import MicroBatch, TokenScores
 
 LOGITS = 1 << 27
 """Logits that are held at once: 256 MiB in bf16."""
+AT_ONCE = 512
+"""Rows of a weight."""
 
 
 class FusedHead:
@@ -82,8 +83,8 @@ class FusedHead:
             weight.grad = self._gradient.copy_(gradient)
             return
         # All at once, torch would first make a copy in fp32.
-        for block in blocks(weight):
-            weight.grad[block].add_(gradient[block])
+        for mine, more in zip(torch.split(weight.grad, AT_ONCE), torch.split(gradient, AT_ONCE), strict=True):
+            mine.add_(more)
 
     def parts(self, rows: int) -> list[slice]:
         """Rows whose logits are held at once."""
