@@ -59,18 +59,17 @@ def put_gradient(into: Tensor, logits: Tensor, total: Tensor, rows: Tensor, targ
     `total`: their `log_sum_exp`. Targets whose row is none of these, being negative or too large, add nothing.
     """
     for part in _parts(logits):
-        place, weight = within(part, rows), of_nll
-        weight = weight.masked_fill((rows < part.start) | (rows >= part.stop), 0.0)
+        place, inside = within(part, rows)
+        weight = of_nll.masked_fill(~inside, 0.0)
         of_row = weight.new_zeros(part.stop - part.start).index_add_(0, place, weight)
         piece = logits[part].to(torch.float32, copy=True)
         piece.sub_(total[part, None]).exp_().mul_(of_row[:, None])
         into[part] = piece.index_put_((place, targets), -weight, accumulate=True)
 
 
-def within(part: slice, rows: Tensor) -> Tensor:
-    """Where each row lies in a part of them; of rows outside of it, some place inside."""
-    place: Tensor = (rows - part.start).clamp(0, part.stop - part.start - 1)
-    return place
+def within(part: slice, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each row lies in a part of them, and whether it does; of rows outside of it, some place inside."""
+    return (rows - part.start).clamp(0, part.stop - part.start - 1), (rows >= part.start) & (rows < part.stop)
 
 
 def most_likely(logits: Tensor, states: Tensor, weight: Tensor | None) -> Tensor:

@@ -124,7 +124,6 @@ class TokenLoss(nn.Module):
     @torch.no_grad()
     def _most_likely(self, logits: Tensor, states: Tensor) -> Tensor:
         """[rows] tokens, from [rows, vocabulary] logits and the [rows, width] hidden states that they come from."""
-
         head = self.head
         weight = head.weight if isinstance(head, nn.Linear) and FusedHead.fits(head) else None
         with torch.autocast(states.device.type, enabled=False):

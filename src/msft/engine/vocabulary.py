@@ -74,6 +74,10 @@ class FusedHead:
         if cast.dtype != self.head.weight.dtype:
             self.give_back("weight", cast)
 
+    def logits(self, states: Tensor, cast: Tensor) -> Tensor:
+        """[rows, vocabulary], to be given back as `logits`."""
+        return torch.mm(states, cast.t(), out=self.take("logits", (len(states), len(cast)), cast))
+
     def add(self, gradient: Tensor) -> None:
         """To the `.grad` of the weight, which once dropped is used for the next step's: keep no reference to it."""
         weight = self.head.weight
@@ -110,11 +114,10 @@ class _HeadLoss(torch.autograd.Function):
         with torch.autocast(kind, enabled=False):
             x, w = states.to(dtype), fused.cast(weight, dtype)
             for part in parts:
-                logits = fused.take("logits", (part.stop - part.start, len(w)), w)
-                torch.mm(x[part], w.t(), out=logits)
+                logits = fused.logits(x[part], w)
                 total[part] = log_sum_exp(logits)
-                inside = (batch.rows >= part.start) & (batch.rows < part.stop)
-                own = torch.where(inside, logits[within(part, batch.rows), batch.targets].float(), own)
+                place, inside = within(part, batch.rows)
+                own = torch.where(inside, logits[place, batch.targets].float(), own)
                 if batch.hits:
                     best[part] = most_likely(logits, states[part], weight)
                 if not trains or len(parts) > 1:
@@ -136,10 +139,7 @@ class _HeadLoss(torch.autograd.Function):
         of_states, of_weight = torch.empty_like(x), None
         with torch.autocast(x.device.type, enabled=False):
             for part in ctx.parts:
-                logits = ctx.logits
-                if logits is None:
-                    logits = fused.take("logits", (part.stop - part.start, len(w)), w)
-                    torch.mm(x[part], w.t(), out=logits)
+                logits = fused.logits(x[part], w) if ctx.logits is None else ctx.logits
                 put_gradient(logits, logits, total[part], rows - part.start, targets, of_nll)
                 torch.mm(logits, w, out=of_states[part])
                 if ctx.needs_input_grad[1]:
