@@ -18,10 +18,10 @@ from prepared import TASK, batches_of, examples_of, source_of
 
 from msft.core.vocabulary import ROOT, Mixture, Segment
 from msft.data.examples import Example, Measure, TaskData
-from msft.engine.model import ModelSource
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings
 from msft.engine.torch_engine import OnStep, TorchEngine
+from msft.model.open import ModelSource
 from msft.snapshots.store import Store
 
 ROWS = 20

@@ -33,15 +33,16 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 from unittest.mock import patch
 
-from msft import files, trainer
 from msft.cli.quickstart import CONFIG, model_folder
 from msft.cli.quiet import quiet
 from msft.config.reader import load
 from msft.config.schema import Config
 from msft.engine.progress import ScoreInfo, StepInfo
-from msft.journal import Journal
+from msft.record.journal import Journal
+from msft.run import session
 from msft.snapshots.store import Store
 from msft.snapshots.writer import Writer
+from msft.system import files
 
 Kind: TypeAlias = Literal["unsafe", "safe", "resume"]
 """A run without durability, one as it is, and the resuming of that one."""
@@ -50,7 +51,7 @@ SAFETY: tuple[tuple[Any, str], ...] = (
     (Store, "manifests"), (Store, "__init__"), (Store, "__exit__"),
     (Journal, "segment"), (Journal, "final"), (Journal, "create"), (Journal, "resume"),
     (files, "sync"), (files, "replace"),
-    (trainer, "restore_derived"), (trainer, "final_is_whole"), (trainer, "discard_damaged"), (trainer, "check_room"),
+    (session, "restore_derived"), (session, "final_is_whole"), (session, "discard_damaged"), (session, "check_room"),
 )  # fmt: skip
 
 
@@ -127,7 +128,7 @@ def run(kind: Kind, config: Config) -> dict[str, Any]:
         for watched in (without(),) if kind == "unsafe" else (accounted(spent), beside(worked)):
             stack.enter_context(watched)
         began = time.perf_counter()
-        trainer.train(config, Silent(), resume=kind == "resume")
+        session.train(config, Silent(), resume=kind == "resume")
         seconds = time.perf_counter() - began
     return {
         "seconds": seconds,

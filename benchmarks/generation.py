@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from msft.data.answers import found_in, reference_of, same, until
 from msft.data.examples import Measure
-from msft.engine.loss import TokenLoss
-from msft.engine.model import ModelSource, load_model, load_tokenizer
+from msft.data.extract import found_in, reference_of, same, until
 from msft.engine.speech import speech_of
-from msft.scoring.forward import Runtime
+from msft.forward.runtime import Runtime
+from msft.model.open import ModelSource, load_model, load_tokenizer
+from msft.model.token_loss import TokenLoss
 from msft.scoring.generation import Request, generate
 
 CPU = torch.device("cpu")

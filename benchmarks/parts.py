@@ -22,13 +22,13 @@ from prepared import batches_of, examples_of, source_of, validation_of
 from torch import nn
 
 from msft.data.examples import Example
-from msft.engine.budget import ON_A_CPU
-from msft.engine.layout import fitting_layout, lighten
-from msft.engine.loss import TokenLoss
-from msft.engine.model import ModelSource, load_model
 from msft.engine.settings import EngineSettings
 from msft.engine.step import Stepper, make_optimizer
-from msft.scoring.forward import Runtime, sequence_scores
+from msft.forward.runtime import Runtime, sequence_scores
+from msft.model.open import ModelSource, load_model
+from msft.model.row_layout import fitting_layout, lighten
+from msft.model.token_budget import ON_A_CPU
+from msft.model.token_loss import TokenLoss
 
 FEW, MANY = 2_048, ON_A_CPU
 """Tokens of a micro-batch: as it was once, and as the engine takes them by itself."""

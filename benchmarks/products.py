@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from msft.data.examples import Example
-from msft.engine.budget import ON_A_CPU
-from msft.engine.model import ModelSource, non_embedding_parameters
+from msft.model.open import ModelSource, non_embedding_parameters
+from msft.model.token_budget import ON_A_CPU
 
 REPEATS = 7
 CALLS = {"cpu": 1, "cuda": 20}

@@ -26,8 +26,8 @@ from typing import Any
 from msft.core.retention import replayed
 from msft.core.search import Search
 from msft.core.vocabulary import Brief, Outcome, Segment, Snapshot
-from msft.drive import drive
 from msft.methods import METHODS
+from msft.run.loop import drive
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from fake_engine import Curve, FakeEngine, brief_of

@@ -31,10 +31,10 @@ from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Segment, Snapshot, Task
 from msft.core.wire import brief_to_json
 from msft.data.order import Cursor, Order
-from msft.drive import drive
-from msft.journal import Journal
+from msft.forward.planner import deal
 from msft.methods import METHODS
-from msft.scoring.planner import deal
+from msft.record.journal import Journal
+from msft.run.loop import drive
 
 PARTS = "tasks,rows,models"
 PER_TASK, BATCH, HORIZON, EVAL_EVERY = 200, 64, 10.0, 0.25

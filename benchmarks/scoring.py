@@ -26,10 +26,10 @@ from msft.data.encode import Encoder
 from msft.data.examples import Item, Measure
 from msft.data.formats import Sample
 from msft.data.sources import Row
-from msft.engine.layout import fitting_layout
-from msft.engine.loss import TokenLoss
-from msft.engine.model import ModelSource, load_model, load_tokenizer
-from msft.scoring.forward import Runtime, sequence_scores
+from msft.forward.runtime import Runtime, sequence_scores
+from msft.model.open import ModelSource, load_model, load_tokenizer
+from msft.model.row_layout import fitting_layout
+from msft.model.token_loss import TokenLoss
 from msft.scoring.scorers import task_scores
 
 CLEAR = 1e-3

@@ -28,9 +28,9 @@ from typing import Any
 from common import Contender, Results, Work, contenders, has_trl, machine, model_named, table, take_turns
 
 from msft.core.vocabulary import Segment
+from msft.record.run_folder import RunFolder
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
-from msft.run import RunFolder
 
 SETS = "arc_easy,boolq,commonsense_qa,gsm8k,openbookqa,sciq"
 CONTENDERS = "padded:8,rebalanced:8,grouped:8,packed:1"

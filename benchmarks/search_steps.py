@@ -17,7 +17,7 @@ from msft.config.reader import load
 from msft.core.vocabulary import Mixture
 from msft.data.examples import Example
 from msft.data.order import Cursor, Order
-from msft.job import Job
+from msft.run.job import Job
 
 
 def batches_of(job: Job, steps: int) -> list[list[Example]]:

@@ -34,7 +34,7 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from msft.data.examples import Example
-from msft.engine.model import ModelSource, load_model, load_tokenizer
+from msft.model.open import ModelSource, load_model, load_tokenizer
 
 REBALANCE_SEED = 42
 """With it transformers' BatchRebalanceSampler shuffles, and the Trainer offers no way to say otherwise."""

@@ -27,12 +27,12 @@ import matplotlib.pyplot as plt
 
 from msft.config.reader import load
 from msft.core.curves import peak
+from msft.record.run_folder import RunFolder
 from msft.report.seconds import seconds_of
 from msft.report.story import read_story
-from msft.run import RunFolder
-from msft.study.plan import Plan, StudyFolder, Variant
+from msft.study.grid import Plan, StudyFolder, Variant
+from msft.study.overrides import with_method
 from msft.study.runs import Progress, run_grid
-from msft.study.settings import with_method
 
 APART = 2
 """Ticks between two peaks that count as apart."""

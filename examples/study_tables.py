@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from msft.core.curves import peak, smoothed
-from msft.report.compare_markdown import table, to_markdown
-from msft.report.compare_words import interval, p_value, with_reach
 from msft.report.story import Story, read_story
-from msft.study.compare import comparison
+from msft.study.compare_markdown import table, to_markdown
+from msft.study.compare_words import interval, p_value, with_reach
+from msft.study.comparison import comparison
+from msft.study.grid import StudyFolder
 from msft.study.peaks import agreement
-from msft.study.plan import StudyFolder
 from msft.study.reading import WINDOW, left_at, mixture_peak, peak_epochs
 from msft.study.results import read_results
 from msft.study.statistics import Interval, t_interval, t_test

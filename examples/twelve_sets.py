@@ -28,13 +28,13 @@ from transformers.utils import logging
 from msft.config.reader import load
 from msft.config.schema import Config
 from msft.core.errors import Stopped, UserError
-from msft.report.compare_markdown import to_markdown
 from msft.report.story import read_story
-from msft.study.compare import comparison, write
-from msft.study.plan import Plan, StudyFolder, Variant
+from msft.study.compare_markdown import to_markdown
+from msft.study.comparison import comparison, write
+from msft.study.grid import Plan, StudyFolder, Variant
+from msft.study.overrides import with_method
 from msft.study.results import read_results
 from msft.study.runs import Progress, run_grid
-from msft.study.settings import with_method
 from msft.study.variants import ignored, variants
 
 METHODS = "msft,sft,release_short,sro,one_pass,dynamix,ies,placebo,sft_decay"

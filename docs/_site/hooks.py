@@ -11,8 +11,8 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from msft.cli.json_schema import json_schema
 from msft.cli.main import parser
-from msft.cli.schema import json_schema
 from msft.methods import METHODS
 
 Schema = Mapping[str, Any]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from msft.core.version import __version__
+
 if TYPE_CHECKING:
     from msft.api.config import MSFTConfig as MSFTConfig
     from msft.api.trainer import MSFTTrainer as MSFTTrainer
 
-__version__ = "0.1.0"
 __all__ = ["MSFTConfig", "MSFTTrainer", "__version__"]
 
 _HOMES = {"MSFTConfig": "msft.api.config", "MSFTTrainer": "msft.api.trainer"}

@@ -19,8 +19,8 @@ from msft.core.errors import ConfigError, DataError, ModelError, RunError
 from msft.core.method import Method, require
 from msft.core.rollout import Answer, Track, roll_out
 from msft.core.vocabulary import Mixture
-from msft.journal import read
-from msft.trainer import train
+from msft.record.journal import read
+from msft.run.session import train
 
 
 class Silent:

@@ -11,10 +11,10 @@ import safetensors.torch
 import torch
 from job import make_job
 
-from msft import files
 from msft.cli.main import main
-from msft.files import Operation
-from msft.run import RunFolder
+from msft.record.run_folder import RunFolder
+from msft.system import files
+from msft.system.files import Operation
 
 
 class Died(BaseException):

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from msft.cli.main import main
-from msft.run import RunFolder
+from msft.record.run_folder import RunFolder
 
 WITHOUT = "import sys\nfor name in {names}: sys.modules[name] = None  # importing it fails\n"
 

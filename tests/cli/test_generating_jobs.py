@@ -11,7 +11,7 @@ import pytest
 from job import make_job
 
 from msft.cli.main import main
-from msft.run import RunFolder
+from msft.record.run_folder import RunFolder
 
 OWN = """\
 def digits(answers):

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from msft.cli.main import main
 from msft.methods import METHODS
-from msft.run import RunFolder
+from msft.record.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from test_trackers import read
 from msft.cli import report
 from msft.cli.main import main
 from msft.core.wire import outcome_to_json
-from msft.journal import Journal
+from msft.record.journal import Journal
+from msft.record.run_folder import RunFolder
 from msft.report.story import read_story
-from msft.run import RunFolder
 
 EVIL = "evil\x1b[31m[red]"
 

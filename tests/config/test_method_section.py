@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from msft.config.method import resolve
+from msft.config.method_section import resolve
 from msft.config.problems import ProblemsError
 from msft.core.method import Method
 

@@ -12,7 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from tokenizers_for_tests import tokenizer
 
-from msft.cli.schema import json_schema
+from msft.cli.json_schema import json_schema
 from msft.config.reader import load
 from msft.config.yaml12 import emit, parse
 from msft.data.examples import TaskData

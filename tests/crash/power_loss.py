@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from msft.files import Operation
+from msft.system.files import Operation
 
 BLOCK = 512
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from stored_runs import Kill
 
-from msft.files import Operation
+from msft.system.files import Operation
 
 
 class AtOnce(Executor):

@@ -22,18 +22,19 @@ from tiny_engine import tiny_data
 from torch import nn
 
 from fake_engine import Curve, FakeEngine
-from msft import files, trainer
 from msft.config.schema import Config
 from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Snapshot, Task
 from msft.data.order import Cursor
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings
-from msft.files import Operation
-from msft.job import model_source
-from msft.run import RunFolder
+from msft.record.run_folder import RunFolder
+from msft.run import session
+from msft.run.job import model_source
 from msft.snapshots import writer
 from msft.snapshots.state import State
 from msft.snapshots.store import Store
+from msft.system import files
+from msft.system.files import Operation
 
 CURVES = {"one": Curve(peak=0.8), "three": Curve(peak=2.0), "two": Curve(peak=1.4)}
 METHODS: dict[str, dict[str, Any]] = {
@@ -61,7 +62,7 @@ class _Kept(dict[Snapshot, dict[Task, float]]):
 
 
 class StoredEngine(FakeEngine):
-    """The fake engine with its states in the real store; stands in for TorchEngine in the trainer."""
+    """The fake engine with its states in the real store; stands in for TorchEngine in the session."""
 
     parameters, model_bytes, fingerprint = 1000, 4000, "fake"
 
@@ -146,12 +147,12 @@ def fake_model(schedule: Callable[..., Executor] = ThreadPoolExecutor) -> Iterat
     `schedule`: what runs the jobs of the thread that writes snapshots.
     """
 
-    def prepare(config: Config) -> trainer.Job:
-        return trainer.Job(config, model_source(config), tiny_data(), nn.Linear(3, 2))  # type: ignore[arg-type]
+    def prepare(config: Config) -> session.Job:
+        return session.Job(config, model_source(config), tiny_data(), nn.Linear(3, 2))  # type: ignore[arg-type]
 
     with ExitStack() as stack:
-        stack.enter_context(patch.object(trainer, "TorchEngine", StoredEngine))
-        stack.enter_context(patch.object(trainer.Job, "prepare", prepare))
+        stack.enter_context(patch.object(session, "TorchEngine", StoredEngine))
+        stack.enter_context(patch.object(session.Job, "prepare", prepare))
         stack.enter_context(patch("plotly.offline.get_plotlyjs", lambda: "library"))
         stack.enter_context(patch.object(writer, "ThreadPoolExecutor", schedule))
         stack.enter_context(patch.object(os, "fsync", lambda descriptor: None))
@@ -165,7 +166,7 @@ def run(
     notes = Notes()
     resume = RunFolder(Path(config.output)).exists
     with patch.object(files, "observer", observer):
-        return trainer.train(config, notes, resume=resume, allow_changed=allow), notes
+        return session.train(config, notes, resume=resume, allow_changed=allow), notes
 
 
 def content(folder: Path) -> dict[str, str]:

@@ -13,13 +13,14 @@ import pytest
 from schedules import AtOnce
 from stored_runs import METHODS, At, Kill, config_of, content, fake_model, operations, run
 
-from msft import journal, trainer
 from msft.config.schema import Config
 from msft.core.errors import RunError
-from msft.files import Operation
+from msft.record import journal
+from msft.record.run_folder import RunFolder
 from msft.report.summary import summarise
-from msft.run import RunFolder
+from msft.run import session
 from msft.snapshots import publish, store
+from msft.system.files import Operation
 
 CORRUPTIONS = 1400
 Damage = Callable[[random.Random, Path, Path], None]
@@ -212,9 +213,9 @@ VERIFICATIONS: dict[str, tuple[object, str, object, str, str]] = {
     "a snapshot's content": (store, "verify", unchecked_manifest, "flip", "state.safetensors"),
     "a snapshot's run": (store.Store, "check", lambda self, n: publish.verify(self._path(n)), "stale folder", "snap"),
     "a manifest's own checksum": (publish, "read_manifest", unchecked_manifest, "flip", "MANIFEST"),
-    "the final model": (trainer, "final_is_whole", lambda folder, about, note: folder.final.is_dir(), "flip", "final/"),
-    "configuration and environment": (trainer, "restore_derived", lambda *_: None, "flip", "config.yaml"),
-    "the header": (trainer, "reconcile", lambda *_: [], "stale", "journal"),
+    "the final model": (session, "final_is_whole", lambda folder, about, note: folder.final.is_dir(), "flip", "final/"),
+    "configuration and environment": (session, "restore_derived", lambda *_: None, "flip", "config.yaml"),
+    "the header": (session, "reconcile", lambda *_: [], "stale", "journal"),
 }
 """What is checked: where, what stands there without it, and the damage that it is there for."""
 

@@ -14,10 +14,11 @@ import pytest
 from schedules import AtOnce
 from stored_runs import METHODS, At, config_of, content, fake_model, operations, run
 
-from msft import files, recovery
 from msft.core.errors import RunError
-from msft.files import Operation
-from msft.run import RunFolder
+from msft.record.run_folder import RunFolder
+from msft.run import resume
+from msft.system import files
+from msft.system.files import Operation
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +70,7 @@ def test_the_disk_fails_at_every_operation(
 def test_a_small_disk_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     config = config_of("tick", tmp_path / "run")
     with (
-        patch.object(recovery, "RESERVE", 10**18),
+        patch.object(resume, "RESERVE", 10**18),
         pytest.raises(RunError, match=r"need 1,000,[\d,]+ bytes, and [\d,]+ are free.*Mend: make room"),
     ):
         run(config)
@@ -100,7 +101,7 @@ def test_a_real_small_file_system(tmp_path: Path) -> None:
         pytest.skip("a file system can be mounted by root only")
     try:
         config = config_of("tick", disk / "run")
-        with patch.object(recovery, "RESERVE", 0):
+        with patch.object(resume, "RESERVE", 0):
             run(config)
             wanted = content(disk / "run")
             paused = 0

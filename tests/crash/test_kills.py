@@ -12,9 +12,9 @@ from schedules import SCHEDULES
 from stored_runs import METHODS, At, Kill, config_of, content, fake_model, operations, run
 
 from msft.config.schema import Config
-from msft.files import Operation
-from msft.journal import read
-from msft.run import RunFolder
+from msft.record.journal import read
+from msft.record.run_folder import RunFolder
+from msft.system.files import Operation
 
 
 @pytest.fixture(autouse=True, params=SCHEDULES)

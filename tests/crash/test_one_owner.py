@@ -11,9 +11,9 @@ import pytest
 from stored_runs import config_of, content, fake_model, run
 
 from msft.core.errors import RunError
-from msft.files import Operation
+from msft.record.run_folder import RunFolder
 from msft.report.summary import summarise
-from msft.run import RunFolder
+from msft.system.files import Operation
 
 
 @pytest.fixture(autouse=True)

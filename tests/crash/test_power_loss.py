@@ -18,9 +18,9 @@ from power_loss import Disk, Folder, Tree, materialise, power_losses, recorder
 from schedules import SCHEDULES
 from stored_runs import METHODS, Kill, config_of, content, fake_model, run
 
-from msft import files
 from msft.config.schema import Config
-from msft.files import Operation
+from msft.system import files
+from msft.system.files import Operation
 
 
 @pytest.fixture(autouse=True)

@@ -24,12 +24,13 @@ from job import make_job
 from stored_runs import Notes, content
 from tqdm import tqdm
 
-from msft import files, trainer
 from msft.cli.quiet import quiet
 from msft.config.reader import load
 from msft.config.schema import Config
-from msft.files import Operation
-from msft.run import RunFolder
+from msft.record.run_folder import RunFolder
+from msft.run import session
+from msft.system import files
+from msft.system.files import Operation
 
 KILLS = int(os.environ.get("MSFT_KILLS", "2000"))
 MOST_IN_A_ROW = 60
@@ -48,7 +49,7 @@ class Killer:
         self.left -= 1
 
 
-def attempt(config: Config, job: trainer.Job, killer: Killer | None, seconds: float | None) -> bool:
+def attempt(config: Config, job: session.Job, killer: Killer | None, seconds: float | None) -> bool:
     """A fork that goes on with the run; whether it came to its end. `seconds`: when it is killed from outside."""
     child = os.fork()
     if child == 0:
@@ -58,8 +59,8 @@ def attempt(config: Config, job: trainer.Job, killer: Killer | None, seconds: fl
             # The lock of progress bars is shared by all forks, and one that is killed may hold it.
             tqdm.set_lock(threading.RLock())
             resume = RunFolder(Path(config.output)).exists
-            with patch.object(trainer.Job, "prepare", lambda config: job), patch.object(files, "observer", killer):
-                trainer.train(config, Notes(), resume=resume)
+            with patch.object(session.Job, "prepare", lambda config: job), patch.object(files, "observer", killer):
+                session.train(config, Notes(), resume=resume)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -103,7 +104,7 @@ def test_killed_thousands_of_times(
 ) -> None:
     config = load(make_job(place, method, more, output="run"), [f"snapshots.durable={durable}"])
     quiet()
-    job = trainer.Job.prepare(config)
+    job = session.Job.prepare(config)
     draw = random.Random(f"{durable} {method}")
     began = time.monotonic()
     assert attempt(config, job, None, None)

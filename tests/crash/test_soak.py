@@ -17,8 +17,8 @@ from msft.core.method import Method
 from msft.core.search import Search
 from msft.core.vocabulary import Brief, Mixture, Outcome, Plan, Segment, Task, Tokens
 from msft.core.wire import brief_to_json
-from msft.drive import drive
-from msft.journal import Journal, read
+from msft.record.journal import Journal, read
+from msft.run.loop import drive
 
 TASKS = tuple(f"task {i}" for i in range(200))
 

@@ -12,17 +12,18 @@ from unittest.mock import patch
 import pytest
 from stored_runs import Notes, StoredEngine, config_of, content, fake_model, run
 
-from msft import files, trainer
-from msft import run as run_module
 from msft.cli.main import main
 from msft.config.reader import dump
 from msft.core.errors import Diverged, RunError, Stopped
 from msft.core.vocabulary import Outcome, Segment
 from msft.engine.progress import ScoreInfo, StepInfo
-from msft.files import Operation
-from msft.run import RunFolder
-from msft.scoring.forward import NotFiniteError
-from msft.signals import StopRequest
+from msft.forward.runtime import NotFiniteError
+from msft.record import run_folder as run_module
+from msft.record.run_folder import RunFolder
+from msft.run import session
+from msft.run.signals import StopRequest
+from msft.system import files
+from msft.system.files import Operation
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,7 @@ def stopped_by(number: int, config: object, at_step: int) -> Notes:
 
     notes.on_step = on_step
     with pytest.raises(Stopped) as caught:
-        trainer.train(config, notes)  # type: ignore[arg-type]
+        session.train(config, notes)  # type: ignore[arg-type]
     assert caught.value.signal == number
     assert steps == at_step, "it went on behind the step boundary"
     return notes
@@ -92,7 +93,7 @@ class Diverging(StoredEngine):
 def test_a_lower_learning_rate_from_here_on_is_journaled(tmp_path: Path) -> None:
     config, lower = config_of("rollout", tmp_path / "run"), config_of("rollout", tmp_path / "run", learning_rate=0.004)
     field = "training.learning_rate"
-    with patch.object(trainer, "TorchEngine", Diverging):
+    with patch.object(session, "TorchEngine", Diverging):
         with pytest.raises(NotFiniteError):
             run(config)
         with pytest.raises(Diverged, match=r"learning_rate was 0\.01, is now 0\.004.*--allow-changed training"):
@@ -118,7 +119,7 @@ def test_a_lower_learning_rate_from_here_on_is_journaled(tmp_path: Path) -> None
     # From now on the new rate is the run's, and a segment that must be run again keeps its own.
     wanted = content(tmp_path / "run")
     files.remove("somebody", tmp_path / "run" / "snapshots")
-    with patch.object(trainer, "TorchEngine", Diverging):
+    with patch.object(session, "TorchEngine", Diverging):
         run(lower)
     assert content(tmp_path / "run") == wanted
     with pytest.raises(Diverged, match=r"learning_rate was 0\.004, is now 0\.01"):

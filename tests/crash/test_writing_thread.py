@@ -15,11 +15,11 @@ import pytest
 from schedules import AtLast, Overtaken
 from stored_runs import At, Kill, Notes, config_of, content, fake_model, operations, run
 
-from msft import trainer
 from msft.core.errors import RunError, Stopped
-from msft.files import Operation
-from msft.journal import read
-from msft.run import RunFolder
+from msft.record.journal import read
+from msft.record.run_folder import RunFolder
+from msft.run import session
+from msft.system.files import Operation
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +158,7 @@ def test_a_signal_waits_for_the_thread(tmp_path: Path) -> None:
     notes.on_step = on_step
     with fake_model(AtLast):
         with pytest.raises(Stopped):
-            trainer.train(config, notes)
+            session.train(config, notes)
         again: list[Operation] = []
         run(config, observer=again.append)
     assert not any(operation.name == "recover.run" for operation in again), "something was not durable"

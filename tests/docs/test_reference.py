@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from msft.cli.json_schema import json_schema
 from msft.cli.main import parser
-from msft.cli.schema import json_schema
 from msft.methods import METHODS
 
 HOOKS = Path(__file__).parents[2] / "docs" / "_site" / "hooks.py"

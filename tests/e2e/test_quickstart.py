@@ -19,8 +19,8 @@ from msft.config.reader import load
 from msft.core.vocabulary import Task
 from msft.data.examples import Example, TaskData
 from msft.data.load import load_tasks
-from msft.engine.loss import TokenLoss
-from msft.scoring.forward import Runtime, sequence_scores
+from msft.forward.runtime import Runtime, sequence_scores
+from msft.model.token_loss import TokenLoss
 
 pytestmark = pytest.mark.e2e
 

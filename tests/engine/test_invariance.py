@@ -10,12 +10,12 @@ import pytest
 import torch
 from tiny_engine import TASKS, same, segment, tiny_data, tiny_engine, tiny_folder
 
-from msft import files
 from msft.core.vocabulary import ROOT, Mixture, Probe
 from msft.engine.progress import ScoreInfo, StepInfo
-from msft.files import Operation
-from msft.scoring.forward import NotFiniteError
-from msft.stopwatch import Stopwatch
+from msft.forward.runtime import NotFiniteError
+from msft.system import files
+from msft.system.files import Operation
+from msft.system.stopwatch import Stopwatch
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from msft.core.errors import ModelError
 from msft.data.examples import Example
-from msft.engine.loss import TokenLoss
 from msft.engine.settings import EngineSettings, learning_rate_at
 from msft.engine.step import Stepper, make_optimizer
-from msft.scoring.batches import collate, row
-from msft.scoring.forward import Runtime
+from msft.forward.batches import collate, row
+from msft.forward.runtime import Runtime
+from msft.model.token_loss import TokenLoss
 
 CPU = torch.device("cpu")
 

@@ -24,9 +24,9 @@ from transformers import (
 
 from msft.core.vocabulary import ROOT, Mixture, Segment, Task
 from msft.data.examples import Example, Item, Measure, TaskData
-from msft.engine.model import ModelSource
 from msft.engine.settings import EngineSettings
 from msft.engine.torch_engine import TorchEngine
+from msft.model.open import ModelSource
 from msft.snapshots.store import Store
 
 VOCABULARY = 48

@@ -19,8 +19,8 @@ from msft.core.wire import (
     segment_from_json,
     segment_to_json,
 )
-from msft.drive import drive, needed
 from msft.methods import METHODS
+from msft.run.loop import drive, needed
 
 JOBS = {
     "apart": {"a": Curve(peak=0.7), "b": Curve(peak=2.0), "c": Curve(peak=4.5), "d": Curve(peak=7.0)},

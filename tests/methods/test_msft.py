@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from fake_engine import Curve, FakeEngine, FakeStore, brief_of
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Task, Tokens
-from msft.drive import drive
 from msft.methods import METHODS
 from msft.methods.msft import RELEASE, Params
+from msft.run.loop import drive
 
 F = Fraction
 Path = tuple[tuple[tuple[tuple[Task, float], ...], int], ...]

@@ -10,8 +10,8 @@ import pytest
 from fake_engine import Curve, FakeEngine, brief_of
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Outcome, Probe, Segment, Snapshot
-from msft.drive import drive
 from msft.methods import METHODS, dynamix, ies
+from msft.run.loop import drive
 
 APART = {"a": Curve(peak=1.0), "b": Curve(peak=3.0), "c": Curve(peak=6.0)}
 SIZES = {"a": 16, "b": 16, "c": 32}

@@ -9,10 +9,10 @@ from fake_engine import Curve, FakeEngine, brief_of
 from msft.core.search import Search
 from msft.core.vocabulary import Brief, Outcome, Segment
 from msft.core.wire import brief_to_json, outcome_to_json
-from msft.drive import drive
-from msft.journal import Journal
 from msft.methods import METHODS
-from msft.run import RunFolder, environment
+from msft.record.journal import Journal
+from msft.record.run_folder import RunFolder, environment
+from msft.run.loop import drive
 
 NAMES = ("arc", "gsm8k", "piqa", "boolq")
 PARAMETERS = 1000

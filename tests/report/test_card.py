@@ -13,11 +13,11 @@ from markdown_it import MarkdownIt
 from run_folders import NAMES, make_run
 from scipy.stats import binomtest
 
-from msft.journal import canonical, digest
+from msft.record.journal import canonical, digest
+from msft.record.run_folder import RunFolder
 from msft.report.card import FILE, Form, card, write_card
 from msft.report.intervals import of_items, wilson
 from msft.report.story import Story, read_story
-from msft.run import RunFolder
 
 NASTY = ("<img src=x onerror=alert(1)>", "a|b | c", "[x](javascript:alert(1))", "`tick` *star* _under_ $m$ &lt;")
 MODEL = Form(kind="model")

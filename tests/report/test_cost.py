@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from run_folders import PARAMETERS, make_run
 
+from msft.report.base_and_answer import compare
 from msft.report.cautions import cautions
-from msft.report.comparison import compare
 from msft.report.cost import flops, holdings, ledger, plain
 from msft.report.story import read_story
 

@@ -12,7 +12,7 @@ from msft.cli.main import main
 from msft.report.page import page
 from msft.report.seconds import GROUPS, Seconds, seconds_of
 from msft.report.story import read_story
-from msft.stopwatch import Kind
+from msft.system.stopwatch import Kind
 
 SPENT = {
     "start.imports": 2.0, "start.model": 1.0, "train.compute": 60.0, "train.optimizer": 10.0, "train.input": 1.0,

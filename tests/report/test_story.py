@@ -11,9 +11,9 @@ from run_folders import NAMES, make_run
 
 from msft.core.errors import RunError
 from msft.methods import METHODS
+from msft.record.run_folder import RunFolder
 from msft.report.story import read_story
 from msft.report.words import decision, decisions
-from msft.run import RunFolder
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

@@ -12,8 +12,8 @@ from peft import LoraConfig, get_peft_model
 from tiny_engine import VOCABULARY, tiny_model
 
 from msft.data.examples import Example, Item, Measure
-from msft.engine.loss import TokenLoss
-from msft.scoring.forward import Runtime
+from msft.forward.runtime import Runtime
+from msft.model.token_loss import TokenLoss
 from msft.scoring.generation import Request, Speech, generate
 from msft.scoring.scorers import score
 

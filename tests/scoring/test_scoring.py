@@ -9,10 +9,10 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from msft.data.examples import Example, Item, Measure
-from msft.engine.attention import NAME
-from msft.engine.loss import TokenLoss
-from msft.scoring.batches import Layout, row
-from msft.scoring.forward import NotFiniteError, Runtime, sequence_scores
+from msft.forward.batches import Layout, row
+from msft.forward.runtime import NotFiniteError, Runtime, sequence_scores
+from msft.model.attention import NAME
+from msft.model.token_loss import TokenLoss
 from msft.scoring.scorers import score
 
 CPU = torch.device("cpu")

@@ -10,15 +10,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from msft import files
 from msft.core.errors import RunError
 from msft.core.vocabulary import ROOT
 from msft.data.order import Cursor
-from msft.files import Operation
 from msft.snapshots import publish
 from msft.snapshots import store as store_module
 from msft.snapshots.state import State
 from msft.snapshots.store import Store
+from msft.system import files
+from msft.system.files import Operation
 
 
 def state(seed: int = 0) -> State:

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msft import files
 from msft.snapshots import tensor_file
+from msft.system import files
 
 
 @pytest.mark.parametrize("block", [1, 7, 64, 1 << 20])

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from browser import opened
-from test_compare import TASKS, results
+from test_comparison import TASKS, results
 
-from msft.report.compare_page import comparison_page
-from msft.study.compare import comparison
+from msft.study.compare_page import comparison_page
+from msft.study.comparison import comparison
 
 EVIL = "<img src=x onerror=alert(1)>"
 

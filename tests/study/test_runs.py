@@ -16,7 +16,7 @@ from msft.core.wire import differences
 from msft.report.cost import flops
 from msft.report.story import read_story
 from msft.study import worker
-from msft.study.plan import Plan, StudyFolder, Variant
+from msft.study.grid import Plan, StudyFolder, Variant
 from msft.study.runs import Progress, run_grid
 
 METHODS = {

@@ -21,17 +21,17 @@ from msft.core.errors import ConfigError, Diverged
 from msft.core.vocabulary import ROOT
 from msft.engine.conflict import cosines
 from msft.engine.torch_engine import TorchEngine
-from msft.job import Job
 from msft.report.story import Story, read_story
+from msft.run.job import Job
 from msft.snapshots.store import Store
 from msft.study.findings import Findings, Table
+from msft.study.grid import Plan, StudyFolder, Variant
 from msft.study.noise import decision
 from msft.study.observe import observe
+from msft.study.overrides import search, with_method
 from msft.study.peaks import agreement
-from msft.study.plan import Plan, StudyFolder, Variant
 from msft.study.reading import left_at
 from msft.study.runs import run_grid
-from msft.study.settings import search, with_method
 from msft.study.studies import STUDIES
 
 MORE = ", horizon: 2, budget: 1, smooth: 1, leave_within: 0, replay: 0"

@@ -17,9 +17,9 @@ from fake_engine import FakeEngine, brief_of
 from msft.core.curves import may_be_peaks, peak, smoothed
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Segment, Task
-from msft.drive import drive
 from msft.methods import METHODS
 from msft.methods.msft import Params
+from msft.run.loop import drive
 
 TASKS = st.integers(1, 6)
 PARAMS = st.builds(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from peft import LoraConfig
 
-from msft.config.method import MethodConfig, resolve
+from msft.config.method_section import MethodConfig, resolve
 from msft.config.problems import ProblemsError
 from msft.config.reader import from_mapping
 from msft.config.schema import Config

@@ -17,10 +17,10 @@ from msft.api.inputs import Inputs, Split
 from msft.config.schema import Config
 from msft.core.errors import RunError, Stopped, complaint
 from msft.engine.parallel import Processes
-from msft.export import OURS
+from msft.record.run_folder import RunFolder
 from msft.report.summary import summarise
-from msft.run import RunFolder
-from msft.trainer import train
+from msft.run.hand_over import OURS
+from msft.run.session import train
 
 
 class MSFTTrainer:

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msft.cli.plan import Part, Plan, plan
+from msft.cli.estimate import Part, Plan, plan
 from msft.cli.quiet import quiet
 from msft.config.schema import Config
-from msft.job import Job
 from msft.report.words import NOT_KNOWN, clean, scaled
+from msft.run.job import Job
 
 PIPED = 160
 """Columns where there is no terminal to ask."""

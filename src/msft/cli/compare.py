@@ -11,10 +11,10 @@ from rich.console import Console
 from msft.cli.quiet import quiet
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, RunError, complaint
-from msft.report.compare_table import render_comparison, summary_line
 from msft.report.words import clean, duration
-from msft.study.compare import comparison, write
-from msft.study.plan import Plan, StudyFolder
+from msft.study.compare_table import render_comparison, summary_line
+from msft.study.comparison import comparison, write
+from msft.study.grid import Plan, StudyFolder
 from msft.study.results import read_results
 from msft.study.runs import Progress, run_grid
 from msft.study.variants import ignored, variants

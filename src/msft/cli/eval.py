@@ -16,9 +16,9 @@ from rich.text import Text
 from msft.cli.quiet import quiet
 from msft.config.reader import load
 from msft.core.errors import ConfigError, complaint
-from msft.evaluate import Evaluation, Split, evaluate
+from msft.record.run_folder import RunFolder
 from msft.report.words import MEASURES, NOT_KNOWN, clean, listed, percent
-from msft.run import RunFolder
+from msft.run.evaluate import Evaluation, Split, evaluate
 
 ONCE = (
     "a run scores its test split once, at its end. Whatever is chosen by looking at it again is chosen on the test "

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from msft.cli.quiet import quiet
-from msft.export import Dtype, check_hub_id, export, push
-from msft.run import RunFolder
+from msft.record.run_folder import RunFolder
+from msft.run.hand_over import Dtype, check_hub_id, export, push
 
 
 def run(

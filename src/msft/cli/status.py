@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.text import Text
 
 from msft.cli.view import View
+from msft.record.run_folder import RunFolder
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.table import headline
 from msft.report.words import answer, duration
-from msft.run import RunFolder
 
 
 def run(path: Path) -> None:

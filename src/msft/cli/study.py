@@ -12,7 +12,7 @@ from msft.cli.quiet import quiet
 from msft.config.schema import Config
 from msft.report.words import clean
 from msft.study.findings import shown
-from msft.study.plan import StudyFolder
+from msft.study.grid import StudyFolder
 from msft.study.runs import Progress
 from msft.study.studies import run_study
 

@@ -11,10 +11,10 @@ from rich.console import Console
 from msft.cli.display import Display
 from msft.cli.quiet import quiet
 from msft.config.schema import Config
+from msft.record.run_folder import RunFolder
 from msft.report.table import render_text
-from msft.run import RunFolder
-from msft.stopwatch import Stopwatch
-from msft.trainer import train
+from msft.run.session import train
+from msft.system.stopwatch import Stopwatch
 
 
 def run(

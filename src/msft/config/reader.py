@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from msft.config.method import MISSING, problem_of
+from msft.config.method_section import MISSING, problem_of
 from msft.config.problems import Problem, ProblemsError, unknown_key
 from msft.config.schema import Config
 from msft.config.yaml12 import Document, KeyPath, UnreadableError, emit, parse

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from msft.config.columns import Columns, FormatName, Names, no_jinja, not_empty
-from msft.config.method import STRICT, MethodConfig, resolve
+from msft.config.method_section import STRICT, MethodConfig, resolve
 from msft.config.problems import Problem, ProblemsError, folded, not_portable
 from msft.config.scorer import ScorerConfig
 

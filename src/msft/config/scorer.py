@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from msft.config.method import STRICT
+from msft.config.method_section import STRICT
 from msft.config.problems import Problem, ProblemsError, one_of, shown
 
 

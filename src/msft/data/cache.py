@@ -16,7 +16,7 @@ from msft.core.vocabulary import Task
 from msft.data.drafts import Draft
 from msft.data.encode import Encoder
 from msft.data.examples import Example, Measure, TaskData
-from msft.data.packed import PackedExamples, pack, pack_items, read_items, tupled
+from msft.data.mapped import PackedExamples, pack, pack_items, read_items, tupled
 from msft.data.sources import Source
 
 CACHE_FROM = 32 * 2**20

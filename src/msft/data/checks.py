@@ -11,10 +11,10 @@ import numpy as np
 from msft.config.schema import DataConfig, DatasetConfig
 from msft.core.errors import DataError, complaint
 from msft.core.vocabulary import Task
-from msft.data.answers import check_installed
 from msft.data.complaints import MOST, Complaints
 from msft.data.detect import detect
 from msft.data.encode import Encoder
+from msft.data.extract import check_installed
 from msft.data.formats import TEXT, Format
 from msft.data.leaks import Leak, Part, find_leaks
 from msft.data.own_scorer import resolve

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from msft.core.vocabulary import Task
-from msft.data.answers import reference_of
 from msft.data.complaints import Complaints
 from msft.data.encode import Encoder, cut
 from msft.data.examples import Item, Measure
+from msft.data.extract import reference_of
 from msft.data.formats import Sample
 
 

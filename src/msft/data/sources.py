@@ -15,7 +15,7 @@ from msft.core.errors import DataError, complaint
 from msft.data.complaints import Complaints
 from msft.data.gym import generate
 from msft.data.json_files import JsonLines, is_array, json_rows
-from msft.data.places import local_files, same_file
+from msft.data.local_files import local_files, same_file
 from msft.data.rows import IN_MEMORY, Listed, Row, Rows, Subset, survey
 from msft.data.tables import BUILDERS, OPTIONS, Table, check_csv, check_parquet
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,13 +10,6 @@ from accelerate import PartialState
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-
-from msft.engine.budget import ON_A_CPU, token_budget
-from msft.engine.layout import fitting_layout, lighten
-from msft.engine.loss import TokenLoss, hardware_has_bf16
-from msft.engine.settings import EngineSettings
-from msft.scoring.forward import Runtime
-from msft.scoring.packed import can_pack
 
 
 class Processes:
@@ -46,30 +38,6 @@ class Processes:
         tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
         torch.distributed.all_reduce(tensor)
         return tensor.cpu().numpy()
-
-    def runtime(self, settings: EngineSettings, loss: TokenLoss) -> Runtime:
-        """How forward passes run here; tries how the model takes rows, and on a GPU how many tokens fit."""
-        has_bf16 = hardware_has_bf16(self.device)
-        bf16 = settings.autocast == "bf16" or (settings.autocast == "auto" and has_bf16)
-        found = Runtime(
-            device=self.device,
-            max_tokens=settings.max_tokens_per_microbatch or ON_A_CPU,
-            bf16=bf16,
-            layout=fitting_layout(loss, self.device),
-            # Compiled layers are not those that would be packed.
-            packs=bf16 and has_bf16 and self.device.type == "cpu" and not settings.torch_compile and can_pack(),
-            rank=self.rank,
-            world=self.world,
-            total=self.total,
-        )
-        if not settings.torch_compile:  # which makes layers of its own
-            lighten(loss, found.layout, self.device, bf16=bf16, direct=self.world == 1)
-        if settings.max_tokens_per_microbatch is not None:
-            return found
-        budgets = np.zeros(self.world)
-        budgets[self.rank] = token_budget(loss, found.layout, self.device, found.autocast)
-        # The least of all: every process must cut a global batch into as many micro-batches as the others.
-        return replace(found, max_tokens=int(self.total(budgets).min()))
 
     def distributed(self, module: nn.Module) -> nn.Module:
         """With other processes, the module's gradients become means over all of them."""

@@ -12,7 +12,7 @@ from msft.core.vocabulary import Task
 from msft.data.examples import Example
 from msft.data.order import Cursor
 from msft.engine.step import Stepper
-from msft.scoring.forward import NotFiniteError, sequence_scores
+from msft.forward.runtime import NotFiniteError, sequence_scores
 from msft.snapshots.state import capture, restore, trainable
 
 EPSILON = 1e-8

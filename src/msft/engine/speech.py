@@ -5,7 +5,7 @@ from __future__ import annotations
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from msft.engine.model import ModelSource, load_tokenizer
+from msft.model.open import ModelSource, load_tokenizer
 from msft.scoring.generation import Speech
 
 

@@ -16,9 +16,9 @@ from torch import nn
 from msft.data.examples import Example
 from msft.engine.parallel import unsynchronised
 from msft.engine.settings import EngineSettings
-from msft.scoring.batches import collate, filler, per_sequence, row
-from msft.scoring.forward import Runtime, undisturbed
-from msft.scoring.planner import deal
+from msft.forward.batches import collate, filler, per_sequence, row
+from msft.forward.planner import deal
+from msft.forward.runtime import Runtime, undisturbed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The engine: runs segments on a torch model, and measures (the Engine protocol of msft.drive)."""
+"""The engine: runs segments on a torch model, and measures (the Engine protocol of msft.run.loop)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,23 @@ from typing import Literal, TypeAlias
 
 from peft import PeftModel
 
-from msft import files
 from msft.core.clock import Clock
 from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import ROOT, Outcome, Probe, Segment, Snapshot, Task, Tokens
 from msft.data.examples import Example, Item, Measure, TaskData
 from msft.data.order import Cursor, Order
-from msft.engine.answers import Losses, diverged, outcome
-from msft.engine.compiled import compile_layers
 from msft.engine.conflict import cosines
-from msft.engine.loss import TokenLoss
-from msft.engine.model import (
+from msft.engine.outcomes import Losses, diverged, outcome
+from msft.engine.parallel import Processes
+from msft.engine.probes import lookahead
+from msft.engine.progress import ScoreInfo, StepInfo
+from msft.engine.settings import EngineSettings, learning_rate_at
+from msft.engine.setup import runtime_for
+from msft.engine.speech import speech_of
+from msft.engine.step import Stepper, make_optimizer
+from msft.forward.runtime import sequence_scores
+from msft.model.compiled import compile_layers
+from msft.model.open import (
     ModelSource,
     check_data_fits,
     export_model,
@@ -31,17 +37,12 @@ from msft.engine.model import (
     load_tokenizer,
     non_embedding_parameters,
 )
-from msft.engine.parallel import Processes
-from msft.engine.probes import lookahead
-from msft.engine.progress import ScoreInfo, StepInfo
-from msft.engine.settings import EngineSettings, learning_rate_at
-from msft.engine.speech import speech_of
-from msft.engine.step import Stepper, make_optimizer
-from msft.scoring.forward import sequence_scores
+from msft.model.token_loss import TokenLoss
 from msft.scoring.scorers import TaskScores, score
 from msft.snapshots.state import State, capture, restore, trainable, weights
 from msft.snapshots.store import Store
-from msft.stopwatch import Kind, spent
+from msft.system import files
+from msft.system.stopwatch import Kind, spent
 
 OnStep: TypeAlias = Callable[[StepInfo | ScoreInfo], None]
 
@@ -83,7 +84,7 @@ class TorchEngine:
         if settings.gradient_checkpointing:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
         loss = TokenLoss(self._model).to(self._processes.device).train()
-        runtime = self._processes.runtime(settings, loss)
+        runtime = runtime_for(self._processes, settings, loss)
         if settings.torch_compile:
             compile_layers(self._model, self._processes.device)
         self._stepper = Stepper(

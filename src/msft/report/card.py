@@ -19,13 +19,13 @@ from huggingface_hub import ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from msft.report.comparison import compare
+from msft.record.run_folder import RunFolder
+from msft.report.base_and_answer import compare
 from msft.report.cost import flops
 from msft.report.intervals import wilson
 from msft.report.story import Story, read_story
 from msft.report.table import columns, costs, notes, shown_columns
 from msft.report.words import clean, decisions, measure_label, percent
-from msft.run import RunFolder
 
 FILE = "README.md"
 UNKNOWN = "not known"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from msft.report.comparison import Comparison
+from msft.report.base_and_answer import Comparison
 from msft.report.story import Story
 from msft.report.words import clean, difference, listed, percent
 

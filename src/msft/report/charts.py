@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from msft.report.comparison import Comparison, Row
+from msft.report.base_and_answer import Comparison, Row
 from msft.report.cost import flops, holdings, ledger, plain
 from msft.report.plots import FADED, LINE, PALETTE, STAR, Figure, bars, figure, rows_of, short, shown, unit
 from msft.report.seconds import seconds_of

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from msft.core.vocabulary import ROOT, Snapshot, Task
-from msft.report.comparison import mean
+from msft.report.base_and_answer import mean
 from msft.report.cost import ledger
 from msft.report.plots import FADED, LINE, MARK, STAR, Figure, figure, ink, short, shown, unit
 from msft.report.story import Place, Story

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from msft import files
 from msft.core.errors import RunError, complaint
+from msft.record.run_folder import RunFolder
+from msft.report.base_and_answer import compare
 from msft.report.cautions import cautions
 from msft.report.charts import change_figure, compute_figure, disk_figure, time_figure
-from msft.report.comparison import compare
 from msft.report.figures import Curves
 from msft.report.html import Section, axis, document, flat, items, pairs, plot, soft, table, text, toggles
 from msft.report.lanes import lane_figure
@@ -19,7 +19,7 @@ from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.table import costs, headline, notes, shown_columns
 from msft.report.words import decisions, scaled
-from msft.run import RunFolder
+from msft.system import files
 
 
 def write_page(folder: RunFolder, out: Path, *, refresh: int | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from msft.report.story import Story
 from msft.report.words import duration
-from msft.stopwatch import OTHER
+from msft.system.stopwatch import OTHER
 
 GROUPS = {
     "start": "loading libraries, data and model, and trying the run folder",
@@ -24,7 +24,7 @@ GROUPS = {
     "export": "the final model",
     OTHER: "what no kind names",
 }
-"""What the groups hold. The kinds of `msft.stopwatch` are `group` or `group.part`."""
+"""What the groups hold. The kinds of `msft.system.stopwatch` are `group` or `group.part`."""
 COMPUTE = ("train.compute", "train.optimizer", "train")
 """What training is made of. Runs of early versions told `train` as one, feeding included."""
 

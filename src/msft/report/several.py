@@ -15,13 +15,13 @@ from typing import Any
 
 from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import Task
-from msft.report.comparison import mean, paired_error
+from msft.record.run_folder import RunFolder
+from msft.report.base_and_answer import mean, paired_error
 from msft.report.cost import flops
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.summary import disk
 from msft.report.words import NOT_KNOWN, clean, difference, duration, percent, scaled
-from msft.run import RunFolder
 
 MODELS_ONLY = (
     "Intervals (95 %) and p-values are paired over the test items, by normal approximation: they say how sure the "

@@ -16,7 +16,7 @@ from msft.core.clock import Clock
 from msft.core.curves import peak, smoothed
 from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Segment, Snapshot, Task, Tokens
 from msft.core.wire import Json, outcome_from_json
-from msft.run import RunFolder
+from msft.record.run_folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from msft.core.vocabulary import Task
-from msft.report.comparison import mean
+from msft.record.run_folder import RunFolder
+from msft.report.base_and_answer import mean
 from msft.report.cost import flops, holdings
 from msft.report.seconds import seconds_of
 from msft.report.story import Rollout, Story, read_story
-from msft.run import RunFolder
 
 VERSION = 1
 """Raised when a key of the summary changes its meaning or goes; a new key does not raise it."""

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msft.report.comparison import Comparison, Row, compare
+from msft.record.run_folder import RunFolder
+from msft.report.base_and_answer import Comparison, Row, compare
 from msft.report.cost import flops, plain
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
@@ -24,7 +25,6 @@ from msft.report.words import (
     percent,
     scaled,
 )
-from msft.run import RunFolder
 
 INTERVAL_NOTE = (
     "The interval says how sure the difference between these two models is, given the items that were scored. "

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from msft.data.answers import until
-from msft.scoring.forward import Runtime, undisturbed
-from msft.scoring.planner import deal
+from msft.data.extract import until
+from msft.forward.batches import Continuation
+from msft.forward.planner import deal
+from msft.forward.runtime import Runtime, undisturbed
 
 ROOM = 4
 """Tokens of a batch here for each of a micro-batch: nothing is kept for a backward pass, only keys and values."""
@@ -55,28 +56,6 @@ class Request:
     def most(self) -> int:
         """Tokens that the row may grow to."""
         return len(self.prompt) + self.max_new_tokens
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Continuation:
-    """What the wrapped model reads to say the next token of each row: the prompts, then one token at a time."""
-
-    ids: Tensor
-    """[rows, new tokens] int64, padded on the left."""
-    mask: Tensor
-    """[rows, all tokens so far] int64, 0 on padding."""
-    positions: Tensor
-    """[rows, new tokens] int64"""
-    cache: Any = None
-    """Keys and values of all tokens before, as the model itself made them; None at the start."""
-
-
-class NextTokens(NamedTuple):
-    """What the wrapped model returns for a continuation."""
-
-    tokens: Tensor
-    """[rows] int64, the most likely next token."""
-    cache: Any
 
 
 def generate(

@@ -17,9 +17,9 @@ from torch import nn
 
 from msft.core.vocabulary import Task
 from msft.data import own_scorer
-from msft.data.answers import found_in, same
 from msft.data.examples import Item, Measure
-from msft.scoring.forward import Runtime, SequenceScores, sequence_scores
+from msft.data.extract import found_in, same
+from msft.forward.runtime import Runtime, SequenceScores, sequence_scores
 from msft.scoring.generation import Request, Speech, generate
 
 

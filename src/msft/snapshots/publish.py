@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from msft import files
 from msft.core.errors import RunError, complaint
-from msft.journal import canonical
-from msft.journal import digest as digest_of_text
+from msft.record.journal import canonical
+from msft.record.journal import digest as digest_of_text
+from msft.system import files
 
 MANIFEST = "MANIFEST.json"
 Contents: TypeAlias = Mapping[str, tuple[int, str]]

@@ -18,7 +18,6 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from msft import files
 from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import ROOT, Snapshot
 from msft.data.order import Cursor
@@ -26,6 +25,7 @@ from msft.snapshots.publish import Contents, publish, read_manifest, remove, swe
 from msft.snapshots.state import State
 from msft.snapshots.tensor_file import blocks
 from msft.snapshots.writer import Writer
+from msft.system import files
 
 REHEARSED = 64 << 20
 """Bytes of tensors in the snapshot that is written and read on trial."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from msft.config.schema import Config
 from msft.study.draw import against, intervals
 from msft.study.findings import Findings, Plot, Table
-from msft.study.plan import Variant
+from msft.study.grid import Variant
+from msft.study.overrides import horizon, search, with_method
 from msft.study.reading import Evidence, answer_score, over_seeds, total_flops
-from msft.study.settings import horizon, search, with_method
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Budgets, as shares of the horizon."""

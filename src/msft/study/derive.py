@@ -9,9 +9,9 @@ from dataclasses import replace
 from msft.config.schema import Config
 from msft.core.clock import Clock
 from msft.core.vocabulary import Mixture, Task
+from msft.record.run_folder import RunFolder
 from msft.report.cost import flops
 from msft.report.story import Story, read_story
-from msft.run import RunFolder
 
 
 def equal_flops(config: Config, of: RunFolder) -> Config:

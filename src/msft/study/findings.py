@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from msft import files
 from msft.core.errors import RunError, complaint
 from msft.report.html import Section, document, plot, soft, table, text
 from msft.report.plots import Figure
 from msft.report.sheet import sheet
-from msft.study.plan import StudyFolder
+from msft.study.grid import StudyFolder
+from msft.system import files
 
 Cell: TypeAlias = str | int | float | None
 

@@ -8,9 +8,9 @@ from msft.config.schema import Config, DatasetConfig
 from msft.core.errors import ConfigError, complaint
 from msft.study.draw import against, intervals
 from msft.study.findings import Findings, Plot, Table
-from msft.study.plan import Variant
+from msft.study.grid import Variant
+from msft.study.overrides import search, with_datasets, with_method
 from msft.study.reading import Evidence, answer_score, total_flops
-from msft.study.settings import search, with_datasets, with_method
 from msft.study.statistics import Interval, t_interval
 
 PARTS = (1 / 4, 1 / 2, 1.0)

@@ -12,10 +12,10 @@ from msft.report.plots import figure
 from msft.report.story import Story
 from msft.study.draw import line
 from msft.study.findings import Findings, Plot, Table
+from msft.study.grid import Variant
 from msft.study.observe import observe
-from msft.study.plan import Variant
+from msft.study.overrides import search, with_method
 from msft.study.reading import Evidence
-from msft.study.settings import search, with_method
 
 COUNT = 32
 """Training examples of each sub-dataset whose gradient is taken."""

@@ -15,16 +15,16 @@ from msft.core.search import Search
 from msft.core.vocabulary import Outcome, Snapshot, Task
 from msft.data.examples import Item, Measure, TaskData
 from msft.engine.torch_engine import TorchEngine
-from msft.job import Job
 from msft.methods import METHODS
 from msft.report.plots import figure
 from msft.report.story import Story
+from msft.run.job import Job
 from msft.study.draw import beside, by_task, dots, line
 from msft.study.findings import Findings, Plot, Table
+from msft.study.grid import Variant
 from msft.study.observe import observe
-from msft.study.plan import Variant
+from msft.study.overrides import search, with_method
 from msft.study.reading import Evidence
-from msft.study.settings import search, with_method
 from msft.study.statistics import Array
 
 RESAMPLES = 200

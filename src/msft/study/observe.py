@@ -13,8 +13,8 @@ import psutil
 from msft.core.errors import Diverged
 from msft.core.vocabulary import ROOT, Snapshot
 from msft.engine.torch_engine import TorchEngine
-from msft.job import Job
 from msft.report.story import Story
+from msft.run.job import Job
 from msft.snapshots.store import Store
 
 T = TypeVar("T")

@@ -9,9 +9,9 @@ from msft.report.plots import figure
 from msft.report.story import Story
 from msft.study.draw import by_task, dots, line, upright
 from msft.study.findings import Findings, Plot, Table
-from msft.study.plan import Variant
+from msft.study.grid import Variant
+from msft.study.overrides import search
 from msft.study.reading import Evidence, answer_reports, answer_score
-from msft.study.settings import search
 from msft.study.statistics import Interval, t_interval, t_test
 
 KINDS = ("restore", "reset")

@@ -10,9 +10,9 @@ from msft.config.schema import Config
 from msft.core.vocabulary import Task
 from msft.study.draw import beside, by_task, dots, upright
 from msft.study.findings import Findings, Plot, Table
-from msft.study.plan import Variant
+from msft.study.grid import Variant
+from msft.study.overrides import with_method
 from msft.study.reading import Evidence, mixture_peak, peak_epochs
-from msft.study.settings import with_method
 
 DRAWS = 2000
 

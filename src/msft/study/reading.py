@@ -10,10 +10,10 @@ from typing import TypeAlias
 from msft.config.schema import Config
 from msft.core.curves import peak
 from msft.core.vocabulary import Task
-from msft.job import Job
 from msft.report.cost import flops
 from msft.report.story import Place, Story, read_story
-from msft.study.plan import Plan, StudyFolder
+from msft.run.job import Job
+from msft.study.grid import Plan, StudyFolder
 from msft.study.statistics import Interval, t_interval
 
 Runs: TypeAlias = Mapping[str, Mapping[int, Story]]

@@ -12,12 +12,12 @@ import numpy as np
 from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import Task
 from msft.core.wire import differences
-from msft.report.comparison import mean
+from msft.record.run_folder import RunFolder
+from msft.report.base_and_answer import mean
 from msft.report.story import Story, read_story
 from msft.report.summary import summary_of
 from msft.report.words import measure_label
-from msft.run import RunFolder
-from msft.study.plan import StudyFolder
+from msft.study.grid import StudyFolder
 from msft.study.statistics import Array
 
 

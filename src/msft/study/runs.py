@@ -17,9 +17,9 @@ import torch
 
 from msft.config.schema import Config
 from msft.core.errors import RunError, complaint
-from msft.run import RunFolder
+from msft.record.run_folder import RunFolder
 from msft.study.derive import RULES
-from msft.study.plan import Plan, StudyFolder, Variant
+from msft.study.grid import Plan, StudyFolder, Variant
 from msft.study.worker import Result, begin, nothing, prepared, score, work
 
 

@@ -12,9 +12,9 @@ from msft.report.plots import figure
 from msft.report.story import Story
 from msft.study.draw import dots, heatmap
 from msft.study.findings import Findings, Plot, Table
-from msft.study.plan import Variant
+from msft.study.grid import Variant
+from msft.study.overrides import with_datasets, with_method
 from msft.study.reading import Evidence, peak_epochs
-from msft.study.settings import with_datasets, with_method
 
 WITHOUT = "without_"
 

@@ -11,9 +11,9 @@ from msft.report.plots import figure
 from msft.report.story import Story
 from msft.study.draw import GREY, dots
 from msft.study.findings import Findings, Plot, Table
-from msft.study.plan import Variant
+from msft.study.grid import Variant
+from msft.study.overrides import horizon, search, with_datasets
 from msft.study.reading import Evidence, answer_score, left_at, over_seeds, total_flops
-from msft.study.settings import horizon, search, with_datasets
 
 TWINS = (".1", ".2")
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from msft.config.schema import Config
 from msft.core.errors import RunError, complaint
-from msft.job import Job
+from msft.run.job import Job
 from msft.study import budget, granularity, loss, noise, optimizer, peaks, shift, similar, ticks
 from msft.study.findings import Cell, Findings
-from msft.study.plan import Plan, StudyFolder, Variant
+from msft.study.grid import Plan, StudyFolder, Variant
 from msft.study.reading import Evidence, read_runs
 from msft.study.runs import Progress, run_grid
 from msft.study.worker import nothing

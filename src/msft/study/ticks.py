@@ -10,9 +10,9 @@ from msft.report.plots import Figure
 from msft.report.story import Story, param
 from msft.study.draw import against, intervals
 from msft.study.findings import Findings, Plot, Table
-from msft.study.plan import Variant
+from msft.study.grid import Variant
+from msft.study.overrides import search, with_method
 from msft.study.reading import Evidence, Runs, answer_score, left_at, over_seeds, total_flops
-from msft.study.settings import search, with_method
 from msft.study.statistics import Interval
 
 EVERY = (0.5, 0.25, 0.125)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from msft.config.method import resolve
+from msft.config.method_section import resolve
 from msft.config.problems import one_of
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, complaint
 from msft.methods import METHODS
-from msft.study.plan import Variant
-from msft.study.settings import resolved, with_method
+from msft.study.grid import Variant
+from msft.study.overrides import resolved, with_method
 
 EARLY = 4
 """Ticks after the best macro-average at which `sro_early` ends its first run."""

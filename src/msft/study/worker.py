@@ -17,18 +17,18 @@ from typing import Any
 
 import torch
 
-from msft import files
 from msft.config.schema import Config
 from msft.core.errors import RunError, Stopped, UserError, complaint
 from msft.core.vocabulary import Brief, Outcome, Segment
 from msft.core.wire import outcome_from_json, outcome_to_json
 from msft.engine.progress import ScoreInfo, StepInfo
-from msft.job import Job
-from msft.journal import canonical, digest
-from msft.run import RunFolder
+from msft.record.journal import canonical, digest
+from msft.record.run_folder import RunFolder
+from msft.run.job import Job
+from msft.run.session import Shared, score_base, train
 from msft.snapshots.store import Store
-from msft.study.plan import sharing_key
-from msft.trainer import Shared, score_base, train
+from msft.study.grid import sharing_key
+from msft.system import files
 
 PREPARED = 4
 """Jobs whose tokenised data a process keeps."""

@@ -1,0 +1,307 @@
+"""What a job will take, told before any weight is loaded: the numbers behind `msft check`."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import psutil
+
+from msft.config.method_section import MethodConfig
+from msft.core.clock import Clock
+from msft.core.vocabulary import Mixture
+from msft.data.examples import Item, Measure, TaskData
+from msft.forward.batches import row
+from msft.methods import dynamix, ies, msft, placebo, sro
+from msft.model.open import non_embedding_parameters
+from msft.run.job import Job
+from msft.run.session import SNAPSHOT_MEMORY
+from msft.snapshots.state import trainable
+from msft.snapshots.store import IN_PASSING
+
+FLOAT = 4
+"""Bytes of an fp32 number."""
+FEW = 20
+"""Validation items below which a score is mostly noise."""
+DEAR = 0.5
+"""Validation tokens for each training token above which the search scores more than it should."""
+
+Warnings: TypeAlias = list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One sub-dataset."""
+
+    task: str
+    train: int
+    """Examples that are trained on."""
+    tokens: int
+    mean_tokens: float
+    p95_tokens: int
+    longest: int
+    trained_share: float
+    """Learned tokens among all."""
+    scorer: str
+    validation: int
+    validation_tokens: int
+    """What scoring it once takes at most: a beginning that options share once, and what is generated to the last token
+    that `max_new_tokens` allows."""
+    generated_tokens: int
+    """Those of `validation_tokens` that take generating: the prompts again, and one new token after the other."""
+    test: int
+    test_tokens: int
+    notes: tuple[str, ...]
+
+    @property
+    def validation_error(self) -> float:
+        """The standard error of an accuracy over the validation items, where it is largest (at one half)."""
+        return 0.5 / math.sqrt(self.validation)
+
+    @property
+    def test_error(self) -> float:
+        return 0.5 / math.sqrt(self.test) if self.test else math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The whole job. Tokens, FLOPs and bytes are bounds, not estimates: nobody knows yet when a search ends."""
+
+    method: str
+    parts: tuple[Part, ...]
+    parameters: int
+    counted_parameters: int
+    """Those outside the embeddings: P of the cost law."""
+    trained_parameters: int
+    steps_per_epoch: int
+    ticks_per_epoch: int
+    epochs: float
+    """Passes over the whole mixture that the search trains at most, roll-backs included."""
+    flops: Mapping[str, float]
+    """train, eval, probe."""
+    scoring_share: float
+    """Validation tokens scored for each token trained, while all sub-datasets are active."""
+    snapshot_bytes: int
+    snapshots: int
+    """Kept at once, at most, by the bound if there is one."""
+    unbounded_snapshots: int
+    """The same without `snapshots.max`."""
+    disk_bytes: int
+    """Snapshots and the final model."""
+    free_disk_bytes: int
+    training_bytes: int
+    """Memory of weights, gradients and moments in fp32; activations come on top."""
+    snapshot_memory_bytes: int
+    """Memory that snapshots take at most, those in passing included; the others lie on disk only."""
+    warnings: tuple[str, ...]
+
+
+def plan(job: Job) -> Plan:
+    """The plan of a job whose data are read and whose model is only laid out."""
+    method, data = job.config.method, job.data
+    parts = tuple(part_of(task_data) for task_data in data.values())
+    mixture = Mixture(tasks=tuple(data))
+    sizes = {part.task: part.train for part in parts}
+    clock = Clock(sizes, job.config.training.batch_size, method.eval_every)
+    steps = clock.steps_per_epoch(mixture)
+    ticks = len(clock.ticks(mixture, steps))
+    tokens = sum(part.tokens for part in parts)
+    epochs = most_epochs(method, [part.tokens for part in parts])
+    scored = sum(part.validation_tokens for part in parts)
+    counted = non_embedding_parameters(job.layout)
+    all_parameters = sum(parameter.numel() for parameter in job.layout.parameters())
+    trained = sum(parameter.numel() for parameter in trainable(job.layout).values())
+    wanted = most_snapshots(method, clock, mixture)
+    bound = job.config.snapshots.max
+    # The bound holds between segments: while one runs into its end, its own snapshot comes on top.
+    kept = wanted if bound is None else min(wanted, bound + 1)
+    snapshot = 3 * FLOAT * trained  # the weights and Adam's two moments
+    room = int(SNAPSHOT_MEMORY * psutil.virtual_memory().available)
+    memory = (min(kept, room // snapshot) + IN_PASSING) * snapshot
+    final = FLOAT * (trained if job.source.peft else all_parameters)
+    disk, free = kept * snapshot + final, _free_disk(Path(job.config.output))
+    tested = 2 * sum(part.test_tokens for part in parts)
+    made = Plan(
+        method=method.name,
+        parts=parts,
+        parameters=all_parameters,
+        counted_parameters=counted,
+        trained_parameters=trained,
+        steps_per_epoch=steps,
+        ticks_per_epoch=ticks,
+        epochs=epochs,
+        flops={
+            "train": 6.0 * counted * epochs * tokens,
+            "eval": 2.0 * counted * ((1 + epochs * ticks) * scored + tested),
+            "probe": 2.0 * counted * _probe_tokens(method, parts, epochs, steps),
+        },
+        scoring_share=scored * ticks / tokens,
+        snapshot_bytes=snapshot,
+        snapshots=kept,
+        unbounded_snapshots=wanted,
+        disk_bytes=disk,
+        free_disk_bytes=free,
+        training_bytes=FLOAT * all_parameters + 3 * FLOAT * trained,
+        snapshot_memory_bytes=memory,
+        warnings=(),
+    )
+    return _with_warnings(made, job)
+
+
+def part_of(data: TaskData) -> Part:
+    """The numbers of one sub-dataset."""
+    lengths = np.array([len(example) for example in data.train])
+    measure = data.measure
+    return Part(
+        task=data.task,
+        train=len(lengths),
+        tokens=int(lengths.sum()),
+        mean_tokens=float(lengths.mean()),
+        p95_tokens=int(np.percentile(lengths, 95, method="higher")),
+        longest=int(lengths.max()),
+        trained_share=sum(example.targets for example in data.train) / int(lengths.sum()),
+        scorer=measure.name if measure.normalize == "none" else f"{measure.name}/{measure.normalize}",
+        validation=len(data.validation),
+        validation_tokens=_scored(data.validation) + _generated(data.validation, measure),
+        generated_tokens=_generated(data.validation, measure),
+        test=len(data.test),
+        test_tokens=_scored(data.test) + _generated(data.test, measure),
+        notes=data.notes,
+    )
+
+
+def _scored(items: Sequence[Item]) -> int:
+    return sum(len(row(item.options)) for item in items)
+
+
+def _generated(items: Sequence[Item], measure: Measure) -> int:
+    """Tokens that run through the model where no text ends before `max_new_tokens`; the last is read by nobody."""
+    if not measure.generates:
+        return 0
+    return sum(len(item.prompt) + measure.max_new_tokens - 1 for item in items)
+
+
+def most_epochs(method: MethodConfig, tokens: Sequence[int]) -> float:
+    """Passes over the whole mixture that a method trains at most; `tokens`: those of each sub-dataset.
+
+    A search (DESIGN 1.1): the horizon, and every roll-out that ends in an exclusion once more, which is dearest where
+    the smallest sub-datasets leave first. SRO trains the horizon twice; the others at most once.
+    """
+    horizon, params = math.inf if method.horizon is None else method.horizon, method.params
+    if isinstance(params, msft.Params):  # a placebo's are a search's too
+        budget = min(params.budget, horizon)
+        active, given_up = sum(tokens), 0.0
+        for size in sorted(tokens):
+            given_up += budget * active / sum(tokens)
+            active -= round((1 - params.replay) * size)
+        most = horizon + given_up
+        if params.max_rollouts is not None:
+            most = min(most, params.max_rollouts * budget)
+        if not isinstance(params, placebo.Params):
+            return most
+        longest = min(horizon, (params.max_rollouts or math.inf) * budget)
+        return most + longest if params.times is None else max(params.times.values(), default=0.0)
+    return 2 * horizon if isinstance(params, sro.Params) else horizon
+
+
+def most_snapshots(method: MethodConfig, clock: Clock, mixture: Mixture) -> int:
+    """Snapshots kept at once, at most (DESIGN 3.9); what looks for no peaks keeps the best, the tip and the next."""
+    params, horizon = method.params, math.inf if method.horizon is None else method.horizon
+    if not isinstance(params, msft.Params | sro.Params) or method.name == "soft_sro":
+        return 3
+    epochs = min(params.budget, horizon) if isinstance(params, msft.Params) else horizon
+    ticks = len(clock.ticks(mixture, clock.steps(mixture, epochs)))
+    return min(len(mixture.tasks), ticks + 1) + 2 + params.smooth // 2
+
+
+def _probe_tokens(method: MethodConfig, parts: Sequence[Part], epochs: float, steps: int) -> float:
+    """Tokens of a method's probes, as forward passes."""
+    params: Any = method.params
+    if isinstance(params, ies.Params):  # every instance that is not trained is looked at
+        return epochs * sum(part.tokens for part in parts)
+    if isinstance(params, dynamix.Params):
+        total = epochs * steps
+        period = min(50, max(1, total // 50)) if params.update_every == "auto" else params.update_every
+        return 4 * params.lookahead_batch * sum(part.mean_tokens for part in parts) * (total // period)
+    return 0.0
+
+
+def _free_disk(output: Path) -> int:
+    """Bytes free where the run folder will lie."""
+    place = output.resolve()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def _with_warnings(made: Plan, job: Job) -> Plan:
+    return replace(made, warnings=(*_about_data(made), *_about_rhythm(made, job), *_about_space(made)))
+
+
+def _about_data(made: Plan) -> Warnings:
+    few = [part for part in made.parts if part.validation < FEW]
+    return [
+        f"{part.task}: {part.validation} validation items are too few to find a peak: an accuracy over them has a "
+        f"standard error of {100 * part.validation_error:.0f} points; give at least {FEW}, better 150"
+        for part in few
+    ]
+
+
+def _about_rhythm(made: Plan, job: Job) -> Warnings:
+    method, params = job.config.method, job.config.method.params
+    horizon = math.inf if method.horizon is None else method.horizon
+    warnings = []
+    if isinstance(params, ies.Params) and horizon <= ies.NEEDED:
+        warnings.append(
+            f"method.horizon: IES leaves nothing out before the end of epoch {ies.NEEDED}, and the run ends at epoch "
+            f"{horizon:g}: give a horizon of at least {ies.NEEDED + 1}"
+        )
+    if isinstance(params, msft.Params):
+        if params.budget > horizon:
+            warnings.append(
+                f"method.budget: a roll-out may last {params.budget:g} epochs, but the horizon ends the search at "
+                f"{horizon:g}: nothing can be excluded and trained on"
+            )
+        rollout = min(params.budget, horizon)
+        if params.smooth > 1 + rollout / method.eval_every:
+            warnings.append(
+                f"method.smooth: a mean over {params.smooth} ticks is longer than a roll-out, which has "
+                f"{math.ceil(rollout / method.eval_every)}: score more often or smooth less"
+            )
+    if made.ticks_per_epoch < math.floor(1 / method.eval_every):
+        warnings.append(
+            f"method.eval_every: an epoch has only {made.steps_per_epoch} steps, so that ticks fall together: "
+            f"{made.ticks_per_epoch} an epoch remain; use a smaller batch_size or score less often"
+        )
+    if made.scoring_share > DEAR:
+        speaking = [part.task for part in made.parts if part.generated_tokens]
+        generated = sum(part.generated_tokens for part in made.parts)
+        share = generated / sum(part.validation_tokens for part in made.parts)
+        why = f" ({share:.0%} of it is generating, of {', '.join(speaking)}: lower scorer.max_new_tokens)"
+        warnings.append(
+            f"scoring takes up to {made.scoring_share:.0%} of the tokens that training takes{why if speaking else ''}: "
+            "cap it with validation.max_samples, or score less often (method.eval_every)"
+        )
+    return warnings
+
+
+def _about_space(made: Plan) -> Warnings:
+    warnings = []
+    if made.disk_bytes > made.free_disk_bytes:
+        warnings.append(
+            f"the snapshots may need {made.disk_bytes / 1e9:.1f} GB of disk, {made.free_disk_bytes / 1e9:.1f} GB are "
+            "free: choose another output, bound them (snapshots.max: 3), or use an adapter (peft)"
+        )
+    total = psutil.virtual_memory().total
+    if made.training_bytes + IN_PASSING * made.snapshot_bytes > total:
+        warnings.append(
+            f"weights, gradients and moments take {made.training_bytes / 1e9:.1f} GB, copies of them on their way to "
+            f"disk {IN_PASSING * made.snapshot_bytes / 1e9:.1f} GB, this machine has "
+            f"{total / 1e9:.1f} GB of memory: choose a smaller model, or an adapter (peft)"
+        )
+    return warnings

@@ -1,0 +1,24 @@
+"""`msft schema`: the JSON Schema of a configuration, so that editors complete and check while one types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import create_model
+
+from msft.config.method_section import STRICT
+from msft.config.method_section import json_schema as method_schema
+from msft.config.schema import Config
+
+
+def json_schema() -> dict[str, Any]:
+    """A JSON Schema (2020-12) that takes every configuration that the reader takes.
+
+    What a schema cannot say, such as which keys of a data set exclude each other, only the reader refuses.
+    """
+    fields: dict[str, Any] = {
+        name: (field.annotation, field) for name, field in Config.model_fields.items() if name != "method"
+    }
+    schema = create_model("Config", __config__=STRICT, **fields).model_json_schema()
+    schema["properties"]["method"] = method_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "A job of msft"}

@@ -1,0 +1,41 @@
+"""How forward passes run on this machine: what the model can do, and what fits, found by trial at the start."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from msft.engine.parallel import Processes
+from msft.engine.settings import EngineSettings
+from msft.forward.packed_weights import can_pack
+from msft.forward.runtime import Runtime
+from msft.model.hardware import hardware_has_bf16
+from msft.model.row_layout import fitting_layout, lighten
+from msft.model.token_budget import ON_A_CPU, token_budget
+from msft.model.token_loss import TokenLoss
+
+
+def runtime_for(processes: Processes, settings: EngineSettings, loss: TokenLoss) -> Runtime:
+    """How forward passes run here; tries how the model takes rows, and on a GPU how many tokens fit."""
+    has_bf16 = hardware_has_bf16(processes.device)
+    bf16 = settings.autocast == "bf16" or (settings.autocast == "auto" and has_bf16)
+    found = Runtime(
+        device=processes.device,
+        max_tokens=settings.max_tokens_per_microbatch or ON_A_CPU,
+        bf16=bf16,
+        layout=fitting_layout(loss, processes.device),
+        # Compiled layers are not those that would be packed.
+        packs=bf16 and has_bf16 and processes.device.type == "cpu" and not settings.torch_compile and can_pack(),
+        rank=processes.rank,
+        world=processes.world,
+        total=processes.total,
+    )
+    if not settings.torch_compile:  # which makes layers of its own
+        lighten(loss, found.layout, processes.device, bf16=bf16, direct=processes.world == 1)
+    if settings.max_tokens_per_microbatch is not None:
+        return found
+    budgets = np.zeros(processes.world)
+    budgets[processes.rank] = token_budget(loss, found.layout, processes.device, found.autocast)
+    # The least of all: every process must cut a global batch into as many micro-batches as the others.
+    return replace(found, max_tokens=int(processes.total(budgets).min()))

@@ -1,0 +1,265 @@
+"""Micro-batches as tensors.
+
+A row holds one sequence, or several that begin alike (the options of a choice): their common beginning once, then what
+follows it in each. Every token sees the beginning and its own branch, at the positions that it would have alone, so
+that the likelihoods are those of separate sequences at a fraction of the tokens.
+
+A sequence ends with the last token that something is predicted from: what stands at its last target runs through no
+layer. Rows are padded to the longest, or, where the model takes that, laid end to end without padding: then only
+attention tells them apart, span by span.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from msft.data.examples import Example
+from msft.forward.planner import plan
+
+Layout: TypeAlias = Literal["padded", "branches", "flat"]
+"""How a model takes rows: padded, one sequence each; padded, with branches; end to end, with branches."""
+SPAN_PRICE = {"cpu": 64}
+OTHER_SPAN_PRICE = 2_048
+"""What a span costs in launches, as that many tokens of attention: on a CPU, and elsewhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Rows of about one length that attend at once: a stretch of a flat micro-batch."""
+
+    start: int
+    stop: int
+    """Flat positions of its tokens."""
+    rows: int
+    longest: int
+    slots: Tensor | None
+    """[stop - start] int64: where each token lies in rows x longest; None where they fill it."""
+    sees: Tensor | None
+    """[rows, longest, longest] bool: which token (second axis) sees which; None: all before it and itself."""
+    kept: dict[Any, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    """What attention made of `sees` in one layer, for the others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """Rows padded on the right or laid end to end, and where their targets are, row by row (row-major)."""
+
+    ids: Tensor
+    """[rows, longest] int64; end to end [1, tokens]"""
+    mask: Tensor | None
+    """[rows, longest] int64, 1 on real tokens; with branches [rows, 1, longest, longest] bool, True where a token
+    (third axis) sees another (fourth); None where nothing is padded."""
+    positions: Tensor | None
+    """As `ids`, with branches or end to end; None: 0, 1, 2, ..."""
+    spans: tuple[Span, ...] = ()
+    """End to end: all tokens, in order."""
+    read: Tensor
+    """[tokens that predict] int64: their flat positions in `ids`, ascending. Options of a choice share their first."""
+    rows: Tensor
+    """[targets] int64: which of `read` predicts each target."""
+    targets: Tensor
+    """[targets] int64: the tokens to predict."""
+    counts: tuple[int, ...]
+    """Number of targets of each sequence, in order."""
+    hits: bool = False
+    """Whether to say of each target if it was the arg-max."""
+
+
+class TokenScores(NamedTuple):
+    """What the wrapped model returns for a micro-batch."""
+
+    nll: Tensor
+    """[targets] float32, negative log-likelihood in nats."""
+    hits: Tensor | None
+    """[targets] bool, where the micro-batch asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Sequences that begin alike, laid out as one row."""
+
+    ids: NDArray[np.int32]
+    """[tokens]"""
+    positions: NDArray[np.int64]
+    """[tokens] where each token stands in its own sequence."""
+    branch: NDArray[np.int64]
+    """[tokens] 0 in the common beginning, k in what follows it in sequence k."""
+    before: NDArray[np.int64]
+    """[targets] the token of this row whose output predicts the target."""
+    targets: NDArray[np.int32]
+    """[targets]"""
+    counts: tuple[int, ...]
+    """Number of targets of each sequence."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def branches(self) -> bool:
+        return bool(self.branch.any())
+
+
+def row(group: Sequence[Example]) -> Row:
+    """Lays out sequences of which only what follows their common beginning is learned or scored."""
+    if len(group) == 1:
+        (only,) = group
+        at = np.flatnonzero(only.trained)
+        here = np.arange(_read(only))
+        return Row(only.ids[: len(here)], here, np.zeros_like(here), at - 1, only.ids[at], (len(at),))
+    trunk = _common(group)
+    ids, positions = [group[0].ids[:trunk]], [np.arange(trunk)]
+    branch, before, targets = [np.zeros(trunk, np.int64)], [], []
+    start = trunk
+    for number, example in enumerate(group, 1):
+        end = _read(example)
+        own = end - trunk
+        ids.append(example.ids[trunk:end])
+        positions.append(np.arange(trunk, end))
+        branch.append(np.full(own, number))
+        at = np.flatnonzero(example.trained) - trunk
+        # The first token of a branch is predicted by the end of the common beginning.
+        before.append(np.where(at == 0, trunk - 1, start + at - 1))
+        targets.append(example.ids[at + trunk])
+        start += own
+    return Row(
+        np.concatenate(ids),
+        np.concatenate(positions),
+        np.concatenate(branch),
+        np.concatenate(before),
+        np.concatenate(targets),
+        tuple(map(len, targets)),
+    )
+
+
+def _read(example: Example) -> int:
+    """Tokens up to the last that predicts a target; all where there is no target."""
+    return len(example) - 1 - int(np.argmax(example.trained[::-1])) if example.targets else len(example)
+
+
+def _common(group: Sequence[Example]) -> int:
+    """Tokens that all begin with and none of which is a target."""
+    most = min(int(np.argmax(example.trained)) if example.targets else len(example) for example in group)
+    first = group[0].ids[:most]
+    differs = [np.flatnonzero(example.ids[:most] != first) for example in group[1:]]
+    return min([most, *(int(found[0]) for found in differs if len(found))])
+
+
+def collate(rows: Sequence[Row], device: torch.device, *, flat: bool = False, hits: bool = False) -> MicroBatch:
+    """The micro-batch of these rows, in order; `flat`: end to end, for which they come sorted by length."""
+    longest = max(map(len, rows))
+    starts = np.cumsum([0, *map(len, rows)])[:-1] if flat else np.arange(len(rows)) * longest
+    before = np.concatenate([one.before + start for one, start in zip(rows, starts, strict=True)])
+
+    read, of_target = np.unique(before, return_inverse=True)
+
+    def here(array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(device)
+
+    return MicroBatch(
+        **(_end_to_end(rows, here, device) if flat else _padded(rows, longest, here)),
+        read=here(read),
+        rows=here(of_target),
+        targets=here(np.concatenate([one.targets for one in rows]).astype(np.int64)),
+        counts=tuple(count for one in rows for count in one.counts),
+        hits=hits,
+    )
+
+
+def _padded(rows: Sequence[Row], longest: int, here: Callable[[NDArray[Any]], Tensor]) -> dict[str, Any]:
+    ids = np.zeros((len(rows), longest), np.int64)
+    real = _real(rows, longest)
+    ids[real] = np.concatenate([one.ids for one in rows])
+    mask, positions = None, None
+    if any(one.branches for one in rows):
+        mask = here(_sees(rows, longest)[:, None])
+        at = np.zeros_like(ids)
+        at[real] = np.concatenate([one.positions for one in rows])
+        positions = here(at)
+    elif not real.all():
+        mask = here(real.astype(np.int64))
+    return {"ids": here(ids), "mask": mask, "positions": positions}
+
+
+def _end_to_end(rows: Sequence[Row], here: Callable[[NDArray[Any]], Tensor], device: torch.device) -> dict[str, Any]:
+    lengths = [len(one) for one in rows]
+    assert lengths == sorted(lengths), "rows of about one length lie together"
+    price = SPAN_PRICE.get(device.type, OTHER_SPAN_PRICE)
+    spans, start = [], 0
+    for places in plan(lengths, sum(lengths), price / sum(lengths)):
+        part = [rows[place] for place in places]
+        longest, stop = len(part[-1]), start + sum(map(len, part))
+        real = _real(part, longest)
+        spans.append(
+            Span(
+                start=start,
+                stop=stop,
+                rows=len(part),
+                longest=longest,
+                slots=None if real.all() else here(np.flatnonzero(real)),
+                sees=here(_sees(part, longest)) if any(one.branches for one in part) else None,
+            )
+        )
+        start = stop
+    ids = np.concatenate([one.ids for one in rows]).astype(np.int64)
+    positions = np.concatenate([one.positions for one in rows])
+    # Attention goes by the spans; a mask of four axes keeps the model from making one of its own.
+    nothing = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
+    return {"ids": here(ids[None]), "mask": nothing, "positions": here(positions[None]), "spans": tuple(spans)}
+
+
+def _real(rows: Sequence[Row], longest: int) -> NDArray[np.bool_]:
+    """[rows, longest] where a row has tokens."""
+    real: NDArray[np.bool_] = np.arange(longest) < np.array([len(one) for one in rows])[:, None]
+    return real
+
+
+def _sees(rows: Sequence[Row], longest: int) -> NDArray[np.bool_]:
+    """[rows, longest, longest] which token (second axis) sees which."""
+    branch = np.full((len(rows), longest), -1)
+    for number, one in enumerate(rows):
+        branch[number, : len(one)] = one.branch
+    seeing, seen = branch[:, :, None], branch[:, None, :]
+    sees: NDArray[np.bool_] = np.tri(longest, dtype=np.bool_) & ((seen == 0) | (seen == seeing))
+    # Padding sees the first token, and nothing sees it: a row that sees nothing would be no number.
+    sees[:, :, 0] |= seeing[:, :, 0] == -1
+    return sees
+
+
+def filler(device: torch.device, *, flat: bool = False) -> MicroBatch:
+    """Something to run for a process that has nothing to do while the others do."""
+    return collate([row([Example(ids=np.zeros(2, np.int32), trained=np.array([False, True]))])], device, flat=flat)
+
+
+def per_sequence(values: NDArray[Any], counts: Sequence[int]) -> NDArray[np.float64]:
+    """[sequences] the sum of each sequence's values, which lie in order; 0 for one without any."""
+    owners = np.repeat(np.arange(len(counts)), counts)
+    return np.bincount(owners, weights=values, minlength=len(counts)).astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continuation:
+    """What the wrapped model reads to say the next token of each row: the prompts, then one token at a time."""
+
+    ids: Tensor
+    """[rows, new tokens] int64, padded on the left."""
+    mask: Tensor
+    """[rows, all tokens so far] int64, 0 on padding."""
+    positions: Tensor
+    """[rows, new tokens] int64"""
+    cache: Any = None
+    """Keys and values of all tokens before, as the model itself made them; None at the start."""
+
+
+class NextTokens(NamedTuple):
+    """What the wrapped model returns for a continuation."""
+
+    tokens: Tensor
+    """[rows] int64, the most likely next token."""
+    cache: Any

@@ -1,0 +1,134 @@
+"""Forward passes over any number of sequences: likelihoods that do not depend on how they are batched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from msft.core.errors import UserError, complaint
+from msft.data.examples import Example
+from msft.forward.batches import Layout, TokenScores, collate, filler, per_sequence, row
+from msft.forward.packed_weights import packed
+from msft.forward.planner import deal
+
+
+class NotFiniteError(UserError):
+    """The model gives losses that are no numbers."""
+
+
+def _alone(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    return array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """Where and how forward passes run: the same for training and scoring."""
+
+    device: torch.device
+    max_tokens: int
+    """Token budget of a micro-batch, padding included."""
+    bf16: bool = False
+    """Whether matrix products run in bfloat16 (autocast over fp32 weights)."""
+    layout: Layout = "padded"
+    """How the model takes rows."""
+    packs: bool = False
+    """Whether scoring lays out weights in advance (`forward/packed_weights.py`)."""
+    rank: int = 0
+    world: int = 1
+    total: Callable[[NDArray[np.float64]], NDArray[np.float64]] = _alone
+    """The sum of an array over all processes, the same on each."""
+
+    def autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceScores:
+    """One number per sequence, the same on every process."""
+
+    nll: NDArray[np.float64]
+    """[sequences] summed over the targets, in nats."""
+    targets: NDArray[np.int64]
+    """[sequences]"""
+    all_hit: NDArray[np.bool_]
+    """[sequences] whether every target was the arg-max; where not asked, of none."""
+    tokens: int = 0
+    """Real tokens that ran through the model, a shared beginning once."""
+
+    def part(self, first: int, last: int) -> SequenceScores:
+        """Those of the sequences from `first` to before `last`."""
+        cut = slice(first, last)
+        return SequenceScores(nll=self.nll[cut], targets=self.targets[cut], all_hit=self.all_hit[cut])
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """[sequences] nats per target."""
+        return self.nll / np.maximum(self.targets, 1)
+
+
+@contextmanager
+def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Evaluation mode; afterwards the training mode and the random state are as before."""
+    training = model.training
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        model.eval()
+        try:
+            yield
+        finally:
+            model.train(training)
+
+
+def sequence_scores(
+    model: nn.Module,
+    groups: Sequence[Sequence[Example]],
+    runtime: Runtime,
+    *,
+    hits: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> SequenceScores:
+    """The likelihood of each sequence's targets, all groups in order; `model` maps a MicroBatch to TokenScores.
+
+    The sequences of a group begin alike; where the model can, that beginning runs once. `hits` asks for `all_hit`.
+    `progress` is told the number of rows done so far. Raises NotFiniteError.
+    """
+    apart, flat = runtime.layout == "padded", runtime.layout == "flat"
+    rows = [row(part) for group in groups for part in ([[e] for e in group] if apart else [group])]
+    sequences = [example for group in groups for example in group]
+    first = np.cumsum([0, *(len(one.counts) for one in rows)])
+    sums = np.zeros((2, len(sequences)))
+    done = 0
+    hand = deal([len(one) for one in rows], runtime.max_tokens, runtime.world, flat=flat)[runtime.rank]
+    # no_grad rather than inference_mode: what a model caches in a forward pass must stay usable in training. One
+    # autocast for all, so that the weights are cast once.
+    layers = packed(model, runtime.max_tokens) if runtime.packs else nullcontext()
+    with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast(), layers:
+        for places in hand:
+            if places is None:
+                model(filler(runtime.device, flat=flat))
+                continue
+            batch = collate([rows[place] for place in places], runtime.device, flat=flat, hits=hits)
+            scores: TokenScores = model(batch)
+            owners = np.concatenate([np.arange(first[place], first[place + 1]) for place in places])
+            sums[0, owners] = per_sequence(scores.nll.cpu().numpy(), batch.counts)
+            if scores.hits is not None:
+                sums[1, owners] = per_sequence(scores.hits.cpu().numpy(), batch.counts)
+            done += len(places)
+            if progress is not None:
+                progress(done * runtime.world)
+    sums = runtime.total(sums)
+    targets = np.array([example.targets for example in sequences], np.int64)
+    if not np.isfinite(sums[0]).all():
+        raise NotFiniteError(
+            complaint(
+                f"{int((~np.isfinite(sums[0])).sum())} of {len(sequences)} scored sequences have a likelihood that is "
+                "not a number",
+                "lower the learning rate, or check the model's weights",
+            )
+        )
+    return SequenceScores(nll=sums[0], targets=targets, all_hit=(sums[1] == targets) & hits, tokens=sum(map(len, rows)))

@@ -1,0 +1,229 @@
+"""Whether a model folder can be used, told before anything of it is loaded. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msft.core.errors import ModelError, complaint
+from msft.core.paths import expanded
+
+_CONVERT = "save the model with save_pretrained of a current transformers, which writes safetensors"
+_COPY_AGAIN = "download or copy the file again"
+_LONGEST_HEADER = 100_000_000
+"""Bytes; the format's own limit."""
+_IDENTITY = {".safetensors", ".json", ".txt", ".model", ".jinja", ".py"}
+"""The files that decide what a model folder computes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """Where a model comes from."""
+
+    name_or_path: str
+    """A folder, or the name of a model on the Hugging Face hub."""
+    revision: str | None = None
+    gguf_file: str | None = None
+    """A GGUF file in it: weights and tokenizer are read from there and dequantised."""
+    tokenizer: str | None = None
+    """A folder or a name on the hub, where the tokenizer is not the model's own."""
+    trust_remote_code: bool = False
+    peft: dict[str, Any] | None = None
+    """Arguments of peft.LoraConfig; None trains all weights."""
+    seed: int = 0
+    """Decides the initial weights of an adapter."""
+    chat_template: str | None = None
+    """Jinja text in place of the tokenizer's own."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder; None for a name on the hub."""
+        path = expanded(self.name_or_path)
+        names_folder = self.name_or_path.startswith((".", "/", "~")) or self.name_or_path.count("/") > 1
+        return path if names_folder or path.is_dir() else None
+
+
+def check_model_folder(source: ModelSource) -> None:
+    """Raises ModelError if a local model folder cannot be used; costs milliseconds. Names on the hub pass."""
+    folder = source.folder
+    if source.trust_remote_code and source.revision is None:
+        found = "code that comes with the model may change unseen: no revision is set"
+        mend = "set model.revision to the commit whose code you read"
+        raise ModelError(complaint(found, mend, file=source.name_or_path, field="model.trust_remote_code"))
+    if folder is None:
+        return
+    if not folder.is_dir():
+        mend = "give an existing folder, or a name on the Hugging Face hub"
+        raise ModelError(complaint("there is no such folder", mend, file=folder, field="model.name_or_path"))
+    if source.gguf_file is not None:
+        _check_gguf(folder / source.gguf_file)
+        return
+    _check_no_adapter(folder / "adapter_config.json")
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ModelError(complaint("the file is missing", "give a folder made by save_pretrained", file=config))
+    _check_code(config, _read_json(config), source)
+    for path in weight_files(folder):
+        safetensors_header(path)
+
+
+def check_shapes(source: ModelSource, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises ModelError where a tensor of a local folder has another shape than the configuration gives it.
+
+    `expected`: shape by name. Names that only one side knows pass: transformers renames tensors of older models.
+    Quantised tensors are packed and pass too.
+    """
+    folder = source.folder
+    if folder is None or source.gguf_file is not None or "quantization_config" in _read_json(folder / "config.json"):
+        return
+    for path in weight_files(folder):
+        for name, entry in safetensors_header(path)[1].items():
+            wanted, shape = expected.get(name), tuple(entry["shape"])
+            if wanted is not None and wanted != shape:
+                found = f"{name} has the shape {list(shape)}, where config.json makes it {list(wanted)}"
+                mend = "use the config.json that belongs to these weights"
+                raise ModelError(complaint(found, mend, file=path))
+
+
+def fingerprint(source: ModelSource) -> str:
+    """SHA-256 over the model's weights, configuration and tokenizer; of a name on the hub, over its commit."""
+    folder = source.folder
+    if folder is None:
+        return hashlib.sha256(f"{source.name_or_path}@{hub_commit(source)}:{source.gguf_file}".encode()).hexdigest()
+    total = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and (path.suffix in _IDENTITY or path.name == source.gguf_file):
+            with path.open("rb") as file:
+                total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def hub_commit(source: ModelSource) -> str:
+    """The commit that a name on the hub resolves to."""
+    # Imported here: transformers takes a second, and a folder's check needs none of it.
+    from transformers.utils.hub import cached_file
+
+    with complaining(source, "the model cannot be found"):
+        wanted = source.gguf_file or "config.json"
+        found = cached_file(source.name_or_path, wanted, revision=source.revision)
+    # The hub's cache keeps each file under snapshots/<commit>/.
+    return Path(str(found)).parent.name
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a local folder. Raises ModelError."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    if index.is_file():
+        shards = _read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+            raise ModelError(complaint("it has no weight_map from tensors to files", _COPY_AGAIN, file=index))
+        for name in shards.values():
+            if name in {"", ".", ".."} or set(name) & set("/\\\0"):
+                found = f"weight_map names {name[:60]!r}, which does not lie in this folder"
+                raise ModelError(complaint(found, "name files of this folder only", file=index))
+        return [folder / name for name in sorted(set(shards.values()))]
+    pickled = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt*"))
+    if pickled:
+        found = "the weights are pickled, which can run any code when read, and there is no safetensors file"
+        raise ModelError(complaint(found, _CONVERT, file=pickled[0]))
+    raise ModelError(complaint("the folder has no safetensors file", _CONVERT, file=folder))
+
+
+def safetensors_header(path: Path) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Where the tensors' bytes begin, and dtype, shape and data_offsets of each by name.
+
+    Raises ModelError unless the header is whole and the file as long as it says: a broken download is told here.
+    """
+    if not path.is_file():
+        raise ModelError(complaint("the file is missing", _COPY_AGAIN, file=path))
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        if len(start) < 8:
+            raise ModelError(complaint(f"the file is cut off: it has {size} bytes", _COPY_AGAIN, file=path))
+        length = struct.unpack("<Q", start)[0]
+        if length > _LONGEST_HEADER:
+            found = f"its header claims {length} bytes, which no safetensors header has"
+            raise ModelError(complaint(found, _COPY_AGAIN, file=path))
+        if 8 + length > size:
+            raise ModelError(complaint(f"the file is cut off: it has {size} bytes", _COPY_AGAIN, file=path))
+        try:
+            header = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            ends = [_end(entry) for entry in header.values()]
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+            raise ModelError(complaint("its header is no safetensors header", _COPY_AGAIN, file=path)) from error
+    if 8 + length + max(ends, default=0) != size:
+        found = f"the file has {size} bytes where its header says {8 + length + max(ends, default=0)}"
+        raise ModelError(complaint(found, _COPY_AGAIN, file=path))
+    return 8 + length, header
+
+
+@contextmanager
+def complaining(source: ModelSource, what: str) -> Iterator[None]:
+    """Whatever the loading libraries raise about a model is the model's fault, in one line."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        found = f"{what} ({type(error).__name__}: {lines[0] if lines else 'no message'})"
+        mend = "check the name and the files; without a network, give a local folder"
+        raise ModelError(complaint(found, mend, file=source.name_or_path)) from error
+
+
+def _end(entry: Any) -> int:
+    """Where a tensor's bytes end. Raises what a malformed entry leads to."""
+    start, end = map(int, entry["data_offsets"])
+    if not 0 <= start <= end or not isinstance(entry["dtype"], str) or min(map(int, entry["shape"]), default=0) < 0:
+        raise ValueError(entry)
+    return end
+
+
+def _check_no_adapter(adapter: Path) -> None:
+    """transformers would quietly load the adapter's own base in place of the weights in this folder."""
+    if adapter.is_file():
+        base = _read_json(adapter).get("base_model_name_or_path")
+        found = f"the folder holds an adapter of {str(base)[:60]!r}, not a model of its own"
+        mend = "merge the adapter into that base, save the merged model, and give its folder"
+        raise ModelError(complaint(found, mend, file=adapter))
+
+
+def _check_code(path: Path, config: Mapping[str, Any], source: ModelSource) -> None:
+    """Code that comes with a model runs only where the user says so, and only the code that was looked at."""
+    if not config.get("auto_map") or source.trust_remote_code:
+        return
+    # Imported here: transformers takes a second, and few models bring code.
+    from transformers import CONFIG_MAPPING
+
+    if config.get("model_type") not in CONFIG_MAPPING:  # otherwise transformers runs its own code
+        found = "auto_map asks to run code that came with the model"
+        mend = "read that code; if you trust it, set model.trust_remote_code: true and model.revision"
+        raise ModelError(complaint(found, mend, file=path))
+
+
+def _check_gguf(path: Path) -> None:
+    if not path.is_file():
+        raise ModelError(complaint("there is no such file", "name a GGUF file", file=path, field="model.gguf_file"))
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelError(complaint("the file is not in the GGUF format", _COPY_AGAIN, file=path))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(complaint(f"the file is not valid JSON ({error})", _COPY_AGAIN, file=path)) from error
+    if not isinstance(fields, dict):
+        raise ModelError(complaint("the file does not hold a JSON object", _COPY_AGAIN, file=path))
+    return fields

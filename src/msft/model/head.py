@@ -1,0 +1,203 @@
+"""Where a model meets its vocabulary: the head with its loss as one operation, and the embedding.
+
+Arrays of [tokens, vocabulary] and [vocabulary, width] are few and large. In memory that the system must clear first, a
+pass over one takes as long as several layers do (docs/performance.md). So here they are used again, the gradient of
+the logits takes their place, and gradients of the weights go into `.grad` at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from msft.forward.batches import MicroBatch, TokenScores
+from msft.model.cross_entropy import log_sum_exp, most_likely, put_gradient, within
+
+LOGITS = 1 << 27
+"""Logits that are held at once: 256 MiB in bf16."""
+AT_ONCE = 512
+"""Rows of a weight."""
+
+
+class FusedHead:
+    """The logits of a head without a bias, and the loss that is read from them, which nothing changes in between.
+
+    `direct`: gradients of the head's weight are added to its `.grad` rather than handed to autograd, past whatever
+    waits for them there (DDP).
+    """
+
+    def __init__(self, head: nn.Linear, *, direct: bool) -> None:
+        self.head = head
+        self.direct = direct
+        self._free: dict[str, Tensor] = {}
+        self._gradient: Tensor | None = None
+
+    @staticmethod
+    def fits(head: nn.Module) -> bool:
+        """Whether it is a plain matrix product."""
+        return type(head) in {nn.Linear, _Head} and head.bias is None
+
+    def take_over(self) -> None:
+        """The head itself is from here on asked for no logits."""
+        self.head.__class__ = _Head
+
+    def __call__(self, states: Tensor, batch: MicroBatch) -> TokenScores:
+        """From [rows, width] hidden states, each of which predicts something."""
+        nll, best = _HeadLoss.apply(states, self.head.weight, batch, self, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+        return TokenScores(nll, best[batch.rows] == batch.targets if batch.hits else None)
+
+    def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        """An array, with whatever is in it. One that is not given back is freed as any other."""
+        free, size = self._free.pop(name, None), math.prod(shape)
+        if free is None or free.numel() < size or not _alike(free, like):
+            free = like.new_empty(size)
+        return free[:size].view(*shape)
+
+    def give_back(self, name: str, array: Tensor) -> None:
+        """For the next who takes one of this name."""
+        self._free[name] = array if array._base is None else array._base
+
+    def cast(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        """The weight itself, or a copy, to be given back."""
+        if weight.dtype == dtype:
+            return weight
+        return self.take("weight", weight.shape, weight.new_empty(0, dtype=dtype)).copy_(weight)
+
+    def give_back_cast(self, cast: Tensor) -> None:
+        """What `cast` gave."""
+        if cast.dtype != self.head.weight.dtype:
+            self.give_back("weight", cast)
+
+    def logits(self, states: Tensor, cast: Tensor) -> Tensor:
+        """[rows, vocabulary], to be given back as `logits`."""
+        return torch.mm(states, cast.t(), out=self.take("logits", (len(states), len(cast)), cast))
+
+    def add(self, gradient: Tensor) -> None:
+        """To the `.grad` of the weight, which once dropped is used for the next step's: keep no reference to it."""
+        weight = self.head.weight
+        if weight.grad is None:
+            if self._gradient is None or not _alike(self._gradient, weight):
+                self._gradient = torch.empty_like(weight)
+            weight.grad = self._gradient.copy_(gradient)
+            return
+        # All at once, torch would first make a copy in fp32.
+        for mine, more in zip(torch.split(weight.grad, AT_ONCE), torch.split(gradient, AT_ONCE), strict=True):
+            mine.add_(more)
+
+    def parts(self, rows: int) -> list[slice]:
+        """Rows whose logits are held at once."""
+        size = max(1, LOGITS // len(self.head.weight))
+        return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.device == other.device
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, batch: MicroBatch, fused: FusedHead, trains: bool
+    ) -> tuple[Tensor, Tensor]:
+        kind = states.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        parts = fused.parts(len(states))
+        total = states.new_empty(len(states), dtype=torch.float32)
+        own = torch.zeros_like(batch.targets, dtype=torch.float32)
+        best = torch.zeros_like(batch.read) if batch.hits else batch.read[:0]
+        with torch.autocast(kind, enabled=False):
+            x, w = states.to(dtype), fused.cast(weight, dtype)
+            for part in parts:
+                logits = fused.logits(x[part], w)
+                total[part] = log_sum_exp(logits)
+                place, inside = within(part, batch.rows)
+                own = torch.where(inside, logits[place, batch.targets].float(), own)
+                if batch.hits:
+                    best[part] = most_likely(logits, states[part], weight)
+                if not trains or len(parts) > 1:
+                    fused.give_back("logits", logits)
+        ctx.save_for_backward(x, weight, total, batch.rows, batch.targets)
+        ctx.mark_non_differentiable(best)
+        ctx.fused, ctx.of, ctx.parts = fused, states.dtype, parts
+        if trains:
+            ctx.cast, ctx.logits = w, logits if len(parts) == 1 else None
+        else:
+            fused.give_back_cast(w)
+        return total[batch.rows] - own, best
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_nll: Tensor, of_best: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        x, weight, total, rows, targets = ctx.saved_tensors
+        fused, w = ctx.fused, ctx.cast
+        of_states, of_weight = torch.empty_like(x), None
+        with torch.autocast(x.device.type, enabled=False):
+            for part in ctx.parts:
+                logits = fused.logits(x[part], w) if ctx.logits is None else ctx.logits
+                put_gradient(logits, logits, total[part], rows - part.start, targets, of_nll)
+                torch.mm(logits, w, out=of_states[part])
+                if ctx.needs_input_grad[1]:
+                    ours = fused.take("of weight", weight.shape, w)
+                    torch.mm(logits.t(), x[part], out=ours)
+                    if fused.direct:
+                        fused.add(ours)
+                    else:
+                        of_weight = ours.to(weight.dtype, copy=True) if of_weight is None else of_weight.add_(ours)
+                    fused.give_back("of weight", ours)
+                fused.give_back("logits", logits)
+        ctx.logits = ctx.cast = None
+        fused.give_back_cast(w)
+        return of_states.to(ctx.of) if ctx.needs_input_grad[0] else None, of_weight, None, None, None
+
+
+class _Head(nn.Linear):
+    """Where no token is asked for, a product would still cast all of the weight."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        if states.numel() == 0:
+            return states.new_empty(*states.shape[:-1], self.out_features)
+        return super().forward(states)
+
+
+def gather_directly(embedding: nn.Module) -> None:
+    """From here on a plain embedding adds the gradients of its rows to `.grad` (see FusedHead.direct).
+
+    torch would fill an array of the weight's size with zeros for every micro-batch. On a GPU, where rows would be added
+    in an order that changes from run to run, it still does.
+    """
+    if type(embedding) is nn.Embedding and not (embedding.max_norm or embedding.scale_grad_by_freq or embedding.sparse):
+        embedding.__class__ = _Embedding
+
+
+class _Embedding(nn.Embedding):
+    def forward(self, ids: Tensor) -> Tensor:
+        if not torch.is_grad_enabled() or not self.weight.requires_grad or self.weight.device.type != "cpu":
+            return super().forward(ids)
+        found: Tensor = _Gathered.apply(self.weight, ids, self.padding_idx)  # type: ignore[no-untyped-call]
+        return found
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, ids: Tensor, padding: int | None) -> Tensor:
+        ctx.save_for_backward(weight, ids)
+        ctx.padding = padding
+        return functional.embedding(ids, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[None, None, None]:
+        weight, ids = ctx.saved_tensors
+        rows, given = ids.flatten(), given.flatten(0, -2)
+        if ctx.padding is not None:
+            given = given.masked_fill((rows == ctx.padding)[:, None], 0.0)
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+        weight.grad.index_add_(0, rows, given.to(weight.dtype))
+        return None, None, None

@@ -1,0 +1,191 @@
+"""Models and tokenizers: loaded in fp32 from safetensors (or GGUF), with an adapter where one is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
+from transformers.utils import GENERATION_CONFIG_NAME
+
+from msft.core.errors import ModelError, complaint
+from msft.core.vocabulary import Task
+from msft.data.examples import Example, TaskData
+from msft.model.folder import ModelSource, check_model_folder, check_shapes, complaining, fingerprint
+
+__all__ = [
+    "ModelSource",
+    "check_data_fits",
+    "check_model_folder",
+    "export_model",
+    "fingerprint",
+    "layout",
+    "load_model",
+    "load_tokenizer",
+    "non_embedding_parameters",
+]
+
+
+def load_tokenizer(source: ModelSource) -> Any:
+    """The model's tokenizer, with the chat template that it is trained with. Raises ModelError."""
+    place = source
+    if source.tokenizer is not None:
+        place = ModelSource(name_or_path=source.tokenizer)
+    else:
+        check_model_folder(source)
+    with complaining(place, "the tokenizer cannot be loaded"):
+        tokenizer: Any = AutoTokenizer.from_pretrained(_place(place), **_origin(place))
+    if source.chat_template is not None:
+        tokenizer.chat_template = source.chat_template
+    return tokenizer
+
+
+def layout(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftModel:
+    """The model without its weights (on the meta device): what it is made of, in seconds whatever its size.
+
+    Raises ModelError where configuration, weights (as far as their headers tell) and tokenizer do not fit together.
+    """
+    check_model_folder(source)
+    with complaining(source, "the model's configuration cannot be used"), torch.device("meta"):
+        config = AutoConfig.from_pretrained(_place(source), **_origin(source))
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, trust_remote_code=source.trust_remote_code
+        )
+    check_shapes(source, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+    embeddings = model.get_input_embeddings()
+    rows = embeddings.weight.shape[0] if isinstance(embeddings, nn.Embedding) else math.inf
+    if len(tokenizer) > rows:
+        found = f"the tokenizer has {len(tokenizer)} tokens, the model's embedding only {rows} rows"
+        mend = "use the tokenizer that belongs to the model, or save the model with a resized embedding"
+        raise ModelError(complaint(found, mend, file=source.name_or_path))
+    if source.peft is None:
+        return model
+    with torch.device("meta"):
+        return _with_adapter(model, source)
+
+
+def load_model(source: ModelSource) -> PreTrainedModel | PeftModel:
+    """The model on the CPU, in fp32, with a fresh adapter where `source.peft` asks for one. Raises ModelError."""
+    check_model_folder(source)
+    keywords = _origin(source)
+    if source.gguf_file is None:
+        keywords["use_safetensors"] = True
+    else:
+        keywords["quantization_config"] = GgufConfig(dequantize=True)
+    with complaining(source, "the model cannot be loaded"):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            _place(source), dtype=torch.float32, output_loading_info=True, **keywords
+        )
+    model, loading = loaded
+    if loading["missing_keys"]:
+        found = f"the weights lack {', '.join(sorted(loading['missing_keys'])[:3])}, which would start at random"
+        raise ModelError(complaint(found, "give a complete causal language model", file=source.name_or_path))
+    if source.gguf_file is not None:
+        _forget_quantisation(model)
+    return model if source.peft is None else _with_adapter(model, source)
+
+
+def export_model(model: PreTrainedModel | PeftModel, tokenizer: Any, folder: Path) -> None:
+    """Writes a plain Hugging Face folder: safetensors, configuration, generation settings, tokenizer.
+
+    Of a parameter-efficient run, the adapter only.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(str(folder))
+    tokenizer.save_pretrained(folder)
+    _write_generation_settings(model, tokenizer, folder)
+
+
+def _write_generation_settings(model: Any, tokenizer: Any, folder: Path) -> None:
+    """The base model's own; and generation ends where training taught the model to end, as `Trainer` aligns it."""
+    file = folder / GENERATION_CONFIG_NAME
+    if not file.exists():  # an adapter is saved without
+        model.generation_config.save_pretrained(folder)
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    known = settings.get("eos_token_id")
+    ends = known if isinstance(known, list) else [known]
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ends:
+        # By hand: transformers refuses to save published settings with a flaw in them once they are changed.
+        settings["eos_token_id"] = [tokenizer.eos_token_id, *(end for end in ends if end is not None)]
+        file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def non_embedding_parameters(model: PreTrainedModel | PeftModel) -> int:
+    """P of the cost law: parameters outside embeddings and, where it is not tied to one, the output head (Kaplan)."""
+    outside = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, nn.Embedding)
+        for parameter in module.parameters(recurse=False)
+    }
+    head = model.get_output_embeddings()
+    if isinstance(head, nn.Module):
+        outside |= {id(parameter) for parameter in head.parameters()}
+    return sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in outside)
+
+
+def check_data_fits(model: PreTrainedModel | PeftModel, data: Mapping[Task, TaskData]) -> None:
+    """Raises ModelError if a sequence has a token or a position that the model has no weights for."""
+    embeddings = model.get_input_embeddings()
+    rows = embeddings.weight.shape[0] if isinstance(embeddings, nn.Embedding) else None
+    positions = getattr(model.config, "max_position_embeddings", None)
+    for task, part in data.items():
+        for example in _sequences(part):
+            if rows is not None and len(example) and int(example.ids.max()) >= rows:
+                found = f"token {int(example.ids.max())} is beyond the model's {rows} embeddings"
+                raise ModelError(complaint(found, "use the tokenizer that belongs to the model", field=task))
+            if positions is not None and len(example) > positions:
+                found = f"a sequence has {len(example)} tokens, the model has {positions} positions"
+                raise ModelError(complaint(found, f"set data.max_length to at most {positions}", field=task))
+        most = max((len(item.prompt) for items in (part.validation, part.test) for item in items), default=0)
+        if positions is not None and part.measure.generates and most + part.measure.max_new_tokens > positions:
+            found = f"a prompt of {most} tokens and max_new_tokens: {part.measure.max_new_tokens} are more"
+            mend = f"make them at most {positions} together"
+            raise ModelError(complaint(f"{found} than the model's {positions} positions", mend, field=task))
+
+
+def _with_adapter(model: PreTrainedModel, source: ModelSource) -> PeftModel:
+    seed = int.from_bytes(hashlib.sha256(f"adapter {source.seed}".encode()).digest()[:8], "little")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **(source.peft or {})))
+    except (TypeError, ValueError, KeyError) as error:
+        mend = "use arguments of peft.LoraConfig; target_modules: all-linear always fits"
+        raise ModelError(complaint(f"the adapter cannot be made ({error})", mend, field="peft")) from error
+
+
+def _forget_quantisation(model: Any) -> None:
+    """The weights are plain fp32 now; what is left of the GGUF would only forbid saving them."""
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+
+
+def _sequences(part: TaskData) -> Iterator[Example]:
+    yield from part.train
+    for items in (part.validation, part.test):
+        for item in items:
+            yield from item.options
+
+
+def _place(source: ModelSource) -> str:
+    return str(source.folder or source.name_or_path)
+
+
+def _origin(source: ModelSource) -> dict[str, Any]:
+    keywords: dict[str, Any] = {"trust_remote_code": source.trust_remote_code}
+    if source.revision is not None:
+        # Of a folder, the revision is that of code that its configuration names on the hub.
+        keywords["revision" if source.folder is None else "code_revision"] = source.revision
+    if source.gguf_file is not None:
+        keywords["gguf_file"] = source.gguf_file
+    return keywords

@@ -1,0 +1,230 @@
+"""The run folder: where everything of one run lies, who owns it, what it was made with (DESIGN 4)."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from msft.core.errors import RunError, complaint
+from msft.core.version import __version__
+from msft.record.journal import Transcript, digest, read
+from msft.system import files
+
+LOCK = "lock"
+LONGEST_NAME = 255
+"""Bytes of a folder's name that file systems take."""
+LIBRARIES = ("torch", "transformers", "accelerate", "peft", "datasets", "safetensors", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The layout. Nothing but this class knows a file's name."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def notes(self) -> Path:
+        return self.path / "notes.json"
+
+    @property
+    def trackers(self) -> Path:
+        return self.path / "trackers"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def sidecars(self) -> Path:
+        return self.path / "sidecars"
+
+    @property
+    def timings(self) -> Path:
+        return self.path / "timings.jsonl"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.path / "snapshots"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def page(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def inputs(self) -> Path:
+        """Model and data that were given as objects, as files."""
+        return self.path / "inputs"
+
+    @property
+    def final(self) -> Path:
+        return self.path / "final"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / LOCK
+
+    @property
+    def exists(self) -> bool:
+        """Whether it holds a run."""
+        return self.journal.exists()
+
+    @property
+    def visited(self) -> bool:
+        """Whether a process has owned it."""
+        try:
+            return self.lock.exists()
+        except OSError:  # a name that no folder can have
+            return False
+
+    def holds(self, file: str | None) -> bool:
+        """Whether a path, as an error names it, is the folder, lies in it, or is where it was to be made."""
+        return file is not None and (Path(file) == self.path.parent or Path(file).is_relative_to(self.path))
+
+    def check_free(self) -> None:
+        """Refuse a folder in which a new run would mix with something else, or that cannot be made. Writes nothing."""
+        # A link that leads nowhere does not exist for `exists`, but no folder can be made in its place.
+        there = next(place for place in (self.path, *self.path.absolute().parents) if os.path.lexists(place))
+        if there != self.path and not there.is_dir():
+            found = f"{there} is no folder, so that none can be made in it"
+            raise RunError(complaint(found, "name another output folder", file=self.path, field="output"))
+        if max(len(os.fsencode(part)) for part in self.path.absolute().parts) > LONGEST_NAME:
+            found, mend = f"a name in it has more than {LONGEST_NAME} bytes", "name a shorter output folder"
+            raise RunError(complaint(found, mend, file=self.path, field="output"))
+        if self.exists:
+            mend = "add --resume to go on with it, or name another output folder"
+            raise RunError(complaint("this folder already holds a run", mend, file=self.path, field="output"))
+        self._check_no_orphans()
+        # A run that ended before its first record left nothing worth keeping: a new one takes its place.
+        ours = {
+            file.name
+            for file in (
+                self.config, self.environment, self.notes, self.trackers, self.journal, self.timings, self.snapshots,
+                self.inputs,
+            )
+        }  # fmt: skip
+        known = {LOCK, *ours, *(f".{name}.tmp" for name in ours)}
+        if there == self.path and (not self.path.is_dir() or {path.name for path in self.path.iterdir()} - known):
+            raise RunError(
+                complaint("this is not an empty folder", "name another output folder", file=self.path, field="output")
+            )
+
+    def check_resumable(self) -> None:
+        """Refuse a folder that holds no run. Writes nothing."""
+        if not self.exists:
+            self._check_no_orphans()
+            mend = "leave out --resume to start one, or name the folder of a run"
+            raise RunError(complaint("this folder holds no run to resume", mend, file=self.path, field="output"))
+
+    def _check_no_orphans(self) -> None:
+        if self.final.exists() or (
+            self.snapshots.is_dir() and any(p.name.isdecimal() for p in self.snapshots.iterdir())
+        ):
+            mend = "restore journal.jsonl from a copy, or name another output folder"
+            raise RunError(complaint("there are snapshots or a model here, and no journal", mend, file=self.journal))
+
+    def create(self) -> None:
+        files.make_folder("run", self.path, mode=0o700)
+        self.path.chmod(0o700)
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Own the folder for the life of the process: the kernel frees the lock, nobody steals it."""
+        with self.lock.open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                owner = file.read().strip() or "another process"
+                mend = "wait for it, stop it, or name another output folder"
+                raise RunError(complaint(f"{owner} is at work in this folder", mend, file=self.path)) from None
+            file.seek(0)
+            file.truncate()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+
+    def owner(self) -> str | None:
+        """Who is at work in the folder; None: nobody."""
+        try:
+            with (self.path / LOCK).open(encoding="utf-8") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return file.read().strip() or "another process"
+        except OSError:
+            return None
+        return None
+
+    def transcript(self) -> Transcript:
+        """What the journal says so far; works beside a running search."""
+        if not self.exists:
+            mend = "name the folder of a run: it holds journal.jsonl"
+            raise RunError(complaint("this folder holds no run", mend, file=self.path))
+        return read(self.journal, self.sidecars)
+
+    def write_json(self, file: Path, content: Any, *, place: bool = True) -> None:
+        """`place=False`: see `files.replace`."""
+        data = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+        files.replace(file.stem, file, data, place=place)
+
+    def add_timing(self, entry: dict[str, Any]) -> None:
+        """Clocks live here, outside every hash and not durable; a lost line loses nothing else."""
+        text = json.dumps(entry)
+        # The line feed comes first: behind a torn line, a new one is still a line of its own.
+        files.append("timings", self.timings, f"\n{digest(text)[:8]} {text}".encode(), durable=False)
+
+    def read_timings(self) -> list[dict[str, Any]]:
+        """Every whole line; what is torn or damaged is passed over."""
+        if not self.timings.exists():
+            return []
+        lines = (line.partition(" ") for line in self.timings.read_text("utf-8", errors="replace").split("\n"))
+        return [json.loads(text) for check, _, text in lines if text and check == digest(text)[:8]]
+
+    def read_notes(self) -> list[str]:
+        """What was said about the data when the run began; nothing where the file is missing or damaged."""
+        try:
+            content = json.loads(self.notes.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [note for note in content if isinstance(note, str)] if isinstance(content, list) else []
+
+
+def environment() -> dict[str, Any]:
+    """What a result may depend on beside configuration, data and model."""
+    return {
+        "msft": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "libraries": {name: _version(name) for name in LIBRARIES},
+    }
+
+
+@cache
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""One run's life: from a configuration to a finished model."""

@@ -1,0 +1,100 @@
+"""Scoring a finished model on the splits of a configuration, as a run does it (DESIGN 3.10, 3.11)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from peft import PeftConfig, PeftModel
+from transformers import PreTrainedModel
+
+from msft.config.schema import Config
+from msft.core.errors import DataError, complaint
+from msft.core.vocabulary import Task
+from msft.data.examples import TaskData
+from msft.data.load import load_tasks
+from msft.engine.parallel import Processes
+from msft.engine.setup import runtime_for
+from msft.engine.speech import speech_of
+from msft.model.open import ModelSource, check_data_fits, load_model, load_tokenizer
+from msft.model.token_loss import TokenLoss
+from msft.record.run_folder import RunFolder
+from msft.report.base_and_answer import mean
+from msft.report.intervals import of_items
+from msft.run.hand_over import ADAPTER_CONFIG, Finished, with_adapter
+from msft.run.job import Job, model_source
+from msft.scoring.scorers import TaskScores, score
+
+Split: TypeAlias = Literal["validation", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a model scored on one split."""
+
+    model: str
+    split: Split
+    data: Mapping[Task, TaskData]
+    scores: Mapping[Task, TaskScores]
+    """Of the sub-datasets that have this split, in the order of the configuration."""
+
+    @property
+    def macro(self) -> float | None:
+        """The mean of the reports."""
+        return mean([found.report for found in self.scores.values()])
+
+    @property
+    def left_out(self) -> list[Task]:
+        """Sub-datasets without this split."""
+        return [task for task in self.data if task not in self.scores]
+
+    def interval(self, task: Task) -> tuple[float, float] | None:
+        """95 % interval of the report, given the items."""
+        return of_items(self.scores[task].report, self.scores[task].reported)
+
+
+def evaluate(
+    config: Config, model: str, split: Split, *, progress: Callable[[int, int], None] | None = None
+) -> Evaluation:
+    """Scores the answer of a run (its folder), or a model (a folder or a name on the hub), on a configuration's split.
+
+    `progress` is told (items done, all items). Raises RunError, ModelError, DataError before anything is scored.
+    """
+    loaded, tokenizer, source = _loaded(config, model)
+    data = load_tasks(config, tokenizer)
+    check_data_fits(loaded, data)
+    asked = {task: (getattr(part, split), part.measure) for task, part in data.items() if getattr(part, split)}
+    if not asked:
+        mend = f"name one with datasets.<id>.{split}, or choose another --split"
+        raise DataError(complaint(f"no sub-dataset has a {split} split", mend, field="--split"))
+    processes = Processes()
+    loss = TokenLoss(loaded).to(processes.device)
+    runtime = runtime_for(processes, Job(config, source, data, loaded).settings, loss)
+    generates = any(measure.generates for _, measure in asked.values())
+    speech = speech_of(loaded, source) if generates else None
+    scores, _ = score(loss, asked, runtime, speech=speech, progress=progress)
+    return Evaluation(model, split, data, scores)
+
+
+def _loaded(config: Config, model: str) -> tuple[PreTrainedModel | PeftModel, Any, ModelSource]:
+    """The model, its tokenizer, and where the tokenizer comes from."""
+    run = RunFolder(Path(model))
+    if run.exists:
+        finished = Finished.read(run)
+        return finished.model(), finished.tokenizer(), finished.tokenizer_source
+    source = _named(config, model)
+    folder = source.folder
+    if folder is None or not (folder / ADAPTER_CONFIG).is_file():
+        return load_model(source), load_tokenizer(source), source
+    base = _named(config, str(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path))
+    return with_adapter(load_model(base), folder), load_tokenizer(base), base
+
+
+def _named(config: Config, model: str) -> ModelSource:
+    """Another model under the same settings; a revision belongs to the repository that it was given for."""
+    source = replace(model_source(config), name_or_path=model, gguf_file=None, peft=None)
+    if source.folder is None and model != config.model.name_or_path:
+        return replace(source, revision=None)
+    return source

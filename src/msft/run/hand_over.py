@@ -1,0 +1,219 @@
+"""The hand-over of a finished run: a plain Hugging Face folder, and the same on the hub (DESIGN 4)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from msft.config.reader import load
+from msft.core.errors import ModelError, RunError, complaint
+from msft.model.open import ModelSource, export_model, fingerprint, load_model, load_tokenizer
+from msft.record.run_folder import RunFolder
+from msft.report.card import FILE as CARD
+from msft.report.card import card, form_of, on_hub
+from msft.report.story import Story, read_story
+from msft.run.job import model_source
+from msft.snapshots.publish import MANIFEST
+from msft.system import files
+
+Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
+
+OURS = shutil.ignore_patterns(MANIFEST)
+"""What a run folder keeps beside a model, and a plain folder does not."""
+ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
+STALE = ["*.safetensors", "*.safetensors.index.json", ADAPTER_CONFIG]
+"""Files of an earlier push that would be read in place of, or beside, those of this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A finished run whose model is about to be handed over."""
+
+    run: RunFolder
+    story: Story
+    source: ModelSource
+    """The base model, and the adapter that the run trained on it, if it did."""
+
+    @classmethod
+    def read(cls, run: RunFolder) -> Finished:
+        """Raises RunError where the run is not finished, or kept no model."""
+        story = read_story(run)
+        if story.answer is None:
+            mend = f"let it finish: msft train {run.config} --resume"
+            raise RunError(complaint("the run is not finished", mend, file=run.path))
+        if not run.final.is_dir():
+            mend = f"make it again: msft train {run.config} --resume"
+            raise RunError(complaint("the run holds no final model", mend, file=run.final))
+        return cls(run, story, model_source(load(run.config)))
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether `final/` holds an adapter alone."""
+        return (self.run.final / ADAPTER_CONFIG).exists()
+
+    def model(self) -> PreTrainedModel | PeftModel:
+        """The answer on the CPU, in fp32; an adapter lies on its base. Raises ModelError, RunError."""
+        if not self.is_adapter:
+            return load_model(_at(self.source, self.run.final))
+        base = replace(self.source, peft=None)
+        recorded = self.story.header.get("fingerprints", {}).get("model")
+        if recorded is not None and fingerprint(base) != recorded:
+            found = "the base model is not the one that the adapter was trained on"
+            raise RunError(complaint(found, "put its files back as they were", file=base.name_or_path))
+        return with_adapter(load_model(base), self.run.final)
+
+    @property
+    def tokenizer_source(self) -> ModelSource:
+        """Where the tokenizer that the run trained with lies as part of a model."""
+        return self.source if self.is_adapter else _at(self.source, self.run.final)
+
+    def tokenizer(self) -> Any:
+        """The tokenizer that the run trained with."""
+        return load_tokenizer(self.tokenizer_source)
+
+
+def with_adapter(base: Any, folder: Path) -> PeftModel:
+    """A base model with the adapter of a folder on it. Raises ModelError."""
+    try:
+        return PeftModel.from_pretrained(base, str(folder))
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        found = f"the adapter does not fit its base ({_first_line(error)})"
+        mend = "use the base model that the adapter was trained on"
+        raise ModelError(complaint(found, mend, file=folder)) from error
+
+
+def export(
+    run: RunFolder,
+    output: Path,
+    *,
+    merge: bool = False,
+    dtype: Dtype | None = None,
+    hub_id: str | None = None,
+) -> None:
+    """Writes the answer of a finished run as a plain Hugging Face folder: whole, or not at all.
+
+    `merge`: an adapter is merged into its base (a full model is whole already); `dtype`: of the weights, those of
+    `final/` where None; `hub_id`: where the card says that the model lies. Raises RunError, ModelError.
+    """
+    finished = Finished.read(run)
+    check_output(output)
+    if hub_id is not None and finished.is_adapter and not merge and not _others_have(finished.source):
+        found = f"the adapter's base, {finished.source.name_or_path}, is not on the hub: nobody else could load it"
+        raise RunError(complaint(found, "push a whole model: add --merge", field="--push-to-hub"))
+
+    def fill(draft: Path) -> None:
+        if finished.is_adapter and merge:
+            model: Any = finished.model()
+            merged = model.merge_and_unload(safe_merge=True)
+            export_model(merged.to(_torch(dtype)), finished.tokenizer(), draft)
+        elif dtype is None:
+            shutil.copytree(run.final, draft, dirs_exist_ok=True, ignore=OURS)
+        elif finished.is_adapter:
+            shutil.copytree(run.final, draft, dirs_exist_ok=True, ignore=OURS)
+            tensors = load_file(draft / ADAPTER)
+            save_file({n: t.to(_torch(dtype)) for n, t in tensors.items()}, draft / ADAPTER, metadata={"format": "pt"})
+        else:
+            model = finished.model()
+            export_model(model.to(_torch(dtype)), finished.tokenizer(), draft)
+        form = form_of(draft, dtype=dtype or "float32", hub_id=hub_id)
+        (draft / CARD).write_text(card(finished.story, form), encoding="utf-8")
+
+    _whole(output, fill)
+
+
+def check_output(output: Path) -> None:
+    """Raises RunError where the folder holds something already."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        mend = "name another folder with --output, or remove this one"
+        raise RunError(complaint("this is not an empty folder", mend, file=output, field="--output"))
+
+
+def check_hub_id(hub_id: str) -> None:
+    """Raises RunError unless it can be the name of a repository on the hub."""
+    if not on_hub(hub_id):
+        mend = "write it as user/name: letters, digits, - _ and ."
+        raise RunError(complaint(f"{hub_id!a} cannot name a model there", mend, field="--push-to-hub"))
+
+
+def push(folder: Path, hub_id: str, *, private: bool) -> str:
+    """Uploads an exported folder to the hub, made there if need be; returns its address.
+
+    Weights of an earlier push are removed by the same commit; everything else there stays. `private`: nothing is
+    uploaded to a repository that is public. Raises RunError: the exported folder stays where it is.
+    """
+    api = HfApi()
+    try:
+        address = api.create_repo(hub_id, private=private or None, exist_ok=True)
+        if private and not api.model_info(address.repo_id).private:  # it was there, and stays as it was
+            mend = "make it private in its settings, or leave out --private"
+            raise RunError(complaint(f"{address} is public", mend, field="--private"))
+        api.upload_folder(
+            repo_id=address.repo_id, folder_path=folder, delete_patterns=STALE, commit_message="Upload by msft export"
+        )
+    except RunError:
+        raise
+    except OfflineModeIsEnabled:
+        raise RunError(complaint("the hub is switched off", "unset HF_HUB_OFFLINE", field="--push-to-hub")) from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        mend = {
+            401: "log in: hf auth login, or set HF_TOKEN",
+            403: "use a token that may write there",
+        }.get(status, f"try again: hf upload {hub_id} {folder}")
+        found = f"the hub answered {status} ({_first_line(error)})"
+        raise RunError(complaint(found, mend, field="--push-to-hub")) from None
+    except Exception as error:  # of the libraries beneath: no network, a broken connection, a refused file
+        found = f"the upload failed ({_first_line(error)})"
+        raise RunError(complaint(found, f"try again: hf upload {hub_id} {folder}", field="--push-to-hub")) from None
+    return str(address)
+
+
+def _others_have(base: ModelSource) -> bool:
+    """Whether a base model can be loaded by its name on another machine, and by PEFT, which reads no GGUF."""
+    return base.folder is None and base.gguf_file is None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _at(source: ModelSource, folder: Path) -> ModelSource:
+    """The same model in another folder, as plain safetensors."""
+    return replace(source, name_or_path=str(folder.resolve()), gguf_file=None, tokenizer=None, peft=None)
+
+
+def _torch(dtype: Dtype | None) -> torch.dtype:
+    found = getattr(torch, dtype or "float32")
+    assert isinstance(found, torch.dtype)
+    return found
+
+
+def _whole(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Makes `folder` with what `fill` writes; whatever goes wrong leaves nothing behind."""
+    folder = folder.absolute()
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        draft.mkdir(parents=True)
+        fill(draft)
+        for path in (*(path for path in draft.rglob("*") if path.is_file()), draft):
+            files.sync("export", path)
+        draft.replace(folder)  # an empty folder may be there
+        files.sync("export", folder.parent)
+    except OSError as error:
+        mend = "check the folder's permissions and the room on the disk"
+        found = f"the model cannot be written ({error.strerror})"
+        raise RunError(complaint(found, mend, file=folder, field="--output")) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

@@ -1,0 +1,168 @@
+"""A configuration with everything that it names found and checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from msft.config.reader import flatten
+from msft.config.schema import Config
+from msft.core.version import __version__
+from msft.core.vocabulary import Brief, Outcome, Task
+from msft.core.wire import brief_to_json
+from msft.data.examples import TaskData
+from msft.data.load import chat_template, load_tasks
+from msft.engine.settings import EngineSettings
+from msft.engine.torch_engine import TorchEngine
+from msft.methods import dynamix
+from msft.model.open import ModelSource, check_data_fits, layout, load_tokenizer
+from msft.record.run_folder import environment
+from msft.system.stopwatch import spent
+
+
+@dataclass(frozen=True)
+class Job:
+    """A configuration with everything that it names found and checked; nothing has been written yet."""
+
+    config: Config
+    source: ModelSource
+    data: Mapping[Task, TaskData]
+    layout: PreTrainedModel | PeftModel
+    """The model without its weights."""
+
+    @classmethod
+    def prepare(cls, config: Config) -> Job:
+        """Raises ModelError or DataError before any weight is loaded."""
+        source = model_source(config)
+        with spent("start.model"):
+            tokenizer = load_tokenizer(source)
+            model = layout(source, tokenizer)
+        with spent("start.data"):
+            data = load_tasks(config, tokenizer)
+        check_data_fits(model, data)
+        return cls(config, source, data, model)
+
+    def of(self, config: Config) -> Job:
+        """The same model and data under another configuration, which differs in method, training or output only."""
+        return replace(self, config=config, source=model_source(config))
+
+    @property
+    def settings(self) -> EngineSettings:
+        t, method = self.config.training, self.config.method
+        look = method.params if isinstance(method.params, dynamix.Params) else dynamix.Params()
+        tokens = t.max_tokens_per_microbatch
+        return EngineSettings(
+            seed=self.config.training_seed,
+            batch_size=t.batch_size,
+            horizon=self.horizon,
+            learning_rate=t.learning_rate,
+            schedule=t.schedule,
+            warmup=t.warmup,
+            weight_decay=t.weight_decay,
+            max_grad_norm=t.max_grad_norm,
+            loss_reduction=t.loss_reduction,
+            max_tokens_per_microbatch=None if tokens == "auto" else tokens,
+            gradient_checkpointing=t.gradient_checkpointing,
+            torch_compile=t.torch_compile,
+            autocast=self.config.model.autocast,
+            lookahead_batch=look.lookahead_batch,
+            virtual=look.virtual,
+            durable=self.config.snapshots.durable,
+        )
+
+    @property
+    def tested(self) -> bool:
+        """Whether any sub-dataset has a test split."""
+        return any(part.test for part in self.data.values())
+
+    @property
+    def horizon(self) -> float:
+        return math.inf if self.config.method.horizon is None else self.config.method.horizon
+
+    def brief(self, base: Outcome) -> Brief:
+        method = self.config.method
+        return Brief(
+            tasks=tuple(self.data),
+            sizes=tuple(len(part.train) for part in self.data.values()),
+            validation_sizes=tuple(len(part.validation) for part in self.data.values()),
+            batch_size=self.config.training.batch_size,
+            seed=self.config.training_seed,
+            base=base,
+            horizon=self.horizon,
+            eval_every=method.eval_every,
+            select=method.select,
+            average=method.average,
+            score_excluded=method.score_excluded,
+            params=method.params,
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know about the data."""
+        return [f"{task}: {note}" for task, part in self.data.items() for note in part.notes]
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """Of the largest snapshot: the trainable weights and Adam's two moments of each, in fp32."""
+        return 12 * sum(p.numel() for p in self.layout.parameters() if p.requires_grad)
+
+    @property
+    def model_bytes(self) -> int:
+        return 4 * sum(p.numel() for p in self.layout.parameters())
+
+    def fingerprints(self, engine: TorchEngine) -> dict[str, Any]:
+        """What model and data are, whatever they are called."""
+        return {
+            "model": engine.fingerprint,
+            "data": {task: part.fingerprint for task, part in self.data.items()},
+        }
+
+    def header(self, brief: Brief, engine: TorchEngine) -> dict[str, Any]:
+        """The journal's first record: all that decides the run."""
+        config = flatten(self.config)
+        config.pop("output")
+        config.pop("training.report_to", None)  # who is told decides nothing
+        if self.config.method.score_excluded == "rollout":
+            config.pop("method.score_excluded")  # journals from before it had a choice do not name it
+        return {
+            "msft": __version__,
+            "method": self.config.method.name,
+            "brief": brief_to_json(brief),
+            "model": {
+                "name": self.config.model.name_or_path,
+                "parameters": engine.parameters,
+                "bytes": engine.model_bytes,
+            },
+            "fingerprints": self.fingerprints(engine),
+            "measures": {
+                task: {"name": m.name, "normalize": m.normalize, "control": m.control}
+                for task, m in ((task, part.measure) for task, part in self.data.items())
+            },
+            "config": config,
+            "environment": made_with(),
+        }
+
+
+def made_with() -> dict[str, Any]:
+    """What a result may depend on beside configuration, data and model."""
+    return {**environment(), "threads": torch.get_num_threads()}
+
+
+def model_source(config: Config) -> ModelSource:
+    model = config.model
+    return ModelSource(
+        name_or_path=model.name_or_path,
+        revision=model.revision,
+        gguf_file=model.gguf_file,
+        tokenizer=model.tokenizer,
+        trust_remote_code=model.trust_remote_code,
+        peft=None if config.peft is None else config.peft.model_dump(),
+        seed=config.training_seed,
+        chat_template=chat_template(model.chat_template),
+    )

@@ -1,0 +1,167 @@
+"""Before a run begins or goes on: is there room, is this the same run, is what lies there whole (DESIGN 3.8, 3.14)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from msft.core.errors import Diverged, RunError, complaint
+from msft.core.retention import Limits
+from msft.core.vocabulary import Snapshot
+from msft.core.wire import Json, Place, changed, dotted
+from msft.record.journal import Journal, Transcript, canonical, digest
+from msft.record.run_folder import RunFolder
+from msft.report.cost import MAX, limits_of
+from msft.snapshots.publish import MANIFEST, read_manifest, sweep, verify
+from msft.snapshots.store import Store
+from msft.system import files
+
+RESERVE = 64 << 20
+"""Bytes that must stay free beside snapshots and model: journal, sidecars, page."""
+HARMLESS = (
+    "environment", "environment.*", "model.name_or_path", "datasets.*.path", "snapshots.durable", "snapshots.max",
+    "training.learning_rate",
+)  # fmt: skip
+"""What a resumed run may change where somebody says so. Content is fingerprinted: a path may move, a file may not
+change. A learning rate and a bound hold from the next segment on."""
+_ALIASES = {"model.name": "model.name_or_path", "msft": "environment.msft"}
+_RATE, _BOUND = ("config", "training.learning_rate"), ("config", MAX)
+
+
+def check_room(folder: RunFolder, snapshot_bytes: int, model_bytes: int) -> None:
+    """Raises RunError unless two snapshots, the final model and a reserve fit."""
+    wanted, free = 2 * snapshot_bytes + model_bytes + RESERVE, shutil.disk_usage(folder.path).free
+    if free < wanted:
+        found = f"two snapshots, the model and a reserve need {wanted:,} bytes, and {free:,} are free"
+        raise RunError(complaint(found, "make room, or name another output folder", file=folder.path, field="output"))
+
+
+def paused(error: OSError, folder: RunFolder, snapshot_bytes: int) -> RunError:
+    """What to say where the disk fails in the middle of a run; what was there before is intact."""
+    there = next(path for path in (folder.path, *folder.path.absolute().parents) if path.exists())
+    free, wanted = shutil.disk_usage(there).free, 2 * snapshot_bytes + RESERVE
+    found = f"the run is paused: {error.strerror} ({free:,} bytes are free, {wanted:,} are needed)"
+    mend = "free the room or mend the disk, then go on: the same command with --resume"
+    if not folder.exists:
+        mend = "free the room or mend the disk, then start again: nothing had been trained"
+    return RunError(complaint(found, mend, file=error.filename))
+
+
+def identity(header: Json, position: Json) -> dict[str, Any]:
+    """What a manifest says of the run that made it: with what, of what, and where its journal stood."""
+    prints = header["fingerprints"]
+    return {
+        "environment": header["environment"],
+        "fingerprints": {
+            "config": digest(canonical(header["config"])),
+            "data": digest(canonical(prints["data"])),
+            "model": prints["model"],
+        },
+        "journal": position,
+    }
+
+
+def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path) -> list[tuple[Place, Any, Any]]:
+    """The differences between the run's header and what would be run now, all of them allowed.
+
+    Raises Diverged for one that is not, RunError where what is allowed is none of `HARMLESS`.
+    """
+    for field in allowed:
+        if not _harmless(field):
+            found = f"{field} decides the result, or is no field of a run"
+            mend = f"start a new run folder; a resumed run may change {', '.join(HARMLESS)}"
+            raise RunError(complaint(found, mend, field="--allow-changed"))
+    recorded = {key: value for key, value in past.current.items() if key != "wire"}
+    found_changes = changed(recorded, now)
+    refused = [change for change in found_changes if not any(_covers(field, _field(change[0])) for field in allowed)]
+    if refused:
+        mends = sorted({_field(path) for path, _, _ in refused})
+        mend = "undo the change, or start a new run folder"
+        if all(map(_harmless, mends)):
+            flags = " ".join(f"--allow-changed {_quoted(field)}" for field in mends)
+            mend = f"undo the change, or add {flags}, which the journal notes"
+        raise Diverged(str(where), [f"{dotted(path)} was {was!r}, is now {new!r}" for path, was, new in refused], mend)
+    return found_changes
+
+
+def limits(past: Transcript, changes: Collection[tuple[Place, Any, Any]]) -> Limits:
+    """(first segment, `snapshots.max` from there on), in order."""
+    now = [(len(past.segments) + 1, bound) for path, _, bound in changes if path == _BOUND]
+    return [*limits_of(past.header, past.changes), *now]
+
+
+def learning_rates(past: Transcript, changes: Collection[tuple[Place, Any, Any]]) -> list[tuple[int, float]]:
+    """(first segment, learning rate from there on), in order: a segment that is run again keeps its own."""
+    rates = [(1, float(past.header["config"][_RATE[1]]))]
+    rates += [(c["since"], float(c["now"])) for c in past.changes if tuple(c["path"]) == _RATE]
+    return rates + [(len(past.segments) + 1, float(now)) for path, _, now in changes if path == _RATE]
+
+
+def check_journal_is_whole(journal: Journal, folder: RunFolder, store: Store) -> None:
+    """Raises RunError where a snapshot or the final model was made later than the journal ends."""
+    manifests = {folder.snapshots / str(number): said for number, said in store.manifests().items()}
+    with suppress(RunError):  # where it is missing or damaged, it is made again
+        manifests[folder.final] = read_manifest(folder.final)
+    for path, said in manifests.items():
+        records = said.get("run", {}).get("journal", {}).get("records", 0)
+        if records > len(journal.heads):
+            found = f"it holds {len(journal.heads)} records, and {path / MANIFEST} was written after {records}"
+            mend = "restore the journal from a copy, or start a new run folder"
+            raise RunError(complaint(found, mend, file=journal.path))
+
+
+def discard_damaged(store: Store, needed: Collection[Snapshot], note: Callable[[str], None]) -> None:
+    """Lets go of needed snapshots that cannot be used, and says so: they are run again from their ancestors."""
+    for number in sorted(set(needed) & set(store.on_disk())):
+        try:
+            store.check(number)
+        except RunError as error:
+            note(f"snapshot {number} cannot be used and is made again from what came before: {error}")
+            store.discard(number)
+
+
+def restore_derived(folder: RunFolder, contents: Mapping[Path, bytes], note: Callable[[str], None]) -> None:
+    """Sweeps what a crash left, and writes again the files that the journal knows as well."""
+    sweep("run", folder.path)
+    for file in folder.path.glob(".*.tmp"):
+        files.remove("run", file)
+    for file, content in contents.items():
+        if not file.is_file() or file.read_bytes() != content:
+            note(f"{file}: it was not what the run wrote there, and is written again")
+            files.replace(file.stem, file, content, place=False)
+
+
+def final_is_whole(folder: RunFolder, about: Mapping[str, Any], note: Callable[[str], None]) -> bool:
+    """Whether `final/` is there, whole, and of this run. A damaged one is told of."""
+    if not folder.final.is_dir():
+        return False
+    try:
+        whole = verify(folder.final).get("run") == about
+    except RunError as error:
+        note(f"the final model is written again: {error}")
+        return False
+    if not whole:
+        note(f"{folder.final}: the final model is not the one of this run, and is written again")
+    return whole
+
+
+def _field(path: Place) -> str:
+    """A place in the header as people name it: `training.learning_rate`."""
+    field = dotted(path[1:] if path[0] == "config" else path)
+    return _ALIASES.get(field, field)
+
+
+def _harmless(field: str) -> bool:
+    return any(fnmatchcase(field, pattern) for pattern in HARMLESS)
+
+
+def _covers(allowed: str, field: str) -> bool:
+    return field == allowed or field.startswith(f"{allowed}.")
+
+
+def _quoted(field: str) -> str:
+    return f'"{field}"' if " " in field else field

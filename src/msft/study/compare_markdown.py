@@ -1,0 +1,68 @@
+"""A comparison of methods as Markdown: the tables of a page of results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from msft.report.words import NOT_KNOWN, clean, percent
+from msft.study.compare_words import (
+    AGAINST,
+    HEADINGS,
+    Comparison,
+    against_cells,
+    cells,
+    headline,
+    in_brief,
+    interval,
+    notes,
+    verdict,
+)
+
+LIKE_THESE = "95 %, sub-datasets like these"
+
+
+def to_markdown(data: Comparison) -> str:
+    """Methods, the reference minus each, what that says, sub-datasets; percentages and points, times left out.
+
+    Times depend on what else the machine does: the page and the CSV have them.
+    """
+    timeless = [number for number, heading in enumerate(HEADINGS) if heading != "time"]
+    rows = [[*(cells(row)[number] for number in timeless), str(len(row["seeds"]))] for row in data["methods"]]
+    parts = [f"{headline(data)}. {verdict(data)}", table([*(HEADINGS[n] for n in timeless), "seeds"], rows)]
+    if data["against"]:
+        reference = clean(data["reference"])
+        versus = [[*against_cells(row), _like_these(row)] for row in data["against"]]
+        parts += [table([f"{reference} minus", *AGAINST[1:], LIKE_THESE], versus)]
+        parts += ["\n".join(f"- {line}" for line in in_brief(data))]
+    parts += [_sub_datasets(data), "\n".join(f"- {note}" for note in notes(data))]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its first column to the left and the others to the right."""
+    lines = [list(headings), [":---", *["---:"] * (len(headings) - 1)]]
+    lines += [[re.sub(r"([\\|`]|<(?=\S))", r"\\\1", cell) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _like_these(row: dict[str, Any]) -> str:
+    return interval(row["like_these"]) if row["like_these"] else NOT_KNOWN
+
+
+def _sub_datasets(data: Comparison) -> str:
+    methods = data["methods"]
+    rows = [
+        [
+            clean(entry["task"]) + ("" if entry["learnable"] else " *"),
+            percent(entry["base"]),
+            *(_mean(row["tasks"][entry["task"]]) for row in methods),
+        ]
+        for entry in data["tasks"]
+    ]
+    return table(["sub-dataset", "base", *(clean(row["method"]) for row in methods)], rows)
+
+
+def _mean(entry: Any) -> str:
+    return NOT_KNOWN if entry is None else percent(entry["mean"])

@@ -1,0 +1,271 @@
+"""The page of a comparison: report.html of a study. No script, and it asks the network for nothing.
+
+Its figure is drawn here, as SVG: intervals about zero need no library of five megabytes. Its switches are check boxes
+whose state the style sheet reads: everything of method number i has the class `m{i}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+
+from msft.report.assets import STYLE
+from msft.report.words import clean, difference, percent
+from msft.study.compare_words import (
+    AGAINST,
+    COSTS,
+    HEADINGS,
+    LEVEL,
+    Comparison,
+    Entry,
+    against_cells,
+    cells,
+    cost_cells,
+    headline,
+    interval,
+    notes,
+    sentence,
+    verdict,
+    with_reach,
+)
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+MORE_STYLE = """
+.scores.compare th:nth-child(n+2), .scores.compare td:nth-child(n+2) { text-align: right; white-space: nowrap; }
+.scores.compare td:first-child { min-width: 7rem; text-align: left; white-space: normal; overflow-wrap: anywhere; }
+svg text { fill: var(--ink); font: 12px system-ui, sans-serif; } svg .soft { fill: var(--soft); }
+svg line { stroke: var(--rule); } svg .zero { stroke: var(--soft); stroke-dasharray: 3 3; }
+svg .wide { stroke: var(--accent); stroke-width: 2; opacity: .45; } svg .narrow { stroke: var(--accent);
+  stroke-width: 5; } svg circle { fill: var(--ink); }
+.more { display: none; color: var(--soft); font-size: .78rem; font-weight: 400; }
+main:has(#intervals:checked) .more { display: block; }
+"""
+MOST_NAME = 22
+"""Characters of a name beside the figure."""
+
+
+def comparison_page(data: Comparison) -> str:
+    """The page as text."""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{_text(headline(data))}</title>
+<style>{STYLE}{MORE_STYLE}{_switched(len(data["methods"]))}</style>
+</head>
+<body>
+<main>
+{_body(data)}
+</main>
+</body>
+</html>
+"""
+
+
+def _switched(methods: int) -> str:
+    return "".join(f"main:has(#show-{i}:not(:checked)) .m{i} {{ display: none; }}\n" for i in range(methods))
+
+
+def _switches(data: Comparison) -> str:
+    """A switch for each method: a table of many is read a few columns at a time."""
+    chips = "".join(
+        f'<label class="chip"><input type="checkbox" checked id="show-{i}">{_text(row["method"])}</label>'
+        for i, row in enumerate(data["methods"])
+    )
+    return f'<fieldset class="toggles"><legend>Methods</legend>{chips}</fieldset>'
+
+
+def _marks(data: Comparison, rows: Sequence[Entry]) -> list[str]:
+    """The class of each row's method."""
+    numbers = {row["method"]: f"m{i}" for i, row in enumerate(data["methods"])}
+    return [numbers[row["method"]] for row in rows]
+
+
+def _heads(data: Comparison, rows: Sequence[Entry], before: Sequence[str]) -> str:
+    """The head of a table with a column per method."""
+    columns = zip(rows, _marks(data, rows), strict=True)
+    names = "".join(f'<th class="{mark}">{_text(row["method"])}</th>' for row, mark in columns)
+    return "".join(f"<th>{name}</th>" for name in before) + names
+
+
+def _body(data: Comparison) -> str:
+    parts = [
+        f"<h1>{_text(headline(data))}</h1>",
+        f'<p class="soft">{_text(verdict(data))}</p>',
+        _switches(data),
+        _section("Methods", _methods(data)),
+    ]
+    if data["against"]:
+        name = clean(data["reference"])
+        parts += [
+            _section(f"{name} against the others", _against(data)),
+            _section("Sub-dataset by sub-dataset", _by_task(data)),
+        ]
+    parts.append(_section("What they cost", _rows(data, COSTS, cost_cells)))
+    parts.append(_section(f"Scores by sub-dataset, {data['split']}, in %", _scores(data)))
+    parts.append(_section("How to read this", "".join(f'<p class="soft">{_text(line)}</p>' for line in notes(data))))
+    return "\n".join(parts)
+
+
+def _methods(data: Comparison) -> str:
+    caption = (
+        "Average: the macro-average of the test reports in %, with its interval over seeds. Worst: the lowest "
+        "sub-dataset. Spread: standard deviation over sub-datasets. Gap: validation minus test of the answer, in "
+        "points (what choosing on validation flatters). FLOPs with scoring and probes. Disk: the most that was held, "
+        "in times of plain fine-tuning's."
+    )
+    return _rows(data, HEADINGS, cells) + f'<p class="soft">{caption}</p>'
+
+
+def _rows(data: Comparison, headings: Sequence[str], row_of: Callable[[Entry], Sequence[str]]) -> str:
+    return _table(headings, [row_of(row) for row in data["methods"]], _marks(data, data["methods"]))
+
+
+def _against(data: Comparison) -> str:
+    marks = _marks(data, data["against"])
+    said = zip(data["against"], marks, strict=True)
+    lines = "".join(f'<li class="{mark}">{_text(sentence(data, row))}</li>' for row, mark in said)
+    caption = (
+        f"{_text(data['reference'])} minus the method on the left, in points of the macro-average. Thick: 95 % on "
+        "these sub-datasets (Student, over seeds). Thin: on others like them (bootstrap over seeds, "
+        "sub-datasets, items)."
+    )
+    told_apart = [row["holm"] is not None and row["holm"] < LEVEL for row in data["against"]]
+    table = _table(AGAINST, [against_cells(row) for row in data["against"]], marks, coloured=told_apart)
+    figure = f'<figure class="card wide">{forest(data["against"], marks)}<figcaption>{caption}</figcaption></figure>'
+    return f"{figure}<div style='margin-top:.9rem'>{table}</div><ul>{lines}</ul>"
+
+
+def _by_task(data: Comparison) -> str:
+    """Differences with their intervals over seeds and items; bold where a test over seeds decides."""
+    rows = []
+    for index, entry in enumerate(data["tasks"]):
+        columns = []
+        for row, mark in zip(data["against"], _marks(data, data["against"]), strict=True):
+            if not row["tasks"]:
+                columns.append(f'<td class="{mark}">–</td>')
+                continue
+            mine = row["tasks"][index]
+            kind = {"win": " up", "loss": " down"}.get(mine["verdict"], "")
+            text, span = escape(difference(mine["difference"]["mean"])), escape(interval(mine["difference"]))
+            text = f"<strong>{text}</strong>" if kind else text
+            columns.append(f'<td class="{mark}{kind}" title="{span}">{text}<span class="more">{span}</span></td>')
+        rows.append(f"<tr><td>{_named(entry)}</td>{''.join(columns)}</tr>")
+    heads = _heads(data, data["against"], ["sub-dataset"])
+    table = f'<table class="scores compare"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    caption = (
+        f"{_text(data['reference'])} minus each method, in points. Bold and coloured: p &lt; 0.05 over seeds. "
+        "The interval over seeds and items shows under the pointer, or below each difference:"
+    )
+    box = '<label class="chip"><input type="checkbox" id="intervals">intervals</label>'
+    return f'<p class="soft">{caption} {box}</p><div class="card wide">{table}</div>'
+
+
+def _scores(data: Comparison) -> str:
+    marked = list(zip(data["methods"], _marks(data, data["methods"]), strict=True))
+    rows = [
+        f"<tr><td>{_named(entry)}</td><td>{_text(entry['measure'])}</td><td>{entry['items'] or '–'}</td>"
+        f"<td>{percent(entry['base'])}</td>"
+        + "".join(f'<td class="{mark}">{with_reach(row["tasks"][entry["task"]])}</td>' for row, mark in marked)
+        + "</tr>"
+        for entry in data["tasks"]
+    ]
+    rows.append(
+        f'<tr class="average"><td>average</td><td></td><td></td><td>{percent(data["base"]["macro"])}</td>'
+        + "".join(f'<td class="{mark}">{with_reach(row["macro"])}</td>' for row, mark in marked)
+        + "</tr>"
+    )
+    heads = _heads(data, data["methods"], ["sub-dataset", "measure", "items", "base"])
+    body = f'<table class="scores compare"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    return f'<div class="card wide">{body}</div>'
+
+
+def _named(entry: Entry) -> str:
+    return _text(entry["task"]) + ("" if entry["learnable"] else ' <span class="soft">(not learnable here)</span>')
+
+
+def forest(rows: Sequence[Entry], marks: Sequence[str]) -> str:
+    """Differences with their intervals, one line each, in points, as SVG; `marks`: the classes of the lines."""
+    shown = [(row, mark) for row, mark in zip(rows, marks, strict=True) if row["difference"] is not None]
+    ends = [0.0]
+    for row, _ in shown:
+        for entry in (row["difference"], row["like_these"]):
+            ends += [100 * entry[key] for key in ("low", "mean", "high") if entry and entry[key] is not None]
+    step = _step(max(ends) - min(ends))
+    low, high = step * (min(ends) // step), step * -(-max(ends) // step)
+    high = high if high > low else low + step
+    left, width, line = 190, 560, 26
+    height = line * len(shown) + 46
+
+    def x(points: float) -> float:
+        return left + width * (points - low) / (high - low)
+
+    ticks = round((high - low) / step)
+    drawn = []
+    for k in range(ticks + 1):
+        at = low + k * step
+        kind = ' class="zero"' if abs(at) < step / 2 else ""
+        drawn.append(f'<line{kind} x1="{x(at):.1f}" x2="{x(at):.1f}" y1="6" y2="{height - 38}"/>')
+        drawn.append(f'<text x="{x(at):.1f}" y="{height - 22}" text-anchor="middle">{escape(_tick(at, step))}</text>')
+    drawn.append(
+        f'<text class="soft" x="{left + width / 2}" y="{height - 4}" text-anchor="middle">difference, points</text>'
+    )
+    for number, (row, mark) in enumerate(shown):
+        about = f"{clean(row['method'])}: {difference(row['difference']['mean'])}, {interval(row['difference'])}"
+        drawn.append(f'<g class="{mark}"><title>{escape(about)}</title>')
+        y = 6 + line * (number + 0.5)
+        name = clean(row["method"])
+        name = name if len(name) <= MOST_NAME else name[: MOST_NAME - 1] + "…"
+        drawn.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{escape(name)}</text>')
+        for entry, kind in ((row["like_these"], "wide"), (row["difference"], "narrow")):
+            if entry and entry["low"] is not None:
+                ends_at = f'x1="{x(100 * entry["low"]):.1f}" x2="{x(100 * entry["high"]):.1f}"'
+                drawn.append(f'<line class="{kind}" {ends_at} y1="{y}" y2="{y}"/>')
+        drawn.append(f'<circle cx="{x(100 * row["difference"]["mean"]):.1f}" cy="{y}" r="4"/></g>')
+    label = "differences of the macro-average with their intervals"
+    size = f'viewBox="0 0 {left + width + 30} {height}" style="width:100%;min-width:32rem"'
+    return f'<svg role="img" aria-label="{label}" {size}>{"".join(drawn)}</svg>'
+
+
+def _step(span: float) -> float:
+    """A round number of points, of which four to ten fit into the span."""
+    step = 0.01
+    for factor in (2, 2.5, 2) * 6:
+        if span / step <= 9:
+            break
+        step *= factor
+    return step
+
+
+def _tick(at: float, step: float) -> str:
+    digits = 0 if step >= 1 else 1 if step >= 0.1 else 2
+    return f"{at + 0.0:.{digits}f}".replace("-", "−")
+
+
+def _table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], marks: Sequence[str], coloured: Sequence[bool] = ()
+) -> str:
+    """`marks`: the rows' classes. `coloured`: those whose difference, in the second column, is told apart from none."""
+
+    def cell(text: str, row: int, column: int) -> str:
+        told = column == 1 and row < len(coloured) and coloured[row]
+        direction = {"+": "up", "−": "down"}.get(text[:1]) if told else None
+        return f'<td class="{direction}">{_text(text)}</td>' if direction else f"<td>{_text(text)}</td>"
+
+    head = "".join(f"<th>{_text(name)}</th>" for name in headings)
+    lines = "".join(
+        f'<tr class="{mark}">{"".join(cell(text, n, i) for i, text in enumerate(row))}</tr>'
+        for n, (row, mark) in enumerate(zip(rows, marks, strict=True))
+    )
+    table = f'<table class="scores compare"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'
+    return f'<div class="card wide">{table}</div>'
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section>\n<h2>{_text(title)}</h2>\n{content}\n</section>"
+
+
+def _text(value: object) -> str:
+    return escape(clean(str(value)))

@@ -1,0 +1,195 @@
+"""What a study runs, and where it lies: a grid of variants and seeds, recorded before the first run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msft.config.problems import not_portable
+from msft.config.reader import flatten, load
+from msft.config.schema import Config
+from msft.core.errors import RunError, complaint
+from msft.core.wire import differences
+from msft.record.journal import canonical
+from msft.record.run_folder import LOCK, RunFolder
+from msft.system import files
+
+VERSION = 1
+"""Of study.json; raised when an older one can no longer be gone on with."""
+MOST = 6
+"""Differences named in one message."""
+SHARED_SECTIONS = ("model.", "datasets.", "data.", "peft", "training.max_tokens_per_microbatch")
+"""What decides data and base scores."""
+
+
+def folder_name(variant: str) -> str:
+    return variant.replace(":", "-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row of the grid: a configuration that is run with every seed.
+
+    `config`: its `output` and `training.seed` are replaced. `after` and `rule`: some variants take a number from
+    another one's run of the same seed (`msft.study.derive.RULES`), and so run after it.
+    """
+
+    name: str
+    config: Config
+    after: str | None = None
+    rule: str | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.after is None) == (self.rule is None), "a rule derives from a run"
+        assert not_portable(self.folder) is None or self.folder[:1].isalnum(), f"{self.name} cannot name a folder"
+
+    @property
+    def folder(self) -> str:
+        return folder_name(self.name)
+
+    @classmethod
+    def load(cls, name: str, path: Path, overrides: Sequence[str] = ()) -> Variant:
+        """From a configuration file and overrides `a.b=value`. Raises ConfigError."""
+        return cls(name=name, config=load(path, overrides))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All runs of a study: each variant with each training seed.
+
+    `kind`: what the study is for, such as `compare`; a folder takes one kind and one plan.
+    """
+
+    kind: str
+    variants: tuple[Variant, ...]
+    seeds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        names = [variant.name for variant in self.variants]
+        assert len({variant.folder for variant in self.variants}) == len(names), "variants need distinct names"
+        assert all(v.after is None or v.after in names[:i] for i, v in enumerate(self.variants)), "order of variants"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "version": VERSION,
+            "kind": self.kind,
+            "seeds": list(self.seeds),
+            "variants": {
+                variant.name: {"config": _settings(variant.config), "after": variant.after, "rule": variant.rule}
+                for variant in self.variants
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFolder:
+    """The layout of a study. Nothing but this class knows a file's name."""
+
+    path: Path
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "study.json"
+
+    @property
+    def failures(self) -> Path:
+        return self.path / "failures.json"
+
+    @property
+    def workers(self) -> Path:
+        """Locked, shared, by every worker process for the whole of its life."""
+        return self.path / "workers.lock"
+
+    @property
+    def comparison(self) -> Path:
+        return self.path / "comparison.json"
+
+    @property
+    def table(self) -> Path:
+        return self.path / "comparison.csv"
+
+    @property
+    def markdown(self) -> Path:
+        return self.path / "comparison.md"
+
+    @property
+    def findings(self) -> Path:
+        return self.path / "findings.json"
+
+    @property
+    def findings_table(self) -> Path:
+        return self.path / "findings.csv"
+
+    @property
+    def page(self) -> Path:
+        return self.path / "report.html"
+
+    def run(self, variant: Variant | str, seed: int) -> RunFolder:
+        """Of a variant, or of its name."""
+        name = variant if isinstance(variant, str) else variant.name
+        return RunFolder(self.path / "runs" / folder_name(name) / str(seed))
+
+    def base(self, config: Config, threads: int) -> Path:
+        """Where the base model's scores lie for all configurations with this model and data."""
+        return self.path / "base" / f"{sharing_key(config, threads)}.json"
+
+    def check(self, plan: Plan) -> None:
+        """Refuse a folder that holds something else, or this study with another plan. Writes nothing."""
+        if self.plan.exists():
+            was = {key: value for key, value in self._recorded().items() if key != "threads"}
+            if changed := differences(was, json.loads(json.dumps(plan.to_json()))):
+                listed = "; ".join(changed[:MOST]) + (f"; and {len(changed) - MOST} more" if changed[MOST:] else "")
+                mend = "undo the change, or name another folder"
+                raise RunError(complaint(f"this study was begun with another plan: {listed}", mend, file=self.path))
+            return
+        # A start that was cut off before the plan was recorded left nothing worth keeping.
+        ours = {LOCK, self.workers.name, f".{self.plan.name}.tmp"}
+        if self.path.exists() and (not self.path.is_dir() or {p.name for p in self.path.iterdir()} - ours):
+            raise RunError(complaint("this is not an empty folder", "name another folder", file=self.path))
+
+    def adopt(self, plan: Plan, threads: int) -> int:
+        """Record the plan, or find it recorded; returns the threads of each run, on which its last bits depend."""
+        if not self.plan.exists():
+            content = json.dumps({**plan.to_json(), "threads": threads}, indent=1, ensure_ascii=False)
+            files.replace("study", self.plan, content.encode())
+        return int(self._recorded()["threads"])
+
+    def grid(self) -> tuple[list[str], list[int]]:
+        """Names of the variants, and seeds, that were planned here. Raises RunError where nothing was."""
+        recorded = self._recorded()
+        return list(recorded["variants"]), list(recorded["seeds"])
+
+    def read_failures(self) -> dict[str, dict[str, str]]:
+        """Variant to seed to the message of a run that failed."""
+        return json.loads(self.failures.read_text(encoding="utf-8")) if self.failures.exists() else {}
+
+    def write_failures(self, failures: Mapping[tuple[str, int], str]) -> None:
+        listed: dict[str, dict[str, str]] = {}
+        for (variant, seed), message in failures.items():
+            listed.setdefault(variant, {})[str(seed)] = message
+        files.replace("failures", self.failures, json.dumps(listed, indent=1, ensure_ascii=False).encode())
+
+    def _recorded(self) -> dict[str, Any]:
+        try:
+            recorded: dict[str, Any] = json.loads(self.plan.read_text(encoding="utf-8"))
+            int(recorded["threads"])
+            dict(recorded["variants"]), list(recorded["seeds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            mend = "restore the file from a copy, or name another folder"
+            raise RunError(complaint("this record of a study cannot be read", mend, file=self.plan)) from None
+        return recorded
+
+
+def sharing_key(config: Config, threads: int) -> str:
+    """One text for all configurations that share data and base scores."""
+    shared = {key: value for key, value in flatten(config).items() if key.startswith(SHARED_SECTIONS)}
+    return hashlib.sha256(canonical({"config": shared, "threads": threads}).encode()).hexdigest()[:16]
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """All that decides a run but its seed and its folder."""
+    return {key: value for key, value in flatten(config).items() if key not in {"output", "training.seed"}}

@@ -1,0 +1,56 @@
+"""Changes to a configuration that studies make."""
+
+from __future__ import annotations
+
+from pydantic import TypeAdapter
+
+from msft.config.method_section import MethodConfig, resolve
+from msft.config.problems import ProblemsError
+from msft.config.schema import Config, DatasetConfig
+from msft.core.errors import ConfigError, complaint
+from msft.methods import METHODS
+
+COMMON = ("horizon", "eval_every", "average", "score_excluded")
+"""What every method takes from the configuration's `method` section, unless its preset says otherwise."""
+
+
+def with_method(config: Config, name: str, preset: str = "", /, **changes: object) -> Config:
+    """The configuration with another method; with its own one, unless a preset is asked for, as it stands.
+
+    Raises ConfigError where a changed value is not allowed.
+    """
+    own = config.method
+    if name == own.name and not preset:
+        section = own.as_dict() | changes
+    else:
+        fixed = METHODS[name].presets[preset] if preset else next(iter(METHODS[name].presets.values()))
+        common = {key: getattr(own, key) for key in COMMON if key not in fixed and getattr(own, key) is not None}
+        section = {"name": name, **({"preset": preset} if preset else {}), **common, **changes}
+    return config.model_copy(update={"method": resolved(section)})
+
+
+def resolved(section: dict[str, object]) -> MethodConfig:
+    """A method section. Raises ConfigError."""
+    try:
+        # As from a file: a resolved section may hold tuples.
+        return resolve(TypeAdapter(dict[str, object]).dump_python(section, mode="json"))
+    except ProblemsError as error:
+        found = f"{section['name']}: {error}"
+        raise ConfigError(complaint(found, "change the method section", field="method")) from None
+
+
+def with_datasets(config: Config, datasets: tuple[DatasetConfig, ...]) -> Config:
+    return config.model_copy(update={"datasets": datasets})
+
+
+def search(config: Config, **changes: object) -> Config:
+    """mSFT as the configuration says, or, where that is another method, its default preset."""
+    return with_method(config, "msft", **changes)
+
+
+def horizon(config: Config) -> float:
+    """Raises ConfigError where the method has none: a study needs an end that all its runs share."""
+    if config.method.horizon is None:
+        found = f"the preset {config.method.preset} has no horizon"
+        raise ConfigError(complaint(found, "give method.horizon: a study's runs share one", field="method.horizon"))
+    return config.method.horizon

@@ -1,0 +1,1 @@
+"""Durable file operations and the clock. Standard library only."""

@@ -1,0 +1,60 @@
+"""`msft schema`: takes what the reader takes, refuses what is plainly wrong, and says what a key means."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from job import make_job
+from jsonschema import Draft202012Validator
+
+from msft.cli.json_schema import json_schema
+from msft.cli.main import main
+from msft.config.reader import dump, load
+from msft.config.yaml12 import parse
+from msft.methods import METHODS
+
+VALIDATOR = Draft202012Validator(json_schema())
+
+
+def test_the_command_prints_a_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    Draft202012Validator.check_schema(printed)
+    assert printed == json.loads(json.dumps(json_schema()))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_taken_as_written_and_as_dumped(tmp_path: Path, method: str) -> None:
+    for preset in METHODS[method].presets:
+        config = make_job(tmp_path, method, f", preset: {preset}")
+        VALIDATOR.validate(parse(config.read_text()).data)
+        VALIDATOR.validate(parse(dump(load(config))).data)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("batch_size: 8", "batchsize: 8"),
+        ("batch_size: 8", "batch_size: 0"),
+        ("name: msft", "name: sft, budget: 3"),
+        ("name: msft", "name: mfst"),
+        ("eval_every: 0.5", "eval_every: often"),
+        ("name: exact_match", "name: excat_match"),
+    ],
+)
+def test_mistakes_are_seen(tmp_path: Path, old: str, new: str) -> None:
+    text = make_job(tmp_path).read_text()
+    assert old in text
+    VALIDATOR.validate(parse(text).data)
+    assert not VALIDATOR.is_valid(parse(text.replace(old, new)).data)
+
+
+def test_keys_are_explained() -> None:
+    schema = json_schema()
+    training = schema["$defs"]["TrainingConfig"]["properties"]
+    assert training["batch_size"]["description"].startswith("Examples per optimizer step")
+    placebo = next(one for one in schema["properties"]["method"]["oneOf"] if one["title"] == "placebo")
+    assert placebo["properties"]["budget"]["description"] == "Epochs per roll-out: the paper's C."  # inherited
+    assert placebo["properties"]["times"]["description"].startswith("Epoch at which each sub-dataset left")

@@ -1,0 +1,172 @@
+"""Rows laid end to end: the same likelihoods and gradients as each sequence alone, without a token of padding."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_engine import VOCABULARY, tiny_model
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from msft.data.examples import Example
+from msft.engine.settings import EngineSettings
+from msft.engine.step import Stepper, make_optimizer
+from msft.forward.batches import Layout, collate, row
+from msft.forward.runtime import Runtime
+from msft.model import attention
+from msft.model import token_loss as loss_module
+from msft.model.compiled import compile_layers
+from msft.model.row_layout import fitting_layout
+from msft.model.token_budget import LEAST, MOST, fitting
+from msft.model.token_loss import TokenLoss
+
+CPU = torch.device("cpu")
+SETTINGS = EngineSettings(seed=1, batch_size=8, horizon=1, learning_rate=0.01)
+
+
+def example(length: int, random: np.random.Generator) -> Example:
+    trained = random.random(length) < 0.4
+    trained[0], trained[-1] = False, True
+    return Example(ids=random.integers(1, VOCABULARY, length).astype(np.int32), trained=trained)
+
+
+def shared_heads(dropout: float = 0.0) -> PreTrainedModel:
+    """Six query heads on two key heads."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=VOCABULARY, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=6,
+                num_key_value_heads=2, max_position_embeddings=64, attention_dropout=dropout, bos_token_id=0,
+                eos_token_id=0,
+            )
+        )  # fmt: skip
+
+
+def gradients(model: PreTrainedModel, batch: list[Example], layout: Layout, budget: int) -> dict[str, torch.Tensor]:
+    model.set_attn_implementation(attention.NAME if layout == "flat" else "sdpa")
+    model.zero_grad()
+    runtime = Runtime(device=CPU, max_tokens=budget, layout=layout)
+    stepper = Stepper(TokenLoss(model).train(), make_optimizer(model, SETTINGS), SETTINGS, runtime)
+    found = stepper.backward(batch, (1, 2, 3))
+    grads = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return grads | {"losses": torch.from_numpy(found.examples)}
+
+
+@pytest.mark.parametrize("by_products", [True, False])
+@given(lengths=st.lists(st.integers(2, 40), min_size=1, max_size=9), budget=st.integers(1, 200), seed=st.integers(0, 9))
+@settings(max_examples=15, deadline=None)
+def test_gradients_are_those_of_padded_rows(by_products: bool, lengths: list[int], budget: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    batch = [example(length, random) for length in lengths]
+    expected = gradients(shared_heads(), batch, "padded", 100)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "PRODUCTS", 512 if by_products else 0)
+        found = gradients(shared_heads(), batch, "flat", budget)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_nothing_is_padded_but_inside_attention() -> None:
+    random = np.random.default_rng(0)
+    rows = [row([example(length + 1, random)]) for length in (3, 3, 4, 30)]  # the last is only predicted
+    batch = collate(rows, CPU, flat=True)
+    assert batch.ids.shape == (1, 40) and batch.positions is not None
+    assert batch.positions[0].tolist() == [*range(3), *range(3), *range(4), *range(30)]
+    assert (batch.spans[0].start, batch.spans[-1].stop) == (0, 40)
+    inside = sum(span.rows * span.longest for span in batch.spans)
+    assert 40 <= inside < 4 * 30
+    with pytest.raises(AssertionError, match="about one length"):
+        collate(rows[::-1], CPU, flat=True)
+
+
+def test_dropout_in_attention_is_drawn_from_the_seed_and_only_in_training() -> None:
+    random = np.random.default_rng(0)
+    batch = [example(length, random) for length in (5, 9, 9)]
+    first, again = (gradients(shared_heads(0.5), batch, "flat", 100) for _ in range(2))
+    without = gradients(shared_heads(), batch, "flat", 100)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.allclose(first["losses"], without["losses"])
+    model = shared_heads(0.5)
+    model.set_attn_implementation(attention.NAME)
+    rows = collate([row([e]) for e in batch], CPU, flat=True)
+    model.eval()
+    torch.testing.assert_close(TokenLoss(model)(rows).nll, TokenLoss(shared_heads().eval())(padded(batch)).nll)
+
+
+def padded(batch: list[Example]) -> object:
+    return collate([row([e]) for e in batch], CPU)
+
+
+def test_a_model_that_changes_its_scores_is_not_attended_for() -> None:
+    tensor = torch.zeros(1, 2, 4, 8)
+    rows = collate([row([example(4, np.random.default_rng(0))])], CPU, flat=True)
+    with pytest.raises(ValueError, match="softcap"):
+        attention.attend(torch.nn.Identity(), tensor, tensor, tensor, None, msft_spans=rows.spans, softcap=30.0)
+
+
+@pytest.mark.parametrize("layout", ["padded", "flat"])
+def test_the_head_never_holds_the_logits_of_all_targets(monkeypatch: pytest.MonkeyPatch, layout: Layout) -> None:
+    random = np.random.default_rng(0)
+    batch = [example(length, random) for length in (20, 20, 30)]
+    expected = gradients(tiny_model(), batch, layout, 200)
+    monkeypatch.setattr(loss_module, "LOGITS", 5 * VOCABULARY)
+    model = tiny_model()
+    seen: list[int] = []
+    model.lm_head.register_forward_hook(lambda head, inputs, output: seen.append(output[..., 0].numel()))
+    # The first pass finds out that this model returns its head's output as it is.
+    model.set_attn_implementation(attention.NAME if layout == "flat" else "sdpa")
+    loss = TokenLoss(model).train()
+    loss(collate([row([e]) for e in batch[:1]], CPU))
+    seen.clear()
+    stepper = Stepper(
+        loss, make_optimizer(model, SETTINGS), SETTINGS, Runtime(device=CPU, max_tokens=200, layout=layout)
+    )
+    found = stepper.backward(batch, (1, 2, 3))
+    assert seen and max(seen) <= 5 and sum(seen) == 2 * sum(e.targets for e in batch), "once more for the gradient"
+    torch.testing.assert_close(torch.from_numpy(found.examples), expected["losses"], rtol=1e-5, atol=1e-6)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_logits_that_the_model_goes_on_to_change_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_module, "LOGITS", 5 * VOCABULARY)
+    model = tiny_model("gemma2").eval()
+    batch = [example(30, np.random.default_rng(0))]
+    loss = TokenLoss(model)
+    with torch.no_grad():
+        first, second = (loss(collate([row([e]) for e in batch], CPU, hits=True)) for _ in range(2))
+        ids = torch.from_numpy(batch[0].ids.astype(np.int64))
+        logits = model(input_ids=ids[None]).logits[0, :-1]
+    own = functional.cross_entropy(logits, ids[1:], reduction="none")[torch.from_numpy(batch[0].trained[1:])]
+    for scores in (first, second):
+        torch.testing.assert_close(scores.nll, own, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a CPU takes a C++ compiler")
+def test_a_compiled_model_computes_the_same_and_keeps_its_names() -> None:
+    random = np.random.default_rng(0)
+    batch = [example(length, random) for length in (5, 9, 12, 30)]
+    expected = gradients(tiny_model(), batch, "flat", 40)
+    model = tiny_model()
+    names = [name for name, _ in model.named_parameters()]
+    assert fitting_layout(TokenLoss(model), CPU) == "flat"
+    compile_layers(model, CPU)
+    found = gradients(model, batch, "flat", 40)
+    assert names == [name for name, _ in model.named_parameters()]
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+@given(total=st.integers(1, 1 << 38), state=st.integers(0, 1 << 36), activations=st.integers(1, 1 << 34))
+def test_the_token_budget_is_a_power_of_two_that_fits(total: int, state: int, activations: int) -> None:
+    found = fitting(total, state, activations)
+    assert LEAST <= found <= MOST and found & (found - 1) == 0
+    assert found == LEAST or state + activations * found / LEAST <= total
+    assert fitting(2 * total, state, activations) >= found

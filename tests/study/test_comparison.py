@@ -1,0 +1,152 @@
+"""From runs to a comparison: what is counted, what is said, and that names cannot do harm."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from msft.study.compare_markdown import to_markdown
+from msft.study.compare_page import comparison_page
+from msft.study.compare_table import render_comparison, to_csv
+from msft.study.compare_words import in_brief, notes, sentence, verdict
+from msft.study.comparison import comparison
+from msft.study.results import Results, Run
+from msft.study.statistics import t_test
+
+TASKS = ("=cmd", "<b>boolq</b>", "piqa", "arc", "gsm8k", "[red]x")
+ITEMS = 50
+
+
+def run_of(seed: int, reports: list[float]) -> Run:
+    """Items of which the report is the mean, in an order that the seed decides."""
+    order = np.random.default_rng(seed)
+    items = [order.permutation(np.arange(ITEMS) < round(r * ITEMS)).astype(float) for r in reports]
+    summary = {
+        "flops": {"train": 6000, "eval": 3000, "probe": 1000},
+        "seconds": {"total": 2.0 + seed},
+        "disk": {"peak_bytes": 300, "mean_bytes": 150, "sft_bytes": 200},
+        "answer": {"epoch": 1.5},
+    }
+    exact = np.array([float(x.mean()) for x in items])
+    best = dict(zip(TASKS, exact, strict=True)) | {"piqa": 0.25}
+    return Run(seed=seed, reports=exact, items=items, validation=float(exact.mean()) + 0.02, best=best, summary=summary)
+
+
+def results(seeds: int = 6, **methods: float) -> Results:
+    """Each method: so much better than 50 % on all sub-datasets, with a seed's noise that all share, and its own."""
+    draw = np.random.default_rng(0)
+    shared = draw.normal(0, 0.02, (seeds, len(TASKS)))
+    runs: dict[str, dict[int, Run]] = {}
+    for name, gain in methods.items():
+        noise = shared + draw.normal(0, 0.01, shared.shape)
+        runs[name] = {s: run_of(s, [0.5 + gain + float(x) for x in noise[s]]) for s in range(seeds)}
+    return Results(
+        split="test", tasks=TASKS, left_out=("copy",), measures=dict.fromkeys(TASKS, "accuracy"),
+        validation_items=dict.fromkeys(TASKS, 100), base=dict.fromkeys(TASKS, 0.25),
+        base_validation=dict.fromkeys(TASKS, 0.25), model="tiny\x1b[2J", runs=runs, failures={},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data() -> dict[str, Any]:
+    return comparison(results(msft=0.2, sft=0.1, sro=0.2, placebo=0.05), "msft", ["a note"])
+
+
+def test_the_numbers_are_those_of_the_runs(data: dict[str, Any]) -> None:
+    made = results(msft=0.2, sft=0.1, sro=0.2, placebo=0.05)
+    row = data["methods"][0]
+    macros = [run.reports.mean() for run in made.runs["msft"].values()]
+    assert row["macro"]["mean"] == pytest.approx(np.mean(macros))
+    assert row["worst"]["mean"] == pytest.approx(np.mean([run.reports.min() for run in made.runs["msft"].values()]))
+    assert row["gap"]["mean"] == pytest.approx(0.02)
+    assert row["flops"]["total"]["mean"] == 10_000
+    assert row["disk"]["peak_of_sft"]["mean"] == 1.5
+    against = {entry["method"]: entry for entry in data["against"]}
+    gaps = [made.runs["msft"][s].reports.mean() - made.runs["sft"][s].reports.mean() for s in range(6)]
+    assert against["sft"]["p"] == pytest.approx(t_test(gaps))
+    assert against["sft"]["difference"]["mean"] == pytest.approx(np.mean(gaps))
+    assert against["sft"]["sign_flips"] == 2 / 64
+    assert against["sft"]["holm"] == pytest.approx(2 * against["sft"]["p"])
+    for entry in against.values():
+        assert entry["win"] + entry["tie"] + entry["loss"] == len(TASKS)
+    assert against["placebo"]["win"] == len(TASKS)
+    json.dumps(data, allow_nan=False)
+
+
+def test_what_is_said_follows_from_the_tests(data: dict[str, Any]) -> None:
+    assert data["better_than_all"] == []
+    assert "No method is better" in verdict(data)
+    assert in_brief(data) == ["Better: msft than sft and placebo.", "No difference shown: msft and sro."]
+    worse = comparison(results(msft=0.1, sft=0.2), "msft")
+    assert in_brief(worse) == ["Worse: msft than sft."]
+    assert worse["better_than_all"] == ["sft"]
+    assert "sft is better than every other" in verdict(worse)
+    assert "two models only" in " ".join(notes(data))
+
+
+def test_one_seed_says_nothing_of_methods() -> None:
+    single = comparison(results(seeds=1, msft=0.3, sft=0.1), "msft")
+    (row,) = single["against"]
+    assert row["p"] is None
+    assert row["model_pairs"] == {"pairs": 1, "differ": 1}
+    assert single["better_than_all"] == []
+    assert "nothing can be said of the methods" in sentence(single, row)
+
+
+def test_what_cannot_be_learned_is_marked_and_counted(data: dict[str, Any]) -> None:
+    assert [entry["task"] for entry in data["tasks"] if not entry["learnable"]] == ["piqa"]
+    assert "Not learnable here (*): piqa" in " ".join(notes(data))
+    assert "piqa" in data["methods"][0]["tasks"]
+
+
+def test_a_method_whose_runs_failed_is_shown_as_such() -> None:
+    made = results(msft=0.2, sft=0.1)
+    half = {seed: run for seed, run in made.runs["sft"].items() if seed < 3}
+    failures = {"sft": {"4": "diverged"}, "ies": {"0": "no\x1b[2Jmemory"}}
+    made = Results(**{f: getattr(made, f) for f in Results.__slots__} | {
+        "runs": {"msft": made.runs["msft"], "sft": half, "ies": {}}, "failures": failures,
+    })  # fmt: skip
+    data = comparison(made, "msft")
+    assert data["against"][0]["seeds"] == [0, 1, 2]
+    rows = {row["method"]: row for row in data["methods"]}
+    assert rows["ies"]["macro"] is None
+    assert "Failed: ies, seed 0: no[2Jmemory" in notes(data)
+    for text in (comparison_page(data), to_csv(data), to_markdown(data), rendered(data, 80)):
+        assert "ies" in text
+
+
+def rendered(data: dict[str, Any], width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    render_comparison(data, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(len(line) <= width for line in text.splitlines())
+    return str(text)
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_terminal_shows_whole_names_and_no_mark_up(data: dict[str, Any], width: int) -> None:
+    text = rendered(data, width)
+    for name in (*TASKS, "placebo", "win/tie/loss"):
+        assert name in text
+    assert "\x1b" not in text
+
+
+def test_no_name_becomes_a_formula_or_html(data: dict[str, Any]) -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv(data))))
+    assert len(rows) == 4 * (1 + len(TASKS))
+    assert {row["sub-dataset"] for row in rows} == {"average", *TASKS} - {"=cmd"} | {"'=cmd"}
+    assert float(rows[0]["mean"]) == data["methods"][0]["macro"]["mean"]
+    markdown = to_markdown(data)
+    assert "\\<b>boolq\\</b>" in markdown
+    assert {line.replace(r"\|", "").count("|") for line in markdown.splitlines() if line.startswith("| sft")} == {10, 8}
+    page = comparison_page(data)
+    assert "<b>boolq" not in page
+    assert "&lt;b&gt;boolq" in page
+    assert "<script" not in page
+    assert "http" not in page.replace('http-equiv="', "")
