@@ -20,7 +20,7 @@ import torch
 
 from msft.data.examples import Measure
 from msft.data.extract import found_in, reference_of, same, until
-from msft.engine.speech import speech_of
+from msft.engine.decoding import decoding_of
 from msft.forward.runtime import Runtime
 from msft.model.open import ModelSource, load_model, load_tokenizer
 from msft.model.token_loss import TokenLoss
@@ -69,7 +69,7 @@ def main() -> None:
     source = ModelSource(name_or_path=given.model)
     tokenizer, model = load_tokenizer(source), load_model(source)
     model.eval()
-    wrapped, speech = TokenLoss(model), speech_of(model, source)
+    wrapped, decoding = TokenLoss(model), decoding_of(model, source)
     lines = [json.loads(line) for line in given.file.read_text(encoding="utf-8").splitlines()]
     shown = "".join(
         f"{r['prompt']}{r['completion']}\n\n" for r in [r for r in lines if r["split"] == "train"][: given.shots]
@@ -80,7 +80,7 @@ def main() -> None:
     requests = [
         Request(
             prompt=np.array(tokenizer(prompt, add_special_tokens=False)["input_ids"], np.int32),
-            ends=speech.eos,
+            ends=decoding.eos,
             stop=measure.stop,
             max_new_tokens=measure.max_new_tokens,
         )
@@ -89,11 +89,11 @@ def main() -> None:
     seconds: dict[str, float] = {}
     said: dict[str, list[str]] = {}
     began = time.perf_counter()
-    said["ours"], _ = generate(wrapped, requests, speech.words, Runtime(device=CPU, max_tokens=given.max_tokens))
+    said["ours"], _ = generate(wrapped, requests, decoding.words, Runtime(device=CPU, max_tokens=given.max_tokens))
     seconds["ours"] = time.perf_counter() - began
     for name, batch in (("theirs", 1), ("theirs_batched", given.batch_size))[: 2 if given.batch_size else 1]:
         began = time.perf_counter()
-        texts = theirs(model, tokenizer, prompts, speech.eos, given.max_new_tokens, batch)
+        texts = theirs(model, tokenizer, prompts, decoding.eos, given.max_new_tokens, batch)
         seconds[name] = time.perf_counter() - began
         said[name] = [until(text, measure.stop) for text in texts]
     references = [reference_of(row["completion"], None, measure) for row in rows]

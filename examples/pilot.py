@@ -30,7 +30,7 @@ from msft.core.curves import peak
 from msft.record.run_folder import RunFolder
 from msft.report.seconds import seconds_of
 from msft.report.story import read_story
-from msft.study.grid import Plan, StudyFolder, Variant
+from msft.study.grid import Grid, StudyFolder, Variant
 from msft.study.overrides import with_method
 from msft.study.runs import Progress, run_grid
 
@@ -105,13 +105,13 @@ def run(
     for rate in rates:
         config = load(arguments.config, [*arguments.set, f"training.learning_rate={rate}"])
         variants.append(Variant(name=rate, config=with_method(config, "sft")))
-    plan, folder = (
-        Plan(kind="pilot", variants=tuple(variants), seeds=tuple(seeds)),
+    grid, folder = (
+        Grid(kind="pilot", variants=tuple(variants), seeds=tuple(seeds)),
         StudyFolder(arguments.output / name),
     )
-    if failures := run_grid(folder, plan, jobs=arguments.jobs, tell=told):
+    if failures := run_grid(folder, grid, jobs=arguments.jobs, tell=told):
         raise SystemExit(f"these runs failed: {failures}")
-    return {v.name: [Curves.of(folder.run(v, seed)) for seed in plan.seeds] for v in variants}
+    return {v.name: [Curves.of(folder.run(v, seed)) for seed in grid.seeds] for v in variants}
 
 
 def main() -> None:

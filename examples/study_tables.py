@@ -42,7 +42,7 @@ class Finished:
 
     @cached_property
     def stories(self) -> dict[str, dict[int, Story]]:
-        names, seeds = self.folder.grid()
+        names, seeds = self.folder.recorded_grid()
         runs = {name: {seed: self.folder.run(name, seed) for seed in seeds} for name in names}
         return {name: {s: read_story(r) for s, r in of.items() if r.summary.exists()} for name, of in runs.items()}
 
@@ -60,7 +60,7 @@ def main() -> None:
     arguments = parser.parse_args()
     studies = [Finished(StudyFolder(folder)) for folder in arguments.folders]
     for study in studies:
-        names, seeds = study.folder.grid()
+        names, seeds = study.folder.recorded_grid()
         done = sum(len(stories) for stories in study.stories.values())
         print(f"## {study.items:g} validation items: {done} of {len(names) * len(seeds)} runs finished\n")
         data = comparison(read_results(study.folder), arguments.against)

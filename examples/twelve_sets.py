@@ -31,7 +31,7 @@ from msft.core.errors import Stopped, UserError
 from msft.report.story import read_story
 from msft.study.compare_markdown import to_markdown
 from msft.study.comparison import comparison, write
-from msft.study.grid import Plan, StudyFolder, Variant
+from msft.study.grid import Grid, StudyFolder, Variant
 from msft.study.overrides import with_method
 from msft.study.results import read_results
 from msft.study.runs import Progress, run_grid
@@ -104,7 +104,7 @@ def swept(config: Config, rates: Sequence[str], folder: StudyFolder, jobs: int) 
     """The rate whose best tick has the best macro-average of the control scores on the validation splits."""
     made = tuple(Variant(name=rate, config=with_method(at_rate(config, float(rate)), "sft")) for rate in rates)
     if failures := run_grid(
-        folder, Plan(kind="rates", variants=made, seeds=(SWEEP_SEED,)), jobs=jobs, tell=told, setup=still
+        folder, Grid(kind="rates", variants=made, seeds=(SWEEP_SEED,)), jobs=jobs, tell=told, setup=still
     ):
         raise SystemExit(f"these runs failed: {failures}")
     best = {}
@@ -157,13 +157,13 @@ def main() -> int:
                 rate = swept(config, arguments.rates, sweep, arguments.jobs)
             print(f"learning rate {rate}", flush=True)
             made = compared(at_rate(config, float(rate)), arguments.methods)
-            plan = Plan(kind="compare", variants=made, seeds=tuple(range(2, 2 + arguments.seeds)))
-            run_grid(study, plan, jobs=arguments.jobs, tell=told, setup=still)
+            grid = Grid(kind="compare", variants=made, seeds=tuple(range(2, 2 + arguments.seeds)))
+            run_grid(study, grid, jobs=arguments.jobs, tell=told, setup=still)
             ended = True
         except (Stopped, KeyboardInterrupt):
             if not clock.rang:
                 raise
-    if study.plan.exists() and any(study.path.glob("runs/*/*/summary.json")):
+    if study.record.exists() and any(study.path.glob("runs/*/*/summary.json")):
         reference = "msft" if "msft" in arguments.methods else arguments.methods[0]
         data = comparison(read_results(study), reference, ignored(config, [n for n in arguments.methods if n != SHORT]))
         write(study, data)

@@ -1,4 +1,4 @@
-"""`msft check`: the plan before anything is loaded or written."""
+"""`msft check`: the estimate before anything is loaded or written."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Watched(FakeEngine):
 
 
 def searched(section: dict[str, object], seed: int) -> tuple[Watched, float, int]:
-    """An engine after a whole search on random curves, the plan's bound on epochs and that on snapshots."""
+    """An engine after a whole search on random curves, the estimate's bound on epochs and that on snapshots."""
     method = resolve(section)
     draw = random.Random(seed)
     curves = {task: Curve(peak=draw.choice([1e-9, 0.6, 1.7, 3, 5, 50]), fall=draw.random() / 5) for task in SIZES}

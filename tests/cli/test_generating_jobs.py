@@ -89,7 +89,7 @@ def test_a_prompt_and_its_answer_must_fit_the_model(place: Path, capsys: pytest.
     assert "copy: a prompt of 5 tokens and max_new_tokens: 125 are more than the model's 128 positions" in message
 
 
-def test_the_plan_bounds_what_is_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_estimate_bounds_what_is_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = make_job(place, "sft", ", horizon: 1", output="bounded")
     capsys.readouterr()
     assert main(["check", str(config), "--json", *SPEAKING]) == 0

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msft.forward.planner import FIXED_PRICE, deal, plan
+from msft.forward.planner import FIXED_PRICE, deal, micro_batches
 
 lengths_ = st.lists(st.integers(1, 60), max_size=60)
 budgets = st.integers(1, 200)
@@ -28,16 +28,16 @@ def greedy(lengths: list[int], budget: int) -> list[list[int]]:
 
 @given(lengths_, budgets)
 def test_nothing_is_lost_and_the_budget_holds(lengths: list[int], budget: int) -> None:
-    batches = plan(lengths, budget)
+    batches = micro_batches(lengths, budget)
     assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[place] for place in batch) <= budget
-    assert batches == plan(lengths, budget)
+    assert batches == micro_batches(lengths, budget)
 
 
 @given(lengths_, budgets, st.randoms())
 def test_no_other_cut_costs_less_than_the_plan(lengths: list[int], budget: int, random: object) -> None:
-    planned = cost(lengths, plan(lengths, budget), budget)
+    planned = cost(lengths, micro_batches(lengths, budget), budget)
     assert planned <= cost(lengths, greedy(lengths, budget), budget) + 1e-6
     in_order = sorted(lengths)
     assert planned <= cost(in_order, greedy(in_order, budget), budget) + 1e-6
@@ -51,14 +51,14 @@ def test_every_process_gets_the_same_number_and_everything_is_dealt_once(
     assert len(hands) == world and len({len(hand) for hand in hands}) == 1
     dealt = [place for hand in hands for batch in hand for place in batch or []]
     assert sorted(dealt) == list(range(len(lengths)))
-    assert deal(lengths, budget, 1) == [plan(lengths, budget)]
+    assert deal(lengths, budget, 1) == [micro_batches(lengths, budget)]
 
 
 @given(lengths_, budgets)
 def test_end_to_end_the_budget_holds_with_as_few_micro_batches_as_can_be_and_even_ones(
     lengths: list[int], budget: int
 ) -> None:
-    batches = plan(lengths, budget, flat=True)
+    batches = micro_batches(lengths, budget, flat=True)
     in_order = [lengths[place] for batch in batches for place in batch]
     assert in_order == sorted(lengths)
     held = [sum(lengths[place] for place in batch) for batch in batches]

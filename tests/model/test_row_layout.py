@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from msft.data.examples import Example
 from msft.engine.settings import EngineSettings
 from msft.engine.step import Stepper, make_optimizer
-from msft.forward.batches import Layout, collate, row
+from msft.forward.batches import RowLayout, collate, row
 from msft.forward.runtime import Runtime
 from msft.model import attention
 from msft.model import token_loss as loss_module
@@ -48,7 +48,7 @@ def shared_heads(dropout: float = 0.0) -> PreTrainedModel:
         )  # fmt: skip
 
 
-def gradients(model: PreTrainedModel, batch: list[Example], layout: Layout, budget: int) -> dict[str, torch.Tensor]:
+def gradients(model: PreTrainedModel, batch: list[Example], layout: RowLayout, budget: int) -> dict[str, torch.Tensor]:
     model.set_attn_implementation(attention.NAME if layout == "flat" else "sdpa")
     model.zero_grad()
     runtime = Runtime(device=CPU, max_tokens=budget, layout=layout)
@@ -112,7 +112,7 @@ def test_a_model_that_changes_its_scores_is_not_attended_for() -> None:
 
 
 @pytest.mark.parametrize("layout", ["padded", "flat"])
-def test_the_head_never_holds_the_logits_of_all_targets(monkeypatch: pytest.MonkeyPatch, layout: Layout) -> None:
+def test_the_head_never_holds_the_logits_of_all_targets(monkeypatch: pytest.MonkeyPatch, layout: RowLayout) -> None:
     random = np.random.default_rng(0)
     batch = [example(length, random) for length in (20, 20, 30)]
     expected = gradients(tiny_model(), batch, layout, 200)

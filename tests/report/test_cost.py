@@ -27,7 +27,7 @@ def test_plain_fine_tuning_is_reckoned_as_it_really_costs(tmp_path: Path) -> Non
     sft = read_story(make_run(tmp_path / "sft", "sft"))
     assert reckoned is not None
     assert reckoned.flops == pytest.approx(flops(sft), rel=0.02)
-    assert reckoned.looks == len([segment for segment, _ in sft.segments if segment.trains])
+    assert reckoned.evaluations == len([segment for segment, _ in sft.segments if segment.trains])
     assert plain(sft) is None
     assert plain(read_story(make_run(tmp_path / "one by one", "continual"))) is None
 

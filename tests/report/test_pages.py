@@ -139,7 +139,7 @@ def test_every_method_has_a_page(method: str, tmp_path: Path) -> None:
             for row, y in zip(trace["customdata"], trace["y"], strict=True)
         }
         measured = {
-            (short(p.epoch), round(100 * p.scores[task], 3)) for p in story.trail.places.values() if task in p.scores
+            (short(p.epoch), round(100 * p.scores[task], 3)) for p in story.trail.points.values() if task in p.scores
         }
         assert {point for point in drawn if point[1] is not None} == measured
 

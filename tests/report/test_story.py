@@ -21,9 +21,9 @@ def test_places_agree_with_the_search_and_the_past_is_complete(method: str, tmp_
     story = read_story(make_run(tmp_path / "run", method, horizon=8.0))
     for segment, _ in story.segments:
         # The search keeps its own account of positions.
-        assert story.trail.places[segment.parent].epoch == pytest.approx(segment.epoch, abs=1e-9)
+        assert story.trail.points[segment.parent].epoch == pytest.approx(segment.epoch, abs=1e-9)
     trained = [number for number, (segment, _) in enumerate(story.segments, start=1) if segment.trains]
-    assert [p.snapshot for r in story.rollouts for p in r.places[1:]] == trained
+    assert [p.snapshot for r in story.rollouts for p in r.points[1:]] == trained
     assert story.answer is not None
     assert story.trunk[0] is story.base
     assert story.answer.snapshot in story.surviving

@@ -14,7 +14,7 @@ from tiny_engine import VOCABULARY, tiny_model
 from msft.data.examples import Example, Item, Measure
 from msft.forward.runtime import Runtime
 from msft.model.token_loss import TokenLoss
-from msft.scoring.generation import Request, Speech, generate
+from msft.scoring.generation import Decoding, Request, generate
 from msft.scoring.scorers import score
 
 CPU = torch.device("cpu")
@@ -149,11 +149,11 @@ def test_control_is_the_likelihood_of_the_reference_and_report_what_was_said() -
     ]
     measure = Measure(name="generate", max_new_tokens=4)
     acted = Measure(name="generate", max_new_tokens=4, control="report")
-    speech = Speech(words=Letters(), eos=frozenset())
+    decoding = Decoding(decoder=Letters(), eos=frozenset())
     told: list[tuple[int, int]] = []
     asked = {"a": (items, measure), "l": (items, Measure(name="loss")), "b": (items, acted)}
     found, tokens = score(
-        TokenLoss(model), asked, runtime(), speech=speech, progress=lambda done, all_: told.append((done, all_))
+        TokenLoss(model), asked, runtime(), decoding=decoding, progress=lambda done, all_: told.append((done, all_))
     )
     assert found["a"].reported == (0, 1, 1, 0, 1, 1) and found["a"].report == pytest.approx(4 / 6)
     assert found["a"].items == found["l"].items and found["a"].control == found["l"].control
@@ -175,8 +175,8 @@ def test_a_special_token_that_ends_a_reference_ends_the_text_too() -> None:
     measure = Measure(name="generate", max_new_tokens=4)
     turn = [item([1, 2], [3, VOCABULARY - 2, 5], "")]
     plain = [item([1, 2], [3, 5], Letters().decode([VOCABULARY - 2] * 4))]
-    speech = Speech(words=Letters(), eos=frozenset({0}))
-    found, tokens = score(TokenLoss(model), {"a": (turn, measure), "b": (plain, measure)}, runtime(), speech=speech)
+    decoding = Decoding(decoder=Letters(), eos=frozenset({0}))
+    found, tokens = score(TokenLoss(model), {"a": (turn, measure), "b": (plain, measure)}, runtime(), decoding=decoding)
     hidden.remove()
     assert found["b"].report == 1
     assert tokens == (4 + 3) + (2 + 0) + (2 + 3), "the first ends at once, the other where it is interrupted"

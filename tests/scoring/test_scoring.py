@@ -9,7 +9,7 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from msft.data.examples import Example, Item, Measure
-from msft.forward.batches import Layout, row
+from msft.forward.batches import RowLayout, row
 from msft.forward.runtime import NotFiniteError, Runtime, sequence_scores
 from msft.model.attention import NAME
 from msft.model.token_loss import TokenLoss
@@ -55,14 +55,14 @@ def items_of(random: np.random.Generator, options: int, count: int = 6) -> list[
     return items
 
 
-def loss_in(model: LlamaForCausalLM, layout: Layout) -> TokenLoss:
+def loss_in(model: LlamaForCausalLM, layout: RowLayout) -> TokenLoss:
     model.set_attn_implementation(NAME if layout == "flat" else "sdpa")
     return TokenLoss(model)
 
 
 @pytest.mark.parametrize("layout", ["padded", "branches", "flat"])
 @pytest.mark.parametrize("normalize", ["none", "token", "byte"])
-def test_choice_is_what_a_plain_computation_gives(model: LlamaForCausalLM, normalize: str, layout: Layout) -> None:
+def test_choice_is_what_a_plain_computation_gives(model: LlamaForCausalLM, normalize: str, layout: RowLayout) -> None:
     items = items_of(np.random.default_rng(0), 4)
     measure = Measure(name="choice", normalize=normalize)  # type: ignore[arg-type]
     runtime = Runtime(device=CPU, max_tokens=50, layout=layout)
@@ -174,7 +174,7 @@ def test_a_likelihood_that_is_no_number_is_told_with_how_many(model: LlamaForCau
     ],
 )
 def test_a_row_holds_the_common_beginning_once_and_no_token_that_predicts_nothing(
-    model: LlamaForCausalLM, options: tuple[list[int], ...], tokens: int, layout: Layout
+    model: LlamaForCausalLM, options: tuple[list[int], ...], tokens: int, layout: RowLayout
 ) -> None:
     group = [Example(ids=np.array(ids, np.int32), trained=np.arange(len(ids)) >= min(2, len(ids))) for ids in options]
     assert len(row(group)) == tokens

@@ -16,7 +16,7 @@ from msft.core.wire import differences
 from msft.report.cost import flops
 from msft.report.story import read_story
 from msft.study import worker
-from msft.study.grid import Plan, StudyFolder, Variant
+from msft.study.grid import Grid, StudyFolder, Variant
 from msft.study.runs import Progress, run_grid
 
 METHODS = {
@@ -26,9 +26,9 @@ METHODS = {
 }
 
 
-def plan_of(config: Path, *names: str, seeds: tuple[int, ...] = (1, 2), more: tuple[str, ...] = ()) -> Plan:
+def grid_of(config: Path, *names: str, seeds: tuple[int, ...] = (1, 2), more: tuple[str, ...] = ()) -> Grid:
     variants = tuple(Variant.load(name, config, [METHODS[name], *more]) for name in names)
-    return Plan(kind="compare", variants=variants, seeds=seeds)
+    return Grid(kind="compare", variants=variants, seeds=seeds)
 
 
 def contents(folder: StudyFolder) -> dict[str, bytes]:
@@ -46,7 +46,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(config: Path) -> StudyFolder:
     """A study that nothing interrupted."""
     folder = StudyFolder(config.parent / "whole")
-    assert run_grid(folder, plan_of(config, "msft", "sft")) == {}
+    assert run_grid(folder, grid_of(config, "msft", "sft")) == {}
     return folder
 
 
@@ -72,7 +72,7 @@ def test_the_model_of_a_run_can_be_had_afterwards(config: Path, whole: StudyFold
 
 
 def test_seeds_share_the_splits_and_differ_in_training(config: Path, whole: StudyFolder) -> None:
-    (variant,) = plan_of(config, "sft").variants
+    (variant,) = grid_of(config, "sft").variants
     one, two = (read_story(whole.run(variant, seed)) for seed in (1, 2))
     assert one.header["fingerprints"] == two.header["fingerprints"]
     assert [s for s, _ in one.segments] == [s for s, _ in two.segments]
@@ -83,30 +83,30 @@ def test_seeds_share_the_splits_and_differ_in_training(config: Path, whole: Stud
 def test_a_finished_study_runs_nothing(config: Path, whole: StudyFolder) -> None:
     told: list[Progress] = []
     before = contents(whole)
-    assert run_grid(whole, plan_of(config, "msft", "sft"), tell=told.append) == {}
+    assert run_grid(whole, grid_of(config, "msft", "sft"), tell=told.append) == {}
     assert told == []
     assert contents(whole) == before
 
 
 def test_another_plan_is_refused_by_name(config: Path, whole: StudyFolder) -> None:
-    for plan, named in (
-        (plan_of(config, "msft", "sft", seeds=(1, 2, 3)), "seeds was [1, 2], is now [1, 2, 3]"),
-        (plan_of(config, "msft", "sft", more=("training.learning_rate=0.5",)), "learning_rate was 0.01, is now 0.5"),
+    for grid, named in (
+        (grid_of(config, "msft", "sft", seeds=(1, 2, 3)), "seeds was [1, 2], is now [1, 2, 3]"),
+        (grid_of(config, "msft", "sft", more=("training.learning_rate=0.5",)), "learning_rate was 0.01, is now 0.5"),
     ):
-        with pytest.raises(RunError, match="another plan") as raised:
-            run_grid(whole, plan)
+        with pytest.raises(RunError, match="another grid") as raised:
+            run_grid(whole, grid)
         assert named in str(raised.value)
     (config.parent / "mine").mkdir()
     (config.parent / "mine" / "thesis.tex").touch()
     with pytest.raises(RunError, match="not an empty folder"):
-        run_grid(StudyFolder(config.parent / "mine"), plan_of(config, "sft"))
+        run_grid(StudyFolder(config.parent / "mine"), grid_of(config, "sft"))
 
 
 def test_what_diverges_fails_alone_and_what_follows_it_is_not_run(config: Path) -> None:
     folder = StudyFolder(config.parent / "failing")
     msft = Variant.load("msft", config, [METHODS["msft"], "training.learning_rate=1e30"])
     placebo = Variant.load("placebo", config, [METHODS["placebo"]])
-    plan = Plan(
+    grid = Grid(
         kind="compare",
         variants=(
             msft,
@@ -115,7 +115,7 @@ def test_what_diverges_fails_alone_and_what_follows_it_is_not_run(config: Path) 
         ),
         seeds=(1,),
     )
-    failures = run_grid(folder, plan)
+    failures = run_grid(folder, grid)
     assert set(failures) == {("msft", 1), ("placebo", 1)}
     assert "not a number" in failures["msft", 1]
     assert "it follows msft" in failures["placebo", 1]
@@ -126,8 +126,8 @@ def test_what_diverges_fails_alone_and_what_follows_it_is_not_run(config: Path) 
 def test_what_follows_takes_its_numbers_from_the_run_of_its_seed(config: Path) -> None:
     folder = StudyFolder(config.parent / "following")
     high = ("method.horizon=4", "training.learning_rate=0.03")
-    (msft, placebo, sft) = plan_of(config, "msft", "placebo", "sft", more=high).variants
-    plan = Plan(
+    (msft, placebo, sft) = grid_of(config, "msft", "placebo", "sft", more=high).variants
+    grid = Grid(
         kind="compare",
         variants=(
             msft,
@@ -136,9 +136,9 @@ def test_what_follows_takes_its_numbers_from_the_run_of_its_seed(config: Path) -
         ),
         seeds=(1, 2),
     )
-    assert run_grid(folder, plan) == {}
+    assert run_grid(folder, grid) == {}
     for seed in (1, 2):
-        of, dealt, equal = (read_story(folder.run(variant, seed)) for variant in plan.variants)
+        of, dealt, equal = (read_story(folder.run(variant, seed)) for variant in grid.variants)
         left = {task: rollout.went_on.epoch for rollout in of.rollouts for task in rollout.excluded}
         assert left, "nothing was excluded, so nothing was dealt"
         expected = {task: left.get(task, of.tip.epoch) for task in of.tasks}
@@ -151,8 +151,8 @@ def test_what_follows_takes_its_numbers_from_the_run_of_its_seed(config: Path) -
 
 def test_a_base_score_that_was_changed_is_not_used(config: Path) -> None:
     folder = StudyFolder(config.parent / "damaged")
-    plan = plan_of(config, "sft", seeds=(1,))
-    assert run_grid(folder, plan) == {}
+    grid = grid_of(config, "sft", seeds=(1,))
+    assert run_grid(folder, grid) == {}
     (base,) = folder.path.glob("base/*.json")
     (run,) = folder.path.glob("runs/*/*")
     good, journal = base.read_bytes(), (run / "journal.jsonl").read_bytes()
@@ -160,19 +160,19 @@ def test_a_base_score_that_was_changed_is_not_used(config: Path) -> None:
     content["body"]["base"]["reports"]["copy"] = 0.99
     base.write_text(json.dumps(content))
     shutil.rmtree(run)
-    assert run_grid(folder, plan) == {}
+    assert run_grid(folder, grid) == {}
     assert differences(json.loads(good), json.loads(base.read_bytes())) == []
     assert (run / "journal.jsonl").read_bytes() == journal
 
 
 def test_data_that_changed_since_the_base_was_scored_are_refused(tmp_path: Path) -> None:
     folder, config = StudyFolder(tmp_path / "study"), make_job(tmp_path)
-    plan = plan_of(config, "sft", seeds=(1,))
-    assert run_grid(folder, plan) == {}
+    grid = grid_of(config, "sft", seeds=(1,))
+    assert run_grid(folder, grid) == {}
     shutil.rmtree(folder.path / "runs")
     data = tmp_path / "copy.jsonl"
     data.write_text(data.read_text().replace("a", "b"))
     worker._jobs.clear()  # as in a new process
-    failures = run_grid(folder, plan)
+    failures = run_grid(folder, grid)
     assert "since the base model was scored, data.copy was" in failures["sft", 1]
     assert not list(folder.path.glob("runs/*/*/journal.jsonl"))

@@ -25,7 +25,7 @@ from msft.report.story import Story, read_story
 from msft.run.job import Job
 from msft.snapshots.store import Store
 from msft.study.findings import Findings, Table
-from msft.study.grid import Plan, StudyFolder, Variant
+from msft.study.grid import Grid, StudyFolder, Variant
 from msft.study.noise import decision
 from msft.study.observe import observe
 from msft.study.overrides import search, with_method
@@ -51,8 +51,8 @@ def pair(config: Path) -> dict[str, tuple[Job, Story]]:
         Variant(name="sft", config=with_method(job, "sft")),
         Variant(name="msft", config=search(job, flat="leaves")),
     )
-    plan, folder = Plan(kind="pair", variants=variants, seeds=(20,)), StudyFolder(config.parent / "pair")
-    assert run_grid(folder, plan) == {}
+    grid, folder = Grid(kind="pair", variants=variants, seeds=(20,)), StudyFolder(config.parent / "pair")
+    assert run_grid(folder, grid) == {}
     return {v.name: (Job.prepare(v.config), read_story(folder.run(v, 20))) for v in variants}
 
 
@@ -121,9 +121,9 @@ def test_an_observation_sees_the_snapshots_of_the_run(pair: dict[str, tuple[Job,
     """Rolled back or not, every place has the scores that the run recorded there."""
     job, story = pair["msft"]
     asked = {task: (part.validation, part.measure) for task, part in job.data.items()}
-    seen = observe(job, story, lambda engine, snapshot: engine.look(snapshot, asked))
-    assert set(seen) == set(story.trail.places)
-    for snapshot, place in story.trail.places.items():
+    seen = observe(job, story, lambda engine, snapshot: engine.score_items(snapshot, asked))
+    assert set(seen) == set(story.trail.points)
+    for snapshot, place in story.trail.points.items():
         for task, score in place.scores.items():
             assert seen[snapshot][task].control == score
 

@@ -61,7 +61,7 @@ class Events:
         if number <= self._known:
             return  # run again: its snapshot did not survive
         after = segment.mixture.active
-        tip, back = trail.places[trail.tip], trail.places[segment.parent]
+        tip, back = trail.points[trail.tip], trail.points[segment.parent]
         left = [task for task in self._active if task not in after]
         self._active = after
         if left:

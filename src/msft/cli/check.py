@@ -1,4 +1,4 @@
-"""`msft check`: the plan of a job, for people and for scripts."""
+"""`msft check`: The estimate of a job, for people and for scripts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msft.cli.estimate import Part, Plan, plan
+from msft.cli.estimate import Estimate, Part, estimate
 from msft.cli.quiet import quiet
 from msft.config.schema import Config
 from msft.report.words import NOT_KNOWN, clean, scaled
@@ -22,9 +22,9 @@ PIPED = 160
 
 
 def run(config: Config, *, as_json: bool = False) -> None:
-    """Prints the plan. Raises a UserError where configuration, data or model cannot be used."""
+    """Prints the estimate. Raises a UserError where configuration, data or model cannot be used."""
     quiet()
-    made = plan(Job.prepare(config))
+    made = estimate(Job.prepare(config))
     if as_json:
         sys.stdout.write(json.dumps(as_dict(made), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     else:
@@ -32,8 +32,8 @@ def run(config: Config, *, as_json: bool = False) -> None:
         show(made, console if console.is_terminal else Console(width=PIPED, highlight=False))
 
 
-def as_dict(made: Plan) -> dict[str, object]:
-    """The plan with plain keys, and the standard errors that follow from it."""
+def as_dict(made: Estimate) -> dict[str, object]:
+    """The estimate with plain keys, and the standard errors that follow from it."""
     plain = asdict(made)
     for part, entry in zip(made.parts, plain["parts"], strict=True):
         entry["validation_error"] = part.validation_error
@@ -41,8 +41,8 @@ def as_dict(made: Plan) -> dict[str, object]:
     return plain
 
 
-def show(made: Plan, console: Console) -> None:
-    """The plan as tables and sentences; names are printed as they are, never as mark-up."""
+def show(made: Estimate, console: Console) -> None:
+    """The estimate as tables and sentences; names are printed as they are, never as mark-up."""
     console.print(_parts(made))
     for part in made.parts:
         for note in part.notes:
@@ -54,7 +54,7 @@ def show(made: Plan, console: Console) -> None:
         console.print(Text(f"warning: {clean(warning)}", style="yellow"), soft_wrap=True)
 
 
-def _parts(made: Plan) -> Table:
+def _parts(made: Estimate) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     table.add_column("sub-dataset", overflow="fold")
     for heading in ("train", "tokens", "mean", "p95", "max", "trained", "scorer", "validation", "test"):
@@ -79,7 +79,7 @@ def _cells(part: Part) -> list[str]:
     ]
 
 
-def lines(made: Plan) -> list[tuple[str, str]]:
+def lines(made: Estimate) -> list[tuple[str, str]]:
     """What the whole job takes, in sentences."""
     tokens = sum(part.tokens for part in made.parts)
     total = sum(made.flops.values())
@@ -110,12 +110,12 @@ def lines(made: Plan) -> list[tuple[str, str]]:
     ]
 
 
-def _most(made: Plan) -> str:
+def _most(made: Estimate) -> str:
     """Only what is generated may end early."""
     return "at most " if any(part.generated_tokens for part in made.parts) else ""
 
 
-def _bounded(made: Plan) -> str:
+def _bounded(made: Estimate) -> str:
     """What `snapshots.max` saves."""
     if made.snapshots == made.unbounded_snapshots:
         return ""

@@ -14,7 +14,7 @@ from msft.core.errors import ConfigError, RunError, complaint
 from msft.report.words import clean, duration
 from msft.study.compare_table import render_comparison, summary_line
 from msft.study.comparison import comparison, write
-from msft.study.grid import Plan, StudyFolder
+from msft.study.grid import Grid, StudyFolder
 from msft.study.results import read_results
 from msft.study.runs import Progress, run_grid
 from msft.study.variants import ignored, variants
@@ -36,10 +36,10 @@ def run(
     if reference not in names:
         raise ConfigError(complaint(f"--against: {reference!r} is not compared", f"use one of: {', '.join(names)}"))
     first = config.training_seed
-    plan = Plan(kind="compare", variants=made, seeds=tuple(range(first, first + seeds)))
+    grid = Grid(kind="compare", variants=made, seeds=tuple(range(first, first + seeds)))
     folder = StudyFolder(output or Path(f"{config.output}-compare"))
     err = Console(stderr=True, highlight=False)
-    failures = run_grid(folder, plan, jobs=jobs, tell=lambda progress: _tell(err, progress), setup=quiet)
+    failures = run_grid(folder, grid, jobs=jobs, tell=lambda progress: _tell(err, progress), setup=quiet)
     data = comparison(read_results(folder), reference, ignored(config, names))
     write(folder, data)
     out = Console()

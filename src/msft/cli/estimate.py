@@ -69,7 +69,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Estimate:
     """The whole job. Tokens, FLOPs and bytes are bounds, not estimates: nobody knows yet when a search ends."""
 
     method: str
@@ -101,8 +101,8 @@ class Plan:
     warnings: tuple[str, ...]
 
 
-def plan(job: Job) -> Plan:
-    """The plan of a job whose data are read and whose model is only laid out."""
+def estimate(job: Job) -> Estimate:
+    """The estimate of a job whose data are read and whose model is only laid out."""
     method, data = job.config.method, job.data
     parts = tuple(part_of(task_data) for task_data in data.values())
     mixture = Mixture(tasks=tuple(data))
@@ -113,9 +113,9 @@ def plan(job: Job) -> Plan:
     tokens = sum(part.tokens for part in parts)
     epochs = most_epochs(method, [part.tokens for part in parts])
     scored = sum(part.validation_tokens for part in parts)
-    counted = non_embedding_parameters(job.layout)
-    all_parameters = sum(parameter.numel() for parameter in job.layout.parameters())
-    trained = sum(parameter.numel() for parameter in trainable(job.layout).values())
+    counted = non_embedding_parameters(job.skeleton)
+    all_parameters = sum(parameter.numel() for parameter in job.skeleton.parameters())
+    trained = sum(parameter.numel() for parameter in trainable(job.skeleton).values())
     wanted = most_snapshots(method, clock, mixture)
     bound = job.config.snapshots.max
     # The bound holds between segments: while one runs into its end, its own snapshot comes on top.
@@ -126,7 +126,7 @@ def plan(job: Job) -> Plan:
     final = FLOAT * (trained if job.source.peft else all_parameters)
     disk, free = kept * snapshot + final, _free_disk(Path(job.config.output))
     tested = 2 * sum(part.test_tokens for part in parts)
-    made = Plan(
+    made = Estimate(
         method=method.name,
         parts=parts,
         parameters=all_parameters,
@@ -239,11 +239,11 @@ def _free_disk(output: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def _with_warnings(made: Plan, job: Job) -> Plan:
+def _with_warnings(made: Estimate, job: Job) -> Estimate:
     return replace(made, warnings=(*_about_data(made), *_about_rhythm(made, job), *_about_space(made)))
 
 
-def _about_data(made: Plan) -> Warnings:
+def _about_data(made: Estimate) -> Warnings:
     few = [part for part in made.parts if part.validation < FEW]
     return [
         f"{part.task}: {part.validation} validation items are too few to find a peak: an accuracy over them has a "
@@ -252,7 +252,7 @@ def _about_data(made: Plan) -> Warnings:
     ]
 
 
-def _about_rhythm(made: Plan, job: Job) -> Warnings:
+def _about_rhythm(made: Estimate, job: Job) -> Warnings:
     method, params = job.config.method, job.config.method.params
     horizon = math.inf if method.horizon is None else method.horizon
     warnings = []
@@ -290,7 +290,7 @@ def _about_rhythm(made: Plan, job: Job) -> Warnings:
     return warnings
 
 
-def _about_space(made: Plan) -> Warnings:
+def _about_space(made: Estimate) -> Warnings:
     warnings = []
     if made.disk_bytes > made.free_disk_bytes:
         warnings.append(

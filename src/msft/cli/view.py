@@ -155,7 +155,7 @@ class View:
 
     def _headline(self) -> str:
         trail, segment = self.trail, self.segment
-        tip = trail.places[trail.tip]
+        tip = trail.points[trail.tip]
         epoch = tip.epoch
         if segment is not None and segment.trains:
             done = max(0, self.pace.step - segment.start)

@@ -14,16 +14,17 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from msft.config.method_section import MISSING, problem_of
 from msft.config.problems import Problem, ProblemsError, unknown_key
 from msft.config.schema import Config
-from msft.config.yaml12 import Document, KeyPath, UnreadableError, emit, parse
+from msft.config.yaml12 import Document, UnreadableError, emit, parse
 from msft.core.errors import ConfigError, complaint
 from msft.core.paths import expanded
+from msft.core.wire import KeyPath
 
 MOST = 20
 """ProblemsError shown in one message."""
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Location:
     file: str
     line: int | None
 
@@ -36,7 +37,7 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(path)
     document = _read(path)
-    places = {key: _Place(str(path), line) for key, line in document.lines.items()}
+    places = {key: _Location(str(path), line) for key, line in document.lines.items()}
     data = document.data
     for override in overrides:
         _apply(data, places, override)
@@ -44,7 +45,7 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_listing(error, data, places, _Place(str(path), None))) from None
+        raise ConfigError(_listing(error, data, places, _Location(str(path), None))) from None
 
 
 def from_mapping(data: Mapping[str, Any], source: str) -> Config:
@@ -52,7 +53,7 @@ def from_mapping(data: Mapping[str, Any], source: str) -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_listing(error, data, {}, _Place(source, None))) from None
+        raise ConfigError(_listing(error, data, {}, _Location(source, None))) from None
 
 
 def dump(config: Config) -> str:
@@ -110,9 +111,9 @@ def _read(path: Path) -> Document:
     return document
 
 
-def _apply(data: dict[str, Any], places: dict[KeyPath, _Place], override: str) -> None:
+def _apply(data: dict[str, Any], places: dict[KeyPath, _Location], override: str) -> None:
     """Set one `a.b=value` in `data`; lists by position, data sets also by id."""
-    place = _Place(f"--set {override}", None)
+    place = _Location(f"--set {override}", None)
 
     def bad(found: str, mend: str) -> ConfigError:
         return ConfigError(complaint(found, mend, file=place.file))
@@ -177,7 +178,7 @@ def _leads_somewhere(path: Path) -> bool:
         return False
 
 
-def _listing(error: ValidationError, data: Any, places: Mapping[KeyPath, _Place], file: _Place) -> str:
+def _listing(error: ValidationError, data: Any, places: Mapping[KeyPath, _Location], file: _Location) -> str:
     """Every problem on a line of its own, in the order of the file."""
     merged: dict[tuple[KeyPath, str], Problem] = {}
     for problem in _problems(error):

@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -30,8 +30,7 @@ from ruamel.yaml.events import (
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
-KeyPath: TypeAlias = tuple[str | int, ...]
-"""Keys of mappings and positions in lists, from the top."""
+from msft.core.wire import KeyPath
 
 DEEPEST = 20
 """Levels of nesting: more than any configuration needs, too few to exhaust the stack."""

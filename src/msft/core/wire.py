@@ -13,7 +13,7 @@ VERSION = 1
 """Raised when an old journal can no longer be read as it stands."""
 
 Json = dict[str, Any]
-Place: TypeAlias = tuple[str | int, ...]
+KeyPath: TypeAlias = tuple[str | int, ...]
 """Keys and indices that lead to a value."""
 
 
@@ -159,7 +159,7 @@ def differences(was: Any, now: Any) -> list[str]:
     return [f"{dotted(path)} was {old!r}, is now {new!r}" for path, old, new in changed(was, now)]
 
 
-def changed(was: Any, now: Any, path: Place = ()) -> list[tuple[Place, Any, Any]]:
+def changed(was: Any, now: Any, path: KeyPath = ()) -> list[tuple[KeyPath, Any, Any]]:
     """Where two JSON values differ: the path to each leaf, what it was, what it is now; a missing one is None."""
     if isinstance(was, dict) and isinstance(now, dict):
         return [
@@ -173,6 +173,6 @@ def changed(was: Any, now: Any, path: Place = ()) -> list[tuple[Place, Any, Any]
     return [] if was == now else [(path, was, now)]
 
 
-def dotted(path: Place) -> str:
+def dotted(path: KeyPath) -> str:
     """``brief.sizes[2]``."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from msft.core.clock import Clock, per_epoch
 from msft.core.vocabulary import Mixture, Task
-from msft.data.streams import words
+from msft.data.streams import raw_bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,7 @@ class Order:
 
     def lookahead(self, rollout: int, step: int, task: Task, count: int) -> list[int]:
         """`count` distinct instances of a sub-dataset (all of them where it has fewer), from a stream of their own."""
-        keys = words(self.sizes[task], self.seed, "lookahead", rollout, step, task)
+        keys = raw_bits(self.sizes[task], self.seed, "lookahead", rollout, step, task)
         return [int(index) for index in np.argsort(keys, kind="stable")[:count]]
 
     def _epoch(self, rollout: int, mixture: Mixture, cursor: Cursor) -> _Epoch:
@@ -118,7 +118,7 @@ class Order:
         keys, owners, indices = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         passes = mixture.tasks if mixture.weights is None else ()
         for position, task in enumerate(passes):
-            raw = words(self.sizes[task], self.seed, "epoch", rollout, cursor.epoch, task)
+            raw = raw_bits(self.sizes[task], self.seed, "epoch", rollout, cursor.epoch, task)
             if mixture.shares is None or mixture.shares[position] == 1:
                 # Keyed by the instance, so that leaving others out only filters the permutation.
                 chosen = _pool(np.arange(self.sizes[task]), task, mixture)
@@ -139,7 +139,7 @@ class Order:
         assert mixture.weights is not None
         bounds = np.cumsum(mixture.weights)
         bounds /= bounds[-1]
-        draws = (words(count, self.seed, "draw", rollout, cursor.step) >> np.uint64(11)) * 2.0**-53
+        draws = (raw_bits(count, self.seed, "draw", rollout, cursor.step) >> np.uint64(11)) * 2.0**-53
         owners = np.searchsorted(bounds, draws, side="right")
         taken = {mixture.tasks[owner]: int((owners == owner).sum()) for owner in sorted(set(owners.tolist()))}
         queues: dict[Task, Iterator[np.int64]] = {
@@ -163,7 +163,7 @@ class Order:
     def _cycle(self, rollout: int, mixture: Mixture, task: Task, number: int) -> NDArray[np.int64]:
         key = (rollout, mixture.without, number)
         if task not in self._cycle_cache or self._cycle_cache[task][0] != key:
-            raw = words(self.sizes[task], self.seed, "cycle", rollout, number, task)
+            raw = raw_bits(self.sizes[task], self.seed, "cycle", rollout, number, task)
             self._cycle_cache[task] = (key, _pool(np.argsort(raw, kind="stable"), task, mixture))
         return self._cycle_cache[task][1]
 

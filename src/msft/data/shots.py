@@ -11,7 +11,7 @@ from msft.config.scorer import ShotsConfig
 from msft.core.errors import DataError, complaint
 from msft.core.vocabulary import Task
 from msft.data.formats import Sample
-from msft.data.streams import words
+from msft.data.streams import raw_bits
 
 BETWEEN = "\n\n"
 
@@ -21,7 +21,7 @@ def draw(train: Sequence[Sample], shots: ShotsConfig, task: Task) -> list[Sample
     if shots.k > len(train):
         found = f"{shots.k} shots are asked for, but there are {len(train)} training examples"
         raise DataError(complaint(found, "ask for fewer", field=f"datasets.{task}.scorer.shots.k"))
-    order = np.argsort(words(len(train), shots.seed, task, "shots"), kind="stable")
+    order = np.argsort(raw_bits(len(train), shots.seed, task, "shots"), kind="stable")
     return [train[int(position)] for position in order[: shots.k]]
 
 

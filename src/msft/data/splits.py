@@ -15,7 +15,7 @@ from msft.core.clock import exact
 from msft.core.errors import DataError, complaint
 from msft.data.rows import Rows, Subset
 from msft.data.sources import Source
-from msft.data.streams import words
+from msft.data.streams import raw_bits
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ def _sampled_rows(rows: Rows, count: int | None, seed: int, *key: str) -> Rows:
 
 def _shuffled(count: int, seed: int, *key: str) -> NDArray[np.int64]:
     """[count] a permutation."""
-    return np.argsort(words(count, seed, *key), kind="stable")
+    return np.argsort(raw_bits(count, seed, *key), kind="stable")
 
 
 def _carved_size(wanted: SplitConfig | None, rows: int) -> int:

@@ -1,4 +1,4 @@
-"""The one source of randomness in this room: a stream of raw words for every key."""
+"""The one source of randomness in this room: a stream of raw 64-bit numbers for every key."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def words(count: int, *key: str | int) -> NDArray[np.uint64]:
-    """[count] raw 64-bit words of the Philox stream that belongs to `key`.
+def raw_bits(count: int, *key: str | int) -> NDArray[np.uint64]:
+    """[count] raw 64-bit numbers of the Philox stream that belongs to `key`.
 
-    Raw words are a fixed algorithm under every NumPy version; its distributions and shuffles are not.
+    Raw numbers are a fixed algorithm under every NumPy version; its distributions and shuffles are not.
     """
     digest = hashlib.sha256(json.dumps(key).encode()).digest()
     stream: NDArray[np.uint64] = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(count)

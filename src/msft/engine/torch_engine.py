@@ -18,13 +18,13 @@ from msft.core.vocabulary import ROOT, Outcome, Probe, Segment, Snapshot, Task, 
 from msft.data.examples import Example, Item, Measure, TaskData
 from msft.data.order import Cursor, Order
 from msft.engine.conflict import cosines
+from msft.engine.decoding import decoding_of
 from msft.engine.outcomes import Losses, diverged, outcome
 from msft.engine.parallel import Processes
 from msft.engine.probes import lookahead
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings, learning_rate_at
 from msft.engine.setup import runtime_for
-from msft.engine.speech import speech_of
 from msft.engine.step import Stepper, make_optimizer
 from msft.forward.runtime import sequence_scores
 from msft.model.compiled import compile_layers
@@ -80,7 +80,7 @@ class TorchEngine:
         self.parameters = non_embedding_parameters(self._model)
         self.model_bytes = sum(parameter.nbytes for parameter in self._model.parameters())
         generates = any(part.measure.generates for part in data.values())
-        self._speech = speech_of(self._model, source) if generates else None
+        self._decoding = decoding_of(self._model, source) if generates else None
         if settings.gradient_checkpointing:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
         loss = TokenLoss(self._model).to(self._processes.device).train()
@@ -151,10 +151,12 @@ class TorchEngine:
             snapshot, scores, Tokens(eval=tokens), items={task: found.reported for task, found in scores.items()}
         )
 
-    def look(self, snapshot: Snapshot, items: Mapping[Task, tuple[Sequence[Item], Measure]]) -> dict[Task, TaskScores]:
+    def score_items(
+        self, snapshot: Snapshot, items: Mapping[Task, tuple[Sequence[Item], Measure]]
+    ) -> dict[Task, TaskScores]:
         """A snapshot's scores on items of one's own choice: for studies, outside any search and uncounted."""
         self._become(snapshot)
-        return score(self._stepper.model, items, self._stepper.runtime, speech=self._speech)[0]
+        return score(self._stepper.model, items, self._stepper.runtime, decoding=self._decoding)[0]
 
     def conflict(self, snapshot: Snapshot, count: int) -> dict[tuple[Task, Task], float]:
         """The cosine of each two sub-datasets' gradients at a snapshot, over their first `count` training examples."""
@@ -243,7 +245,7 @@ class TorchEngine:
 
         asked = {task: (getattr(self._data[task], split), self._data[task].measure) for task in names}
         with spent(kind):
-            return score(self._stepper.model, asked, self._stepper.runtime, speech=self._speech, progress=progress)
+            return score(self._stepper.model, asked, self._stepper.runtime, decoding=self._decoding, progress=progress)
 
     def _lookahead(self, segment: Segment, number: int) -> tuple[dict[Task, float], int]:
         """The falls, and the tokens: a forward and a backward pass before the virtual step, a forward pass after it."""

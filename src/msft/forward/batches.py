@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msft.data.examples import Example
-from msft.forward.planner import plan
+from msft.forward.planner import micro_batches
 
-Layout: TypeAlias = Literal["padded", "branches", "flat"]
+RowLayout: TypeAlias = Literal["padded", "branches", "flat"]
 """How a model takes rows: padded, one sequence each; padded, with branches; end to end, with branches."""
 SPAN_PRICE = {"cpu": 64}
 OTHER_SPAN_PRICE = 2_048
@@ -192,7 +192,7 @@ def _end_to_end(rows: Sequence[Row], here: Callable[[NDArray[Any]], Tensor], dev
     assert lengths == sorted(lengths), "rows of about one length lie together"
     price = SPAN_PRICE.get(device.type, OTHER_SPAN_PRICE)
     spans, start = [], 0
-    for places in plan(lengths, sum(lengths), price / sum(lengths)):
+    for places in micro_batches(lengths, sum(lengths), price / sum(lengths)):
         part = [rows[place] for place in places]
         longest, stop = len(part[-1]), start + sum(map(len, part))
         real = _real(part, longest)

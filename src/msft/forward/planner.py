@@ -16,7 +16,9 @@ FIXED_PRICE = 1 / 16
 """What a micro-batch costs beside its tokens, as a share of the token budget."""
 
 
-def plan(lengths: Sequence[int], max_tokens: int, price: float = FIXED_PRICE, *, flat: bool = False) -> list[list[int]]:
+def micro_batches(
+    lengths: Sequence[int], max_tokens: int, price: float = FIXED_PRICE, *, flat: bool = False
+) -> list[list[int]]:
     """The micro-batches, as positions in `lengths`, each sorted by (length, position).
 
     Every micro-batch holds at most `max_tokens` tokens, padding included; a single longer row gets its own. `price`:
@@ -80,7 +82,10 @@ def deal(
     for rank in range(world):
         hand = order[rank::world].tolist()
         hands.append(
-            [[hand[place] for place in cut] for cut in plan([lengths[i] for i in hand], max_tokens, price, flat=flat)]
+            [
+                [hand[place] for place in cut]
+                for cut in micro_batches([lengths[i] for i in hand], max_tokens, price, flat=flat)
+            ]
         )
     most = max(map(len, hands))
     return [hand + [None] * (most - len(hand)) for hand in hands]

@@ -13,7 +13,7 @@ from torch import nn
 
 from msft.core.errors import UserError, complaint
 from msft.data.examples import Example
-from msft.forward.batches import Layout, TokenScores, collate, filler, per_sequence, row
+from msft.forward.batches import RowLayout, TokenScores, collate, filler, per_sequence, row
 from msft.forward.packed_weights import packed
 from msft.forward.planner import deal
 
@@ -35,7 +35,7 @@ class Runtime:
     """Token budget of a micro-batch, padding included."""
     bf16: bool = False
     """Whether matrix products run in bfloat16 (autocast over fp32 weights)."""
-    layout: Layout = "padded"
+    layout: RowLayout = "padded"
     """How the model takes rows."""
     packs: bool = False
     """Whether scoring lays out weights in advance (`forward/packed_weights.py`)."""

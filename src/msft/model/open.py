@@ -26,10 +26,10 @@ __all__ = [
     "check_model_folder",
     "export_model",
     "fingerprint",
-    "layout",
     "load_model",
     "load_tokenizer",
     "non_embedding_parameters",
+    "skeleton",
 ]
 
 
@@ -47,7 +47,7 @@ def load_tokenizer(source: ModelSource) -> Any:
     return tokenizer
 
 
-def layout(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftModel:
+def skeleton(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftModel:
     """The model without its weights (on the meta device): what it is made of, in seconds whatever its size.
 
     Raises ModelError where configuration, weights (as far as their headers tell) and tokenizer do not fit together.

@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from msft.data.examples import Example
-from msft.forward.batches import Layout, MicroBatch, collate, row
+from msft.forward.batches import MicroBatch, RowLayout, collate, row
 from msft.forward.runtime import undisturbed
 from msft.model.attention import NAME
 from msft.model.gated import lighten_gates
@@ -22,7 +22,7 @@ _BEGIN_ALIKE = [[1, 2, 3, 4, 5], [1, 2, 3, 6], [1, 2, 3, 5, 4, 6]]
 _ALONE = [[4, 2, 5], [2, 5, 1, 3], [3, 1, 4, 1, 5, 2, 6, 5, 3, 5, 1]]
 
 
-def fitting_layout(loss: TokenLoss, device: torch.device) -> Layout:
+def fitting_layout(loss: TokenLoss, device: torch.device) -> RowLayout:
     """The most economical layout in which the model gives every sequence its own likelihood, tried on a few tokens.
 
     It takes position ids that reach the model, an attention that obeys a mask of its own or ours, and no state that
@@ -48,7 +48,7 @@ def fitting_layout(loss: TokenLoss, device: torch.device) -> Layout:
         return "branches" if same([alike], flat=False) else "padded"
 
 
-def lighten(loss: TokenLoss, layout: Layout, device: torch.device, *, bf16: bool, direct: bool) -> None:
+def lighten(loss: TokenLoss, layout: RowLayout, device: torch.device, *, bf16: bool, direct: bool) -> None:
     """From here on the model does less for the same likelihoods, as far as a trial shows that it can.
 
     The MLP of the last layer leaves out tokens that nothing is predicted from; not with gradient checkpointing, which

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from msft.data.examples import Example
-from msft.forward.batches import Layout, collate, row
+from msft.forward.batches import RowLayout, collate, row
 
 ON_A_CPU = 3_072
 """Beyond this a CPU gains nothing, and activations grow."""
@@ -21,7 +21,7 @@ _ROW = 256
 
 
 def token_budget(
-    model: nn.Module, layout: Layout, device: torch.device, autocast: Callable[[], AbstractContextManager[object]]
+    model: nn.Module, layout: RowLayout, device: torch.device, autocast: Callable[[], AbstractContextManager[object]]
 ) -> int:
     """Tokens of a micro-batch on this device; `model` maps a MicroBatch to TokenScores.
 
@@ -53,7 +53,7 @@ def fitting(total: int, state: int, of_a_thousand: int) -> int:
 def _peak(
     model: nn.Module,
     tokens: int,
-    layout: Layout,
+    layout: RowLayout,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[object]],
 ) -> int:

@@ -84,12 +84,12 @@ class TokenLoss(nn.Module):
         """
         if isinstance(batch, Continuation):
             return self._next(batch)
-        layout: dict[str, Any] = {} if batch.positions is None else {"position_ids": batch.positions}
+        keywords: dict[str, Any] = {} if batch.positions is None else {"position_ids": batch.positions}
         if batch.spans:
-            layout["msft_spans"] = batch.spans
+            keywords["msft_spans"] = batch.spans
         self._batch, self._headed, self._held_back = batch, None, False
         try:
-            logits = self.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **layout).logits
+            logits = self.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **keywords).logits
         finally:
             self._batch = None
             states, self._states = self._states, None

@@ -28,7 +28,7 @@ LIBRARIES = ("torch", "transformers", "accelerate", "peft", "datasets", "safeten
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The layout. Nothing but this class knows a file's name."""
+    """The files of a run. Nothing but this class knows a file's name."""
 
     path: Path
 

@@ -32,8 +32,8 @@ def _result(story: Story, comparison: Comparison) -> list[str]:
     worse = [row.label for row in comparison.rows if row.interval is not None and row.interval[1] < 0]
     if worse:
         said.append(f"Worse than the base model on the {comparison.split} split: {listed(worse)}.")
-    places = story.trail.places.values()
-    broken = [task for task in story.tasks if not all(math.isfinite(p.scores.get(task, 0.0)) for p in places)]
+    points = story.trail.points.values()
+    broken = [task for task in story.tasks if not all(math.isfinite(p.scores.get(task, 0.0)) for p in points)]
     if broken:
         said.append(f"Some scores are no numbers, the model diverged there: {listed(broken)}.")
     return said
@@ -67,7 +67,7 @@ def _not_learnable(story: Story, task: str, items: int) -> bool:
     if story.measure(task).get("name") not in COUNTED or items < 2 or story.answer is None:
         return False
     base = story.base.reports.get(task)
-    reached = [p.reports[task] for p in story.trail.places.values() if task in p.reports]
+    reached = [p.reports[task] for p in story.trail.points.values() if task in p.reports]
     if base is None or not reached:
         return False
     # At 0 or 1 the plain formula would give no error at all.
@@ -82,5 +82,5 @@ def _rising(story: Story) -> list[str]:
     last = story.rollouts[-1]
     if last.excluded or last.rolled_back or story.answer.snapshot != last.end.snapshot:
         return []
-    curves = {task: [p.scores[task] for p in last.places if task in p.scores] for task in last.active}
+    curves = {task: [p.scores[task] for p in last.points if task in p.scores] for task in last.active}
     return [task for task, curve in curves.items() if len(curve) > 2 and curve[-1] > max(curve[:-1])]

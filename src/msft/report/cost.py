@@ -53,8 +53,8 @@ class Plain:
     """Plain fine-tuning of the same mixture, reckoned from what an epoch of it took in this run."""
 
     epochs: float
-    looks: int
-    """Ticks, each scoring every sub-dataset."""
+    evaluations: int
+    """Each scores every sub-dataset."""
     flops: dict[str, int]
 
     @property
@@ -78,13 +78,13 @@ def plain(story: Story) -> Plain | None:
     clock, mixture = story.trail.clock, Mixture(tasks=story.tasks)
     trained = sum(clock.epochs(segment.mixture, segment.stop - segment.start) for segment, _ in whole)
     epochs = story.brief.horizon if math.isfinite(story.brief.horizon) else story.tip.epoch
-    looks = len(clock.ticks(mixture, clock.steps(mixture, epochs)))
+    evaluations = len(clock.ticks(mixture, clock.steps(mixture, epochs)))
     per_epoch = sum(outcome.tokens.train for _, outcome in whole) / trained
     searched = sum(outcome.tokens.eval for _, outcome in story.segments) + story.brief.base.tokens.eval
     tested = story.tokens.eval - searched
     # The base model is scored as well, and the test is the same.
-    tokens = Tokens(train=round(per_epoch * epochs), eval=story.brief.base.tokens.eval * (looks + 1) + tested)
-    return Plain(epochs=epochs, looks=looks, flops=flops_of(tokens, story.header["model"]["parameters"]))
+    tokens = Tokens(train=round(per_epoch * epochs), eval=story.brief.base.tokens.eval * (evaluations + 1) + tested)
+    return Plain(epochs=epochs, evaluations=evaluations, flops=flops_of(tokens, story.header["model"]["parameters"]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

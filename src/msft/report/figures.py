@@ -11,14 +11,14 @@ from msft.core.vocabulary import ROOT, Snapshot, Task
 from msft.report.base_and_answer import mean
 from msft.report.cost import ledger
 from msft.report.plots import FADED, LINE, MARK, STAR, Figure, figure, ink, short, shown, unit
-from msft.report.story import Place, Story
+from msft.report.story import Point, Story
 from msft.report.words import epochs
 
 Row = list[float]
 """Epoch, compute spent (in the page's unit), roll-out."""
-Point = tuple[Row, float | None]
+Drawn = tuple[Row, float | None]
 """Where, and the score in [0, 1]; None breaks the line."""
-Score = Callable[[Place], float | None]
+Score = Callable[[Point], float | None]
 
 
 class Curves:
@@ -46,7 +46,7 @@ class Curves:
         """The control score of one sub-dataset: what survived, what was rolled back, where it left."""
         colour, dash = ink(self.story.tasks.index(task))
         traces = self._task(task, colour, dash, faded=FADED, opacity=1)
-        traces.append(self._star(lambda place: place.scores.get(task)))
+        traces.append(self._star(lambda point: point.scores.get(task)))
         return figure(traces, height=210, y="control score, %") | {"follows": True}
 
     def average(self) -> Figure:
@@ -65,12 +65,12 @@ class Curves:
         """The lines of the macro-average under another name, to be shown beside other runs."""
         return self._lines(self._mean, name, colour, dash, faded=faded or colour, opacity=opacity)
 
-    def _mean(self, place: Place) -> float | None:
-        return mean([place.scores.get(task) for task in self.story.tasks])
+    def _mean(self, point: Point) -> float | None:
+        return mean([point.scores.get(task) for task in self.story.tasks])
 
     def _task(self, task: Task, colour: str, dash: str, *, faded: str, opacity: float) -> list[Figure]:
-        def score(place: Place) -> float | None:
-            return place.scores.get(task)
+        def score(point: Point) -> float | None:
+            return point.scores.get(task)
 
         traces = self._lines(score, shown(task), colour, dash, faded=faded, opacity=opacity)
         for rollout in self.story.rollouts:
@@ -83,41 +83,41 @@ class Curves:
         traces = []
         for branch in self.abandoned:
             # One point alone is a branch of which only the end was scored: no line would show it.
-            points = self._points(branch, score)
+            points = self._line(branch, score)
             mode = "lines+markers" if len(points) < 3 else "lines"
             style: Figure = {"line": {"color": faded, "width": 1.3, "dash": "dot"}, "opacity": opacity}
             traces.append(_scatter(points, f"{name}, rolled back", mode=mode, marker={"size": 3}, **style))
         for branch in self.kept:
             style = {"line": {"color": colour, "width": 2, "dash": dash}, "marker": {"size": 4, "color": colour}}
-            traces.append(_scatter(self._points(branch, score), name, mode="lines+markers", **style))
+            traces.append(_scatter(self._line(branch, score), name, mode="lines+markers", **style))
         return traces
 
-    def _points(self, branch: Sequence[Place], score: Score) -> list[Point]:
-        """Scored places; where the search came back to one, the line goes on from the moment at which it did."""
-        points: list[Point] = [] if (first := score(branch[0])) is None else [(self._row(branch[0]), first)]
-        for place, following in pairwise(branch):
-            since, known = self.ledger[following.snapshot - 1], score(place)
-            if known is not None and self._left(place, following):
-                again = [short(place.epoch), short(since / self.per), following.rollout]
-                # The branch's own first place belongs to the branch that it leaves.
-                points = points[:-1] if place is branch[0] else [*points, (again, None)]
-                points.append((again, known))
+    def _line(self, branch: Sequence[Point], score: Score) -> list[Drawn]:
+        """Scored points; where the search came back to one, the line goes on from the moment at which it did."""
+        drawn: list[Drawn] = [] if (first := score(branch[0])) is None else [(self._row(branch[0]), first)]
+        for point, following in pairwise(branch):
+            since, known = self.ledger[following.snapshot - 1], score(point)
+            if known is not None and self._left(point, following):
+                again = [short(point.epoch), short(since / self.per), following.rollout]
+                # The branch's own first point belongs to the branch that it leaves.
+                drawn = drawn[:-1] if point is branch[0] else [*drawn, (again, None)]
+                drawn.append((again, known))
             if (value := score(following)) is not None:
-                points.append((self._row(following), value))
-        return points
+                drawn.append((self._row(following), value))
+        return drawn
 
-    def _left(self, place: Place, following: Place) -> bool:
-        """Whether something else was trained between a place and what was trained from it."""
-        between = self.story.segments[place.snapshot : following.snapshot - 1]
+    def _left(self, point: Point, following: Point) -> bool:
+        """Whether something else was trained between a point and what was trained from it."""
+        between = self.story.segments[point.snapshot : following.snapshot - 1]
         return any(segment.trains for segment, _ in between)
 
-    def _row(self, place: Place) -> Row:
-        return [short(place.epoch), short(self.ledger[place.snapshot] / self.per), place.rollout]
+    def _row(self, point: Point) -> Row:
+        return [short(point.epoch), short(self.ledger[point.snapshot] / self.per), point.rollout]
 
-    def _mark(self, place: Place, decided: Place, score: Score, name: str, symbol: str, colour: str) -> Figure:
-        """A mark at a place, at the moment when something was decided about it."""
-        row = [short(place.epoch), short(self.ledger[decided.snapshot] / self.per), decided.rollout]
-        known = score(place)
+    def _mark(self, point: Point, decided: Point, score: Score, name: str, symbol: str, colour: str) -> Figure:
+        """A mark at a point, at the moment when something was decided about it."""
+        row = [short(point.epoch), short(self.ledger[decided.snapshot] / self.per), decided.rollout]
+        known = score(point)
         points = [] if known is None else [(row, known)]
         return _scatter(points, name, mode="markers", marker={"symbol": symbol, "color": colour, "size": 11})
 
@@ -139,10 +139,10 @@ class Curves:
         return lines
 
 
-def branches(story: Story, *, kept: bool) -> list[list[Place]]:
-    """The trajectories that survived, or those that did not, each from the place where it leaves an earlier one."""
-    survivors, places = story.surviving, story.trail.places
-    chosen = [p for p in places.values() if (p.snapshot in survivors) == kept]
+def branches(story: Story, *, kept: bool) -> list[list[Point]]:
+    """The trajectories that survived, or those that did not, each from the point where it leaves an earlier one."""
+    survivors, points = story.surviving, story.trail.points
+    chosen = [p for p in points.values() if (p.snapshot in survivors) == kept]
     parents = {p.parent for p in chosen if p.snapshot != p.parent}
     drawn: set[Snapshot] = set() if kept else set(survivors)
     found = []
@@ -150,19 +150,19 @@ def branches(story: Story, *, kept: bool) -> list[list[Place]]:
         branch = [tip]
         while branch[-1].snapshot not in drawn and branch[-1].snapshot != ROOT:
             drawn.add(branch[-1].snapshot)
-            branch.append(places[branch[-1].parent])
+            branch.append(points[branch[-1].parent])
         found.append(branch[::-1])
     return found
 
 
-def _scatter(points: Sequence[Point], name: str, **style: Any) -> Figure:
+def _scatter(drawn: Sequence[Drawn], name: str, **style: Any) -> Figure:
     """A trace, or an empty object where there is nothing to show."""
-    if not points:
+    if not drawn:
         return {}
     return {
         "type": "scatter",
-        "customdata": [row for row, _ in points],
-        "y": [round(100 * s, 3) if s is not None and math.isfinite(s) else None for _, s in points],
+        "customdata": [row for row, _ in drawn],
+        "y": [round(100 * s, 3) if s is not None and math.isfinite(s) else None for _, s in drawn],
         "name": name,
         **style,
     }

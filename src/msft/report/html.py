@@ -128,19 +128,19 @@ _BORDERS = {"solid": "solid", "dash": "dashed", "dot": "dotted"}
 
 
 def table(
-    names: Sequence[str], rows: Sequence[Sequence[str]], *, signed: Sequence[int] = (), words: int = 1,
+    names: Sequence[str], rows: Sequence[Sequence[str]], *, signed: Sequence[int] = (), text_columns: int = 1,
     average: bool = True,
 ) -> str:  # fmt: skip
-    """A table of numbers, its first `words` columns in words; with `average`, that is the last row.
+    """A table of numbers, its first `text_columns` columns as text; with `average`, that is the last row.
 
     The columns in `signed` hold changes and are coloured by their sign.
     """
-    head = "".join(f'<th scope="col"{_left(i < words)}>{text(name)}</th>' for i, name in enumerate(names))
+    head = "".join(f'<th scope="col"{_left(i < text_columns)}>{text(name)}</th>' for i, name in enumerate(names))
     lines = []
     for number, row in enumerate(rows):
         kind = ' class="average"' if average and number == len(rows) - 1 else ""
         first = f'<th scope="row">{text(row[0])}</th>'
-        rest = "".join(_cell(cell, i in signed, i < words) for i, cell in enumerate(row) if i)
+        rest = "".join(_cell(cell, i in signed, i < text_columns) for i, cell in enumerate(row) if i)
         lines.append(f"<tr{kind}>{first}{rest}</tr>")
     whole = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
     return f'<div class="card wide"><table class="scores">{whole}</table></div>'

@@ -8,7 +8,7 @@ from itertools import groupby, pairwise
 from msft.core.vocabulary import Mixture, Segment
 from msft.report.cost import ledger
 from msft.report.plots import MARK, STAR, Figure, bars, figure, rows_of, short, shown, unit
-from msft.report.story import Place, Story
+from msft.report.story import Point, Story
 from msft.report.words import epochs
 
 KINDS = {
@@ -94,6 +94,6 @@ def _drawn(lanes: dict[tuple[bool, bool], _Lane]) -> list[Figure]:
     return [trace for trace in made if trace]
 
 
-def _parts(place: Place) -> object:
+def _parts(point: Point) -> object:
     """What of a mixture the lanes show: a change of weights or of single instances changes no lane."""
-    return None if place.mixture is None else (place.mixture.tasks, place.mixture.shares)
+    return None if point.mixture is None else (point.mixture.tasks, point.mixture.shares)

@@ -75,7 +75,7 @@ def _scores(story: Story) -> Section:
     title = "Base model and answer" if story.answer else "Base model and the search so far"
     label = f"{title}: {comparison.split} scores of every sub-dataset, with intervals of the change"
     whiskers = "Whiskers: the 95 % interval of the change." if "95 % interval" in names else ""
-    content = table(names, rows, signed=[names.index("change")], words=2)
+    content = table(names, rows, signed=[names.index("change")], text_columns=2)
     content += "".join(map(soft, notes(comparison))) + plot("change", label, whiskers)
     return Section(name="scores", title=title, content=content, figures={"change": change_figure(comparison)})
 
@@ -127,7 +127,7 @@ def _cost(story: Story) -> Section:
     drawn = {name: (title, made) for name, (title, made) in labels.items() if made is not None}
     plots = "".join(plot(name, title, title=title) for name, (title, _) in drawn.items())
     clock = seconds_of(story)
-    spent = table(["wall-clock", "of which", "time", "share"], clock.rows(), words=2) if clock.total else ""
+    spent = table(["wall-clock", "of which", "time", "share"], clock.rows(), text_columns=2) if clock.total else ""
     return Section(
         name="cost", title="What it cost", content=pairs(costs(story)) + spent + f'<div class="stack">{plots}</div>',
         figures={name: made for name, (_, made) in drawn.items()},

@@ -42,7 +42,7 @@ def render_several(runs: Sequence[Run], console: Console) -> None:
         tables.append(("Test scores, in %", scores(runs), True))
     for title, (heads, lines), average in tables:
         console.print(Text(title, style="bold"))
-        console.print(rich_table(heads, lines, words=1, average=average))
+        console.print(rich_table(heads, lines, text_columns=1, average=average))
         console.print()
     for line in ([MODELS_ONLY, COUNTED] if len(runs) > 1 else []) + wary(runs):
         console.print(Text(line, style="dim"))
@@ -61,7 +61,7 @@ def _wary(runs: Sequence[Run]) -> Section:
 def _overview(runs: Sequence[Run]) -> Section:
     names, rows = overview(runs)
     spread = soft("Spread: standard deviation over the sub-datasets, in points.")
-    return Section(name="runs", title="Runs", content=table(names, rows, words=2, average=False) + spread)
+    return Section(name="runs", title="Runs", content=table(names, rows, text_columns=2, average=False) + spread)
 
 
 def _against(runs: Sequence[Run]) -> Section:

@@ -20,7 +20,7 @@ from msft.record.run_folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Point:
     """A snapshot on a trajectory, and all that was ever measured at it."""
 
     snapshot: Snapshot
@@ -39,14 +39,14 @@ class Place:
 
 
 class Trail:
-    """All places that a run has been to. Grows segment by segment, so that it can follow a run that is on."""
+    """All points that a run has been to. Grows segment by segment, so that it can follow a run that is on."""
 
     def __init__(self, brief: Brief) -> None:
         self.brief = brief
         self.clock = Clock.of(brief)
         base = brief.base
-        self.places: dict[Snapshot, Place] = {
-            ROOT: Place(
+        self.points: dict[Snapshot, Point] = {
+            ROOT: Point(
                 snapshot=ROOT, parent=ROOT, rollout=0, epoch=0.0, step=0, mixture=None,
                 scores=dict(base.scores), reports=dict(base.reports),
             )
@@ -54,11 +54,11 @@ class Trail:
         self.tip: Snapshot = ROOT
         """Where the search stands."""
 
-    def add(self, number: int, segment: Segment, outcome: Outcome) -> Place:
-        """The place that segment `number` led to; one that trained nothing only measured its parent."""
-        known = self.places[segment.parent] if not segment.trains else None
+    def add(self, number: int, segment: Segment, outcome: Outcome) -> Point:
+        """The point that segment `number` led to; one that trained nothing only measured its parent."""
+        known = self.points[segment.parent] if not segment.trains else None
         self.tip = number if segment.trains else segment.parent
-        self.places[self.tip] = Place(
+        self.points[self.tip] = Point(
             snapshot=self.tip,
             parent=known.parent if known else segment.parent,
             rollout=known.rollout if known else segment.rollout,
@@ -68,7 +68,7 @@ class Trail:
             scores={**(known.scores if known else {}), **outcome.scores},
             reports={**(known.reports if known else {}), **outcome.reports},
         )
-        return self.places[self.tip]
+        return self.points[self.tip]
 
     def end(self, segment: Segment) -> float:
         """Position of a segment's end, in epochs."""
@@ -76,11 +76,11 @@ class Trail:
             return segment.epoch
         return segment.epoch + self.clock.epochs(segment.mixture, segment.stop - segment.start)
 
-    def lineage(self, snapshot: Snapshot) -> list[Place]:
+    def lineage(self, snapshot: Snapshot) -> list[Point]:
         """The path from the base model to a snapshot, both included."""
-        path = [self.places[snapshot]]
+        path = [self.points[snapshot]]
         while path[-1].snapshot != ROOT:
-            path.append(self.places[path[-1].parent])
+            path.append(self.points[path[-1].parent])
         return path[::-1]
 
 
@@ -104,11 +104,11 @@ class Rollout:
 
     number: int
     active: tuple[Task, ...]
-    places: tuple[Place, ...]
+    points: tuple[Point, ...]
     """From its start (tick 0) to its end."""
     excluded: tuple[Task, ...]
     """Active here, and no longer in what follows."""
-    went_on: Place
+    went_on: Point
     """Where the search went on from; the end of the roll-out where nothing followed."""
     readings: tuple[Reading, ...]
     """Those of `excluded` whose curve was followed, in their order; a curve has three points at least."""
@@ -116,17 +116,17 @@ class Rollout:
     """Something followed: its decision is taken."""
 
     @property
-    def start(self) -> Place:
-        return self.places[0]
+    def start(self) -> Point:
+        return self.points[0]
 
     @property
-    def end(self) -> Place:
-        return self.places[-1]
+    def end(self) -> Point:
+        return self.points[-1]
 
     @property
     def rolled_back(self) -> float:
         """Epochs that were given up; 0 where training went on from the end (or from somewhere else altogether)."""
-        if self.went_on.snapshot == self.end.snapshot or self.went_on.snapshot not in {p.snapshot for p in self.places}:
+        if self.went_on.snapshot == self.end.snapshot or self.went_on.snapshot not in {p.snapshot for p in self.points}:
             return 0.0
         return self.end.epoch - self.went_on.epoch
 
@@ -141,7 +141,7 @@ class Story:
     segments: Sequence[tuple[Segment, Outcome]]
     trail: Trail
     rollouts: tuple[Rollout, ...]
-    answer: Place | None
+    answer: Point | None
     """None while the run is not finished."""
     test: Mapping[str, Outcome]
     """`base` and `answer` on the test split; empty where there is none, or not yet."""
@@ -156,20 +156,20 @@ class Story:
         return self.brief.tasks
 
     @property
-    def base(self) -> Place:
-        return self.trail.places[ROOT]
+    def base(self) -> Point:
+        return self.trail.points[ROOT]
 
     @property
-    def tip(self) -> Place:
-        return self.trail.places[self.trail.tip]
+    def tip(self) -> Point:
+        return self.trail.points[self.trail.tip]
 
     @property
-    def best_known(self) -> Place:
+    def best_known(self) -> Point:
         """The answer, or, while there is none, where the search stands."""
         return self.answer or self.tip
 
     @property
-    def trunk(self) -> list[Place]:
+    def trunk(self) -> list[Point]:
         """The surviving trajectory: from the base model to where the search ended."""
         return self.trail.lineage(self.trail.tip)
 
@@ -211,7 +211,7 @@ def read_story(folder: RunFolder) -> Story:
         segments=transcript.segments,
         trail=trail,
         rollouts=tuple(find_rollouts(trail, transcript.segments)),
-        answer=trail.places[final["answer"]] if final else None,
+        answer=trail.points[final["answer"]] if final else None,
         test={which: outcome_from_json(body) for which, body in (final.get("test") or {}).items()},
         changes=transcript.changes,
         timings=[entry for entry in folder.read_timings() if isinstance(entry, dict)],
@@ -238,19 +238,19 @@ def find_rollouts(trail: Trail, segments: Sequence[tuple[Segment, Outcome]]) -> 
         if not trains:
             continue
         # A roll-out's segments may follow a mere change of weights: they are one roll-out, tick 0 is the parent.
-        places = [trail.places[entries[0][1].parent], *(trail.places[n] for n, _ in entries)]
+        points = [trail.points[entries[0][1].parent], *(trail.points[n] for n, _ in entries)]
         excluded: tuple[Task, ...] = ()
-        went_on = places[-1]
+        went_on = points[-1]
         followed = i + 1 < len(groups)
         if followed:
             (_, following, _), after = groups[i + 1]
             excluded = tuple(task for task in active if task not in following)
-            went_on = trail.places[after[0][1].parent]
-        judged = _judged(brief, trail.clock, places)
+            went_on = trail.points[after[0][1].parent]
+        judged = _judged(brief, trail.clock, points)
         yield Rollout(
             number=number,
             active=active,
-            places=tuple(places),
+            points=tuple(points),
             excluded=excluded,
             went_on=went_on,
             readings=tuple(r for task in excluded if (r := _reading(task, judged, _window(brief)))),
@@ -258,26 +258,26 @@ def find_rollouts(trail: Trail, segments: Sequence[tuple[Segment, Outcome]]) -> 
         )
 
 
-def _judged(brief: Brief, clock: Clock, places: list[Place]) -> list[Place]:
-    """The places that the decision at the end of a roll-out was taken on.
+def _judged(brief: Brief, clock: Clock, points: list[Point]) -> list[Point]:
+    """The points that the decision at the end of a roll-out was taken on.
 
     A search that found nothing to exclude goes on with the same mixture and the same roll-out number, and then looks
     at the ticks since it last looked: the last `budget` epochs of the roll-out, or what the horizon left of them.
     """
-    budget, end = param(brief, "budget"), places[-1]
+    budget, end = param(brief, "budget"), points[-1]
     if not isinstance(budget, (int, float)) or end.mixture is None:
-        return places
+        return points
     period = clock.steps(end.mixture, budget)
     since = (end.step - 1) // period * period
-    return places[:1] * (since == 0) + [place for place in places[1:] if place.step >= since]
+    return points[:1] * (since == 0) + [point for point in points[1:] if point.step >= since]
 
 
-def _reading(task: Task, places: Sequence[Place], window: int) -> Reading | None:
+def _reading(task: Task, points: Sequence[Point], window: int) -> Reading | None:
     """None where the sub-dataset was not scored from tick to tick: then no peak decided."""
-    scored = [place for place in places if task in place.scores]
+    scored = [point for point in points if task in point.scores]
     if len(scored) < 3:
         return None
-    curve = [place.scores[task] for place in scored]
+    curve = [point.scores[task] for point in scored]
     top = peak(curve, window)
     values = smoothed(curve, window)
     return Reading(

@@ -44,7 +44,7 @@ def render_text(folder: RunFolder, console: Console) -> None:
     story = read_story(folder)
     comparison = compare(story)
     console.print(Text(headline(story), style="bold"))
-    console.print(rich_table(*shown_columns(story, comparison), words=2, average=True))
+    console.print(rich_table(*shown_columns(story, comparison), text_columns=2, average=True))
     for note in notes(comparison):
         console.print(Text(note, style="dim"))
     console.print()
@@ -84,7 +84,7 @@ def costs(story: Story) -> list[tuple[str, str]]:
     parts = ", ".join(f"{name} {value / total:.0%}" for name, value in compute.items() if value) if total else ""
     lines = [("Compute", scaled(total, "FLOPs") + (f" ({parts})" if parts else ""))]
     if (reckoned := plain(story)) is not None and reckoned.total:
-        how = f"reckoned: {epochs(reckoned.epochs)} epochs of the whole mixture, scored {reckoned.looks} times"
+        how = f"reckoned: {epochs(reckoned.epochs)} epochs of the whole mixture, scored {reckoned.evaluations} times"
         times = f"this run took {total / reckoned.total:.2f} times that"
         lines.append(("Plain fine-tuning", f"{scaled(reckoned.total, 'FLOPs')} ({how}); {times}"))
     if spent.total:
@@ -130,12 +130,12 @@ def shown_columns(story: Story, comparison: Comparison) -> tuple[list[str], list
     return [names[i] for i in keep], [[row[i] for i in keep] for row in rows]
 
 
-def rich_table(names: Sequence[str], rows: Sequence[Sequence[str]], *, words: int, average: bool) -> Table:
-    """A table for the terminal, its first `words` columns in words; with `average`, that is the last row."""
+def rich_table(names: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int, average: bool) -> Table:
+    """A table for the terminal, its first `text_columns` columns as text; with `average`, that is the last row."""
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold", pad_edge=False)
     for i, name in enumerate(names):
         # At 80 columns the names stay whole; what the measure is called may break, being words.
-        made.add_column(name, justify="left" if i < words else "right", overflow="fold", no_wrap=i != 1)
+        made.add_column(name, justify="left" if i < text_columns else "right", overflow="fold", no_wrap=i != 1)
     for row in rows[:-1] if average else rows:
         made.add_row(*map(Text, row))
     if average:

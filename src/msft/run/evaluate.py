@@ -15,9 +15,9 @@ from msft.core.errors import DataError, complaint
 from msft.core.vocabulary import Task
 from msft.data.examples import TaskData
 from msft.data.load import load_tasks
+from msft.engine.decoding import decoding_of
 from msft.engine.parallel import Processes
 from msft.engine.setup import runtime_for
-from msft.engine.speech import speech_of
 from msft.model.open import ModelSource, check_data_fits, load_model, load_tokenizer
 from msft.model.token_loss import TokenLoss
 from msft.record.run_folder import RunFolder
@@ -73,8 +73,8 @@ def evaluate(
     loss = TokenLoss(loaded).to(processes.device)
     runtime = runtime_for(processes, Job(config, source, data, loaded).settings, loss)
     generates = any(measure.generates for _, measure in asked.values())
-    speech = speech_of(loaded, source) if generates else None
-    scores, _ = score(loss, asked, runtime, speech=speech, progress=progress)
+    decoding = decoding_of(loaded, source) if generates else None
+    scores, _ = score(loss, asked, runtime, decoding=decoding, progress=progress)
     return Evaluation(model, split, data, scores)
 
 

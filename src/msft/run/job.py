@@ -21,7 +21,7 @@ from msft.data.load import chat_template, load_tasks
 from msft.engine.settings import EngineSettings
 from msft.engine.torch_engine import TorchEngine
 from msft.methods import dynamix
-from msft.model.open import ModelSource, check_data_fits, layout, load_tokenizer
+from msft.model.open import ModelSource, check_data_fits, load_tokenizer, skeleton
 from msft.record.run_folder import environment
 from msft.system.stopwatch import spent
 
@@ -33,7 +33,7 @@ class Job:
     config: Config
     source: ModelSource
     data: Mapping[Task, TaskData]
-    layout: PreTrainedModel | PeftModel
+    skeleton: PreTrainedModel | PeftModel
     """The model without its weights."""
 
     @classmethod
@@ -42,7 +42,7 @@ class Job:
         source = model_source(config)
         with spent("start.model"):
             tokenizer = load_tokenizer(source)
-            model = layout(source, tokenizer)
+            model = skeleton(source, tokenizer)
         with spent("start.data"):
             data = load_tasks(config, tokenizer)
         check_data_fits(model, data)
@@ -110,11 +110,11 @@ class Job:
     @property
     def snapshot_bytes(self) -> int:
         """Of the largest snapshot: the trainable weights and Adam's two moments of each, in fp32."""
-        return 12 * sum(p.numel() for p in self.layout.parameters() if p.requires_grad)
+        return 12 * sum(p.numel() for p in self.skeleton.parameters() if p.requires_grad)
 
     @property
     def model_bytes(self) -> int:
-        return 4 * sum(p.numel() for p in self.layout.parameters())
+        return 4 * sum(p.numel() for p in self.skeleton.parameters())
 
     def fingerprints(self, engine: TorchEngine) -> dict[str, Any]:
         """What model and data are, whatever they are called."""

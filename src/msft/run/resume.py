@@ -12,7 +12,7 @@ from typing import Any
 from msft.core.errors import Diverged, RunError, complaint
 from msft.core.retention import Limits
 from msft.core.vocabulary import Snapshot
-from msft.core.wire import Json, Place, changed, dotted
+from msft.core.wire import Json, KeyPath, changed, dotted
 from msft.record.journal import Journal, Transcript, canonical, digest
 from msft.record.run_folder import RunFolder
 from msft.report.cost import MAX, limits_of
@@ -65,7 +65,7 @@ def identity(header: Json, position: Json) -> dict[str, Any]:
     }
 
 
-def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path) -> list[tuple[Place, Any, Any]]:
+def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path) -> list[tuple[KeyPath, Any, Any]]:
     """The differences between the run's header and what would be run now, all of them allowed.
 
     Raises Diverged for one that is not, RunError where what is allowed is none of `HARMLESS`.
@@ -88,13 +88,13 @@ def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path
     return found_changes
 
 
-def limits(past: Transcript, changes: Collection[tuple[Place, Any, Any]]) -> Limits:
+def limits(past: Transcript, changes: Collection[tuple[KeyPath, Any, Any]]) -> Limits:
     """(first segment, `snapshots.max` from there on), in order."""
     now = [(len(past.segments) + 1, bound) for path, _, bound in changes if path == _BOUND]
     return [*limits_of(past.header, past.changes), *now]
 
 
-def learning_rates(past: Transcript, changes: Collection[tuple[Place, Any, Any]]) -> list[tuple[int, float]]:
+def learning_rates(past: Transcript, changes: Collection[tuple[KeyPath, Any, Any]]) -> list[tuple[int, float]]:
     """(first segment, learning rate from there on), in order: a segment that is run again keeps its own."""
     rates = [(1, float(past.header["config"][_RATE[1]]))]
     rates += [(c["since"], float(c["now"])) for c in past.changes if tuple(c["path"]) == _RATE]
@@ -149,7 +149,7 @@ def final_is_whole(folder: RunFolder, about: Mapping[str, Any], note: Callable[[
     return whole
 
 
-def _field(path: Place) -> str:
+def _field(path: KeyPath) -> str:
     """A place in the header as people name it: `training.learning_rate`."""
     field = dotted(path[1:] if path[0] == "config" else path)
     return _ALIASES.get(field, field)

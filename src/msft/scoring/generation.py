@@ -23,7 +23,7 @@ PRICE = 1.0
 rows there are."""
 
 
-class Words(Protocol):
+class Decoder(Protocol):
     """The part of a tokenizer that turns tokens into text."""
 
     all_special_ids: list[int]
@@ -33,10 +33,10 @@ class Words(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Speech:
+class Decoding:
     """How a model's tokens become text, and which of them end it."""
 
-    words: Words
+    decoder: Decoder
     eos: frozenset[int]
 
 
@@ -61,7 +61,7 @@ class Request:
 def generate(
     model: nn.Module,
     requests: Sequence[Request],
-    words: Words,
+    decoder: Decoder,
     runtime: Runtime,
     *,
     progress: Callable[[int], None] | None = None,
@@ -78,7 +78,7 @@ def generate(
         for places in hand:
             if places is None:
                 continue
-            spoken = _decode(model, [requests[place] for place in places], words, runtime.device)
+            spoken = _decode(model, [requests[place] for place in places], decoder, runtime.device)
             for place, tokens in zip(places, spoken, strict=True):
                 said[place, : len(tokens)] = np.array(tokens) + 1  # 0 is where nothing was said
             done += len(places)
@@ -88,10 +88,10 @@ def generate(
     spoken = [(row[row > 0] - 1).astype(np.int64).tolist() for row in said]
     # The last token of each is read by nobody.
     count = sum(len(request.prompt) + len(row) - 1 for request, row in zip(requests, spoken, strict=True))
-    return [_text(row, request, words) for row, request in zip(spoken, requests, strict=True)], count
+    return [_text(row, request, decoder) for row, request in zip(spoken, requests, strict=True)], count
 
 
-def _decode(model: nn.Module, requests: Sequence[Request], words: Words, device: torch.device) -> list[list[int]]:
+def _decode(model: nn.Module, requests: Sequence[Request], decoder: Decoder, device: torch.device) -> list[list[int]]:
     """The new tokens of each row, the one that ends it included; finished rows leave the batch."""
     longest = max(len(request.prompt) for request in requests)
     ids = np.zeros((len(requests), longest), np.int64)
@@ -109,7 +109,7 @@ def _decode(model: nn.Module, requests: Sequence[Request], words: Words, device:
         tokens, cache = model(reading)
         for row, token in zip(rows, tokens.tolist(), strict=True):
             spoken[row].append(token)
-        going = [at for at, row in enumerate(rows) if not _finished(spoken[row], requests[row], words)]
+        going = [at for at, row in enumerate(rows) if not _finished(spoken[row], requests[row], decoder)]
         if not going:
             return spoken
         mask_, positions = reading.mask, reading.positions[:, -1:]
@@ -124,22 +124,22 @@ def _decode(model: nn.Module, requests: Sequence[Request], words: Words, device:
         )
 
 
-def _finished(tokens: Sequence[int], request: Request, words: Words) -> bool:
+def _finished(tokens: Sequence[int], request: Request, decoder: Decoder) -> bool:
     if tokens[-1] in request.ends or len(tokens) == request.max_new_tokens:
         return True
     if not request.stop:
         return False
     # A token is a byte at least, so that a stop sequence that has just been completed lies in so many of the last.
     most = max(len(stop.encode()) for stop in request.stop)
-    tail = _decoded(tokens[-most:], words)
+    tail = _decoded(tokens[-most:], decoder)
     return any(stop in tail for stop in request.stop)
 
 
-def _text(tokens: Sequence[int], request: Request, words: Words) -> str:
+def _text(tokens: Sequence[int], request: Request, decoder: Decoder) -> str:
     end = next((at for at, token in enumerate(tokens) if token in request.ends), len(tokens))
-    return until(_decoded(tokens[:end], words), request.stop)
+    return until(_decoded(tokens[:end], decoder), request.stop)
 
 
-def _decoded(tokens: Sequence[int], words: Words) -> str:
+def _decoded(tokens: Sequence[int], decoder: Decoder) -> str:
     # Special tokens stay, so that a stop sequence may name one.
-    return words.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return decoder.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)

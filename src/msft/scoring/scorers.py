@@ -20,7 +20,7 @@ from msft.data import own_scorer
 from msft.data.examples import Item, Measure
 from msft.data.extract import found_in, same
 from msft.forward.runtime import Runtime, SequenceScores, sequence_scores
-from msft.scoring.generation import Request, Speech, generate
+from msft.scoring.generation import Decoding, Request, generate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +40,12 @@ def score(
     tasks: Mapping[Task, tuple[Sequence[Item], Measure]],
     runtime: Runtime,
     *,
-    speech: Speech | None = None,
+    decoding: Decoding | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[Task, TaskScores], int]:
     """The scores of each sub-dataset and the number of tokens that it took to find them.
 
-    All sub-datasets share their micro-batches. Generating measures need `speech`. `progress`
+    All sub-datasets share their micro-batches. Generating measures need `decoding`. `progress`
     is told (items done, all items; those that are generated count twice). Raises NotFiniteError, ScorerError.
     """
     groups = [item.options for items, _ in tasks.values() for item in items]
@@ -62,9 +62,9 @@ def score(
     verdicts: dict[Task, NDArray[np.float64]] = {}
     tokens = found.tokens
     if speaking:
-        assert speech is not None, "a generating measure needs a tokenizer"
-        requests = [r for items, measure in speaking.values() for r in _requests(items, measure, speech)]
-        texts, spoken = generate(model, requests, speech.words, runtime, progress=told(len(groups)))
+        assert decoding is not None, "a generating measure needs a tokenizer"
+        requests = [r for items, measure in speaking.values() for r in _requests(items, measure, decoding)]
+        texts, spoken = generate(model, requests, decoding.decoder, runtime, progress=told(len(groups)))
         verdicts, tokens = _verdicts(speaking, texts, runtime), tokens + spoken
     scores = {}
     first = 0
@@ -75,11 +75,11 @@ def score(
     return scores, tokens
 
 
-def _requests(items: Sequence[Item], measure: Measure, speech: Speech) -> list[Request]:
+def _requests(items: Sequence[Item], measure: Measure, decoding: Decoding) -> list[Request]:
     """One request an item. A special token that ends a reference, such as that of an assistant turn, ends it too."""
-    special = set(speech.words.all_special_ids)
+    special = set(decoding.decoder.all_special_ids)
     learned = {token for item in items for token in item.options[0].ids[len(item.prompt) :].tolist()}
-    ends = speech.eos | (special & learned)
+    ends = decoding.eos | (special & learned)
     return [
         Request(prompt=item.prompt, ends=ends, stop=measure.stop, max_new_tokens=measure.max_new_tokens)
         for item in items

@@ -20,13 +20,13 @@ def equal_flops(config: Config, of: RunFolder) -> Config:
     method = config.method
     clock = Clock(dict(zip(story.tasks, story.brief.sizes, strict=True)), story.brief.batch_size, method.eval_every)
     mixture = Mixture(tasks=story.tasks)
-    per_epoch, look = _tokens_per_epoch(story, mixture), story.brief.base.tokens.eval
-    fixed = look + sum(outcome.tokens.eval for outcome in story.test.values())
+    per_epoch, scored = _tokens_per_epoch(story, mixture), story.brief.base.tokens.eval
+    fixed = scored + sum(outcome.tokens.eval for outcome in story.test.values())
     target = sum(flops(story).values()) / story.header["model"]["parameters"]
 
     def cost(steps: int) -> float:
         """FLOPs per parameter: 6 per trained token, 2 per scored one (DESIGN 3.13)."""
-        return 6 * per_epoch * clock.epochs(mixture, steps) + 2 * (fixed + look * len(clock.ticks(mixture, steps)))
+        return 6 * per_epoch * clock.epochs(mixture, steps) + 2 * (fixed + scored * len(clock.ticks(mixture, steps)))
 
     affordable = int(target / (6 * clock.epochs(mixture, 1) * per_epoch)) + 1
     steps = 1 + bisect_left(range(1, affordable + 1), target, key=cost)

@@ -58,10 +58,10 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Grid:
     """All runs of a study: each variant with each training seed.
 
-    `kind`: what the study is for, such as `compare`; a folder takes one kind and one plan.
+    `kind`: what the study is for, such as `compare`; a folder takes one kind and one grid.
     """
 
     kind: str
@@ -87,12 +87,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class StudyFolder:
-    """The layout of a study. Nothing but this class knows a file's name."""
+    """The files of a study. Nothing but this class knows a file's name."""
 
     path: Path
 
     @property
-    def plan(self) -> Path:
+    def record(self) -> Path:
         return self.path / "study.json"
 
     @property
@@ -137,28 +137,28 @@ class StudyFolder:
         """Where the base model's scores lie for all configurations with this model and data."""
         return self.path / "base" / f"{sharing_key(config, threads)}.json"
 
-    def check(self, plan: Plan) -> None:
-        """Refuse a folder that holds something else, or this study with another plan. Writes nothing."""
-        if self.plan.exists():
+    def check(self, grid: Grid) -> None:
+        """Refuse a folder that holds something else, or this study with another grid. Writes nothing."""
+        if self.record.exists():
             was = {key: value for key, value in self._recorded().items() if key != "threads"}
-            if changed := differences(was, json.loads(json.dumps(plan.to_json()))):
+            if changed := differences(was, json.loads(json.dumps(grid.to_json()))):
                 listed = "; ".join(changed[:MOST]) + (f"; and {len(changed) - MOST} more" if changed[MOST:] else "")
                 mend = "undo the change, or name another folder"
-                raise RunError(complaint(f"this study was begun with another plan: {listed}", mend, file=self.path))
+                raise RunError(complaint(f"this study was begun with another grid: {listed}", mend, file=self.path))
             return
-        # A start that was cut off before the plan was recorded left nothing worth keeping.
-        ours = {LOCK, self.workers.name, f".{self.plan.name}.tmp"}
+        # A start that was cut off before the grid was recorded left nothing worth keeping.
+        ours = {LOCK, self.workers.name, f".{self.record.name}.tmp"}
         if self.path.exists() and (not self.path.is_dir() or {p.name for p in self.path.iterdir()} - ours):
             raise RunError(complaint("this is not an empty folder", "name another folder", file=self.path))
 
-    def adopt(self, plan: Plan, threads: int) -> int:
-        """Record the plan, or find it recorded; returns the threads of each run, on which its last bits depend."""
-        if not self.plan.exists():
-            content = json.dumps({**plan.to_json(), "threads": threads}, indent=1, ensure_ascii=False)
-            files.replace("study", self.plan, content.encode())
+    def adopt(self, grid: Grid, threads: int) -> int:
+        """Record the grid, or find it recorded; returns the threads of each run, on which its last bits depend."""
+        if not self.record.exists():
+            content = json.dumps({**grid.to_json(), "threads": threads}, indent=1, ensure_ascii=False)
+            files.replace("study", self.record, content.encode())
         return int(self._recorded()["threads"])
 
-    def grid(self) -> tuple[list[str], list[int]]:
+    def recorded_grid(self) -> tuple[list[str], list[int]]:
         """Names of the variants, and seeds, that were planned here. Raises RunError where nothing was."""
         recorded = self._recorded()
         return list(recorded["variants"]), list(recorded["seeds"])
@@ -175,12 +175,12 @@ class StudyFolder:
 
     def _recorded(self) -> dict[str, Any]:
         try:
-            recorded: dict[str, Any] = json.loads(self.plan.read_text(encoding="utf-8"))
+            recorded: dict[str, Any] = json.loads(self.record.read_text(encoding="utf-8"))
             int(recorded["threads"])
             dict(recorded["variants"]), list(recorded["seeds"])
         except (OSError, ValueError, KeyError, TypeError):
             mend = "restore the file from a copy, or name another folder"
-            raise RunError(complaint("this record of a study cannot be read", mend, file=self.plan)) from None
+            raise RunError(complaint("this record of a study cannot be read", mend, file=self.record)) from None
         return recorded
 
 

@@ -33,7 +33,7 @@ def find(evidence: Evidence) -> Findings:
     conflicts: dict[str, list[Curve]] = {name: [] for name in names}
     for name in names:
         for seed, story in evidence.runs[name].items():
-            trunk = {place.snapshot for place in story.trunk}
+            trunk = {point.snapshot for point in story.trunk}
             seen = observe(evidence.job(name, seed), story, _conflict, trunk.__contains__)
             conflicts[name].append([(p.epoch, seen[p.snapshot]) for p in story.trunk])
     ends = {name: mean(curve[-1][1] for curve in losses[name]) for name in names}

@@ -64,7 +64,7 @@ def find(evidence: Evidence) -> Findings:
     errors: dict[tuple[str, Task], list[tuple[float, float]]] = {}
     for seed, story in evidence.runs["sft"].items():
         job = evidence.job("sft", seed)
-        steps = [place.step for place in story.trunk]
+        steps = [point.step for point in story.trunk]
         for kind, items in _items(job, story).items():
             draw = np.random.default_rng(seed)
             true = decision(story, steps, {t: each.scores(_every(each)) for t, each in items.items()}, params)
@@ -111,8 +111,8 @@ def _items(job: Job, story: Story) -> dict[str, dict[Task, Items]]:
     choices = {task: _right_answers(part) for task, part in parts.items() if part.measure.name == "choice"}
 
     def measure(engine: TorchEngine, snapshot: Snapshot) -> dict[str, dict[Task, tuple[float, ...]]]:
-        found = engine.look(snapshot, asked)
-        losses = engine.look(snapshot, choices) if choices else {}
+        found = engine.score_items(snapshot, asked)
+        losses = engine.score_items(snapshot, choices) if choices else {}
         return {
             "control": {task: scores.items for task, scores in found.items()},
             "report": {task: scores.reported for task, scores in found.items()},
@@ -120,7 +120,7 @@ def _items(job: Job, story: Story) -> dict[str, dict[Task, Items]]:
         }
 
     seen = observe(job, story, measure)
-    rows = [seen[place.snapshot] for place in story.trunk]
+    rows = [seen[point.snapshot] for point in story.trunk]
     kinds = KINDS if choices else KINDS[:2]  # without choices the control score is the loss
     return {
         kind: {

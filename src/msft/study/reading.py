@@ -11,9 +11,9 @@ from msft.config.schema import Config
 from msft.core.curves import peak
 from msft.core.vocabulary import Task
 from msft.report.cost import flops
-from msft.report.story import Place, Story, read_story
+from msft.report.story import Point, Story, read_story
 from msft.run.job import Job
-from msft.study.grid import Plan, StudyFolder
+from msft.study.grid import Grid, StudyFolder
 from msft.study.statistics import Interval, t_interval
 
 Runs: TypeAlias = Mapping[str, Mapping[int, Story]]
@@ -23,11 +23,11 @@ WINDOW = 3
 """Ticks in the centred mean under which the studies read a peak: with one tick, noise is read as peaks."""
 
 
-def read_runs(folder: StudyFolder, plan: Plan) -> dict[str, dict[int, Story]]:
+def read_runs(folder: StudyFolder, grid: Grid) -> dict[str, dict[int, Story]]:
     """Every finished run; variants that have none are left out."""
     found: dict[str, dict[int, Story]] = {}
-    for variant in plan.variants:
-        for seed in plan.seeds:
+    for variant in grid.variants:
+        for seed in grid.seeds:
             run = folder.run(variant, seed)
             if run.summary.exists():
                 found.setdefault(variant.name, {})[seed] = read_story(run)
@@ -54,19 +54,19 @@ def over_seeds(stories: Mapping[int, Story], value: Callable[[Story], float]) ->
     return t_interval([value(story) for story in stories.values()])
 
 
-def peak_epochs(places: Sequence[Place], tasks: Iterable[Task], window: int = WINDOW) -> dict[Task, float]:
+def peak_epochs(points: Sequence[Point], tasks: Iterable[Task], window: int = WINDOW) -> dict[Task, float]:
     """Epoch of the earliest best smoothed control score of each sub-dataset along one roll-out."""
     found = {}
     for task in tasks:
-        scored = [place for place in places if task in place.scores]
-        found[task] = scored[peak([place.scores[task] for place in scored], window).tick].epoch
+        scored = [point for point in points if task in point.scores]
+        found[task] = scored[peak([point.scores[task] for point in scored], window).tick].epoch
     return found
 
 
-def mixture_peak(places: Sequence[Place], tasks: Sequence[Task], window: int = WINDOW) -> float:
+def mixture_peak(points: Sequence[Point], tasks: Sequence[Task], window: int = WINDOW) -> float:
     """Epoch of the best smoothed macro-average."""
-    scored = [place for place in places if all(task in place.scores for task in tasks)]
-    return scored[peak([mean(place.scores[t] for t in tasks) for place in scored], window).tick].epoch
+    scored = [point for point in points if all(task in point.scores for task in tasks)]
+    return scored[peak([mean(point.scores[t] for t in tasks) for point in scored], window).tick].epoch
 
 
 def left_at(story: Story) -> dict[Task, float]:

@@ -72,7 +72,7 @@ def read_results(folder: StudyFolder) -> Results:
     """Every run that is finished so far. Raises RunError where there is none, or data or model are not the same."""
     stories: dict[tuple[str, int], Story] = {}
     first: tuple[RunFolder, Story] | None = None
-    names, seeds = folder.grid()
+    names, seeds = folder.recorded_grid()
     for name in names:
         for seed in seeds:
             run = folder.run(name, seed)
@@ -125,7 +125,7 @@ def _run(story: Story, seed: int, tasks: Sequence[Task], tested: bool) -> Run | 
         return None
     recorded = (story.test["answer"].items or {}) if tested else {}
     best: dict[Task, float] = {}
-    for place in story.trail.places.values():
+    for place in story.trail.points.values():
         for task, report in place.reports.items():
             best[task] = max(report, best.get(task, -math.inf))
     return Run(

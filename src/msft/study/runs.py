@@ -19,7 +19,7 @@ from msft.config.schema import Config
 from msft.core.errors import RunError, complaint
 from msft.record.run_folder import RunFolder
 from msft.study.derive import RULES
-from msft.study.grid import Plan, StudyFolder, Variant
+from msft.study.grid import Grid, StudyFolder, Variant
 from msft.study.worker import Result, begin, nothing, prepared, score, work
 
 
@@ -37,7 +37,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class _Task:
+class _Piece:
     """A run, or (`seed` None) the scoring of a base model; ready once those that it `needs` are done."""
 
     name: str
@@ -49,7 +49,7 @@ class _Task:
 
 def run_grid(
     folder: StudyFolder,
-    plan: Plan,
+    grid: Grid,
     *,
     jobs: int = 1,
     tell: Callable[[Progress], None] = lambda progress: None,
@@ -61,15 +61,15 @@ def run_grid(
     `setup`: a module's function that every worker process calls first. Raises a UserError, before anything is written,
     where a configuration, a model, a data set or the folder cannot be used.
     """
-    folder.check(plan)
+    folder.check(grid)
     threads = max(1, torch.get_num_threads() // jobs)
-    for config in _distinct(plan, threads).values():
+    for config in _distinct(grid, threads).values():
         prepared(config, threads)
     folder.path.mkdir(parents=True, exist_ok=True)
     with RunFolder(folder.path).owned():
         _wait_for_orphans(folder)
-        threads = folder.adopt(plan, threads)
-        return _Grid(folder, plan, threads, tell, setup).run(jobs)
+        threads = folder.adopt(grid, threads)
+        return _Runner(folder, grid, threads, tell, setup).run(jobs)
 
 
 def _wait_for_orphans(folder: StudyFolder) -> None:
@@ -78,26 +78,26 @@ def _wait_for_orphans(folder: StudyFolder) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
-class _Grid:
+class _Runner:
     """The runs that are left to do, and those that are being done."""
 
     def __init__(
         self,
         folder: StudyFolder,
-        plan: Plan,
+        grid: Grid,
         threads: int,
         tell: Callable[[Progress], None],
         setup: Callable[[], None],
     ) -> None:
-        self.folder, self.plan, self.threads, self.tell, self.setup = folder, plan, threads, tell, setup
-        self.total = len(plan.variants) * len(plan.seeds)
+        self.folder, self.grid, self.threads, self.tell, self.setup = folder, grid, threads, tell, setup
+        self.total = len(grid.variants) * len(grid.seeds)
         self.failures: dict[tuple[str, int], str] = {}
         self.done: set[str] = set()
-        self.waiting: list[_Task] = list(self._tasks())
+        self.waiting: list[_Piece] = list(self._tasks())
         self.finished = self.total - sum(task.seed is not None for task in self.waiting)
 
     def run(self, jobs: int) -> dict[tuple[str, int], str]:
-        running: dict[Future[Result], _Task] = {}
+        running: dict[Future[Result], _Piece] = {}
         with _executor(min(jobs, max(1, len(self.waiting))), self) as executor:
             while self.waiting or running:
                 while len(running) < jobs and (task := self._next()):
@@ -108,12 +108,12 @@ class _Grid:
             self.folder.write_failures(self.failures)
         return self.failures
 
-    def _tasks(self) -> Iterator[_Task]:
+    def _tasks(self) -> Iterator[_Piece]:
         """Seed by seed, so that what is there when a study is cut off compares all variants."""
         left = [
             (variant, seed)
-            for seed in self.plan.seeds
-            for variant in self.plan.variants
+            for seed in self.grid.seeds
+            for variant in self.grid.variants
             if not self.folder.run(variant, seed).summary.exists()
         ]
         names = {_name(variant.name, seed) for variant, seed in left}
@@ -122,11 +122,11 @@ class _Grid:
             base = self.folder.base(variant.config, self.threads)
             if base.stem not in bases:
                 bases.add(base.stem)
-                yield _Task(base.stem, variant, None, base, frozenset())
+                yield _Piece(base.stem, variant, None, base, frozenset())
             after = {_name(variant.after, seed)} & names if variant.after else set()
-            yield _Task(_name(variant.name, seed), variant, seed, base, frozenset({base.stem, *after}))
+            yield _Piece(_name(variant.name, seed), variant, seed, base, frozenset({base.stem, *after}))
 
-    def _next(self) -> _Task | None:
+    def _next(self) -> _Piece | None:
         """The first that is ready; None where all that is left waits for something that is running."""
         for task in self.waiting:
             if task.needs <= self.done:
@@ -134,19 +134,19 @@ class _Grid:
                 return task
         return None
 
-    def _submit(self, executor: Executor, task: _Task) -> Future[Result]:
+    def _submit(self, executor: Executor, task: _Piece) -> Future[Result]:
         if task.seed is None:
             return executor.submit(score, task.variant.config, self.threads, task.base)
         run = self.folder.run(task.variant, task.seed)
         config = _seeded(task.variant.config, task.seed, run)
         if task.variant.rule is not None:
-            (other,) = (v for v in self.plan.variants if v.name == task.variant.after)
+            (other,) = (v for v in self.grid.variants if v.name == task.variant.after)
             if (other.name, task.seed) in self.failures:
                 return _failed(f"not run: it follows {other.name}, whose run of this seed failed")
             config = RULES[task.variant.rule](config, self.folder.run(other, task.seed))
         return executor.submit(work, config, self.threads, task.base)
 
-    def _ended(self, task: _Task, result: Result) -> None:
+    def _ended(self, task: _Piece, result: Result) -> None:
         self.done.add(task.name)
         if task.seed is None:
             if result.failure is not None:
@@ -172,10 +172,10 @@ def _seeded(config: Config, seed: int, run: RunFolder) -> Config:
     return config.model_copy(update={"training": training, "output": str(run.path)})
 
 
-def _distinct(plan: Plan, threads: int) -> dict[str, Config]:
-    """One configuration for each model and data of the plan."""
+def _distinct(grid: Grid, threads: int) -> dict[str, Config]:
+    """One configuration for each model and data of the grid."""
     folder = StudyFolder(Path())
-    return {folder.base(variant.config, threads).stem: variant.config for variant in plan.variants}
+    return {folder.base(variant.config, threads).stem: variant.config for variant in grid.variants}
 
 
 def _result(future: Future[Result]) -> Result:
@@ -202,7 +202,7 @@ class _Here(Executor):
 
 
 @contextmanager
-def _executor(jobs: int, grid: _Grid) -> Iterator[Executor]:
+def _executor(jobs: int, grid: _Runner) -> Iterator[Executor]:
     """`jobs` worker processes, each with a GPU of its own as far as there are any; for one job, this process."""
     if jobs == 1:
         before = torch.get_num_threads()

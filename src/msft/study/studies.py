@@ -10,7 +10,7 @@ from msft.core.errors import RunError, complaint
 from msft.run.job import Job
 from msft.study import budget, granularity, loss, noise, optimizer, peaks, shift, similar, ticks
 from msft.study.findings import Cell, Findings
-from msft.study.grid import Plan, StudyFolder, Variant
+from msft.study.grid import Grid, StudyFolder, Variant
 from msft.study.reading import Evidence, read_runs
 from msft.study.runs import Progress, run_grid
 from msft.study.worker import nothing
@@ -59,20 +59,20 @@ def run_study(
     """
     study = STUDIES[name]
     first = config.training_seed
-    plan = Plan(kind=f"study {name}", variants=tuple(study.variants(config)), seeds=tuple(range(first, first + seeds)))
-    failures = run_grid(folder, plan, jobs=jobs, tell=tell, setup=setup)
+    grid = Grid(kind=f"study {name}", variants=tuple(study.variants(config)), seeds=tuple(range(first, first + seeds)))
+    failures = run_grid(folder, grid, jobs=jobs, tell=tell, setup=setup)
     if failures:
         listed = "; ".join(f"{variant}, seed {seed}: {why}" for (variant, seed), why in list(failures.items())[:3])
         found = f"{len(failures)} of the study's runs failed: {listed}"
         raise RunError(complaint(found, "mend what they complain about, and give the same command", file=folder.path))
-    by_name = {variant.name: variant for variant in plan.variants}
+    by_name = {variant.name: variant for variant in grid.variants}
 
     def job(variant: str, seed: int) -> Job:
         own = by_name[variant].config
         training = own.training.model_copy(update={"seed": seed})
         return Job.prepare(own.model_copy(update={"training": training}))
 
-    findings = study.find(Evidence(config, read_runs(folder, plan), job))
+    findings = study.find(Evidence(config, read_runs(folder, grid), job))
     said: dict[str, Cell] = {"model": config.model.name_or_path, "sub-datasets": len(config.datasets), "seeds": seeds}
     findings = replace(findings, settings=said)
     findings.write(folder)
