@@ -26,7 +26,7 @@ from typing import Any
 from msft.core.retention import replayed
 from msft.core.search import Search
 from msft.core.vocabulary import Brief, Outcome, Segment, Snapshot
-from msft.methods import METHODS
+from msft.methods import METHODS, outlook_of
 from msft.run.loop import drive
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -66,10 +66,10 @@ def searched(name: str, preset: str, seed: int, items: int) -> tuple[Brief, list
 
 
 def measured(
-    brief: Brief, journal: Sequence[tuple[Segment, Outcome]], answer: Snapshot, limit: int | None
+    brief: Brief, journal: Sequence[tuple[Segment, Outcome]], answer: Snapshot, limit: int | None, name: str
 ) -> list[float]:
     """Mean disk, peak disk (in two snapshots), and the share of compute that is training again."""
-    _, settled = replayed(brief, journal, None, answer, ((1, limit),))
+    _, settled = replayed(brief, journal, None, answer, ((1, limit),), outlook_of(name, brief).window)
     steps = {number: segment.stop - segment.start for number, (segment, _) in enumerate(journal, 1)}
     tick = brief.eval_every * math.ceil(sum(brief.sizes) / brief.batch_size)
     spans: list[tuple[int, int, bool]] = []
@@ -92,7 +92,7 @@ def table(cases: Sequence[tuple[str, str]], seeds: int, items: Sequence[int]) ->
     for name, preset in cases:
         runs = [searched(name, preset, seed, count) for count in items for seed in range(seeds)]
         for limit in LIMITS:
-            numbers = [measured(*run, limit) for run in runs]
+            numbers = [measured(*run, limit, name) for run in runs]
             mean, _, again = (statistics.mean(column) for column in zip(*numbers, strict=True))
             peak = max(peak for _, peak, _ in numbers)
             most = max(share for _, _, share in numbers)

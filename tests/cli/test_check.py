@@ -116,6 +116,6 @@ def test_a_bound_on_snapshots_is_told_with_what_it_saves(config: Path, capsys: p
     saved = (free["snapshots"] - 3) * free["snapshot_bytes"]
     assert free["disk_bytes"] - bounded["disk_bytes"] == saved > 0
     assert main(["check", str(config), "--set", "snapshots.max=2"]) == 0
-    assert f"by snapshots.max, which trains again what it let go of: without it {free['snapshots']}" in " ".join(
+    assert f"by snapshots.max, which trains again what was dropped: without it {free['snapshots']}" in " ".join(
         capsys.readouterr().out.split()
     )

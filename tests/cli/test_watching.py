@@ -31,7 +31,7 @@ def test_status_says_where_a_run_stands_and_what_to_do(tmp_path: Path, capsys: p
     flat = " ".join(shown.split())
     # 2 s a segment of 7 or 8 steps; the bound says where it comes from.
     assert "the whole search: at most" in flat
-    assert "(the horizon of 10 epochs, and a roll-out of 4 given up for each still active)" in flat
+    assert "(the limit of 10 epochs, and one discarded roll-out of 4 for each still active)" in flat
     with cut.owned():
         assert main(["status", str(cut.path)]) == 0
     assert "At work: process" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from msft.core.errors import Diverged, Stopped
 from msft.core.retention import replayed
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Snapshot
-from msft.methods import METHODS
+from msft.methods import METHODS, outlook_of
 from msft.run.loop import drive
 
 Journal = list[tuple[Segment, Outcome]]
@@ -86,7 +86,8 @@ def test_a_bound_changes_no_decision(
     assert bound.most <= limit + 1
 
     # What was held and trained again is a function of the journal.
-    retention, settled = replayed(brief, plain, None, answer, ((1, limit),))
+    window = outlook_of(name, brief).window
+    retention, settled = replayed(brief, plain, None, answer, ((1, limit),), window)
     assert retention.held == bound.store.held
     assert [number for each in settled for number, _ in each.again] == again
     assert all(len(each.held) <= limit for each in settled)

@@ -8,7 +8,7 @@ from job import make_data
 from msft.config.reader import load
 from msft.config.schema import Config
 from msft.core.errors import ConfigError
-from msft.study.variants import ALL, ignored, variants
+from msft.study.variants import everything, ignored, variants
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +24,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 def test_the_configured_method_is_taken_as_it_stands_others_with_its_rhythm(config: Config) -> None:
-    made = {variant.name: variant.config.method for variant in variants(config, ALL)}
-    assert set(made) == set(ALL)
+    made = {variant.name: variant.config.method for variant in variants(config, everything())}
+    assert set(made) == set(everything())
     assert made["msft"] == config.method
     assert (made["msft:release"].horizon, made["msft:release"].params.max_rollouts) == (None, 10)
     assert made["msft:release"].average == "micro"
-    for name in set(ALL) - {"msft:release"}:
+    for name in set(everything()) - {"msft:release"}:
         assert (made[name].horizon, made[name].eval_every, made[name].average) == (6, 0.5, "macro")
     assert made["continual"].select == "last"
     assert made["sro_early"].params.stop_after == 4

@@ -82,8 +82,6 @@ def _cells(part: Part) -> list[str]:
 def lines(made: Estimate) -> list[tuple[str, str]]:
     """What the whole job takes, in sentences."""
     tokens = sum(part.tokens for part in made.parts)
-    total = sum(made.flops.values())
-    kinds = ", ".join(f"{kind} {scaled(count, 'FLOP')}" for kind, count in made.flops.items() if count)
     return [
         (
             "model",
@@ -95,19 +93,32 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
             f"{sum(part.train for part in made.parts):,} examples, {tokens:,} tokens, {made.steps_per_epoch:,} steps, "
             f"{made.ticks_per_epoch} ticks; scoring takes {_most(made)}{made.scoring_share:.0%} of its tokens",
         ),
-        ("at most", f"{made.epochs:.4g} epochs' worth of training ({made.method}), {scaled(total, 'FLOP')} ({kinds})"),
-        (
-            "snapshots",
-            f"at most {made.snapshots} of {scaled(made.snapshot_bytes, 'B')}: {scaled(made.disk_bytes, 'B')} of disk "
-            f"with the final model ({scaled(made.free_disk_bytes, 'B')} free), "
-            f"{scaled(made.snapshot_memory_bytes, 'B')} of memory{_bounded(made)}",
-        ),
+        ("at most", _training(made)),
+        ("snapshots", _snapshots(made)),
         ("memory", f"{scaled(made.training_bytes, 'B')} for weights, gradients and moments; activations come on top"),
         (
             "errors",
             "± is the standard error of an accuracy over so many items, in percentage points, where it is largest",
         ),
     ]
+
+
+def _training(made: Estimate) -> str:
+    if made.epochs is None or made.flops is None:
+        return f"not known: {made.method} has no outlook that bounds its training"
+    total = scaled(sum(made.flops.values()), "FLOP")
+    kinds = ", ".join(f"{kind} {scaled(count, 'FLOP')}" for kind, count in made.flops.items() if count)
+    return f"{made.epochs:.4g} epochs' worth of training ({made.method}), {total} ({kinds})"
+
+
+def _snapshots(made: Estimate) -> str:
+    each, free = scaled(made.snapshot_bytes, "B"), scaled(made.free_disk_bytes, "B")
+    if made.snapshots is None or made.disk_bytes is None:
+        return f"{each} each; how many is not known: {made.method} has no outlook that says ({free} of disk free)"
+    return (
+        f"at most {made.snapshots} of {each}: {scaled(made.disk_bytes, 'B')} of disk with the final model "
+        f"({free} free), {scaled(made.snapshot_memory_bytes, 'B')} of memory{_bounded(made)}"
+    )
 
 
 def _most(made: Estimate) -> str:
@@ -119,8 +130,11 @@ def _bounded(made: Estimate) -> str:
     """What `snapshots.max` saves."""
     if made.snapshots == made.unbounded_snapshots:
         return ""
+    found = "; by snapshots.max, which trains again what was dropped"
+    if made.unbounded_snapshots is None:
+        return found
     whole = scaled(made.unbounded_snapshots * made.snapshot_bytes, "B")
-    return f"; by snapshots.max, which trains again what it let go of: without it {made.unbounded_snapshots}, {whole}"
+    return f"{found}: without it {made.unbounded_snapshots}, {whole}"
 
 
 def _count(number: int) -> str:

@@ -7,19 +7,19 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import psutil
 
-from msft.config.method_section import MethodConfig
 from msft.core.clock import Clock
-from msft.core.vocabulary import Mixture
+from msft.core.method import Method
+from msft.core.outlook import Outlook, Standing
+from msft.core.vocabulary import Brief, Mixture
 from msft.data.examples import Item, Measure, TaskData
 from msft.forward.batches import row
-from msft.methods import dynamix, ies, msft, placebo, sro
 from msft.model.open import non_embedding_parameters
-from msft.run.job import Job
+from msft.run.job import UNSCORED, Job
 from msft.run.session import SNAPSHOT_MEMORY
 from msft.snapshots.state import trainable
 from msft.snapshots.store import IN_PASSING
@@ -80,18 +80,19 @@ class Estimate:
     trained_parameters: int
     steps_per_epoch: int
     ticks_per_epoch: int
-    epochs: float
-    """Passes over the whole mixture that the search trains at most, roll-backs included."""
-    flops: Mapping[str, float]
-    """train, eval, probe."""
+    epochs: float | None
+    """Passes over the whole mixture that the search trains at most, roll-backs included; None: the method's outlook
+    gives no bound."""
+    flops: Mapping[str, float] | None
+    """train, eval, probe; None without a bound on epochs."""
     scoring_share: float
     """Validation tokens scored for each token trained, while all sub-datasets are active."""
     snapshot_bytes: int
-    snapshots: int
-    """Kept at once, at most, by the bound if there is one."""
-    unbounded_snapshots: int
+    snapshots: int | None
+    """Kept at once, at most, by the bound if there is one; None: the method's outlook does not say."""
+    unbounded_snapshots: int | None
     """The same without `snapshots.max`."""
-    disk_bytes: int
+    disk_bytes: int | None
     """Snapshots and the final model."""
     free_disk_bytes: int
     training_bytes: int
@@ -111,20 +112,19 @@ def estimate(job: Job) -> Estimate:
     steps = clock.steps_per_epoch(mixture)
     ticks = len(clock.ticks(mixture, steps))
     tokens = sum(part.tokens for part in parts)
-    epochs = most_epochs(method, [part.tokens for part in parts])
+    outlook = job.outlook
+    epochs = most_epochs(method.definition, job.brief(UNSCORED), [part.tokens for part in parts])
     scored = sum(part.validation_tokens for part in parts)
     counted = non_embedding_parameters(job.skeleton)
     all_parameters = sum(parameter.numel() for parameter in job.skeleton.parameters())
     trained = sum(parameter.numel() for parameter in trainable(job.skeleton).values())
-    wanted = most_snapshots(method, clock, mixture)
-    bound = job.config.snapshots.max
+    wanted, bound = outlook.snapshots, job.config.snapshots.max
     # The bound holds between segments: while one runs into its end, its own snapshot comes on top.
-    kept = wanted if bound is None else min(wanted, bound + 1)
+    kept = min((n for n in (wanted, None if bound is None else bound + 1) if n is not None), default=None)
     snapshot = 3 * FLOAT * trained  # the weights and Adam's two moments
     room = int(SNAPSHOT_MEMORY * psutil.virtual_memory().available)
-    memory = (min(kept, room // snapshot) + IN_PASSING) * snapshot
+    in_memory = room // snapshot if kept is None else min(kept, room // snapshot)
     final = FLOAT * (trained if job.source.peft else all_parameters)
-    disk, free = kept * snapshot + final, _free_disk(Path(job.config.output))
     tested = 2 * sum(part.test_tokens for part in parts)
     made = Estimate(
         method=method.name,
@@ -135,19 +135,21 @@ def estimate(job: Job) -> Estimate:
         steps_per_epoch=steps,
         ticks_per_epoch=ticks,
         epochs=epochs,
-        flops={
+        flops=None
+        if epochs is None
+        else {
             "train": 6.0 * counted * epochs * tokens,
             "eval": 2.0 * counted * ((1 + epochs * ticks) * scored + tested),
-            "probe": 2.0 * counted * _probe_tokens(method, parts, epochs, steps),
+            "probe": 2.0 * counted * _probe_tokens(outlook, parts),
         },
         scoring_share=scored * ticks / tokens,
         snapshot_bytes=snapshot,
         snapshots=kept,
         unbounded_snapshots=wanted,
-        disk_bytes=disk,
-        free_disk_bytes=free,
+        disk_bytes=None if kept is None else kept * snapshot + final,
+        free_disk_bytes=_free_disk(Path(job.config.output)),
         training_bytes=FLOAT * all_parameters + 3 * FLOAT * trained,
-        snapshot_memory_bytes=memory,
+        snapshot_memory_bytes=(in_memory + IN_PASSING) * snapshot,
         warnings=(),
     )
     return _with_warnings(made, job)
@@ -186,49 +188,21 @@ def _generated(items: Sequence[Item], measure: Measure) -> int:
     return sum(len(item.prompt) + measure.max_new_tokens - 1 for item in items)
 
 
-def most_epochs(method: MethodConfig, tokens: Sequence[int]) -> float:
+def most_epochs(method: Method, brief: Brief, tokens: Sequence[int]) -> float | None:
     """Passes over the whole mixture that a method trains at most; `tokens`: those of each sub-dataset.
 
-    A search (DESIGN 1.1): the horizon, and every roll-out that ends in an exclusion once more, which is dearest where
-    the smallest sub-datasets leave first. SRO trains the horizon twice; the others at most once.
+    With tokens as sizes the outlook's bound is in tokens. None where there is none.
     """
-    horizon, params = math.inf if method.horizon is None else method.horizon, method.params
-    if isinstance(params, msft.Params):  # a placebo's are a search's too
-        budget = min(params.budget, horizon)
-        active, given_up = sum(tokens), 0.0
-        for size in sorted(tokens):
-            given_up += budget * active / sum(tokens)
-            active -= round((1 - params.replay) * size)
-        most = horizon + given_up
-        if params.max_rollouts is not None:
-            most = min(most, params.max_rollouts * budget)
-        if not isinstance(params, placebo.Params):
-            return most
-        longest = min(horizon, (params.max_rollouts or math.inf) * budget)
-        return most + longest if params.times is None else max(params.times.values(), default=0.0)
-    return 2 * horizon if isinstance(params, sro.Params) else horizon
+    in_tokens = replace(brief, sizes=tuple(tokens))
+    bound = method.outlook(in_tokens, Standing.start(in_tokens)).bound
+    return None if bound is None else bound.instances / sum(tokens)
 
 
-def most_snapshots(method: MethodConfig, clock: Clock, mixture: Mixture) -> int:
-    """Snapshots kept at once, at most (DESIGN 3.9); what looks for no peaks keeps the best, the tip and the next."""
-    params, horizon = method.params, math.inf if method.horizon is None else method.horizon
-    if not isinstance(params, msft.Params | sro.Params) or method.name == "soft_sro":
-        return 3
-    epochs = min(params.budget, horizon) if isinstance(params, msft.Params) else horizon
-    ticks = len(clock.ticks(mixture, clock.steps(mixture, epochs)))
-    return min(len(mixture.tasks), ticks + 1) + 2 + params.smooth // 2
-
-
-def _probe_tokens(method: MethodConfig, parts: Sequence[Part], epochs: float, steps: int) -> float:
-    """Tokens of a method's probes, as forward passes."""
-    params: Any = method.params
-    if isinstance(params, ies.Params):  # every instance that is not trained is looked at
-        return epochs * sum(part.tokens for part in parts)
-    if isinstance(params, dynamix.Params):
-        total = epochs * steps
-        period = min(50, max(1, total // 50)) if params.update_every == "auto" else params.update_every
-        return 4 * params.lookahead_batch * sum(part.mean_tokens for part in parts) * (total // period)
-    return 0.0
+def _probe_tokens(outlook: Outlook, parts: Sequence[Part]) -> float:
+    """Tokens of a method's probes, as forward passes: a look-ahead takes four."""
+    lookahead = outlook.lookahead
+    looked = 4 * lookahead.times * lookahead.examples * sum(part.mean_tokens for part in parts)
+    return looked + (outlook.probed_epochs * sum(part.tokens for part in parts) if outlook.probed_epochs else 0.0)
 
 
 def _free_disk(output: Path) -> int:
@@ -253,26 +227,7 @@ def _about_data(made: Estimate) -> Warnings:
 
 
 def _about_rhythm(made: Estimate, job: Job) -> Warnings:
-    method, params = job.config.method, job.config.method.params
-    horizon = math.inf if method.horizon is None else method.horizon
-    warnings = []
-    if isinstance(params, ies.Params) and horizon <= ies.NEEDED:
-        warnings.append(
-            f"method.horizon: IES leaves nothing out before the end of epoch {ies.NEEDED}, and the run ends at epoch "
-            f"{horizon:g}: give a horizon of at least {ies.NEEDED + 1}"
-        )
-    if isinstance(params, msft.Params):
-        if params.budget > horizon:
-            warnings.append(
-                f"method.budget: a roll-out may last {params.budget:g} epochs, but the horizon ends the search at "
-                f"{horizon:g}: nothing can be excluded and trained on"
-            )
-        rollout = min(params.budget, horizon)
-        if params.smooth > 1 + rollout / method.eval_every:
-            warnings.append(
-                f"method.smooth: a mean over {params.smooth} ticks is longer than a roll-out, which has "
-                f"{math.ceil(rollout / method.eval_every)}: score more often or smooth less"
-            )
+    method, warnings = job.config.method, list(job.outlook.warnings)
     if made.ticks_per_epoch < math.floor(1 / method.eval_every):
         warnings.append(
             f"method.eval_every: an epoch has only {made.steps_per_epoch} steps, so that ticks fall together: "
@@ -292,7 +247,7 @@ def _about_rhythm(made: Estimate, job: Job) -> Warnings:
 
 def _about_space(made: Estimate) -> Warnings:
     warnings = []
-    if made.disk_bytes > made.free_disk_bytes:
+    if made.disk_bytes is not None and made.disk_bytes > made.free_disk_bytes:
         warnings.append(
             f"the snapshots may need {made.disk_bytes / 1e9:.1f} GB of disk, {made.free_disk_bytes / 1e9:.1f} GB are "
             "free: choose another output, bound them (snapshots.max: 3), or use an adapter (peft)"

@@ -1,63 +1,9 @@
-"""How long it may still take: the pace so far, and the bound that a method's parameters set (DESIGN 1.1, cost law)."""
+"""How fast a roll-out goes, and how long it may still take."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
-from msft.core.clock import Clock
-from msft.core.rollout import replaying
-from msft.core.vocabulary import Brief, Mixture, Segment
+from msft.core.vocabulary import Segment
 from msft.engine.progress import StepInfo
-from msft.report.story import param
-from msft.report.words import epochs
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bound:
-    """What may still be trained from the start of a roll-out, at most."""
-
-    instances: float
-    why: str
-    """What the bound comes from, in words."""
-
-
-def bound(brief: Brief, method: str, segment: Segment, epoch: float) -> Bound | None:
-    """The bound at the start of the roll-out of `segment`, at position `epoch`; None where there is none.
-
-    A search trains until its horizon, and gives up one roll-out for each sub-dataset that is still active; dearest is
-    that the smallest leave first. SRO and the placebo train the horizon once more.
-    """
-    clock, horizon, budget = Clock.of(brief), brief.horizon, param(brief, "budget")
-    whole = clock.instances(Mixture(tasks=brief.tasks))
-    if method == "continual":
-        return None
-    if budget is None:
-        left = max(0.0, horizon - epoch) * clock.instances(segment.mixture)
-        again = method in {"sro", "soft_sro"} and segment.rollout == 1
-        why = f"the horizon of {epochs(horizon)} epochs" + (", twice" if again else "") if math.isfinite(left) else ""
-        return Bound(instances=left + horizon * whole * again, why=why) if math.isfinite(left) else None
-    active, budget = segment.mixture.active, min(budget, horizon)
-    left = (horizon - epoch) * clock.instances(segment.mixture) + _given_up(brief, clock, active, budget)
-    why = f"the horizon of {epochs(horizon)} epochs, and a roll-out of {epochs(budget)} given up for each still active"
-    if (most := param(brief, "max_rollouts")) is not None:
-        rollouts = max(1, most - segment.rollout + 1)
-        if (few := rollouts * budget * clock.instances(segment.mixture)) < left:
-            left, why = few, f"{rollouts} more roll-outs of {epochs(budget)} epochs"
-    if method == "placebo":
-        left, why = left + min(horizon, budget * (most or math.inf)) * whole, f"{why}, and the placebo's own run"
-    return Bound(instances=left, why=why) if math.isfinite(left) else None
-
-
-def _given_up(brief: Brief, clock: Clock, active: tuple[str, ...], budget: float) -> float:
-    """Instances in roll-outs that end in one exclusion each, the smallest sub-dataset first."""
-    sizes = dict(zip(brief.tasks, brief.sizes, strict=True))
-    gone = [task for task in brief.tasks if task not in active]
-    total = 0.0
-    for task in sorted(active, key=sizes.__getitem__):
-        total += budget * clock.instances(replaying(brief.tasks, gone, param(brief, "replay") or 0.0))
-        gone.append(task)
-    return total
 
 
 class Pace:

@@ -11,10 +11,12 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from msft.cli.pace import Bound, Pace, bound
+from msft.cli.pace import Pace
+from msft.core.outlook import Bound, Standing
 from msft.core.vocabulary import Brief, Mixture, Outcome, Segment, Task
 from msft.engine.progress import ScoreInfo, StepInfo
-from msft.report.story import Trail, find_rollouts, param
+from msft.methods import outlook_of
+from msft.report.story import Trail, find_rollouts
 from msft.report.words import clean, decision, duration, epochs, percent
 
 BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
@@ -29,6 +31,8 @@ class View:
     def __init__(self, brief: Brief, method: str, now: Callable[[], float]) -> None:
         self.method, self._now = clean(method), now
         self.trail = Trail(brief)
+        self._name = method
+        self.outlook = outlook_of(method, brief)
         self.mixture = Mixture(tasks=brief.tasks)
         self.segment: Segment | None = None
         self.status = ""
@@ -56,12 +60,13 @@ class View:
         if self._past and (left or segment.parent != trail.tip):
             # As a segment that trains nothing, it only closes the roll-out before it.
             closing = (replace(segment, stop=segment.start), trail.brief.base)
-            if ended := list(find_rollouts(trail, [*self._past, closing])):
+            if ended := list(find_rollouts(trail, [*self._past, closing], self.outlook)):
                 self.decided = decided = decision(ended[-1])
         self.mixture, self.segment, self.status, self.recovering = segment.mixture, segment, "", False
         if segment.trains:
             if segment.start == 0 or self.bound is None:
-                self.bound = bound(trail.brief, self.method, segment, self._start(segment))
+                at = Standing(mixture=segment.mixture, rollout=segment.rollout, epoch=self._start(segment))
+                self.bound = outlook_of(self._name, trail.brief, at).bound
             self.pace.begin(segment, self._steps(segment), self._now())
         return decided
 
@@ -95,8 +100,7 @@ class View:
 
     def _steps(self, segment: Segment) -> int:
         """The steps that may be taken from a segment's start until the roll-out ends; 0 where nobody knows."""
-        budget = param(self.trail.brief, "budget")
-        left = min(math.inf if budget is None else budget, self.trail.brief.horizon - segment.epoch)
+        left = min(self.outlook.rollout, self.trail.brief.horizon - segment.epoch)
         return self.trail.clock.steps(segment.mixture, left) if math.isfinite(left) else 0
 
     def curve(self, task: Task) -> list[float]:
@@ -178,8 +182,8 @@ class View:
 
     def _why(self) -> str:
         """What the roll-out is for."""
-        segment, budget = self.segment, param(self.trail.brief, "budget")
-        if segment is None or not segment.trains or budget is None or not self.pace.planned:
+        segment = self.segment
+        if segment is None or not segment.trains or not self.outlook.decides or not self.pace.planned:
             return ""
         end = self._start(segment) + self.trail.clock.epochs(segment.mixture, self.pace.planned)
         count = len(segment.mixture.active)

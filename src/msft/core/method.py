@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from msft.core.outlook import Forecast, unknown
 from msft.core.vocabulary import Brief, Plan
 
 
@@ -15,12 +16,14 @@ class Method:
 
     `Params` is a standard-library dataclass whose annotations and `__post_init__` (raising ValueError) validate what
     the configuration says. A preset maps names of parameters, and of `horizon`, `eval_every`, `select`, ...
-    to values that replace their defaults; the first preset is the default.
+    to values that replace their defaults; the first preset is the default. `outlook` says what the method may do at
+    most (`msft.core.outlook`); without one, `msft check` and the live view know no bound.
     """
 
     plan: Callable[[Brief], Plan]
     Params: type[Any]
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"default": {}})
+    outlook: Forecast = unknown
 
 
 def require(holds: bool, name: str, rule: str, found: object) -> None:

@@ -58,13 +58,6 @@ class Retention:
         self._points: list[Snapshot] = [ROOT]
         """Of the roll-out that is on: its start, then its ticks."""
 
-    @classmethod
-    def of(cls, brief: Brief, limits: Limits = UNBOUNDED) -> Retention:
-        """Of a method's brief, whose params are its own dataclass, or a journal's mapping."""
-        params = brief.params
-        window = params.get("smooth", 1) if isinstance(params, Mapping) else getattr(params, "smooth", 1)
-        return cls(brief.base, limits, window if isinstance(window, int) and window > 0 else 1)
-
     @property
     def limit(self) -> int | None:
         """Snapshots held between segments at most; one more while a segment runs into its end."""
@@ -159,13 +152,14 @@ def replayed(
     following: Segment | None,
     answer: Snapshot | None,
     limits: Limits = UNBOUNDED,
+    window: int = 1,
 ) -> tuple[Retention, list[Settled]]:
     """The retention of a search after its history, and what was done after each segment.
 
     `following`: what the search asks for next; None where it has ended with this answer. While neither is known, the
-    last segment is left unsettled.
+    last segment is left unsettled. `window`: the method's (`Outlook.window`).
     """
-    retention, done = Retention.of(brief, limits), []
+    retention, done = Retention(brief.base, limits, window), []
     entries = list(history)
     for i, (segment, outcome) in enumerate(entries):
         retention.made(segment, outcome)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from msft.core.curves import peak
 from msft.core.method import Method
+from msft.core.outlook import PLAIN_HELD, Bound, Outlook, Standing
 from msft.core.rollout import Answer, Track, curves, roll_out
-from msft.core.vocabulary import Brief, Mixture, Plan
+from msft.core.vocabulary import Brief, Mixture, Plan, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +21,7 @@ class Params:
 
 def plan(brief: Brief) -> Plan:
     p: Params = brief.params
-    sizes = dict(zip(brief.tasks, brief.sizes, strict=True))
-    sign = {"given": 0, "size_asc": 1, "size_desc": -1}[p.order]
-    sequence = sorted(brief.tasks, key=lambda task: sign * sizes[task])
+    sequence = ordered(brief, p)
     track = Track(brief)
     answer = Answer(brief, track.base)
     here = track.base
@@ -35,4 +35,20 @@ def plan(brief: Brief) -> Plan:
     return answer.choose(here)
 
 
-METHOD = Method(plan=plan, Params=Params, presets={"default": {"select": "last"}})
+def ordered(brief: Brief, p: Params) -> list[Task]:
+    """The sub-datasets in the order in which they are trained."""
+    sizes = dict(zip(brief.tasks, brief.sizes, strict=True))
+    sign = {"given": 0, "size_asc": 1, "size_desc": -1}[p.order]
+    return sorted(brief.tasks, key=lambda task: sign * sizes[task])
+
+
+def outlook(brief: Brief, at: Standing) -> Outlook:
+    """Each sub-dataset is trained for the limit on epochs, whatever the position at which it begins."""
+    sizes, sequence = dict(zip(brief.tasks, brief.sizes, strict=True)), ordered(brief, brief.params)
+    left = sequence[sequence.index(at.mixture.tasks[0]) :] if len(at.mixture.tasks) == 1 else sequence
+    instances = brief.horizon * sum(sizes[task] for task in left)
+    bound = Bound(instances=instances, why=f"the limit of {brief.horizon:g} epochs for each sub-dataset")
+    return Outlook(bound=bound if math.isfinite(instances) else None, snapshots=PLAIN_HELD)
+
+
+METHOD = Method(plan=plan, Params=Params, outlook=outlook, presets={"default": {"select": "last"}})

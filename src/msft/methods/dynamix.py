@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from msft.core.clock import Clock
 from msft.core.method import Method, require
+from msft.core.outlook import PLAIN_HELD, Lookahead, Outlook, Standing, passes
 from msft.core.rollout import Answer, Track
 from msft.core.vocabulary import Brief, Mixture, Plan, Probe, Task
 
@@ -44,8 +46,7 @@ def plan(brief: Brief) -> Plan:
     value = dict.fromkeys(brief.tasks, 0.0)
     mixture = Mixture(tasks=brief.tasks, weights=probabilities(brief, p, value))
     ticks = track.ticks(here, mixture, brief.horizon)
-    period = min(50, max(1, ticks[-1] // 50)) if p.update_every == "auto" else p.update_every
-    updates = set(range(period, ticks[-1], period))
+    updates = set(update_steps(p, ticks[-1]))
     for stop in sorted({*ticks, *updates}):
         here = yield from track.advance(
             here,
@@ -61,6 +62,12 @@ def plan(brief: Brief) -> Plan:
             value = updated(value, here.outcome.lookahead, p.alpha)
             mixture = Mixture(tasks=brief.tasks, weights=probabilities(brief, p, value))
     return answer.choose(here)
+
+
+def update_steps(p: Params, total: int) -> range:
+    """The steps after which probabilities are updated, of `total` steps."""
+    period = min(50, max(1, total // 50)) if p.update_every == "auto" else p.update_every
+    return range(period, total, period)
 
 
 def probabilities(brief: Brief, p: Params, value: Mapping[Task, float]) -> tuple[float, ...]:
@@ -82,4 +89,16 @@ def updated(value: Mapping[Task, float], rewards: Mapping[Task, float], alpha: f
     return new
 
 
-METHOD = Method(plan=plan, Params=Params)
+def outlook(brief: Brief, at: Standing) -> Outlook:
+    p: Params = brief.params
+    times = 0
+    if math.isfinite(brief.horizon):
+        times = len(update_steps(p, Clock.of(brief).steps(Mixture(tasks=brief.tasks), brief.horizon)))
+    return Outlook(
+        bound=passes(brief, at),
+        snapshots=PLAIN_HELD,
+        lookahead=Lookahead(examples=p.lookahead_batch, optimizer=p.virtual, times=times),
+    )
+
+
+METHOD = Method(plan=plan, Params=Params, outlook=outlook)

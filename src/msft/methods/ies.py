@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msft.core.method import Method, require
+from msft.core.outlook import PLAIN_HELD, Outlook, Standing, passes
 from msft.core.rollout import Answer, Track
 from msft.core.vocabulary import Brief, Mixture, Plan, Probe, Task
 
@@ -58,4 +59,17 @@ def curvature(losses: Sequence[float]) -> float:
     return sum(abs(losses[t] - 2 * losses[t - 1] + losses[t - 2]) for t in (-1, -2, -3)) / 3
 
 
-METHOD = Method(plan=plan, Params=Params)
+def outlook(brief: Brief, at: Standing) -> Outlook:
+    """Every instance that is not trained is looked at once an epoch."""
+    warnings: tuple[str, ...] = ()
+    if brief.horizon <= NEEDED:
+        warnings = (
+            f"method.horizon: IES leaves nothing out before the end of epoch {NEEDED}, and the run ends at epoch "
+            f"{brief.horizon:g}: give a horizon of at least {NEEDED + 1}",
+        )
+    return Outlook(
+        bound=passes(brief, at), snapshots=PLAIN_HELD, probed_epochs=brief.horizon, warnings=warnings
+    )  # fmt: skip
+
+
+METHOD = Method(plan=plan, Params=Params, outlook=outlook)

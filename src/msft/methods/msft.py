@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import math
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from msft.core.clock import Clock
 from msft.core.curves import peak
 from msft.core.method import Method, require
+from msft.core.outlook import Bound, Outlook, Standing, most_held
 from msft.core.rollout import Answer, Point, Track, curves, replaying, roll_out
 from msft.core.vocabulary import Brief, Outcome, Plan, Segment, Task
 
@@ -86,4 +89,50 @@ def search(track: Track, p: Params, answer: Answer) -> Generator[Segment, Outcom
     return here, left_at
 
 
-METHOD = Method(plan=plan, Params=Params, presets={"robust": {}, "release": RELEASE})
+def outlook(brief: Brief, at: Standing) -> Outlook:
+    p: Params = brief.params
+    rollout = min(p.budget, brief.horizon)
+    return Outlook(
+        bound=bound(brief, p, at),
+        snapshots=most_held(brief, rollout, p.smooth),
+        window=p.smooth,
+        rollout=p.budget,
+        decides=True,
+        warnings=tuple(_warnings(brief, p, rollout)),
+    )
+
+
+def bound(brief: Brief, p: Params, at: Standing) -> Bound | None:
+    """The cost law: the limit on epochs, and one discarded roll-out for each sub-dataset that is still active.
+
+    Dearest is that the smallest sub-datasets leave first.
+    """
+    clock, budget = Clock.of(brief), min(p.budget, brief.horizon)
+    here, active = clock.instances(at.mixture), at.mixture.active
+    sizes, gone = clock.sizes, [task for task in brief.tasks if task not in active]
+    left = (brief.horizon - at.epoch) * here
+    for task in sorted(active, key=sizes.__getitem__):
+        left += budget * clock.instances(replaying(brief.tasks, gone, p.replay))
+        gone.append(task)
+    why = f"the limit of {brief.horizon:g} epochs, and one discarded roll-out of {budget:g} for each still active"
+    if p.max_rollouts is not None:
+        rollouts = max(1, p.max_rollouts - at.rollout + 1)
+        if (few := rollouts * budget * here) < left:
+            left, why = few, f"{rollouts} more roll-outs of {budget:g} epochs"
+    return Bound(instances=left, why=why) if math.isfinite(left) else None
+
+
+def _warnings(brief: Brief, p: Params, rollout: float) -> Iterator[str]:
+    if p.budget > brief.horizon:
+        yield (
+            f"method.budget: a roll-out may last {p.budget:g} epochs, but the horizon ends the search at "
+            f"{brief.horizon:g}: nothing can be excluded and trained on"
+        )
+    if p.smooth > 1 + rollout / brief.eval_every:
+        yield (
+            f"method.smooth: a mean over {p.smooth} ticks is longer than a roll-out, which has "
+            f"{math.ceil(rollout / brief.eval_every)}: score more often or smooth less"
+        )
+
+
+METHOD = Method(plan=plan, Params=Params, outlook=outlook, presets={"robust": {}, "release": RELEASE})

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from msft.core.method import Method, require
+from msft.core.outlook import PLAIN_HELD, Outlook, Standing, passes
 from msft.core.rollout import Answer, Track
 from msft.core.vocabulary import Brief, Mixture, Plan
 
@@ -47,4 +48,8 @@ def plan(brief: Brief) -> Plan:
     return answer.choose(here)
 
 
-METHOD = Method(plan=plan, Params=Params)
+def outlook(brief: Brief, at: Standing) -> Outlook:
+    return Outlook(bound=passes(brief, at), snapshots=PLAIN_HELD)
+
+
+METHOD = Method(plan=plan, Params=Params, outlook=outlook)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from msft.core.clock import Clock
 from msft.core.method import Method, require
+from msft.core.outlook import Bound, Outlook, Standing
 from msft.core.rollout import Answer, Track, depart
-from msft.core.vocabulary import Brief, Plan, Task
+from msft.core.vocabulary import Brief, Mixture, Plan, Task
 from msft.methods import msft
 
 
@@ -47,4 +50,20 @@ def plan(brief: Brief) -> Plan:
     return answer.choose(here)
 
 
-METHOD = Method(plan=plan, Params=Params, presets=msft.METHOD.presets)
+def outlook(brief: Brief, at: Standing) -> Outlook:
+    """The search, unless its times are known, and a run of its own that no roll-back prolongs."""
+    p: Params = brief.params
+    search = msft.outlook(brief, at)
+    whole = Clock.of(brief).instances(Mixture(tasks=brief.tasks))
+    if p.times is not None:
+        last = max(p.times.values(), default=0.0)
+        own = Bound(instances=max(0.0, last - at.epoch) * whole, why=f"the last exclusion at epoch {last:g}")
+        return replace(search, bound=own, rollout=math.inf, decides=False, warnings=())
+    longest = min(brief.horizon, p.budget * (p.max_rollouts or math.inf))
+    bound = search.bound
+    if bound is not None:
+        bound = Bound(instances=bound.instances + longest * whole, why=f"{bound.why}, and the placebo's own run")
+    return replace(search, bound=bound)
+
+
+METHOD = Method(plan=plan, Params=Params, outlook=outlook, presets=msft.METHOD.presets)

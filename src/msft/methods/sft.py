@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from msft.core.method import Method
+from msft.core.outlook import PLAIN_HELD, Outlook, Standing, passes
 from msft.core.rollout import Answer, Track
 from msft.core.vocabulary import Brief, Mixture, Plan
 
@@ -24,4 +25,8 @@ def plan(brief: Brief) -> Plan:
     return answer.choose(here)
 
 
-METHOD = Method(plan=plan, Params=Params)
+def outlook(brief: Brief, at: Standing) -> Outlook:
+    return Outlook(bound=passes(brief, at), snapshots=PLAIN_HELD, plain=True)
+
+
+METHOD = Method(plan=plan, Params=Params, outlook=outlook)

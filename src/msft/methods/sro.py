@@ -8,10 +8,11 @@ each sub-dataset in proportion to n_i * c_i. The paper does not define it furthe
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from msft.core.curves import average, peak
 from msft.core.method import Method, require
+from msft.core.outlook import PLAIN_HELD, Outlook, Standing, most_held, passes
 from msft.core.rollout import Answer, Point, Track, curves, depart, roll_out
 from msft.core.vocabulary import Brief, Mixture, Outcome, Plan, Segment, Task
 
@@ -69,5 +70,17 @@ def soft_plan(brief: Brief) -> Plan:
     return answer.choose(here)
 
 
-SRO = Method(plan=plan, Params=Params)
-SOFT_SRO = Method(plan=soft_plan, Params=Params)
+def outlook(brief: Brief, at: Standing) -> Outlook:
+    p: Params = brief.params
+    # Run 1 may reach the limit, and run 2 may do so once more.
+    again = brief.horizon if at.rollout == 1 else 0.0
+    held = most_held(brief, brief.horizon, p.smooth)
+    return Outlook(bound=passes(brief, at, again=again), snapshots=held, window=p.smooth)
+
+
+def soft_outlook(brief: Brief, at: Standing) -> Outlook:
+    return replace(outlook(brief, at), snapshots=PLAIN_HELD)
+
+
+SRO = Method(plan=plan, Params=Params, outlook=outlook)
+SOFT_SRO = Method(plan=soft_plan, Params=Params, outlook=soft_outlook)

@@ -73,7 +73,7 @@ def plain(story: Story) -> Plain | None:
         for segment, outcome in story.segments
         if segment.trains and segment.mixture.active == story.tasks and segment.mixture.weights is None
     ]
-    if not whole or story.header.get("method") == "sft":
+    if not whole or story.outlook.plain:
         return None
     clock, mixture = story.trail.clock, Mixture(tasks=story.tasks)
     trained = sum(clock.epochs(segment.mixture, segment.stop - segment.start) for segment, _ in whole)
@@ -123,7 +123,8 @@ def holdings(story: Story) -> tuple[Sequence[Holding], int]:
         return sum(sizes[snapshot] for snapshot in snapshots)
 
     answer = story.answer.snapshot if story.answer else None
-    _, settled = replayed(story.brief, story.segments, None, answer, limits_of(story.header, story.changes))
+    limits = limits_of(story.header, story.changes)
+    _, settled = replayed(story.brief, story.segments, None, answer, limits, story.outlook.window)
     nothing = Settled(first=frozenset(), again=(), held=frozenset())
     found, before = [], nothing
     for number, (segment, _) in enumerate(story.segments, start=1):

@@ -114,7 +114,7 @@ def _curves(story: Story, curves: Curves) -> Section:
 
 
 def _happened(story: Story) -> Section:
-    smooth = soft(f"Peaks are read from means over {story.window} ticks.") if story.window > 1 else ""
+    smooth = soft(f"Peaks are read from means over {story.outlook.window} ticks.") if story.outlook.window > 1 else ""
     return Section(name="decisions", title="What happened", content=items(decisions(story), ordered=True) + smooth)
 
 

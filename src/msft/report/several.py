@@ -97,7 +97,7 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
         folders |= dict.fromkeys(here)
     found = list(folders)
     runs = [Run(name=name, story=read_story(RunFolder(f))) for name, f in zip(_names(found), found, strict=True)]
-    plain = [run for run in runs if run.story.header.get("method") == "sft"]
+    plain = [run for run in runs if run.story.outlook.plain]
     reference = next((run for run in (*plain, *runs) if run.story.answer is not None), runs[0])
     return [reference, *(run for run in runs if run is not reference)]
 

@@ -7,6 +7,7 @@ run and of one that is still at work.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,8 +15,10 @@ from typing import Any
 
 from msft.core.clock import Clock
 from msft.core.curves import peak, smoothed
+from msft.core.outlook import Outlook
 from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Segment, Snapshot, Task, Tokens
 from msft.core.wire import Json, outcome_from_json
+from msft.methods import outlook_of
 from msft.record.run_folder import RunFolder
 
 
@@ -138,6 +141,8 @@ class Story:
     header: Json
     brief: Brief
     """`params` is a plain mapping here."""
+    outlook: Outlook
+    """What its method may do at most, known before it began."""
     segments: Sequence[tuple[Segment, Outcome]]
     trail: Trail
     rollouts: tuple[Rollout, ...]
@@ -179,11 +184,6 @@ class Story:
         return {p.snapshot for tip in (self.tip, self.best_known) for p in self.trail.lineage(tip.snapshot)}
 
     @property
-    def window(self) -> int:
-        """Ticks in the mean under which the method reads a peak."""
-        return _window(self.brief)
-
-    @property
     def tokens(self) -> Tokens:
         """All that went through the model: base scores, every segment, the test."""
         # An answer that is the base model is tested once, not twice.
@@ -201,6 +201,7 @@ def read_story(folder: RunFolder) -> Story:
     """The story of a run folder; works beside a running search. Raises RunError where there is none to read."""
     transcript = folder.transcript()
     brief = transcript.brief
+    outlook = outlook_of(str(transcript.header.get("method", "")), brief)
     trail = Trail(brief)
     for number, (segment, outcome) in enumerate(transcript.segments, start=1):
         trail.add(number, segment, outcome)
@@ -208,9 +209,10 @@ def read_story(folder: RunFolder) -> Story:
     return Story(
         header=transcript.header,
         brief=brief,
+        outlook=outlook,
         segments=transcript.segments,
         trail=trail,
-        rollouts=tuple(find_rollouts(trail, transcript.segments)),
+        rollouts=tuple(find_rollouts(trail, transcript.segments, outlook)),
         answer=trail.points[final["answer"]] if final else None,
         test={which: outcome_from_json(body) for which, body in (final.get("test") or {}).items()},
         changes=transcript.changes,
@@ -219,14 +221,8 @@ def read_story(folder: RunFolder) -> Story:
     )
 
 
-def param(brief: Brief, name: str) -> Any:
-    """A parameter of the method, from its own `Params` or from a journal's mapping; None where it has none."""
-    return brief.params.get(name) if isinstance(brief.params, Mapping) else getattr(brief.params, name, None)
-
-
-def find_rollouts(trail: Trail, segments: Sequence[tuple[Segment, Outcome]]) -> Iterable[Rollout]:
+def find_rollouts(trail: Trail, segments: Sequence[tuple[Segment, Outcome]], outlook: Outlook) -> Iterable[Rollout]:
     """Segments in runs of the same roll-out, the same active sub-datasets, and training or not."""
-    brief = trail.brief
 
     def alike(entry: tuple[int, Segment]) -> tuple[int, tuple[Task, ...], bool]:
         _, segment = entry
@@ -246,28 +242,28 @@ def find_rollouts(trail: Trail, segments: Sequence[tuple[Segment, Outcome]]) -> 
             (_, following, _), after = groups[i + 1]
             excluded = tuple(task for task in active if task not in following)
             went_on = trail.points[after[0][1].parent]
-        judged = _judged(brief, trail.clock, points)
+        judged = _judged(outlook, trail.clock, points)
         yield Rollout(
             number=number,
             active=active,
             points=tuple(points),
             excluded=excluded,
             went_on=went_on,
-            readings=tuple(r for task in excluded if (r := _reading(task, judged, _window(brief)))),
+            readings=tuple(r for task in excluded if (r := _reading(task, judged, outlook.window))),
             followed=followed,
         )
 
 
-def _judged(brief: Brief, clock: Clock, points: list[Point]) -> list[Point]:
+def _judged(outlook: Outlook, clock: Clock, points: list[Point]) -> list[Point]:
     """The points that the decision at the end of a roll-out was taken on.
 
-    A search that found nothing to exclude goes on with the same mixture and the same roll-out number, and then looks
-    at the ticks since it last looked: the last `budget` epochs of the roll-out, or what the horizon left of them.
+    A search that found nothing to exclude continues with the same mixture and the same roll-out number, and then
+    decides on the ticks since its last decision: the last `outlook.rollout` epochs, or what the limit left of them.
     """
-    budget, end = param(brief, "budget"), points[-1]
-    if not isinstance(budget, (int, float)) or end.mixture is None:
+    end = points[-1]
+    if not math.isfinite(outlook.rollout) or end.mixture is None:
         return points
-    period = clock.steps(end.mixture, budget)
+    period = clock.steps(end.mixture, outlook.rollout)
     since = (end.step - 1) // period * period
     return points[:1] * (since == 0) + [point for point in points[1:] if point.step >= since]
 
@@ -287,8 +283,3 @@ def _reading(task: Task, points: Sequence[Point], window: int) -> Reading | None
         end=float(values[-1]),
         peaked=top.before_end,
     )
-
-
-def _window(brief: Brief) -> int:
-    window = param(brief, "smooth")
-    return window if isinstance(window, int) and window >= 1 else 1

@@ -51,8 +51,8 @@ def render_text(folder: RunFolder, console: Console) -> None:
     console.print(Text("What happened", style="bold"))
     for line in decisions(story):
         console.print(Text(f"- {line}"))
-    if story.window > 1:
-        console.print(Text(f"  (peaks are read from means over {story.window} ticks)", style="dim"))
+    if story.outlook.window > 1:
+        console.print(Text(f"  (peaks are read from means over {story.outlook.window} ticks)", style="dim"))
     console.print()
     console.print(Text("What it cost", style="bold"))
     for name, value in costs(story):

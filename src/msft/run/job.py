@@ -13,17 +13,20 @@ from transformers import PreTrainedModel
 
 from msft.config.reader import flatten
 from msft.config.schema import Config
+from msft.core.outlook import Outlook, Standing
 from msft.core.version import __version__
-from msft.core.vocabulary import Brief, Outcome, Task
+from msft.core.vocabulary import ROOT, Brief, Outcome, Task
 from msft.core.wire import brief_to_json
 from msft.data.examples import TaskData
 from msft.data.load import chat_template, load_tasks
 from msft.engine.settings import EngineSettings
 from msft.engine.torch_engine import TorchEngine
-from msft.methods import dynamix
 from msft.model.open import ModelSource, check_data_fits, load_tokenizer, skeleton
 from msft.record.run_folder import environment
 from msft.system.stopwatch import spent
+
+UNSCORED = Outcome(snapshot=ROOT, scores={}, reports={})
+"""In place of the base model's scores, where nothing is scored yet."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class Job:
 
     @property
     def settings(self) -> EngineSettings:
-        t, method = self.config.training, self.config.method
-        look = method.params if isinstance(method.params, dynamix.Params) else dynamix.Params()
+        t = self.config.training
+        lookahead = self.outlook.lookahead
         tokens = t.max_tokens_per_microbatch
         return EngineSettings(
             seed=self.config.training_seed,
@@ -71,8 +74,8 @@ class Job:
             gradient_checkpointing=t.gradient_checkpointing,
             torch_compile=t.torch_compile,
             autocast=self.config.model.autocast,
-            lookahead_batch=look.lookahead_batch,
-            virtual=look.virtual,
+            lookahead_batch=lookahead.examples,
+            virtual=lookahead.optimizer,
             durable=self.config.snapshots.durable,
         )
 
@@ -84,6 +87,12 @@ class Job:
     @property
     def horizon(self) -> float:
         return math.inf if self.config.method.horizon is None else self.config.method.horizon
+
+    @property
+    def outlook(self) -> Outlook:
+        """What the method may do at most."""
+        brief = self.brief(UNSCORED)
+        return self.config.method.definition.outlook(brief, Standing.start(brief))
 
     def brief(self, base: Outcome) -> Brief:
         method = self.config.method

@@ -107,7 +107,7 @@ class _Loop:
     ) -> None:
         self.search, self.engine, self.store, self.announce, self.again = search, engine, store, announce, again
         self.history = list(past)
-        self.retention, _ = replayed(search.brief, past, search.ask(), search.answer, limits)
+        self.retention, _ = replayed(search.brief, past, search.ask(), search.answer, limits, search.outlook.window)
         self.safe = self.retention.held
         """What was made durable last; of a resumed run nobody knows, and each loss is one."""
         self.origin: frozenset[Snapshot] = frozenset()

@@ -171,7 +171,9 @@ class _Run:
         search = Search(self.method, brief, past.segments)
         if journal is not None:
             self.store.about = lambda number: identity(past.header, journal.position(number))
-            retention, _ = replayed(brief, past.segments, search.ask(), search.answer, self.limits)
+            retention, _ = replayed(
+                brief, past.segments, search.ask(), search.answer, self.limits, search.outlook.window
+            )
             with spent("start.folder"):
                 discard_damaged(self.store, needed(search) | retention.held, self.watcher.note)
         self.processes.barrier()

@@ -7,7 +7,7 @@ from statistics import mean
 
 from msft.config.schema import Config
 from msft.report.plots import Figure
-from msft.report.story import Story, param
+from msft.report.story import Story
 from msft.study.draw import against, intervals
 from msft.study.findings import Findings, Plot, Table
 from msft.study.grid import Variant
@@ -89,7 +89,7 @@ def find(evidence: Evidence) -> Findings:
 
 def _window(stories: Mapping[int, Story]) -> int:
     """Ticks in the centred mean under which the search read its peaks."""
-    return int(param(next(iter(stories.values())).brief, "smooth"))
+    return next(iter(stories.values())).outlook.window
 
 
 def _moved(runs: Runs, name: str, finest: str) -> float:

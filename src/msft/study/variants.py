@@ -15,10 +15,6 @@ from msft.study.overrides import resolved, with_method
 
 EARLY = 4
 """Ticks after the best macro-average at which `sro_early` ends its first run."""
-ALL = (
-    "sft", "sft_equal_flops", "sft_decay", "msft", "msft:release", "msft_decay", "sro", "sro_early", "soft_sro",
-    "one_pass", "continual", "dynamix", "ies", "placebo",
-)  # fmt: skip
 
 
 def variants(config: Config, names: Sequence[str]) -> tuple[Variant, ...]:
@@ -27,12 +23,22 @@ def variants(config: Config, names: Sequence[str]) -> tuple[Variant, ...]:
     The configuration's own method is taken as it stands there; another one with its defaults, or its preset's, and the
     horizon, ticks and average of the configuration. Raises ConfigError for a name that is unknown, or given twice.
     """
-    wanted = list(dict.fromkeys(ALL if list(names) == ["all"] else names))
+    wanted = list(dict.fromkeys(everything() if list(names) == ["all"] else names))
     if "all" in wanted or (list(names) != ["all"] and len(wanted) < len(names)):
         found = f"--methods {','.join(names)} names a method twice, or all and others"
         raise ConfigError(complaint(found, "name each once, or all alone"))
     made = [_variant(config, name, wanted) for name in wanted]
     return tuple(sorted(made, key=lambda variant: variant.after is not None))
+
+
+def everything() -> list[str]:
+    """What `--methods all` stands for: every method that is known, its further presets, and the controls."""
+    presets = {
+        name: [f"{name}:{preset}" for preset in list(method.presets)[1:] if name not in CONTROLS]
+        for name, method in METHODS.items()
+    }
+    return [*(entry for name, more in presets.items() for entry in (name, *more)),
+            *(name for name in CONTROLS if name not in METHODS)]  # fmt: skip
 
 
 def ignored(config: Config, names: Sequence[str]) -> list[str]:
