@@ -15,6 +15,7 @@ from pathlib import Path
 
 from msft.core.clock import Clock, per_epoch
 from msft.core.vocabulary import ROOT, Brief, Outcome, Probe, Segment, Snapshot, Task, Tokens
+from msft.data.order import Cursor, Order
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class FakeEngine:
         self.runs: list[int] = []
         self.live: Snapshot = ROOT
         """Where the last run ended."""
+        self.order = Order(0, self.sizes, self.batch_size)
+        self.cursors: dict[Snapshot, Cursor] = {}
 
     def base(self) -> Outcome:
         return self._measure(ROOT, tuple(self.sizes), frozenset(), {}, 0)
@@ -87,6 +90,7 @@ class FakeEngine:
         self.live = number if segment.trains else segment.parent
         if not segment.trains:
             return self._measure(segment.parent, segment.score, segment.probes, {}, 0)
+        self.cursors[number] = self._walk(segment)
         exposure = dict(self.states[segment.parent])
         mixture, counts = segment.mixture, per_epoch(segment.mixture, self.sizes)
         epochs = self.clock.epochs(mixture, segment.stop - segment.start)
@@ -104,6 +108,18 @@ class FakeEngine:
         self.keep(number, segment, exposure)
         self.trained += instances
         return self._measure(number, segment.score, segment.probes, gained, instances, segment)
+
+    def cursor(self, snapshot: Snapshot) -> Cursor:
+        """Where the order stands at a snapshot."""
+        return self.cursors[snapshot] if snapshot else Cursor()
+
+    def _walk(self, segment: Segment) -> Cursor:
+        """Takes the segment's batches as the real engine does, which fails where the order cannot be followed."""
+        cursor = self.cursor(segment.parent) if segment.start else Cursor()
+        assert cursor.step == segment.start, f"the parent stands at step {cursor.step}, not {segment.start}"
+        for _ in range(segment.start, segment.stop):
+            _, cursor = self.order.batch(segment.rollout, segment.mixture, cursor)
+        return cursor
 
     def keep(self, number: int, segment: Segment, exposure: dict[Task, float]) -> None:
         self.states[number] = exposure

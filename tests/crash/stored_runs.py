@@ -11,8 +11,9 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -26,11 +27,10 @@ from msft.config.schema import Config
 from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Snapshot, Task
 from msft.data.order import Cursor
 from msft.engine.progress import ScoreInfo, StepInfo
-from msft.engine.settings import EngineSettings
 from msft.record.run_folder import RunFolder
 from msft.run import session
-from msft.run.job import model_source
-from msft.snapshots import writer
+from msft.run.attempt import MakeEngine
+from msft.run.job import Job, model_source
 from msft.snapshots.state import State
 from msft.snapshots.store import Store
 from msft.system import files
@@ -62,14 +62,12 @@ class _Kept(dict[Snapshot, dict[Task, float]]):
 
 
 class StoredEngine(FakeEngine):
-    """The fake engine with its states in the real store; stands in for TorchEngine in the session."""
+    """The fake engine with its states in the real store."""
 
     parameters, model_bytes, fingerprint = 1000, 4000, "fake"
 
-    def __init__(
-        self, source: Any, data: Mapping[Task, Any], settings: EngineSettings, store: Store, *, on_step: Any
-    ) -> None:
-        sizes = {task: len(part.train) for task, part in data.items()}
+    def __init__(self, job: Job, store: Store, on_step: Callable[[StepInfo | ScoreInfo], None]) -> None:
+        sizes, settings = {task: len(part.train) for task, part in job.data.items()}, job.settings
         super().__init__(CURVES, sizes, settings.batch_size, items=3)
         self.settings, self.on_step, self.kept = settings, on_step, store
         self.states = _Kept(dict.fromkeys(sizes, 0.0), store)
@@ -95,8 +93,11 @@ class StoredEngine(FakeEngine):
         rate = [rate for since, rate in self.learning_rates if since <= number][-1]
         tensors = {f"weight/{task}": torch.tensor(x, dtype=torch.double) for task, x in exposure.items()}
         tensors["rate"] = before + rate * (segment.stop - segment.start)
-        cursor = Cursor(step=segment.stop)
-        self.kept.put(number, State(tensors=tensors, cursor=cursor), self.settings.durable == "tick")
+        state = State(tensors=tensors, cursor=self.cursors[number])
+        self.kept.put(number, state, self.settings.durable == "tick")
+
+    def cursor(self, snapshot: Snapshot) -> Cursor:
+        return self.kept.get(snapshot).cursor if snapshot else Cursor()
 
     def export(self, snapshot: Snapshot, folder: Path) -> None:
         super().export(snapshot, folder)
@@ -140,33 +141,38 @@ def config_of(kind: str, output: Path, method: Mapping[str, Any] | None = None, 
     )  # fmt: skip
 
 
+_schedules: list[Callable[..., Executor]] = [ThreadPoolExecutor]
+"""What runs the jobs of the thread that writes snapshots; the last one counts."""
+
+
 @contextmanager
-def fake_model(schedule: Callable[..., Executor] = ThreadPoolExecutor) -> Iterator[None]:
-    """The trainer with the fake engine; no sync reaches the disk; the page without its library.
-
-    `schedule`: what runs the jobs of the thread that writes snapshots.
-    """
-
-    def prepare(config: Config) -> session.Job:
-        return session.Job(config, model_source(config), tiny_data(), nn.Linear(3, 2))  # type: ignore[arg-type]
-
-    with ExitStack() as stack:
-        stack.enter_context(patch.object(session, "TorchEngine", StoredEngine))
-        stack.enter_context(patch.object(session.Job, "prepare", prepare))
-        stack.enter_context(patch("plotly.offline.get_plotlyjs", lambda: "library"))
-        stack.enter_context(patch.object(writer, "ThreadPoolExecutor", schedule))
-        stack.enter_context(patch.object(os, "fsync", lambda descriptor: None))
+def unsynced(schedule: Callable[..., Executor] = ThreadPoolExecutor) -> Iterator[None]:
+    """No sync reaches the disk; `schedule` runs the jobs of the thread that writes snapshots."""
+    _schedules.append(schedule)
+    with patch.object(os, "fsync", lambda descriptor: None):
         yield
+    _schedules.pop()
+
+
+def train(config: Config, notes: Notes, *, engine: MakeEngine = StoredEngine, **arguments: Any) -> dict[str, Any]:
+    """`session.train` around the fake engine: no model is there to be found, checked or loaded."""
+    job = Job(config, model_source(config), tiny_data(), nn.Linear(3, 2))  # type: ignore[arg-type]
+    store = partial(Store, executor=_schedules[-1])
+    return session.train(config, notes, job=job, engine=engine, store=store, **arguments)
 
 
 def run(
-    config: Config, *, observer: Callable[[Operation], None] | None = None, allow: Collection[str] = ()
+    config: Config,
+    *,
+    observer: Callable[[Operation], None] | None = None,
+    allow: Collection[str] = (),
+    engine: MakeEngine = StoredEngine,
 ) -> tuple[dict[str, Any], Notes]:
     """Starts a run or goes on with it, as a person would; the summary, and what was said."""
     notes = Notes()
     resume = RunFolder(Path(config.output)).exists
     with patch.object(files, "observer", observer):
-        return session.train(config, notes, resume=resume, allow_changed=allow), notes
+        return train(config, notes, resume=resume, allow_changed=allow, engine=engine), notes
 
 
 def content(folder: Path) -> dict[str, str]:

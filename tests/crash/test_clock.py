@@ -10,18 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stored_runs import Notes, config_of, fake_model
+from stored_runs import Notes, config_of, train, unsynced
 
 from msft.core.errors import Stopped
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.record.run_folder import RunFolder
 from msft.report.seconds import Seconds
-from msft.run import session
 
 
 @pytest.fixture(autouse=True)
 def fake() -> Iterator[None]:
-    with fake_model():
+    with unsynced():
         yield
 
 
@@ -44,14 +43,14 @@ def test_every_sitting_tells_all_of_its_time(tmp_path: Path) -> None:
     notes.on_step = on_step
     began = time.perf_counter()
     with pytest.raises(Stopped):
-        session.train(config, notes)
+        train(config, notes)
     passed = time.perf_counter() - began
     assert total(folder) == pytest.approx(passed, abs=0.05)
     stopped = folder.read_timings()
     assert stopped[0]["kind"] == "start" and stopped[-1]["kind"] == "stopped"
 
     began = time.perf_counter()
-    summary = session.train(config, Notes(), resume=True)
+    summary = train(config, Notes(), resume=True)
     passed += time.perf_counter() - began
     entries = folder.read_timings()
     assert entries[: len(stopped)] == stopped
@@ -81,10 +80,10 @@ def test_segments_that_are_made_again_are_told_apart(tmp_path: Path) -> None:
 
     notes.on_step = on_step
     with pytest.raises(Killed):
-        session.train(config, notes)
+        train(config, notes)
     known = len(folder.transcript().segments)
     again = Notes(on_step=lambda info: time.sleep(0.01))
-    session.train(config, again, resume=True)
+    train(config, again, resume=True)
     assert any(number <= known for number in again.began[known:]), "nothing was made again"
     entries = folder.read_timings()
     starts = [entry for entry in entries if entry["kind"] == "start"]

@@ -11,14 +11,14 @@ from unittest.mock import patch
 
 import pytest
 from schedules import AtOnce
-from stored_runs import METHODS, At, Kill, config_of, content, fake_model, operations, run
+from stored_runs import METHODS, At, Kill, config_of, content, operations, run, unsynced
 
 from msft.config.schema import Config
 from msft.core.errors import RunError
 from msft.record import journal
 from msft.record.run_folder import RunFolder
 from msft.report.summary import summarise
-from msft.run import session
+from msft.run import attempt
 from msft.snapshots import publish, store
 from msft.system.files import Operation
 
@@ -29,7 +29,7 @@ Damage = Callable[[random.Random, Path, Path], None]
 
 @pytest.fixture(autouse=True)
 def fake() -> Iterator[None]:
-    with fake_model(AtOnce):
+    with unsynced(AtOnce):
         yield
 
 
@@ -191,7 +191,7 @@ def campaign(bench: Bench, count: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    with fake_model(AtOnce):
+    with unsynced(AtOnce):
         return Bench(tmp_path_factory.mktemp("corruption"))
 
 
@@ -213,9 +213,9 @@ VERIFICATIONS: dict[str, tuple[object, str, object, str, str]] = {
     "a snapshot's content": (store, "verify", unchecked_manifest, "flip", "state.safetensors"),
     "a snapshot's run": (store.Store, "check", lambda self, n: publish.verify(self._path(n)), "stale folder", "snap"),
     "a manifest's own checksum": (publish, "read_manifest", unchecked_manifest, "flip", "MANIFEST"),
-    "the final model": (session, "final_is_whole", lambda folder, about, note: folder.final.is_dir(), "flip", "final/"),
-    "configuration and environment": (session, "restore_derived", lambda *_: None, "flip", "config.yaml"),
-    "the header": (session, "reconcile", lambda *_: [], "stale", "journal"),
+    "the final model": (attempt, "final_is_whole", lambda folder, about, note: folder.final.is_dir(), "flip", "final/"),
+    "configuration and environment": (attempt, "restore_derived", lambda *_: None, "flip", "config.yaml"),
+    "the header": (attempt, "reconcile", lambda *_: [], "stale", "journal"),
 }
 """What is checked: where, what stands there without it, and the damage that it is there for."""
 

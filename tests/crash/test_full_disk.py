@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import pytest
 from schedules import AtOnce
-from stored_runs import METHODS, At, config_of, content, fake_model, operations, run
+from stored_runs import METHODS, At, config_of, content, operations, run, unsynced
 
 from msft.core.errors import RunError
 from msft.record.run_folder import RunFolder
@@ -23,7 +23,7 @@ from msft.system.files import Operation
 
 @pytest.fixture(autouse=True)
 def fake() -> Iterator[None]:
-    with fake_model(AtOnce):
+    with unsynced(AtOnce):
         yield
 
 

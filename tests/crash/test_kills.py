@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from schedules import SCHEDULES
-from stored_runs import METHODS, At, Kill, config_of, content, fake_model, operations, run
+from stored_runs import METHODS, At, Kill, config_of, content, operations, run, unsynced
 
 from msft.config.schema import Config
 from msft.record.journal import read
@@ -19,7 +19,7 @@ from msft.system.files import Operation
 
 @pytest.fixture(autouse=True, params=SCHEDULES)
 def fake(request: pytest.FixtureRequest) -> Iterator[None]:
-    with fake_model(SCHEDULES[request.param]):
+    with unsynced(SCHEDULES[request.param]):
         yield
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stored_runs import config_of, content, fake_model, run
+from stored_runs import config_of, content, run, unsynced
 
 from msft.core.errors import RunError
 from msft.record.run_folder import RunFolder
@@ -18,7 +18,7 @@ from msft.system.files import Operation
 
 @pytest.fixture(autouse=True)
 def fake() -> Iterator[None]:
-    with fake_model():
+    with unsynced():
         yield
 
 

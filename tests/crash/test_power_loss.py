@@ -16,7 +16,7 @@ from unittest.mock import patch
 import pytest
 from power_loss import Disk, Folder, Tree, materialise, power_losses, recorder
 from schedules import SCHEDULES
-from stored_runs import METHODS, Kill, config_of, content, fake_model, run
+from stored_runs import METHODS, Kill, config_of, content, run, unsynced
 
 from msft.config.schema import Config
 from msft.system import files
@@ -25,7 +25,7 @@ from msft.system.files import Operation
 
 @pytest.fixture(autouse=True)
 def fake() -> Iterator[None]:
-    with fake_model(SCHEDULES["at once"]):
+    with unsynced(SCHEDULES["at once"]):
         yield
 
 
@@ -193,7 +193,7 @@ def test_no_state_breaks_a_rule(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize("case", ["rollout", "killed before a snapshot's place was synced"])
 def test_no_state_breaks_a_rule_where_snapshots_are_written_late(tmp_path: Path, case: str) -> None:
     kind, kill_at = CASES[case]
-    with fake_model(SCHEDULES["at last"]):
+    with unsynced(SCHEDULES["at last"]):
         seen = recorded(config_of(kind, tmp_path / "run", LONG), kill_at)
     order = [operation.name for operation in seen if operation.name in {"loop.run", "snapshot.publish"}]
     late = "".join("w" if name == "snapshot.publish" else "t" for name in order)
@@ -217,7 +217,7 @@ def resume_from_states(
     place: Path, kind: str, kill_at: tuple[str, int] | None, each: int, every: int, schedule: str = "at once"
 ) -> int:
     config = config_of(kind, place / "run", LONG if schedule == "at last" else None)
-    with fake_model(SCHEDULES[schedule]):
+    with unsynced(SCHEDULES[schedule]):
         seen = recorded(config, kill_at)
     wanted = content(place / "run")
     states = 0

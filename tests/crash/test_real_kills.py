@@ -29,6 +29,7 @@ from msft.config.reader import load
 from msft.config.schema import Config
 from msft.record.run_folder import RunFolder
 from msft.run import session
+from msft.run.job import Job
 from msft.system import files
 from msft.system.files import Operation
 
@@ -49,7 +50,7 @@ class Killer:
         self.left -= 1
 
 
-def attempt(config: Config, job: session.Job, killer: Killer | None, seconds: float | None) -> bool:
+def attempt(config: Config, job: Job, killer: Killer | None, seconds: float | None) -> bool:
     """A fork that goes on with the run; whether it came to its end. `seconds`: when it is killed from outside."""
     child = os.fork()
     if child == 0:
@@ -59,8 +60,8 @@ def attempt(config: Config, job: session.Job, killer: Killer | None, seconds: fl
             # The lock of progress bars is shared by all forks, and one that is killed may hold it.
             tqdm.set_lock(threading.RLock())
             resume = RunFolder(Path(config.output)).exists
-            with patch.object(session.Job, "prepare", lambda config: job), patch.object(files, "observer", killer):
-                session.train(config, Notes(), resume=resume)
+            with patch.object(files, "observer", killer):
+                session.train(config, Notes(), resume=resume, job=job)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -104,7 +105,7 @@ def test_killed_thousands_of_times(
 ) -> None:
     config = load(make_job(place, method, more, output="run"), [f"snapshots.durable={durable}"])
     quiet()
-    job = session.Job.prepare(config)
+    job = Job.prepare(config)
     draw = random.Random(f"{durable} {method}")
     began = time.monotonic()
     assert attempt(config, job, None, None)

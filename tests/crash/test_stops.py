@@ -10,7 +10,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from stored_runs import Notes, StoredEngine, config_of, content, fake_model, run
+from stored_runs import Notes, StoredEngine, config_of, content, run, train, unsynced
 
 from msft.cli.main import main
 from msft.config.reader import dump
@@ -20,7 +20,6 @@ from msft.engine.progress import ScoreInfo, StepInfo
 from msft.forward.runtime import NotFiniteError
 from msft.record import run_folder as run_module
 from msft.record.run_folder import RunFolder
-from msft.run import session
 from msft.run.signals import StopRequest
 from msft.system import files
 from msft.system.files import Operation
@@ -28,7 +27,7 @@ from msft.system.files import Operation
 
 @pytest.fixture(autouse=True)
 def fake() -> Iterator[None]:
-    with fake_model():
+    with unsynced():
         yield
 
 
@@ -44,7 +43,7 @@ def stopped_by(number: int, config: object, at_step: int) -> Notes:
 
     notes.on_step = on_step
     with pytest.raises(Stopped) as caught:
-        session.train(config, notes)  # type: ignore[arg-type]
+        train(config, notes)  # type: ignore[arg-type]
     assert caught.value.signal == number
     assert steps == at_step, "it went on behind the step boundary"
     return notes
@@ -93,14 +92,13 @@ class Diverging(StoredEngine):
 def test_a_lower_learning_rate_from_here_on_is_journaled(tmp_path: Path) -> None:
     config, lower = config_of("rollout", tmp_path / "run"), config_of("rollout", tmp_path / "run", learning_rate=0.004)
     field = "training.learning_rate"
-    with patch.object(session, "TorchEngine", Diverging):
-        with pytest.raises(NotFiniteError):
-            run(config)
-        with pytest.raises(Diverged, match=r"learning_rate was 0\.01, is now 0\.004.*--allow-changed training"):
-            run(lower)
-        again: list[Operation] = []
-        run(lower, observer=again.append, allow=[field])
-        assert not any(operation.name == "recover.run" for operation in again), "something was not durable"
+    with pytest.raises(NotFiniteError):
+        run(config, engine=Diverging)
+    with pytest.raises(Diverged, match=r"learning_rate was 0\.01, is now 0\.004.*--allow-changed training"):
+        run(lower, engine=Diverging)
+    again: list[Operation] = []
+    run(lower, observer=again.append, allow=[field], engine=Diverging)
+    assert not any(operation.name == "recover.run" for operation in again), "something was not durable"
     transcript = RunFolder(tmp_path / "run").transcript()
     assert transcript.changes == [
         {"since": 5, "path": ["config", field], "was": 0.01, "now": 0.004},
@@ -119,8 +117,7 @@ def test_a_lower_learning_rate_from_here_on_is_journaled(tmp_path: Path) -> None
     # From now on the new rate is the run's, and a segment that must be run again keeps its own.
     wanted = content(tmp_path / "run")
     files.remove("somebody", tmp_path / "run" / "snapshots")
-    with patch.object(session, "TorchEngine", Diverging):
-        run(lower)
+    run(lower, engine=Diverging)
     assert content(tmp_path / "run") == wanted
     with pytest.raises(Diverged, match=r"learning_rate was 0\.004, is now 0\.01"):
         run(config)

@@ -13,18 +13,17 @@ from pathlib import Path
 
 import pytest
 from schedules import AtLast, Overtaken
-from stored_runs import At, Kill, Notes, config_of, content, fake_model, operations, run
+from stored_runs import At, Kill, Notes, config_of, content, operations, run, train, unsynced
 
 from msft.core.errors import RunError, Stopped
 from msft.record.journal import read
 from msft.record.run_folder import RunFolder
-from msft.run import session
 from msft.system.files import Operation
 
 
 @pytest.fixture(autouse=True)
 def fake() -> Iterator[None]:
-    with fake_model():
+    with unsynced():
         yield
 
 
@@ -135,7 +134,7 @@ def test_a_second_ctrl_c_does_not_wait_for_what_is_still_to_be_written(tmp_path:
 def test_the_answer_is_durable_before_the_final_record(tmp_path: Path) -> None:
     """Even where the thread does nothing before somebody waits for it."""
     config = config_of("rollout", tmp_path / "run", {"horizon": 1, "budget": 1})  # its end is the answer
-    with fake_model(AtLast):
+    with unsynced(AtLast):
         export = At([operation.name for operation in operations(config)].index("export"), Kill())
         shutil.rmtree(tmp_path / "run")
         with pytest.raises(Kill):
@@ -156,9 +155,9 @@ def test_a_signal_waits_for_the_thread(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     notes.on_step = on_step
-    with fake_model(AtLast):
+    with unsynced(AtLast):
         with pytest.raises(Stopped):
-            session.train(config, notes)
+            train(config, notes)
         again: list[Operation] = []
         run(config, observer=again.append)
     assert not any(operation.name == "recover.run" for operation in again), "something was not durable"

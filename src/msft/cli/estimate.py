@@ -19,8 +19,8 @@ from msft.core.vocabulary import Brief, Mixture
 from msft.data.examples import Item, Measure, TaskData
 from msft.forward.batches import row
 from msft.model.open import non_embedding_parameters
+from msft.run.attempt import SNAPSHOT_MEMORY
 from msft.run.job import UNSCORED, Job
-from msft.run.session import SNAPSHOT_MEMORY
 from msft.snapshots.state import trainable
 from msft.snapshots.store import IN_PASSING
 

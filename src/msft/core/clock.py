@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 
-from msft.core.vocabulary import Brief, Mixture, Task
+from msft.core.vocabulary import Brief, Mixture, Segment, Task
 
 
 def exact(number: float) -> Fraction:
@@ -66,3 +66,35 @@ class Clock:
         period = self.eval_every * self.steps_per_epoch(mixture)
         marks = {math.ceil(k * period) for k in range(1, math.ceil(steps / period) + 1)}
         return sorted({mark for mark in marks if mark < steps} | {steps})
+
+
+class Epochs:
+    """Follows segments, and tells where one changes what an epoch is made of before that epoch has ended.
+
+    An epoch of passes is one permutation of its instances, cut into steps: sub-datasets, shares and left-out instances
+    must stay until it ends. Weights draw each example afresh and may change at any step.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._mixture: Mixture | None = None
+        self._began = 0
+        """Step of the roll-out at which the current epoch began."""
+
+    def follow(self, segment: Segment) -> str | None:
+        """What is wrong with the next segment, in words; None where nothing is."""
+        before, self._mixture = self._mixture, segment.mixture
+        if segment.start == 0 or before is None:
+            self._began = 0
+        elif _made_of(before) != _made_of(segment.mixture) and segment.start != self._began:
+            done, steps = segment.start - self._began, self._clock.steps_per_epoch(before)
+            return f"changes the mixture after {done} of the {steps} steps of an epoch"
+        if segment.trains:
+            steps = self._clock.steps_per_epoch(segment.mixture)
+            self._began += (segment.stop - self._began) // steps * steps
+        return None
+
+
+def _made_of(mixture: Mixture) -> tuple[object, ...]:
+    """What decides the permutation of an epoch."""
+    return mixture.tasks, mixture.shares, mixture.without, mixture.weights is None

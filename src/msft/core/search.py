@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import fields
 
+from msft.core.clock import Clock, Epochs
 from msft.core.errors import Diverged, RunError, complaint
 from msft.core.method import Method
 from msft.core.outlook import Outlook, Standing
@@ -15,8 +16,9 @@ class Search:
     """One method on one job. Deterministic in (brief, outcomes): a journal of both is its whole state.
 
     `history` is replayed first; where the method asks for something else than what was recorded, `Diverged` names
-    the fields that differ. A method that asks for a snapshot which it has let go of gets a RunError: it would only be
-    missing later, after the training.
+    the fields that differ. A method gets a RunError where it asks for a snapshot that it did not keep, which would only
+    be missing later, after the training; and where it changes what an epoch is made of before the epoch has ended,
+    which would train some instances twice and leave others out.
     """
 
     def __init__(self, method: Method, brief: Brief, history: Iterable[tuple[Segment, Outcome]] = ()) -> None:
@@ -29,6 +31,7 @@ class Search:
         self._plan: Plan = method.plan(brief)
         self._next: Segment | None = None
         self._held: set[Snapshot] = {ROOT}
+        self._epochs = Epochs(Clock.of(brief))
         self._advance(None)
         for segment, outcome in history:
             self._check(segment)
@@ -64,6 +67,9 @@ class Search:
             mend = "name it in the `keep` of every segment until it is asked for, and return one as the answer"
             raise RunError(complaint(found, mend, field=f"segment {self.number}"))
         self._held = {ROOT, *asked}
+        if segment is not None and (wrong := self._epochs.follow(segment)):
+            mend = "change them where an epoch begins, or open a roll-out for it (`track.turn`)"
+            raise RunError(complaint(f"the method {wrong}", mend, field=f"segment {self.number}"))
 
     def _check(self, recorded: Segment) -> None:
         asked = self._next

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from peft import PeftModel
@@ -20,10 +20,18 @@ from msft.core.wire import brief_to_json
 from msft.data.examples import TaskData
 from msft.data.load import chat_template, load_tasks
 from msft.engine.settings import EngineSettings
-from msft.engine.torch_engine import TorchEngine
 from msft.model.open import ModelSource, check_data_fits, load_tokenizer, skeleton
 from msft.record.run_folder import environment
 from msft.system.stopwatch import spent
+
+
+class Described(Protocol):
+    """What a header says of the engine's model."""
+
+    fingerprint: str
+    parameters: int
+    model_bytes: int
+
 
 UNSCORED = Outcome(snapshot=ROOT, scores={}, reports={})
 """In place of the base model's scores, where nothing is scored yet."""
@@ -125,14 +133,14 @@ class Job:
     def model_bytes(self) -> int:
         return 4 * sum(p.numel() for p in self.skeleton.parameters())
 
-    def fingerprints(self, engine: TorchEngine) -> dict[str, Any]:
+    def fingerprints(self, engine: Described) -> dict[str, Any]:
         """What model and data are, whatever they are called."""
         return {
             "model": engine.fingerprint,
             "data": {task: part.fingerprint for task, part in self.data.items()},
         }
 
-    def header(self, brief: Brief, engine: TorchEngine) -> dict[str, Any]:
+    def header(self, brief: Brief, engine: Described) -> dict[str, Any]:
         """The journal's first record: all that decides the run."""
         config = flatten(self.config)
         config.pop("output")

@@ -10,6 +10,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -51,13 +52,21 @@ class Store:
 
     `folder`: the run's `snapshots/`. `memory_bytes`: how much of this process's memory they may take, beside those
     IN_PASSING; what waits to be written is one of them. `main`: whether this process writes and deletes on disk; with
-    several processes exactly one does, and the folder is shared. `ROOT` is always there and never kept.
+    several processes exactly one does, and the folder is shared. `executor`: see `Writer`. `ROOT` is
+    always there and never kept.
 
     What goes wrong on the disk is raised by the next call, an OSError. As a context manager, it ends with everything
     durable; where the run is broken off at once, behind the file that is being written.
     """
 
-    def __init__(self, folder: Path, *, memory_bytes: int, main: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        memory_bytes: int,
+        main: bool = True,
+        executor: Callable[..., Executor] = ThreadPoolExecutor,
+    ) -> None:
         self.folder = folder
         self.memory_bytes = memory_bytes
         self.main = main
@@ -66,7 +75,7 @@ class Store:
         self.bytes_per_second: float | None = None
         """How fast the last snapshot became durable here; None before the first."""
         self._memory: dict[Snapshot, State] = {}
-        self._writer = Writer()
+        self._writer = Writer(executor)
         self._queue: dict[Snapshot, _Queued] = {}
         self._checked: dict[Snapshot, float] = {}
         if main and folder.is_dir():

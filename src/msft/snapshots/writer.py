@@ -8,18 +8,19 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 
 class Writer:
     """Does jobs in the order in which they came, one at a time, in a thread of its own.
 
     Once a job has failed, no later one is done: it might delete what the failed one was to replace. The failure is
-    raised in whoever comes next.
+    raised in whoever comes next. `executor`: makes what runs the jobs, of `concurrent.futures`.
     """
 
-    def __init__(self) -> None:
-        self._thread: ThreadPoolExecutor | None = None
+    def __init__(self, executor: Callable[..., Executor] = ThreadPoolExecutor) -> None:
+        self._executor = executor
+        self._thread: Executor | None = None
         self._jobs: deque[Future[None]] = deque()
         self._failure: BaseException | None = None
         self._stopped = False
@@ -28,7 +29,7 @@ class Writer:
         """Has a job done in its turn. Raises what an earlier one failed with."""
         self.check()
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="snapshots", initializer=_give_way)
+            self._thread = self._executor(max_workers=1, thread_name_prefix="snapshots", initializer=_give_way)
         while self._jobs and self._jobs[0].done():
             self._jobs.popleft()
         self._jobs.append(self._thread.submit(self._do, job))

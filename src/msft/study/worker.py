@@ -24,8 +24,9 @@ from msft.core.wire import outcome_from_json, outcome_to_json
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.record.journal import canonical, digest
 from msft.record.run_folder import RunFolder
+from msft.run.attempt import Shared
 from msft.run.job import Job
-from msft.run.session import Shared, score_base, train
+from msft.run.session import score_base, train
 from msft.snapshots.store import Store
 from msft.study.grid import sharing_key
 from msft.system import files

@@ -1,0 +1,51 @@
+"""What a search refuses a method, and what it lets it do."""
+
+from __future__ import annotations
+
+import pytest
+
+from fake_engine import Curve, FakeEngine, brief_of
+from msft.core.errors import RunError
+from msft.core.method import Method
+from msft.core.rollout import Track
+from msft.core.search import Search
+from msft.core.vocabulary import Brief, Mixture, Plan
+
+
+def greedy(shares_change_at: int, *, turns: bool) -> Method:
+    """Ten steps an epoch; after some steps, half of the second sub-dataset is left out, with or without a turn."""
+
+    def plan(brief: Brief) -> Plan:
+        track = Track(brief)
+        whole, half = Mixture(tasks=brief.tasks), Mixture(tasks=brief.tasks, shares=(1.0, 0.5))
+        here = yield from track.advance(track.base, whole, shares_change_at, score=brief.tasks)
+        if turns:
+            here = yield from track.turn(here, half)
+        here = yield from track.advance(here, half, track.start(here, half) + 2, score=brief.tasks)
+        return here.snapshot
+
+    return Method(plan=plan, Params=type(None))
+
+
+def search_with(method: Method) -> Search:
+    engine = FakeEngine({"a": Curve(), "b": Curve()}, {"a": 20, "b": 20})
+    search = Search(method, brief_of(engine, None))
+    while (segment := search.ask()) is not None:
+        search.tell(engine.run(segment, search.number))
+    return search
+
+
+@pytest.mark.parametrize("at", [1, 9, 11])
+def test_shares_that_change_within_an_epoch_are_refused(at: int) -> None:
+    message = rf"segment 2: the method changes the mixture after {at % 10} of the 10 steps of an epoch.*track\.turn"
+    with pytest.raises(RunError, match=message):
+        search_with(greedy(at, turns=False))
+
+
+@pytest.mark.parametrize("at", [10, 20])
+def test_shares_may_change_where_an_epoch_begins(at: int) -> None:
+    assert search_with(greedy(at, turns=False)).answer == 2
+
+
+def test_shares_may_change_through_a_turn() -> None:
+    assert search_with(greedy(7, turns=True)).answer == 3
