@@ -27,11 +27,12 @@ def per_epoch(mixture: Mixture, sizes: Mapping[Task, int]) -> dict[Task, int]:
     for task, _ in mixture.without:
         if task in left_out:
             left_out[task] += 1
-    shares = mixture.shares or (1.0,) * len(mixture.tasks)
-    return {
-        task: math.ceil(exact(share) * (sizes[task] - left_out[task]))
-        for task, share in zip(mixture.tasks, shares, strict=True)
-    }
+    whole = {task: sizes[task] - left_out[task] for task in mixture.tasks}
+    if mixture.shares is None:
+        return whole
+    shares = zip(mixture.tasks, mixture.shares, strict=True)
+    # Exact arithmetic is slow, and most shares are 1.
+    return {task: whole[task] if share == 1 else math.ceil(exact(share) * whole[task]) for task, share in shares}
 
 
 class Clock:
@@ -51,7 +52,7 @@ class Clock:
         return sum(per_epoch(mixture, self.sizes).values())
 
     def steps_per_epoch(self, mixture: Mixture) -> int:
-        return math.ceil(Fraction(self.instances(mixture), self.batch_size))
+        return -(-self.instances(mixture) // self.batch_size)
 
     def steps(self, mixture: Mixture, epochs: float) -> int:
         """Optimizer steps in so many epochs, at least one; a float's rounding error never adds a step."""

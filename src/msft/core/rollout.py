@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import TypeAlias
 
 from msft.core.clock import Clock
@@ -128,15 +129,16 @@ class Answer:
     def __init__(self, brief: Brief, first: Point) -> None:
         self.brief = brief
         self.best = first
+        self._most = self._average(first)
 
-    def _average(self, point: Point) -> object:
+    def _average(self, point: Point) -> Fraction | float:
         weights = self.brief.validation_sizes if self.brief.average == "micro" else None
         return average(point.scores, self.brief.tasks, weights)
 
     def offer(self, point: Point) -> None:
         """A point that is not scored on all sub-datasets cannot be the answer."""
-        if set(self.brief.tasks) <= point.scores.keys() and self._average(point) > self._average(self.best):  # type: ignore[operator]
-            self.best = point
+        if set(self.brief.tasks) <= point.scores.keys() and (found := self._average(point)) > self._most:
+            self.best, self._most = point, found
 
     @property
     def keep(self) -> set[Snapshot]:
