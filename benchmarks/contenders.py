@@ -21,7 +21,7 @@ from msft.data.examples import Example, Measure, TaskData
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings
 from msft.engine.torch_engine import OnStep, TorchEngine
-from msft.model.open import ModelSource
+from msft.model.open import ModelSource, OpenModel
 from msft.snapshots.store import Store
 
 ROWS = 20
@@ -80,7 +80,7 @@ def engine_of(
         durable="tick" if work.keep else "rollout",
     )
     store = Store(folder / "snapshots", memory_bytes=0 if work.keep else sys.maxsize)
-    return TorchEngine(source, {TASK: data}, settings, store, on_step=on_step)
+    return TorchEngine(OpenModel.open(source), {TASK: data}, settings, store, on_step=on_step)
 
 
 def main() -> None:

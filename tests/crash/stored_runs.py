@@ -27,6 +27,7 @@ from msft.config.schema import Config
 from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Snapshot, Task
 from msft.data.order import Cursor
 from msft.engine.progress import ScoreInfo, StepInfo
+from msft.model.open import OpenModel
 from msft.record.run_folder import RunFolder
 from msft.run import session
 from msft.run.attempt import MakeEngine
@@ -156,7 +157,8 @@ def unsynced(schedule: Callable[..., Executor] = ThreadPoolExecutor) -> Iterator
 
 def train(config: Config, notes: Notes, *, engine: MakeEngine = StoredEngine, **arguments: Any) -> dict[str, Any]:
     """`session.train` around the fake engine: no model is there to be found, checked or loaded."""
-    job = Job(config, model_source(config), tiny_data(), nn.Linear(3, 2))  # type: ignore[arg-type]
+    model = OpenModel(model_source(config), tokenizer=None, skeleton=nn.Linear(3, 2))  # type: ignore[arg-type]
+    job = Job(config, model, tiny_data())
     store = partial(Store, executor=_schedules[-1])
     return session.train(config, notes, job=job, engine=engine, store=store, **arguments)
 

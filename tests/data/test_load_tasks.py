@@ -10,7 +10,7 @@ from tokenizers_for_tests import CHAT, tokenizer
 
 from msft.config.schema import Config
 from msft.core.errors import DataError
-from msft.data.load import load_tasks
+from msft.data.load import chat_template, load_tasks
 
 
 @pytest.fixture
@@ -25,7 +25,10 @@ def write(tmp_path):
 
 def load(*datasets, made=None, **sections):
     config = {"model": {"name_or_path": "m"}, "datasets": list(datasets), "output": "o", **sections}
-    return load_tasks(Config.model_validate(config), made or tokenizer())
+    config, made = Config.model_validate(config), made or tokenizer()
+    if template := chat_template(config.model.chat_template):
+        made.chat_template = template  # as a model is opened with it
+    return load_tasks(config, made)
 
 
 def questions(count, start=0):

@@ -26,7 +26,7 @@ from msft.core.vocabulary import ROOT, Mixture, Segment, Task
 from msft.data.examples import Example, Item, Measure, TaskData
 from msft.engine.settings import EngineSettings
 from msft.engine.torch_engine import TorchEngine
-from msft.model.open import ModelSource
+from msft.model.open import ModelSource, OpenModel
 from msft.snapshots.store import Store
 
 VOCABULARY = 48
@@ -114,7 +114,8 @@ def tiny_engine(
     } | settings  # fmt: skip
     store = Store(snapshots, memory_bytes=memory_bytes)
     source = ModelSource(name_or_path=str(folder), peft=peft, seed=chosen["seed"])
-    return TorchEngine(source, data or tiny_data(), EngineSettings(**chosen), store, on_step=on_step), store
+    opened, parts = OpenModel.open(source), data or tiny_data()
+    return TorchEngine(opened, parts, EngineSettings(**chosen), store, on_step=on_step), store
 
 
 def segment(start: int, stop: int, *, parent: int = ROOT, **fields: Any) -> Segment:

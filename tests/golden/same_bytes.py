@@ -99,10 +99,11 @@ def records(folder: Path) -> Any:
 
 
 def weights(folder: Path) -> Any:
-    """SHA-256 of each file of the final model that holds numbers."""
+    """SHA-256 of each file of the final model, but for what says when it was made."""
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted((folder / "final").glob("*.safetensors"))
+        for path in sorted((folder / "final").iterdir())
+        if path.suffix in (".safetensors", ".json", ".jinja") and path.name != "MANIFEST.json"
     }
 
 

@@ -99,7 +99,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def no_weights(*_: object, **__: object) -> None:
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr("msft.engine.torch_engine.load_model", no_weights)
+    monkeypatch.setattr("msft.model.open._weights", no_weights)
     return make_job(tmp_path, "sft", ", horizon: 1")
 
 

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from job import make_job
 from tiny_engine import TASKS, same, segment, tiny_data, tiny_engine, tiny_folder, tiny_model
 from transformers import AutoModelForCausalLM
 
+from msft.config import reader
 from msft.core.errors import ModelError, RunError
 from msft.core.vocabulary import ROOT
 from msft.data.examples import Example, TaskData
+from msft.model import open as opening
 from msft.model.attention import NAME
 from msft.model.open import (
     ModelSource,
@@ -25,6 +29,8 @@ from msft.model.open import (
 )
 from msft.model.row_layout import fitting_layout
 from msft.model.token_loss import TokenLoss
+from msft.run.session import train
+from msft.study.worker import Silent
 
 LORA = {"r": 2, "lora_alpha": 4, "target_modules": "all-linear", "lora_dropout": 0.1}
 
@@ -212,3 +218,15 @@ def test_a_model_that_ignores_the_mask_of_branches_is_found_out() -> None:
     model.forward = deaf
     assert fitting_layout(TokenLoss(model), torch.device("cpu")) == "padded"
     assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_job_opens_its_model_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is checked once and the tokenizer loaded once, whatever is made of the job afterwards."""
+    counts: Counter[str] = Counter()
+    for name in ("check_model_folder", "_tokenizer", "_skeleton"):
+        real = getattr(opening, name)
+        counted = lambda *given, real=real, name=name: (counts.update([name]), real(*given))[1]  # noqa: E731
+        monkeypatch.setattr(opening, name, counted)
+    config = reader.load(make_job(tmp_path, more=", horizon: 1"))
+    train(config, Silent())
+    assert counts == {"check_model_folder": 1, "_tokenizer": 1, "_skeleton": 1}

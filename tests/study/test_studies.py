@@ -140,7 +140,7 @@ def test_conflict_is_the_cosine_of_the_gradients_and_leaves_no_trace(
     pair: dict[str, tuple[Job, Story]], tmp_path: Path
 ) -> None:
     job, _ = pair["sft"]
-    engine = TorchEngine(job.source, job.data, job.settings, Store(tmp_path, memory_bytes=10**9))
+    engine = TorchEngine(job.model, job.data, job.settings, Store(tmp_path, memory_bytes=10**9))
     stepper = engine._stepper
     before = {name: p.detach().clone() for name, p in stepper.model.named_parameters()}
     a, b = job.data["copy"].train[:6], job.data["double"].train[:6]

@@ -35,10 +35,11 @@ MOST_LEFT_OUT = 0.1
 def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
     """Every sub-dataset, in the order of the configuration; those of `split_by` in the order of its values.
 
-    `tokenizer`: a transformers tokenizer. Raises DataError, naming what is wrong with each of the data sets, and
-    ModelError where the tokenizer cannot be used. Large data are tokenised once: the result lies in the cache.
+    `tokenizer`: a transformers tokenizer, with the chat template that the model is trained with. Raises DataError,
+    naming what is wrong with each of the data sets, and ModelError where the tokenizer cannot be used. Large data are
+    tokenised once: the result lies in the cache.
     """
-    encoder = Encoder(tokenizer, chat_template(config.model.chat_template))
+    encoder = Encoder(tokenizer)
     sources = [Source(dataset, config.data.seed) for dataset in config.datasets]
     cache = Cache.of(config, sources, encoder)
     if cache is not None and (known := cache.read()) is not None:

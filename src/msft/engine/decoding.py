@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from msft.model.open import ModelSource, load_tokenizer
 from msft.scoring.generation import Decoding
 
 
-def decoding_of(model: PreTrainedModel | PeftModel, source: ModelSource) -> Decoding:
+def decoding_of(model: PreTrainedModel | PeftModel, tokenizer: Any) -> Decoding:
     """The model's tokenizer; a text ends at its end-of-sequence token, which is trained, or those of the model."""
-    tokenizer = load_tokenizer(source)
     own = getattr(model.generation_config, "eos_token_id", None)
     listed = own if isinstance(own, list) else [own]
     ends = (token for token in (*listed, tokenizer.eos_token_id) if token is not None)

@@ -28,15 +28,7 @@ from msft.engine.setup import runtime_for
 from msft.engine.step import Stepper, make_optimizer
 from msft.forward.runtime import sequence_scores
 from msft.model.compiled import compile_layers
-from msft.model.open import (
-    ModelSource,
-    check_data_fits,
-    export_model,
-    fingerprint,
-    load_model,
-    load_tokenizer,
-    non_embedding_parameters,
-)
+from msft.model.open import OpenModel, check_data_fits, export_model, fingerprint, non_embedding_parameters
 from msft.model.token_loss import TokenLoss
 from msft.scoring.scorers import TaskScores, score
 from msft.snapshots.state import State, capture, restore, trainable, weights
@@ -61,26 +53,26 @@ class TorchEngine:
 
     def __init__(
         self,
-        source: ModelSource,
+        opened: OpenModel,
         data: Mapping[Task, TaskData],
         settings: EngineSettings,
         store: Store,
         *,
         on_step: OnStep | None = None,
     ) -> None:
-        self._source, self._data, self._settings, self._store = source, dict(data), settings, store
+        self._opened, self._data, self._settings, self._store = opened, dict(data), settings, store
         self._on_step = on_step
         self._processes = Processes()
         sizes = {task: len(part.train) for task, part in data.items()}
         self._order = Order(settings.seed, sizes, settings.batch_size)
         self._clock = Clock(sizes, settings.batch_size, 1.0)
-        self._model = load_model(source)
-        self.fingerprint = fingerprint(source)
+        self._model = opened.load()
+        self.fingerprint = fingerprint(opened.source)
         check_data_fits(self._model, data)
         self.parameters = non_embedding_parameters(self._model)
         self.model_bytes = sum(parameter.nbytes for parameter in self._model.parameters())
         generates = any(part.measure.generates for part in data.values())
-        self._decoding = decoding_of(self._model, source) if generates else None
+        self._decoding = decoding_of(self._model, opened.tokenizer) if generates else None
         if settings.gradient_checkpointing:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
         loss = TokenLoss(self._model).to(self._processes.device).train()
@@ -170,7 +162,7 @@ class TorchEngine:
             model = self._model
             if merge and isinstance(model, PeftModel):
                 model = copy.deepcopy(model).merge_and_unload()
-            export_model(model, load_tokenizer(self._source), folder)
+            export_model(model, self._opened.tokenizer, folder)
         self._processes.barrier()
 
     def _become(self, snapshot: Snapshot) -> None:
@@ -185,10 +177,11 @@ class TorchEngine:
 
     def _root(self) -> State:
         """The base model as it was, an adapter from its seed, an optimizer without moments."""
-        if fingerprint(self._source) != self.fingerprint:
+        source = self._opened.source
+        if fingerprint(source) != self.fingerprint:
             mend = "put the model's files back as they were, or start a new run"
-            raise RunError(complaint("the base model has changed during the run", mend, file=self._source.name_or_path))
-        return State(tensors=weights(load_model(self._source)))
+            raise RunError(complaint("the base model has changed during the run", mend, file=source.name_or_path))
+        return State(tensors=weights(self._opened.load()))
 
     def _train(self, segment: Segment, number: Snapshot) -> tuple[float, int, Losses]:
         """Mean loss over the segment's steps, real tokens, and each trained instance's latest loss."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from msft.model.folder import ModelSource, check_model_folder, check_shapes, com
 
 __all__ = [
     "ModelSource",
+    "OpenModel",
     "check_data_fits",
     "check_model_folder",
     "export_model",
@@ -29,17 +31,47 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "non_embedding_parameters",
-    "skeleton",
 ]
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A model that was found and checked once, and is handed on to whoever needs a part of it.
+
+    No weight is loaded before `load`.
+    """
+
+    source: ModelSource
+    tokenizer: Any
+    """With the chat template that it is trained with."""
+    skeleton: PreTrainedModel | PeftModel
+    """The model without its weights, on the meta device."""
+
+    @classmethod
+    def open(cls, source: ModelSource) -> OpenModel:
+        """Raises ModelError where folder, configuration and tokenizer cannot be used together."""
+        check_model_folder(source)
+        tokenizer = _tokenizer(source)
+        return cls(source, tokenizer, _skeleton(source, tokenizer))
+
+    def of(self, source: ModelSource) -> OpenModel:
+        """The same model and tokenizer where `source` differs in the adapter's seed or in how it names the model."""
+        return replace(self, source=source)
+
+    def load(self) -> PreTrainedModel | PeftModel:
+        """See `load_model`."""
+        return _weights(self.source)
 
 
 def load_tokenizer(source: ModelSource) -> Any:
     """The model's tokenizer, with the chat template that it is trained with. Raises ModelError."""
-    place = source
-    if source.tokenizer is not None:
-        place = ModelSource(name_or_path=source.tokenizer)
-    else:
+    if source.tokenizer is None:
         check_model_folder(source)
+    return _tokenizer(source)
+
+
+def _tokenizer(source: ModelSource) -> Any:
+    place = source if source.tokenizer is None else ModelSource(name_or_path=source.tokenizer)
     with complaining(place, "the tokenizer cannot be loaded"):
         tokenizer: Any = AutoTokenizer.from_pretrained(_place(place), **_origin(place))
     if source.chat_template is not None:
@@ -47,12 +79,11 @@ def load_tokenizer(source: ModelSource) -> Any:
     return tokenizer
 
 
-def skeleton(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftModel:
-    """The model without its weights (on the meta device): what it is made of, in seconds whatever its size.
+def _skeleton(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftModel:
+    """What the model is made of, in seconds whatever its size.
 
     Raises ModelError where configuration, weights (as far as their headers tell) and tokenizer do not fit together.
     """
-    check_model_folder(source)
     with complaining(source, "the model's configuration cannot be used"), torch.device("meta"):
         config = AutoConfig.from_pretrained(_place(source), **_origin(source))
         model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
@@ -74,6 +105,10 @@ def skeleton(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftModel
 def load_model(source: ModelSource) -> PreTrainedModel | PeftModel:
     """The model on the CPU, in fp32, with a fresh adapter where `source.peft` asks for one. Raises ModelError."""
     check_model_folder(source)
+    return _weights(source)
+
+
+def _weights(source: ModelSource) -> PreTrainedModel | PeftModel:
     keywords = _origin(source)
     if source.gguf_file is None:
         keywords["use_safetensors"] = True

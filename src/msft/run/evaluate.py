@@ -24,7 +24,7 @@ from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import mean
 from msft.report.intervals import of_items
 from msft.run.hand_over import ADAPTER_CONFIG, Finished, with_adapter
-from msft.run.job import Job, model_source
+from msft.run.job import model_source, settings_of
 from msft.scoring.scorers import TaskScores, score
 
 Split: TypeAlias = Literal["validation", "test"]
@@ -62,7 +62,7 @@ def evaluate(
 
     `progress` is told (items done, all items). Raises RunError, ModelError, DataError before anything is scored.
     """
-    loaded, tokenizer, source = _loaded(config, model)
+    loaded, tokenizer = _loaded(config, model)
     data = load_tasks(config, tokenizer)
     check_data_fits(loaded, data)
     asked = {task: (getattr(part, split), part.measure) for task, part in data.items() if getattr(part, split)}
@@ -71,25 +71,25 @@ def evaluate(
         raise DataError(complaint(f"no sub-dataset has a {split} split", mend, field="--split"))
     processes = Processes()
     loss = TokenLoss(loaded).to(processes.device)
-    runtime = runtime_for(processes, Job(config, source, data, loaded).settings, loss)
+    runtime = runtime_for(processes, settings_of(config), loss)
     generates = any(measure.generates for _, measure in asked.values())
-    decoding = decoding_of(loaded, source) if generates else None
+    decoding = decoding_of(loaded, tokenizer) if generates else None
     scores, _ = score(loss, asked, runtime, decoding=decoding, progress=progress)
     return Evaluation(model, split, data, scores)
 
 
-def _loaded(config: Config, model: str) -> tuple[PreTrainedModel | PeftModel, Any, ModelSource]:
-    """The model, its tokenizer, and where the tokenizer comes from."""
+def _loaded(config: Config, model: str) -> tuple[PreTrainedModel | PeftModel, Any]:
+    """The model and its tokenizer."""
     run = RunFolder(Path(model))
     if run.exists:
         finished = Finished.read(run)
-        return finished.model(), finished.tokenizer(), finished.tokenizer_source
+        return finished.model(), finished.tokenizer()
     source = _named(config, model)
     folder = source.folder
     if folder is None or not (folder / ADAPTER_CONFIG).is_file():
-        return load_model(source), load_tokenizer(source), source
+        return load_model(source), load_tokenizer(source)
     base = _named(config, str(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path))
-    return with_adapter(load_model(base), folder), load_tokenizer(base), base
+    return with_adapter(load_model(base), folder), load_tokenizer(base)
 
 
 def _named(config: Config, model: str) -> ModelSource:

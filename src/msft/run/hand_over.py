@@ -73,14 +73,9 @@ class Finished:
             raise RunError(complaint(found, "put its files back as they were", file=base.name_or_path))
         return with_adapter(load_model(base), self.run.final)
 
-    @property
-    def tokenizer_source(self) -> ModelSource:
-        """Where the tokenizer that the run trained with lies as part of a model."""
-        return self.source if self.is_adapter else _at(self.source, self.run.final)
-
     def tokenizer(self) -> Any:
         """The tokenizer that the run trained with."""
-        return load_tokenizer(self.tokenizer_source)
+        return load_tokenizer(self.source if self.is_adapter else _at(self.source, self.run.final))
 
 
 def with_adapter(base: Any, folder: Path) -> PeftModel:

@@ -13,16 +13,18 @@ from transformers import PreTrainedModel
 
 from msft.config.reader import flatten
 from msft.config.schema import Config
-from msft.core.outlook import Outlook, Standing
+from msft.core.outlook import Lookahead, Outlook, Standing
 from msft.core.version import __version__
 from msft.core.vocabulary import ROOT, Brief, Outcome, Task
 from msft.core.wire import brief_to_json
 from msft.data.examples import TaskData
 from msft.data.load import chat_template, load_tasks
 from msft.engine.settings import EngineSettings
-from msft.model.open import ModelSource, check_data_fits, load_tokenizer, skeleton
+from msft.model.open import ModelSource, OpenModel, check_data_fits
 from msft.record.run_folder import environment
 from msft.system.stopwatch import spent
+
+NO_LOOKAHEAD = Lookahead()
 
 
 class Described(Protocol):
@@ -42,50 +44,35 @@ class Job:
     """A configuration with everything that it names found and checked; nothing has been written yet."""
 
     config: Config
-    source: ModelSource
+    model: OpenModel
     data: Mapping[Task, TaskData]
-    skeleton: PreTrainedModel | PeftModel
-    """The model without its weights."""
+
+    @property
+    def source(self) -> ModelSource:
+        return self.model.source
+
+    @property
+    def skeleton(self) -> PreTrainedModel | PeftModel:
+        """The model without its weights."""
+        return self.model.skeleton
 
     @classmethod
     def prepare(cls, config: Config) -> Job:
         """Raises ModelError or DataError before any weight is loaded."""
-        source = model_source(config)
         with spent("start.model"):
-            tokenizer = load_tokenizer(source)
-            model = skeleton(source, tokenizer)
+            model = OpenModel.open(model_source(config))
         with spent("start.data"):
-            data = load_tasks(config, tokenizer)
-        check_data_fits(model, data)
-        return cls(config, source, data, model)
+            data = load_tasks(config, model.tokenizer)
+        check_data_fits(model.skeleton, data)
+        return cls(config, model, data)
 
     def of(self, config: Config) -> Job:
         """The same model and data under another configuration, which differs in method, training or output only."""
-        return replace(self, config=config, source=model_source(config))
+        return replace(self, config=config, model=self.model.of(model_source(config)))
 
     @property
     def settings(self) -> EngineSettings:
-        t = self.config.training
-        lookahead = self.outlook.lookahead
-        tokens = t.max_tokens_per_microbatch
-        return EngineSettings(
-            seed=self.config.training_seed,
-            batch_size=t.batch_size,
-            horizon=self.horizon,
-            learning_rate=t.learning_rate,
-            schedule=t.schedule,
-            warmup=t.warmup,
-            weight_decay=t.weight_decay,
-            max_grad_norm=t.max_grad_norm,
-            loss_reduction=t.loss_reduction,
-            max_tokens_per_microbatch=None if tokens == "auto" else tokens,
-            gradient_checkpointing=t.gradient_checkpointing,
-            torch_compile=t.torch_compile,
-            autocast=self.config.model.autocast,
-            lookahead_batch=lookahead.examples,
-            virtual=lookahead.optimizer,
-            durable=self.config.snapshots.durable,
-        )
+        return settings_of(self.config, self.outlook.lookahead)
 
     @property
     def tested(self) -> bool:
@@ -169,6 +156,30 @@ class Job:
 def made_with() -> dict[str, Any]:
     """What a result may depend on beside configuration, data and model."""
     return {**environment(), "threads": torch.get_num_threads()}
+
+
+def settings_of(config: Config, lookahead: Lookahead = NO_LOOKAHEAD) -> EngineSettings:
+    """What the engine needs of a configuration. `lookahead`: the method's."""
+    t = config.training
+    tokens = t.max_tokens_per_microbatch
+    return EngineSettings(
+        seed=config.training_seed,
+        batch_size=t.batch_size,
+        horizon=math.inf if config.method.horizon is None else config.method.horizon,
+        learning_rate=t.learning_rate,
+        schedule=t.schedule,
+        warmup=t.warmup,
+        weight_decay=t.weight_decay,
+        max_grad_norm=t.max_grad_norm,
+        loss_reduction=t.loss_reduction,
+        max_tokens_per_microbatch=None if tokens == "auto" else tokens,
+        gradient_checkpointing=t.gradient_checkpointing,
+        torch_compile=t.torch_compile,
+        autocast=config.model.autocast,
+        lookahead_batch=lookahead.examples,
+        virtual=lookahead.optimizer,
+        durable=config.snapshots.durable,
+    )
 
 
 def model_source(config: Config) -> ModelSource:

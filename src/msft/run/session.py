@@ -26,13 +26,13 @@ from msft.system.stopwatch import Stopwatch, spent
 
 def torch_engine(job: Job, store: Store, on_step: Callable[[StepInfo | ScoreInfo], None]) -> RunEngine:
     """The engine of every real run."""
-    return TorchEngine(job.source, job.data, job.settings, store, on_step=on_step)
+    return TorchEngine(job.model, job.data, job.settings, store, on_step=on_step)
 
 
 def score_base(job: Job, store: Store) -> Shared:
     """Scores the base model, validation and test, for the runs of a study."""
     check_finite(job.source)
-    engine = TorchEngine(job.source, job.data, job.settings, store)
+    engine = TorchEngine(job.model, job.data, job.settings, store)
     return Shared(job.fingerprints(engine), engine.base(), engine.test(ROOT) if job.tested else None)
 
 

@@ -36,7 +36,7 @@ def observe(
     """
     memory = int(MEMORY * psutil.virtual_memory().available)
     with TemporaryDirectory(prefix="msft-observe-") as folder, Store(Path(folder), memory_bytes=memory) as store:
-        engine = TorchEngine(job.source, job.data, replace(job.settings, durable="rollout"), store)
+        engine = TorchEngine(job.model, job.data, replace(job.settings, durable="rollout"), store)
         found = {ROOT: measure(engine, ROOT)} if wanted(ROOT) else {}
         for number, (segment, recorded) in enumerate(story.segments, 1):
             if segment.trains:
