@@ -1,9 +1,11 @@
-"""What each part of the step brings: without any, with each alone, with all; in turn, in one process.
+"""What each part of the step brings: without any, with all, with all but one; in turn, in one process.
 
     python benchmarks/parts.py --data DATA --out parts.json
 
 Timed are the forward and backward pass over one global batch, and the scoring (by `loss`) of validation items. In turn
-and in one process, because a shared machine's speed drifts by more within minutes than a part brings.
+and in one process, because a shared machine's speed drifts by more within minutes than a part brings. Kept are the
+bytes that one micro-batch keeps for its backward pass (`saved_tensors_hooks`; what the head keeps for itself is not
+among them).
 """
 
 from __future__ import annotations
@@ -19,14 +21,16 @@ from pathlib import Path
 import torch
 from common import Results, Work, add_options, machine, table, without_places, work_of
 from prepared import batches_of, examples_of, source_of, validation_of
-from torch import nn
 
 from msft.data.examples import Example
 from msft.engine.settings import EngineSettings
 from msft.engine.step import Stepper, make_optimizer
+from msft.forward.batches import collate, row
 from msft.forward.runtime import Runtime, sequence_scores
+from msft.forward.swap import restore
+from msft.model.lighten import EVERYTHING, Lighter, lighten
 from msft.model.open import ModelSource, load_model
-from msft.model.row_layout import fitting_layout, lighten
+from msft.model.row_layout import fitting_layout
 from msft.model.token_budget import ON_A_CPU
 from msft.model.token_loss import TokenLoss
 
@@ -36,21 +40,19 @@ FEW, MANY = 2_048, ON_A_CPU
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    norms: bool = False
-    mlp: bool = False
-    head: bool = False
-    gates: bool = False
-    tokens: int = FEW
+    light: Lighter
+    tokens: int = MANY
 
 
+NOTHING = Lighter(norms=False, gates=False, last_mlp=False, head=False)
 VARIANTS = {
-    "none": Parts(),
-    "light norms": Parts(norms=True),
-    "last MLP at predicting tokens": Parts(mlp=True),
-    "head, loss and embedding as one": Parts(head=True),
-    "light gates": Parts(gates=True),
-    f"micro-batches of {MANY:,} tokens": Parts(tokens=MANY),
-    "all": Parts(norms=True, mlp=True, head=True, gates=True, tokens=MANY),
+    "none": Parts(light=NOTHING, tokens=FEW),
+    "all": Parts(light=EVERYTHING),
+    "all but light norms": Parts(light=replace(EVERYTHING, norms=False)),
+    "all but light gates": Parts(light=replace(EVERYTHING, gates=False)),
+    "all but the last MLP at predicting tokens": Parts(light=replace(EVERYTHING, last_mlp=False)),
+    "all but head, loss and embedding as one": Parts(light=replace(EVERYTHING, head=False)),
+    f"all in micro-batches of {FEW:,} tokens": Parts(light=EVERYTHING, tokens=FEW),
 }
 
 
@@ -62,28 +64,38 @@ class Bench:
             seed=work.seed, batch_size=work.batch_size, horizon=1, learning_rate=work.learning_rate
         )
         self.loss = TokenLoss(model).to(device).train()
-        layout = fitting_layout(self.loss, device)
-        plain = {module: type(module) for module in model.modules()}
-        lighten(self.loss, layout, device, bf16=work.bf16, direct=True)
-        lighter = {module: (kind, type(module)) for module, kind in plain.items() if type(module) is not kind}
-        ends = nn.Embedding, nn.Linear
-        self._ends = {module: kinds for module, kinds in lighter.items() if isinstance(module, ends)}
-        self._gates = {module: kinds for module, kinds in lighter.items() if hasattr(module, "down_proj")}
-        others = {*self._ends, *self._gates}
-        self._norms = {module: kinds for module, kinds in lighter.items() if module not in others}
-        self._narrows, self._fused = self.loss.narrow, self.loss.fused
-        self._runtime = Runtime(device=device, max_tokens=FEW, bf16=work.bf16, layout=layout)
+        self._layout = fitting_layout(self.loss, device)
+        self._bf16 = work.bf16
+        self._runtime = Runtime(device=device, max_tokens=FEW, bf16=work.bf16, layout=self._layout)
         self._stepper = Stepper(self.loss, make_optimizer(model, settings), settings, self._runtime)
 
     def having(self, parts: Parts) -> Runtime:
         """From here on the model has these parts."""
-        for modules, has in ((self._norms, parts.norms), (self._ends, parts.head), (self._gates, parts.gates)):
-            for module, kinds in modules.items():
-                module.__class__ = kinds[has]
-        self.loss.narrow = parts.mlp and self._narrows
-        self.loss.fused = self._fused if parts.head else None
+        restore(self.loss.model)
+        self.loss.narrow, self.loss.fused = False, None
+        lighten(self.loss, self._layout, self._runtime.device, bf16=self._bf16, direct=True, parts=parts.light)
         self._stepper.runtime = replace(self._runtime, max_tokens=parts.tokens)
         return self._stepper.runtime
+
+    def kept(self, parts: Parts, batch: list[Example]) -> int:
+        """Bytes that a forward pass over one micro-batch keeps for the backward pass."""
+        runtime, seen = self.having(parts), dict[int, int]()
+        weights = {parameter.untyped_storage().data_ptr() for parameter in self.loss.parameters()}
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                seen[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        rows = collate(
+            [row([example]) for example in sorted(batch[:8], key=len)], runtime.device, flat=self._layout == "flat"
+        )
+        with runtime.autocast(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            nll = self.loss(rows).nll
+        nll.sum().backward()
+        self._stepper.optimizer.zero_grad(set_to_none=True)
+        return sum(seen.values())
 
     def step(self, parts: Parts, batch: list[Example]) -> float:
         """Seconds."""
@@ -133,18 +145,21 @@ def main() -> None:
             for name, parts in VARIANTS.items():
                 if (taken := timed(parts)) and turn:  # the first turn warms up
                     seconds[kind][name].append(taken)
-    results.write(parts=seconds)
+    kept = {name: bench.kept(parts, batch) for name, parts in VARIANTS.items()}
+    results.write(parts=seconds, kept=kept)
     medians = {kind: {name: statistics.median(runs) for name, runs in found.items()} for kind, found in seconds.items()}
     lines = [
         (
             name,
-            *(value for kind in kinds for value in (medians[kind][name], medians[kind][name] / medians[kind]["none"])),
+            *(value for kind in kinds for value in (medians[kind][name], medians[kind][name] / medians[kind]["all"])),
+            kept[name] / 2**20,
+            kept[name] / kept["all"],
         )
         for name in VARIANTS
     ]
     tokens = sum(map(len, batch)), sum(map(len, items))
     print(f"{len(batch)} examples, {tokens[0]} tokens; {len(items)} items, {tokens[1]} tokens; {given.repeats} turns")
-    print(table(("", "step, s", "of none", "scoring, s", "of none"), lines))
+    print(table(("", "step, s", "of all", "scoring, s", "of all", "kept, MiB", "of all"), lines))
 
 
 if __name__ == "__main__":

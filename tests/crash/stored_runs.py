@@ -65,7 +65,7 @@ class _Kept(dict[Snapshot, dict[Task, float]]):
 class StoredEngine(FakeEngine):
     """The fake engine with its states in the real store."""
 
-    parameters, model_bytes, fingerprint = 1000, 4000, "fake"
+    parameters, model_bytes, fingerprint, light = 1000, 4000, "fake", ""
 
     def __init__(self, job: Job, store: Store, on_step: Callable[[StepInfo | ScoreInfo], None]) -> None:
         sizes, settings = {task: len(part.train) for task, part in job.data.items()}, job.settings

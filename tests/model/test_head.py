@@ -16,7 +16,8 @@ from msft.forward.batches import Continuation, MicroBatch, NextTokens, collate, 
 from msft.model import cross_entropy
 from msft.model import head as head_module
 from msft.model.cross_entropy import most_likely
-from msft.model.head import FusedHead, gather_directly
+from msft.model.embedding import gather_directly
+from msft.model.head import FusedHead
 from msft.model.row_layout import fitting_layout
 from msft.model.token_loss import TokenLoss
 

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import copy
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_engine import VOCABULARY, tiny_model
+from peft import LoraConfig, get_peft_model
+from tiny_engine import VOCABULARY, tiny_engine, tiny_folder, tiny_model
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
+from msft.core.errors import ModelError
 from msft.data.examples import Example
 from msft.forward.batches import MicroBatch, collate, row
-from msft.model import cross_entropy, gated
+from msft.forward.swap import restore, swap, swapped
+from msft.model import cross_entropy, gated, head
 from msft.model.cross_entropy import token_nll
+from msft.model.lighten import lighten
 from msft.model.norms import lighten_norms
-from msft.model.row_layout import fitting_layout, lighten
+from msft.model.row_layout import fitting_layout
 from msft.model.token_loss import TokenLoss
 
 CPU = torch.device("cpu")
@@ -96,10 +101,8 @@ def test_the_loss_is_cross_entropy_however_it_is_cut(rows: int, piece: int, half
 def test_norms_are_light_where_only_linear_layers_read_them(kind: str, light: list[str]) -> None:
     """Of the last layer the second is read by what picks the tokens out; Gemma's is another formula."""
     model = qwen3() if kind == "qwen3" else tiny_model(kind)
-    before = {name: type(module) for name, module in model.named_modules()}
     lightened(model, bf16=True)
-    changed = {name for name, module in model.named_modules() if type(module) is not before[name]}
-    after = {name for name in changed if "norm" in name}
+    after = {name for name in swapped(model) if "norm" in name}
     assert after == {*light, *(["model.layers.1.input_layernorm"] if light else [])}
 
 
@@ -148,9 +151,9 @@ def test_a_norm_that_anything_else_reads_stays_as_it_is() -> None:
         return output + hidden_states, weights
 
     attention.forward = forward
-    before = type(model.model.layers[0].input_layernorm)
     lightened(model, bf16=True)
-    assert type(model.model.layers[0].input_layernorm) is before is not type(model.model.layers[1].input_layernorm)
+    light = {name for name in swapped(model) if name.endswith("input_layernorm")}
+    assert light == {"model.layers.1.input_layernorm"}
 
 
 @pytest.mark.parametrize("layout", ["flat", "branches", "padded"])
@@ -248,3 +251,81 @@ def test_a_light_gate_keeps_no_activation() -> None:
             mlp(torch.randn(1, 10, 16, requires_grad=True))
         counts.append(kept.count(10 * 32))
     assert counts[1] < counts[0]
+
+
+def test_a_copy_of_a_light_model_computes_with_its_own_weights() -> None:
+    """A closure would compute with the original's in silence."""
+    model = tiny_model()
+    lightened(model, bf16=True)
+    assert swapped(model)
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        twin, before = copy.deepcopy(model), model(ids).logits
+        for parameter in twin.parameters():
+            parameter.zero_()
+        assert not twin(ids).logits.any()
+        assert torch.equal(model(ids).logits, before)
+
+
+def test_a_light_model_can_be_saved_whole_and_read_back(tmp_path: Path) -> None:
+    model = tiny_model()
+    lightened(model, bf16=True)
+    torch.save(model, tmp_path / "model.pt")
+    again = torch.load(tmp_path / "model.pt", weights_only=False)
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        assert torch.equal(again(ids).logits, model(ids).logits)
+
+
+def test_an_adapter_merges_into_a_light_model() -> None:
+    def merged(*, light: bool) -> Tensor:
+        torch.manual_seed(3)
+        adapted = get_peft_model(tiny_model(), LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", r=2))
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.data.normal_()
+        if light:
+            loss = TokenLoss(adapted)
+            lighten(loss, fitting_layout(loss, CPU), CPU, bf16=True, direct=True)
+            assert swapped(adapted)
+        whole = copy.deepcopy(adapted).merge_and_unload()
+        with torch.no_grad():
+            return whole(torch.tensor([[1, 2, 3]])).logits
+
+    torch.testing.assert_close(merged(light=True), merged(light=False))
+
+
+def test_a_light_model_can_be_put_back() -> None:
+    model, plain = tiny_model(), tiny_model()
+    lightened(model, bf16=True)
+    assert restore(model) == 7, "three norms, two MLPs, head, embedding"
+    assert not swapped(model) and restore(model) == 0
+    assert all("forward" not in module.__dict__ for module in model.modules())
+    model.set_attn_implementation("sdpa")
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad(), bf16():
+        assert torch.equal(model(ids).logits, plain(ids).logits)
+
+
+def test_nothing_but_a_function_named_forward_takes_a_forwards_place() -> None:
+    layer = nn.Linear(2, 2)
+
+    def forward(self: nn.Module, states: Tensor) -> Tensor:
+        return states
+
+    with pytest.raises(AssertionError, match="a copy of the model"):
+        swap(layer, forward, "a closure")
+    assert swap(layer, head.forward, "once") and not swap(layer, head.forward, "twice")
+    assert swapped(nn.Sequential(layer)) == {"0": "once"}
+
+
+@pytest.mark.parametrize("light", ["auto", False])
+def test_what_a_run_made_lighter_is_said_and_can_be_turned_off(tmp_path: Path, light: bool | str) -> None:
+    engine, _ = tiny_engine(tiny_folder(tmp_path / "model"), tmp_path / "snapshots", light=light)
+    assert ("2 x gated MLP" in engine.light and "head, fused" in engine.light) is (light == "auto")
+    assert engine.light or light is False
+
+
+def test_a_model_that_cannot_be_made_lighter_is_refused_where_that_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"training\.light: torch_compile makes layers of its own"):
+        tiny_engine(tiny_folder(tmp_path / "model"), tmp_path / "snapshots", light=True, torch_compile=True)

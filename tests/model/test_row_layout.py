@@ -120,10 +120,10 @@ def test_the_head_never_holds_the_logits_of_all_targets(monkeypatch: pytest.Monk
     model = tiny_model()
     seen: list[int] = []
     model.lm_head.register_forward_hook(lambda head, inputs, output: seen.append(output[..., 0].numel()))
-    # The first pass finds out that this model returns its head's output as it is.
     model.set_attn_implementation(attention.NAME if layout == "flat" else "sdpa")
     loss = TokenLoss(model).train()
-    loss(collate([row([e]) for e in batch[:1]], CPU))
+    loss.probe(collate([row([e]) for e in batch[:1]], CPU))
+    assert loss.ends_with_head
     seen.clear()
     stepper = Stepper(
         loss, make_optimizer(model, SETTINGS), SETTINGS, Runtime(device=CPU, max_tokens=200, layout=layout)

@@ -9,7 +9,7 @@ import itertools
 import textwrap
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
@@ -19,6 +19,16 @@ from msft.methods import METHODS
 
 MISSING = "is missing"
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+LATER = "later"
+"""Marks a key that came after version 0.1: journals and studies name it only where it is not at its default, so that
+those from before stay as they are."""
+
+
+def later(section: type[BaseModel]) -> dict[str, Any]:
+    """The keys of a section that are marked, and their defaults."""
+    return {name: field.default for name, field in section.model_fields.items() if LATER in field.metadata}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +55,7 @@ class MethodConfig:
         return {name: getattr(self, name) for name in common} | dataclasses.asdict(self.params)
 
 
-class _Common(BaseModel):
+class Common(BaseModel):
     """The keys that every method has."""
 
     model_config = STRICT
@@ -57,7 +67,7 @@ class _Common(BaseModel):
     """Which point is the answer: the best average over all sub-datasets, or the last."""
     average: Literal["macro", "micro"] = "macro"
     """Whether sub-datasets count alike, or by their validation items."""
-    score_excluded: Literal["rollout", "tick"] = "rollout"
+    score_excluded: Annotated[Literal["rollout", "tick"], LATER] = "rollout"
     """When a sub-dataset that has left is scored: at roll-back points and ends of roll-outs, or at every tick, for
     whole curves. It decides nothing."""
 
@@ -71,14 +81,14 @@ def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodC
     given = dict(section)
     name, method = _named(given.pop("name", None), methods, "name")
     preset, values = _named(given.pop("preset", next(iter(method.presets))), method.presets, "preset")
-    common, fields = set(_Common.model_fields), [field.name for field in dataclasses.fields(method.Params)]
+    common, fields = set(Common.model_fields), [field.name for field in dataclasses.fields(method.Params)]
     problems = [
-        unknown_key(str(key), ["name", "preset", *_Common.model_fields, *fields])
+        unknown_key(str(key), ["name", "preset", *Common.model_fields, *fields])
         for key in given
         if key not in common and key not in fields
     ]
     merged = {key: value for key, value in {**values, **given}.items() if key in common or key in fields}
-    brief = _checked(_Common, {key: value for key, value in merged.items() if key in common}, problems)
+    brief = _checked(Common, {key: value for key, value in merged.items() if key in common}, problems)
     own = _checked(
         _model_of(method.Params), {key: value for key, value in merged.items() if key not in common}, problems
     )
@@ -105,7 +115,7 @@ def _json_schema(name: str, method: Method) -> dict[str, Any]:
     properties = {
         "name": {"const": name},
         "preset": {"enum": list(method.presets), "default": next(iter(method.presets))},
-        **_Common.model_json_schema()["properties"],
+        **Common.model_json_schema()["properties"],
         **{key: value | ({"description": docs[key]} if key in docs else {}) for key, value in own.items()},
     }
     return {"title": name, "type": "object", "additionalProperties": False, "required": ["name"],

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from msft.config.method_section import MISSING, problem_of
+from msft.config.method_section import MISSING, Common, later, problem_of
 from msft.config.problems import Problem, ProblemsError, unknown_key
 from msft.config.schema import Config
 from msft.config.yaml12 import Document, UnreadableError, emit, parse
@@ -74,7 +74,19 @@ def flatten(config: Config) -> dict[str, Any]:
 
     plain = _plain(config)
     walk("", plain | {"datasets": {dataset["id"]: dataset for dataset in plain["datasets"]}})
-    return flat
+    return without_later_defaults(flat)
+
+
+def without_later_defaults(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """A flat configuration without the keys marked `LATER` that are at their default."""
+    sections = {name: field.annotation for name, field in Config.model_fields.items()} | {"method": Common}
+    defaults = {
+        f"{name}.{key}": default
+        for name, section in sections.items()
+        if isinstance(section, type) and issubclass(section, BaseModel)
+        for key, default in later(section).items()
+    }
+    return {key: value for key, value in flat.items() if key not in defaults or value != defaults[key]}
 
 
 def _plain(config: Config) -> dict[str, Any]:

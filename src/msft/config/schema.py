@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from msft.config.columns import Columns, FormatName, Names, no_jinja, not_empty
-from msft.config.method_section import STRICT, MethodConfig, resolve
+from msft.config.method_section import LATER, STRICT, MethodConfig, resolve
 from msft.config.problems import Problem, ProblemsError, folded, not_portable
 from msft.config.scorer import ScorerConfig
 
@@ -214,6 +214,10 @@ class TrainingConfig(Section):
     """Tokens, any padding included. `auto`: 3,072 on a CPU; on a GPU what fits, found by trial."""
     gradient_checkpointing: bool = False
     """Computes activations again instead of keeping them: slower, less memory."""
+    light: Annotated[Literal["auto"] | bool, LATER] = "auto"
+    """Layers of the model do less work for the same results, up to rounding: norms, gated MLPs, the last MLP, the head
+    and the embedding. `auto`: where a trial at the start shows that they can, and the run's notes say which; false: the
+    model computes as transformers wrote it; true: refuse a model of which no layer can."""
     torch_compile: bool = False
     """Compiles the model's layers, which takes a minute or more at the start. On a CPU that needs a C++ compiler."""
     report_to: Annotated[tuple[Literal["tensorboard", "wandb", "trackio", "mlflow"], ...], Field(strict=False)] = ()

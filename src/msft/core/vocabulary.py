@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 Task: TypeAlias = str
@@ -22,6 +23,11 @@ Snapshot: TypeAlias = int
 
 ROOT: Snapshot = 0
 """The base model: never copied, never counted, always there."""
+
+
+LATER = MappingProxyType({"later": True})
+"""The metadata of a field that came after version 0.1: a journal names it only where it is not at its default, so that
+older journals and their hashes stay."""
 
 
 class Probe(enum.Enum):
@@ -148,7 +154,7 @@ class Brief:
     """Epochs between ticks."""
     select: Literal["best", "last"] = "best"
     average: Literal["macro", "micro"] = "macro"
-    score_excluded: Literal["rollout", "tick"] = "rollout"
+    score_excluded: Literal["rollout", "tick"] = field(default="rollout", metadata=LATER)
     """When a sub-dataset that has left is scored: where all are, or at every tick, which decides nothing."""
     params: Any = None
     """The method's own `Params`."""

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from msft.core.vocabulary import Brief, Mixture, Outcome, Probe, Segment, Task, Tokens
+from msft.core.vocabulary import LATER, Brief, Mixture, Outcome, Probe, Segment, Task, Tokens
 
 VERSION = 1
 """Raised when an old journal can no longer be read as it stands."""
@@ -131,9 +131,14 @@ def brief_to_json(brief: Brief) -> Json:
         "select": brief.select,
         "average": brief.average,
         "params": {} if brief.params is None else dataclasses.asdict(brief.params),
-        # Journals from before it had a choice do not name it.
-        **({"score_excluded": brief.score_excluded} if brief.score_excluded != "rollout" else {}),
+        **_later(brief),
     }
+
+
+def _later(of: Any) -> Json:
+    """The fields marked LATER of a dataclass that are not at their default: older journals do not name them."""
+    marked = [field for field in dataclasses.fields(of) if field.metadata == LATER]
+    return {field.name: getattr(of, field.name) for field in marked if getattr(of, field.name) != field.default}
 
 
 def brief_from_json(data: Json, params: Any = None) -> Brief:

@@ -28,6 +28,8 @@ class EngineSettings:
     """Padding included; None: what is best on a CPU, what fits on a GPU."""
     gradient_checkpointing: bool = False
     torch_compile: bool = False
+    light: bool | Literal["auto"] = "auto"
+    """Whether layers do less work for the same results, where a trial shows that they can; true: or refuse."""
     autocast: Literal["auto", "bf16", "no"] = "auto"
     lookahead_batch: int = 32
     """Examples of each sub-dataset that a look-ahead looks at."""

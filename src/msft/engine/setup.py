@@ -6,18 +6,24 @@ from dataclasses import replace
 
 import numpy as np
 
+from msft.core.errors import ModelError, complaint
 from msft.engine.parallel import Processes
 from msft.engine.settings import EngineSettings
 from msft.forward.packed_weights import can_pack
 from msft.forward.runtime import Runtime
 from msft.model.hardware import hardware_has_bf16
-from msft.model.row_layout import fitting_layout, lighten
+from msft.model.lighten import lighten
+from msft.model.row_layout import fitting_layout
 from msft.model.token_budget import ON_A_CPU, token_budget
 from msft.model.token_loss import TokenLoss
 
 
-def runtime_for(processes: Processes, settings: EngineSettings, loss: TokenLoss) -> Runtime:
-    """How forward passes run here; tries how the model takes rows, and on a GPU how many tokens fit."""
+def runtime_for(processes: Processes, settings: EngineSettings, loss: TokenLoss) -> tuple[Runtime, str]:
+    """How forward passes run here, and what of the model was made lighter, in words; empty where nothing was.
+
+    Tries how the model takes rows, what it can leave out, and on a GPU how many tokens fit. Raises ModelError where
+    `training.light: true` finds nothing.
+    """
     has_bf16 = hardware_has_bf16(processes.device)
     bf16 = settings.autocast == "bf16" or (settings.autocast == "auto" and has_bf16)
     found = Runtime(
@@ -31,11 +37,15 @@ def runtime_for(processes: Processes, settings: EngineSettings, loss: TokenLoss)
         world=processes.world,
         total=processes.total,
     )
-    if not settings.torch_compile:  # which makes layers of its own
-        lighten(loss, found.layout, processes.device, bf16=bf16, direct=processes.world == 1)
+    said = ""
+    if settings.light and not settings.torch_compile:  # which makes layers of its own
+        said = lighten(loss, found.layout, processes.device, bf16=bf16, direct=processes.world == 1)
+    if settings.light is True and not said:
+        reason = "torch_compile makes layers of its own" if settings.torch_compile else "no layer of this model fits"
+        raise ModelError(complaint(reason, "leave it out, or set it to auto", field="training.light"))
     if settings.max_tokens_per_microbatch is not None:
-        return found
+        return found, said
     budgets = np.zeros(processes.world)
     budgets[processes.rank] = token_budget(loss, found.layout, processes.device, found.autocast)
     # The least of all: every process must cut a global batch into as many micro-batches as the others.
-    return replace(found, max_tokens=int(processes.total(budgets).min()))
+    return replace(found, max_tokens=int(processes.total(budgets).min())), said

@@ -47,8 +47,9 @@ class TorchEngine:
     """Trains one model on the segments that it is given, and scores it.
 
     `parameters`: those outside the embeddings, for the cost law; `model_bytes`: all weights, in fp32;
-    `fingerprint`: of the base model. `learning_rates`: the first segment and the rate from there on, in order, where a
-    run was resumed with another one. Raises ModelError where model and data do not fit.
+    `fingerprint`: of the base model; `light`: what of it was made lighter, in words. `learning_rates`: the first
+    segment and the rate from there on, in order, where a run was resumed with another one. Raises ModelError where
+    model and data do not fit.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class TorchEngine:
         if settings.gradient_checkpointing:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
         loss = TokenLoss(self._model).to(self._processes.device).train()
-        runtime = runtime_for(self._processes, settings, loss)
+        runtime, self.light = runtime_for(self._processes, settings, loss)
         if settings.torch_compile:
             compile_layers(self._model, self._processes.device)
         self._stepper = Stepper(

@@ -1,8 +1,8 @@
 """Weights laid out once for all products of a scoring (CPU, bf16).
 
-oneDNN multiplies from blocks of a layout of its own, and makes them out of a plain weight at every product. Scoring
-changes no weight, so here that is done once. torch's functions for it are those that its compiler calls, and private:
-they are tried, and where they are not as expected, products stay plain.
+oneDNN repacks a plain weight into its blocked format at every product. Scoring changes no weight, so it is repacked
+once here. This needs two private operations of torch that Inductor uses: `can_pack()` compares them with `F.linear`,
+and products stay plain where they differ.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from msft.forward.swap import put_back, swap
+
+WHY = "linear layer that multiplies packed weights"
+
 
 @contextmanager
 def packed(model: nn.Module, tokens: int) -> Iterator[None]:
@@ -22,15 +26,15 @@ def packed(model: nn.Module, tokens: int) -> Iterator[None]:
 
     No weight may change within, and no gradient is kept.
     """
-    layers = [module for module in model.modules() if type(module) is nn.Linear]
+    layers = [module for module in model.modules() if type(module) is nn.Linear and "forward" not in module.__dict__]
     try:
         for layer in layers:
-            layer._packed = pack(layer.weight, tokens)
-            layer.__class__ = _Packed
+            layer.__dict__["_packed"] = pack(layer.weight, tokens)
+            swap(layer, forward, WHY)
         yield
     finally:
         for layer in layers:
-            layer.__class__ = nn.Linear
+            put_back(layer)
             layer.__dict__.pop("_packed", None)
 
 
@@ -60,8 +64,6 @@ def multiply(states: Tensor, blocks: Tensor, bias: Tensor | None) -> Tensor:
     return product
 
 
-class _Packed(nn.Linear):
-    _packed: Any
-
-    def forward(self, states: Tensor) -> Tensor:
-        return multiply(states, self._packed, self.bias)
+def forward(self: Any, states: Tensor) -> Tensor:
+    """`nn.Linear.forward` under bf16 autocast."""
+    return multiply(states, self._packed, self.bias)

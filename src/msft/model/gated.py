@@ -1,6 +1,6 @@
-"""Gated MLPs that keep a quarter less for the backward pass, which makes the activation of the gate again.
+"""Gated MLPs with a quarter less activation memory: the backward pass computes the gate's activation again.
 
-The numbers are those of the plain products, bit for bit.
+The results are those of the plain products, bit for bit.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from msft.forward.swap import swap
+
+WHY = "gated MLP that keeps a quarter less"
+
 
 def lighten_gates(model: nn.Module) -> int:
     """Makes `down(silu(gate(x)) * up(x))` of the model light from here on; how many there are."""
     found = [module for module in model.modules() if _is_gated(module)]
-    for module in found:
-        module.__class__ = _light(type(module))
-    return len(found)
+    return sum(swap(module, forward, WHY) for module in found)
 
 
 def _is_gated(module: nn.Module) -> bool:
@@ -31,21 +33,18 @@ def _is_gated(module: nn.Module) -> bool:
     training = module.training
     try:
         with torch.no_grad():
-            return bool(torch.equal(module.train()(given), _forward(module, given)))
+            return bool(torch.equal(module.train()(given), forward(module, given)))
     except (AttributeError, TypeError, RuntimeError):
         return False
     finally:
         module.train(training)
 
 
-def _forward(self: Any, hidden: Tensor) -> Tensor:
+def forward(self: Any, hidden: Tensor) -> Tensor:
+    """`down(silu(gate(x)) * up(x))`."""
     product: Tensor = _Gate.apply(self.gate_proj(hidden), self.up_proj(hidden))  # type: ignore[no-untyped-call]
     down: Tensor = self.down_proj(product)
     return down
-
-
-def _light(kind: type[nn.Module]) -> type[nn.Module]:
-    return type(kind.__name__, (kind,), {"forward": _forward, "__module__": kind.__module__})
 
 
 class _Gate(torch.autograd.Function):

@@ -1,8 +1,8 @@
-"""Where a model meets its vocabulary: the head with its loss as one operation, and the embedding.
+"""The output head and its loss as one operation.
 
 Arrays of [tokens, vocabulary] and [vocabulary, width] are few and large. In memory that the system must clear first, a
-pass over one takes as long as several layers do (docs/performance.md). So here they are used again, the gradient of
-the logits takes their place, and gradients of the weights go into `.grad` at once.
+pass over one takes as long as several layers do (docs/performance.md). So they are used again here, the gradient of
+the logits takes their place, and gradients of the weight go into `.grad` at once.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from msft.forward.batches import MicroBatch, TokenScores
+from msft.forward.swap import swap
 from msft.model.cross_entropy import log_sum_exp, most_likely, put_gradient, within
 
 LOGITS = 1 << 27
 """Logits that are held at once: 256 MiB in bf16."""
 AT_ONCE = 512
 """Rows of a weight."""
+WHY = "head, fused with its loss"
 
 
 class FusedHead:
@@ -41,11 +42,11 @@ class FusedHead:
     @staticmethod
     def fits(head: nn.Module) -> bool:
         """Whether it is a plain matrix product."""
-        return type(head) in {nn.Linear, _Head} and head.bias is None
+        return type(head) is nn.Linear and head.bias is None
 
     def take_over(self) -> None:
-        """The head itself is from here on asked for no logits."""
-        self.head.__class__ = _Head
+        """From here on the model calls the head with zero rows only, which costs nothing."""
+        swap(self.head, forward, WHY)
 
     def __call__(self, states: Tensor, batch: MicroBatch) -> TokenScores:
         """From [rows, width] hidden states, each of which predicts something."""
@@ -79,7 +80,7 @@ class FusedHead:
         return torch.mm(states, cast.t(), out=self.take("logits", (len(states), len(cast)), cast))
 
     def add(self, gradient: Tensor) -> None:
-        """To the `.grad` of the weight, which once dropped is used for the next step's: keep no reference to it."""
+        """Adds in place to `weight.grad`. The buffer is reused in the next step: keep no reference to it."""
         weight = self.head.weight
         if weight.grad is None:
             if self._gradient is None or not _alike(self._gradient, weight):
@@ -156,48 +157,8 @@ class _HeadLoss(torch.autograd.Function):
         return of_states.to(ctx.of) if ctx.needs_input_grad[0] else None, of_weight, None, None, None
 
 
-class _Head(nn.Linear):
-    """Where no token is asked for, a product would still cast all of the weight."""
-
-    def forward(self, states: Tensor) -> Tensor:
-        if states.numel() == 0:
-            return states.new_empty(*states.shape[:-1], self.out_features)
-        return super().forward(states)
-
-
-def gather_directly(embedding: nn.Module) -> None:
-    """From here on a plain embedding adds the gradients of its rows to `.grad` (see FusedHead.direct).
-
-    torch would fill an array of the weight's size with zeros for every micro-batch. On a GPU, where rows would be added
-    in an order that changes from run to run, it still does.
-    """
-    if type(embedding) is nn.Embedding and not (embedding.max_norm or embedding.scale_grad_by_freq or embedding.sparse):
-        embedding.__class__ = _Embedding
-
-
-class _Embedding(nn.Embedding):
-    def forward(self, ids: Tensor) -> Tensor:
-        if not torch.is_grad_enabled() or not self.weight.requires_grad or self.weight.device.type != "cpu":
-            return super().forward(ids)
-        found: Tensor = _Gathered.apply(self.weight, ids, self.padding_idx)  # type: ignore[no-untyped-call]
-        return found
-
-
-class _Gathered(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, ids: Tensor, padding: int | None) -> Tensor:
-        ctx.save_for_backward(weight, ids)
-        ctx.padding = padding
-        return functional.embedding(ids, weight)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, given: Tensor) -> tuple[None, None, None]:
-        weight, ids = ctx.saved_tensors
-        rows, given = ids.flatten(), given.flatten(0, -2)
-        if ctx.padding is not None:
-            given = given.masked_fill((rows == ctx.padding)[:, None], 0.0)
-        if weight.grad is None:
-            weight.grad = torch.zeros_like(weight)
-        weight.grad.index_add_(0, rows, given.to(weight.dtype))
-        return None, None, None
+def forward(self: nn.Linear, states: Tensor) -> Tensor:
+    """`nn.Linear.forward`; where no token is asked for, a product would still cast all of the weight."""
+    if states.numel() == 0:
+        return states.new_empty(*states.shape[:-1], self.out_features)
+    return type(self).forward(self, states)

@@ -4,6 +4,7 @@ row."""
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,37 +19,46 @@ from msft.model.cross_entropy import most_likely, token_nll
 from msft.model.head import LOGITS, FusedHead
 
 
+@dataclass(slots=True)
+class _Pass:
+    """One forward pass, as the hooks see it."""
+
+    batch: MicroBatch | Continuation
+    states: Tensor | None = None
+    """The hidden states that reached the head and predict something."""
+    held_back: bool = False
+    """The head was given none of them: logits are made from the states elsewhere."""
+
+
 class TokenLoss(nn.Module):
     """Per-token negative log-likelihood at the trained positions only.
 
     Logits of a whole micro-batch would take more memory than all else. A hook on the output head lets only the
     positions through that predict a target, so that whatever the model does to its logits afterwards (scaling,
-    soft-capping) still happens. Where it does nothing, and the head is a plain product, it is fused with the loss
-    (`model/head.py`); where the head is another, and positions are many, logits are made and read a part at a
-    time, and made again for the backward pass. Raises ModelError where the model has no such head.
+    soft-capping) still happens. Where `probe` finds that it does nothing, a plain head can be fused with the loss
+    (`model/head.py`), and logits of many positions are made and read a part at a time, and made again for the backward
+    pass. Raises ModelError where the model has no such head.
     """
 
     def __init__(self, model: PreTrainedModel | PeftModel) -> None:
         super().__init__()
         self.model = model
-        self._batch: MicroBatch | Continuation | None = None
+        self._pass: _Pass | None = None
+        """The forward pass that is under way; the hooks act on no other."""
         base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         head = base.get_output_embeddings()
         if not isinstance(head, nn.Module):
             raise _no_head(base, "it has no output embeddings")
         head.register_forward_pre_hook(self._keep_predicting)
-        head.register_forward_hook(self._notice)
         self._base = base
         self._vocabulary: int = base.config.get_text_config().vocab_size
-        self._headed: Tensor | None = None
-        self._plain = False
-        self._states: Tensor | None = None
-        self._held_back = False
+        self.ends_with_head = False
+        """Whether the model returns its head's output unchanged. Set by `probe`."""
         self.fused: FusedHead | None = None
-        """The head and its loss as one operation. Set by `msft.model.row_layout`, which tries it."""
+        """The head and its loss as one operation. Set by `msft.model.lighten`, which tries it."""
         self.narrow = False
         """Whether the MLP of the last layer sees only tokens that something is predicted from; the outputs of all
-        others go nowhere. Set by `msft.model.row_layout`, which tries it."""
+        others go nowhere. Set by `msft.model.lighten`, which tries it."""
         self.narrows = (last := _last_mlp(base)) is not None
         if last is not None:
             last.register_forward_pre_hook(self._only_read)
@@ -68,11 +78,6 @@ class TokenLoss(nn.Module):
         return found
 
     @property
-    def ends_with_head(self) -> bool:
-        """Whether the last micro-batch's logits were the head's output, unchanged."""
-        return self._plain
-
-    @property
     def checkpoints(self) -> bool:
         """Whether layers are run again in the backward pass."""
         return any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules())
@@ -84,22 +89,50 @@ class TokenLoss(nn.Module):
         """
         if isinstance(batch, Continuation):
             return self._next(batch)
+        logits, states = self._read(batch)
+        if logits is None:
+            return self._in_parts(states, batch) if self.fused is None else self.fused(states, batch)
+        hits = self._most_likely(logits, states)[batch.rows] == batch.targets if batch.hits else None
+        return TokenScores(token_nll(logits, batch.rows, batch.targets), hits)
+
+    def probe(self, batch: MicroBatch) -> None:
+        """Finds out in one forward pass whether the model returns its head's output unchanged (`ends_with_head`)."""
+        self.ends_with_head = False
+        outputs: list[Tensor] = []
+        hook = self.head.register_forward_hook(lambda head, inputs, output: outputs.append(output))
+        try:
+            logits = self._call(_Pass(batch))
+        finally:
+            hook.remove()
+        self.ends_with_head = any(logits is output for output in outputs)
+
+    def _read(self, batch: MicroBatch) -> tuple[Tensor | None, Tensor]:
+        """[rows, vocabulary] logits and the [rows, width] hidden states that they come from.
+
+        None in place of the logits where the model was not asked for them, and they are read from the states.
+        """
+        going = _Pass(batch)
+        logits = self._call(going)
+        if going.held_back and going.states is not None:
+            return None, going.states
+        if going.states is None or logits.shape[:2] != (1, len(batch.read)):
+            raise _no_head(self.model, "its head does not take the hidden states of every position")
+        return logits[0], going.states
+
+    def _call(self, going: _Pass) -> Tensor:
+        """The model's logits for a micro-batch."""
+        batch = going.batch
+        assert isinstance(batch, MicroBatch)
         keywords: dict[str, Any] = {} if batch.positions is None else {"position_ids": batch.positions}
         if batch.spans:
             keywords["msft_spans"] = batch.spans
-        self._batch, self._headed, self._held_back = batch, None, False
+        self._pass = going
         try:
-            logits = self.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **keywords).logits
+            output = self.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **keywords)
         finally:
-            self._batch = None
-            states, self._states = self._states, None
-        if self._held_back and states is not None:
-            return self._in_parts(states, batch) if self.fused is None else self.fused(states, batch)
-        if states is None or logits.shape[:2] != (1, len(batch.read)):
-            raise _no_head(self.model, "its head does not take the hidden states of every position")
-        self._plain, self._headed = logits is self._headed, None
-        hits = self._most_likely(logits[0], states)[batch.rows] == batch.targets if batch.hits else None
-        return TokenScores(token_nll(logits[0], batch.rows, batch.targets), hits)
+            self._pass = None
+        logits: Tensor = output.logits
+        return logits
 
     def _in_parts(self, hidden: Tensor, batch: MicroBatch) -> TokenScores:
         """From [rows, width] hidden states, without ever holding the logits of all."""
@@ -129,7 +162,7 @@ class TokenLoss(nn.Module):
             return most_likely(logits, states, weight)
 
     def _next(self, reading: Continuation) -> NextTokens:
-        self._batch = reading
+        self._pass = going = _Pass(reading)
         try:
             positions = {"position_ids": reading.positions} if self._takes_positions else {}
             # A cache that grows would be compiled anew for every layer and length.
@@ -142,8 +175,8 @@ class TokenLoss(nn.Module):
                     **positions,
                 )
         finally:
-            self._batch = None
-            states, self._states = self._states, None
+            self._pass = None
+        states = going.states
         if states is None:
             raise _no_head(self.model, "its head is not asked for the next token")
         if getattr(output, "past_key_values", None) is None:
@@ -151,28 +184,25 @@ class TokenLoss(nn.Module):
         return NextTokens(self._most_likely(output.logits[:, -1], states[:, 0]), output.past_key_values)
 
     def _keep_predicting(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        batch = self._batch
-        if batch is None:
+        going = self._pass
+        if going is None:
             return None
-        hidden = inputs[0]
+        hidden, batch = inputs[0], going.batch
         if isinstance(batch, Continuation):
-            self._states = hidden[:, -1:]
-            return self._states, *inputs[1:]
+            going.states = hidden[:, -1:]
+            return going.states, *inputs[1:]
         if hidden.shape[:2] != batch.ids.shape:
             raise _no_head(self.model, "its head does not take the hidden states of every position")
-        kept = self._states = hidden.flatten(0, 1).index_select(0, batch.read)
-        if self._plain and (self.fused is not None or len(kept) * self._vocabulary > LOGITS):
-            self._held_back = True
+        kept = going.states = hidden.flatten(0, 1).index_select(0, batch.read)
+        if self.ends_with_head and (self.fused is not None or len(kept) * self._vocabulary > LOGITS):
+            going.held_back = True
             kept = kept[:0]
         return kept.unsqueeze(0), *inputs[1:]
 
-    def _notice(self, head: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if self._batch is not None:
-            self._headed = output
-
     def _narrowed(self) -> MicroBatch | None:
         """The micro-batch of whose tokens the last MLP sees only some."""
-        return self._batch if self.narrow and isinstance(self._batch, MicroBatch) else None
+        batch = None if self._pass is None else self._pass.batch
+        return batch if self.narrow and isinstance(batch, MicroBatch) else None
 
     def _only_read(self, mlp: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if (batch := self._narrowed()) is None:

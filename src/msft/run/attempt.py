@@ -56,6 +56,8 @@ class RunEngine(Engine, Protocol):
     parameters: int
     """Those outside the embeddings, for the cost law."""
     model_bytes: int
+    light: str
+    """What of the model was made lighter, for people; empty where nothing was."""
     learning_rates: Sequence[tuple[int, float]]
     """(first segment, learning rate from there on), in order."""
 
@@ -101,6 +103,8 @@ class Attempt:
         self.store = store(folder.snapshots, memory_bytes=_snapshot_memory(processes), main=processes.is_main)
         with spent("start.model"):
             self.engine = engine(job, self.store, self._progress)
+        if self.engine.light and shared is None:
+            watcher.note(self.engine.light)
         self.method = job.config.method.definition
         self.limits: Limits = [(1, job.config.snapshots.max)]
         if shared is not None and (changed := differences(shared.fingerprints, job.fingerprints(self.engine))):

@@ -132,8 +132,6 @@ class Job:
         config = flatten(self.config)
         config.pop("output")
         config.pop("training.report_to", None)  # who is told decides nothing
-        if self.config.method.score_excluded == "rollout":
-            config.pop("method.score_excluded")  # journals from before it had a choice do not name it
         return {
             "msft": __version__,
             "method": self.config.method.name,
@@ -175,6 +173,7 @@ def settings_of(config: Config, lookahead: Lookahead = NO_LOOKAHEAD) -> EngineSe
         max_tokens_per_microbatch=None if tokens == "auto" else tokens,
         gradient_checkpointing=t.gradient_checkpointing,
         torch_compile=t.torch_compile,
+        light=t.light,
         autocast=config.model.autocast,
         lookahead_batch=lookahead.examples,
         virtual=lookahead.optimizer,
