@@ -11,7 +11,7 @@ writing thread was at work, wall-clock and processor; what of them slows the tra
 core, no account can tell. Measured: the wall-clock of the run as it is against one that keeps snapshots in memory only
 and syncs nothing; in turn, medians. Then the finished run is resumed, and what its recovery takes is added.
 
-Shorter: `--set method.horizon=1`; a model that is small makes everything but the snapshots count.
+Shorter: `--set method.max_epochs=1`; a model that is small makes everything but the snapshots count.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python benchmarks/retention.py --out retention.json      # N = 12, under a minute
     python benchmarks/retention.py --run runs/a runs/b       # real runs, from their summaries
 
-Curves as DESIGN 1.1 has them: twelve sub-datasets of 1,800 examples, peaks spread over 0.5 to 8 epochs, binomial noise
+Curves as design 1.1 has them: twelve sub-datasets of 1,800 examples, peaks spread over 0.5 to 8 epochs, binomial noise
 of the validation items; batch 64, ticks every quarter of an epoch; a full look costs a fifth of its tick's training.
 Everything else is real: methods, the loop, what is held and what is trained again. Disk is in units of what plain
 fine-tuning that keeps its tip and its best holds (two snapshots); training again as a share of the whole search's

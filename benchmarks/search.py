@@ -63,7 +63,7 @@ def configuration(given: argparse.Namespace, work: Work, file: Path) -> None:
     content = {
         "model": {"name_or_path": str(Path(work.model).resolve()), "autocast": "bf16" if work.bf16 else "no"},
         "method": {
-            "name": "msft", "horizon": given.horizon, "budget": given.budget, "eval_every": given.eval_every,
+            "name": "msft", "max_epochs": given.horizon, "budget": given.budget, "eval_every": given.eval_every,
             "smooth": given.smooth,
         },
         "datasets": datasets,

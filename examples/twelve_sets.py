@@ -122,7 +122,7 @@ def swept(config: Config, rates: Sequence[str], folder: StudyFolder, jobs: int) 
 def compared(config: Config, names: Sequence[str]) -> tuple[Variant, ...]:
     made = variants(config, [name for name in names if name != SHORT])
     own = config.method
-    release = with_method(config, "msft", "release", budget=own.params.budget, horizon=own.horizon)
+    release = with_method(config, "msft", "release", budget=own.params.budget, max_epochs=own.max_epochs)
     return (*made, *([Variant(name=SHORT, config=release)] if SHORT in names else []))
 
 

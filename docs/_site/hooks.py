@@ -31,7 +31,7 @@ training.batch_size=32`, `--set datasets.gsm8k.max_samples=100`.
 ALL_METHODS = """\
 # Methods
 
-`method.name` chooses one. What each does: DESIGN 1 in the repository, and the [paper map](../paper_map.md). All have
+`method.name` chooses one. What each does: [design 1](../design.md), and the [paper map](../paper_map.md). All have
 `horizon`, `eval_every`, `select` and `average`; the other keys are their own.
 """
 COMMANDS = """\

@@ -107,7 +107,7 @@ def test_objects_and_files_give_the_same_run(made):
             (made / f"{name}-{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
     (made / "c.yaml").write_text(f"""\
 model: {{name_or_path: model}}
-method: {{name: msft, eval_every: 0.5, budget: 1.0, smooth: 1, horizon: 2}}
+method: {{name: msft, eval_every: 0.5, budget: 1.0, smooth: 1, max_epochs: 2}}
 datasets:
   - {{id: copy, path: copy-train.jsonl, validation: {{path: copy-eval.jsonl}}, scorer: {{name: exact_match}}}}
   - {{id: yes no, path: choice-train.jsonl, validation: {{path: choice-eval.jsonl}}}}
@@ -176,7 +176,7 @@ def test_a_method_of_ones_own(made):
     assert ("exclusion", ["copy"]) in heard.events and ("back", True) in heard.events
 
     lost = config(made, output_dir=str(made / "lost"), method=forgetful, method_kwargs={})
-    with pytest.raises(RunError, match=r"segment 4: the method asks for snapshot 1, which it let go of. Mend: name it"):
+    with pytest.raises(RunError, match=r"segment 4: the method asks for snapshot 1, which it let go of. Fix: name it"):
         MSFTTrainer(args=lost, **objects(made)).train()
 
     own = Method(plan=back_to_the_first, Params=Patience)
@@ -237,14 +237,14 @@ def test_an_adapter(made):
     ("change", "error", "message"),
     [
         ({"train_dataset": datasets.Dataset.from_list([{"text": "a"}])}, DataError,
-         "train_dataset: found a Dataset. Mend: give a dict of sub-datasets"),
+         "train_dataset: found a Dataset. Fix: give a dict of sub-datasets"),
         ({"train_dataset": {}}, DataError, "train_dataset: is missing"),
         ({"eval_dataset": {"coppy": []}}, DataError,
-         r"eval_dataset\['coppy'\]: there is no such sub-dataset. Mend: use a name of train_dataset: copy, yes no"),
+         r"eval_dataset\['coppy'\]: there is no such sub-dataset. Fix: use a name of train_dataset: copy, yes no"),
         ({"train_dataset": {"copy": 3}}, DataError, r"train_dataset\['copy'\]: found a int"),
         ({"processing_class": None}, ModelError, "processing_class: is missing"),
-        ({"peft_config": LoraConfig(use_dora=True)}, ConfigError, "peft_config use_dora: found True. Mend: leave it"),
-        ({"peft_config": {"r": 4}}, ConfigError, "peft_config: found dict. Mend: give a peft.LoraConfig"),
+        ({"peft_config": LoraConfig(use_dora=True)}, ConfigError, "peft_config use_dora: found True. Fix: leave it"),
+        ({"peft_config": {"r": 4}}, ConfigError, "peft_config: found dict. Fix: give a peft.LoraConfig"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_answered_before_anything_is_written(made, change, error, message):

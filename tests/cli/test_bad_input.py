@@ -17,7 +17,7 @@ from msft.cli.main import main
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    return make_job(tmp_path, "msft", ", horizon: 1")
+    return make_job(tmp_path, "msft", ", max_epochs: 1")
 
 
 def refused(config: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -26,7 +26,7 @@ def refused(config: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -
     assert sorted(p for p in config.parent.rglob("*")) == before, "something was written"
     message = capsys.readouterr().err
     assert "Traceback" not in message
-    assert "Mend: " in message
+    assert "Fix: " in message
     return re.sub(r"\s+", " ", message)
 
 
@@ -46,7 +46,7 @@ def test_an_unknown_key(config: Path, capsys: pytest.CaptureFixture[str]) -> Non
     line = config.read_text().splitlines().index("training: {batchsize: 8, learning_rate: 0.01}") + 1
     message = refused(config, capsys)
     assert f"{config}:{line} training.batchsize" in message
-    assert "batch_size" in message.split("Mend: ")[1]
+    assert "batch_size" in message.split("Fix: ")[1]
 
 
 def test_a_sub_dataset_without_a_usable_example(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +109,7 @@ def test_a_configuration_that_is_a_pipe(tmp_path: Path, capsys: pytest.CaptureFi
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-    assert f"{pipe}: the file is a named pipe (FIFO). Mend: write the configuration to a file" in message
+    assert f"{pipe}: the file is a named pipe (FIFO). Fix: write the configuration to a file" in message
 
 
 def test_a_configuration_that_is_a_loop_of_links(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,4 +152,4 @@ def test_an_option_of_other_trainers(config: Path, capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit) as ended:
         main(["train", str(config), option, "x"])
     assert ended.value.code == 2
-    assert f"{option} x. Mend: give a value of the configuration as --set " in capsys.readouterr().err
+    assert f"{option} x. Fix: give a value of the configuration as --set " in capsys.readouterr().err

@@ -34,7 +34,7 @@ def same_weights(one: Path, other: Path) -> bool:
 
 def test_a_bound_changes_neither_record_nor_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    more = ", horizon: 4, budget: 2, smooth: 1, leave_within: 0, roll_back: earliest"
+    more = ", max_epochs: 4, budget: 2, smooth: 1, leave_within: 0, roll_back: earliest"
     fast = ["--set", "training.learning_rate=0.2"]  # everything overfits, so that the search goes back
     plain = make_job(tmp_path, "msft", more, output="plain")
     assert main(["train", str(plain), *fast]) == 0

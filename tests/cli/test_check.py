@@ -21,7 +21,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr("msft.model.open._weights", no_weights)
     monkeypatch.setattr("safetensors.safe_open", no_weights)
-    return make_job(tmp_path, "msft", ", horizon: 2, budget: 1")
+    return make_job(tmp_path, "msft", ", max_epochs: 2, budget: 1")
 
 
 def planned(config: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def test_an_adapter_alone_is_kept(config: Path, capsys: pytest.CaptureFixture[st
     ("overrides", "warning"),
     [
         ([], "copy: 8 validation items are too few to find a peak"),
-        (["method={name: ies, horizon: 5}"], "method.horizon: IES leaves nothing out before the end of epoch 6"),
+        (["method={name: ies, max_epochs: 5}"], "method.max_epochs: IES leaves nothing out before the end of epoch 6"),
         (["method.budget=3"], "method.budget: a roll-out may last 3 epochs"),
         (["method.smooth=9"], "method.smooth: a mean over 9 ticks is longer than a roll-out"),
         (["training.batch_size=40"], "method.eval_every: an epoch has only 2 steps"),

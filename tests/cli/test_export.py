@@ -32,7 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     before = Path.cwd()
     os.chdir(folder)
     for name, more in (("full", []), ("lora", ["--set", "peft={r: 4}", "--set", "training.learning_rate=0.3"])):
-        config = make_job(folder, "sft", ", horizon: 1, select: last", output=name)
+        config = make_job(folder, "sft", ", max_epochs: 1, select: last", output=name)
         assert main(["train", str(config), *more]) == 0
     yield folder
     os.chdir(before)
@@ -118,7 +118,7 @@ def test_the_template_and_the_end_that_were_trained_are_handed_over(place: Path)
     settings.write_text(json.dumps({"eos_token_id": 5, "temperature": 0.6}))  # flawed, as published ones are
     try:
         template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-        config = make_job(place, "sft", ", horizon: 0.5", output="chat")
+        config = make_job(place, "sft", ", max_epochs: 0.5", output="chat")
         assert main(["train", str(config), "--set", f"model.chat_template={json.dumps(template)}"]) == 0
     finally:
         settings.write_text(before)

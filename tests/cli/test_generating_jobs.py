@@ -40,7 +40,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_what_is_said_is_reported_and_the_search_acts_on_the_control(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = make_job(place, "sft", ", horizon: 4", output="speaking")
+    config = make_job(place, "sft", ", max_epochs: 4", output="speaking")
     assert main(["train", str(config), *SPEAKING]) == 0
     transcript = RunFolder(place / "speaking").transcript()
     assert {task: m["name"] for task, m in transcript.header["measures"].items()} == {
@@ -63,16 +63,16 @@ def test_what_is_said_is_reported_and_the_search_acts_on_the_control(
 def test_a_scorer_that_is_not_there_is_told_before_anything_is_written(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = make_job(place, "sft", ", horizon: 1")
+    config = make_job(place, "sft", ", max_epochs: 1")
     before = sorted(place.rglob("*"))
     assert main(["train", str(config), "--set", "datasets.double.scorer={name: 'my_job_scorer:consonants'}"]) == 2
     message = " ".join(capsys.readouterr().err.split())
-    assert "scorer my_job_scorer:consonants: my_job_scorer has no function consonants. Mend: " in message
+    assert "scorer my_job_scorer:consonants: my_job_scorer has no function consonants. Fix: " in message
     assert [path for path in sorted(place.rglob("*")) if "__pycache__" not in str(path)] == before
 
 
 def test_a_scorer_that_fails_is_named_with_its_item(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = make_job(place, "sft", ", horizon: 1")
+    config = make_job(place, "sft", ", max_epochs: 1")
     assert (
         main(["train", str(config), "--set", "datasets.double.scorer={name: 'my_job_scorer:fails', max_new_tokens: 4}"])
         == 2
@@ -83,14 +83,14 @@ def test_a_scorer_that_fails_is_named_with_its_item(place: Path, capsys: pytest.
 
 
 def test_a_prompt_and_its_answer_must_fit_the_model(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = make_job(place, "sft", ", horizon: 1")
+    config = make_job(place, "sft", ", max_epochs: 1")
     assert main(["train", str(config), "--set", "datasets.copy.scorer={name: generate, max_new_tokens: 125}"]) == 2
     message = " ".join(capsys.readouterr().err.split())
     assert "copy: a prompt of 5 tokens and max_new_tokens: 125 are more than the model's 128 positions" in message
 
 
 def test_the_estimate_bounds_what_is_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = make_job(place, "sft", ", horizon: 1", output="bounded")
+    config = make_job(place, "sft", ", max_epochs: 1", output="bounded")
     capsys.readouterr()
     assert main(["check", str(config), "--json", *SPEAKING]) == 0
     made = json.loads(capsys.readouterr().out)

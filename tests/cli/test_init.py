@@ -63,7 +63,7 @@ def test_nothing_is_overwritten(folder: Path, tmp_path: Path, capsys: pytest.Cap
     mine = tmp_path / "c.yaml"
     mine.write_text("mine")
     assert main(["init", str(folder), "-o", str(mine)]) == 2
-    assert f"{mine}: the file is already there. Mend: " in capsys.readouterr().err
+    assert f"{mine}: the file is already there. Fix: " in capsys.readouterr().err
     assert mine.read_text() == "mine"
 
 
@@ -94,7 +94,7 @@ def test_folders_that_cannot_be_used(
     assert main(["init", str(folder), "-o", str(tmp_path / "c.yaml")]) == 2
     error = capsys.readouterr().err
     assert message in error
-    assert "Mend: " in error
+    assert "Fix: " in error
     assert not (tmp_path / "c.yaml").exists()
 
 

@@ -42,7 +42,7 @@ def test_rows_and_task(config: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert out.count("training example") == 1
     assert "copy" not in out
     assert main(["preview", str(config), "--task", "dubble"]) == 2
-    assert "--task: there is no sub-dataset 'dubble'. Mend: did you mean 'double'?" in capsys.readouterr().err
+    assert "--task: there is no sub-dataset 'dubble'. Fix: did you mean 'double'?" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["preview", str(config), "--rows", "-1"])
 

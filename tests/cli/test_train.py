@@ -43,7 +43,7 @@ def without_clocks(run: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_runs_end_to_end(place: Path, method: str, capsys: pytest.CaptureFixture[str]) -> None:
-    horizon = ", horizon: 7" if method == "ies" else ", horizon: 3"
+    horizon = ", max_epochs: 7" if method == "ies" else ", max_epochs: 3"
     config = make_job(place, method, horizon, output=f"all-{method}")
     assert main(["train", str(config)]) == 0
     run = place / f"all-{method}"
@@ -89,9 +89,9 @@ def test_the_release_preset_runs(place: Path) -> None:
 
 
 def test_a_killed_run_resumes_bit_for_bit(place: Path) -> None:
-    config = make_job(place, "msft", ", horizon: 3, budget: 1, smooth: 1", output="whole")
+    config = make_job(place, "msft", ", max_epochs: 3, budget: 1, smooth: 1", output="whole")
     assert main(["train", str(config)]) == 0
-    killed = make_job(place, "msft", ", horizon: 3, budget: 1, smooth: 1", output="killed")
+    killed = make_job(place, "msft", ", max_epochs: 3, budget: 1, smooth: 1", output="killed")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen([sys.executable, "-m", "msft", "train", str(killed)], env=environment, cwd=place)
     journal = place / "killed" / "journal.jsonl"
@@ -114,12 +114,12 @@ def test_a_killed_run_resumes_bit_for_bit(place: Path) -> None:
 
 
 def test_a_changed_configuration_or_file_is_not_resumed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = make_job(place, "sft", ", horizon: 1", output="changed")
+    config = make_job(place, "sft", ", max_epochs: 1", output="changed")
     assert main(["train", str(config)]) == 0
     before = hashes(place / "changed")
     for override, named in (
         ("training.learning_rate=0.02", "config.training.learning_rate was 0.01, is now 0.02"),
-        ("method.horizon=2", "brief.horizon was 1.0, is now 2.0"),
+        ("method.max_epochs=2", "method.max_epochs was 1.0, is now 2.0"),
         ("datasets.copy.max_samples=9", "brief.sizes[0] was 24, is now 9"),
     ):
         assert main(["train", str(config), "--resume", "--set", override]) == 2
@@ -128,7 +128,7 @@ def test_a_changed_configuration_or_file_is_not_resumed(place: Path, capsys: pyt
 
 
 def test_lora_trains_and_hands_over_the_adapter_alone(place: Path) -> None:
-    config = make_job(place, "msft", ", horizon: 1", output="lora")
+    config = make_job(place, "msft", ", max_epochs: 1", output="lora")
     assert main(["train", str(config), "--set", "peft={r: 2}", "--set", "snapshots.durable=tick"]) == 0
     final = place / "lora" / "final"
     assert (final / "adapter_model.safetensors").exists()
@@ -138,7 +138,7 @@ def test_lora_trains_and_hands_over_the_adapter_alone(place: Path) -> None:
 
 def test_two_processes_decide_as_one(place: Path) -> None:
     """gloo, DDP, fp32: the same segments, with exclusions; scores equal up to rounding, which training amplifies."""
-    search = ", horizon: 4, budget: 2, smooth: 1"
+    search = ", max_epochs: 4, budget: 2, smooth: 1"
     override = ["--set", "model.autocast=no", "--set", "training.learning_rate=0.03"]
     assert main(["train", str(make_job(place, "msft", search, output="one")), *override]) == 0
     two = make_job(place, "msft", search, output="two")

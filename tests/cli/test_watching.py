@@ -74,7 +74,7 @@ def test_a_watched_page_follows_the_run_to_its_end(tmp_path: Path, monkeypatch: 
 def test_a_run_is_told_to_tensorboard_and_its_log_has_no_control_codes(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    config = make_job(tmp_path, more=", horizon: 1.5, budget: 1, replay: 0.0")
+    config = make_job(tmp_path, more=", max_epochs: 1.5, budget: 1, replay: 0.0")
     assert main(["train", str(config), "--set", "training.report_to=[tensorboard]"]) == 0
     out, err = capfd.readouterr()
     assert "\x1b" not in out + err

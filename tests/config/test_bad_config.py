@@ -1,4 +1,4 @@
-"""Configurations that must be refused: one case each, `file:line field: found. Mend: how`."""
+"""Configurations that must be refused: one case each, `file:line field: found. Fix: how`."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ output: runs/first
 """
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nd: [*c, *c]\n"
 CASES = {
-    "tab": ("    path: owner/one", "\tpath: owner/one", ":5", "Mend: indent with spaces, never with tabs"),
+    "tab": ("    path: owner/one", "\tpath: owner/one", ":5", "Fix: indent with spaces, never with tabs"),
     "duplicate key": ("    path: owner/one", "    path: a/b\n    path: c/d", ":6",
                       "the key 'path' is there twice (first on line 5)"),
     "unknown key": ("    path: owner/one", "    path: a/b\n    pth: c", ":6 datasets.0.pth",
-                    "unknown key. Mend: did you mean 'path'?"),
+                    "unknown key. Fix: did you mean 'path'?"),
     "value for a section": ("    path: owner/one", "    path: a/b\n    scorer: exact_match", ":6 datasets.0.scorer",
-                            "found 'exact_match'. Mend: give a mapping, such as {name: value}"),
+                            "found 'exact_match'. Fix: give a mapping, such as {name: value}"),
     "unknown section": ("output:", "outputs: x\noutput:", ":8 outputs", "did you mean 'output'?"),
-    "alias bomb": ("output:", f"{BOMB}output:", ":8", "found the anchor &a. Mend: write the value out"),
+    "alias bomb": ("output:", f"{BOMB}output:", ":8", "found the anchor &a. Fix: write the value out"),
     "python object": ("output: runs/first", "output: !!python/object/apply:os.system [ls]", ":8", "found the tag"),
     "negative budget": ("budget: 3", "budget: -1", ":2 method.budget", "budget must be more than 0 epochs, found -1.0"),
     "zero budget": ("budget: 3", "budget: 0", ":2 method.budget", "budget must be more than 0 epochs, found 0.0"),
-    "NaN budget": ("budget: 3", "budget: .nan", ":2 method.budget", "found nan. Mend: give a finite number"),
-    "infinite budget": ("budget: 3", "budget: .inf", ":2 method.budget", "found inf. Mend: give a finite number"),
+    "NaN budget": ("budget: 3", "budget: .nan", ":2 method.budget", "found nan. Fix: give a finite number"),
+    "infinite budget": ("budget: 3", "budget: .inf", ":2 method.budget", "found inf. Fix: give a finite number"),
     "duplicate id": ("id: second", "id: first", ":6 datasets.1.id", "the id 'first' is taken"),
     "id that differs by case": ("id: second", "id: FIRST", ":6 datasets.1.id", "the same name where case"),
     "id that differs by width": ("id: second", "id: \uff46irst", ":6 datasets.1.id", "the same name where case"),
@@ -52,36 +52,36 @@ CASES = {
     "control character": ("id: second", "id: \x07", "", "not valid YAML"),
     # What scripts and configurations of the Hugging Face libraries hold.
     "epochs of Trainer": ("output:", "training: {num_train_epochs: 3}\noutput:", ":8 training.num_train_epochs",
-                          "unknown key. Mend: write method.horizon, in epochs"),
+                          "unknown key. Fix: write method.max_epochs, in epochs"),
     "batch of a device": ("output:", "training: {per_device_train_batch_size: 4}\noutput:",
-                          ":8 training.per_device_train_batch_size", "Mend: write training.batch_size, the whole"),
+                          ":8 training.per_device_train_batch_size", "Fix: write training.batch_size, the whole"),
     "accumulation": ("output:", "training: {gradient_accumulation_steps: 4}\noutput:",
-                     ":8 training.gradient_accumulation_steps", "Mend: leave it out: training.batch_size, the whole"),
+                     ":8 training.gradient_accumulation_steps", "Fix: leave it out: training.batch_size, the whole"),
     "bf16": ("output:", "training: {bf16: true}\noutput:", ":8 training.bf16", "write model.autocast: bf16"),
     "torch_dtype": ("some/model}", "some/model, torch_dtype: bfloat16}", ":1 model.torch_dtype",
                     "write model.autocast: bf16"),
     "4 bits": ("some/model}", "some/model, load_in_4bit: true}", ":1 model.load_in_4bit", "to save memory, give peft"),
     "attention": ("some/model}", "some/model, attn_implementation: sdpa}", ":1 model.attn_implementation",
-                  "Mend: leave it out; the model's default is taken"),
+                  "Fix: leave it out; the model's default is taken"),
     "device map": ("some/model}", "some/model, device_map: auto}", ":1 model.device_map", "accelerate launch -m msft"),
     "scheduler": ("output:", "training: {lr_scheduler_type: cosine}\noutput:", ":8 training.lr_scheduler_type",
                   "did you mean 'schedule'?"),
     "steps between evaluations": ("budget: 3", "eval_steps: 50", ":2 method.eval_steps",
-                                  "Mend: write method.eval_every, in epochs"),
-    "rank": ("output:", "peft: {lora_r: 8}\noutput:", ":8 peft.lora_r", "unknown key. Mend: write r"),
-    "data files": ("path: owner/one", "data_files: one.jsonl", ":5 datasets.0.data_files", "Mend: write path: a file"),
+                                  "Fix: write method.eval_every, in epochs"),
+    "rank": ("output:", "peft: {lora_r: 8}\noutput:", ":8 peft.lora_r", "unknown key. Fix: write r"),
+    "data files": ("path: owner/one", "data_files: one.jsonl", ":5 datasets.0.data_files", "Fix: write path: a file"),
     "longest sequence": ("output:", "data: {max_seq_length: 512}\noutput:", ":8 data.max_seq_length",
-                         "Mend: write data.max_length, in tokens"),
+                         "Fix: write data.max_length, in tokens"),
     "one tracker": ("output:", "training: {report_to: wandb}\noutput:", ":8 training.report_to",
-                    "found 'wandb'. Mend: give a list, such as [first, second]"),
+                    "found 'wandb'. Fix: give a list, such as [first, second]"),
     "paths for data sets": ("datasets:", "datasets: one.jsonl\nother:", ":3 datasets",
-                            "found 'one.jsonl'. Mend: give a list, such as"),
+                            "found 'one.jsonl'. Fix: give a list, such as"),
     "the paper's spelling": ("name: msft", "name: mSFT", ":2 method.name", "did you mean 'msft'?"),
     "metric": ("path: owner/one", "path: owner/one\n    scorer: {name: accuracy}", ":6 datasets.0.scorer.name",
                "choice, exact_match, generate, loss; your own is named module:function"),
     "Jinja": ("path: owner/one", 'path: owner/one\n    template: {prompt: "Q: {{ question }}"}',
               ":6 datasets.0.template.prompt",
-              "found '{{ question }}', and no column. Mend: write {question}: a column stands in single braces"),
+              "found '{{ question }}', and no column. Fix: write {question}: a column stands in single braces"),
     "no data sets": ("datasets:", "datasets: []\nother:", ":3 datasets", "found an empty list"),
 }  # fmt: skip
 
@@ -96,7 +96,7 @@ def test_a_bad_configuration_is_refused(case: str, tmp_path: Path, capsys: pytes
     lines = capsys.readouterr().err.splitlines()
     found = [line for line in lines if f"{config}{place}" in line and message in line]
     assert found, lines
-    assert all(". Mend: " in line or "? Mend: " in line for line in lines)
+    assert all(". Fix: " in line or "? Fix: " in line for line in lines)
     assert not any("Traceback" in line for line in lines)
     assert max(map(len, lines)) < 400 + len(str(config)), "a line says too much"
 

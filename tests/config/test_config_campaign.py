@@ -86,7 +86,7 @@ def read(path, content, overrides):
     try:
         config = load(path, overrides)
     except UserError as error:
-        assert "Mend: " in str(error)
+        assert "Fix: " in str(error)
         return
     assert isinstance(config, Config)
     path.write_text(dump(config), encoding="utf-8")

@@ -29,7 +29,7 @@ METHODS = {
     "mine": Method(
         plan=lambda brief: iter(()),  # type: ignore[arg-type,return-value]
         Params=Params,
-        presets={"plain": {"eval_every": 0.5}, "endless": {"horizon": None, "max_rollouts": 3, "budget": 7}},
+        presets={"plain": {"eval_every": 0.5}, "endless": {"max_epochs": None, "max_rollouts": 3, "budget": 7}},
     )
 }
 
@@ -42,9 +42,14 @@ def problems(section):
 
 def test_defaults_then_preset_then_user():
     resolved = resolve({"name": "mine", "budget": 4}, METHODS)
-    assert (resolved.preset, resolved.horizon, resolved.eval_every, resolved.params.budget) == ("plain", 10.0, 0.5, 4.0)
+    assert (resolved.preset, resolved.max_epochs, resolved.eval_every, resolved.params.budget) == (
+        "plain",
+        10.0,
+        0.5,
+        4.0,
+    )
     endless = resolve({"name": "mine", "preset": "endless", "budget": 1.5}, METHODS)
-    assert (endless.horizon, endless.params.max_rollouts, endless.params.budget) == (None, 3, 1.5)
+    assert (endless.max_epochs, endless.params.max_rollouts, endless.params.budget) == (None, 3, 1.5)
     assert isinstance(endless.params, Params)
 
 
@@ -64,11 +69,18 @@ def test_the_rule_of_the_dataclass_is_passed_on():
 
 
 def test_no_horizon_needs_max_rollouts():
-    assert ("horizon",) in problems({"name": "mine", "horizon": None})
-    assert ("horizon",) in problems({"name": "mine", "preset": "endless", "max_rollouts": None})
-    assert resolve({"name": "mine", "horizon": None, "max_rollouts": 2}, METHODS).horizon is None
+    assert ("max_epochs",) in problems({"name": "mine", "max_epochs": None})
+    assert ("max_epochs",) in problems({"name": "mine", "preset": "endless", "max_rollouts": None})
+    assert resolve({"name": "mine", "max_epochs": None, "max_rollouts": 2}, METHODS).max_epochs is None
 
 
 @pytest.mark.parametrize("section", ["mine", None, [], {}, {"name": 3}])
 def test_sections_that_are_none(section):
     assert problems(section)
+
+
+def test_a_renamed_key_is_an_error_that_names_the_new_one():
+    with pytest.raises(ProblemsError) as caught:
+        resolve({"name": "mine", "horizon": 3}, METHODS)
+    (problem,) = caught.value.problems
+    assert (problem.key, problem.found) == (("horizon",), "the key horizon is called max_epochs now")

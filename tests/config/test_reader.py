@@ -49,7 +49,7 @@ def test_values_and_defaults(write):
     assert (first.scorer.of, first.scorer.normalize, first.scorer.control) == ("text", "byte", "control")
     assert (second.id, second.split, second.validation, second.scorer) == ("no", "train", None, None)
     assert (config.training.batch_size, config.data.seed, config.peft.r) == (64, 20, 16)
-    assert config.method.params.budget == 3.0 and config.method.horizon == 10.0
+    assert config.method.params.budget == 3.0 and config.method.max_epochs == 10.0
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -63,8 +63,8 @@ def test_dump_reads_back_equal_for_every_method_and_preset(write, tmp_path, name
 
 def test_a_preset_without_horizon_dumps_null(write):
     config = load(write(FULL.replace("budget: 3", "preset: release")))
-    assert config.method.horizon is None and "horizon: null" in dump(config)
-    assert load(write(FULL.replace("budget: 3", "preset: release, horizon: 4"))).method.horizon == 4
+    assert config.method.max_epochs is None and "max_epochs: null" in dump(config)
+    assert load(write(FULL.replace("budget: 3", "preset: release, max_epochs: 4"))).method.max_epochs == 4
 
 
 def test_every_mistake_is_named_with_its_line(write):
@@ -90,7 +90,7 @@ training:
         "c.yaml:9 training.batch_size",
         "c.yaml:10 training.learning_rate",
     ]
-    assert all("Mend: " in line for line in lines)
+    assert all("Fix: " in line for line in lines)
     assert "did you mean 'budget'?" in lines[2] and "did you mean 'max_samples'?" in lines[3] and "'64'" in lines[5]
 
 
@@ -101,10 +101,10 @@ training:
         ("budget: 3", "budget: .nan", "method.budget: found nan"),
         ("budget: 3", "budget: yes", "method.budget: found 'yes'"),
         ("budget: 3", "smooth: 2.5", "method.smooth: found 2.5"),
-        ("budget: 3", "horizon: .inf", "method.horizon: found inf"),
-        ("budget: 3", "horizon: null", "method.horizon: without a horizon nothing ends the search"),
-        ("budget: 3", "preset: robst", "method.preset: found 'robst'. Mend: did you mean 'robust'?"),
-        ("name: msft,", "name: msf,", "method.name: found 'msf'. Mend: did you mean 'msft'?"),
+        ("budget: 3", "max_epochs: .inf", "method.max_epochs: found inf"),
+        ("budget: 3", "max_epochs: null", "method.max_epochs: without max_epochs nothing ends the search"),
+        ("budget: 3", "preset: robst", "method.preset: found 'robst'. Fix: did you mean 'robust'?"),
+        ("name: msft,", "name: msf,", "method.name: found 'msf'. Fix: did you mean 'msft'?"),
         ("budget: 3", "preset: release, unknown: 1", "method.unknown: unknown key"),
         ('id: "no"', 'id: "A.B"', "datasets.1.id: the id 'A.B' is taken"),
         ('id: "no"', 'id: "a/b"', "datasets.1.id"),
@@ -134,7 +134,7 @@ def test_single_mistakes(write, old, new, found):
 def test_a_schedule_needs_a_horizon(write):
     text = FULL.replace("budget: 3", "preset: release").replace("1e-5", "1e-5, schedule: cosine")
     assert "training.schedule: " in refused(write(text))[0]
-    load(write(text.replace("release", "release, horizon: 3")))
+    load(write(text.replace("release", "release, max_epochs: 3")))
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "[1, 2]\n", "words\n", "\ufeff"])

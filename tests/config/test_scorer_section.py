@@ -52,10 +52,10 @@ def test_your_own_scorer_is_acted_on_unless_told_otherwise(read):
 @pytest.mark.parametrize(
     ("scorer", "found"),
     [
-        ("{name: generat}", "scorer.name: found 'generat'. Mend: did you mean 'generate'?"),
+        ("{name: generat}", "scorer.name: found 'generat'. Fix: did you mean 'generate'?"),
         ("{name: 'my-pack:judge'}", "scorer.name: found 'my-pack:judge'"),
         ("{name: 'os;system:x'}", "scorer.name: found"),
-        ("{name: generate, extract: letters}", "scorer.extract: found 'letters'. Mend: use one of: ####, letter"),
+        ("{name: generate, extract: letters}", "scorer.extract: found 'letters'. Fix: use one of: ####, letter"),
         ("{name: generate, extract: {regex: '('}}", "scorer.extract.regex: this is no regular expression"),
         ("{name: generate, extract: {regexx: a}}", "scorer.extract: found {'regexx': 'a'}"),
         ("{name: generate, stop: ['']}", "scorer.stop: found an empty stop sequence"),
@@ -63,8 +63,8 @@ def test_your_own_scorer_is_acted_on_unless_told_otherwise(read):
         ("{name: loss, extract: text}", "scorer.extract: only the generate scorer has this key"),
         ("{name: choice, stop: [a]}", "scorer.stop: only the generate and your own scorers have this key"),
         ("{name: loss, shots: {k: 0}}", "scorer.shots.k: found 0"),
-        ("{name: loss, shots: {from: test}}", "scorer.shots.from: found 'test'. Mend: give 'train'"),
-        ("{name: loss, shots: {form: train}}", "scorer.shots.form: unknown key. Mend: did you mean 'from'?"),
+        ("{name: loss, shots: {from: test}}", "scorer.shots.from: found 'test'. Fix: give 'train'"),
+        ("{name: loss, shots: {form: train}}", "scorer.shots.form: unknown key. Fix: did you mean 'from'?"),
     ],
 )
 def test_what_is_refused(read, scorer, found):

@@ -144,7 +144,7 @@ def test_differences_name_the_leaf() -> None:
 
 def test_a_complaint_names_place_and_mend() -> None:
     assert complaint("found 'x'", "write a number", file="c.yaml", line=3, field="a.b") == (
-        "c.yaml:3 a.b: found 'x'. Mend: write a number"
+        "c.yaml:3 a.b: found 'x'. Fix: write a number"
     )
 
 

@@ -39,9 +39,9 @@ from msft.system.files import Operation
 
 CURVES = {"one": Curve(peak=0.8), "three": Curve(peak=2.0), "two": Curve(peak=1.4)}
 METHODS: dict[str, dict[str, Any]] = {
-    "tick": {"name": "msft", "horizon": 3, "budget": 1.5, "eval_every": 0.5, "smooth": 1, "leave_within": 0},
-    "rollout": {"name": "msft", "horizon": 3, "budget": 1.5, "eval_every": 0.5, "smooth": 1, "leave_within": 0},
-    "losses": {"name": "ies", "horizon": 7, "eval_every": 1},
+    "tick": {"name": "msft", "max_epochs": 3, "budget": 1.5, "eval_every": 0.5, "smooth": 1, "leave_within": 0},
+    "rollout": {"name": "msft", "max_epochs": 3, "budget": 1.5, "eval_every": 0.5, "smooth": 1, "leave_within": 0},
+    "losses": {"name": "ies", "max_epochs": 7, "eval_every": 1},
 }
 """By what is special about each: every snapshot durable, only those of roll-outs' ends, sidecar files."""
 

@@ -180,7 +180,7 @@ class Bench:
 
 def _not_helpful(error: RunError, folder: Path) -> str | None:
     """A message must name a file of the run, and the mend."""
-    return None if str(folder) in str(error) and "Mend: " in str(error) else f"the message does not help: {error}"
+    return None if str(folder) in str(error) and "Fix: " in str(error) else f"the message does not help: {error}"
 
 
 def campaign(bench: Bench, count: int) -> list[str]:
@@ -245,10 +245,10 @@ def test_a_journal_that_lost_records_is_refused(bench: Bench) -> None:
         lines = folder.journal.read_bytes().splitlines(keepends=True)
         for keep in (1, len(lines) - 1) if "finished" in name else (1,):
             folder.journal.write_bytes(b"".join(lines[:keep]))
-            with pytest.raises(RunError, match=rf"journal\.jsonl: it holds {keep} records, and .*MANIFEST.*Mend:"):
+            with pytest.raises(RunError, match=rf"journal\.jsonl: it holds {keep} records, and .*MANIFEST.*Fix:"):
                 run(config)
         folder.journal.unlink()
-        with pytest.raises(RunError, match=r"journal\.jsonl: there are snapshots.*no journal.*Mend:"):
+        with pytest.raises(RunError, match=r"journal\.jsonl: there are snapshots.*no journal.*Fix:"):
             run(config)
 
 

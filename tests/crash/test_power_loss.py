@@ -167,7 +167,7 @@ def breaches(
     return states, broken
 
 
-LONG = {"horizon": 5, "budget": 1, "eval_every": 0.25}
+LONG = {"max_epochs": 5, "budget": 1, "eval_every": 0.25}
 SNAPSHOTS_DELETED = ("journal.append", 4)
 CASES: dict[str, tuple[str, tuple[str, int] | None]] = {
     "tick": ("tick", None),

@@ -96,9 +96,9 @@ def place() -> Iterator[Path]:
 
 @pytest.mark.campaign
 @pytest.mark.parametrize(("durable", "method", "more"), [
-    ("tick", "msft", ", horizon: 3, budget: 1, smooth: 1"),
-    ("rollout", "msft", ", horizon: 3, budget: 1, smooth: 1"),
-    ("tick", "ies", ", horizon: 7"),
+    ("tick", "msft", ", max_epochs: 3, budget: 1, smooth: 1"),
+    ("rollout", "msft", ", max_epochs: 3, budget: 1, smooth: 1"),
+    ("tick", "ies", ", max_epochs: 7"),
 ])  # fmt: skip
 def test_killed_thousands_of_times(
     place: Path, durable: str, method: str, more: str, capsys: pytest.CaptureFixture[str]

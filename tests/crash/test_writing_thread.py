@@ -33,7 +33,7 @@ def rollouts_before(folder: RunFolder) -> tuple[int, int]:
     return len(numbers), 1 + numbers.index(max(1, numbers[-1] - 1)) if numbers else 0
 
 
-LONG = {"horizon": 5, "budget": 1, "eval_every": 0.25}
+LONG = {"max_epochs": 5, "budget": 1, "eval_every": 0.25}
 """Roll-outs of four ticks, several of which end in a roll-back."""
 
 
@@ -133,7 +133,7 @@ def test_a_second_ctrl_c_does_not_wait_for_what_is_still_to_be_written(tmp_path:
 
 def test_the_answer_is_durable_before_the_final_record(tmp_path: Path) -> None:
     """Even where the thread does nothing before somebody waits for it."""
-    config = config_of("rollout", tmp_path / "run", {"horizon": 1, "budget": 1})  # its end is the answer
+    config = config_of("rollout", tmp_path / "run", {"max_epochs": 1, "budget": 1})  # its end is the answer
     with unsynced(AtLast):
         export = At([operation.name for operation in operations(config)].index("export"), Kill())
         shutil.rmtree(tmp_path / "run")

@@ -47,14 +47,14 @@ def refusal(*datasets, **keys):
     with pytest.raises(UserError) as caught:
         load(*datasets, **keys)
     message = str(caught.value)
-    assert "secret" not in message and "Mend: " in message
+    assert "secret" not in message and "Fix: " in message
     assert all(len(line) < 800 for line in message.splitlines())
     return message
 
 
 LINES = {  # a bad line behind 60 good ones -> what is said of line 61
     "truncated object": (b'{"prompt": "secret', "invalid JSON: Unterminated string"),
-    "invalid UTF-8": (b'{"prompt": "\xff", "completion": "c"}', "byte 13 is not valid UTF-8. Mend: save the file"),
+    "invalid UTF-8": (b'{"prompt": "\xff", "completion": "c"}', "byte 13 is not valid UTF-8. Fix: save the file"),
     "number as prompt": (b'{"prompt": 3, "completion": "c"}', "prompt is a int, not text"),
     "list as completion": (b'{"prompt": "p", "completion": ["c"]}', "completion is a list, not text"),
     "missing completion": (b'{"prompt": "p"}', "completion is missing or null"),
@@ -113,13 +113,13 @@ FILES = {  # name, content, what is said
     "empty file": ("a.jsonl", b"", "the file is empty"),
     "blanks only": ("a.jsonl", b" \n\n\t\n", "the file is empty"),
     "byte-order mark only": ("a.jsonl", b"\xef\xbb\xbf\n", "the file is empty"),
-    "UTF-16 with mark": ("a.jsonl", GOOD.decode().encode("utf-16"), "the file is in UTF-16. Mend: save the file as"),
+    "UTF-16 with mark": ("a.jsonl", GOOD.decode().encode("utf-16"), "the file is in UTF-16. Fix: save the file as"),
     "UTF-16 without": ("a.jsonl", GOOD.decode().encode("utf-16-le"), "the file is in UTF-16"),
-    "HTML page": ("a.jsonl", b"\n<!DOCTYPE html><p>secret", "the file is an HTML or XML page. Mend: download the data"),
+    "HTML page": ("a.jsonl", b"\n<!DOCTYPE html><p>secret", "the file is an HTML or XML page. Fix: download the data"),
     "Git-LFS pointer": ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
-    "gzip": ("a.jsonl", gzip.compress(GOOD), "compressed with gzip. Mend: unpack it first"),
-    "Parquet as JSON": ("a.jsonl", b"PAR1....", "the file is a Parquet file. Mend: give it the ending .parquet"),
-    "unknown ending": ("a.txt", GOOD, "has no known ending. Mend: use one of: .jsonl"),
+    "gzip": ("a.jsonl", gzip.compress(GOOD), "compressed with gzip. Fix: unpack it first"),
+    "Parquet as JSON": ("a.jsonl", b"PAR1....", "the file is a Parquet file. Fix: give it the ending .parquet"),
+    "unknown ending": ("a.txt", GOOD, "has no known ending. Fix: use one of: .jsonl"),
     "array without end": ("a.json", b'[{"prompt": "p"},\n{"prompt": "p"}', ":2 datasets.d: invalid JSON"),
     "array of scalars": ("a.json", b'[\n\n"secret"]', ":3 datasets.d: found a str, not an object"),
     "array with a comma at its end": ("a.json", b'[{"prompt": "p"},\n]', ":2 datasets.d: invalid JSON: Expecting"),
@@ -230,14 +230,14 @@ def test_parquet_with_a_changed_letter_that_only_the_checksum_tells(tmp_path):
 def test_a_pipe(tmp_path):
     os.mkfifo(tmp_path / "pipe.jsonl")
     message = refusal({"id": "d", "path": str(tmp_path / "pipe.jsonl")})
-    assert "datasets.d: " in message and "is a named pipe (FIFO), which can be read only once. Mend: write" in message
+    assert "datasets.d: " in message and "is a named pipe (FIFO), which can be read only once. Fix: write" in message
 
 
 def test_a_loop_of_links(tmp_path):
     (tmp_path / "a.jsonl").symlink_to(tmp_path / "b.jsonl")
     (tmp_path / "b.jsonl").symlink_to(tmp_path / "a.jsonl")
     message = refusal({"id": "d", "path": str(tmp_path / "a.jsonl")})
-    assert "a.jsonl is a symbolic link that leads back to itself. Mend: remove the loop" in message
+    assert "a.jsonl is a symbolic link that leads back to itself. Fix: remove the loop" in message
 
 
 def test_links_to_nothing_and_endless_names(tmp_path):
@@ -269,7 +269,7 @@ def test_a_validation_example_that_is_trained_on(tmp_path):
     held.write_bytes(b"".join(map(line, range(100, 130))))
     keys = {"id": "d", "path": str(file), "validation": {"path": str(held)}}
     message = refusal(keys, leaks="error")
-    assert f"datasets.d: {file}:61 is {held}:1 (d, validation). Mend: remove one of the two" in message
+    assert f"datasets.d: {file}:61 is {held}:1 (d, validation). Fix: remove one of the two" in message
     assert len(load(keys)["d"].train) == 60
 
 
@@ -303,7 +303,7 @@ def test_prompts_that_fill_max_length(tmp_path):
 def test_messages_without_a_chat_template(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_bytes(b"".join(talk(("user", f"u {n}"), ("assistant", "a")) + b"\n" for n in range(40)))
-    assert "has no chat template. Mend: give model.chat_template" in refusal({"id": "d", "path": str(file)})
+    assert "has no chat template. Fix: give model.chat_template" in refusal({"id": "d", "path": str(file)})
 
 
 def test_a_home_of_nobody(tmp_path):
@@ -311,6 +311,6 @@ def test_a_home_of_nobody(tmp_path):
     file.write_text("model: {name_or_path: m}\ndatasets: [{id: d, path: ~nobody-at-all/a.jsonl}]\noutput: o\n")
     config = read_config(file)
     assert config.datasets[0].path == "~nobody-at-all/a.jsonl"
-    assert "datasets.d: there is no file ~nobody-at-all/a.jsonl. Mend: " in refusal(
+    assert "datasets.d: there is no file ~nobody-at-all/a.jsonl. Fix: " in refusal(
         {"id": "d", "path": "~nobody-at-all/a.jsonl"}
     )

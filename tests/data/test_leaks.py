@@ -57,7 +57,7 @@ def test_leaks_across_sub_datasets_and_the_three_ways_to_handle_them(write):
     assert len(kept.train) == 61 and "kept (data.leaks: warn)" in kept.notes[0]
     with pytest.raises(DataError) as caught:
         load(one, two, leaks="error")
-    assert f"datasets.one: {one['path']}:61 is {two['test']['path']}:1 (two, test). Mend: " in str(caught.value)
+    assert f"datasets.one: {one['path']}:61 is {two['test']['path']}:1 (two, test). Fix: " in str(caught.value)
 
 
 def test_two_questions_about_one_passage_are_two_questions(write):

@@ -1,4 +1,4 @@
-"""The order of instances: a pure function with the properties of DESIGN 3.1."""
+"""The order of instances: a pure function with the properties of design 3.1."""
 
 from __future__ import annotations
 

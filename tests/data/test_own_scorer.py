@@ -63,7 +63,7 @@ def test_a_function_of_the_working_directory():
 def test_what_cannot_be_found(name, found):
     with pytest.raises(ScorerError) as caught:
         resolve(name)
-    assert str(caught.value).startswith(f"scorer {name}: {found}") and "Mend: " in str(caught.value)
+    assert str(caught.value).startswith(f"scorer {name}: {found}") and "Fix: " in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_what_cannot_be_found(name, found):
 def test_what_is_no_score(function, found):
     with pytest.raises(ScorerError) as caught:
         call(f"my_own_scorer:{function}", ANSWERS, PLACES)
-    assert str(caught.value).startswith(f"scorer my_own_scorer:{function}: {found}. Mend: ")
+    assert str(caught.value).startswith(f"scorer my_own_scorer:{function}: {found}. Fix: ")
 
 
 def test_the_fingerprint_sees_the_source(tmp_path):

@@ -52,7 +52,7 @@ def test_each_value_of_a_column_is_a_sub_dataset(path):
     )
     with pytest.raises(DataError, match=r"datasets\.d\.rare: there is no validation example"):
         load(path, split_by="subject")
-    with pytest.raises(DataError, match=r"datasets\.d\.split_by: no row has a column 'subjct'. Mend: did you mean"):
+    with pytest.raises(DataError, match=r"datasets\.d\.split_by: no row has a column 'subjct'. Fix: did you mean"):
         load(path, split_by="subjct")
 
 
@@ -103,7 +103,7 @@ def test_values_that_no_file_can_be_named_after_are_made_safe(tmp_path, value, n
 def test_values_that_can_name_nothing_are_refused(tmp_path, values, found):
     with pytest.raises(DataError) as caught:
         valued(tmp_path, *values)
-    assert f"{tmp_path}/v.jsonl{found}" in str(caught.value) and ". Mend: " in str(caught.value)
+    assert f"{tmp_path}/v.jsonl{found}" in str(caught.value) and ". Fix: " in str(caught.value)
     assert len(str(caught.value)) < 500
 
 

@@ -71,7 +71,7 @@ def read(folder, content):
         rows = Source(dataset, 20).rows()
         form = detect(dataset, rows)
     except UserError as error:
-        assert "Mend: " in str(error)
+        assert "Fix: " in str(error)
         return
     for row in rows:
         try:

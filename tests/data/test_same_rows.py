@@ -109,7 +109,7 @@ def test_folders_globs_and_splits_by_name(tmp_path):
     assert same(whole, load(str(folder))) and same(whole, load(f"{folder}/data/train-*.jsonl"))
     write(folder / "data" / "test-00000-of-00001.jsonl", [{"prompt": f"t {n}", "completion": "c"} for n in range(25)])
     assert len(load(str(folder), test={"split": "test"}).test) == 25
-    with pytest.raises(DataError, match=r"has no split dev\. Mend: use one of: test, train"):
+    with pytest.raises(DataError, match=r"has no split dev\. Fix: use one of: test, train"):
         load(str(folder), split="dev")
     mixed = tmp_path / "mixed"
     mixed.mkdir()

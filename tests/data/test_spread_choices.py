@@ -79,7 +79,7 @@ def test_what_a_row_may_lack() -> None:
         read([{**OPS, "cop": 1}, {**OPS, "cop": 1.5}], list(OPS), "cop")
     with pytest.raises(ValueError, match="the answer is no position"):
         read([{**OPS, "cop": 1}], dict(zip("abcd", OPS, strict=True)), "cop")
-    with pytest.raises(DataError, match=r"datasets\.d\.columns\.choices: no row has a column 'opx'. Mend: did you"):
+    with pytest.raises(DataError, match=r"datasets\.d\.columns\.choices: no row has a column 'opx'. Fix: did you"):
         read([{**OPS, "cop": 1}], ["opa", "opx"], "cop")
     with pytest.raises(DataError, match=r"columns\.choices: the column 'ope' is null in all of the 1 rows"):
         read([{**OPS, "ope": None, "cop": 1}], ["opa", "ope"], "cop")
@@ -114,12 +114,12 @@ def test_a_configuration_reads_back_equal(tmp_path: Any, columns: str) -> None:
 @pytest.mark.parametrize(
     ("columns", "found"),
     [
-        ("{answer: [a, b]}", ".answer: answer cannot be in several columns. Mend: name one; only choices may be"),
+        ("{answer: [a, b]}", ".answer: answer cannot be in several columns. Fix: name one; only choices may be"),
         ("{prompt: {1: a}}", ".prompt: prompt cannot be in several columns"),
-        ("{choices: [a]}", ".choices: found 1 columns. Mend: name 2 to 26, one for each choice"),
-        ("{choices: {1: a, 2: a}}", ".choices: the column 'a' is there twice. Mend: name each once"),
-        ("{choices: [a, 3]}", ".choices: found ['a', 3]. Mend: give a column's name in quotes"),
-        ("{choices: 3}", ".choices: found 3. Mend: give a column's name in quotes"),
+        ("{choices: [a]}", ".choices: found 1 columns. Fix: name 2 to 26, one for each choice"),
+        ("{choices: {1: a, 2: a}}", ".choices: the column 'a' is there twice. Fix: name each once"),
+        ("{choices: [a, 3]}", ".choices: found ['a', 3]. Fix: give a column's name in quotes"),
+        ("{choices: 3}", ".choices: found 3. Fix: give a column's name in quotes"),
         ("{choice: [a, b]}", ".choice"),
     ],
 )

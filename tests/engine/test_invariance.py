@@ -1,4 +1,4 @@
-"""What must not change the training: segments, roll-backs, the cut, scoring, probes (DESIGN 3)."""
+"""What must not change the training: segments, roll-backs, the cut, scoring, probes (design 3)."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_losses_are_those_of_the_batch_as_trained_and_of_the_left_out_at_an_epoc
 
 def test_a_loss_that_is_no_number_names_the_step_and_its_examples(plain: Path, tmp_path: Path) -> None:
     engine, _ = tiny_engine(plain, tmp_path, learning_rate=1e30)
-    with pytest.raises(NotFiniteError, match=r"step \d+ of roll-out 1 .*(one|two|three)\[\d+\].*Mend:"):
+    with pytest.raises(NotFiniteError, match=r"step \d+ of roll-out 1 .*(one|two|three)\[\d+\].*Fix:"):
         engine.run(segment(0, 20, score=()), 1)
 
 

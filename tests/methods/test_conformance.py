@@ -1,4 +1,4 @@
-"""The one suite that every method passes (DESIGN 2.1)."""
+"""The one suite that every method passes (design 2.1)."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ def settings(name: str, preset: str) -> tuple[dict[str, object], object]:
     params = {f.name for f in dataclasses.fields(method.Params)}
     made = method.Params(**{k: v for k, v in values.items() if k in params})
     brief = {k: (math.inf if v is None else v) for k, v in values.items() if k not in params}
+    if "max_epochs" in brief:
+        brief["horizon"] = brief.pop("max_epochs")
     return brief, made
 
 
@@ -133,7 +135,7 @@ def check_segments(brief: Brief, journal: list[tuple[Segment, Outcome]]) -> None
 
 
 def check_retention(name: str, brief: Brief, journal: list[tuple[Segment, Outcome]]) -> None:
-    """At most min(active, ticks + 1) + 2 snapshots between segments, plus the smoothing half-window (DESIGN 3.9)."""
+    """At most min(active, ticks + 1) + 2 snapshots between segments, plus the smoothing half-window (design 3.9)."""
     half = getattr(brief.params, "smooth", 1) // 2
     tick = 0
     for i, (segment, _) in enumerate(journal):

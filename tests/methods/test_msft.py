@@ -1,4 +1,4 @@
-"""mSFT's decisions against a brute-force oracle that sees whole curves (DESIGN 1.1), and the cost law."""
+"""mSFT's decisions against a brute-force oracle that sees whole curves (design 1.1), and the cost law."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Path = tuple[tuple[tuple[tuple[Task, float], ...], int], ...]
 """What a model was trained on: ((mixture with shares), steps), roll-out after roll-out."""
 Score = Callable[[Path, Task], F]
 
-ROBUST, PAPER = Params(), Params(**{k: v for k, v in RELEASE.items() if k not in ("horizon", "average")})
+ROBUST, PAPER = Params(), Params(**{k: v for k, v in RELEASE.items() if k not in ("max_epochs", "average")})
 
 
 @dataclass
@@ -63,7 +63,7 @@ class TableEngine:
 
 
 def oracle(brief: Brief, score: Score, horizon: F, average_of: str) -> tuple[list[tuple[frozenset[Task], Path]], Path]:
-    """Every exclusion with the path rolled back to, and the path of the answer. Written from DESIGN 1.1 alone."""
+    """Every exclusion with the path rolled back to, and the path of the answer. Written from design 1.1 alone."""
     p: Params = brief.params
     n = dict(zip(brief.tasks, brief.sizes, strict=True))
     weight = dict(zip(brief.tasks, brief.validation_sizes if average_of == "micro" else [1] * len(n), strict=True))

@@ -35,7 +35,7 @@ class Watched(FakeEngine):
 
 def brief_for(engine: FakeEngine, section: dict[str, object]) -> Brief:
     method = resolve(section)
-    horizon = float("inf") if method.horizon is None else method.horizon
+    horizon = float("inf") if method.max_epochs is None else method.max_epochs
     return brief_of(engine, method.params, horizon=horizon, select=method.select, average=method.average)
 
 
@@ -123,8 +123,8 @@ def test_the_estimate_is_the_cost_law_where_sizes_are_equal() -> None:
     """The limit on epochs + C (N + 1) / 2 without replay (design 1.1)."""
     assert epochs_of({"name": "msft", "budget": 4, "replay": 0.0}, [10] * 10) == pytest.approx(10 + 4 * 11 / 2)
     assert epochs_of({"name": "msft", "preset": "release"}, [10] * 10) == 100
-    assert epochs_of({"name": "sft", "horizon": 3}, [1, 2]) == 3
-    assert epochs_of({"name": "sro", "horizon": 3}, [1, 2]) == 6
+    assert epochs_of({"name": "sft", "max_epochs": 3}, [1, 2]) == 3
+    assert epochs_of({"name": "sro", "max_epochs": 3}, [1, 2]) == 6
 
 
 def test_an_unknown_method_is_told_of_as_unknown() -> None:

@@ -68,7 +68,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "config.json that is none": (lambda m: (m / "config.json").write_text("{"), "model/config.json", "not valid JSON"),
     "missing weights": (lambda m: (m / "model.safetensors").unlink(), "model", "has no safetensors file"),
     "missing shard": (lambda m: sharded(m, a="model-1.safetensors", b="model-2.safetensors"),
-                      "model/model-2.safetensors", "the file is missing. Mend: download or copy the file again"),
+                      "model/model-2.safetensors", "the file is missing. Fix: download or copy the file again"),
     "weight_map above": (lambda m: sharded(m, a="../model/model-1.safetensors"),
                          "model.safetensors.index.json", "weight_map names '../model/model-1.safetensors', which does"),
     "weight_map of no names": (lambda m: sharded(m, a=3), "model.safetensors.index.json", "no weight_map"),  # type: ignore[arg-type]
@@ -88,7 +88,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "NaN": (lambda m: rewrite(m, poison), "model/model.safetensors", "model.norm.weight holds a NaN or an infinity"),
     "adapter of another base": (adapter, "model/adapter_config.json", "an adapter of 'other/base', not a model of its"),
     "more positions than the model has": (lambda m: edit(m / "config.json", max_position_embeddings=6), "",
-                                          "the model has 6 positions. Mend: set data.max_length to at most 6"),
+                                          "the model has 6 positions. Fix: set data.max_length to at most 6"),
 }  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise AssertionError("weights were loaded")
 
     monkeypatch.setattr("msft.model.open._weights", no_weights)
-    return make_job(tmp_path, "sft", ", horizon: 1")
+    return make_job(tmp_path, "sft", ", max_epochs: 1")
 
 
 def refused(config: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -> str:
@@ -109,7 +109,7 @@ def refused(config: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -
     assert main(["train", str(config), *(part for override in overrides for part in ("--set", override))]) == 2
     assert sorted(config.parent.rglob("*")) == before, "something was written"
     message = capsys.readouterr().err
-    assert ". Mend: " in message
+    assert ". Fix: " in message
     assert "Traceback" not in message
     return message
 

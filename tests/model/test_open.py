@@ -58,7 +58,7 @@ def test_what_is_wrong_with_a_folder_is_told_before_loading(folder: Path, tmp_pa
     whole = weights.read_bytes()
     for broken, found in ((whole[:-1], "where its header says"), (whole[:40], "cut off"), (b"x" * 99, "header claims")):
         weights.write_bytes(broken)
-        with pytest.raises(ModelError, match=rf"model\.safetensors: .*{found}.*Mend"):
+        with pytest.raises(ModelError, match=rf"model\.safetensors: .*{found}.*Fix"):
             check_model_folder(source(folder))
     weights.write_bytes(whole[:8] + b"#" + whole[9:])
     with pytest.raises(ModelError, match="no safetensors header"):
@@ -227,6 +227,6 @@ def test_a_job_opens_its_model_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         real = getattr(opening, name)
         counted = lambda *given, real=real, name=name: (counts.update([name]), real(*given))[1]  # noqa: E731
         monkeypatch.setattr(opening, name, counted)
-    config = reader.load(make_job(tmp_path, more=", horizon: 1"))
+    config = reader.load(make_job(tmp_path, more=", max_epochs: 1"))
     train(config, Silent())
     assert counts == {"check_model_folder": 1, "_tokenizer": 1, "_skeleton": 1}

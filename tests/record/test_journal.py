@@ -82,7 +82,7 @@ def test_no_damage_is_believed(tmp_path: Path, data: st.DataObject) -> None:
     else:
         lines[i], lines[i + 1] = lines[i + 1], lines[i]
     file.write_bytes(b"".join(lines))
-    with pytest.raises(RunError, match=r"journal\.jsonl:\d+: .*Mend: "):
+    with pytest.raises(RunError, match=r"journal\.jsonl:\d+: .*Fix: "):
         read(file, folder / "sidecars")
 
 

@@ -1,4 +1,4 @@
-"""`snapshots.max`: a bounded store changes nothing but what is held and what is trained again (DESIGN 3.9)."""
+"""`snapshots.max`: a bounded store changes nothing but what is held and what is trained again (design 3.9)."""
 
 from __future__ import annotations
 

@@ -145,12 +145,12 @@ def test_trackio_is_told_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("msft.run.trackers.get_available_trackers", list)
-    with pytest.raises(ConfigError, match=r"training\.report_to: the package wandb is not installed\. Mend: pip"):
+    with pytest.raises(ConfigError, match=r"training\.report_to: the package wandb is not installed\. Fix: pip"):
         check_trackers(["wandb"])
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"i'])
 def test_a_damaged_record_of_the_run_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(content)
-    with pytest.raises(RunError, match=r"run\.json: this file cannot be read\. Mend: remove it"):
+    with pytest.raises(RunError, match=r"run\.json: this file cannot be read\. Fix: remove it"):
         Trackers(["tensorboard"], tmp_path, "run", {})

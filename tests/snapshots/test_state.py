@@ -1,4 +1,4 @@
-"""The traps of DESIGN 3.7: aliasing, tied tensors, an optimizer that is only seemingly empty."""
+"""The traps of design 3.7: aliasing, tied tensors, an optimizer that is only seemingly empty."""
 
 from __future__ import annotations
 

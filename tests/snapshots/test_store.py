@@ -91,7 +91,7 @@ def test_any_damage_is_refused_and_never_used(tmp_path_factory: pytest.TempPathF
     try:
         assert same(store.get(1), state()), "damage was used"
     except RunError as error:
-        assert str(folder / "1") in str(error) and "Mend:" in str(error)
+        assert str(folder / "1") in str(error) and "Fix:" in str(error)
     else:
         assert path.name == publish.MANIFEST, "damage to the content was not noticed"
 

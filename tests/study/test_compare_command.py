@@ -18,7 +18,7 @@ from job import make_job
 from msft.cli.main import main
 
 METHODS = "msft,sft,placebo,sft_equal_flops"
-SEARCH = ", horizon: 2, budget: 1, smooth: 1, flat: leaves"
+SEARCH = ", max_epochs: 2, budget: 1, smooth: 1, flat: leaves"
 
 
 @pytest.fixture(scope="module")

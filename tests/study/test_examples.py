@@ -49,7 +49,7 @@ def test_the_twelve_sets_go_on_where_the_clock_cut_them_off(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first call without the libraries that a lent machine may not have; the folder is moved before the second."""
-    job = make_job(tmp_path, "msft", ", horizon: 2, budget: 1, smooth: 1")
+    job = make_job(tmp_path, "msft", ", max_epochs: 2, budget: 1, smooth: 1")
     monkeypatch.chdir(tmp_path)
     command = ["--config", str(job), "--output", "out", "--seeds", "2", "--methods", "msft,release_short,placebo"]
     command += ["--rates", "1e-3,1e-2", "--carry"]
@@ -81,7 +81,7 @@ def test_the_twelve_sets_go_on_where_the_clock_cut_them_off(
 def test_the_pilot_is_gone_on_with_and_ends_in_a_table_and_a_figure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = make_job(tmp_path, "sft", ", horizon: 2")
+    job = make_job(tmp_path, "sft", ", max_epochs: 2")
     command = [str(job), "--rates", "1e-3,1e-2", "--seeds", "2", "--output", str(tmp_path / "pilot")]
     run_script("pilot.py", command, monkeypatch)
     assert capsys.readouterr().out.count(" s\n") == 2 + 2

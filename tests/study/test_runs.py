@@ -20,9 +20,9 @@ from msft.study.grid import Grid, StudyFolder, Variant
 from msft.study.runs import Progress, run_grid
 
 METHODS = {
-    "msft": "method={name: msft, horizon: 2, eval_every: 0.5, budget: 1, smooth: 1, leave_within: 0, replay: 0}",
-    "sft": "method={name: sft, horizon: 2, eval_every: 0.5}",
-    "placebo": "method={name: placebo, horizon: 2, eval_every: 0.5}",
+    "msft": "method={name: msft, max_epochs: 2, eval_every: 0.5, budget: 1, smooth: 1, leave_within: 0, replay: 0}",
+    "sft": "method={name: sft, max_epochs: 2, eval_every: 0.5}",
+    "placebo": "method={name: placebo, max_epochs: 2, eval_every: 0.5}",
 }
 
 
@@ -125,7 +125,7 @@ def test_what_diverges_fails_alone_and_what_follows_it_is_not_run(config: Path) 
 
 def test_what_follows_takes_its_numbers_from_the_run_of_its_seed(config: Path) -> None:
     folder = StudyFolder(config.parent / "following")
-    high = ("method.horizon=4", "training.learning_rate=0.03")
+    high = ("method.max_epochs=4", "training.learning_rate=0.03")
     (msft, placebo, sft) = grid_of(config, "msft", "placebo", "sft", more=high).variants
     grid = Grid(
         kind="compare",

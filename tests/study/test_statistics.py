@@ -1,4 +1,4 @@
-"""The statistics against hand-made cases and against simulated truth (DESIGN 5)."""
+"""The statistics against hand-made cases and against simulated truth (design 5)."""
 
 from __future__ import annotations
 

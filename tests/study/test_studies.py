@@ -34,7 +34,7 @@ from msft.study.reading import left_at
 from msft.study.runs import run_grid
 from msft.study.studies import STUDIES
 
-MORE = ", horizon: 2, budget: 1, smooth: 1, leave_within: 0, replay: 0"
+MORE = ", max_epochs: 2, budget: 1, smooth: 1, leave_within: 0, replay: 0"
 SIZES = [f"datasets.{name}.max_samples=12" for name in ("copy", "yes no", "double")]
 
 
@@ -189,6 +189,6 @@ def test_findings_hold_no_number_that_json_does_not_know(tmp_path: Path) -> None
 
 def test_a_study_of_a_search_without_horizon_is_refused(config: Path) -> None:
     job = load(config, ["method={name: msft, preset: release}"])
-    with pytest.raises(ConfigError, match=r"method\.horizon"):
+    with pytest.raises(ConfigError, match=r"method\.max_epochs"):
         STUDIES["budget"].variants(job)
-    assert replace(job.method, horizon=3.0).horizon == 3.0
+    assert replace(job.method, max_epochs=3.0).max_epochs == 3.0

@@ -17,7 +17,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     make_data(folder)
     file = folder / "c.yaml"
     file.write_text(
-        "model: {name_or_path: gpt2}\noutput: run\nmethod: {name: msft, horizon: 6, eval_every: 0.5, budget: 2}\n"
+        "model: {name_or_path: gpt2}\noutput: run\nmethod: {name: msft, max_epochs: 6, eval_every: 0.5, budget: 2}\n"
         "datasets: [{id: copy, path: copy.jsonl}]\n"
     )
     return load(file)
@@ -27,10 +27,10 @@ def test_the_configured_method_is_taken_as_it_stands_others_with_its_rhythm(conf
     made = {variant.name: variant.config.method for variant in variants(config, everything())}
     assert set(made) == set(everything())
     assert made["msft"] == config.method
-    assert (made["msft:release"].horizon, made["msft:release"].params.max_rollouts) == (None, 10)
+    assert (made["msft:release"].max_epochs, made["msft:release"].params.max_rollouts) == (None, 10)
     assert made["msft:release"].average == "micro"
     for name in set(everything()) - {"msft:release"}:
-        assert (made[name].horizon, made[name].eval_every, made[name].average) == (6, 0.5, "macro")
+        assert (made[name].max_epochs, made[name].eval_every, made[name].average) == (6, 0.5, "macro")
     assert made["continual"].select == "last"
     assert made["sro_early"].params.stop_after == 4
     assert made["sro"].params.stop_after is None
@@ -63,14 +63,14 @@ def test_only_the_decaying_control_decays(config: Config) -> None:
     [
         (["sft", "msff"], "did you mean 'msft'"),
         (["msft:relaese"], "did you mean 'msft:release'"),
-        (["sft", "sft_equal_flops"], "there is none. Mend: add msft"),
+        (["sft", "sft_equal_flops"], "there is none. Fix: add msft"),
         (["sft", "sft"], "names a method twice"),
         (["all", "sft"], "all alone"),
         ([""], "use one of: msft"),
     ],
 )
 def test_what_cannot_be_compared_is_named(config: Config, names: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match="Mend") as raised:
+    with pytest.raises(ConfigError, match="Fix") as raised:
         variants(config, names)
     assert said in str(raised.value)
 

@@ -42,7 +42,7 @@ class MSFTConfig:
     method_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """All else that the `method` section of a configuration file takes: `preset`, `budget`, `eval_every`, ..."""
     num_train_epochs: float | None = None
-    """Where the surviving trajectory ends at the latest (the method's `horizon`); None: the preset's."""
+    """Where the surviving trajectory ends at the latest (the method's `max_epochs`); None: the preset's."""
     per_device_train_batch_size: int = 8
     gradient_accumulation_steps: int = 8
     """With the batch size and the number of processes, it makes the global batch. What fits into memory is found by
@@ -115,7 +115,7 @@ class MSFTConfig:
         name, methods = _named(self.method)
         section = {"name": name, **self.method_kwargs}
         if self.num_train_epochs is not None:
-            section["horizon"] = float(self.num_train_epochs)
+            section["max_epochs"] = float(self.num_train_epochs)
         try:
             return resolve(section, methods)
         except ProblemsError as error:

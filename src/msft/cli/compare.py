@@ -1,4 +1,4 @@
-"""`msft compare`: methods and controls side by side on the same splits, with statistics (DESIGN 5)."""
+"""`msft compare`: methods and controls side by side on the same splits, with statistics (design 5)."""
 
 from __future__ import annotations
 

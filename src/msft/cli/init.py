@@ -40,7 +40,7 @@ method:
   name: msft  # or sft, one_pass, sro, ...: the methods that it is measured against
   preset: robust  # or release, the paper's published settings
   # budget: 4.0  # msft: epochs of a roll-out, the paper's C
-  horizon: 10.0  # epochs at which training ends at the latest
+  max_epochs: 10.0  # epochs at which training ends at the latest
 """
 TAIL = """\
 data:

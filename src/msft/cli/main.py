@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: --"):
-            message += ". Mend: give a value of the configuration as --set training.learning_rate=2e-5"
+            message += ". Fix: give a value of the configuration as --set training.learning_rate=2e-5"
         super().error(message)
 
 

@@ -1,4 +1,4 @@
-"""Which column plays which role: the `columns` and `format` keys of a data set (DESIGN 4)."""
+"""Which column plays which role: the `columns` and `format` keys of a data set (design 4)."""
 
 from __future__ import annotations
 

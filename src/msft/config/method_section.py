@@ -1,4 +1,4 @@
-"""The `method` section: name, preset, the keys every method has, and the method's own parameters (DESIGN 1, 4)."""
+"""The `method` section: name, preset, the keys every method has, and the method's own parameters (design 1, 4)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ MISSING = "is missing"
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
+RENAMED = {"horizon": "max_epochs"}
+"""Keys of a method section that version 0.1 called otherwise, and what they are called now."""
 LATER = "later"
 """Marks a key that came after version 0.1: journals and studies name it only where it is not at its default, so that
 those from before stay as they are."""
@@ -37,7 +39,7 @@ class MethodConfig:
 
     name: str
     preset: str
-    horizon: float | None
+    max_epochs: float | None
     """Where the surviving trajectory ends at the latest, in epochs; None: only `max_rollouts` ends the search."""
     eval_every: float
     """Epochs between ticks."""
@@ -59,7 +61,7 @@ class Common(BaseModel):
     """The keys that every method has."""
 
     model_config = STRICT
-    horizon: float | None = Field(default=10.0, gt=0)
+    max_epochs: float | None = Field(default=10.0, gt=0)
     """Epochs at which the surviving trajectory ends at the latest; null: only max_rollouts ends the search."""
     eval_every: float = Field(default=0.25, gt=0)
     """Epochs between ticks."""
@@ -82,10 +84,12 @@ def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodC
     name, method = _named(given.pop("name", None), methods, "name")
     preset, values = _named(given.pop("preset", next(iter(method.presets))), method.presets, "preset")
     common, fields = set(Common.model_fields), [field.name for field in dataclasses.fields(method.Params)]
-    problems = [
+    problems = [Problem(f"the key {old} is called {new} now", f"write {new}", (old,)) for old, new in RENAMED.items()
+                if old in given]  # fmt: skip
+    problems += [
         unknown_key(str(key), ["name", "preset", *Common.model_fields, *fields])
         for key in given
-        if key not in common and key not in fields
+        if key not in common and key not in fields and key not in RENAMED
     ]
     merged = {key: value for key, value in {**values, **given}.items() if key in common or key in fields}
     brief = _checked(Common, {key: value for key, value in merged.items() if key in common}, problems)
@@ -95,9 +99,9 @@ def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodC
     if brief is None or own is None or problems:
         raise ProblemsError(problems)
     params = _built(method.Params, {field: getattr(own, field) for field in fields})
-    if brief.horizon is None and getattr(params, "max_rollouts", None) is None:
+    if brief.max_epochs is None and getattr(params, "max_rollouts", None) is None:
         mend = "give the epochs after which the search ends" + (", or max_rollouts" if "max_rollouts" in fields else "")
-        raise ProblemsError([Problem("without a horizon nothing ends the search", mend, ("horizon",))])
+        raise ProblemsError([Problem("without max_epochs nothing ends the search", mend, ("max_epochs",))])
     return MethodConfig(name=name, preset=preset, **brief.model_dump(), params=params, definition=method)
 
 

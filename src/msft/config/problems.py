@@ -22,7 +22,7 @@ class ProblemsError(ValueError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("; ".join(f"{problem.found}. Mend: {problem.mend}" for problem in problems))
+        super().__init__("; ".join(f"{problem.found}. Fix: {problem.mend}" for problem in problems))
 
 
 DEVICES = {"con", "prn", "aux", "nul"} | {
@@ -51,10 +51,10 @@ _MICRO = f"leave it out: {_PER_STEP.removeprefix('write ')}"
 _MEMORY = "leave it out; to save memory, give peft, or training.gradient_checkpointing: true"
 _SAVING = "leave it out; snapshots keep what the search may go back to (snapshots.durable: which survive a crash)"
 ELSEWHERE = {
-    "num_train_epochs": "write method.horizon, in epochs",
-    "epochs": "write method.horizon, in epochs",
-    "num_epochs": "write method.horizon, in epochs",
-    "max_steps": "write method.horizon, in epochs",
+    "num_train_epochs": "write method.max_epochs, in epochs",
+    "epochs": "write method.max_epochs, in epochs",
+    "num_epochs": "write method.max_epochs, in epochs",
+    "max_steps": "write method.max_epochs, in epochs",
     "eval_steps": "write method.eval_every, in epochs",
     "save_steps": _SAVING,
     "save_strategy": _SAVING,

@@ -1,4 +1,4 @@
-"""Configuration files in and out: YAML with line numbers, overrides, and every mistake named at once (DESIGN 4)."""
+"""Configuration files in and out: YAML with line numbers, overrides, and every mistake named at once (design 4)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from msft.core.errors import ConfigError, complaint
 from msft.core.paths import expanded
 from msft.core.wire import KeyPath
 
+HEADER_NAMES = {"method.max_epochs": "method.horizon"}
+"""Key of a configuration to its name in journals and studies, which must not change."""
 MOST = 20
 """ProblemsError shown in one message."""
 
@@ -62,7 +64,10 @@ def dump(config: Config) -> str:
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """Dotted key -> value, with data sets by id, so that two configurations can be compared key by key."""
+    """Dotted key -> value, with data sets by id, so that two configurations can be compared key by key.
+
+    Keys are called what the journals of version 0.1 call them.
+    """
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
@@ -74,7 +79,7 @@ def flatten(config: Config) -> dict[str, Any]:
 
     plain = _plain(config)
     walk("", plain | {"datasets": {dataset["id"]: dataset for dataset in plain["datasets"]}})
-    return without_later_defaults(flat)
+    return {HEADER_NAMES.get(key, key): value for key, value in without_later_defaults(flat).items()}
 
 
 def without_later_defaults(flat: Mapping[str, Any]) -> dict[str, Any]:

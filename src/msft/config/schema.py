@@ -1,4 +1,4 @@
-"""The schema of a configuration file (DESIGN 4). Every value is validated here, where it is defined."""
+"""The schema of a configuration file (design 4). Every value is validated here, where it is defined."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ModelConfig(Section):
     trust_remote_code: bool = False
     """Run code that comes with the model; needs `revision`, the commit whose code was read."""
     autocast: Literal["auto", "bf16", "no"] = "auto"
-    """bf16 autocast over fp32 weights; `auto`: where the hardware really has it (DESIGN 3.5)."""
+    """bf16 autocast over fp32 weights; `auto`: where the hardware really has it (design 3.5)."""
     chat_template: Text | None = None
     """Jinja text, or a file that holds it, in place of the tokenizer's own chat template."""
     license: Text | None = None
@@ -195,11 +195,11 @@ class TrainingConfig(Section):
     """Decides the order of instances, dropout, an adapter's first weights and the placebo's deal; None: `data.seed`.
     Runs that differ in it alone have the same splits."""
     batch_size: int = Field(default=64, ge=1)
-    """Examples per optimizer step, whatever the hardware (DESIGN 3.3)."""
+    """Examples per optimizer step, whatever the hardware (design 3.3)."""
     learning_rate: float = Field(default=1e-5, gt=0)
     """Its highest value."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """A function of position / horizon (DESIGN 3.12)."""
+    """A function of position / horizon (design 3.12)."""
     warmup: float = Field(default=0.0, ge=0, lt=1)
     """Share of the horizon over which the learning rate rises linearly."""
     optimizer: Literal["adamw"] = "adamw"
@@ -238,7 +238,7 @@ class PeftConfig(Section):
 
 
 class SnapshotsConfig(Section):
-    """How snapshots are kept (DESIGN 3.8)."""
+    """How snapshots are kept (design 3.8)."""
 
     durable: Literal["auto", "tick", "rollout"] = "auto"
     """Which survive a crash: all, those at the ends of roll-outs, or all while writing one costs little."""
@@ -291,11 +291,11 @@ class Config(Section):
             for key, on in (("schedule", self.training.schedule != "constant"), ("warmup", self.training.warmup))
             if on
         ]
-        if needs and self.method.horizon is None:
+        if needs and self.method.max_epochs is None:
             problems = [
                 Problem(
-                    "it is a function of position / horizon, and the method has no horizon",
-                    "give method.horizon",
+                    "it is a function of position / max_epochs, and the method sets no max_epochs",
+                    "give method.max_epochs",
                     ("training", key),
                 )
                 for key in needs

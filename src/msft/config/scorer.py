@@ -1,4 +1,4 @@
-"""The `scorer` section of a sub-dataset (DESIGN 3.11)."""
+"""The `scorer` section of a sub-dataset (design 3.11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps, epochs and ticks: the only place that converts between them (DESIGN 3.1, 3.2).
+"""Steps, epochs and ticks: the only place that converts between them (design 3.1, 3.2).
 
 An epoch of a mixture holds `instances` instances and takes `steps_per_epoch = ceil(instances / batch_size)` optimizer
 steps. Ticks are the distinct steps ceil(k * eval_every * steps_per_epoch).

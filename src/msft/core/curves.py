@@ -1,4 +1,4 @@
-"""Score curves: smoothing, peaks, and which points may still turn out to be one (DESIGN 1.1).
+"""Score curves: smoothing, peaks, and which points may still turn out to be one (design 1.1).
 
 A curve is the scores of one sub-dataset at the ticks of one roll-out, tick 0 (its start) included. All comparisons
 are exact (rational arithmetic): a constant curve stays constant under smoothing, and ties are ties.

@@ -9,20 +9,20 @@ from pathlib import Path
 class UserError(Exception):
     """A mistake that the user can mend: the command line prints the message and exits with code 2.
 
-    The message reads ``place: what was found. Mend: how``.
+    The message reads ``place: what was found. Fix: how``.
     """
 
 
 def complaint(
     found: str, mend: str, *, file: Path | str | None = None, line: int | None = None, field: str = ""
 ) -> str:
-    """One line in the house form: ``file:line field: what was found. Mend: how to put it right.``"""
+    """One line in the house form: ``file:line field: what was found. Fix: how to put it right.``"""
     place = str(file) if file is not None else ""
     if line is not None:
         place += f":{line}"
     place = f"{place} {field}".strip()
     found = found if found.endswith((".", "!", "?")) else f"{found}."
-    return f"{place}: {found} Mend: {mend}" if place else f"{found} Mend: {mend}"
+    return f"{place}: {found} Fix: {mend}" if place else f"{found} Fix: {mend}"
 
 
 class ConfigError(UserError):

@@ -15,7 +15,7 @@ class Method:
     """A plan, its parameters and its presets.
 
     `Params` is a standard-library dataclass whose annotations and `__post_init__` (raising ValueError) validate what
-    the configuration says. A preset maps names of parameters, and of `horizon`, `eval_every`, `select`, ...
+    the configuration says. A preset maps names of parameters, and of `max_epochs`, `eval_every`, `select`, ...
     to values that replace their defaults; the first preset is the default. `outlook` says what the method may do at
     most (`msft.core.outlook`); without one, `msft check` and the live view know no bound.
     """

@@ -1,4 +1,4 @@
-"""Which snapshots a bounded store holds, and which it trains again when they are asked for (DESIGN 3.9).
+"""Which snapshots a bounded store holds, and which it trains again when they are asked for (design 3.9).
 
 Without a bound the store holds what the method may still ask for. With one it lets go of what the search can best do
 without: every snapshot that may be asked for has odds, training it again takes the steps from its nearest ancestor

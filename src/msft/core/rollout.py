@@ -1,4 +1,4 @@
-"""The sub-plans that methods share: how a trajectory becomes segments (DESIGN 2.1).
+"""The sub-plans that methods share: how a trajectory becomes segments (design 2.1).
 
 A method holds one `Track`. It numbers roll-outs, keeps positions, and turns "train this mixture from here to there"
 into a `Segment`; `roll_out` walks a whole roll-out from tick to tick. Both are generators for `yield from`.

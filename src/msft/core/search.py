@@ -1,4 +1,4 @@
-"""Ask and tell: a method at work, and its replay from a journal (DESIGN 2.1)."""
+"""Ask and tell: a method at work, and its replay from a journal (design 2.1)."""
 
 from __future__ import annotations
 

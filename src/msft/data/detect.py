@@ -1,4 +1,4 @@
-"""Which column of a data set is what, and how its rows become text (DESIGN 4).
+"""Which column of a data set is what, and how its rows become text (design 4).
 
 An explicit template wins over `columns`, and `columns` over what the rows' own column names say.
 """

@@ -1,4 +1,4 @@
-"""From samples to tokens, with the learned positions marked (DESIGN 3.4)."""
+"""From samples to tokens, with the learned positions marked (design 3.4)."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """How a sub-dataset is scored (DESIGN 3.11)."""
+    """How a sub-dataset is scored (design 3.11)."""
 
     name: str
     """`choice`, `exact_match`, `generate` or `loss`; or a user's own scorer as `module:function`."""

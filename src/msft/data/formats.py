@@ -1,4 +1,4 @@
-"""From rows to samples, by a format that is known (DESIGN 4); `detect` finds which it is."""
+"""From rows to samples, by a format that is known (design 4); `detect` finds which it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which instances each step trains on: a pure function (DESIGN 3.1). No loader state exists.
+"""Which instances each step trains on: a pure function (design 3.1). No loader state exists.
 
 Everything random is a stream keyed by what it belongs to, so that the order is the same for any number of processes
 and after any restart.

@@ -1,4 +1,4 @@
-"""Few-shot prompts: the same training examples before every item of a sub-dataset (DESIGN 3.11)."""
+"""Few-shot prompts: the same training examples before every item of a sub-dataset (design 3.11)."""
 
 from __future__ import annotations
 

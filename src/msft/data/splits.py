@@ -1,4 +1,4 @@
-"""Train, validation and test rows of one data set, each decided by (seed, id) alone (DESIGN 4)."""
+"""Train, validation and test rows of one data set, each decided by (seed, id) alone (design 4)."""
 
 from __future__ import annotations
 

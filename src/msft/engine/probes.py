@@ -1,4 +1,4 @@
-"""Measurements beyond scores, which leave no trace on the training (DESIGN 1.2)."""
+"""Measurements beyond scores, which leave no trace on the training (design 1.2)."""
 
 from __future__ import annotations
 

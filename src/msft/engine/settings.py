@@ -40,7 +40,7 @@ class EngineSettings:
 
 
 def learning_rate_at(settings: EngineSettings, position: float) -> float:
-    """The learning rate of a step that begins at `position` (epochs along the surviving trajectory), DESIGN 3.12.
+    """The learning rate of a step that begins at `position` (epochs along the surviving trajectory), design 3.12.
 
     An infinite horizon has no end to decay towards and no share to warm up over: the rate is constant.
     """

@@ -1,4 +1,4 @@
-"""The training step: one global batch, whatever the hardware (DESIGN 3.3, 3.5, 3.6)."""
+"""The training step: one global batch, whatever the hardware (design 3.3, 3.5, 3.6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cuts sequences into micro-batches and deals them over processes (DESIGN 3.3). Pure: no torch, no randomness.
+"""Cuts sequences into micro-batches and deals them over processes (design 3.3). Pure: no torch, no randomness.
 
 A micro-batch costs its padded area (rows x longest, in tokens) plus a fixed price (launches, casts of the weights),
 here taken as a sixteenth of the token budget. The cut of least total cost never mixes the order of lengths, so that

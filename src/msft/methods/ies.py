@@ -64,7 +64,7 @@ def outlook(brief: Brief, at: Standing) -> Outlook:
     warnings: tuple[str, ...] = ()
     if brief.horizon <= NEEDED:
         warnings = (
-            f"method.horizon: IES leaves nothing out before the end of epoch {NEEDED}, and the run ends at epoch "
+            f"method.max_epochs: IES leaves nothing out before the end of epoch {NEEDED}, and the run ends at epoch "
             f"{brief.horizon:g}: give a horizon of at least {NEEDED + 1}",
         )
     return Outlook(

@@ -16,13 +16,13 @@ from msft.core.vocabulary import Brief, Outcome, Plan, Segment, Task
 
 RELEASE = {
     "budget": 10.0, "smooth": 1, "flat": "leaves", "leave_within": 0.0, "ties": "first", "roll_back": "earliest",
-    "replay": 0.0, "optimizer": "reset", "max_rollouts": 10, "horizon": None, "average": "micro",
+    "replay": 0.0, "optimizer": "reset", "max_rollouts": 10, "max_epochs": None, "average": "micro",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Params:
-    """The parameters of DESIGN 1.1; the defaults are the robust preset."""
+    """The parameters of design 1.1; the defaults are the robust preset."""
 
     budget: float = 4.0
     """Epochs per roll-out: the paper's C."""

@@ -1,4 +1,4 @@
-"""How many tokens a micro-batch may hold (DESIGN 3.3): best on a CPU, what fits on a GPU."""
+"""How many tokens a micro-batch may hold (design 3.3): best on a CPU, what fits on a GPU."""
 
 from __future__ import annotations
 

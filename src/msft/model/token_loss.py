@@ -1,4 +1,4 @@
-"""The wrapped model: a micro-batch in, the loss at each trained position out (DESIGN 2.3); or the next token of each
+"""The wrapped model: a micro-batch in, the loss at each trained position out (design 2.3); or the next token of each
 row."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The append-only record of a run: with the configuration, it *is* the run's state (DESIGN 2.1).
+"""The append-only record of a run: with the configuration, it *is* the run's state (design 2.1).
 
 One line per record, JSON: ``{"seq", "prev", "kind", "body", "sha"}``, where `sha` is the SHA-256 of the line without
 it and `prev` the `sha` of the line before. A line is on the disk (fsync) before anything acts on it. A torn last line

@@ -1,4 +1,4 @@
-"""The run folder: where everything of one run lies, who owns it, what it was made with (DESIGN 4)."""
+"""The run folder: where everything of one run lies, who owns it, what it was made with (design 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Base model against answer, sub-dataset by sub-dataset (DESIGN 5).
+"""Base model against answer, sub-dataset by sub-dataset (design 5).
 
 Reported is the test split. Where there is none, or not yet, the validation split stands in, and says so: the search
 itself acted on it, so that its numbers flatter the answer.

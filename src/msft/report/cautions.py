@@ -9,7 +9,7 @@ from msft.report.story import Story
 from msft.report.words import clean, difference, listed, percent
 
 FEW_ITEMS = 60
-"""Below this, plain argmax is worse than no search in the simulation of DESIGN 1.1."""
+"""Below this, plain argmax is worse than no search in the simulation of design 1.1."""
 COUNTED = ("choice", "exact_match", "generate")
 """Measures whose report is a share of items, so that its standard error follows from their number."""
 

@@ -16,7 +16,7 @@ MAX = "snapshots.max"
 
 
 def flops_of(tokens: Tokens, parameters: int, again: int = 0) -> dict[str, int]:
-    """6 P per trained token, 2 P per token of a forward pass, P = non-embedding parameters (DESIGN 3.13).
+    """6 P per trained token, 2 P per token of a forward pass, P = non-embedding parameters (design 3.13).
 
     `again`: tokens that were trained again for snapshots which `snapshots.max` had let go of.
     """
@@ -29,7 +29,7 @@ def flops_of(tokens: Tokens, parameters: int, again: int = 0) -> dict[str, int]:
 
 
 def flops(story: Story) -> dict[str, int]:
-    """By what they were spent on (DESIGN 3.13)."""
+    """By what they were spent on (design 3.13)."""
     again = sum(each.again_tokens for each in holdings(story)[0])
     return flops_of(story.tokens, story.header["model"]["parameters"], again)
 

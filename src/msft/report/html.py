@@ -1,4 +1,4 @@
-"""The parts that a page is made of: sections with their figures, and the document around them (DESIGN 4).
+"""The parts that a page is made of: sections with their figures, and the document around them (design 4).
 
 The page asks the network for nothing, and its content security policy forbids it to; scripts run only if their hash
 is known, so that nothing in a name can become one. Names are escaped wherever they appear.

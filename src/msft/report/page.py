@@ -1,4 +1,4 @@
-"""report.html of one run: its sections, in the order in which a reader asks (DESIGN 4)."""
+"""report.html of one run: its sections, in the order in which a reader asks (design 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several finished runs side by side: scores, costs, and what can be said of their differences (DESIGN 5).
+"""Several finished runs side by side: scores, costs, and what can be said of their differences (design 5).
 
 Tests are paired over the test items that two runs share, so that they speak of these two models only: another seed of
 the same methods would give other models. Claims about methods need several seeds of each.

@@ -1,4 +1,4 @@
-"""The reading layer: a journal as trajectories, roll-outs and decisions (DESIGN 2.1, 4).
+"""The reading layer: a journal as trajectories, roll-outs and decisions (design 2.1, 4).
 
 The journal lists segments in the order in which they ran. People ask other questions: which path leads to the answer,
 what was thrown away, what each roll-out showed and what was concluded from it. `Story` answers those, of a finished

@@ -1,4 +1,4 @@
-"""summary.json: a run in one stable, versioned object (DESIGN 4)."""
+"""summary.json: a run in one stable, versioned object (design 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scoring a finished model on the splits of a configuration, as a run does it (DESIGN 3.10, 3.11)."""
+"""Scoring a finished model on the splits of a configuration, as a run does it (design 3.10, 3.11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hand-over of a finished run: a plain Hugging Face folder, and the same on the hub (DESIGN 4)."""
+"""The hand-over of a finished run: a plain Hugging Face folder, and the same on the hub (design 4)."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Job:
 
     @property
     def horizon(self) -> float:
-        return math.inf if self.config.method.horizon is None else self.config.method.horizon
+        return math.inf if self.config.method.max_epochs is None else self.config.method.max_epochs
 
     @property
     def outlook(self) -> Outlook:
@@ -163,7 +163,7 @@ def settings_of(config: Config, lookahead: Lookahead = NO_LOOKAHEAD) -> EngineSe
     return EngineSettings(
         seed=config.training_seed,
         batch_size=t.batch_size,
-        horizon=math.inf if config.method.horizon is None else config.method.horizon,
+        horizon=math.inf if config.method.max_epochs is None else config.method.max_epochs,
         learning_rate=t.learning_rate,
         schedule=t.schedule,
         warmup=t.warmup,

@@ -1,4 +1,4 @@
-"""The one loop: ask, run, snapshot safe, journal (the commit point), tell, prune (DESIGN 2.1)."""
+"""The one loop: ask, run, snapshot safe, journal (the commit point), tell, prune (design 2.1)."""
 
 from __future__ import annotations
 

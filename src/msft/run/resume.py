@@ -1,4 +1,4 @@
-"""Before a run begins or goes on: is there room, is this the same run, is what lies there whole (DESIGN 3.8, 3.14)."""
+"""Before a run begins or goes on: is there room, is this the same run, is what lies there whole (design 3.8, 3.15)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ HARMLESS = (
 )  # fmt: skip
 """What a resumed run may change where somebody says so. Content is fingerprinted: a path may move, a file may not
 change. A learning rate and a bound hold from the next segment on."""
-_ALIASES = {"model.name": "model.name_or_path", "msft": "environment.msft"}
+_ALIASES = {"model.name": "model.name_or_path", "msft": "environment.msft",
+            "method.horizon": "method.max_epochs", "brief.horizon": "method.max_epochs"}  # fmt: skip
 _RATE, _BOUND = ("config", "training.learning_rate"), ("config", MAX)
 
 
@@ -84,7 +85,8 @@ def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path
         if all(map(_harmless, mends)):
             flags = " ".join(f"--allow-changed {_quoted(field)}" for field in mends)
             mend = f"undo the change, or add {flags}, which the journal notes"
-        raise Diverged(str(where), [f"{dotted(path)} was {was!r}, is now {new!r}" for path, was, new in refused], mend)
+        said = {f"{_named(path)} was {was!r}, is now {new!r}": None for path, was, new in refused}
+        raise Diverged(str(where), list(said), mend)
     return found_changes
 
 
@@ -147,6 +149,12 @@ def final_is_whole(folder: RunFolder, about: Mapping[str, Any], note: Callable[[
     if not whole:
         note(f"{folder.final}: the final model is not the one of this run, and is written again")
     return whole
+
+
+def _named(path: KeyPath) -> str:
+    """A place in the header, under the name that the configuration gives it where the two differ."""
+    field = _field(path)
+    return field if field == "method.max_epochs" else dotted(path)
 
 
 def _field(path: KeyPath) -> str:

@@ -1,5 +1,5 @@
 """From likelihoods and generated texts to scores: what the search acts on (control) and what people read (report),
-DESIGN 3.11.
+design 3.11.
 
 A generating measure costs one token after the other, and is still generated wherever it is scored: a curve whose
 reports were not measured would be no report. Its control score is as cheap as that of `loss`; cap its validation items

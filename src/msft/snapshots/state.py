@@ -1,4 +1,4 @@
-"""Capturing and restoring the state of training (DESIGN 3.7)."""
+"""Capturing and restoring the state of training (design 3.7)."""
 
 from __future__ import annotations
 

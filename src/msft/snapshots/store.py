@@ -1,4 +1,4 @@
-"""Where snapshots are kept: in memory where they fit, on disk otherwise or where they must survive (DESIGN 3.8).
+"""Where snapshots are kept: in memory where they fit, on disk otherwise or where they must survive (design 3.8).
 
 The disk is changed by one thread, in the order in which it was asked for, while training goes on. So a snapshot is
 deleted only when those that were to take its place are durable, and a crash finds either the old ones or the new.

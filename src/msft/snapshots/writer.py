@@ -1,4 +1,4 @@
-"""A thread that changes the disk while training goes on (DESIGN 3.8)."""
+"""A thread that changes the disk while training goes on (design 3.8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A comparison of methods from the runs of a study: comparison.json, versioned (DESIGN 5)."""
+"""A comparison of methods from the runs of a study: comparison.json, versioned (design 5)."""
 
 from __future__ import annotations
 

@@ -25,14 +25,14 @@ def equal_flops(config: Config, of: RunFolder) -> Config:
     target = sum(flops(story).values()) / story.header["model"]["parameters"]
 
     def cost(steps: int) -> float:
-        """FLOPs per parameter: 6 per trained token, 2 per scored one (DESIGN 3.13)."""
+        """FLOPs per parameter: 6 per trained token, 2 per scored one (design 3.13)."""
         return 6 * per_epoch * clock.epochs(mixture, steps) + 2 * (fixed + scored * len(clock.ticks(mixture, steps)))
 
     affordable = int(target / (6 * clock.epochs(mixture, 1) * per_epoch)) + 1
     steps = 1 + bisect_left(range(1, affordable + 1), target, key=cost)
     if steps > 1 and target - cost(steps - 1) <= cost(steps) - target:
         steps -= 1
-    return _with_method(config, horizon=clock.epochs(mixture, steps))
+    return _with_method(config, max_epochs=clock.epochs(mixture, steps))
 
 
 def exclusion_times(config: Config, of: RunFolder) -> Config:

@@ -10,7 +10,7 @@ from msft.config.schema import Config, DatasetConfig
 from msft.core.errors import ConfigError, complaint
 from msft.methods import METHODS
 
-COMMON = ("horizon", "eval_every", "average", "score_excluded")
+COMMON = ("max_epochs", "eval_every", "average", "score_excluded")
 """What every method takes from the configuration's `method` section, unless its preset says otherwise."""
 
 
@@ -50,7 +50,9 @@ def search(config: Config, **changes: object) -> Config:
 
 def horizon(config: Config) -> float:
     """Raises ConfigError where the method has none: a study needs an end that all its runs share."""
-    if config.method.horizon is None:
-        found = f"the preset {config.method.preset} has no horizon"
-        raise ConfigError(complaint(found, "give method.horizon: a study's runs share one", field="method.horizon"))
-    return config.method.horizon
+    if config.method.max_epochs is None:
+        found = f"the preset {config.method.preset} sets no max_epochs"
+        raise ConfigError(
+            complaint(found, "give method.max_epochs: a study's runs share one", field="method.max_epochs")
+        )
+    return config.method.max_epochs

@@ -1,4 +1,4 @@
-"""How sure a difference between methods is (DESIGN 5). Pure functions on arrays; docs/statistics.md checks them.
+"""How sure a difference between methods is (design 5). Pure functions on arrays; docs/statistics.md checks them.
 
 Three questions, three tests. Does a method do better *on these sub-datasets*, whatever the training seed: `t_test` on
 the seeds' differences, and `sign_flips` without its assumption. And on sub-datasets *like these*: `Bootstrap`, over

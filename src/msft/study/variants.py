@@ -1,4 +1,4 @@
-"""The names that `msft compare --methods` takes, and the configuration behind each (DESIGN 1, 5)."""
+"""The names that `msft compare --methods` takes, and the configuration behind each (design 1, 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every durable file operation of a run goes through here, under a name (DESIGN 3.14).
+"""Every durable file operation of a run goes through here, under a name (design 3.15).
 
 An operation announces itself to `observer` just before it happens, in the thread that does it, and so do the stages of
 the loop. Tests set the observer: it kills the process there, makes the operation fail, or records what a power loss may
