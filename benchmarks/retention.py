@@ -30,7 +30,7 @@ from msft.methods import METHODS, outlook_of
 from msft.run.loop import drive
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from fake_engine import Curve, FakeEngine, brief_of
+from msft.testing.fake import Curve, FakeEngine, brief_of
 
 TASKS, SIZE, BATCH = 12, 1800, 64
 LOOK = 0.2

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from fake_engine import Curve, FakeEngine, brief_of
 from msft.core.errors import RunError
 from msft.core.method import Method
 from msft.core.rollout import Track
 from msft.core.search import Search
 from msft.core.vocabulary import Brief, Mixture, Plan
+from msft.testing.fake import Curve, FakeEngine, brief_of
 
 
 def greedy(shares_change_at: int, *, turns: bool) -> Method:

@@ -22,7 +22,6 @@ import torch
 from tiny_engine import tiny_data
 from torch import nn
 
-from fake_engine import Curve, FakeEngine
 from msft.config.schema import Config
 from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Snapshot, Task
 from msft.data.order import Cursor
@@ -36,6 +35,7 @@ from msft.snapshots.state import State
 from msft.snapshots.store import Store
 from msft.system import files
 from msft.system.files import Operation
+from msft.testing.fake import Curve, FakeEngine
 
 CURVES = {"one": Curve(peak=0.8), "three": Curve(peak=2.0), "two": Curve(peak=1.4)}
 METHODS: dict[str, dict[str, Any]] = {

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from fake_engine import FakeStore
 from msft.core.method import Method
 from msft.core.search import Search
 from msft.core.vocabulary import Brief, Mixture, Outcome, Plan, Segment, Task, Tokens
 from msft.core.wire import brief_to_json
 from msft.record.journal import Journal, read
 from msft.run.loop import drive
+from msft.testing.fake import FakeStore
 
 TASKS = tuple(f"task {i}" for i in range(200))
 

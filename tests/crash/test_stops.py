@@ -169,4 +169,4 @@ def test_the_command_says_how_to_go_on(
 
     with patch("msft.cli.train.train", stopped):
         assert main(["train", str(config)]) == code
-    assert f"Go on: msft train {config} --resume" in capsys.readouterr().err
+    assert f"Continue: msft train {config} --resume" in capsys.readouterr().err

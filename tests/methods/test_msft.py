@@ -12,12 +12,12 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fake_engine import Curve, FakeEngine, FakeStore, brief_of
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Task, Tokens
 from msft.methods import METHODS
 from msft.methods.msft import RELEASE, Params
 from msft.run.loop import drive
+from msft.testing.fake import Curve, FakeEngine, FakeStore, brief_of
 
 F = Fraction
 Path = tuple[tuple[tuple[tuple[Task, float], ...], int], ...]

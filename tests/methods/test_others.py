@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from fake_engine import Curve, FakeEngine, brief_of
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Outcome, Probe, Segment, Snapshot
 from msft.methods import METHODS, dynamix, ies
 from msft.run.loop import drive
+from msft.testing.fake import Curve, FakeEngine, brief_of
 
 APART = {"a": Curve(peak=1.0), "b": Curve(peak=3.0), "c": Curve(peak=6.0)}
 SIZES = {"a": 16, "b": 16, "c": 32}

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from fake_engine import Curve, FakeEngine, brief_of
 from msft.cli.estimate import most_epochs
 from msft.config.method_section import resolve
 from msft.core.clock import Clock
@@ -16,6 +15,7 @@ from msft.core.search import Search
 from msft.core.vocabulary import Brief, Segment
 from msft.methods import METHODS, outlook_of
 from msft.run.loop import drive
+from msft.testing.fake import Curve, FakeEngine, brief_of
 
 SIZES = {"a": 40, "b": 80, "c": 200, "d": 120}
 PRESETS = [(name, preset) for name, method in METHODS.items() for preset in method.presets]

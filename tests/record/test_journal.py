@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fake_engine import Curve, FakeEngine, brief_of
 from msft.core.errors import RunError
 from msft.core.search import Search
 from msft.core.vocabulary import Outcome, Segment
@@ -17,6 +16,7 @@ from msft.core.wire import brief_to_json
 from msft.methods import METHODS
 from msft.record.journal import Journal, read
 from msft.run.loop import drive
+from msft.testing.fake import Curve, FakeEngine, brief_of
 
 
 def write(folder: Path, method: str = "ies") -> list[tuple[Segment, Outcome]]:

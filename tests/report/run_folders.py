@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fake_engine import Curve, FakeEngine, brief_of
 from msft.core.search import Search
 from msft.core.vocabulary import Brief, Outcome, Segment
 from msft.core.wire import brief_to_json, outcome_to_json
@@ -13,6 +12,7 @@ from msft.methods import METHODS
 from msft.record.journal import Journal
 from msft.record.run_folder import RunFolder, environment
 from msft.run.loop import drive
+from msft.testing.fake import Curve, FakeEngine, brief_of
 
 NAMES = ("arc", "gsm8k", "piqa", "boolq")
 PARAMETERS = 1000

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 from run_folders import NAMES, engine_for
 
-from fake_engine import brief_of
 from msft.cli.display import Display
 from msft.cli.view import BARS, sparkline
 from msft.core.search import Search
 from msft.core.vocabulary import Outcome, Segment
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.methods import METHODS
+from msft.testing.fake import brief_of
 
 
 def show(

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from run_folders import NAMES, PARAMETERS, engine_for, header_of, make_run
 
-from fake_engine import brief_of
 from msft.core.vocabulary import Mixture, Outcome, Segment, Tokens
 from msft.core.wire import outcome_to_json
 from msft.methods import METHODS
@@ -16,6 +15,7 @@ from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import compare
 from msft.report.story import read_story
 from msft.report.summary import summarise
+from msft.testing.fake import brief_of
 
 KEYS = ["version", "msft", "method", "answer", "rollouts", "base", "validation", "test", "macro", "flops", "seconds",
         "disk"]  # fmt: skip

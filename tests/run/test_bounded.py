@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fake_engine import Curve, FakeEngine, brief_of
 from msft.core.errors import Diverged, Stopped
 from msft.core.retention import replayed
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Snapshot
 from msft.methods import METHODS, outlook_of
 from msft.run.loop import drive
+from msft.testing.fake import Curve, FakeEngine, brief_of
 
 Journal = list[tuple[Segment, Outcome]]
 PRESETS = [(name, preset) for name, method in METHODS.items() for preset in method.presets]

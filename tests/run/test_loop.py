@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from fake_engine import Curve, FakeEngine, brief_of
 from msft.core.errors import Diverged, RunError
 from msft.core.search import Search
 from msft.core.vocabulary import Outcome, Segment
 from msft.methods import METHODS
 from msft.record.run_folder import RunFolder
 from msft.run.loop import drive
+from msft.testing.fake import Curve, FakeEngine, brief_of
 
 CURVES = {"a": Curve(peak=0.6), "b": Curve(peak=2.0), "c": Curve(peak=3.0)}
 SIZES = {"a": 12, "b": 12, "c": 12}

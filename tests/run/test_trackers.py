@@ -9,13 +9,13 @@ import pytest
 from accelerate import PartialState
 from run_folders import NAMES, engine_for
 
-from fake_engine import brief_of
 from msft.core.errors import ConfigError, RunError
 from msft.core.search import Search
 from msft.core.vocabulary import Outcome, Segment
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.methods import METHODS
 from msft.run.trackers import Trackers, check_trackers
+from msft.testing.fake import brief_of
 
 events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="no tensorboard")
 Points = dict[str, list[tuple[int, float]]]

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fake_engine import FakeEngine, brief_of
 from msft.core.curves import may_be_peaks, peak, smoothed
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Segment, Task
 from msft.methods import METHODS
 from msft.methods.msft import Params
 from msft.run.loop import drive
+from msft.testing.fake import FakeEngine, brief_of
 
 TASKS = st.integers(1, 6)
 PARAMS = st.builds(

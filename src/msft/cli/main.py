@@ -1,4 +1,4 @@
-"""`msft`: the commands. What a user can mend ends with a message and exit code 2, never with a traceback."""
+"""`msft`: the commands. An error that a user can fix ends with a message and exit code 2, never with a traceback."""
 
 from __future__ import annotations
 
@@ -36,23 +36,36 @@ def entry() -> None:
 def main(argv: Sequence[str]) -> int:
     """Runs a command and returns its exit code.
 
-    0, 1 if runs of a study failed, 2 for what the user can mend, 130 for Ctrl-C, 143 for SIGTERM.
+    0, 1 if runs of a study failed, 2 for an error that the user can fix, 130 for Ctrl-C, 143 for SIGTERM.
     """
     arguments = parser().parse_args(argv)
     try:
+        _know_methods(arguments.imports)
         return arguments.run(arguments) or 0
     except UserError as error:
         _say(f"msft: {error}")
         return 2
     except Stopped as stopped:
-        more = [] if arguments.run in {_compare, _study} or "--resume" in argv else ["--resume"]
+        more = [] if arguments.continues_by_itself or "--resume" in argv else ["--resume"]
         again = shlex.join(["msft", *argv, *more])
-        _say(f"msft: {signal.Signals(stopped.signal).name}: stopped; what is journaled is safe. Go on: {again}")
+        _say(f"msft: {signal.Signals(stopped.signal).name}: stopped; what is journaled is safe. Continue: {again}")
         return SIGNALLED + stopped.signal
     except KeyboardInterrupt:
-        how = "the same command" if arguments.run in {_compare, _study} else "--resume"
-        _say(f"msft: interrupted; what is journaled is safe: go on with {how}")
+        how = "the same command" if arguments.continues_by_itself else "--resume"
+        _say(f"msft: interrupted; what is journaled is safe: continue with {how}")
         return SIGNALLED + signal.SIGINT
+
+
+def _know_methods(modules: Sequence[str]) -> None:
+    """Registers the methods of installed packages and of the modules of `--import`. Raises ConfigError."""
+    from msft.methods import load_installed
+
+    for problem in load_installed():
+        _say(f"msft: {problem}")
+    if modules:
+        from msft.cli.imports import import_methods
+
+        import_methods(modules)
 
 
 def _say(text: str) -> None:
@@ -76,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
         description="Fine-tune one model on a mixture of data sets, each until its own peak.",
     )
     top.add_argument("--version", action="version", version=f"msft {__version__}")
+    top.set_defaults(continues_by_itself=False, imports=[])
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     check = commands.add_parser("check", help="what a job will take: data, steps, compute, disk; nothing is loaded")
@@ -100,10 +114,10 @@ def parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="run the job of a configuration file")
     _takes_config(train)
-    train.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
+    train.add_argument("--resume", action="store_true", help="continue the run in the output folder")
     train.add_argument(
         "--allow-changed", action="append", default=[], metavar="FIELD",
-        help="with --resume: go on although this differs, such as environment, model.name_or_path, "
+        help="with --resume: continue although this differs, such as environment, model.name_or_path, "
         "datasets.gsm8k.path or training.learning_rate; the journal notes it",
     )  # fmt: skip
     train.set_defaults(run=_train)
@@ -118,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--jobs", type=_positive, default=1, help="runs at the same time (default: 1)")
     compare.add_argument("--against", metavar="METHOD", help="the reference, in place of the first (or msft, of all)")
     compare.add_argument("--output", type=Path, help="the study's folder (default: <output>-compare)")
-    compare.set_defaults(run=_compare)
+    compare.set_defaults(run=_compare, continues_by_itself=True)
 
     study = commands.add_parser("study", help="one of the paper's analyses on this job, or a question it leaves open")
     study.add_argument("name", choices=STUDIES, metavar="NAME", help=f"one of: {', '.join(STUDIES)}")
@@ -126,7 +140,7 @@ def parser() -> argparse.ArgumentParser:
     study.add_argument("--seeds", type=_positive, default=3, help="training seeds of each run (default: 3)")
     study.add_argument("--jobs", type=_positive, default=1, help="runs at the same time (default: 1)")
     study.add_argument("--output", type=Path, help="the study's folder (default: <output>-NAME)")
-    study.set_defaults(run=_study)
+    study.set_defaults(run=_study, continues_by_itself=True)
 
     report = commands.add_parser("report", help="the table and the page of a run, finished or not, or of several")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder, or a folder of such folders")
@@ -147,7 +161,7 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--private", action="store_true", help="where the hub's repository is made, make it private")
     export.set_defaults(run=_export)
 
-    evaluate = commands.add_parser("eval", help="score a run's answer, or any model folder, on a split")
+    evaluate = commands.add_parser("eval", help="score the final model of a run, or any model folder, on a split")
     evaluate.add_argument("model", metavar="RUN|MODEL", help="a run's folder, or a model's folder or hub id")
     evaluate.add_argument("--config", type=Path, help="whose data to score on (default: the run's own)")
     evaluate.add_argument("--split", choices=SPLITS, default=SPLITS[0], help="default: validation")
@@ -157,8 +171,17 @@ def parser() -> argparse.ArgumentParser:
 
     quickstart = commands.add_parser("quickstart", help="a whole search on a laptop CPU, offline, in minutes")
     quickstart.add_argument("--output", type=Path, default=Path("runs/quickstart"), help="the run folder")
-    quickstart.add_argument("--resume", action="store_true", help="go on with an interrupted quickstart")
+    quickstart.add_argument("--resume", action="store_true", help="continue an interrupted quickstart")
     quickstart.set_defaults(run=_quickstart)
+
+    env = commands.add_parser("env", help="versions, hardware and settings: what a bug report needs")
+    env.set_defaults(run=_env)
+
+    for command in commands.choices.values():
+        command.add_argument(
+            "--import", dest="imports", action="append", default=[], metavar="MODULE",
+            help="a module that registers a method of your own (msft.methods.register)",
+        )  # fmt: skip
     return top
 
 
@@ -176,7 +199,7 @@ def _takes_overrides(command: argparse.ArgumentParser) -> None:
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is no number of rows")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of rows")
     return int(text)
 
 
@@ -288,3 +311,9 @@ def _quickstart(arguments: argparse.Namespace) -> None:
     from msft.cli.quickstart import run
 
     run(arguments.output, resume=arguments.resume)
+
+
+def _env(_: argparse.Namespace) -> None:
+    from msft.cli.env import run
+
+    run()

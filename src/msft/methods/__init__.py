@@ -1,9 +1,14 @@
-"""The methods: one small file each, and this table. A new method is a file and a line here."""
+"""The methods: one small file each, and this table. A new method is a file and a line here.
+
+A package of its own adds a method by an entry point of the group `msft.methods`; a single module by calling `register`
+when it is imported (`msft train c.yaml --import my_method`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from importlib.metadata import entry_points
 from typing import Any
 
 from msft.core.method import Method
@@ -22,10 +27,33 @@ METHODS: dict[str, Method] = {
     "ies": ies.METHOD,
     "placebo": placebo.METHOD,
 }
+GROUP = "msft.methods"
+"""The group of entry points: `my_method = "my_package.module:METHOD"`."""
+
+
+def register(name: str, method: Method) -> None:
+    """Makes a method known under a name. Raises ValueError where the name belongs to another method."""
+    if not isinstance(method, Method):
+        raise ValueError(f"{name} must be a msft.core.method.Method, found {type(method).__name__}")
+    if METHODS.setdefault(name, method) is not method:
+        raise ValueError(f"the name {name} belongs to another method")
+
+
+def load_installed() -> list[str]:
+    """Registers the methods of installed packages; returns what is wrong with those that cannot be, one line each."""
+    problems = []
+    for point in entry_points(group=GROUP):
+        try:
+            register(point.name, point.load())
+        except Exception as error:  # a package may do anything when it is imported
+            package = point.dist.name if point.dist else point.value
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            problems.append(f"the method {point.name} of the package {package} is left out: {reason}")
+    return problems
 
 
 def outlook_of(name: str, brief: Brief, at: Standing | None = None) -> Outlook:
-    """What the method of this name may do at most from `at` on; of a method that is not known here, nothing.
+    """What the method of this name may do at most from `at` on; the outlook that says nothing where it is unknown.
 
     `brief.params` may be the method's own `Params`, or, as a journal gives it back, a mapping.
     """
@@ -40,6 +68,5 @@ def outlook_of(name: str, brief: Brief, at: Standing | None = None) -> Outlook:
 def params_of(method: Method, values: Mapping[str, Any]) -> Any:
     """The method's `Params` from a journal's mapping, where tuples are lists; unknown names are left out."""
     known = {field.name for field in fields(method.Params)}
-    return method.Params(**{
-        name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in known
-    })  # fmt: skip
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return method.Params(**{name: value for name, value in given.items() if name in known})

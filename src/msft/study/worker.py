@@ -22,6 +22,7 @@ from msft.core.errors import RunError, Stopped, UserError, complaint
 from msft.core.vocabulary import Brief, Outcome, Segment
 from msft.core.wire import outcome_from_json, outcome_to_json
 from msft.engine.progress import ScoreInfo, StepInfo
+from msft.methods import load_installed
 from msft.record.journal import canonical, digest
 from msft.record.run_folder import RunFolder
 from msft.run.attempt import Shared
@@ -55,6 +56,7 @@ def begin(parent: Connection, devices: Queue[str] | None, threads: int, setup: C
     if devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
     torch.set_num_threads(threads)
+    load_installed()
     setup()
 
 
