@@ -20,7 +20,7 @@ lint: .venv/dev docs
 	$(BIN)/lint-imports
 
 docs: .venv/dev  ## the site, in build/site; a broken link is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 check: lint test  ## lint, types, import contracts, fast tests
 

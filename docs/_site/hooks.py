@@ -1,4 +1,4 @@
-"""MkDocs hooks: the reference pages are made from the schema, the parsers and the methods, never copied by hand."""
+"""MkDocs hooks: generate the reference pages from the schema, the parsers and the methods."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from msft.methods import METHODS
 Schema = Mapping[str, Any]
 
 INLINE = "RegexConfig"
-"""A section of one key, shown where it stands."""
+"""A section with one key, shown inline."""
 
 CONFIGURATION = """\
 # Configuration
 
-Every key of a configuration file, made from the schema that checks it. Files are YAML 1.2: `no` is a string, `1e-5` a
-number, a key given twice an error; keys that are not here are refused, and the nearest one is suggested. `msft schema`
+All keys of a configuration file, generated from the schema that checks it. Files are YAML 1.2: `no` is a string, `1e-5`
+a number, and a duplicate key an error. Unknown keys are errors, and the message suggests the nearest key. `msft schema`
 prints the JSON Schema, for completion in editors. Any value can be set on the command line: `--set
-training.batch_size=32`, `--set datasets.gsm8k.max_samples=100`.
+training.batch_size=32`, `--set datasets.gsm8k.max_samples=100`. A dash means no default: the key may be omitted.
 """
 ALL_METHODS = """\
 # Methods
 
-`method.name` chooses one. What each does: [design 1](../design.md), and the [paper map](../paper_map.md). All have
-`horizon`, `eval_every`, `select` and `average`; the other keys are their own.
+`method.name` selects the method. [Design 1](../design.md) and the [paper map](../paper_map.md) describe them. All have
+`max_epochs`, `eval_every`, `select` and `average`; the other keys are specific to a method.
 """
 COMMANDS = """\
 # Commands
 
-Exit code 0: done. 2: something that you can mend, said in one line: file, line, field, what was found, how to mend it.
-130: interrupted; what is journaled is safe.
+Exit code 0: success. 2: an error that you can fix, described in one line: file, line, field, problem, fix. 130:
+interrupted; everything in the journal is kept.
 """
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Adds to the navigation what mkdocs.yml does not list: pages on how to do things, and all others."""
+    """Adds pages that mkdocs.yml does not list to the navigation: to "How to", or to "Background"."""
     entries = config.nav or []
     sections = {title: pages for entry in entries if isinstance(entry, dict) for title, pages in entry.items()}
     listed = {entry for entry in entries if isinstance(entry, str)}.union(*sections.values())
@@ -64,14 +64,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def configuration() -> str:
-    """All sections but the method's, in the order in which they are met."""
+    """All sections except the method's, in their order."""
     schema = json_schema()
     parts = [CONFIGURATION, *_section(schema, schema["$defs"], ())]
     return "\n".join(parts)
 
 
 def methods() -> str:
-    """One table a method."""
+    """One table per method."""
     parts = [ALL_METHODS]
     for alternative in json_schema()["properties"]["method"]["oneOf"]:
         name = alternative["title"]
@@ -89,7 +89,7 @@ def _presets(name: str) -> Iterator[str]:
 
 
 def commands() -> str:
-    """One section a command, as its parser says."""
+    """One section per command, from its parser."""
     parts = [COMMANDS]
     top = parser()
     for action in top._subparsers._group_actions if top._subparsers else []:
@@ -114,7 +114,7 @@ def _options(command: argparse.ArgumentParser) -> str:
 
 
 def _section(schema: Schema, definitions: Mapping[str, Schema], path: tuple[str, ...]) -> Iterator[str]:
-    """A section's table, and below it those of the sections within."""
+    """The table of a section, followed by those of its subsections."""
     if path:
         yield f"\n{'#' * min(len(path) + 1, 4)} {'.'.join(path)}\n"
         yield f"{schema.get('description', '')}\n"
@@ -125,7 +125,7 @@ def _section(schema: Schema, definitions: Mapping[str, Schema], path: tuple[str,
 
 
 def _definition(value: Schema, definitions: Mapping[str, Schema]) -> Schema | None:
-    """The section that a key holds, or a list of; None where it holds plain values."""
+    """The section that a key contains, or a list of which it contains; None if it contains plain values."""
     for option in (value, value.get("items", {}), *value.get("anyOf", [])):
         name = option.get("$ref", "").rpartition("/")[2]
         if name in definitions and name != INLINE:
@@ -155,7 +155,7 @@ def _default(value: Schema) -> str:
 
 
 def _values(value: Schema, definitions: Mapping[str, Schema]) -> str:
-    """What may stand there, in words."""
+    """The allowed values, in words."""
     if "const" in value:
         return f"`{value['const']}`"
     if "enum" in value:
@@ -164,7 +164,7 @@ def _values(value: Schema, definitions: Mapping[str, Schema]) -> str:
         return "section" if not value["$ref"].endswith(INLINE) else "`{regex: ...}`"
     if "anyOf" in value:
         options = [_values(option, definitions) for option in value["anyOf"] if option.get("type") != "null"]
-        # Where null is the default, to leave the key out says the same.
+        # If null is the default, omitting the key has the same effect.
         null = value.get("default") is not None and {"type": "null"} in value["anyOf"]
         return " or ".join(dict.fromkeys([*options, *(["`null`"] if null else [])]))
     if "pattern" in value:

@@ -176,7 +176,7 @@ def test_a_method_of_ones_own(made):
     assert ("exclusion", ["copy"]) in heard.events and ("back", True) in heard.events
 
     lost = config(made, output_dir=str(made / "lost"), method=forgetful, method_kwargs={})
-    with pytest.raises(RunError, match=r"segment 4: the method asks for snapshot 1, which it let go of. Fix: name it"):
+    with pytest.raises(RunError, match=r"segment 4: the method requests snapshot 1, which it dropped. Fix: list it"):
         MSFTTrainer(args=lost, **objects(made)).train()
 
     own = Method(plan=back_to_the_first, Params=Patience)

@@ -124,7 +124,7 @@ def test_a_configuration_that_is_a_loop_of_links(tmp_path: Path, capsys: pytest.
         ("pipe", "this is not an empty folder"),
         ("loop", "this is not an empty folder"),
         ("dangling", "this is not an empty folder"),
-        ("copy.jsonl/run", "copy.jsonl is no folder, so that none can be made in it"),
+        ("copy.jsonl/run", "copy.jsonl is not a folder, so no folder can be made in it"),
         ("x" * 300, "a name in it has more than 255 bytes"),
     ],
 )

@@ -61,12 +61,15 @@ def test_an_adapter_alone_is_kept(config: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("overrides", "warning"),
     [
-        ([], "copy: 8 validation items are too few to find a peak"),
-        (["method={name: ies, max_epochs: 5}"], "method.max_epochs: IES leaves nothing out before the end of epoch 6"),
+        ([], "copy: only 8 validation items: accuracy is uncertain by"),
+        (
+            ["method={name: ies, max_epochs: 5}"],
+            "method.max_epochs: IES leaves out no example before the end of epoch 6",
+        ),
         (["method.budget=3"], "method.budget: a roll-out may last 3 epochs"),
-        (["method.smooth=9"], "method.smooth: a mean over 9 ticks is longer than a roll-out"),
+        (["method.smooth=9"], "method.smooth: a mean over 9 evaluations is longer than a roll-out"),
         (["training.batch_size=40"], "method.eval_every: an epoch has only 2 steps"),
-        (["method.eval_every=0.1"], "scoring takes "),
+        (["method.eval_every=0.1"], "scoring is expensive: "),
     ],
 )
 def test_warnings(config: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], warning: str) -> None:
@@ -86,7 +89,9 @@ def test_generating_is_counted_to_the_last_token(config: Path, capsys: pytest.Ca
     ticks = 1 + speaking["epochs"] * speaking["ticks_per_epoch"]
     more = 2 * speaking["counted_parameters"] * (ticks + 2) * 8 * 54
     assert speaking["flops"]["eval"] - silent["flops"]["eval"] == pytest.approx(more)
-    assert any("is generating, of copy: lower scorer.max_new_tokens)" in found for found in speaking["warnings"])
+    assert any(
+        "of them for generation in copy: lower scorer.max_new_tokens)" in found for found in speaking["warnings"]
+    )
     assert not any("generating" in found for found in silent["warnings"])
 
 
@@ -100,7 +105,7 @@ def test_the_table_is_plain_where_it_is_piped(config: Path, capsys: pytest.Captu
     assert main(["check", str(config)]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out
-    for word in ("sub-dataset", "yes no", "±17.7", "parameters", "at most", "snapshots", "warning: copy: 8"):
+    for word in ("sub-dataset", "yes no", "±17.7", "parameters", "at most", "snapshots", "warning: copy: only 8"):
         assert word in out
 
 
@@ -116,6 +121,7 @@ def test_a_bound_on_snapshots_is_told_with_what_it_saves(config: Path, capsys: p
     saved = (free["snapshots"] - 3) * free["snapshot_bytes"]
     assert free["disk_bytes"] - bounded["disk_bytes"] == saved > 0
     assert main(["check", str(config), "--set", "snapshots.max=2"]) == 0
-    assert f"by snapshots.max, which trains again what was dropped: without it {free['snapshots']}" in " ".join(
-        capsys.readouterr().out.split()
+    assert (
+        f"limited by snapshots.max (a dropped snapshot that is needed is trained again): without it {free['snapshots']}"
+        in " ".join(capsys.readouterr().out.split())
     )

@@ -240,7 +240,7 @@ def test_eval_of_a_run_gives_the_runs_own_scores(place: Path, run: str, capsys: 
     test, said = scored(capsys, run, "--split", "test")
     assert {task: entry["report"] for task, entry in test["scores"].items()} == summary["test"]["answer"]
     assert test["left_out"] == ["double"]
-    assert "chosen on the test split" in said
+    assert "too optimistic: choose on validation" in said
 
 
 def test_eval_of_a_folder_takes_the_configuration_that_it_is_given(

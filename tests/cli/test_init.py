@@ -63,7 +63,7 @@ def test_nothing_is_overwritten(folder: Path, tmp_path: Path, capsys: pytest.Cap
     mine = tmp_path / "c.yaml"
     mine.write_text("mine")
     assert main(["init", str(folder), "-o", str(mine)]) == 2
-    assert f"{mine}: the file is already there. Fix: " in capsys.readouterr().err
+    assert f"{mine}: the file already exists. Fix: " in capsys.readouterr().err
     assert mine.read_text() == "mine"
 
 
@@ -71,7 +71,7 @@ def test_rows_of_no_known_format_are_left_to_the_user(tmp_path: Path, capsys: py
     lines(tmp_path / "data" / "odd.jsonl", [{"left": "a", "right": "b"}])
     written = tmp_path / "c.yaml"
     assert main(["init", str(tmp_path / "data"), "-o", str(written)]) == 0
-    assert "no known format: say with columns or template which of these is what: left, right" in written.read_text()
+    assert "no known format: assign these columns with `columns` or `template`: left, right" in written.read_text()
     load(written)
 
 
@@ -81,7 +81,7 @@ def test_rows_of_no_known_format_are_left_to_the_user(tmp_path: Path, capsys: py
         ({}, "the folder holds no data files"),
         ({"a_test.jsonl": '{"prompt": "x", "completion": "y"}'}, "the sub-dataset a has no training file"),
         ({"a.jsonl": '{"prompt": "x"'}, "a.jsonl:1 datasets.a: invalid JSON"),
-        ({"a_train.jsonl": "{}", "a.train.jsonl": "{}"}, "would both be the train part of a"),
+        ({"a_train.jsonl": "{}", "a.train.jsonl": "{}"}, "would both be the train split of a"),
     ],
 )
 def test_folders_that_cannot_be_used(

@@ -26,19 +26,25 @@ def test_status_says_where_a_run_stands_and_what_to_do(tmp_path: Path, capsys: p
     assert main(["status", str(cut.path)]) == 0
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
-    for needed in ("not finished", "roll-out 2", "evil[31m[red]", "Last decision: Roll-out 1", "Go on with --resume"):
+    for needed in (
+        "not finished",
+        "roll-out 2",
+        "evil[31m[red]",
+        "Last decision: Roll-out 1",
+        "Continue with --resume",
+    ):
         assert needed in shown
     flat = " ".join(shown.split())
     # 2 s a segment of 7 or 8 steps; the bound says where it comes from.
-    assert "the whole search: at most" in flat
-    assert "(the limit of 10 epochs, and one discarded roll-out of 4 for each still active)" in flat
+    assert "maximum remaining time of the search:" in flat
+    assert "(the limit of 10 epochs, plus one discarded roll-out of 4 epochs per active sub-dataset)" in flat
     with cut.owned():
         assert main(["status", str(cut.path)]) == 0
-    assert "At work: process" in capsys.readouterr().out
+    assert "Running: process" in capsys.readouterr().out
     finished = make_run(tmp_path / "finished")
     assert main(["status", str(finished.path)]) == 0
     shown = capsys.readouterr().out
-    assert "The answer is the model at epoch" in shown
+    assert "The final model is the one at epoch" in shown
     assert "at most" not in shown
     assert "--resume" not in shown
 

@@ -83,4 +83,4 @@ def test_a_renamed_key_is_an_error_that_names_the_new_one():
     with pytest.raises(ProblemsError) as caught:
         resolve({"name": "mine", "horizon": 3}, METHODS)
     (problem,) = caught.value.problems
-    assert (problem.key, problem.found) == (("horizon",), "the key horizon is called max_epochs now")
+    assert (problem.key, problem.found) == (("horizon",), "the key horizon was renamed to max_epochs")

@@ -118,7 +118,7 @@ training:
         ("split: test, max_samples: 30", "split: test, fraction: 0.1", "datasets.0.validation.fraction"),
         ("validation: {split: test", "validation: {path: owner/name, where: {split: train, kind: [x, 1, null]}",
          "datasets.0.validation: the validation split would be the training rows themselves"),
-        ("max_samples: 30", "max_samples: 30, max_samples: 31", "the key 'max_samples' is there twice"),
+        ("max_samples: 30", "max_samples: 30, max_samples: 31", "the key 'max_samples' appears twice"),
         ("learning_rate: 1e-5", "learning_rate: .inf", "training.learning_rate: found inf"),
         ("path: owner/name", "path: owner/name\n    config: {size: 1}", "datasets.0.config: only reasoning_gym"),
         ("[q_proj, v_proj]", "[]", "peft.target_modules: found"),

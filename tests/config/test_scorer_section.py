@@ -56,7 +56,7 @@ def test_your_own_scorer_is_acted_on_unless_told_otherwise(read):
         ("{name: 'my-pack:judge'}", "scorer.name: found 'my-pack:judge'"),
         ("{name: 'os;system:x'}", "scorer.name: found"),
         ("{name: generate, extract: letters}", "scorer.extract: found 'letters'. Fix: use one of: ####, letter"),
-        ("{name: generate, extract: {regex: '('}}", "scorer.extract.regex: this is no regular expression"),
+        ("{name: generate, extract: {regex: '('}}", "scorer.extract.regex: not a regular expression"),
         ("{name: generate, extract: {regexx: a}}", "scorer.extract: found {'regexx': 'a'}"),
         ("{name: generate, stop: ['']}", "scorer.stop: found an empty stop sequence"),
         ("{name: generate, max_new_tokens: 0}", "scorer.max_new_tokens: found 0"),

@@ -68,7 +68,7 @@ def test_plain_scalars_follow_the_core_schema(text, value):
 @pytest.mark.parametrize(
     ("text", "line", "found"),
     [
-        ("a: 1\nb: 2\na: 3\n", 3, "'a' is there twice (first on line 1)"),
+        ("a: 1\nb: 2\na: 3\n", 3, "'a' appears twice (first on line 1)"),
         ("a: &x 1\n", 1, "anchor &x"),
         ("a: 1\nb: [*x]\n", 2, "alias *x"),
         ("a: !!python/object/apply:os.system [ls]\n", 1, "tag"),

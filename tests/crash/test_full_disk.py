@@ -87,7 +87,7 @@ def test_a_disk_that_keeps_other_bytes_is_found_before_anything_is_trained(tmp_p
             target.write_bytes(data)
 
     config = config_of("tick", tmp_path / "run")
-    with pytest.raises(RunError, match="not what the manifest says"):
+    with pytest.raises(RunError, match="differs from the manifest"):
         run(config, observer=forgetful)
 
 

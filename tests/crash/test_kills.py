@@ -43,7 +43,7 @@ def killed_at_each(place: Path, config: Config, seen: list[Operation], points: l
         kill(config, index, torn)
         _, notes = run(config)
         assert content(folder) == wanted, f"killed before {seen[index]}"
-        assert all("cut off a torn last record" in note for note in notes.said), notes.said
+        assert all("removed an incomplete last record" in note for note in notes.said), notes.said
         shutil.rmtree(folder)
 
 

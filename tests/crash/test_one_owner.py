@@ -42,7 +42,7 @@ def race(place: Path) -> tuple[list[str], float]:
                 run(config, observer=slowly)
                 code = "won"
             except RunError as error:
-                code = "refused" if "is at work in this folder" in str(error) else f"{error}"
+                code = "refused" if "is using this folder" in str(error) else f"{error}"
             finally:
                 (place / str(os.getpid())).write_text(f"{time.monotonic() - began} {code}")
                 os._exit(0)

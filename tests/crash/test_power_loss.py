@@ -225,7 +225,7 @@ def resume_from_states(
         if number % every:
             continue
         said = resumed(config, tree, wanted)
-        told = [note for note in said if "cut off a torn last record" not in note]
+        told = [note for note in said if "removed an incomplete last record" not in note]
         assert not told, (index, seen[index - 1], told)
         states += 1
     return states

@@ -85,7 +85,7 @@ class Diverging(StoredEngine):
 
     def run(self, segment: Segment, number: int) -> Outcome:
         if number == 5 and self.learning_rates[-1][1] > 0.005:
-            raise NotFiniteError("the loss of step 12 is not a number")
+            raise NotFiniteError("the loss of step 12 is NaN or infinite")
         return super().run(segment, number)
 
 
@@ -128,7 +128,7 @@ def test_what_decides_the_result_cannot_be_allowed(tmp_path: Path, field: str) -
     config = config_of("tick", tmp_path / "run")
     run(config)
     wanted = content(tmp_path / "run")
-    with pytest.raises(RunError, match=rf"--allow-changed: {field} decides the result"):
+    with pytest.raises(RunError, match=rf"--allow-changed: {field} affects the result"):
         run(config, allow=[field])
     with pytest.raises(Diverged, match=r"batch_size was 4, is now 5"):
         run(config_of("tick", tmp_path / "run", batch_size=5), allow=["environment"])

@@ -62,9 +62,9 @@ LINES = {  # a bad line behind 60 good ones -> what is said of line 61
     "empty completion": (b'{"prompt": "p", "completion": ""}', "the completion is empty"),
     "whitespace completion": (b'{"prompt": "p", "completion": " \\n\\t"}', "the completion is empty"),
     "empty prompt": (b'{"prompt": " ", "completion": "c"}', "the prompt is empty"),
-    "duplicate key": (b'{"prompt": "secret", "prompt": "p", "completion": "c"}', "the key 'prompt' is there twice"),
-    "NaN": (b'{"prompt": NaN, "completion": "c"}', "NaN is no JSON value"),
-    "Infinity": (b'{"prompt": "p", "completion": "c", "x": -Infinity}', "-Infinity is no JSON value"),
+    "duplicate key": (b'{"prompt": "secret", "prompt": "p", "completion": "c"}', "the key 'prompt' appears twice"),
+    "NaN": (b'{"prompt": NaN, "completion": "c"}', "NaN is not a JSON value"),
+    "Infinity": (b'{"prompt": "p", "completion": "c", "x": -Infinity}', "-Infinity is not a JSON value"),
     "number beyond double": (b'{"prompt": "p", "completion": "c", "x": 1e999}', "is too large"),
     "lone surrogate": (b'{"prompt": "\\ud800", "completion": "c"}', "a lone surrogate"),
     "top-level array": (b'[{"prompt": "secret"}]', "found a list, not an object"),
@@ -93,8 +93,8 @@ TALKS = {
     "unknown role": (talk(("boss", "secret"), ("assistant", "a")), "turn 1 of messages has the unknown role 'boss'"),
     "no assistant turn": (talk(("user", "secret")), "messages has no assistant turn to learn"),
     "empty messages": (b'{"messages": []}', "messages is empty"),
-    "messages as text": (b'{"messages": "secret"}', "messages is no list of turns"),
-    "empty assistant turn": (talk(("user", "u"), ("assistant", " ")), "turn 2 of messages, of the assistant, is empty"),
+    "messages as text": (b'{"messages": "secret"}', "messages is not a list of turns"),
+    "empty assistant turn": (talk(("user", "u"), ("assistant", " ")), "turn 2 of messages is an empty assistant turn"),
     "late system turn": (talk(("user", "u"), ("system", "s"), ("assistant", "a")), "a system turn that is not the"),
     "turn without content": (b'{"messages": [{"role": "assistant"}]}', "turn 1 of messages has no content"),
     "turn that is text": (b'{"messages": ["secret"]}', "turn 1 of messages is a str, not an object"),
@@ -123,16 +123,16 @@ FILES = {  # name, content, what is said
     "array without end": ("a.json", b'[{"prompt": "p"},\n{"prompt": "p"}', ":2 datasets.d: invalid JSON"),
     "array of scalars": ("a.json", b'[\n\n"secret"]', ":3 datasets.d: found a str, not an object"),
     "array with a comma at its end": ("a.json", b'[{"prompt": "p"},\n]', ":2 datasets.d: invalid JSON: Expecting"),
-    "array with more behind": ("a.json", b'[{"prompt": "p"}] []', "there is more text behind the array"),
-    "array with NaN": ("a.json", b'[\n{"prompt": NaN}]', ":2 datasets.d: NaN is no JSON value"),
+    "array with more behind": ("a.json", b'[{"prompt": "p"}] []', "there is more text after the array"),
+    "array with NaN": ("a.json", b'[\n{"prompt": NaN}]', ":2 datasets.d: NaN is not a JSON value"),
     "empty array": ("a.json", b"[]", "has no rows"),
     "ragged CSV": ("a.csv", b"prompt,completion\np,c\np,c,secret\n", ":3 datasets.d: the record has 3 fields"),
     "open quote in CSV": ("a.csv", b'prompt,completion\n"secret,c\n', "invalid CSV: unexpected end of data"),
-    "repeated CSV column": ("a.csv", b"prompt,prompt\np,c\n", ":1 datasets.d: the column 'prompt' is there twice"),
+    "repeated CSV column": ("a.csv", b"prompt,prompt\np,c\n", ":1 datasets.d: the column 'prompt' appears twice"),
     "CSV in Latin-1": ("a.csv", b"prompt,completion\n\xe9,c\n", "the file is not valid UTF-8"),
     "empty CSV": ("a.csv", b"", "the file is empty"),
     "CSV header only": ("a.csv", b"prompt,completion\n", "has no rows"),
-    "Parquet bad magic": ("a.parquet", b"not parquet at all", "the file is no Parquet file"),
+    "Parquet bad magic": ("a.parquet", b"not parquet at all", "the file is not a Parquet file"),
     "Parquet empty": ("a.parquet", b"", "the file is empty"),
     "Parquet LFS pointer": ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", "a Git-LFS pointer"),
 }  # fmt: skip
@@ -260,7 +260,7 @@ def test_a_validation_split_that_is_a_copy(tmp_path):
     file.write_bytes(GOOD)
     copy.write_bytes(GOOD)
     message = refusal({"id": "d", "path": str(file), "validation": {"path": str(copy)}})
-    assert f"60 of 60 training examples are in a validation or test split too: {file}:1 is {copy}:1" in message
+    assert f"60 of 60 training examples are also in a validation or test split: {file}:1 is {copy}:1" in message
 
 
 def test_a_validation_example_that_is_trained_on(tmp_path):

@@ -114,7 +114,7 @@ def test_conversations_without_anything_to_learn(turns):
         ({"columns": {"prompt": "questoin"}}, "did you mean 'question'?"),
         ({"template": {"prompt": "{questoin}"}}, "did you mean 'question'?"),
         ({"template": {"prompt": "{question.__class__}"}}, "no row has a column"),
-        ({"template": {"prompt": "{question"}}, "a brace stands alone"),
+        ({"template": {"prompt": "{question"}}, "a brace has no partner"),
         ({"template": {"prompt": "{question}"}}, "the template has no completion"),
         ({"template": {"prompt": "{choices_text}", "completion": "x"}}, "no row has a column 'choices_text'"),
         ({"scorer": {"name": "choice"}}, "the choice scorer needs choices"),

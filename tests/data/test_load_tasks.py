@@ -99,7 +99,7 @@ def test_long_examples_are_cut_and_counted(write):
     val = {"path": write("v", pairs(5, start=500))}
     task = load({"id": "d", "path": write("a", rows), "validation": val}, data={"max_length": 50})["d"]
     assert len(task.train) == 101 and max(map(len, task.train)) == 50
-    assert any("1 training examples lost their end" in note for note in task.notes)
+    assert any("1 training examples were truncated" in note for note in task.notes)
     assert any("1 of 102 training examples are left out" in note for note in task.notes)
     with pytest.raises(DataError, match=r"datasets\.d: .* training examples are left out.*raise data\.max_length"):
         load({"id": "d", "path": write("a", rows), "validation": val}, data={"max_length": 6})
@@ -121,7 +121,7 @@ def test_questions_in_two_splits_are_noted(write):
     task = load({"id": "d", "path": train, "validation": {"path": leaky}})["d"]
     assert len(task.train) == 16 and len(task.validation) == 10
     (note,) = (note for note in task.notes if "training examples" in note)
-    assert note.startswith("4 of 20 training examples are in a validation or test split too, left out of training: ")
+    assert note.startswith("4 of 20 training examples are also in a validation or test split, left out of training: ")
     assert f"{train}:1 is {leaky}:1 (d, validation); " in note and note.endswith("and 1 more")
 
 

@@ -73,7 +73,7 @@ def test_what_cannot_be_found(name, found):
         ("short", "returned 1 values for 2 answers"),
         ("none", "returned a NoneType for 2 answers"),
         ("big", "returned 1.5 (item d.jsonl:2)"),
-        ("no_number", "returned a value that is no number (float) (item d.jsonl:1)"),
+        ("no_number", "returned a value that is not a finite number (float) (item d.jsonl:1)"),
     ],
 )
 def test_what_is_no_score(function, found):

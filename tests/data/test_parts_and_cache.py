@@ -91,9 +91,9 @@ def test_values_that_no_file_can_be_named_after_are_made_safe(tmp_path, value, n
         (("x", "é" * 51), ":2 datasets.d.split_by: the value of kind: found '\\xe9"),
         (("x", "a\u202eb"), ":2 datasets.d.split_by: the value of kind: found 'a\\u202eb', which cannot name"),
         (("x", "a\x07"), ":2 datasets.d.split_by: the value of kind: found 'a\\x07', which cannot name"),
-        (("x", "y", " "), ":3 datasets.d.split_by: the value of kind: found ' ', which names nothing"),
-        (("x", ".."), ":2 datasets.d.split_by: the value of kind: found '..', which names nothing"),
-        (("x", ["y"]), ":2 datasets.d.split_by: kind is a list, which names no sub-dataset"),
+        (("x", "y", " "), ":3 datasets.d.split_by: the value of kind: found ' ', which gives an empty name"),
+        (("x", ".."), ":2 datasets.d.split_by: the value of kind: found '..', which gives an empty name"),
+        (("x", ["y"]), ":2 datasets.d.split_by: kind is a list, which cannot name a sub-dataset"),
         (("Ent", "ENT"), ":1 datasets.d.split_by: 'ENT' and 'Ent' would both name 'd.Ent'"),
         (("Ent", "\uff25nt"), ":2 datasets.d.split_by: 'Ent' and '\uff25nt' would both name"),
         (("b/c", "b-c"), ":1 datasets.d.split_by: 'b-c' and 'b/c' would both name 'd.b-c'"),
@@ -112,7 +112,7 @@ def test_a_part_and_another_data_set_of_the_same_name(tmp_path):
     file = str(tmp_path / "v.jsonl")
     datasets = [{"id": "d.X", "path": file}, {"id": "d", "path": file, "split_by": "kind"}]
     config = {"model": {"name_or_path": "m"}, "datasets": datasets, "output": "o", "data": {"leaks": "warn"}}
-    with pytest.raises(DataError, match=r"^datasets\.d\.x: the name is taken: 'd.X' is the same where case does not"):
+    with pytest.raises(DataError, match=r"^datasets\.d\.x: the name is taken: 'd.X' is the same if case"):
         load_tasks(Config.model_validate(config), tokenizer())
 
 

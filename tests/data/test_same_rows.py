@@ -84,7 +84,7 @@ def test_plain_text_learns_all_but_the_first_token(tmp_path):
     for example in task.train:
         assert not example.trained[0] and example.trained[1:].all() and example.ids[-1] == 1
     labelled = write(tmp_path / "b.jsonl", [{"text": f"{n} bottles", "label": 1} for n in range(60)])
-    with pytest.raises(DataError, match="there is a column label beside text"):
+    with pytest.raises(DataError, match="there is a column label besides text"):
         load(labelled)
     assert same(task, load(labelled, format="text"))
 

@@ -48,7 +48,7 @@ def test_names_before_the_columns_are_what_the_answer_says(answer: object) -> No
 
 def test_positions_from_1_are_refused_where_no_names_are_given() -> None:
     rows = [{"option1": "w", "option2": "x", "answer": "2"}]
-    with pytest.raises(ValueError, match=r"the answer is no position \(from 0\), label or text of a choice"):
+    with pytest.raises(ValueError, match=r"the answer is not a position \(from 0\), label or text of a choice"):
         read(rows, ["option1", "option2"], "answer")
 
 
@@ -77,7 +77,7 @@ def test_what_a_row_may_lack() -> None:
         read([{**OPS, "cop": 1}, {**OPS, "opd": None, "cop": 1}], list(OPS), "cop")
     with pytest.raises(ValueError, match="the answer is missing, or neither"):
         read([{**OPS, "cop": 1}, {**OPS, "cop": 1.5}], list(OPS), "cop")
-    with pytest.raises(ValueError, match="the answer is no position"):
+    with pytest.raises(ValueError, match="the answer is not a position"):
         read([{**OPS, "cop": 1}], dict(zip("abcd", OPS, strict=True)), "cop")
     with pytest.raises(DataError, match=r"datasets\.d\.columns\.choices: no row has a column 'opx'. Fix: did you"):
         read([{**OPS, "cop": 1}], ["opa", "opx"], "cop")
@@ -114,10 +114,10 @@ def test_a_configuration_reads_back_equal(tmp_path: Any, columns: str) -> None:
 @pytest.mark.parametrize(
     ("columns", "found"),
     [
-        ("{answer: [a, b]}", ".answer: answer cannot be in several columns. Fix: name one; only choices may be"),
-        ("{prompt: {1: a}}", ".prompt: prompt cannot be in several columns"),
+        ("{answer: [a, b]}", ".answer: answer cannot have several columns. Fix: name one; only choices may"),
+        ("{prompt: {1: a}}", ".prompt: prompt cannot have several columns"),
         ("{choices: [a]}", ".choices: found 1 columns. Fix: name 2 to 26, one for each choice"),
-        ("{choices: {1: a, 2: a}}", ".choices: the column 'a' is there twice. Fix: name each once"),
+        ("{choices: {1: a, 2: a}}", ".choices: the column 'a' appears twice. Fix: name each once"),
         ("{choices: [a, 3]}", ".choices: found ['a', 3]. Fix: give a column's name in quotes"),
         ("{choices: 3}", ".choices: found 3. Fix: give a column's name in quotes"),
         ("{choice: [a, b]}", ".choice"),

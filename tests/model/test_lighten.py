@@ -327,5 +327,5 @@ def test_what_a_run_made_lighter_is_said_and_can_be_turned_off(tmp_path: Path, l
 
 
 def test_a_model_that_cannot_be_made_lighter_is_refused_where_that_is_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"training\.light: torch_compile makes layers of its own"):
+    with pytest.raises(ModelError, match=r"training\.light: torch_compile replaces the layers itself"):
         tiny_engine(tiny_folder(tmp_path / "model"), tmp_path / "snapshots", light=True, torch_compile=True)

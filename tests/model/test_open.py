@@ -56,12 +56,12 @@ def test_what_is_wrong_with_a_folder_is_told_before_loading(folder: Path, tmp_pa
         check_model_folder(source(tmp_path / "nowhere"))
     weights = folder / "model.safetensors"
     whole = weights.read_bytes()
-    for broken, found in ((whole[:-1], "where its header says"), (whole[:40], "cut off"), (b"x" * 99, "header claims")):
+    for broken, found in ((whole[:-1], "but its header says"), (whole[:40], "cut off"), (b"x" * 99, "header claims")):
         weights.write_bytes(broken)
         with pytest.raises(ModelError, match=rf"model\.safetensors: .*{found}.*Fix"):
             check_model_folder(source(folder))
     weights.write_bytes(whole[:8] + b"#" + whole[9:])
-    with pytest.raises(ModelError, match="no safetensors header"):
+    with pytest.raises(ModelError, match="not a safetensors header"):
         check_model_folder(source(folder))
     weights.rename(folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"pytorch_model\.bin: the weights are pickled"):
@@ -76,7 +76,7 @@ def test_what_is_wrong_with_a_folder_is_told_before_loading(folder: Path, tmp_pa
 def test_weights_that_lack_a_tensor_are_refused(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
-    with pytest.raises(ModelError, match="would start at random"):
+    with pytest.raises(ModelError, match="would be initialised at random"):
         load_model(source(folder))
 
 

@@ -73,7 +73,7 @@ def test_it_says_what_happened_what_it_scores_and_where_the_data_come_from(story
     plain = text.replace("\\", "")
     for rollout in story.rollouts:
         assert f"- Roll-out {rollout.number}, epoch" in text
-    assert "On the test split, which was scored once" in text
+    assert "on the test split, which was scored once" in text
     assert "95 % interval" in text
     assert re.search(r"\| arc \| accuracy \| [\d.]+ \([\d.]+ to [\d.]+\) \| [\d.]+ \([\d.]+ to [\d.]+\) \|", text)
     assert "| arc | arc.jsonl | 20 |" in plain

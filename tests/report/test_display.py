@@ -111,7 +111,7 @@ def test_a_resumed_run_shows_what_an_uninterrupted_one_shows(again: tuple[int, .
     cut = next(number for number, (segment, _) in enumerate(run, start=1) if segment.rollout == 2 and segment.trains)
     show(resumed, known=cut, again=again)
     lines = text(resumed).splitlines()
-    assert [line for line in lines if not line.startswith("training again from segment 1 on")] == text(
+    assert [line for line in lines if not line.startswith("repeating training from segment 1:")] == text(
         whole
     ).splitlines()
     assert len(lines) - len(text(whole).splitlines()) == bool(again)

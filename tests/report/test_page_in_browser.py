@@ -132,7 +132,7 @@ def hovered(page: Any, plot: str) -> str:
     page.evaluate(
         """plot => {
             const lines = document.getElementById(plot).data;
-            const first = lines.findIndex(line => line.mode === "lines+markers" && !line.name.includes("rolled back"));
+            const first = lines.findIndex(line => line.mode === "lines+markers" && !line.name.includes("discarded"));
             Plotly.Fx.hover(plot, [{curveNumber: first, pointNumber: 0}]);
         }""",
         plot,

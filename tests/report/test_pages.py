@@ -184,7 +184,7 @@ def test_text_shows_names_as_they_are(terminal: bool, tmp_path: Path) -> None:
     assert "\u202e" not in text
     if not terminal:
         assert "\x1b" not in text
-    for needed in ("test, in %", "95 % interval", "average", "Excluded:", "FLOPs", "plain fine-tuning"):
+    for needed in ("test, in %", "95 % interval", "average", "Excluded:", "FLOPs", "plain SFT"):
         assert needed in text
 
 

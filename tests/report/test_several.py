@@ -56,7 +56,7 @@ def test_other_data_are_not_paired(folder: Path, tmp_path: Path) -> None:
 def test_the_command_writes_tables_and_one_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(folder)]) == 0
     shown = capsys.readouterr().out
-    assert "Test average, in points, against sft" in shown
+    assert "Test average, difference to sft in points" in shown
     assert f"{EVIL} is not finished" in shown.replace("\n", " ")
     with opened(folder / "report.html") as page:
         assert page.locator("h1").text_content() == "4 runs side by side"

@@ -76,9 +76,9 @@ def test_a_slow_learner_is_judged_on_the_last_stretch_only(tmp_path: Path) -> No
 def test_decisions_in_words(tmp_path: Path) -> None:
     lines = decisions(read_story(make_run(tmp_path / "run", names=("a",), peaks=(2.0,), params={"smooth": 1})))
     assert lines == [
-        "Roll-out 1, epoch 0 to 4: a was best at epoch 2 (80.0), had fallen to 60.0 at the end. "
-        "Excluded: a; rolled back to epoch 2 (2 epochs given up).",
-        "The answer is the model at epoch 2, from roll-out 1 (the best average score on the validation split).",
+        "Roll-out 1, epoch 0 to 4: a peaked at epoch 2 (80.0) and fell to 60.0 by the end. "
+        "Excluded: a; rolled back to epoch 2 (2 epochs discarded).",
+        "The final model is the one at epoch 2, from roll-out 1 (best macro-average).",
     ]
 
 
@@ -86,14 +86,14 @@ def test_a_fall_that_rounds_to_nothing_is_told_as_a_small_one(tmp_path: Path) ->
     (rollout,) = read_story(make_run(tmp_path / "run", names=("a",), peaks=(2.0,), params={"smooth": 1})).rollouts
     (reading,) = rollout.readings
     told = decision(replace(rollout, readings=[replace(reading, end=reading.best - 1e-4)]))
-    assert "a was best at epoch 2 (80.0), had fallen by less than 0.1 at the end" in told
+    assert "a peaked at epoch 2 (80.0) and fell by less than 0.1 by the end" in told
 
 
 def test_an_unfinished_run_is_told_as_far_as_it_went(tmp_path: Path) -> None:
     story = read_story(make_run(tmp_path / "run", stop_after=3))
     assert story.answer is None
     assert story.best_known.snapshot == story.tip.snapshot == 3
-    assert decisions(story) == [f"Not finished: the search stands at epoch {story.tip.epoch:.2f}."]
+    assert decisions(story) == [f"Not finished: the search is at epoch {story.tip.epoch:.2f}."]
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

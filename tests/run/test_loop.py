@@ -69,7 +69,7 @@ def test_a_recomputation_that_differs_is_refused() -> None:
 def test_one_owner(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.create()
-    with folder.owned(), pytest.raises(RunError, match=r"process \d+ on .* is at work"), RunFolder(folder.path).owned():
+    with folder.owned(), pytest.raises(RunError, match=r"process \d+ on .* is using"), RunFolder(folder.path).owned():
         pass
     with folder.owned():
         pass

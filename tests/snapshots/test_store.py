@@ -244,7 +244,7 @@ def test_a_bit_that_flips_before_the_manifest_is_written_is_not_vouched_for(
     monkeypatch.setattr(files, "observer", flip)
     store = Store(tmp_path, memory_bytes=0)
     store.put(1, state(), True)
-    with pytest.raises(RunError, match=r"state\.safetensors: the content is not what the manifest says"):
+    with pytest.raises(RunError, match=r"state\.safetensors: the content differs from the manifest"):
         store.get(1)
 
 

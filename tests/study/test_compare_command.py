@@ -111,7 +111,7 @@ def test_a_run_that_fails_is_shown_and_tried_again(config: Path, capsys: pytest.
     ("more", "said"),
     [
         (["--methods", "msff"], "did you mean 'msft'"),
-        (["--methods", "sft", "--against", "ies"], "'ies' is not compared"),
+        (["--methods", "sft", "--against", "ies"], "'ies' is not one of the methods"),
         (["--methods", "sft", "--set", "datasets.copy.path=gone.jsonl"], "gone.jsonl"),
     ],
 )
@@ -129,4 +129,4 @@ def test_several_launched_processes_are_refused(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["compare", str(config), "--methods", "sft"]) == 2
-    assert "give --jobs" in capsys.readouterr().err
+    assert "use --jobs" in capsys.readouterr().err

@@ -65,7 +65,7 @@ def test_only_the_decaying_control_decays(config: Config) -> None:
         (["msft:relaese"], "did you mean 'msft:release'"),
         (["sft", "sft_equal_flops"], "there is none. Fix: add msft"),
         (["sft", "sft"], "names a method twice"),
-        (["all", "sft"], "all alone"),
+        (["all", "sft"], "`all` only"),
         ([""], "use one of: msft"),
     ],
 )
@@ -76,7 +76,7 @@ def test_what_cannot_be_compared_is_named(config: Config, names: list[str], said
 
 
 def test_parameters_that_reach_nobody_are_told(config: Config) -> None:
-    assert ignored(config, ["msft", "sft", "placebo"]) == ["budget: set for msft in the configuration, not for sft"]
+    assert ignored(config, ["msft", "sft", "placebo"]) == ["Note: your setting `budget` applies to msft only."]
     training = config.training.model_copy(update={"schedule": "linear"})
     told = ignored(config.model_copy(update={"training": training}), ["msft"])
     assert len(told) == 1

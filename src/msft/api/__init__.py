@@ -1,1 +1,1 @@
-"""The Python API, in the idiom that users of TRL know."""
+"""The Python API, modelled on the trainers of transformers and TRL."""

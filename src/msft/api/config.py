@@ -18,9 +18,9 @@ from msft.core.vocabulary import Brief, Plan
 from msft.methods import METHODS
 
 ADAPTER = ("r", "lora_alpha", "lora_dropout", "target_modules")
-"""What is taken from a LoraConfig."""
+"""The fields that are taken from a LoraConfig."""
 NEUTRAL = {"task_type", "peft_type", "inference_mode", "base_model_name_or_path", "revision", "peft_version"}
-"""What in a LoraConfig says nothing about the adapter."""
+"""The fields of a LoraConfig that do not describe the adapter."""
 
 
 @dataclass(frozen=True)
@@ -30,53 +30,75 @@ class NoParams:
 
 @dataclass(kw_only=True)
 class MSFTConfig:
-    """How to train. Where transformers and TRL have an argument of the same name, it means the same.
+    """How an `MSFTTrainer` trains.
 
-    The defaults are those of `msft train`. Values are checked when an `MSFTTrainer` is made with them.
+    An argument means what the argument of the same name means in transformers and TRL. The defaults are those of
+    `msft train`, and can differ from theirs.
+
+    Args:
+        output_dir: The run folder.
+        method: The name of a method, or your own: a `msft.core.method.Method`, or just its generator function.
+        method_kwargs: Further keys of a configuration file's `method` section: `preset`, `budget`, `eval_every`, ...
+        num_train_epochs: Maximum epochs of the final model (`max_epochs` of the method); None: the preset's. Discarded
+            training comes on top; `msft check` estimates how much.
+        per_device_train_batch_size: Examples per process and accumulation step. It only determines the global batch:
+            the trainer chooses micro-batches that fit into memory.
+        gradient_accumulation_steps: The global batch is the product of this, `per_device_train_batch_size` and the
+            number of processes.
+        learning_rate: The highest learning rate.
+        lr_scheduler_type: The schedule of the learning rate over `num_train_epochs`.
+        warmup_ratio: Share of `num_train_epochs` over which the learning rate rises from 0.
+        weight_decay: Weight decay of AdamW, on matrices only.
+        max_grad_norm: The norm to which gradients are clipped; None: no clipping.
+        loss_reduction: Whether the loss is the mean over the global batch's tokens or over its examples' means.
+        max_length: Maximum tokens of an example; longer ones are truncated at the end.
+        gradient_checkpointing: Recomputes activations in the backward pass: slower, less memory.
+        torch_compile: Compiles the model's layers.
+        bf16: Autocast to bf16 over fp32 weights; None: where the hardware supports bf16 natively.
+        seed: Determines the order of examples, dropout, and an adapter's initial weights.
+        data_seed: Determines samples and carved splits; None: `seed`.
+        leaks: What to do with training examples that an evaluation split also contains: stop with an error, drop
+            them, or only warn.
+        scorer: How every sub-dataset is scored, such as `"exact_match"` or `{"name": "generate", "extract": "####"}`;
+            None: choices by likelihood, all others by loss.
+        dataset_kwargs: Further keys of an entry of `datasets` in a configuration file, by sub-dataset: `scorer`,
+            `template`, ...
+        report_to: Names of trackers, such as `["tensorboard"]`.
+        logging_steps: Steps between two log entries.
+
+    Raises:
+        ConfigError: When an `MSFTTrainer` is created with an invalid value. Values are not checked before.
+
+    Examples:
+        >>> from msft import MSFTConfig
+        >>> args = MSFTConfig(output_dir="runs/first", num_train_epochs=3, method_kwargs={"eval_every": 0.5})
+        >>> args.per_device_train_batch_size * args.gradient_accumulation_steps
+        64
     """
 
     output_dir: str
-    """The run folder."""
     method: str | Method | Callable[[Brief], Plan] = "msft"
-    """A method's name, or one of your own: a `msft.core.method.Method`, or just its generator function."""
     method_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """All else that the `method` section of a configuration file takes: `preset`, `budget`, `eval_every`, ..."""
     num_train_epochs: float | None = None
-    """Where the surviving trajectory ends at the latest (the method's `max_epochs`); None: the preset's."""
     per_device_train_batch_size: int = 8
     gradient_accumulation_steps: int = 8
-    """With the batch size and the number of processes, it makes the global batch. What fits into memory is found by
-    the trainer; these two decide nothing else."""
     learning_rate: float = 1e-5
     lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
     warmup_ratio: float = 0.0
-    """Share of `num_train_epochs` over which the learning rate rises."""
     weight_decay: float = 0.0
     max_grad_norm: float | None = None
-    """None: gradients are not clipped."""
     loss_reduction: Literal["token", "example"] = "token"
     max_length: int = 1024
-    """Tokens of an example; longer ones lose their end."""
     gradient_checkpointing: bool = False
     torch_compile: bool = False
-    """Compiles the model's layers."""
     bf16: bool | None = None
-    """Autocast over fp32 weights; None: where the hardware really has it."""
     seed: int = 20
-    """Decides the order of instances, dropout, and an adapter's first weights."""
     data_seed: int | None = None
-    """Decides samples and carved splits; None: `seed`."""
     leaks: Literal["error", "drop", "warn"] = "drop"
-    """What becomes of training examples that an evaluation split holds too."""
     scorer: str | Mapping[str, Any] | None = None
-    """How every sub-dataset is scored, such as `"exact_match"` or `{"name": "generate", "extract": "####"}`; None:
-    choices by likelihood, all else by loss."""
     dataset_kwargs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """By sub-dataset, more of what an entry of `datasets` in a configuration file takes: `scorer`, `template`, ..."""
     report_to: Sequence[str] = ()
-    """Trackers, such as `["tensorboard"]`."""
     logging_steps: int = 10
-    """Steps between two log entries."""
 
     def resolve(
         self, *, model: Mapping[str, Any], datasets: Sequence[Mapping[str, Any]], peft: LoraConfig | None, world: int
@@ -133,16 +155,17 @@ class MSFTConfig:
 
 
 def _named(method: str | Method | Callable[[Brief], Plan]) -> tuple[str, Mapping[str, Method]]:
-    """The name under which a method is journaled, and the table that knows it."""
+    """The name that is journaled for a method, and a table that contains it."""
     if isinstance(method, str):
         return method, METHODS
     own = method if isinstance(method, Method) else Method(plan=method, Params=NoParams)
     name = f"{own.plan.__module__}:{own.plan.__qualname__}"
-    return name, {name: own}
+    METHODS[name] = own  # the page and the summary ask for its outlook by this name
+    return name, METHODS
 
 
 def adapter(config: LoraConfig) -> dict[str, Any]:
-    """The `peft` section for a LoraConfig. Raises ConfigError where it asks for what no section can say."""
+    """The `peft` section for a LoraConfig. Raises ConfigError for settings that the section does not have."""
     if not isinstance(config, LoraConfig):
         found = f"found {type(config).__name__}"
         raise ConfigError(complaint(found, "give a peft.LoraConfig, the only kind of adapter here", file="peft_config"))

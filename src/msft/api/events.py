@@ -21,16 +21,16 @@ log = logging.getLogger("msft")
 class Events:
     """Watches a run: keeps a `TrainerState` and calls the callbacks.
 
-    `state.global_step` counts all steps taken, those of abandoned branches too, so that it never goes back;
-    `state.epoch` is the position on the surviving trajectory, which does. Beside transformers' own events a callback
-    may have `on_exclusion(args, state, control, tasks=[...])` and `on_roll_back(args, state, control, epoch=...,
-    from_epoch=...)`. One that sets `control.should_training_stop` ends the run as Ctrl-C does: after the step,
-    ready to be resumed.
+    `state.global_step` counts all steps, discarded ones included, so that it never decreases; `state.epoch` is the
+    position of the search, which decreases at a roll-back. In addition to transformers' events, a callback may have
+    `on_exclusion(args, state, control, tasks=[...])` and `on_roll_back(args, state, control, epoch=...,
+    from_epoch=...)`. A callback that sets `control.should_training_stop` ends the run as Ctrl-C does: after the current
+    step, and it can be resumed.
     """
 
     def __init__(self, args: MSFTConfig, callbacks: Sequence[TrainerCallback | type[TrainerCallback]]) -> None:
         self.args = args
-        # As transformers' own trainer takes them: made or to be made.
+        # Instances or classes, as in transformers' trainer.
         self.callbacks = [callback() if isinstance(callback, type) else callback for callback in callbacks]
         self.state, self.control = TrainerState(logging_steps=args.logging_steps, log_history=[]), TrainerControl()
         self._trail: Trail | None = None
@@ -41,7 +41,7 @@ class Events:
 
     @property
     def mean_loss(self) -> float:
-        """Over all steps taken; 0 before the first."""
+        """The mean loss over all steps taken; 0 before the first."""
         return sum(self._losses) / len(self._losses) if self._losses else 0.0
 
     def call(self, event: str, **details: Any) -> None:
@@ -59,7 +59,7 @@ class Events:
         trail = self._begun
         self._segment = segment
         if number <= self._known:
-            return  # run again: its snapshot did not survive
+            return  # recomputed: its snapshot was lost
         after = segment.mixture.active
         tip, back = trail.points[trail.tip], trail.points[segment.parent]
         left = [task for task in self._active if task not in after]

@@ -1,7 +1,7 @@
-"""Models, tokenizers and data sets that were given as objects become files in the run folder.
+"""Writes models, tokenizers and data sets that were passed as objects to files in the run folder.
 
-Everything then takes the one path that files take: strict reading, fingerprints, the base model read again at a
-roll-back to it, resuming.
+The run then reads them as it reads all files: with strict checks and fingerprints, again at a roll-back to the base
+model, and again when it is resumed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a trainer was given, and where it goes."""
+    """The arguments of a trainer, and the folder that they are written to."""
 
     folder: Path
     model: PreTrainedModel | str
@@ -35,7 +35,7 @@ class Inputs:
     """`train`, `validation` and `test`, each by sub-dataset."""
 
     def check(self) -> None:
-        """Raises DataError or ModelError; writes nothing."""
+        """Checks the arguments and writes nothing. Raises DataError or ModelError."""
         if isinstance(self.model, PeftModel):
             mend = "give the model without its adapter, and the adapter as peft_config"
             raise ModelError(complaint("found a model with an adapter", mend, field="model"))
@@ -52,7 +52,7 @@ class Inputs:
                 self._check_rows(name, task, rows)
 
     def write(self) -> None:
-        """Puts down what is not a file yet."""
+        """Writes to files what was passed as objects."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not isinstance(self.model, str):
             self.model.save_pretrained(str(self._model))
@@ -62,7 +62,8 @@ class Inputs:
             _write(rows, file)
 
     def check_unchanged(self) -> None:
-        """Raises RunError where a data set is not the one that the run began with. The model is the run's own."""
+        """Raises RunError if a data set differs from the one that the run began with. The model is read from the run
+        folder."""
         with tempfile.TemporaryDirectory() as scratch:
             for split, task, rows, file in self._objects():
                 again = Path(scratch) / "rows.parquet"
@@ -73,13 +74,13 @@ class Inputs:
                     raise RunError(complaint(found, mend, file=file))
 
     def model_section(self) -> dict[str, Any]:
-        """Of the configuration."""
+        """The `model` section of the configuration."""
         if not isinstance(self.model, str):
             return {"name_or_path": str(self._model)}
         return {"name_or_path": self.model} | ({} if self.tokenizer is None else {"tokenizer": str(self._tokenizer)})
 
     def dataset_sections(self) -> list[dict[str, Any]]:
-        """Of the configuration, in the order of `train`."""
+        """The `datasets` section of the configuration, in the order of `train`."""
         train, validation, test = (self.splits[split] or {} for split in SPLITS)
         sections: list[dict[str, Any]] = []
         for task, rows in train.items():
@@ -108,7 +109,7 @@ class Inputs:
             raise DataError(complaint(f"found a {type(rows).__name__}", mend, field=f"{name}[{task!r}]"))
 
     def _objects(self) -> list[tuple[str, str, Any, Path]]:
-        """(split, sub-dataset, rows, file) of all rows that are no files yet."""
+        """(split, sub-dataset, rows, file) of all rows that were passed as objects."""
         return [
             (split, task, rows, Path(self._path(split, task, rows)))
             for split, given in self.splits.items()
@@ -119,7 +120,7 @@ class Inputs:
     def _path(self, split: str, task: str, rows: Rows) -> str:
         if isinstance(rows, str):
             return rows
-        # By number: a name that a table can show need not be one that a file can have.
+        # Named by number, as the name of a sub-dataset need not be a valid file name.
         number = list(self.splits["train"] or {}).index(task)
         return str(self.folder / f"{number:02d}-{split}.parquet")
 

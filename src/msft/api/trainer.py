@@ -24,17 +24,35 @@ from msft.run.session import train
 
 
 class MSFTTrainer:
-    """Fine-tunes one model on a mixture of data sets, each until its own peak (arXiv 2603.21606).
+    """Fine-tunes a model on a mixture of sub-datasets; by default each is excluded at its own peak (arXiv 2603.21606).
 
-    `model`: a causal language model of transformers, or its hub id or folder. `args`: how to train.
-    `train_dataset`: sub-datasets by name, each a `datasets.Dataset`, a list of rows, or a path; their formats are
-    found as `msft train` finds them (prompt/completion, messages, choices, ...). `eval_dataset`: their validation
-    splits; what it lacks is carved from the training rows. `test_dataset`: scored once, at the end. `processing_class`:
-    the tokenizer; for a model given by name, None takes the model's own. `peft_config`: trains a LoRA adapter.
-    `callbacks`: transformers' own interface; see `msft.api.events.Events`.
+    Objects are written to files in `output_dir`/inputs, so that a run can be resumed after its process has ended.
 
-    Objects are put down as files in `output_dir`/inputs, so that a run can be resumed whatever happens to the process.
-    Raises a UserError, whose message says what to mend, where something cannot be used.
+    Args:
+        model: A causal language model of transformers, or its hub id or folder.
+        args: How to train.
+        train_dataset: Sub-datasets by name, each a `datasets.Dataset`, a list of rows, or a path or hub id. Their
+            formats are detected as by `msft train` (prompt/completion, messages, choices, ...).
+        eval_dataset: Validation splits by name of the sub-dataset. Missing ones are carved from the training rows.
+        test_dataset: Test splits by name of the sub-dataset, scored once, at the end.
+        processing_class: The tokenizer; needed if `model` is an object. None: the tokenizer of the hub id or folder.
+        peft_config: Trains a LoRA adapter; None: all weights.
+        callbacks: Callbacks of transformers, as instances or classes; see `msft.api.events.Events` for further events.
+
+    Raises:
+        ConfigError: If a value of `args` or `peft_config` is invalid or not supported.
+        DataError: If `train_dataset` is missing, or a data set is not passed by name or in a form listed above.
+        ModelError: If the model has an adapter already, or is an object without a `processing_class`.
+
+    Examples:
+        >>> from msft import MSFTConfig, MSFTTrainer
+        >>> trainer = MSFTTrainer(
+        ...     model="HuggingFaceTB/SmolLM2-135M-Instruct",
+        ...     args=MSFTConfig(output_dir="runs/first", num_train_epochs=3),
+        ...     train_dataset={"arithmetic": "arithmetic.jsonl", "spelling": "spelling.jsonl"},
+        ... )
+        >>> metrics = trainer.train().metrics  # doctest: +SKIP
+        >>> trainer.save_model("runs/first/model")  # doctest: +SKIP
     """
 
     def __init__(
@@ -63,7 +81,7 @@ class MSFTTrainer:
         self._events = Events(args, callbacks)
         self._events.call("on_init_end")
         self.summary: dict[str, Any] = {}
-        """What `summary.json` says, once trained."""
+        """The content of `summary.json`, after training."""
 
     @property
     def state(self) -> TrainerState:
@@ -71,10 +89,18 @@ class MSFTTrainer:
         return self._events.state
 
     def train(self, resume_from_checkpoint: bool = False) -> TrainOutput:
-        """Runs the search to its end. `resume_from_checkpoint`: go on with the run in `output_dir`.
+        """Runs the search to its end.
 
-        Returns all steps taken, the mean loss over them, and what was measured on the test (or else the validation)
-        split of each sub-dataset: before (`base_<name>`) and after (`<name>`); nothing where a callback stopped it.
+        Args:
+            resume_from_checkpoint: Continues the run in `output_dir`.
+
+        Returns:
+            The number of steps, the mean loss over them (both with discarded steps), and the metrics of `evaluate`,
+                which are empty if a callback stopped the run.
+
+        Raises:
+            UserError: If the run folder, the model or the data cannot be used; the message says how to fix it.
+            Stopped: If a signal ended the run, which can then be resumed.
         """
         if self._processes.is_main:
             if resume_from_checkpoint:
@@ -94,8 +120,8 @@ class MSFTTrainer:
         return TrainOutput(self.state.global_step, self._events.mean_loss, self.evaluate())
 
     def evaluate(self) -> dict[str, float]:
-        """The reports of the trained model and, as `base_<name>`, of the base model: on the test split, where a
-        sub-dataset has one, or else on the validation split that the search decided on."""
+        """The test metrics of the trained model and, as `base_<name>`, of the base model: on the test split if a
+        sub-dataset has one, otherwise on the validation split, on which the search based its decisions."""
         self._need_trained()
         summary = self.summary or summarise(self.folder)
         before = {**summary["base"], **summary["test"]["base"]}

@@ -18,11 +18,11 @@ from msft.report.words import NOT_KNOWN, clean, scaled
 from msft.run.job import Job
 
 PIPED = 160
-"""Columns where there is no terminal to ask."""
+"""Width of the output if it is not a terminal."""
 
 
 def run(config: Config, *, as_json: bool = False) -> None:
-    """Prints the estimate. Raises a UserError where configuration, data or model cannot be used."""
+    """Prints the estimate. Raises a UserError if configuration, data or model cannot be used."""
     quiet()
     made = estimate(Job.prepare(config))
     if as_json:
@@ -33,7 +33,7 @@ def run(config: Config, *, as_json: bool = False) -> None:
 
 
 def as_dict(made: Estimate) -> dict[str, object]:
-    """The estimate with plain keys, and the standard errors that follow from it."""
+    """The estimate as a dictionary, with the standard errors computed from it."""
     plain = asdict(made)
     for part, entry in zip(made.parts, plain["parts"], strict=True):
         entry["validation_error"] = part.validation_error
@@ -42,7 +42,7 @@ def as_dict(made: Estimate) -> dict[str, object]:
 
 
 def show(made: Estimate, console: Console) -> None:
-    """The estimate as tables and sentences; names are printed as they are, never as mark-up."""
+    """The estimate as tables and sentences; names are printed literally, never as mark-up."""
     console.print(_parts(made))
     for part in made.parts:
         for note in part.notes:
@@ -80,7 +80,7 @@ def _cells(part: Part) -> list[str]:
 
 
 def lines(made: Estimate) -> list[tuple[str, str]]:
-    """What the whole job takes, in sentences."""
+    """The requirements of the whole job: (name, sentence)."""
     tokens = sum(part.tokens for part in made.parts)
     return [
         (
@@ -91,30 +91,28 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
         (
             "epoch",
             f"{sum(part.train for part in made.parts):,} examples, {tokens:,} tokens, {made.steps_per_epoch:,} steps, "
-            f"{made.ticks_per_epoch} ticks; scoring takes {_most(made)}{made.scoring_share:.0%} of its tokens",
+            f"{made.ticks_per_epoch} evaluations; scoring processes {_most(made)}{made.scoring_share:.0%} as many "
+            "tokens as training",
         ),
         ("at most", _training(made)),
         ("snapshots", _snapshots(made)),
-        ("memory", f"{scaled(made.training_bytes, 'B')} for weights, gradients and moments; activations come on top"),
-        (
-            "errors",
-            "± is the standard error of an accuracy over so many items, in percentage points, where it is largest",
-        ),
+        ("memory", f"{scaled(made.training_bytes, 'B')} for weights, gradients and moments, plus activations"),
+        ("errors", "± is the largest standard error of an accuracy over this number of items, in percentage points"),
     ]
 
 
 def _training(made: Estimate) -> str:
     if made.epochs is None or made.flops is None:
-        return f"not known: {made.method} has no outlook that bounds its training"
+        return f"unknown: the method {made.method} gives no bound on its training"
     total = scaled(sum(made.flops.values()), "FLOP")
     kinds = ", ".join(f"{kind} {scaled(count, 'FLOP')}" for kind, count in made.flops.items() if count)
-    return f"{made.epochs:.4g} epochs' worth of training ({made.method}), {total} ({kinds})"
+    return f"training equal to {made.epochs:.4g} epochs of the whole mixture ({made.method}), {total} ({kinds})"
 
 
 def _snapshots(made: Estimate) -> str:
     each, free = scaled(made.snapshot_bytes, "B"), scaled(made.free_disk_bytes, "B")
     if made.snapshots is None or made.disk_bytes is None:
-        return f"{each} each; how many is not known: {made.method} has no outlook that says ({free} of disk free)"
+        return f"{each} each; number unknown: the method {made.method} gives no bound on it ({free} of disk free)"
     return (
         f"at most {made.snapshots} of {each}: {scaled(made.disk_bytes, 'B')} of disk with the final model "
         f"({free} free), {scaled(made.snapshot_memory_bytes, 'B')} of memory{_bounded(made)}"
@@ -122,15 +120,15 @@ def _snapshots(made: Estimate) -> str:
 
 
 def _most(made: Estimate) -> str:
-    """Only what is generated may end early."""
+    """Only generation may end early."""
     return "at most " if any(part.generated_tokens for part in made.parts) else ""
 
 
 def _bounded(made: Estimate) -> str:
-    """What `snapshots.max` saves."""
+    """The effect of `snapshots.max`."""
     if made.snapshots == made.unbounded_snapshots:
         return ""
-    found = "; by snapshots.max, which trains again what was dropped"
+    found = "; limited by snapshots.max (a dropped snapshot that is needed is trained again)"
     if made.unbounded_snapshots is None:
         return found
     whole = scaled(made.unbounded_snapshots * made.snapshot_bytes, "B")

@@ -23,18 +23,19 @@ from msft.study.variants import ignored, variants
 def run(
     config: Config, methods: Sequence[str], *, seeds: int, jobs: int, output: Path | None, against: str | None
 ) -> int:
-    """Runs what is missing, and prints what came of all of it. Returns 1 where a run failed, else 0.
+    """Runs what is missing and prints the comparison of all runs. Returns 1 if a run failed, else 0.
 
-    Raises a UserError before anything is written where something cannot be used as asked.
+    Raises a UserError, before anything is written, if an argument cannot be used.
     """
     quiet()
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise RunError(complaint("compare starts its processes itself", "give --jobs, without accelerate launch"))
+        raise RunError(complaint("compare starts its processes itself", "use --jobs, without accelerate launch"))
     made = variants(config, methods)
     names = [variant.name for variant in made]
     reference = against or (methods[0] if methods[0] != "all" else "msft")
     if reference not in names:
-        raise ConfigError(complaint(f"--against: {reference!r} is not compared", f"use one of: {', '.join(names)}"))
+        found = f"--against: {reference!r} is not one of the methods"
+        raise ConfigError(complaint(found, f"use one of: {', '.join(names)}"))
     first = config.training_seed
     grid = Grid(kind="compare", variants=made, seeds=tuple(range(first, first + seeds)))
     folder = StudyFolder(output or Path(f"{config.output}-compare"))

@@ -1,4 +1,4 @@
-"""Progress while a run is on: a live table on a terminal, plain lines elsewhere."""
+"""Progress of a run: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from msft.report.words import clean, epochs
 
 
 class Display:
-    """Shows a run to a person: the trainer's `Watcher`, and a context manager. Never changes anything.
+    """Shows the progress of a run: the trainer's `Watcher`, and a context manager. It only reads.
 
-    On a terminal a live table (see `View`); elsewhere (a log file, a pipe) one plain line per outcome and decision,
-    without control codes.
+    On a terminal: a live table (see `View`). Elsewhere (a log file, a pipe): one plain line per evaluation and
+    decision, without control codes.
     """
 
     def __init__(self, console: Console | None = None, now: Callable[[], float] = time.monotonic) -> None:
@@ -30,7 +30,7 @@ class Display:
         self._live: Live | None = None
         self._view: View | None = None
         self._status = "preparing"
-        """What goes on before the search begins."""
+        """The activity before the search begins."""
 
     def __enter__(self) -> Display:
         if self.console.is_terminal and not self.console.is_dumb_terminal:
@@ -41,7 +41,7 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """The last state of the table stays on the screen; what is left to do is not said of a run that is over."""
+        """Leaves the last state of the table on the screen, without remaining times."""
         self._status = ""
         if self._view is not None:
             self._view.status = ""
@@ -52,13 +52,14 @@ class Display:
             self._live = None
 
     def begin(self, brief: Brief, method: str) -> None:
-        """The base model is scored; the search begins.
+        """The base model has been scored and the search begins.
 
-        A run that is resumed tells its past as it told it the first time, but for the steps.
+        A resumed run reports its earlier segments again, without the steps.
         """
         self._view = View(brief, method, self._now)
         if self._live is None:
-            span = f"at most {epochs(brief.horizon)} epochs" if math.isfinite(brief.horizon) else "no fixed end"
+            limit = brief.horizon
+            span = f"at most {epochs(limit)} epochs" if math.isfinite(limit) else "no limit on epochs"
             base = f"base model  {self._view.scores()}"
             self._line(f"{self._view.method}: {len(brief.tasks)} sub-datasets, {span}; {base}")
 
@@ -67,20 +68,20 @@ class Display:
         view = self._known_view
         if number <= view.known:
             if not view.recovering:
-                self._line(f"training again from segment {number} on: snapshots that are needed are not held")
+                self._line(f"repeating training from segment {number}: a snapshot that is needed is not stored")
             view.again(segment)
         elif decided := view.begins(segment):
             self._line(f"decision  {decided}")
 
     def progress(self, info: StepInfo | ScoreInfo) -> None:
-        """A step was taken, or scoring went on."""
+        """A step was taken, or more items were scored."""
         if self._view is not None:
             self._view.progress(info)
         elif isinstance(info, ScoreInfo):
             self._status = f"scoring the base model: {info.done}/{info.total}"
 
     def outcome(self, number: int, segment: Segment, outcome: Outcome) -> None:
-        """Segment `number` is journaled."""
+        """Segment `number` has been written to the journal."""
         view = self._known_view
         view.ends(number, segment, outcome)
         if self._live is None and segment.trains:
@@ -90,16 +91,16 @@ class Display:
             self._line(f"{where}  {view.scores(outcome)}".rstrip())
 
     def note(self, text: str) -> None:
-        """Something that a person should read."""
+        """A message for the user."""
         self._line(clean(text))
 
     @property
     def _known_view(self) -> View:
-        assert self._view is not None, "begin comes first"
+        assert self._view is not None, "begin must be called first"
         return self._view
 
     def _line(self, text: str) -> None:
-        # In a log file a line stays a line, whatever the width; a Text is never read as mark-up.
+        # In a log file a line is not wrapped; a Text is never interpreted as mark-up.
         self.console.print(Text(text), soft_wrap=self._live is None)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

@@ -1,4 +1,4 @@
-"""What a job will take, told before any weight is loaded: the numbers behind `msft check`."""
+"""The cost of a job, computed before any weight is loaded: the numbers of `msft check`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from msft.snapshots.store import IN_PASSING
 FLOAT = 4
 """Bytes of an fp32 number."""
 FEW = 20
-"""Validation items below which a score is mostly noise."""
-DEAR = 0.5
-"""Validation tokens for each training token above which the search scores more than it should."""
+"""With fewer validation items, a score is mostly noise."""
+EXPENSIVE = 0.5
+"""Ratio of validation tokens to training tokens above which scoring is too expensive."""
 
 Warnings: TypeAlias = list[str]
 
@@ -40,27 +40,27 @@ class Part:
 
     task: str
     train: int
-    """Examples that are trained on."""
+    """Training examples."""
     tokens: int
     mean_tokens: float
     p95_tokens: int
     longest: int
     trained_share: float
-    """Learned tokens among all."""
+    """Share of the tokens that are learned."""
     scorer: str
     validation: int
     validation_tokens: int
-    """What scoring it once takes at most: a beginning that options share once, and what is generated to the last token
-    that `max_new_tokens` allows."""
+    """Maximum tokens of one scoring: a prefix that options share counts once, and generated texts are assumed to have
+    `max_new_tokens` tokens."""
     generated_tokens: int
-    """Those of `validation_tokens` that take generating: the prompts again, and one new token after the other."""
+    """The part of `validation_tokens` that is generation: the prompts again, and the new tokens."""
     test: int
     test_tokens: int
     notes: tuple[str, ...]
 
     @property
     def validation_error(self) -> float:
-        """The standard error of an accuracy over the validation items, where it is largest (at one half)."""
+        """The largest standard error of an accuracy over the validation items (that at an accuracy of one half)."""
         return 0.5 / math.sqrt(self.validation)
 
     @property
@@ -70,40 +70,40 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """The whole job. Tokens, FLOPs and bytes are bounds, not estimates: nobody knows yet when a search ends."""
+    """The whole job. Tokens, FLOPs and bytes are upper bounds: the end of the search is not known in advance."""
 
     method: str
     parts: tuple[Part, ...]
     parameters: int
     counted_parameters: int
-    """Those outside the embeddings: P of the cost law."""
+    """Parameters outside the embeddings: P of the cost formula."""
     trained_parameters: int
     steps_per_epoch: int
     ticks_per_epoch: int
     epochs: float | None
-    """Passes over the whole mixture that the search trains at most, roll-backs included; None: the method's outlook
-    gives no bound."""
+    """Maximum training in passes over the whole mixture, roll-backs included; None: the method's outlook gives no
+    bound."""
     flops: Mapping[str, float] | None
-    """train, eval, probe; None without a bound on epochs."""
+    """train, eval, probe; None if there is no bound on epochs."""
     scoring_share: float
-    """Validation tokens scored for each token trained, while all sub-datasets are active."""
+    """Validation tokens scored per training token while all sub-datasets are active."""
     snapshot_bytes: int
     snapshots: int | None
-    """Kept at once, at most, by the bound if there is one; None: the method's outlook does not say."""
+    """Maximum number kept at once, with `snapshots.max` if set; None: the method's outlook gives no bound."""
     unbounded_snapshots: int | None
     """The same without `snapshots.max`."""
     disk_bytes: int | None
     """Snapshots and the final model."""
     free_disk_bytes: int
     training_bytes: int
-    """Memory of weights, gradients and moments in fp32; activations come on top."""
+    """Memory of weights, gradients and moments in fp32, without activations."""
     snapshot_memory_bytes: int
-    """Memory that snapshots take at most, those in passing included; the others lie on disk only."""
+    """Maximum memory of snapshots, including those being written; the others are on disk only."""
     warnings: tuple[str, ...]
 
 
 def estimate(job: Job) -> Estimate:
-    """The estimate of a job whose data are read and whose model is only laid out."""
+    """The estimate of a job whose data have been read and whose model exists as a skeleton only."""
     method, data = job.config.method, job.data
     parts = tuple(part_of(task_data) for task_data in data.values())
     mixture = Mixture(tasks=tuple(data))
@@ -119,7 +119,7 @@ def estimate(job: Job) -> Estimate:
     all_parameters = sum(parameter.numel() for parameter in job.skeleton.parameters())
     trained = sum(parameter.numel() for parameter in trainable(job.skeleton).values())
     wanted, bound = outlook.snapshots, job.config.snapshots.max
-    # The bound holds between segments: while one runs into its end, its own snapshot comes on top.
+    # The limit holds between segments: at the end of a segment, its own snapshot is held too.
     kept = min((n for n in (wanted, None if bound is None else bound + 1) if n is not None), default=None)
     snapshot = 3 * FLOAT * trained  # the weights and Adam's two moments
     room = int(SNAPSHOT_MEMORY * psutil.virtual_memory().available)
@@ -182,16 +182,16 @@ def _scored(items: Sequence[Item]) -> int:
 
 
 def _generated(items: Sequence[Item], measure: Measure) -> int:
-    """Tokens that run through the model where no text ends before `max_new_tokens`; the last is read by nobody."""
+    """Tokens processed if every text reaches `max_new_tokens`; the last token is not fed to the model again."""
     if not measure.generates:
         return 0
     return sum(len(item.prompt) + measure.max_new_tokens - 1 for item in items)
 
 
 def most_epochs(method: Method, brief: Brief, tokens: Sequence[int]) -> float | None:
-    """Passes over the whole mixture that a method trains at most; `tokens`: those of each sub-dataset.
+    """Maximum training of a method in passes over the whole mixture; `tokens`: the tokens of each sub-dataset.
 
-    With tokens as sizes the outlook's bound is in tokens. None where there is none.
+    With tokens as sizes, the outlook's bound is in tokens. None if it gives no bound.
     """
     in_tokens = replace(brief, sizes=tuple(tokens))
     bound = method.outlook(in_tokens, Standing.start(in_tokens)).bound
@@ -199,14 +199,14 @@ def most_epochs(method: Method, brief: Brief, tokens: Sequence[int]) -> float | 
 
 
 def _probe_tokens(outlook: Outlook, parts: Sequence[Part]) -> float:
-    """Tokens of a method's probes, as forward passes: a look-ahead takes four."""
+    """Tokens of a method's probes, as forward passes: a look-ahead costs four."""
     lookahead = outlook.lookahead
     looked = 4 * lookahead.times * lookahead.examples * sum(part.mean_tokens for part in parts)
     return looked + (outlook.probed_epochs * sum(part.tokens for part in parts) if outlook.probed_epochs else 0.0)
 
 
 def _free_disk(output: Path) -> int:
-    """Bytes free where the run folder will lie."""
+    """Free bytes on the disk of the run folder."""
     place = output.resolve()
     while not place.exists():
         place = place.parent
@@ -220,8 +220,8 @@ def _with_warnings(made: Estimate, job: Job) -> Estimate:
 def _about_data(made: Estimate) -> Warnings:
     few = [part for part in made.parts if part.validation < FEW]
     return [
-        f"{part.task}: {part.validation} validation items are too few to find a peak: an accuracy over them has a "
-        f"standard error of {100 * part.validation_error:.0f} points; give at least {FEW}, better 150"
+        f"{part.task}: only {part.validation} validation items: accuracy is uncertain by "
+        f"±{100 * part.validation_error:.0f} points, too noisy to find the peak; use at least {FEW}, better 150"
         for part in few
     ]
 
@@ -230,17 +230,18 @@ def _about_rhythm(made: Estimate, job: Job) -> Warnings:
     method, warnings = job.config.method, list(job.outlook.warnings)
     if made.ticks_per_epoch < math.floor(1 / method.eval_every):
         warnings.append(
-            f"method.eval_every: an epoch has only {made.steps_per_epoch} steps, so that ticks fall together: "
-            f"{made.ticks_per_epoch} an epoch remain; use a smaller batch_size or score less often"
+            f"method.eval_every: an epoch has only {made.steps_per_epoch} steps, so several evaluations coincide and "
+            f"{made.ticks_per_epoch} per epoch remain; use a smaller batch_size or evaluate less often"
         )
-    if made.scoring_share > DEAR:
+    if made.scoring_share > EXPENSIVE:
         speaking = [part.task for part in made.parts if part.generated_tokens]
         generated = sum(part.generated_tokens for part in made.parts)
         share = generated / sum(part.validation_tokens for part in made.parts)
-        why = f" ({share:.0%} of it is generating, of {', '.join(speaking)}: lower scorer.max_new_tokens)"
+        why = f" ({share:.0%} of them for generation in {', '.join(speaking)}: lower scorer.max_new_tokens)"
         warnings.append(
-            f"scoring takes up to {made.scoring_share:.0%} of the tokens that training takes{why if speaking else ''}: "
-            "cap it with validation.max_samples, or score less often (method.eval_every)"
+            f"scoring is expensive: it processes up to {made.scoring_share:.0%} as many tokens as training"
+            f"{why if speaking else ''}: limit it with validation.max_samples, or evaluate less often "
+            "(method.eval_every)"
         )
     return warnings
 
@@ -249,14 +250,14 @@ def _about_space(made: Estimate) -> Warnings:
     warnings = []
     if made.disk_bytes is not None and made.disk_bytes > made.free_disk_bytes:
         warnings.append(
-            f"the snapshots may need {made.disk_bytes / 1e9:.1f} GB of disk, {made.free_disk_bytes / 1e9:.1f} GB are "
-            "free: choose another output, bound them (snapshots.max: 3), or use an adapter (peft)"
+            f"the snapshots may need {made.disk_bytes / 1e9:.1f} GB of disk, but {made.free_disk_bytes / 1e9:.1f} GB "
+            "are free: choose another output, limit the snapshots (snapshots.max: 3), or use an adapter (peft)"
         )
     total = psutil.virtual_memory().total
     if made.training_bytes + IN_PASSING * made.snapshot_bytes > total:
         warnings.append(
-            f"weights, gradients and moments take {made.training_bytes / 1e9:.1f} GB, copies of them on their way to "
-            f"disk {IN_PASSING * made.snapshot_bytes / 1e9:.1f} GB, this machine has "
-            f"{total / 1e9:.1f} GB of memory: choose a smaller model, or an adapter (peft)"
+            f"weights, gradients and moments need {made.training_bytes / 1e9:.1f} GB, copies of them that are being "
+            f"written to disk {IN_PASSING * made.snapshot_bytes / 1e9:.1f} GB, but this machine has "
+            f"{total / 1e9:.1f} GB of memory: use a smaller model, or an adapter (peft)"
         )
     return warnings

@@ -1,4 +1,4 @@
-"""`msft eval`: a run's answer, or any model, scored on a split as a run scores it."""
+"""`msft eval`: scores the final model of a run, or any model, on a split, as a run scores it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from msft.report.words import MEASURES, NOT_KNOWN, clean, listed, percent
 from msft.run.evaluate import Evaluation, Split, evaluate
 
 ONCE = (
-    "a run scores its test split once, at its end. Whatever is chosen by looking at it again is chosen on the test "
-    "split, and its scores there flatter it: choose on validation"
+    "a run scores its test split once, at its end. A choice based on further test scores makes those scores too "
+    "optimistic: choose on validation"
 )
 
 
 def run(model: str, config: Path | None, overrides: Sequence[str], *, split: Split, as_json: bool = False) -> None:
-    """Prints the scores. Raises a UserError where model, configuration or data cannot be used."""
+    """Prints the scores. Raises a UserError if model, configuration or data cannot be used."""
     quiet()
     folder = RunFolder(Path(model))
     if config is None and not folder.exists:
-        mend = "say with --config FILE on whose data to score it"
-        raise ConfigError(complaint("this folder holds no run", mend, file=model))
+        fix = "name a configuration with --config FILE, whose data are scored"
+        raise ConfigError(complaint("this folder holds no run", fix, file=model))
     notes = Console(stderr=True, highlight=False)
     if split == "test":
         notes.print(Text(f"warning: {ONCE}.", style="yellow"), soft_wrap=True)
@@ -49,7 +49,7 @@ def run(model: str, config: Path | None, overrides: Sequence[str], *, split: Spl
 
 
 def as_dict(found: Evaluation) -> dict[str, object]:
-    """The scores with plain keys; reports and control scores in [0, 1]."""
+    """The scores as a dictionary; metrics and search scores in [0, 1]."""
     return {
         "version": 1,
         "model": found.model,
@@ -70,7 +70,7 @@ def as_dict(found: Evaluation) -> dict[str, object]:
 
 
 def show(found: Evaluation, console: Console) -> None:
-    """The scores as a table; names are printed as they are, never as mark-up."""
+    """The scores as a table; names are printed literally, never as mark-up."""
     console.print(Text(f"{clean(found.model)} on the {found.split} split, in %", style="bold"), soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for name in ("sub-dataset", "measure"):
@@ -87,4 +87,4 @@ def show(found: Evaluation, console: Console) -> None:
     table.add_row(*map(Text, ["average", "", percent(found.macro), "", str(items)]), style="bold")
     console.print(table)
     if found.left_out:
-        console.print(Text(f"Without a {found.split} split: {listed(found.left_out)}.", style="dim"), soft_wrap=True)
+        console.print(Text(f"No {found.split} split: {listed(found.left_out)}.", style="dim"), soft_wrap=True)

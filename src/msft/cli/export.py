@@ -1,4 +1,4 @@
-"""`msft export`: a plain Hugging Face folder out of a finished run, and the same on the hub."""
+"""`msft export`: writes the final model of a finished run as a Hugging Face folder, and uploads it to the hub."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from msft.run.hand_over import Dtype, check_hub_id, export, push
 def run(
     folder: Path, output: Path | None, *, merge: bool, dtype: Dtype | None, hub_id: str | None, private: bool
 ) -> None:
-    """Writes the folder, by default `export` in the run folder, and uploads it where `hub_id` says so."""
+    """Writes the folder, by default `export` in the run folder, and uploads it if `hub_id` is given."""
     quiet()
     if hub_id is not None:
         check_hub_id(hub_id)

@@ -1,4 +1,4 @@
-"""`msft init`: a commented configuration for a folder of data files, formats and scorers guessed from their rows."""
+"""`msft init`: a commented configuration for a folder of data files; formats and scorers are guessed from the rows."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ PARTS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
     "dev": "validation", "test": "test",
 }  # fmt: skip
-"""What the split of a file or a row may be called, and what it is."""
+"""Names of splits in files and rows, and their meaning."""
 PART = re.compile(rf"[-_.]({'|'.join(PARTS)})$", re.IGNORECASE)
-"""The end of a file's name that says which part it is."""
+"""The end of a file name that names the split."""
 LOOKED_AT = 200
-"""Rows from which the scorer is guessed."""
+"""Number of rows from which the scorer is guessed."""
 SHORT = 40
-"""Characters up to which a completion is an answer that can be right as a whole, rather than a text."""
+"""Completions of at most this many characters are scored as right or wrong; longer ones by likelihood."""
 
 HEAD = """\
 # yaml-language-server: $schema=msft.schema.json
-# For completion in your editor, once: msft schema > msft.schema.json
-# Then: msft check FILE (what this will take), msft preview FILE (what the model sees), msft train FILE
+# For completion in your editor, run once: msft schema > msft.schema.json
+# Then: msft check FILE (cost, before training), msft preview FILE (examples as the model sees them), msft train FILE
 
 model:
   name_or_path: {model}  # a hub id, or a folder
 method:
-  name: msft  # or sft, one_pass, sro, ...: the methods that it is measured against
-  preset: robust  # or release, the paper's published settings
-  # budget: 4.0  # msft: epochs of a roll-out, the paper's C
-  max_epochs: 10.0  # epochs at which training ends at the latest
+  name: msft  # or a method to compare it with: sft, one_pass, sro, ...
+  preset: robust  # or release: the settings of the paper's code
+  # budget: 4.0  # msft: epochs per roll-out (C in the paper)
+  max_epochs: 10.0  # maximum epochs of the final model
 """
 TAIL = """\
 data:
   seed: 20
-  max_length: 1024  # tokens; longer examples lose their end
+  max_length: 1024  # tokens; longer examples are truncated at the end
 training:
-  batch_size: 64  # examples of an optimizer step, whatever the hardware
+  batch_size: 64  # examples per optimizer step, on any hardware
   learning_rate: 1e-5
-# peft: {r: 16, lora_alpha: 32}  # trains and keeps an adapter alone
+# peft: {r: 16, lora_alpha: 32}  # trains and saves a LoRA adapter only
 output: runs/first
 """
 
@@ -57,14 +57,14 @@ output: runs/first
 def write(folder: Path, output: Path, model: str | None = None) -> None:
     """Writes the configuration. Raises ConfigError or DataError; never overwrites a file."""
     if output.exists():
-        mend = "name another file with -o, or remove this one"
-        raise ConfigError(complaint("the file is already there", mend, file=output))
+        fix = "name another file with -o, or remove this one"
+        raise ConfigError(complaint("the file already exists", fix, file=output))
     if not folder.is_dir():
-        raise ConfigError(complaint("there is no such folder", "give the folder of your data files", file=folder))
+        raise ConfigError(complaint("there is no such folder", "name the folder of your data files", file=folder))
     found = _files(folder)
     if not found:
-        mend = f"put in {', '.join(ENDINGS)} files, each a sub-dataset of its own"
-        raise ConfigError(complaint("the folder holds no data files", mend, file=folder))
+        fix = f"add {', '.join(ENDINGS)} files, one per sub-dataset"
+        raise ConfigError(complaint("the folder holds no data files", fix, file=folder))
     sections: list[str] = []
     errors: list[str] = []
     for name, files in found.items():
@@ -82,7 +82,7 @@ def write(folder: Path, output: Path, model: str | None = None) -> None:
 
 
 def _files(folder: Path) -> dict[str, dict[str, Path]]:
-    """The files of each sub-dataset by part: task.jsonl, task_train.jsonl with task_test.jsonl, or task/train.jsonl."""
+    """The files of each sub-dataset by split: task.jsonl, task_train.jsonl and task_test.jsonl, or task/train.jsonl."""
     found: dict[str, dict[str, Path]] = {}
     for path in sorted([*folder.glob("*"), *folder.glob("*/*")]):
         if path.suffix not in ENDINGS or not path.is_file() or path.name.startswith("."):
@@ -97,8 +97,8 @@ def _files(folder: Path) -> dict[str, dict[str, Path]]:
         files = found.setdefault(_id(name), {})
         kind = PARTS[part.casefold()]
         if kind in files:
-            clash = f"{files[kind].name} and {path} would both be the {kind} part of {_id(name)}"
-            raise ConfigError(complaint(clash, "rename one of them, or move it elsewhere", file=folder))
+            clash = f"{files[kind].name} and {path} would both be the {kind} split of {_id(name)}"
+            raise ConfigError(complaint(clash, "rename or move one of them", file=folder))
         files[kind] = path
     return found
 
@@ -110,8 +110,8 @@ def _id(name: str) -> str:
 def _section(name: str, files: dict[str, Path], base: Path) -> str:
     """The entry of one sub-dataset under `datasets`."""
     if "train" not in files:
-        found, mend = f"the sub-dataset {name} has no training file", "add one, or remove its other files"
-        raise DataError(complaint(found, mend, file=next(iter(files.values()))))
+        found, fix = f"the sub-dataset {name} has no training file", "add one, or remove its other files"
+        raise DataError(complaint(found, fix, file=next(iter(files.values()))))
     path = files["train"]
     bare = DatasetConfig(id=name, path=str(path.resolve()))
     rows = Source(bare, 0).rows()
@@ -122,26 +122,26 @@ def _section(name: str, files: dict[str, Path], base: Path) -> str:
         scorer = _scorer(form, rows)
     except DataError:
         columns = ", ".join(dict.fromkeys(column for row in rows[:LOOKED_AT] for column in row.values))
-        described = f"no known format: say with columns or template which of these is what: {columns}"
+        described = f"no known format: assign these columns with `columns` or `template`: {columns}"
         scorer = "{name: loss}"
     lines = [f"  # {len(rows)} rows; {described}", f"  - id: {_quoted(name)}", f"    path: {_relative(path, base)}"]
     if "train" in splits:
         lines.append(f"    where: {{split: {splits['train']}}}")
-    lines.append("    # max_samples: 1800  # training examples at most, a seeded sample")
+    lines.append("    # max_samples: 1800  # maximum number of training examples, sampled with a seed")
     for part, otherwise in (("validation", "{fraction: 0.1}"), ("test", None)):
         if part in files:
             lines.append(f"    {part}: {{path: {_relative(files[part], base)}}}")
         elif part in splits:
             lines.append(f"    {part}: {{where: {{split: {splits[part]}}}}}")
         elif otherwise:
-            lines.append(f"    {part}: {otherwise}  # carved from the rows above, and never trained on")
+            lines.append(f"    {part}: {otherwise}  # taken from the rows above and not trained on")
         else:
-            lines.append(f"    # {part}: {{fraction: 0.1}}  # scored once, at the end: base model and answer")
+            lines.append(f"    # {part}: {{fraction: 0.1}}  # scored once, at the end: base model and final model")
     return "\n".join([*lines, f"    scorer: {scorer}", ""])
 
 
 def _splits(rows: Sequence[Row]) -> dict[str, str]:
-    """What each part is called in a `split` column, where there is one that names the training rows."""
+    """The name of each split in a `split` column; empty if no such column names training rows."""
     names = sorted({str(row.values.get("split")) for row in rows if isinstance(row.values.get("split"), str)})
     parts = {PARTS[name.casefold()]: _quoted(name) for name in reversed(names) if name.casefold() in PARTS}
     return parts if "train" in parts else {}
@@ -154,7 +154,7 @@ def _format(form: Format) -> str:
 
 
 def _scorer(form: Format, rows: Sequence[Row]) -> str:
-    """Choices are chosen among, short answers are right or wrong, texts have a likelihood."""
+    """`choice` for choices, `exact_match` for short completions, `loss` for longer texts."""
     if form.measure.name == "choice":
         return "{name: choice, of: text, normalize: token}"
     lengths = sorted(_completion_lengths(form, rows))
@@ -169,11 +169,11 @@ def _completion_lengths(form: Format, rows: Sequence[Row]) -> Iterator[int]:
         try:
             yield len(form.sample(row).completion.strip())
         except ValueError:
-            continue  # `msft check` will name the row
+            continue  # `msft check` reports the row
 
 
 def _quoted(text: str) -> str:
-    """A YAML scalar: JSON's strings are YAML's."""
+    """A YAML scalar; a JSON string is valid YAML."""
     plain = SAFE_UNQUOTED.fullmatch(text) and text.lower() not in RESERVED
     return text if plain else json.dumps(text, ensure_ascii=False)
 

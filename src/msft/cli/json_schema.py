@@ -1,4 +1,4 @@
-"""`msft schema`: the JSON Schema of a configuration, so that editors complete and check while one types."""
+"""`msft schema`: the JSON Schema of a configuration, for completion and checks in an editor."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from msft.config.schema import Config
 
 
 def json_schema() -> dict[str, Any]:
-    """A JSON Schema (2020-12) that takes every configuration that the reader takes.
+    """A JSON Schema (2020-12) that accepts every configuration that the reader accepts.
 
-    What a schema cannot say, such as which keys of a data set exclude each other, only the reader refuses.
+    Some rules, such as keys of a data set that exclude each other, are checked by the reader only.
     """
     fields: dict[str, Any] = {
         name: (field.annotation, field) for name, field in Config.model_fields.items() if name != "method"

@@ -1,4 +1,4 @@
-"""How fast a roll-out goes, and how long it may still take."""
+"""The speed of a roll-out and its estimated remaining time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from msft.engine.progress import StepInfo
 
 
 class Pace:
-    """Where a roll-out stands, in steps, and how fast it goes."""
+    """Position of a roll-out in steps, and its speed."""
 
     def __init__(self) -> None:
         self.rollout = 0
@@ -18,10 +18,10 @@ class Pace:
         self._first = 0
         self._began = 0.0
         self._started: float | None = None
-        """When the first segment began of which steps were told; None before."""
+        """Start time of the first segment that reported a step; None until then."""
 
     def begin(self, segment: Segment, steps: int, now: float) -> None:
-        """A segment of the roll-out begins; `steps` may be taken from its start, 0 where nobody knows."""
+        """A segment of the roll-out begins; `steps`: the number of steps from its start to the end, 0 if unknown."""
         if segment.rollout != self.rollout or segment.start == 0:
             self.rollout, self.planned, self._started = segment.rollout, 0, None
         if segment.stop > self.planned:
@@ -36,7 +36,7 @@ class Pace:
             self._started = self._began
 
     def per_step(self, now: float) -> float | None:
-        """Seconds a step at the pace so far, scoring included; None before the first step."""
+        """Mean seconds per step so far, including scoring; None before the first step."""
         done = self.step - self._first
         return (now - self._started) / done if self._started is not None and done > 0 else None
 

@@ -22,7 +22,7 @@ from msft.run.job import model_source
 
 LEARNED, SPECIAL, RULE = "bold green", "reverse", "dim"
 OPEN, CLOSE = "[[", "]]"
-"""Around learned tokens where colours do not show."""
+"""Marks around learned tokens if there are no colours."""
 
 
 def run(config: Config, *, rows: int = 3, task: Task | None = None) -> None:
@@ -36,8 +36,8 @@ def run(config: Config, *, rows: int = 3, task: Task | None = None) -> None:
         raise ConfigError(complaint(found, one_of(task, data), field="--task"))
     console = Console(highlight=False)
     writer = _Writer(tokenizer, console)
-    console.print(Text("What the model learns to write is green." if writer.colour else
-                       f"What the model learns to write stands in {OPEN}{CLOSE}.", style=RULE))  # fmt: skip
+    console.print(Text("Learned tokens are green." if writer.colour else
+                       f"Learned tokens are in {OPEN}{CLOSE}.", style=RULE))  # fmt: skip
     for part in data.values() if task is None else [data[task]]:
         writer.part(part, rows)
 
@@ -50,7 +50,7 @@ class _Writer:
         self.special = {*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)}
 
     def part(self, data: TaskData, rows: int) -> None:
-        """The beginning of the training examples, and the first validation item with its options."""
+        """The first training examples, and the first validation item with its options."""
         for number, example in zip(range(1, rows + 1), data.train, strict=False):
             title = f"{clean(data.task)}  training example {number} of {len(data.train)}"
             self._print(f"{title}, {len(example)} tokens, {example.targets} learned", self.text(example))
@@ -88,7 +88,7 @@ class _Writer:
             end = start + 1
             while end < stop and kinds[end] == kinds[start]:
                 end += 1
-            # What the whole beginning adds: some tokenizers drop the blank before a text's first word.
+            # Decode from the start and remove the prefix: some tokenizers drop the space before the first word.
             yield printable(self._decoded(example, end).removeprefix(self._decoded(example, start))), *kinds[start]
             start = end
 
@@ -103,10 +103,10 @@ class _Writer:
 
 
 def _scored_from(option: Example) -> int:
-    """Where the tokens begin whose likelihood is an option's score."""
+    """The first of the tokens whose likelihood is an option's score."""
     return int(option.trained.argmax())
 
 
 def printable(text: str) -> str:
-    """Without control and formatting characters, which could move the cursor or reverse the line; lines stay lines."""
+    """Remove control and formatting characters, which could move the cursor or reverse a line; keep line breaks."""
     return "".join(c for c in text.replace("\t", "    ") if c == "\n" or not unicodedata.category(c).startswith("C"))

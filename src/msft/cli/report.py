@@ -1,4 +1,4 @@
-"""`msft report`: the table and the page of one run, or of several side by side."""
+"""`msft report`: the table and the page of one run, or of several runs side by side."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from msft.report.several_page import render_several, write_several
 from msft.report.table import render_text
 
 EVERY = 10
-"""Seconds between two looks of `--watch`; the page in a browser is read again as often."""
+"""Interval of `--watch` in seconds; a browser reloads the page at the same interval."""
 
 
 def run(paths: Sequence[Path], page: Path | None, *, watch: bool = False) -> None:
-    """Prints the tables and writes the page. Raises RunError where a folder holds no run."""
+    """Prints the tables and writes the page. Raises RunError if a folder holds no run."""
     out = Console()
     single = RunFolder(paths[0])
     if len(paths) == 1 and (single.exists or not paths[0].is_dir()):
@@ -31,8 +31,8 @@ def run(paths: Sequence[Path], page: Path | None, *, watch: bool = False) -> Non
         write_page(single, made)
     else:
         if watch:
-            mend = "name one run's folder, or leave out --watch"
-            raise RunError(complaint("only one run can be watched", mend, file=paths[0]))
+            fix = "name one run's folder, or omit --watch"
+            raise RunError(complaint("only one run can be watched", fix, file=paths[0]))
         runs = find_runs(paths)
         made = page or (paths[0] if len(paths) == 1 else Path()) / "report.html"
         render_several(runs, out)
@@ -41,7 +41,7 @@ def run(paths: Sequence[Path], page: Path | None, *, watch: bool = False) -> Non
 
 
 def _watch(folder: RunFolder, page: Path, out: Console) -> None:
-    """Writes the page whenever the journal has grown, until the run is finished."""
+    """Writes the page each time the journal has grown, until the run is finished."""
     size = -1
     while True:
         transcript = folder.transcript()
@@ -50,10 +50,10 @@ def _watch(folder: RunFolder, page: Path, out: Console) -> None:
         if (now := folder.journal.stat().st_size) != size:
             write_page(folder, page, refresh=EVERY)
             if size < 0:
-                said = f"Watching {folder.path}: {page} is written again as the run goes on (Ctrl-C ends this)"
+                said = f"Watching {folder.path}: {page} is updated while the run continues (Ctrl-C stops watching)"
                 out.print(said, markup=False, highlight=False, soft_wrap=True)
             size = now
         try:
             time.sleep(EVERY)
-        except KeyboardInterrupt:  # the watching ends, not the run
+        except KeyboardInterrupt:  # stops watching, not the run
             return

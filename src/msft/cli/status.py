@@ -1,4 +1,4 @@
-"""`msft status`: where a run stands, from its folder only; works beside a running search."""
+"""`msft status`: the state of a run, read from its folder only; the run may be in progress."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from msft.report.words import answer, duration
 
 
 def run(path: Path) -> None:
-    """Prints where a run stands. Raises RunError where the folder holds none that can be read."""
+    """Prints the state of a run. Raises RunError if the folder holds no readable run."""
     folder, out = RunFolder(path), Console()
 
     def line(text: str) -> None:
@@ -26,7 +26,7 @@ def run(path: Path) -> None:
 
     owner = folder.owner()
     if owner is not None and not folder.exists:
-        line(f"{owner} is at work; nothing is journaled yet: the base model is scored first")
+        line(f"{owner} is running; the journal is empty so far, because the base model is scored first")
         return
     story = read_story(folder)
     line(headline(story))
@@ -40,13 +40,13 @@ def run(path: Path) -> None:
         line(f"Time so far: {seconds_of(story).in_words}")
     ago = duration(max(0.0, time.time() - folder.journal.stat().st_mtime))
     if owner is not None:
-        line(f"At work: {owner}; last journaled {ago} ago.")
+        line(f"Running: {owner}; last journal entry {ago} ago.")
     elif story.answer is None:
-        line(f"Nobody is at work; last journaled {ago} ago. Go on with --resume.")
+        line(f"No process is running; last journal entry {ago} ago. Continue with --resume.")
 
 
 def _view(story: Story) -> View:
-    """The run so far, as the live display showed it at the last tick."""
+    """The run so far, as the live display showed it at the last evaluation."""
     view = View(story.brief, str(story.header.get("method", "")), time.monotonic)
     for number, (segment, outcome) in enumerate(story.segments, start=1):
         view.begins(segment)
@@ -61,7 +61,7 @@ def _view(story: Story) -> View:
 
 
 def _seconds_per_step(story: Story) -> float | None:
-    """The mean over the last segments, scoring and all; None where no clock was kept."""
+    """The mean over the last segments, including scoring; None if no times were recorded."""
     steps = {n: s.stop - s.start for n, (s, _) in enumerate(story.segments, start=1) if s.trains}
     recent = [entry for entry in story.timings if entry.get("number") in steps and entry.get("kind") == "segment"][-8:]
     taken = sum(steps[entry["number"]] for entry in recent)

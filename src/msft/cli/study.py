@@ -1,4 +1,4 @@
-"""`msft study`: one of the paper's analyses, or of the questions that it leaves open, on one's own job."""
+"""`msft study`: a diagnostic on the user's own job: an analysis of the paper, or a question that it leaves open."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from msft.study.studies import run_study
 
 
 def run(name: str, config: Config, output: Path | None, *, seeds: int, jobs: int) -> None:
-    """Runs the study, and prints its sentences, its first table and where the page lies."""
+    """Runs the study and prints its sentences, its first table and the path of the page."""
     quiet()
     console = Console()
 

@@ -1,4 +1,4 @@
-"""`msft train`: a run with its display, and the table at its end."""
+"""`msft train`: runs a job with a live display, and prints the report at the end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(
     allow_changed: Collection[str] = (),
     stopwatch: Stopwatch | None = None,
 ) -> None:
-    """Trains, and prints what came of it. Of several processes only the first shows anything."""
+    """Trains and prints the report. If there are several processes, only the first prints."""
     quiet()
     main = os.environ.get("RANK", "0") == "0"
     with Display(Console(stderr=True, quiet=not main)) as display:

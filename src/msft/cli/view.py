@@ -1,4 +1,4 @@
-"""A search as a table: for the live display of `msft train`, and for `msft status`."""
+"""A search as a table, for the live display of `msft train` and for `msft status`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SPARK_WIDTH = 24
 
 
 class View:
-    """What is known of a search, fed segment by segment: for each sub-dataset its part in the mixture, its control
-    score now and at best, and its curve along the surviving trajectory; what goes on, and how long it may take.
+    """The state of a search, updated segment by segment. For each sub-dataset: its part in the mixture, its latest and
+    best search score, and its curve along the current trajectory. Also the current activity and the remaining time.
     """
 
     def __init__(self, brief: Brief, method: str, now: Callable[[], float]) -> None:
@@ -36,15 +36,15 @@ class View:
         self.mixture = Mixture(tasks=brief.tasks)
         self.segment: Segment | None = None
         self.status = ""
-        """What goes on besides steps."""
+        """The current activity other than training steps."""
         self.pace = Pace()
         self.seconds_per_step: float | None = None
-        """The pace where no steps are told (`msft status`)."""
+        """The speed if no steps are reported (`msft status`)."""
         self.bound: Bound | None = None
         self.decided = ""
         """The last decision, in words."""
         self.recovering = False
-        """Segments are run again whose outcomes are known."""
+        """Segments with known outcomes are being run again."""
         self._past: list[tuple[Segment, Outcome]] = []
 
     @property
@@ -53,12 +53,12 @@ class View:
         return len(self._past)
 
     def begins(self, segment: Segment) -> str:
-        """A segment is about to run that was not run before. Returns the decision that it follows from, if any."""
+        """A new segment is about to run. Returns the decision that led to it, if any."""
         trail = self.trail
         left = any(task not in segment.mixture.active for task in self.mixture.active)
         decided = ""
         if self._past and (left or segment.parent != trail.tip):
-            # As a segment that trains nothing, it only closes the roll-out before it.
+            # Given as a segment without training, it only closes the roll-out before it.
             closing = (replace(segment, stop=segment.start), trail.brief.base)
             if ended := list(find_rollouts(trail, [*self._past, closing], self.outlook)):
                 self.decided = decided = decision(ended[-1])
@@ -71,11 +71,11 @@ class View:
         return decided
 
     def again(self, segment: Segment) -> None:
-        """A segment is about to run again, whose outcome is known."""
+        """A segment with a known outcome is about to run again."""
         self.segment, self.status, self.recovering = segment, "", True
 
     def progress(self, info: StepInfo | ScoreInfo) -> None:
-        """A step was taken, or scoring went on."""
+        """A step was taken, or more items were scored."""
         if isinstance(info, ScoreInfo):
             names = clean(info.tasks[0]) if len(info.tasks) == 1 else f"{len(info.tasks)} sub-datasets"
             self.status = f"scoring {names}: {info.done}/{info.total}"
@@ -91,7 +91,7 @@ class View:
         self.status = ""
 
     def over(self) -> None:
-        """Nothing goes on any more, and nothing takes any time."""
+        """The run has ended: clear the activity and the remaining time."""
         self.segment, self.bound, self.status, self.pace = None, None, "", Pace()
 
     def _start(self, segment: Segment) -> float:
@@ -99,16 +99,16 @@ class View:
         return segment.epoch - self.trail.clock.epochs(segment.mixture, segment.start)
 
     def _steps(self, segment: Segment) -> int:
-        """The steps that may be taken from a segment's start until the roll-out ends; 0 where nobody knows."""
+        """The number of steps from a segment's start to the end of the roll-out; 0 if unknown."""
         left = min(self.outlook.rollout, self.trail.brief.horizon - segment.epoch)
         return self.trail.clock.steps(segment.mixture, left) if math.isfinite(left) else 0
 
     def curve(self, task: Task) -> list[float]:
-        """Control scores along the path to where the search stands."""
+        """Search scores along the path to the latest point of the search."""
         return [place.scores[task] for place in self.trail.lineage(self.trail.tip) if task in place.scores]
 
     def scores(self, outcome: Outcome | None = None) -> str:
-        """Scores in one line: of an outcome with the best so far, or of where the search stands."""
+        """Scores in one line: of an outcome, with the best so far, or of the latest point of the search."""
         tasks = [task for task in self.trail.brief.tasks if outcome is None or task in outcome.scores]
         curves = {task: self.curve(task) for task in tasks}
         return "  ".join(
@@ -127,7 +127,7 @@ class View:
         table.add_column("now", justify="right")
         table.add_column("best", justify="right")
         if wide:
-            table.add_column("control score so far", no_wrap=True)
+            table.add_column("search score so far", no_wrap=True)
         rows, hidden = self._rows(options.size.height)
         for task in rows:
             curve, (part, style) = self.curve(task), self._part(task)
@@ -136,12 +136,12 @@ class View:
             if wide:
                 cells.append(sparkline(curve[-SPARK_WIDTH:], bars))
             table.add_row(*map(Text, cells), style=style)
-        lines = [Text(f"and {hidden} more that are excluded", style="dim")] if hidden else []
+        lines = [Text(f"and {hidden} more sub-datasets", style="dim")] if hidden else []
         lines += [Text(line, style="dim") for line in (self._footline(), self._why(), self._at_most()) if line]
         yield Group(Text(self._headline(), style="bold"), table, *lines)
 
     def _rows(self, height: int) -> tuple[list[Task], int]:
-        """The sub-datasets that fit on the screen, the active ones first to stay; and how many do not."""
+        """The sub-datasets that fit on the screen, active ones preferred; and the number of those that do not fit."""
         tasks = list(self.trail.brief.tasks)
         room = max(3, height - 10)
         if len(tasks) <= room:
@@ -150,7 +150,7 @@ class View:
         return [task for task in tasks if task in chosen], len(tasks) - room
 
     def _part(self, task: Task) -> tuple[str, str]:
-        """The part of a sub-dataset in the mixture, and how its row is printed."""
+        """The part of a sub-dataset in the mixture, and the style of its row."""
         mixture = self.mixture
         if task not in mixture.tasks:
             return "excluded", "dim"
@@ -181,21 +181,21 @@ class View:
         return "  ".join(parts)
 
     def _why(self) -> str:
-        """What the roll-out is for."""
+        """The decision at the end of the current roll-out."""
         segment = self.segment
         if segment is None or not segment.trains or not self.outlook.decides or not self.pace.planned:
             return ""
         end = self._start(segment) + self.trail.clock.epochs(segment.mixture, self.pace.planned)
-        count = len(segment.mixture.active)
-        many = f"which of the {count} active" if count > 1 else "whether the last active one"
-        return f"to epoch {epochs(end)}, then: {many} peaked before that leaves, and the model goes back to its peak"
+        several = len(segment.mixture.active) > 1
+        which = "sub-datasets that are past their peak are" if several else "the last sub-dataset, if past its peak, is"
+        return f"At epoch {epochs(end)}: {which} excluded, and the model is restored to that peak."
 
     def _at_most(self) -> str:
         each = self.pace.per_step(self._now()) or self.seconds_per_step
         if self.bound is None or each is None:
             return ""
         steps = self.bound.instances / self.trail.brief.batch_size - self.pace.step
-        return f"the whole search: at most {duration(max(0.0, steps * each))} more ({self.bound.why})"
+        return f"maximum remaining time of the search: {duration(max(0.0, steps * each))} ({self.bound.why})"
 
 
 def _best(curve: Sequence[float]) -> float:
@@ -203,7 +203,7 @@ def _best(curve: Sequence[float]) -> float:
 
 
 def sparkline(curve: Sequence[float], bars: str = BARS) -> str:
-    """A curve as a row of bars from its lowest to its highest score; a score that is not finite leaves a gap."""
+    """A curve as a row of bars from its lowest to its highest score; a non-finite score is a gap."""
     known = [score for score in curve if math.isfinite(score)]
     if not known:
         return " " * len(curve)

@@ -52,11 +52,11 @@ def _several_only_of_choices(columns: dict[Role, Any]) -> dict[Role, Any]:
             continue
         several = list(named.values()) if isinstance(named, dict) else list(named)
         if role != "choices":
-            problems.append(Problem(f"{role} cannot be in several columns", "name one; only choices may be", (role,)))
+            problems.append(Problem(f"{role} cannot have several columns", "name one; only choices may", (role,)))
         elif not 2 <= len(several) <= 26:
             problems.append(Problem(f"found {len(several)} columns", "name 2 to 26, one for each choice", (role,)))
         elif twice := sorted({column for column in several if several.count(column) > 1}):
-            problems.append(Problem(f"the column {shown(twice[0])} is there twice", "name each once", (role,)))
+            problems.append(Problem(f"the column {shown(twice[0])} appears twice", "name each once", (role,)))
     if problems:
         raise ProblemsError(problems)
     return columns
@@ -67,9 +67,9 @@ Columns: TypeAlias = Annotated[dict[Role, Named], AfterValidator(_several_only_o
 
 
 def no_jinja(text: str) -> str:
-    """A template that names no column but in double braces, which are plain braces, was meant for Jinja."""
+    """Raises ProblemsError for a template that names columns in double braces only, as Jinja does."""
     found = re.search(r"{{\s*(\w+)\s*}}", text)
     if found and "{" not in text.replace("{{", ""):
-        mend = f"write {{{found[1]}}}: a column stands in single braces, and double ones are braces"
-        raise ProblemsError([Problem(f"found {shown(found[0])}, and no column", mend)])
+        mend = f"write {{{found[1]}}}: column names go in single braces, double braces are literal braces"
+        raise ProblemsError([Problem(f"found {shown(found[0])}, but no column in single braces", mend)])
     return text

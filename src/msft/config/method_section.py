@@ -22,37 +22,37 @@ STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=Fals
 
 
 RENAMED = {"horizon": "max_epochs"}
-"""Keys of a method section that version 0.1 called otherwise, and what they are called now."""
+"""Keys of a method section that were renamed after version 0.1: old name -> new name."""
 LATER = "later"
-"""Marks a key that came after version 0.1: journals and studies name it only where it is not at its default, so that
-those from before stay as they are."""
+"""Marks a key that was added after version 0.1: journals and studies contain it only if it differs from its default, so
+that older ones stay valid."""
 
 
 def later(section: type[BaseModel]) -> dict[str, Any]:
-    """The keys of a section that are marked, and their defaults."""
+    """The keys of a section that are marked `LATER`, and their defaults."""
     return {name: field.default for name, field in section.model_fields.items() if LATER in field.metadata}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MethodConfig:
-    """A resolved method: defaults, then the preset, then what the user wrote."""
+    """A resolved method: the defaults, overridden by the preset, overridden by the user's values."""
 
     name: str
     preset: str
     max_epochs: float | None
-    """Where the surviving trajectory ends at the latest, in epochs; None: only `max_rollouts` ends the search."""
+    """Maximum epochs of the final model; None: only `max_rollouts` ends the search."""
     eval_every: float
-    """Epochs between ticks."""
+    """Epochs between evaluations."""
     select: Literal["best", "last"]
     average: Literal["macro", "micro"]
     score_excluded: Literal["rollout", "tick"]
     params: Any
     """The method's own `Params`."""
     definition: Method
-    """What the name stands for."""
+    """The method that `name` refers to."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The flat mapping that `resolve` reads back to an equal MethodConfig."""
+        """The flat mapping from which `resolve` makes an equal MethodConfig."""
         common = [field.name for field in dataclasses.fields(self) if field.name not in {"params", "definition"}]
         return {name: getattr(self, name) for name in common} | dataclasses.asdict(self.params)
 
@@ -62,16 +62,17 @@ class Common(BaseModel):
 
     model_config = STRICT
     max_epochs: float | None = Field(default=10.0, gt=0)
-    """Epochs at which the surviving trajectory ends at the latest; null: only max_rollouts ends the search."""
+    """Maximum epochs of the final model, discarded training not counted; null: only `max_rollouts` ends the search."""
     eval_every: float = Field(default=0.25, gt=0)
-    """Epochs between ticks."""
+    """Epochs between evaluations."""
     select: Literal["best", "last"] = "best"
-    """Which point is the answer: the best average over all sub-datasets, or the last."""
+    """Which evaluation gives the final model: the one with the best average over all sub-datasets, or the last."""
     average: Literal["macro", "micro"] = "macro"
-    """Whether sub-datasets count alike, or by their validation items."""
+    """How scores are averaged over sub-datasets: all count equally (macro), or by their number of validation items
+    (micro)."""
     score_excluded: Annotated[Literal["rollout", "tick"], LATER] = "rollout"
-    """When a sub-dataset that has left is scored: at roll-back points and ends of roll-outs, or at every tick, for
-    whole curves. It decides nothing."""
+    """When excluded sub-datasets are scored: at roll-back points and ends of roll-outs, or at every evaluation (tick),
+    which gives complete curves. Decisions do not depend on it."""
 
 
 def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodConfig:
@@ -84,7 +85,7 @@ def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodC
     name, method = _named(given.pop("name", None), methods, "name")
     preset, values = _named(given.pop("preset", next(iter(method.presets))), method.presets, "preset")
     common, fields = set(Common.model_fields), [field.name for field in dataclasses.fields(method.Params)]
-    problems = [Problem(f"the key {old} is called {new} now", f"write {new}", (old,)) for old, new in RENAMED.items()
+    problems = [Problem(f"the key {old} was renamed to {new}", f"write {new}", (old,)) for old, new in RENAMED.items()
                 if old in given]  # fmt: skip
     problems += [
         unknown_key(str(key), ["name", "preset", *Common.model_fields, *fields])
@@ -108,7 +109,7 @@ def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodC
 def json_schema(methods: Mapping[str, Method] = METHODS) -> dict[str, Any]:
     """The JSON Schema of the `method` section: one alternative for each method, with its own parameters."""
     return {
-        "description": "What decides which sub-dataset is trained when.",
+        "description": "The method, which decides which sub-datasets are trained, and for how long.",
         "oneOf": [_json_schema(name, method) for name, method in methods.items()],
     }
 
@@ -127,7 +128,7 @@ def _json_schema(name: str, method: Method) -> dict[str, Any]:
 
 
 def _attribute_docs(params: type) -> dict[str, str]:
-    """The text below each attribute of a class and of those that it extends, as far as their source is at hand."""
+    """The attribute docstrings of a class and its base classes; without classes whose source is not available."""
     docs: dict[str, str] = {}
     for cls in reversed(params.__mro__[:-1]):
         try:
@@ -160,7 +161,7 @@ def _model_of(params: type) -> type[BaseModel]:
         elif field.default_factory is not dataclasses.MISSING:
             default = Field(default_factory=field.default_factory)
         hint = hints[field.name]
-        if typing.get_origin(hint) is tuple:  # YAML has lists only, which a strict tuple refuses
+        if typing.get_origin(hint) is tuple:  # YAML has only lists, which a strict tuple refuses
             default = Field(default, strict=False)
         fields[field.name] = (hint, default)
     model: type[BaseModel] = create_model(params.__name__, __config__=STRICT, **fields)
@@ -168,7 +169,7 @@ def _model_of(params: type) -> type[BaseModel]:
 
 
 def _checked(model: type[BaseModel], values: dict[str, Any], problems: list[Problem]) -> Any:
-    """The validated model, or None with what was wrong added to `problems`."""
+    """The validated model; None if the values are invalid, with the problems added to `problems`."""
     try:
         return model(**values)
     except ValidationError as error:
@@ -180,18 +181,18 @@ def _built(params: type, values: dict[str, Any]) -> Any:
     try:
         return params(**values)
     except ValueError as error:
-        # The rule comes first in such a message: "budget must be > 0, found -1".
+        # Such a message begins with the parameter: "budget must be > 0, found -1".
         first = str(error).split(" ", 1)[0].split(".", 1)[0]
         key = (first,) if first in values else ()
         raise ProblemsError([Problem(str(error), "choose a value that keeps this rule", key)]) from None
 
 
 def problem_of(detail: Mapping[str, Any]) -> Problem:
-    """One pydantic error detail in the house form."""
+    """A pydantic error detail as a Problem."""
     key, kind = tuple(detail["loc"]), detail["type"]
     if kind == "missing":
         return Problem(MISSING, "add it", key)
-    if kind == "model_type":  # the library's words name a class, which no user knows
+    if kind == "model_type":  # pydantic's message names a class, which means nothing to users
         return Problem(f"found {shown(detail['input'])}", "give a mapping, such as {name: value}", key)
     if kind == "tuple_type":
         return Problem(f"found {shown(detail['input'])}", "give a list, such as [first, second]", key)

@@ -1,4 +1,4 @@
-"""What is wrong with a value, as validators raise it: pydantic carries it to the reader, which adds file and line."""
+"""Problems that validators raise: pydantic passes them on to the reader, which adds file and line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake: what was found, how to mend it, and the key (below the validated value) that it is about."""
+    """One mistake: what was found, how to fix it, and the key that it concerns, relative to the validated value."""
 
     found: str
     mend: str
@@ -28,28 +28,28 @@ class ProblemsError(ValueError):
 DEVICES = {"con", "prn", "aux", "nul"} | {
     f"{port}{n}" for port in ("com", "lpt") for n in "123456789\u00b9\u00b2\u00b3"
 }
-"""Names that Windows keeps for devices, with any ending."""
+"""File names that Windows reserves for devices, with any extension."""
 
 
 def folded(name: str) -> str:
-    """The same for names that are one name where case, width and composition do not count."""
+    """A form that is equal for names which differ only in case, character width or Unicode composition."""
     return unicodedata.normalize("NFKC", name).casefold()
 
 
 def not_portable(name: str) -> str | None:
-    """Why a name cannot be that of a file everywhere, or None: run folders are copied between systems."""
+    """Why a name cannot be a file name on every system, or None. Run folders are copied between systems."""
     if name.split(".", 1)[0].strip().casefold() in DEVICES:
-        return f"found {name[:60]!a}, which Windows keeps for a device"
+        return f"found {name[:60]!a}, which Windows reserves for a device"
     if found := sorted(set(name) & set('<>:"|?*')):
-        return f"found {name[:60]!a}, and {' '.join(found)} cannot be in the name of a file on Windows"
+        return f"found {name[:60]!a}, but Windows does not allow {' '.join(found)} in file names"
     return f"found {name[:60]!a}, which ends with a dot" if name.endswith(".") else None
 
 
-_AUTOCAST = "weights are float32; write model.autocast: bf16 for autocast (auto: where the hardware has it)"
+_AUTOCAST = "weights are float32; write model.autocast: bf16 for autocast (auto: if the hardware supports it)"
 _PER_STEP = "write training.batch_size, the whole batch of a step over all devices; micro-batches are cut to fit"
-_MICRO = f"leave it out: {_PER_STEP.removeprefix('write ')}"
-_MEMORY = "leave it out; to save memory, give peft, or training.gradient_checkpointing: true"
-_SAVING = "leave it out; snapshots keep what the search may go back to (snapshots.durable: which survive a crash)"
+_MICRO = f"remove it: {_PER_STEP.removeprefix('write ')}"
+_MEMORY = "remove it; to save memory, use peft, or training.gradient_checkpointing: true"
+_SAVING = "remove it; msft keeps each snapshot that it may roll back to (snapshots.durable: which survive a crash)"
 ELSEWHERE = {
     "num_train_epochs": "write method.max_epochs, in epochs",
     "epochs": "write method.max_epochs, in epochs",
@@ -69,27 +69,27 @@ ELSEWHERE = {
     "load_in_4bit": _MEMORY,
     "load_in_8bit": _MEMORY,
     "quantization_config": _MEMORY,
-    "device_map": "leave it out; on several GPUs: accelerate launch -m msft train (docs/how_to/several_gpus.md)",
-    "deepspeed": "leave it out; on several GPUs: accelerate launch -m msft train (docs/how_to/several_gpus.md)",
-    "attn_implementation": "leave it out; the model's default is taken",
+    "device_map": "remove it; on several GPUs: accelerate launch -m msft train (docs/how_to/several_gpus.md)",
+    "deepspeed": "remove it; on several GPUs: accelerate launch -m msft train (docs/how_to/several_gpus.md)",
+    "attn_implementation": "remove it; the model's default is used",
     "max_seq_length": "write data.max_length, in tokens",
-    "packing": "leave it out; micro-batches are cut by tokens, sorted by length",
+    "packing": "remove it; micro-batches are cut by tokens, sorted by length",
     "lr": "write training.learning_rate",
     "warmup_ratio": "write training.warmup",
     "lora_r": "write r",
     "data_files": "write path: a file or a glob",
     "dataset_name": "write path, and name for a configuration of it",
 }
-"""What users of the Hugging Face libraries write, and where it is here."""
+"""Keys of the Hugging Face libraries, and what to write here instead."""
 
 
 def unknown_key(key: str, known: Iterable[str], *, parents: tuple[str | int, ...] = ()) -> Problem:
-    """The complaint about a key that does not exist: ours of that meaning, or the nearest one that does."""
+    """The problem of an unknown key; its fix names the key of the same meaning, or else the most similar one."""
     return Problem("unknown key", ELSEWHERE.get(key) or one_of(key, known), (*parents, key))
 
 
 def one_of(word: str, known: Iterable[str]) -> str:
-    """``did you mean 'x'?`` where something known is near, else the list of what is known."""
+    """``did you mean 'x'?`` if a known word is similar, else the list of known words."""
     known = list(known)
     plain = {name.casefold(): name for name in known}
     near = difflib.get_close_matches(word.casefold(), plain, n=1)
@@ -97,6 +97,6 @@ def one_of(word: str, known: Iterable[str]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as the user wrote it, cut short."""
+    """A value as the user wrote it, shortened to 60 characters."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

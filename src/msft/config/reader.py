@@ -1,4 +1,4 @@
-"""Configuration files in and out: YAML with line numbers, overrides, and every mistake named at once (design 4)."""
+"""Reads and writes configuration files: line numbers, overrides, and all mistakes in one message (design 4)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from msft.core.paths import expanded
 from msft.core.wire import KeyPath
 
 HEADER_NAMES = {"method.max_epochs": "method.horizon"}
-"""Key of a configuration to its name in journals and studies, which must not change."""
+"""Configuration key -> its name in journals and studies, which must not change."""
 MOST = 20
-"""ProblemsError shown in one message."""
+"""Maximum number of problems shown in one message."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class _Location:
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """The configuration in a YAML file, with `a.b=value` overrides applied.
 
-    Relative paths of models and data sets that exist beside the file, or else in the working directory, become
-    absolute; anything else is left to be a hub id. Raises ConfigError, naming every problem by file, line and field.
+    Relative paths of models and data sets that exist in the folder of the file, or else in the working directory,
+    become absolute; all others are taken as hub ids. Raises ConfigError, naming every problem by file, line and field.
     """
     path = Path(path)
     document = _read(path)
@@ -51,7 +51,7 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
 
 
 def from_mapping(data: Mapping[str, Any], source: str) -> Config:
-    """The configuration in a mapping that code has made. Raises ConfigError, naming `source` and every field."""
+    """The configuration in a mapping. Raises ConfigError, naming `source` and the field of every problem."""
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -59,14 +59,14 @@ def from_mapping(data: Mapping[str, Any], source: str) -> Config:
 
 
 def dump(config: Config) -> str:
-    """The resolved configuration as YAML that `load` reads back to an equal Config."""
+    """The resolved configuration as YAML, from which `load` makes an equal Config."""
     return emit(_plain(config))
 
 
 def flatten(config: Config) -> dict[str, Any]:
     """Dotted key -> value, with data sets by id, so that two configurations can be compared key by key.
 
-    Keys are called what the journals of version 0.1 call them.
+    Keys have the names that journals of version 0.1 use.
     """
     flat: dict[str, Any] = {}
 
@@ -83,7 +83,7 @@ def flatten(config: Config) -> dict[str, Any]:
 
 
 def without_later_defaults(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """A flat configuration without the keys marked `LATER` that are at their default."""
+    """A flat configuration without the keys marked `LATER` that have their default value."""
     sections = {name: field.annotation for name, field in Config.model_fields.items()} | {"method": Common}
     defaults = {
         f"{name}.{key}": default
@@ -95,14 +95,14 @@ def without_later_defaults(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(config: Config) -> dict[str, Any]:
-    """Mappings, lists and scalars, without the keys that are unset; of a method's keys, null says something."""
+    """Mappings, lists and scalars, without unset keys, except in the method section, where null is a value."""
     plain: dict[str, Any] = config.model_dump(mode="json", exclude_none=True)
     return plain | {"method": TypeAdapter(dict[str, Any]).dump_python(config.method.as_dict(), mode="json")}
 
 
 def _read(path: Path) -> Document:
     mend = "write model, method, datasets and output (see examples/)"
-    if path.is_fifo() or path.is_char_device():  # opening a pipe that nobody writes to would wait for ever
+    if path.is_fifo() or path.is_char_device():  # opening a pipe without a writer would block forever
         what = "a named pipe (FIFO)" if path.is_fifo() else "a device"
         raise ConfigError(complaint(f"the file is {what}", "write the configuration to a file", file=path))
     try:
@@ -148,7 +148,7 @@ def _apply(data: dict[str, Any], places: dict[KeyPath, _Location], override: str
         if isinstance(at, list):
             ids = {str(item["id"]): number for number, item in enumerate(at) if isinstance(item, dict) and "id" in item}
             names = {str(number): number for number in range(len(at))} | ids
-            # The longest first: an id may hold dots.
+            # The longest name first: an id may contain dots.
             head = max((name for name in names if f"{dotted}.".startswith(f"{name}.")), key=len, default=None)
             if head is None:
                 raise bad(f"there is no {'.'.join(map(str, (*path, dotted)))}", f"use one of: {', '.join(names)}")
@@ -169,7 +169,7 @@ def _apply(data: dict[str, Any], places: dict[KeyPath, _Location], override: str
 
 
 def _absolute_paths(data: dict[str, Any], folder: Path) -> None:
-    """Replace relative paths that lead somewhere by absolute ones, so that the working directory may change."""
+    """Replace relative paths that exist by absolute ones, so that the working directory may change."""
     model, datasets, output = data.get("model"), data.get("datasets"), data.get("output")
     if isinstance(output, str) and output.startswith("~"):
         data["output"] = str(expanded(output))
@@ -191,17 +191,17 @@ def _absolute_paths(data: dict[str, Any], folder: Path) -> None:
 def _leads_somewhere(path: Path) -> bool:
     try:
         return path.exists() or ("*" in path.name and any(path.parent.glob(path.name)))
-    except OSError:  # such as a name that is too long for the file system: an inline chat template
+    except OSError:  # for example, an inline chat template is too long for a file name
         return False
 
 
 def _listing(error: ValidationError, data: Any, places: Mapping[KeyPath, _Location], file: _Location) -> str:
-    """Every problem on a line of its own, in the order of the file."""
+    """All problems, one per line, in the order of the file."""
     merged: dict[tuple[KeyPath, str], Problem] = {}
     for problem in _problems(error):
         key = _known_part(problem.key, data, missing=problem.found == MISSING)
         known = merged.get((key, problem.found))
-        # A value that fits no member of a union is reported once for each of them.
+        # pydantic reports a value that fits no member of a union once for each member.
         mend = problem.mend if known is None else f"{known.mend}, or {problem.mend.removeprefix('give ')}"
         merged[key, problem.found] = Problem(problem.found, mend, key)
     lines = []
@@ -231,7 +231,7 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
 
 
 def _known_part(key: KeyPath, data: Any, *, missing: bool) -> KeyPath:
-    """The key without what pydantic appends to name the member of a union, or the key of a missing value."""
+    """The part of the key that exists in `data` (or is missing there): pydantic appends names of union members."""
     for number, part in enumerate(key):
         if isinstance(data, dict) and (part in data or (missing and number == len(key) - 1)):
             data = data.get(part)
@@ -243,7 +243,7 @@ def _known_part(key: KeyPath, data: Any, *, missing: bool) -> KeyPath:
 
 
 def _keys_at(key: KeyPath) -> list[str]:
-    """The keys of the section that lies at `key`."""
+    """The valid keys of the section at `key`."""
     section: type[BaseModel] = Config
     for part in key:
         if isinstance(part, str):

@@ -1,4 +1,4 @@
-"""The schema of a configuration file (design 4). Every value is validated here, where it is defined."""
+"""The schema of a configuration file (design 4). It validates every value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from msft.config.problems import Problem, ProblemsError, folded, not_portable
 from msft.config.scorer import ScorerConfig
 
 Scalar: TypeAlias = str | int | float | bool | None
-# Strict tuples refuse lists, and YAML has nothing else.
+# Strict tuples refuse lists, and YAML has only lists.
 Values: TypeAlias = Annotated[tuple[Scalar, ...], Field(strict=False), AfterValidator(not_empty)]
 
 
@@ -40,7 +40,7 @@ MethodSection: TypeAlias = Annotated[
 
 
 class Section(BaseModel):
-    """A frozen part of the configuration that refuses unknown keys and converts nothing but int to float."""
+    """A frozen part of the configuration that refuses unknown keys and converts only int to float."""
 
     model_config = STRICT
 
@@ -49,49 +49,49 @@ class ModelConfig(Section):
     """The base model."""
 
     name_or_path: Text
-    """Hub id, or a folder that `AutoModelForCausalLM.from_pretrained` reads."""
+    """Hub id, or a folder that `AutoModelForCausalLM.from_pretrained` can read."""
     revision: Text | None = None
-    """Branch, tag or commit of the hub."""
+    """Branch, tag or commit on the hub."""
     gguf_file: Text | None = None
-    """Name of the GGUF file in the folder, where the weights are in one."""
+    """Name of the GGUF file in the folder, if the weights are in one."""
     tokenizer: Text | None = None
-    """Hub id or folder of another tokenizer than the model's own."""
+    """Hub id or folder of a tokenizer that replaces the model's own."""
     trust_remote_code: bool = False
-    """Run code that comes with the model; needs `revision`, the commit whose code was read."""
+    """Run code that comes with the model; requires `revision`, the commit whose code you have read."""
     autocast: Literal["auto", "bf16", "no"] = "auto"
-    """bf16 autocast over fp32 weights; `auto`: where the hardware really has it (design 3.5)."""
+    """bf16 autocast over fp32 weights; `auto`: if the hardware has native bf16 (design 3.5)."""
     chat_template: Text | None = None
-    """Jinja text, or a file that holds it, in place of the tokenizer's own chat template."""
+    """Jinja text, or a file that contains it, that replaces the tokenizer's own chat template."""
     license: Text | None = None
-    """The base model's licence, such as `apache-2.0`; only the model card says it."""
+    """The base model's licence, such as `apache-2.0`; written to the model card only."""
 
 
 class TemplateConfig(Section):
-    """How a row becomes text: `{column}` is replaced by the row's value, `{{` and `}}` are braces."""
+    """How a row becomes text: `{column}` is replaced by the row's value, `{{` and `}}` by literal braces."""
 
     prompt: TemplateText
-    """What is read."""
+    """The text that the model is given."""
     completion: TemplateText | None = None
-    """None: the `completion` column, or the right choice."""
+    """The text that the model learns; null: the `completion` column, or the correct choice."""
 
 
 class SplitConfig(Section):
     """A validation or test split. With `path`, `split` or `where` it is read; otherwise carved from the train rows."""
 
     path: Text | None = None
-    """None: the data set's own."""
+    """Hub id, folder, file or glob; null: the data set's own path."""
     split: Text | None = None
-    """The hub's name of the split; of a file, `train`."""
+    """Name of the split on the hub (a file has only `train`); null: the data set's own split."""
     where: Where | None = None
-    """The rows to take; the data set's own `where` is not inherited."""
+    """Rows to use, as for the data set, whose own `where` is not inherited; null: all rows."""
     max_samples: int | None = Field(default=None, ge=1)
-    """Examples, a seeded sample."""
+    """Maximum number of examples (a seeded sample)."""
     fraction: float | None = Field(default=None, gt=0, lt=1)
     """Share of the training rows to carve."""
 
     @property
     def given(self) -> bool:
-        """Whether the split is read from somewhere, rather than carved."""
+        """Whether the split is read from other rows, not carved from the training rows."""
         return self.path is not None or self.split is not None or self.where is not None
 
     @model_validator(mode="after")
@@ -106,48 +106,48 @@ class DatasetConfig(Section):
     """One sub-dataset of the mixture."""
 
     id: str
-    """The name that it has everywhere."""
+    """Unique name of the sub-dataset, used in file names, tables and messages."""
     path: Text
     """Hub id, folder, .jsonl/.json/.parquet/.csv file or glob, or `reasoning_gym:<task>`."""
     name: Text | None = None
-    """The hub's configuration name."""
+    """Name of the data set's configuration on the hub."""
     revision: Text | None = None
-    """Branch, tag or commit of the hub."""
+    """Branch, tag or commit on the hub."""
     split: Text = "train"
-    """The hub's name of the split to train on."""
+    """Name of the split to train on."""
     where: Where | None = None
-    """Column to the value, or list of values, that the rows to take have."""
+    """Rows to use: column -> the value, or a list of values, that a row must have there; null: all rows."""
     max_samples: int | None = Field(default=None, ge=1)
-    """Training examples at most (a seeded sample), after validation and test are carved."""
+    """Maximum number of training examples (a seeded sample), counted after validation and test are carved."""
     format: FormatName | None = None
-    """None: known by the columns."""
+    """Format of the rows; null: detected from the columns."""
     columns: Columns | None = None
-    """Role to the column that plays it. Choices may lie in several: `choices: [opa, opb, opc, opd]`, where the answer
-    is a position from 0, a letter from A or the text of the right one; `choices: {"1": option1, "2": option2}`, where
-    the answer is one of the names before the columns. An answer column that is one of the choices' own holds the right
-    one (`choices: [distractor1, distractor2, correct_answer], answer: correct_answer`): such choices are shuffled, the
-    same way in every run."""
+    """Role -> column. Choices may be spread over several columns: with `choices: [opa, opb, opc, opd]`, the answer is a
+    position from 0, a letter from A or the text of the correct choice; with `choices: {"1": option1, "2": option2}`,
+    the answer is one of these names. If the answer column is itself one of the choices (`choices: [distractor1,
+    distractor2, correct_answer], answer: correct_answer`), it holds the correct choice, and the choices are shuffled,
+    in the same way in every run."""
     template: TemplateConfig | None = None
-    """In place of a format: how a row becomes text."""
+    """How a row becomes text, in place of a format."""
     validation: SplitConfig | None = None
-    """None: 10 % of the training rows, at least 50 but never more than half of them."""
+    """The validation split; null: 10 % of the training rows, at least 50 but at most half of them."""
     test: SplitConfig | None = None
-    """None: nothing is tested. Scored once, at the end: base model and answer."""
+    """The test split, on which the base model and the final model are scored once, at the end; null: no test."""
     scorer: ScorerConfig | None = None
-    """None: `choice` of text where the rows have choices and an answer, else `loss`."""
+    """How the sub-dataset is scored; null: `choice` of text if the rows have choices and an answer, else `loss`."""
     split_by: Text | None = None
-    """A column: each of its values makes a sub-dataset `<id>.<value>` of its own."""
+    """A column: the rows of each of its values become a separate sub-dataset `<id>.<value>`."""
     license: Text | None = None
-    """The data's licence, such as `cc-by-4.0`; only the model card says it."""
+    """The data's licence, such as `cc-by-4.0`; written to the model card only."""
     config: dict[str, Any] | None = None
-    """Keyword arguments of a reasoning-gym task, `seed` and `size` among them."""
+    """Keyword arguments of a reasoning-gym task, including `seed` and `size`."""
 
     @field_validator("id")
     @classmethod
     def _a_safe_name(cls, name: str) -> str:
         mend = "use at most 100 bytes of printable characters without / and \\"
         if not name.strip() or name != name.strip():
-            raise ProblemsError([Problem("the id is empty or has blanks around it", mend)])
+            raise ProblemsError([Problem("the id is empty, or begins or ends with a blank", mend)])
         if name in {".", ".."} or len(name.encode()) > 100 or not name.isprintable() or set(name) & set("/\\"):
             raise ProblemsError([Problem(f"found {name[:60]!a}, which cannot name files and table rows", mend)])
         return name
@@ -164,7 +164,7 @@ class DatasetConfig(Section):
             if split is not None and split.given and self._same_rows(split)
         ]
         if self.format is not None and self.template is not None:
-            problems.append(Problem("a template says already what a row becomes", "remove one of them", ("format",)))
+            problems.append(Problem("format and template exclude each other", "remove one of them", ("format",)))
         if self.config is not None and not self.path.startswith("reasoning_gym:"):
             problems.append(Problem("only reasoning_gym data sets take a config", "remove it", ("config",)))
         if problems:
@@ -177,80 +177,81 @@ class DatasetConfig(Section):
 
 
 class DataConfig(Section):
-    """What holds for all sub-datasets."""
+    """Settings of all sub-datasets."""
 
     seed: int = Field(default=20, ge=0, lt=2**32)
-    """Decides samples and carved splits; also what `training.seed` does, where that is not given."""
+    """Seed of samples and carved splits; also of training, if `training.seed` is not given."""
     leaks: Literal["error", "drop", "warn"] = "drop"
-    """Training examples that a validation or test split of any sub-dataset holds too, exactly or nearly: refused, left
-    out of training, or named only."""
+    """What to do with training examples that are also, exactly or nearly, in a validation or test split of any
+    sub-dataset: raise an error, drop them from training, or only warn."""
     max_length: int = Field(default=1024, ge=2)
-    """Tokens per example; longer ones lose their end."""
+    """Maximum tokens per example; longer examples are truncated at the end."""
 
 
 class TrainingConfig(Section):
-    """The optimizer's steps."""
+    """The optimizer and its steps."""
 
     seed: int | None = Field(default=None, ge=0, lt=2**32)
-    """Decides the order of instances, dropout, an adapter's first weights and the placebo's deal; None: `data.seed`.
-    Runs that differ in it alone have the same splits."""
+    """Seed of the order of examples, of dropout, of an adapter's initial weights and of the placebo's assignment; null:
+    `data.seed`. Runs that differ only in this seed have the same splits."""
     batch_size: int = Field(default=64, ge=1)
-    """Examples per optimizer step, whatever the hardware (design 3.3)."""
+    """Examples per optimizer step, on any hardware (design 3.3)."""
     learning_rate: float = Field(default=1e-5, gt=0)
-    """Its highest value."""
+    """Peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """A function of position / horizon (design 3.12)."""
+    """Learning rate as a function of position / `max_epochs` (design 3.12)."""
     warmup: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the horizon over which the learning rate rises linearly."""
+    """Share of `max_epochs` over which the learning rate rises linearly from 0."""
     optimizer: Literal["adamw"] = "adamw"
-    """With betas 0.9 and 0.999, as torch has it."""
+    """AdamW with betas 0.9 and 0.999, torch's defaults."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """On matrices only, never on norms and biases."""
+    """Weight decay, applied to matrices only, never to norms and biases."""
     max_grad_norm: float | None = Field(default=None, gt=0)
-    """None: gradients are not clipped."""
+    """Gradient norm to which gradients are clipped; null: they are not clipped."""
     loss_reduction: Literal["token", "example"] = "token"
-    """Mean over the global batch's trained tokens, or over its examples' means."""
+    """Loss of the global batch: the mean over its trained tokens, or over the means of its examples."""
     max_tokens_per_microbatch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Tokens, any padding included. `auto`: 3,072 on a CPU; on a GPU what fits, found by trial."""
+    """Maximum tokens per micro-batch, padding included. `auto`: 3,072 on a CPU; on a GPU what fits, found by trial."""
     gradient_checkpointing: bool = False
-    """Computes activations again instead of keeping them: slower, less memory."""
+    """Compute activations again instead of keeping them: slower, less memory."""
     light: Annotated[Literal["auto"] | bool, LATER] = "auto"
-    """Layers of the model do less work for the same results, up to rounding: norms, gated MLPs, the last MLP, the head
-    and the embedding. `auto`: where a trial at the start shows that they can, and the run's notes say which; false: the
-    model computes as transformers wrote it; true: refuse a model of which no layer can."""
+    """Replace layers of the model by versions that do less work for the same results, up to rounding: norms, gated
+    MLPs, the last MLP, the head and the embedding. `auto`: those for which a trial at the start succeeds, listed in the
+    run's notes; true: the same, but no such layer is an error; false: none."""
     torch_compile: bool = False
-    """Compiles the model's layers, which takes a minute or more at the start. On a CPU that needs a C++ compiler."""
+    """Compile the model's layers, which takes a minute or more at the start and, on a CPU, needs a C++ compiler."""
     report_to: Annotated[tuple[Literal["tensorboard", "wandb", "trackio", "mlflow"], ...], Field(strict=False)] = ()
-    """Where the run is told as it goes on, through Accelerate's trackers."""
+    """Trackers to which the run reports its progress, through Accelerate."""
 
 
 class PeftConfig(Section):
     """A LoRA adapter in place of full fine-tuning."""
 
     r: int = Field(default=16, ge=1)
-    """Rank."""
+    """Rank of the adapter."""
     lora_alpha: float = Field(default=32, gt=0)
     """The adapter's output is scaled by lora_alpha / r."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the adapter's inputs that is dropped in training."""
+    """Dropout probability of the adapter's inputs in training."""
     target_modules: Text | Names = "all-linear"
-    """Names of the modules that get an adapter; `all-linear`: all but the output head."""
+    """Names of the modules that get an adapter; `all-linear`: all linear layers except the output head."""
 
 
 class SnapshotsConfig(Section):
     """How snapshots are kept (design 3.8)."""
 
     durable: Literal["auto", "tick", "rollout"] = "auto"
-    """Which survive a crash: all, those at the ends of roll-outs, or all while writing one costs little."""
+    """Which snapshots survive a crash: all (`tick`), those at the ends of roll-outs (`rollout`), or all as long as
+    writing one is cheap (`auto`)."""
     max: int | None = Field(default=None, ge=1)
-    """Held at most between segments; one more while the next is made. null: all that the method may still ask for.
-    One that was let go of is trained again, bit for bit, when it is asked for. With 3 they take at most twice, and on
-    average up to 1.5 times, what plain fine-tuning that keeps its tip and its best takes; with fewer, much is trained
-    again (docs/performance.md)."""
+    """Maximum number of snapshots kept (plus one while the next is made); null: keep all that the method may still
+    need. A dropped snapshot is trained again, bit for bit, if it is needed. With 3, snapshots take at most 2 times, and
+    on average up to 1.5 times, the space of plain fine-tuning that keeps its latest and its best snapshot; with fewer,
+    much is trained again (docs/performance.md)."""
 
 
 class Config(Section):
-    """A whole job."""
+    """The configuration of a job."""
 
     model: ModelConfig
     method: MethodSection = Field(default_factory=lambda: resolve({"name": "msft"}))
@@ -264,7 +265,7 @@ class Config(Section):
 
     @property
     def training_seed(self) -> int:
-        """`training.seed`, or where it is not given `data.seed`."""
+        """`training.seed`, or `data.seed` if it is not given."""
         return self.data.seed if self.training.seed is None else self.training.seed
 
     @field_validator("datasets")
@@ -275,7 +276,7 @@ class Config(Section):
         for position, dataset in enumerate(datasets):
             name = folded(dataset.id)
             if name in seen:
-                found = f"the id {dataset.id!r} is taken: {seen[name]!r} is the same name where case does not count"
+                found = f"the id {dataset.id!r} is taken: {seen[name]!r} is the same name if case and width are ignored"
                 problems.append(Problem(found, "give each data set its own id", (position, "id")))
             seen.setdefault(name, dataset.id)
             if reason := not_portable(dataset.id):
@@ -294,7 +295,7 @@ class Config(Section):
         if needs and self.method.max_epochs is None:
             problems = [
                 Problem(
-                    "it is a function of position / max_epochs, and the method sets no max_epochs",
+                    "it is a function of position / max_epochs, but the method sets no max_epochs",
                     "give method.max_epochs",
                     ("training", key),
                 )

@@ -18,15 +18,15 @@ class ShotsConfig(BaseModel):
     model_config = STRICT | {"serialize_by_alias": True}
 
     k: int = Field(default=5, ge=1)
-    """Examples."""
+    """Number of examples."""
     source: Literal["train"] = Field(default="train", alias="from")
-    """Only training examples may be shown: others would give answers away."""
+    """Where the examples come from: only training rows, as others would reveal answers."""
     seed: int = Field(default=20, ge=0, lt=2**32)
-    """Draws them."""
+    """Seed with which the examples are drawn."""
 
 
 class RegexConfig(BaseModel):
-    """An answer is the first group (the whole, where there is none) of a pattern's last match."""
+    """The answer is the first group (if there is none, the whole) of the pattern's last match."""
 
     model_config = STRICT
     regex: str
@@ -43,7 +43,7 @@ def _extractor(given: Any) -> Any:
         try:
             re.compile(given["regex"])
         except re.error as error:
-            raise ProblemsError([Problem(f"this is no regular expression ({error})", "mend it", ("regex",))]) from None
+            raise ProblemsError([Problem(f"not a regular expression ({error})", "fix it", ("regex",))]) from None
         return RegexConfig(regex=given["regex"])
     if given is not None and not isinstance(given, RegexConfig) and given not in EXTRACT:
         raise ProblemsError([Problem(f"found {shown(given)}", mend)])
@@ -57,7 +57,7 @@ OWN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 
 def _scorer_name(name: str) -> str:
     if name not in SCORERS and not re.fullmatch(OWN, name):
-        mend = f"{one_of(name, SCORERS)}; your own is named module:function"
+        mend = f"{one_of(name, SCORERS)}; your own scorer is named module:function"
         raise ProblemsError([Problem(f"found {shown(name)}", mend)])
     return name
 
@@ -80,22 +80,24 @@ class ScorerConfig(BaseModel):
     """`choice`, `exact_match`, `generate`, `loss`, or your own as `module:function`: a function from a list of
     `{prompt, completion, generated, row}` to a list of floats in [0, 1]."""
     of: Literal["letter", "text"] | None = None
-    """`choice` only, where the default is text: what stands for an option."""
+    """`choice` only (default: text): what is scored for each option, its letter or its text."""
     normalize: Literal["none", "token", "byte"] | None = None
-    """`choice` only, where the default is none: what an option's log-likelihood is divided by."""
+    """`choice` only (default: none): whether an option's log-likelihood is divided by its number of tokens or bytes."""
     extract: Annotated[
         Literal["####", "letter", "number", "math", "text"] | RegexConfig | None, BeforeValidator(_extractor)
     ] = None
-    """`generate` only, where the default is text: how the answer is found in what the model says, and in the row's
-    own completion."""
+    """`generate` only (default: text): how the answer is extracted from the generated text, and from the row's
+    completion."""
     stop: Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_no_blank_stop)] | None = None
-    """`generate` and your own: texts that end what the model says; a blank line where there are shots."""
+    """`generate` and your own scorer: texts that end the generation (default: a blank line if there are shots, else
+    none)."""
     max_new_tokens: int | None = Field(default=None, ge=1)
-    """`generate` and your own, where the default is 256."""
+    """`generate` and your own scorer (default: 256): maximum number of generated tokens."""
     shots: ShotsConfig | None = None
-    """None: prompts stand alone."""
+    """Few-shot examples before each prompt; null: none."""
     control: Literal["control", "report"] = "control"
-    """The score that the search acts on. Your own scorer's default is report."""
+    """The search score, on which the method's decisions are based: the scorer's own search score (`control`), or the
+    metric that is also the test metric (`report`). The default of your own scorer is `report`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -104,7 +106,7 @@ class ScorerConfig(BaseModel):
             return given
         name = "your own" if ":" in given["name"] else given["name"]
         if name not in (*SCORERS, "your own"):
-            return given  # the name is what is wrong
+            return given  # the check of `name` reports it
         chosen = {key: value for key, value in given.items() if value is not None}
         speaking = {"stop": ["\n\n"] if chosen.get("shots") else [], "max_new_tokens": 256}
         keys: dict[str, dict[str, Any]] = {

@@ -1,7 +1,7 @@
-"""YAML 1.2 in and out: plain data only, and the line of every key.
+"""Reads and writes YAML 1.2: plain data only, with the line of every key.
 
-Read from the parser's events rather than through a constructor: so `no` is a string and `1e-5` a number, duplicate
-keys are seen, tags, anchors and aliases are refused, and nothing in a file can build an object.
+It reads the parser's events instead of using a constructor: so `no` is a string and `1e-5` a number, duplicate keys are
+detected, tags, anchors and aliases are refused, and a file cannot construct objects.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ruamel.yaml.representer import SafeRepresenter
 from msft.core.wire import KeyPath
 
 DEEPEST = 20
-"""Levels of nesting: more than any configuration needs, too few to exhaust the stack."""
+"""Maximum levels of nesting: more than any configuration needs, too few to exhaust the stack."""
 
 INTEGER = re.compile(r"[-+]?[0-9]{1,30}|0x[0-9a-fA-F]{1,16}|0o[0-7]{1,16}")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -43,12 +43,12 @@ NAMED: dict[str, Any] = {
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
 RESERVED = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
-"""Words that this or an older version of YAML takes for something else."""
+"""Words that this or an older version of YAML does not read as strings."""
 SAFE_UNQUOTED = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
 
 
 class UnreadableError(Exception):
-    """The text is not the YAML that a configuration may use."""
+    """The text is not valid YAML, or uses features of YAML that a configuration may not use."""
 
     def __init__(self, found: str, mend: str, line: int | None) -> None:
         super().__init__(found)
@@ -79,11 +79,11 @@ def parse(text: str) -> Document:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         found = "not valid YAML: " + " ".join(part for part in (error.context, error.problem) if part)
-        mend = "indent with spaces, never with tabs" if "\\t" in found else "put the YAML right"
+        mend = "indent with spaces, never with tabs" if "\\t" in found else "fix the YAML"
         raise UnreadableError(found, mend, mark.line + 1 if mark else None) from None
     except (YAMLError, ValueError) as error:
         found = f"not valid YAML: {str(error).splitlines()[0]}"
-        raise UnreadableError(found, "remove the character or put the YAML right", None) from None
+        raise UnreadableError(found, "remove the character or fix the YAML", None) from None
     return Document(data, lines)
 
 
@@ -92,12 +92,12 @@ def _line(event: Event) -> int:
 
 
 def _node(event: Any, events: Iterator[Event], path: KeyPath, lines: dict[KeyPath, int]) -> Any:
-    """The value that begins with `event` (of any kind that begins one), taking its other events from `events`."""
+    """The value that begins with `event`; takes the rest of its events from `events`."""
     if isinstance(event, AliasEvent) or event.anchor is not None:
         found = f"found the {'alias *' if isinstance(event, AliasEvent) else 'anchor &'}{event.anchor}"
-        raise UnreadableError(found, "write the value out: anchors and aliases are not read", _line(event))
+        raise UnreadableError(found, "write the value in full: anchors and aliases are not supported", _line(event))
     if event.tag is not None:
-        raise UnreadableError(f"found the tag {event.tag}", "remove it: tags are not read", _line(event))
+        raise UnreadableError(f"found the tag {event.tag}", "remove it: tags are not supported", _line(event))
     if len(path) > DEEPEST:
         raise UnreadableError(f"more than {DEEPEST} levels of nesting", "nest less deeply", _line(event))
     if isinstance(event, MappingStartEvent):
@@ -116,11 +116,11 @@ def _mapping(events: Iterator[Event], path: KeyPath, lines: dict[KeyPath, int]) 
     mapping: dict[str, Any] = {}
     while not isinstance(event := next(events), MappingEndEvent):
         if not isinstance(event, ScalarEvent):
-            raise UnreadableError("found a key that is no plain name", "use a plain name as key", _line(event))
+            raise UnreadableError("found a key that is not a plain name", "use a plain name as key", _line(event))
         _node(event, events, path, lines)  # a key may have no tag or anchor either
         key = event.value
         if key in mapping:
-            found = f"the key {key!r} is there twice (first on line {lines[*path, key]})"
+            found = f"the key {key!r} appears twice (first on line {lines[*path, key]})"
             raise UnreadableError(found, "keep one of them", _line(event))
         lines[*path, key] = _line(event)
         mapping[key] = _node(next(events), events, (*path, key), lines)
@@ -128,7 +128,7 @@ def _mapping(events: Iterator[Event], path: KeyPath, lines: dict[KeyPath, int]) 
 
 
 def resolved(text: str) -> Any:
-    """An unquoted scalar by the core schema of YAML 1.2."""
+    """The value of an unquoted scalar in the core schema of YAML 1.2."""
     if text in NAMED:
         return NAMED[text]
     if INTEGER.fullmatch(text):
@@ -139,7 +139,7 @@ def resolved(text: str) -> Any:
 
 
 class _Representer(SafeRepresenter):
-    """Quotes every string that is not plainly a word, whatever other readers would take it for."""
+    """Quotes every string that is not a plain word, so that all YAML readers read it as a string."""
 
     def represent_str(self, data: str) -> ScalarNode:
         word = SAFE_UNQUOTED.fullmatch(data) and data.lower() not in RESERVED
@@ -153,7 +153,7 @@ _Representer.add_representer(str, _Representer.represent_str)
 
 
 def emit(data: Any) -> str:
-    """Plain data as block-style YAML that `parse` reads back to equal data."""
+    """Plain data as block-style YAML, from which `parse` makes equal data."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
     yaml.default_flow_style = False

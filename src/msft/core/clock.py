@@ -14,14 +14,14 @@ from msft.core.vocabulary import Brief, Mixture, Segment, Task
 
 
 def exact(number: float) -> Fraction:
-    """The decimal number that was meant: 0.1 is one tenth, so that 0.1 * 30 instances are 3 and never 4."""
+    """The float as the decimal that its repr shows: 0.1 is exactly 1/10, so 0.1 * 30 instances are 3, never 4."""
     return Fraction(repr(number))
 
 
 def per_epoch(mixture: Mixture, sizes: Mapping[Task, int]) -> dict[Task, int]:
-    """Instances that one epoch takes of each sub-dataset; at least one of each that has any left.
+    """Instances of each sub-dataset in one epoch; at least one of each that `without` does not empty.
 
-    With weights these are the pool sizes: an epoch draws as many instances as there are, from anywhere.
+    With weights these are the pool sizes: an epoch draws as many instances as all pools hold, from any of them.
     """
     left_out: dict[Task, int] = dict.fromkeys(mixture.tasks, 0)
     for task, _ in mixture.without:
@@ -36,7 +36,7 @@ def per_epoch(mixture: Mixture, sizes: Mapping[Task, int]) -> dict[Task, int]:
 
 
 class Clock:
-    """Converts for one job: its sizes, its batch size, its rhythm of ticks."""
+    """Converts between steps, epochs and ticks for one job (sizes, batch size, evaluation interval)."""
 
     def __init__(self, sizes: Mapping[Task, int], batch_size: int, eval_every: float) -> None:
         self.sizes = dict(sizes)
@@ -55,7 +55,7 @@ class Clock:
         return -(-self.instances(mixture) // self.batch_size)
 
     def steps(self, mixture: Mixture, epochs: float) -> int:
-        """Optimizer steps in so many epochs, at least one; a float's rounding error never adds a step."""
+        """Optimizer steps in `epochs` epochs of the mixture, at least one; a rounding error never adds a step."""
         steps = math.ceil(Fraction(epochs) * self.steps_per_epoch(mixture) - Fraction(1, 10**6))
         return max(1, steps)
 
@@ -63,17 +63,18 @@ class Clock:
         return steps / self.steps_per_epoch(mixture)
 
     def ticks(self, mixture: Mixture, steps: int) -> list[int]:
-        """The ticks of the next `steps` steps: the distinct ceil(k * eval_every * steps_per_epoch), and the end."""
+        """The ticks of the next `steps` steps: the distinct ceil(k * eval_every * steps_per_epoch), and `steps`."""
         period = self.eval_every * self.steps_per_epoch(mixture)
         marks = {math.ceil(k * period) for k in range(1, math.ceil(steps / period) + 1)}
         return sorted({mark for mark in marks if mark < steps} | {steps})
 
 
 class Epochs:
-    """Follows segments, and tells where one changes what an epoch is made of before that epoch has ended.
+    """Checks that no segment changes the content of an epoch before that epoch has ended.
 
-    An epoch of passes is one permutation of its instances, cut into steps: sub-datasets, shares and left-out instances
-    must stay until it ends. Weights draw each example afresh and may change at any step.
+    Without weights, an epoch is one permutation of its instances, cut into steps: its sub-datasets, shares and left-out
+    instances must not change until it ends. With weights, each instance is drawn independently, so that the weights may
+    change at any step.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -83,7 +84,7 @@ class Epochs:
         """Step of the roll-out at which the current epoch began."""
 
     def follow(self, segment: Segment) -> str | None:
-        """What is wrong with the next segment, in words; None where nothing is."""
+        """Describes what is wrong with the next segment; None if it is valid."""
         before, self._mixture = self._mixture, segment.mixture
         if segment.start == 0 or before is None:
             self._began = 0
@@ -97,5 +98,5 @@ class Epochs:
 
 
 def _made_of(mixture: Mixture) -> tuple[object, ...]:
-    """What decides the permutation of an epoch."""
+    """The fields of a mixture that determine the permutation of an epoch."""
     return mixture.tasks, mixture.shares, mixture.without, mixture.weights is None

@@ -1,7 +1,7 @@
-"""Score curves: smoothing, peaks, and which points may still turn out to be one (design 1.1).
+"""Score curves: smoothing, peaks, and which points may still become a peak (design 1.1).
 
 A curve is the scores of one sub-dataset at the ticks of one roll-out, tick 0 (its start) included. All comparisons
-are exact (rational arithmetic): a constant curve stays constant under smoothing, and ties are ties.
+are exact (rational arithmetic), so that smoothing keeps a constant curve constant and equal means compare as equal.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from msft.core.vocabulary import Task
 
 
 def number(score: float) -> Fraction | float:
-    """The score as an exact number; a score that is not finite counts as worse than any other."""
+    """The score as an exact number; NaN or infinite becomes -inf, which is worse than any other score."""
     return Fraction(score) if math.isfinite(score) else -math.inf
 
 
 def smoothed(curve: Sequence[float], window: int) -> Sequence[Fraction | float]:
-    """Centred mean over `window` ticks (odd); at the ends over those that there are."""
+    """Centred mean over `window` ticks (odd); near the ends of the curve, over the ticks that exist."""
     if window == 1:
         return [score if math.isfinite(score) else -math.inf for score in curve]
     half = window // 2
@@ -34,13 +34,13 @@ def smoothed(curve: Sequence[float], window: int) -> Sequence[Fraction | float]:
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """Where a curve is best, and whether it stands lower at its end."""
+    """The best tick of a curve, and whether the curve is lower at its end."""
 
     tick: int
     """Index of the earliest tick with the best smoothed score."""
     before_end: bool
     falls: bool
-    """The smoothed score at the end is below the best."""
+    """Whether the smoothed score at the end is below the best."""
 
 
 def peak(curve: Sequence[float], window: int = 1) -> Peak:
@@ -52,10 +52,10 @@ def peak(curve: Sequence[float], window: int = 1) -> Peak:
 
 
 def may_be_peaks(curves: Mapping[Task, Sequence[float]], window: int = 1) -> set[int]:
-    """The ticks that can still turn out to be a peak of one of these unfinished curves of equal length.
+    """The ticks that may still become the peak of one of these unfinished curves of equal length.
 
-    The smoothed score of a tick is final once half a window lies behind it. Of the final ones only the best of each
-    curve can win; the others of the last half-window are all still open: at most N + window // 2 ticks.
+    The smoothed score of a tick is final once window // 2 ticks follow it. Of the final ticks, only the best of each
+    curve can become its peak; of the others, each can. For N curves these are at most N + window // 2 ticks.
     """
     length = len(next(iter(curves.values()), ()))
     final = max(0, length - window // 2)

@@ -1,4 +1,4 @@
-"""Errors that a user can cause. Everything else is a bug and may raise what it likes."""
+"""Errors that a user can cause. Every other exception is a bug."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: the command line prints the message and exits with code 2.
+    """A mistake that the user can fix: the command line prints the message and exits with code 2.
 
     The message reads ``place: what was found. Fix: how``.
     """
@@ -16,7 +16,7 @@ class UserError(Exception):
 def complaint(
     found: str, mend: str, *, file: Path | str | None = None, line: int | None = None, field: str = ""
 ) -> str:
-    """One line in the house form: ``file:line field: what was found. Fix: how to put it right.``"""
+    """The message on one line: ``file:line field: what was found. Fix: how``."""
     place = str(file) if file is not None else ""
     if line is not None:
         place += f":{line}"
@@ -38,27 +38,27 @@ class ModelError(UserError):
 
 
 class RunError(UserError):
-    """The run folder cannot be used as asked: it holds a run, another process owns it, a file is damaged."""
+    """The run folder cannot be used as requested: it holds a run, another process owns it, or a file is damaged."""
 
 
-class Diverged(RunError):  # noqa: N818 - a state of affairs, not a kind of error
-    """Replaying the journal did not ask for what was journaled: the code, the configuration or the data changed."""
+class Diverged(RunError):  # noqa: N818 - the name says what happened
+    """A replayed segment differs from the journaled one: the code, the configuration or the data changed."""
 
     def __init__(
         self, where: str, differences: Sequence[str], mend: str = "undo the change, or start a new run folder"
     ) -> None:
         self.differences = tuple(differences)
         listed = "; ".join(self.differences)
-        super().__init__(complaint(f"this run cannot go on: {listed}", mend, field=where))
+        super().__init__(complaint(f"this run cannot continue: {listed}", mend, field=where))
 
 
-class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """A signal asked the run to end; what it had reached is durable, and --resume goes on from there."""
+class Stopped(Exception):  # noqa: N818 - not an error
+    """A signal stopped the run. Its progress is durable, and `--resume` continues from there."""
 
     def __init__(self, signal: int) -> None:
         self.signal = signal
         super().__init__(f"stopped by signal {signal}")
 
     def __reduce__(self) -> tuple[type[Stopped], tuple[int]]:
-        """A process of a study sends it to the one that started it."""
+        """Makes the exception picklable: a worker process of a study sends it to the process that started it."""
         return Stopped, (self.signal,)

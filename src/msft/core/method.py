@@ -1,4 +1,4 @@
-"""What a method is made of."""
+"""The definition of a method."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from msft.core.vocabulary import Brief, Plan
 
 @dataclass(frozen=True)
 class Method:
-    """A plan, its parameters and its presets.
+    """A plan, its parameters, its presets and its outlook.
 
-    `Params` is a standard-library dataclass whose annotations and `__post_init__` (raising ValueError) validate what
-    the configuration says. A preset maps names of parameters, and of `max_epochs`, `eval_every`, `select`, ...
-    to values that replace their defaults; the first preset is the default. `outlook` says what the method may do at
-    most (`msft.core.outlook`); without one, `msft check` and the live view know no bound.
+    `Params` is a standard-library dataclass whose annotations and `__post_init__` (raising ValueError) validate the
+    configuration. A preset maps names of parameters, and of `max_epochs`, `eval_every`, `select`, ... to values that
+    replace their defaults; the first preset is the default. `outlook` returns the upper limits of the method
+    (`msft.core.outlook`); without one, `msft check` and the live view show no limits.
     """
 
     plan: Callable[[Brief], Plan]
@@ -27,6 +27,6 @@ class Method:
 
 
 def require(holds: bool, name: str, rule: str, found: object) -> None:
-    """The rule and then the value, as a ValueError, where a parameter does not keep to it."""
+    """Raises ValueError, naming the parameter, the rule and the value found, unless `holds`."""
     if not holds:
         raise ValueError(f"{name} must be {rule}, found {found!r}")

@@ -1,8 +1,8 @@
-"""What a method may do at most, known before it begins: what estimates, retention and reports need to know of it.
+"""Upper limits on what a method does, available before it starts: for estimates, retention and reports.
 
-Derived from the brief and never journaled. Nothing outside `msft.methods` knows a method by its name, its class or
-the spelling of its parameters: it asks the outlook. `brief.base` may be empty here, as nothing is scored yet when
-`msft check` asks.
+An outlook is derived from the brief and never journaled. Code outside `msft.methods` does not depend on the name, the
+class or the parameter names of a method: it reads the outlook. `brief.base` may be empty here, because `msft check`
+computes the outlook before anything is scored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from msft.core.vocabulary import Brief, Mixture
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """Where a search stands at the start of a roll-out."""
+    """The state of a search at the start of a roll-out."""
 
     mixture: Mixture
     rollout: int
@@ -27,67 +27,67 @@ class Standing:
 
     @classmethod
     def start(cls, brief: Brief) -> Standing:
-        """Before the first roll-out; for most methods that trains the whole mixture."""
+        """The state before the first roll-out, in which most methods train the whole mixture."""
         return cls(mixture=Mixture(tasks=brief.tasks), rollout=1, epoch=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """What may still be trained, at most, from the start of a roll-out."""
+    """Upper limit on the training that remains from the start of a roll-out."""
 
     instances: float
-    """Roll-backs included. In the unit of `brief.sizes`: with the tokens of each sub-dataset as sizes, tokens."""
+    """Discarded training included. The unit is that of `brief.sizes`: tokens, if the sizes are given in tokens."""
     why: str
-    """What the bound comes from, in words: "the limit of 10 epochs"."""
+    """The reason for the bound, in words: "the limit of 10 epochs"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lookahead:
-    """How the engine answers `Probe.LOOKAHEAD`."""
+    """Settings with which the engine measures `Probe.LOOKAHEAD`."""
 
     examples: int = 8
     """Examples of each sub-dataset."""
     optimizer: Literal["adam", "sgd"] = "adam"
-    """Of the virtual step."""
+    """The optimizer of the virtual step."""
     times: int = 0
-    """Look-aheads of the whole run, at most."""
+    """Maximum number of look-aheads in the whole run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
-    """What others need to know of a method. The defaults say that nothing is known."""
+    """What other code needs to know about a method. The defaults mean that nothing is known."""
 
     bound: Bound | None = None
-    """None: nothing bounds the training, or the method does not say."""
+    """None: the training has no upper limit, or the method does not state one."""
     snapshots: int | None = None
-    """Snapshots held at once, at most; None: the method does not say."""
+    """Maximum number of snapshots kept at once; None: the method does not state one."""
     window: int = 1
-    """Ticks in the centred mean under which the method reads a peak; odd."""
+    """Number of ticks in the centred mean that smooths a curve before the method reads its peak; odd."""
     rollout: float = math.inf
-    """Epochs after which a roll-out ends in a decision at the latest, if the limit on epochs does not end it before."""
+    """Maximum epochs of a roll-out, which then ends with a decision; the limit on epochs may end it earlier."""
     decides: bool = False
     """Whether the end of each roll-out decides which sub-datasets are excluded and where training resumes."""
     lookahead: Lookahead = Lookahead()
     probed_epochs: float = 0.0
-    """Forward passes over the whole mixture that probes take, at most."""
+    """Maximum cost of all probes, in forward passes over the whole mixture."""
     plain: bool = False
-    """Plain fine-tuning: the run that all others are compared with."""
+    """Whether this is plain fine-tuning, the baseline of all comparisons."""
     warnings: tuple[str, ...] = ()
-    """What in this configuration cannot work as meant, as `field: what. How to fix it`."""
+    """Settings of this configuration that cannot work as intended, each as `field: what was found. Fix: how`."""
 
 
 Forecast: TypeAlias = Callable[[Brief, Standing], Outlook]
 
 
 def unknown(brief: Brief, at: Standing) -> Outlook:
-    """The outlook of a method that has none: nothing bounds it."""
+    """The outlook of a method that defines none: no upper limits."""
     return Outlook()
 
 
 def passes(brief: Brief, at: Standing, *, again: float = 0.0) -> Bound | None:
     """The bound of a method that trains until the limit on epochs and never rolls back.
 
-    `again`: epochs of the whole mixture that come on top, such as a second run's.
+    `again`: additional epochs of the whole mixture, such as those of a second run.
     """
     clock = Clock.of(brief)
     if not math.isfinite(brief.horizon):
@@ -99,7 +99,10 @@ def passes(brief: Brief, at: Standing, *, again: float = 0.0) -> Bound | None:
 
 
 def most_held(brief: Brief, epochs: float, window: int) -> int | None:
-    """Snapshots that `roll_out` over so many epochs keeps at most: one a peak, the best, the tip, half a window."""
+    """Maximum number of snapshots that `roll_out` keeps over `epochs` epochs; None if `epochs` is infinite.
+
+    These are one for each peak, half a window, the best point and the latest snapshot.
+    """
     if not math.isfinite(epochs):
         return None
     clock, mixture = Clock.of(brief), Mixture(tasks=brief.tasks)
@@ -108,6 +111,6 @@ def most_held(brief: Brief, epochs: float, window: int) -> int | None:
 
 
 HELD_BESIDE = 2
-"""Snapshots beside possible peaks: the best point so far, and the end of the last segment."""
+"""Snapshots kept in addition to possible peaks: the best point so far, and the end of the last segment."""
 PLAIN_HELD = HELD_BESIDE + 1
-"""Snapshots that a method without peaks holds: those, and the one that is being made."""
+"""Snapshots that a method without peaks keeps: `HELD_BESIDE`, and the one that is being made."""

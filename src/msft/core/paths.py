@@ -1,4 +1,4 @@
-"""Paths as people write them."""
+"""Paths as users write them."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def expanded(path: str) -> Path:
-    """With the home folder in place of `~` or `~user`; where there is no such user, as it is written."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - the method of Path raises where there is no such user
+    """The path with `~` or `~user` replaced by the home folder; unchanged if that user does not exist."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - the method of Path raises if that user does not exist

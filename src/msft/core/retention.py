@@ -1,12 +1,11 @@
-"""Which snapshots a bounded store holds, and which it trains again when they are asked for (design 3.9).
+"""Which snapshots a bounded store keeps, and which it trains again when they are requested (design 3.9).
 
-Without a bound the store holds what the method may still ask for. With one it lets go of what the search can best do
-without: every snapshot that may be asked for has odds, training it again takes the steps from its nearest ancestor
-that is held, and what is dropped is what adds least to the expected steps. An ancestor that nobody may ask for any
-more can so be worth more than a snapshot that somebody may.
+Without a limit, the store keeps every snapshot that the method may still request. With a limit, it drops the snapshot
+that adds least to the expected recomputation: the sum over requestable snapshots of the odds of a request times the
+steps from the nearest kept ancestor. So an ancestor that can no longer be requested may be worth keeping.
 
-All of it is a function of the journal: a resumed run holds what the uninterrupted one would, and a report can tell
-afterwards what was held and what was trained again.
+All of this is a function of the journal: a resumed run keeps the same snapshots as an uninterrupted one, and a report
+can state afterwards what was kept and what was trained again.
 """
 
 from __future__ import annotations
@@ -19,28 +18,29 @@ from msft.core.curves import peak
 from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Snapshot, Task
 
 Limits: TypeAlias = Sequence[tuple[int, int | None]]
-"""(first segment, snapshots held between segments from there on), in order; None: all that may be asked for."""
+"""(first segment, maximum number of snapshots kept between segments from there on), in order; None: no maximum."""
 
 UNBOUNDED: Limits = ((1, None),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """What is to be done between two segments."""
+    """What the store has to do between two segments."""
 
     first: frozenset[Snapshot]
-    """What stays; the rest may go at once."""
+    """Snapshots to keep at first; the others may be deleted at once."""
     again: tuple[tuple[Snapshot, frozenset[Snapshot]], ...]
-    """Segments to train again, in order, and what is held beside each while it runs."""
+    """Segments to train again, in order, each with the snapshots to keep while it runs."""
     held: frozenset[Snapshot]
-    """What is held in the end."""
+    """Snapshots kept in the end."""
 
 
 class Retention:
-    """Follows a search from segment to segment.
+    """Decides after each segment of a search which snapshots to keep.
 
-    The snapshot that was made last, or trained again last, needs not be held to go on from: the engine stands there.
-    `window`: ticks in the mean under which the method reads peaks; it decides how likely a snapshot is asked for.
+    The snapshot that was made last, or trained again last, need not be kept to continue from it: it is the current
+    state of the engine. `window`: number of ticks in the mean that smooths the method's curves; the peaks, and so the
+    odds of a request, depend on it.
     """
 
     def __init__(self, base: Outcome, limits: Limits = UNBOUNDED, window: int = 1) -> None:
@@ -48,23 +48,23 @@ class Retention:
         self._limits, self._window = limits, window
         self._number = 0
         self._tip: Snapshot = ROOT
-        """Where the engine stands."""
+        """The current state of the engine."""
         self._new: frozenset[Snapshot] = frozenset()
-        """What the last segment put into the store, if it trained."""
+        """The snapshot that the last segment stored; empty if it trained nothing."""
         self._parents: dict[Snapshot, Snapshot] = {}
         self._steps: dict[Snapshot, int] = {}
         self._scores: dict[Snapshot, dict[Task, float]] = {ROOT: dict(base.scores)}
         self._rollout = 0
         self._points: list[Snapshot] = [ROOT]
-        """Of the roll-out that is on: its start, then its ticks."""
+        """The snapshots of the current roll-out: its start, then its ticks."""
 
     @property
     def limit(self) -> int | None:
-        """Snapshots held between segments at most; one more while a segment runs into its end."""
+        """Maximum number of snapshots kept between segments (one more while the next is made); None: no limit."""
         return [limit for since, limit in self._limits if since <= max(1, self._number)][-1]
 
     def made(self, segment: Segment, outcome: Outcome) -> None:
-        """The next segment has ended."""
+        """Record the next segment, which has ended."""
         self._number += 1
         if segment.rollout != self._rollout:
             self._rollout, self._points = segment.rollout, [segment.parent]
@@ -76,13 +76,13 @@ class Retention:
         self._new = frozenset({self._number} if segment.trains else ())
 
     def settle(self, following: Segment | None, answer: Snapshot | None) -> Settled:
-        """What to hold until the following segment ends; where none follows, the answer."""
+        """What to keep until the following segment ends; if none follows, keep the answer."""
         if following is None:
             assert answer is not None, "a search ends with an answer"
             asked, needed = answer, {answer} - {ROOT}
         else:
             asked, needed = following.parent, ({following.parent} | following.keep) - {ROOT}
-        # Nobody asks for any other snapshot's scores again, and there may be thousands.
+        # The scores of other snapshots are never read again, and there may be thousands.
         of = needed | {ROOT, self._tip, *self._points}
         self._scores = {snapshot: scores for snapshot, scores in self._scores.items() if snapshot in of}
         there = self.held | self._new
@@ -90,7 +90,7 @@ class Retention:
             self.held = frozenset(needed)
             return Settled(first=self.held, again=(), held=self.held)
         odds = self._odds(following, needed)
-        # The engine stands at the tip, held or not; elsewhere it must be able to go, and the answer is handed over.
+        # The engine is at the tip, kept or not. Any other parent, and the answer (for export), must be in the store.
         stands = asked == self._tip and following is not None
         must, lineage = (set(), []) if stands else ({asked} - {ROOT}, self._lineage(asked, there))
         self.held = self._chosen(there | must, must, odds)
@@ -102,10 +102,10 @@ class Retention:
         return Settled(first=again[0][1] if again else self.held, again=tuple(again), held=self.held)
 
     def _odds(self, following: Segment | None, needed: Iterable[Snapshot]) -> dict[Snapshot, float]:
-        """How likely each is asked for, in no unit.
+        """The relative odds that each snapshot is requested, not normalised.
 
-        In the roll-out that is on: one, and one for each active sub-dataset whose peak it is so far; halved for each
-        earlier one, because searches go back to the first peaks. Those from before: one.
+        In the current roll-out: 1, plus 1 for each active sub-dataset whose peak so far it is, halved for each earlier
+        snapshot, because searches roll back to the first peaks. Snapshots of earlier roll-outs: 1.
         """
         odds = dict.fromkeys(needed, 1.0)
         if following is None:
@@ -123,10 +123,10 @@ class Retention:
     def _chosen(
         self, there: set[Snapshot] | frozenset[Snapshot], must: set[Snapshot], odds: Mapping[Snapshot, float]
     ) -> frozenset[Snapshot]:
-        """What stays of what is there: nothing useless, and no more than the limit."""
+        """The snapshots of `there` to keep: none that saves no steps, and no more than the limit."""
         held = set(there)
         while spare := sorted(held - must):
-            # Where two are worth the same, the newer one goes: its ancestors shorten the way to more.
+            # Of two that save the same number of steps, drop the newer: the older is an ancestor of more snapshots.
             risk, least = min((self._risk(held - {snapshot}, odds), -snapshot) for snapshot in spare)
             if risk > self._risk(held, odds) and (self.limit is None or len(held) <= self.limit):
                 break
@@ -134,11 +134,11 @@ class Retention:
         return frozenset(held)
 
     def _risk(self, held: set[Snapshot], odds: Mapping[Snapshot, float]) -> float:
-        """The steps to be expected, by the odds."""
+        """The expected steps of recomputation: the sum of odds times the steps to train a snapshot again."""
         return sum(odd * sum(map(self._steps.__getitem__, self._lineage(s, held))) for s, odd in odds.items())
 
     def _lineage(self, snapshot: Snapshot, held: set[Snapshot] | frozenset[Snapshot]) -> list[Snapshot]:
-        """What has to be trained for a snapshot, its nearest held ancestor's child first; nothing if it is held."""
+        """The segments to train again for a snapshot, in order, from its nearest kept ancestor; empty if it is kept."""
         path = []
         while snapshot != ROOT and snapshot not in held:
             path.append(snapshot)
@@ -154,10 +154,10 @@ def replayed(
     limits: Limits = UNBOUNDED,
     window: int = 1,
 ) -> tuple[Retention, list[Settled]]:
-    """The retention of a search after its history, and what was done after each segment.
+    """The retention of a search after its history, and what was settled after each segment.
 
-    `following`: what the search asks for next; None where it has ended with this answer. While neither is known, the
-    last segment is left unsettled. `window`: the method's (`Outlook.window`).
+    `following`: the next segment of the search; None if it has ended with `answer`. If both are None, the last segment
+    is not settled. `window`: `Outlook.window` of the method.
     """
     retention, done = Retention(brief.base, limits, window), []
     entries = list(history)

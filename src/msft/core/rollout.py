@@ -1,7 +1,7 @@
-"""The sub-plans that methods share: how a trajectory becomes segments (design 2.1).
+"""Generators that methods share to turn a trajectory into segments (design 2.1).
 
-A method holds one `Track`. It numbers roll-outs, keeps positions, and turns "train this mixture from here to there"
-into a `Segment`; `roll_out` walks a whole roll-out from tick to tick. Both are generators for `yield from`.
+A method has one `Track`. It numbers roll-outs, records positions, and turns "train this mixture from here to there"
+into a `Segment`; `roll_out` runs a whole roll-out from tick to tick. Use both with `yield from`.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Probe, Segment, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """A place on a trajectory: a snapshot, its position, and what is known of it."""
+    """A point on a trajectory: a snapshot, its position in epochs, and its scores."""
 
     snapshot: Snapshot
     epoch: float
     scores: Mapping[Task, float]
-    """What the method asked for, and acts on."""
+    """The search scores that the method requested. Its decisions use only these."""
     outcome: Outcome
-    """All that was measured: with `score_excluded: tick`, more than that."""
+    """Everything that was measured; with `score_excluded: tick` this includes scores that were not requested."""
 
 
 Step: TypeAlias = Generator[Segment, Outcome, Point]
 
 
 class Track:
-    """The trajectory of one method: the only maker of segments."""
+    """The trajectory of one method. All segments are made here."""
 
     def __init__(self, brief: Brief) -> None:
         self.brief = brief
@@ -47,16 +47,16 @@ class Track:
         return here.snapshot == self._tip and mixture.tasks == self._tasks
 
     def start(self, here: Point, mixture: Mixture) -> int:
-        """The step at which training this mixture from here starts: 0 if that begins a roll-out."""
+        """The step of the roll-out at which training `mixture` from `here` starts; 0 if this begins a roll-out."""
         return self._step if self._continues(here, mixture) else 0
 
     def ticks(self, here: Point, mixture: Mixture, epochs: float) -> list[int]:
-        """The ticks of the next so many epochs, as steps of the roll-out that they belong to."""
+        """The ticks of the next `epochs` epochs, as steps since the start of their roll-out."""
         start = self.start(here, mixture)
         return [start + tick for tick in self.clock.ticks(mixture, self.clock.steps(mixture, epochs))]
 
     def left(self, here: Point) -> float:
-        """Epochs until the horizon; 0 where only rounding is left."""
+        """Epochs from `here` to the limit on epochs; 0 if only a rounding error remains."""
         left = self.brief.horizon - here.epoch
         return left if left > 1e-6 else 0.0
 
@@ -71,13 +71,12 @@ class Track:
         probes: Iterable[Probe] = (),
         reset_optimizer: bool = False,
     ) -> Step:
-        """Train from here until step `stop` of the roll-out, then score.
+        """Train from `here` until step `stop` of the roll-out, then score the sub-datasets in `score`.
 
-        Whatever else is scored on the way (`score_excluded: tick`) stays out of the point's scores, and so out of
-        every decision.
+        Additional scores (`score_excluded: tick`) are not in the point's scores, and so affect no decision.
 
-        A roll-out begins (its number rises, its steps count from 0) where the sub-datasets change or where `here`
-        is not the end of the last segment. `reset_optimizer` acts only there.
+        A roll-out begins (its number increases, its steps count from 0) if the sub-datasets change or if `here` is
+        not the end of the last segment. `reset_optimizer` takes effect only then.
         """
         start = self.start(here, mixture)
         if not self._continues(here, mixture):
@@ -102,9 +101,10 @@ class Track:
         return Point(snapshot=outcome.snapshot, epoch=epoch, scores=scores, outcome=outcome)
 
     def turn(self, here: Point, mixture: Mixture, *, keep: Iterable[Snapshot] = ()) -> Step:
-        """A decision: from here on, train this mixture. Opens a roll-out and scores what is not scored here yet.
+        """A decision: train `mixture` from `here` on. Begins a roll-out and scores what is not yet scored at `here`.
 
-        It is yielded even where nothing is left to score or to train, so that the journal names every decision.
+        The segment is yielded even if there is nothing to score or to train, so that the journal records every
+        decision.
         """
         self.rollout += 1
         known = {**here.outcome.scores, **here.scores}
@@ -124,7 +124,7 @@ class Track:
 
 
 class Answer:
-    """The best fully scored point so far, the earliest of equals; or, with `select: last`, none but the last."""
+    """Selects the final model: the earliest of the best fully scored points; with `select: last`, the last point."""
 
     def __init__(self, brief: Brief, first: Point) -> None:
         self.brief = brief
@@ -136,7 +136,7 @@ class Answer:
         return average(point.scores, self.brief.tasks, weights)
 
     def offer(self, point: Point) -> None:
-        """A point that is not scored on all sub-datasets cannot be the answer."""
+        """Consider a point; one that is not scored on all sub-datasets is ignored."""
         if set(self.brief.tasks) <= point.scores.keys() and (found := self._average(point)) > self._most:
             self.best, self._most = point, found
 
@@ -161,11 +161,11 @@ def roll_out(
     until: Callable[[list[Point]], bool] = lambda points: False,
     reset_optimizer: bool = False,
 ) -> Generator[Segment, Outcome, list[Point]]:
-    """One roll-out from tick to tick; returns its points, `here` (tick 0) first.
+    """Train one roll-out from tick to tick; returns its points, `here` (tick 0) first.
 
-    The sub-datasets in `watch` are scored at every tick, those in `at_end` at the last. Kept are `keep` and every
-    snapshot that may still turn out to be a peak of one of `watch`, smoothed over `window` ticks (None: none of
-    them). `until(points so far)` ends the roll-out early.
+    The sub-datasets in `watch` are scored at every tick, those in `at_end` at the last. The roll-out keeps the
+    snapshots in `keep`, and those that may still become the peak of a sub-dataset in `watch`, smoothed over `window`
+    ticks (None: it keeps no peaks). It ends early when `until(points so far)` returns True.
     """
     points = [here]
     kept = set(keep)
@@ -194,12 +194,15 @@ def curves(points: list[Point], tasks: Iterable[Task]) -> dict[Task, list[float]
 def depart(
     track: Track, here: Point, leaves: Mapping[Task, float], answer: Answer, *, replay: float = 0.0
 ) -> Generator[Segment, Outcome, Point]:
-    """Train on from here; each sub-dataset leaves at its own epoch, the last ones end it. Scored at each departure."""
+    """Train from `here` and exclude each sub-dataset at its epoch in `leaves`; the last of these epochs ends training.
+
+    All sub-datasets are scored at each exclusion.
+    """
     tasks = track.brief.tasks
     for epoch in sorted({epoch for epoch in leaves.values() if epoch > here.epoch + 1e-6}):
         mixture = replaying(tasks, tuple(task for task in tasks if leaves[task] < epoch), replay)
         if mixture.shares is not None:
-            # The sub-datasets stay the same, only their shares change: an epoch that is on cannot be gone on with.
+            # Only the shares change, so `advance` would continue the current epoch, whose content must not change.
             here = yield from track.turn(here, mixture, keep=answer.keep)
         stop = track.start(here, mixture) + track.clock.steps(mixture, epoch - here.epoch)
         here = yield from track.advance(here, mixture, stop, score=tasks, keep=answer.keep)
@@ -208,7 +211,7 @@ def depart(
 
 
 def replaying(tasks: tuple[Task, ...], excluded: Iterable[Task], replay: float) -> Mixture:
-    """The mixture without the excluded; with `replay`, that share of each of them stays against forgetting."""
+    """The mixture without the excluded sub-datasets; with `replay` > 0, it keeps that share of each of them."""
     gone = set(excluded)
     if replay == 0 or not gone:
         return Mixture(tasks=tuple(task for task in tasks if task not in gone))

@@ -1,4 +1,4 @@
-"""Ask and tell: a method at work, and its replay from a journal (design 2.1)."""
+"""Ask-and-tell interface to a running method, and its replay from a journal (design 2.1)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from msft.core.vocabulary import ROOT, Brief, Outcome, Plan, Probe, Segment, Sna
 class Search:
     """One method on one job. Deterministic in (brief, outcomes): a journal of both is its whole state.
 
-    `history` is replayed first; where the method asks for something else than what was recorded, `Diverged` names
-    the fields that differ. A method gets a RunError where it asks for a snapshot that it did not keep, which would only
-    be missing later, after the training; and where it changes what an epoch is made of before the epoch has ended,
-    which would train some instances twice and leave others out.
+    `history` is replayed first. Raises Diverged, naming the fields that differ, if the method requests a segment other
+    than the recorded one. Raises RunError if the method requests a snapshot that it did not keep (before the training
+    that would need it), or if it changes the content of an epoch before the epoch has ended (this would train some
+    instances twice and others not at all).
     """
 
     def __init__(self, method: Method, brief: Brief, history: Iterable[tuple[Segment, Outcome]] = ()) -> None:
@@ -38,14 +38,14 @@ class Search:
             self.tell(outcome)
 
     def ask(self) -> Segment | None:
-        """What to do next; the same until `tell` is called; None at the end."""
+        """The next segment, the same until `tell` is called; None at the end."""
         return self._next
 
     def tell(self, outcome: Outcome) -> None:
-        """What was measured in the segment that was asked for."""
+        """Pass on the outcome of the segment that `ask` returned. Raises ValueError if it does not fit the segment."""
         segment = self._next
         if segment is None:
-            raise ValueError("the search has ended: there is no segment to tell an outcome of")
+            raise ValueError("the search has ended: no segment needs an outcome")
         complain_about(segment, outcome, self.number)
         self.number += 1
         self._advance(outcome)
@@ -60,15 +60,15 @@ class Search:
         held = self._held if outcome is None else self._held | {outcome.snapshot}
         if lost := sorted(asked - held, key=repr):
             found = (
-                f"the method asks for snapshot {lost[0]}, which it let go of"
+                f"the method requests snapshot {lost[0]}, which it dropped"
                 if lost[0] is not None
-                else "it returned no answer"
+                else "the method returned no snapshot"
             )
-            mend = "name it in the `keep` of every segment until it is asked for, and return one as the answer"
+            mend = "list it in the `keep` of every segment until it is requested, and return a snapshot at the end"
             raise RunError(complaint(found, mend, field=f"segment {self.number}"))
         self._held = {ROOT, *asked}
         if segment is not None and (wrong := self._epochs.follow(segment)):
-            mend = "change them where an epoch begins, or open a roll-out for it (`track.turn`)"
+            mend = "change the mixture where an epoch begins, or begin a roll-out for it (`track.turn`)"
             raise RunError(complaint(f"the method {wrong}", mend, field=f"segment {self.number}"))
 
     def _check(self, recorded: Segment) -> None:
@@ -77,7 +77,7 @@ class Search:
             return
         where = f"segment {self.number}"
         if asked is None:
-            raise Diverged(where, ["the journal goes on where the search now ends"])
+            raise Diverged(where, ["the journal continues where the search now ends"])
         raise Diverged(
             where,
             [
@@ -89,7 +89,7 @@ class Search:
 
 
 def complain_about(segment: Segment, outcome: Outcome, number: int) -> None:
-    """ValueError where an engine's outcome does not answer the segment."""
+    """Raises ValueError if an engine's outcome does not fit the segment."""
     snapshot = number if segment.trains else segment.parent
     if outcome.snapshot != snapshot:
         raise ValueError(f"the outcome must name snapshot {snapshot}, found {outcome.snapshot}")

@@ -1,7 +1,7 @@
-"""The words that methods and engines speak to each other. Standard library only, no behaviour.
+"""The types that methods and engines exchange. Standard library only, no behaviour.
 
 A method yields `Segment`s and receives `Outcome`s; it never sees a weight. An engine runs segments; it never sees
-a method. A roll-back is nothing but a segment whose `parent` is an older snapshot.
+a method. A roll-back is a segment whose `parent` is an older snapshot.
 
 Units: *steps* are optimizer steps (one global batch each), *epochs* are passes over the active mixture, *instances*
 are training examples. Only `msft.core.clock` converts between them.
@@ -22,31 +22,31 @@ Snapshot: TypeAlias = int
 """The number of the segment that produced it; `ROOT` is the base model."""
 
 ROOT: Snapshot = 0
-"""The base model: never copied, never counted, always there."""
+"""The base model: never copied, never counted, always available."""
 
 
 LATER = MappingProxyType({"later": True})
-"""The metadata of a field that came after version 0.1: a journal names it only where it is not at its default, so that
-older journals and their hashes stay."""
+"""The metadata of a field that was added after version 0.1: a journal contains the field only if it differs from its
+default, so that older journals and their hashes stay valid."""
 
 
 class Probe(enum.Enum):
-    """A measurement beyond scores. Each adds the field of its name to the outcome."""
+    """A measurement in addition to scores. Each fills the field of the outcome that has its name."""
 
     ITEMS = "items"
-    """The control score of each validation item of each scored sub-dataset, at `stop`."""
+    """The search score of each validation item of each scored sub-dataset, at `stop`."""
     LOOKAHEAD = "lookahead"
-    """The relative fall of the loss on one batch of each sub-dataset by one virtual step on it, at `stop`."""
+    """For each sub-dataset, the relative decrease of the loss on one batch after a virtual step on it, at `stop`."""
     LOSSES = "losses"
-    """The loss of every instance trained in the segment, as trained; at the end of an epoch also of those left out."""
+    """The loss of every instance of the segment in its training step; at the end of an epoch also of those left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
-    """What an epoch is made of.
+    """The content of an epoch.
 
-    An epoch takes every instance of each of `tasks` once, or, with `shares`, that part of each; or, with `weights`,
-    as many draws as the sub-datasets have instances. `without` leaves single instances (task, index) out.
+    An epoch trains every instance of each of `tasks` once; with `shares`, that share of each; with `weights`, as many
+    weighted draws as the sub-datasets have instances. `without` leaves out single instances (task, index).
     """
 
     tasks: tuple[Task, ...]
@@ -55,13 +55,13 @@ class Mixture:
     without: frozenset[tuple[Task, int]] = frozenset()
 
     def __post_init__(self) -> None:
-        assert self.shares is None or self.weights is None, "a mixture takes shares of passes or samples, not both"
+        assert self.shares is None or self.weights is None, "a mixture has shares or weights, not both"
         for numbers in (self.shares, self.weights):
             assert numbers is None or len(numbers) == len(self.tasks), "one number for each sub-dataset"
 
     @property
     def active(self) -> tuple[Task, ...]:
-        """The sub-datasets that take part in full; the others are only replayed against forgetting."""
+        """The sub-datasets whose share is 1; the others are only replayed, to limit forgetting."""
         if self.shares is None:
             return self.tasks
         return tuple(task for task, share in zip(self.tasks, self.shares, strict=True) if share == 1)
@@ -69,10 +69,10 @@ class Mixture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """What to train next, from where, and what to measure at its end.
+    """What to train next, from which snapshot, and what to measure at the end.
 
-    `start == stop` trains nothing: it scores the parent and makes no snapshot. `start == 0` begins a roll-out: its
-    order of instances starts afresh.
+    A segment with `start == stop` trains nothing: it scores the parent and makes no snapshot. `start == 0` begins a
+    roll-out, with a new order of instances.
     """
 
     parent: Snapshot
@@ -83,12 +83,12 @@ class Segment:
     stop: int
     """Optimizer steps since this roll-out began."""
     epoch: float
-    """Position at `start`, in epochs along the surviving trajectory."""
+    """Position at `start`: epochs from the base model to the parent, discarded training not counted."""
     score: tuple[Task, ...]
     """The sub-datasets to score at `stop`."""
     probes: frozenset[Probe] = frozenset()
     keep: frozenset[Snapshot] = frozenset()
-    """The snapshots, beside `parent`, that the method may still ask for."""
+    """The snapshots that the method may still request, in addition to `parent`."""
     reset_optimizer: bool = False
     """Start from the parent's weights with an empty optimizer, as the paper's release does at a roll-back."""
 
@@ -114,18 +114,18 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What was measured. No clock in it: seconds go to `timings.jsonl`, outside every hash."""
+    """What was measured. It contains no times: seconds go to `timings.jsonl`, outside every hash."""
 
     snapshot: Snapshot
-    """The segment's own number, or its parent where it trained nothing."""
+    """The segment's own number, or its parent if it trained nothing."""
     scores: Mapping[Task, float]
-    """Control scores, higher is better: what a search acts on."""
+    """Search scores, higher is better: the method's decisions use these."""
     reports: Mapping[Task, float]
-    """What people read, in [0, 1]: accuracy, exact match, exp(-NLL)."""
+    """Metrics for people, in [0, 1]: accuracy, exact match or exp(-NLL)."""
     items: Mapping[Task, tuple[float, ...]] | None = None
     lookahead: Mapping[Task, float] | None = None
     losses: Mapping[Task, Mapping[int, float]] | None = None
-    """Index of the instance to its loss (mean NLL of its trained tokens)."""
+    """For each sub-dataset: index of an instance -> its loss (mean NLL of its trained tokens)."""
     train_loss: float | None = None
     """Mean over the segment's steps of the loss of the global batch."""
     tokens: Tokens = field(default_factory=Tokens)
@@ -135,7 +135,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Brief:
-    """All that a method knows about the job. With the outcomes, it determines every decision."""
+    """All information about the job that a method receives. With the outcomes, it determines every decision."""
 
     tasks: tuple[Task, ...]
     """In the order of the configuration."""
@@ -149,16 +149,16 @@ class Brief:
     base: Outcome
     """The base model, scored on every sub-dataset."""
     horizon: float
-    """Where the surviving trajectory ends at the latest, in epochs; may be infinite."""
+    """`max_epochs`: the maximum length of the final path, in epochs; may be infinite."""
     eval_every: float
     """Epochs between ticks."""
     select: Literal["best", "last"] = "best"
     average: Literal["macro", "micro"] = "macro"
     score_excluded: Literal["rollout", "tick"] = field(default="rollout", metadata=LATER)
-    """When a sub-dataset that has left is scored: where all are, or at every tick, which decides nothing."""
+    """When an excluded sub-dataset is scored: only where all are, or at every tick, which affects no decision."""
     params: Any = None
     """The method's own `Params`."""
 
 
 Plan: TypeAlias = Generator[Segment, Outcome, Snapshot]
-"""A method at work: yields what to do next, receives what was measured, returns the snapshot that is its answer."""
+"""A running method: yields the next segment, receives its outcome, and returns the snapshot of the final model."""

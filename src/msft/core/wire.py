@@ -1,4 +1,4 @@
-"""The vocabulary as JSON, versioned. Floats round-trip exactly; NaN and the infinities travel as strings."""
+"""The types of `msft.core.vocabulary` as JSON, versioned. Floats round-trip exactly; NaN and infinity are strings."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 from msft.core.vocabulary import LATER, Brief, Mixture, Outcome, Probe, Segment, Task, Tokens
 
 VERSION = 1
-"""Raised when an old journal can no longer be read as it stands."""
+"""Increased when older journals can no longer be read as they are."""
 
 Json = dict[str, Any]
 KeyPath: TypeAlias = tuple[str | int, ...]
-"""Keys and indices that lead to a value."""
+"""The keys and indices that lead to a value."""
 
 
 def to_number(x: float) -> float | str:
@@ -136,13 +136,13 @@ def brief_to_json(brief: Brief) -> Json:
 
 
 def _later(of: Any) -> Json:
-    """The fields marked LATER of a dataclass that are not at their default: older journals do not name them."""
+    """The fields marked LATER that differ from their default, with their values; older journals do not have them."""
     marked = [field for field in dataclasses.fields(of) if field.metadata == LATER]
     return {field.name: getattr(of, field.name) for field in marked if getattr(of, field.name) != field.default}
 
 
 def brief_from_json(data: Json, params: Any = None) -> Brief:
-    """The brief; `params` is the method's own dataclass, which JSON does not name."""
+    """The brief; `params` is the method's own dataclass, whose type the JSON does not state."""
     return Brief(
         tasks=tuple(data["tasks"]),
         sizes=tuple(data["sizes"]),
@@ -160,12 +160,12 @@ def brief_from_json(data: Json, params: Any = None) -> Brief:
 
 
 def differences(was: Any, now: Any) -> list[str]:
-    """What differs between two JSON values, one line per leaf: ``brief.sizes[2] was 300, is now 299``."""
+    """The differences between two JSON values, one line per leaf: ``brief.sizes[2] was 300, is now 299``."""
     return [f"{dotted(path)} was {old!r}, is now {new!r}" for path, old, new in changed(was, now)]
 
 
 def changed(was: Any, now: Any, path: KeyPath = ()) -> list[tuple[KeyPath, Any, Any]]:
-    """Where two JSON values differ: the path to each leaf, what it was, what it is now; a missing one is None."""
+    """The leaves in which two JSON values differ, each as (path, old value, new value); a missing value is None."""
     if isinstance(was, dict) and isinstance(now, dict):
         return [
             entry for key in sorted(was.keys() | now.keys())
@@ -179,5 +179,5 @@ def changed(was: Any, now: Any, path: KeyPath = ()) -> list[tuple[KeyPath, Any, 
 
 
 def dotted(path: KeyPath) -> str:
-    """``brief.sizes[2]``."""
+    """The path as text, such as ``brief.sizes[2]``."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")

@@ -1,4 +1,4 @@
-"""Tokenised sub-datasets that outlive the process, named by all that decides them."""
+"""A cache on disk for tokenised sub-datasets, keyed by everything that determines them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from msft.data.mapped import PackedExamples, pack, pack_items, read_items, tuple
 from msft.data.sources import Source
 
 CACHE_FROM = 32 * 2**20
-"""Bytes of all sources from which on they are tokenised into files; what is smaller takes a moment."""
+"""Minimum total size of all sources, in bytes, to use the cache; smaller data are tokenised in a moment."""
 INDEX = "index.json"
 
 
 class Cache:
-    """One entry: all sub-datasets of a configuration, since each may lose examples to another's validation split.
+    """One entry: all sub-datasets of a configuration together, as each may lose examples that another validates on.
 
-    The key is the SHA-256 of the sources' content, the settings, the tokenizer, and the code of this room.
+    The key is the SHA-256 of the sources' content, the settings, the tokenizer, and the code of this package.
     """
 
     def __init__(self, key: str) -> None:
@@ -36,9 +36,9 @@ class Cache:
 
     @classmethod
     def of(cls, config: Config, sources: Sequence[Source], encoder: Encoder) -> Cache | None:
-        """The entry of a configuration; None where the data are small, or cannot be read, which reading will tell.
+        """The entry of a configuration; None if the data are small, or cannot be read (loading them reports why).
 
-        A user's own scorer is no part of the key, and its items hold whole rows: nothing is kept of such a job.
+        None also with a user's own scorer, which is not part of the key and whose items contain whole rows.
         """
         if any(dataset.scorer is not None and ":" in dataset.scorer.name for dataset in config.datasets):
             return None
@@ -53,7 +53,7 @@ class Cache:
         return cls(hashlib.sha256(json.dumps(parts).encode()).hexdigest())
 
     def read(self) -> dict[Task, TaskData] | None:
-        """The sub-datasets, or None where there is no entry. One that is damaged is removed."""
+        """The sub-datasets, or None if there is no entry. A damaged entry is removed."""
         if not (self.folder / INDEX).is_file():
             return None
         try:
@@ -66,7 +66,7 @@ class Cache:
         return None
 
     def pack(self, name: str, examples: Iterable[Example]) -> PackedExamples:
-        """The examples, written to the draft of this entry. Raises DataError where there is no room for it."""
+        """Writes examples to the draft of this entry and opens them. Raises DataError if this is not possible."""
         try:
             if self._draft is None:
                 self._draft = Draft(self.folder.parent)
@@ -75,7 +75,7 @@ class Cache:
             raise self._no_room(error) from error
 
     def publish(self, tasks: Mapping[Task, TaskData]) -> dict[Task, TaskData]:
-        """Makes the draft the entry, whole or not at all; the sub-datasets as the entry has them."""
+        """Makes the draft the entry, atomically; returns the sub-datasets as read from the entry."""
         assert self._draft is not None
         draft = self._draft.folder
         try:
@@ -89,7 +89,7 @@ class Cache:
             (draft / INDEX).write_text(json.dumps(index), encoding="utf-8")
             try:
                 draft.rename(self.folder)
-            except OSError:  # another process was first, with the same
+            except OSError:  # another process published the same entry first
                 if not (self.folder / INDEX).is_file():
                     raise
                 shutil.rmtree(draft)
@@ -101,7 +101,7 @@ class Cache:
         }
 
     def discard(self) -> None:
-        """Removes the draft, if there is one that was not published."""
+        """Removes the draft unless it was published."""
         if self._draft is not None:
             shutil.rmtree(self._draft.folder, ignore_errors=True)
             self._draft.close()
@@ -125,12 +125,12 @@ class Cache:
 
 
 def cache_folder() -> Path:
-    """Where the entries lie: `$XDG_CACHE_HOME/msft/data`."""
+    """The folder of the entries: `$XDG_CACHE_HOME/msft/data`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "msft" / "data"
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but the index."""
+    """File name -> SHA-256, of every file except the index."""
     made = {}
     for file in sorted(folder.iterdir()):
         if file.name != INDEX:
@@ -140,7 +140,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _tokenizer(encoder: Encoder) -> str:
-    """All that decides what a tokenizer does with a text, as text."""
+    """Everything that determines the output of a tokenizer, as text."""
     made = encoder.tokenizer
     fast = getattr(made, "backend_tokenizer", None)
     content = fast.to_str() if fast is not None else json.dumps(made.get_vocab(), sort_keys=True)
@@ -148,7 +148,7 @@ def _tokenizer(encoder: Encoder) -> str:
 
 
 def _code() -> str:
-    """The code of this room, so that no entry outlives the rules that made it."""
+    """SHA-256 of the code of this package, so that changed code does not use old entries."""
     digest = hashlib.sha256()
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())

@@ -1,4 +1,4 @@
-"""Sub-datasets that are read and checked, and what of them may be trained on."""
+"""Reads and checks sub-datasets, and removes leaks from their training examples."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from msft.data.sources import Source
 from msft.data.splits import split
 
 FEW_ITEMS = 20
-"""Validation items below which a score is mostly noise."""
+"""Number of validation items below which a score is mostly noise."""
 MOST_LEAKED = 0.5
-"""Share of the training examples that may be left out as leaks; more means that the splits are the same data."""
+"""Maximum share of training examples that may be left out as leaks; more means that the splits are the same data."""
 SHOWN_LEAKS = 3
 
 
@@ -40,7 +40,7 @@ class Checked:
 
 
 def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Encoder) -> Checked:
-    """One sub-dataset with every row of its splits made into text. Raises DataError."""
+    """Reads one sub-dataset and converts every row of its splits to text. Raises DataError."""
     field = f"datasets.{dataset.id}"
     splits = split(dataset, source, data.seed)
     if not splits.validation:
@@ -65,18 +65,18 @@ def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Enc
     complaints.check()
     notes = []
     if len(validation) < FEW_ITEMS:
-        # The error of an accuracy of one half, the largest there is.
+        # The standard error of an accuracy is largest at one half.
         points = 100 * math.sqrt(0.25 / len(validation))
         notes.append(
             f"{len(validation)} validation items are few: the standard error of an accuracy is up to {points:.0f} "
-            f"points, and peaks are found by it (give {FEW_ITEMS} or more)"
+            f"points, too noisy to find a peak. Fix: use at least {FEW_ITEMS}, better 150"
         )
     part = Part(train=train, held={"validation": validation, "test": test})
     return Checked(dataset=dataset, form=form, part=part, notes=notes)
 
 
 def without_leaks(tasks: Mapping[Task, Checked], data: DataConfig) -> Mapping[Task, Samples]:
-    """The training samples of each sub-dataset, handled as `data.leaks` says. Raises DataError, naming both places."""
+    """The training samples of each sub-dataset, after applying `data.leaks`. Raises DataError, naming both places."""
     train: dict[Task, Samples] = {}
     errors: list[str] = []
     for task, leaks in find_leaks({task: made.part for task, made in tasks.items()}).items():
@@ -85,19 +85,19 @@ def without_leaks(tasks: Mapping[Task, Checked], data: DataConfig) -> Mapping[Ta
         if not leaks:
             continue
         if data.leaks == "error":
-            mend = "remove one of the two, or say data.leaks: drop"
+            mend = "remove one of the two, or set data.leaks: drop"
             errors += [complaint(str(leak), mend, field=field) for leak in leaks[:MOST]]
             errors += [f"... and {len(leaks) - MOST} more"] if len(leaks) > MOST else []
         elif data.leaks == "drop":
             if len(leaks) > MOST_LEAKED * len(samples):
-                found = f"{len(leaks)} of {len(samples)} training examples are in a validation or test split too: "
-                mend = "give validation and test splits of their own, or say data.leaks: warn"
+                found = f"{len(leaks)} of {len(samples)} training examples are also in a validation or test split: "
+                mend = "give separate validation and test splits, or set data.leaks: warn"
                 errors.append(complaint(found + _told(leaks), mend, field=field))
             left = np.setdiff1d(np.arange(len(samples)), [leak.index for leak in leaks])
             train[task] = samples.subset(left)
         end = "left out of training" if data.leaks == "drop" else "kept (data.leaks: warn)"
         tasks[task].notes.append(
-            f"{len(leaks)} of {len(samples)} training examples are in a validation or test split too, {end}: "
+            f"{len(leaks)} of {len(samples)} training examples are also in a validation or test split, {end}: "
             + _told(leaks)
         )
     if errors:

@@ -1,4 +1,4 @@
-"""Multiple choice in the shapes that data sets have it: with labels or without, the answer as index, label or text."""
+"""Multiple choice in the forms that data sets use: with or without labels, the answer as index, label or text."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from dataclasses import dataclass
 from typing import Any
 
 DERIVED = ("answer_text", "answer_letter", "choices_text")
-"""Names that a template may use, beside the columns, where rows have choices and an answer."""
+"""Names that a template may use in addition to the columns, if rows have choices and an answer."""
 OWN_LETTER = re.compile(r"\s*\(?(?P<letter>[A-Z])\s*[).:]\s*(?P<text>.*\S.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Choices that lie in several columns, one in each."""
+    """Choices in several columns, one in each."""
 
     columns: tuple[str, ...]
     labels: tuple[str, ...] | None
-    """What the answer calls each of them, where the configuration says it."""
+    """The name that the answer uses for each of them, if configured."""
     answer: str
-    """The column of the answer."""
+    """Column of the answer."""
 
     def choices_of(self, values: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
-        """As the function of that name, of a row's values. Raises ValueError.
+        """The texts of a row's choices and the position of the correct one. Raises ValueError.
 
-        An answer column that is one of the choices holds the right one itself (sciq). It would always stand at the same
-        place, which a model learns at once: such choices are put in an order of their own, the same for equal choices.
+        If the answer column is one of the choices, it holds the correct one (sciq). The correct one would always have
+        the same position, which a model learns at once, so the choices are shuffled, in the same way for equal choices.
         """
         choices: Any = [values.get(column) for column in self.columns]
         if self.answer not in self.columns:
@@ -44,17 +44,17 @@ class Spread:
 
 
 def _drawn(texts: tuple[str, ...], position: int) -> tuple[bytes, int]:
-    """A place in the order that depends on the texts alone, not on which of them is right."""
+    """A sort key that depends only on the texts, not on which of them is correct."""
     whole = "\0".join([texts[position], *sorted(texts)])
     return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).digest(), position
 
 
 def choices_of(choices: Any, answer: Any) -> tuple[tuple[str, ...], int]:
-    """The texts of the choices and the position of the right one. Raises ValueError, saying what is wrong.
+    """The texts of the choices and the position of the correct one. Raises ValueError, saying what is wrong.
 
-    `choices`: a list of texts or numbers, or the hub's `{text: [...], label: [...]}`; those that all begin with their
-    own letters (`A)21`) lose them. `answer`: a position from 0 (as a number or as text), a label (or a letter from A
-    where there are no labels), or the text of a choice.
+    `choices`: a list of texts or numbers, or the hub's `{text: [...], label: [...]}`; if all begin with their own
+    letters (`A)21`), the letters are removed. `answer`: a position from 0 (as a number or as text), a label (or a
+    letter from A, if there are no labels), or the text of a choice.
     """
     labels: Any = None
     if isinstance(choices, Mapping):
@@ -70,7 +70,7 @@ def choices_of(choices: Any, answer: Any) -> tuple[tuple[str, ...], int]:
 
 
 def _without_letters(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """The texts without letters of their own, such as `A)21`, where each begins with its own (aqua_rat)."""
+    """The texts without their letters (`21` for `A)21`), if each begins with its own letter (aqua_rat)."""
     found = [OWN_LETTER.fullmatch(text) for text in texts]
     bare = tuple(match["text"] for match in found if match)
     letters = "".join(match["letter"] for match in found if match)
@@ -86,18 +86,20 @@ def _position(answer: Any, texts: tuple[str, ...], labels: Any) -> int:
         raise ValueError("the answer is missing, or neither a position nor text")
     names = [str(label) for label in labels] if labels else list(string.ascii_uppercase[: len(texts)])
     named = [position for position, name in enumerate(names) if name == answer.strip()]
-    # Labels are the data set's own word; without them a letter may also be the text of another choice.
+    # Labels are unambiguous; without them, a letter may also be the text of another choice.
     found = named if labels else sorted({*named, *(n for n, text in enumerate(texts) if text == answer)})
     if not found and not labels and answer.isdecimal() and int(answer) < len(texts):
-        return int(answer)  # a position that the data set keeps as text
+        return int(answer)  # a position, stored as text
     if len(found) != 1:
         raise ValueError(
-            "the answer is no position (from 0), label or text of a choice" if not found else "the answer is ambiguous"
+            "the answer is not a position (from 0), label or text of a choice"
+            if not found
+            else "the answer is ambiguous"
         )
     return found[0]
 
 
 def derived(texts: tuple[str, ...], answer: int) -> dict[str, str]:
-    """The values of the derived names, with `answer` as the right choice; `choices_text` ends with a line break."""
+    """The values of the derived names, with `answer` as the correct choice; `choices_text` ends with a line break."""
     listed = "".join(f"{letter}. {text}\n" for letter, text in zip(string.ascii_uppercase, texts, strict=False))
     return {"answer_text": texts[answer], "answer_letter": string.ascii_uppercase[answer], "choices_text": listed}

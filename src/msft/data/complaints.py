@@ -1,4 +1,4 @@
-"""Collects what is wrong with a data set, so that one message names all of it."""
+"""Collects the problems of a data set, so that one message lists all of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from msft.core.errors import DataError, complaint
 
 MOST = 20
-"""Problems shown in one message."""
+"""Maximum number of problems shown in one message."""
 
 
 class Complaints:

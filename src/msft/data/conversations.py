@@ -1,4 +1,4 @@
-"""Conversations in the two shapes that data sets have them: `role` + `content`, and ShareGPT's `from` + `value`."""
+"""Conversations in the two forms that data sets use: `role` + `content`, and ShareGPT's `from` + `value`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from msft.config.problems import shown
 ROLES = {
     "system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "tool": "tool",
 }  # fmt: skip
-"""Names of roles, to those of chat templates."""
+"""Names of roles in data sets -> names in chat templates."""
 
 
 def turns_of(messages: Any, column: str) -> tuple[Mapping[str, Any], ...]:
     """The turns with `role` and `content`. Raises ValueError, saying what is wrong with which turn.
 
-    Not TRL's `maybe_convert_to_chatml`: that renames the keys, but leaves the roles (human, gpt) as they are.
+    TRL's `maybe_convert_to_chatml` is not used because it renames the keys, but not the roles (human, gpt).
     """
     if not isinstance(messages, Sequence) or isinstance(messages, str):
-        raise ValueError(f"{column} is no list of turns")
+        raise ValueError(f"{column} is not a list of turns")
     if not messages:
         raise ValueError(f"{column} is empty")
     turns = tuple(_turn(turn, f"turn {number} of {column}") for number, turn in enumerate(messages, 1))
@@ -39,9 +39,9 @@ def _turn(turn: Any, place: str) -> Mapping[str, Any]:
             raise ValueError(f"{place} has no {key}, or it is not text")
     name, content = (turn[key] for key in keys)
     if name not in ROLES:
-        raise ValueError(f"{place} has the unknown role {shown(name)}, none of {', '.join(ROLES)}")
+        raise ValueError(f"{place} has the unknown role {shown(name)}, which is not one of {', '.join(ROLES)}")
     if ROLES[name] == "assistant" and not content.strip():
-        raise ValueError(f"{place}, of the assistant, is empty")
-    # Arrow gives every turn the keys of all others, with nothing in them.
+        raise ValueError(f"{place} is an empty assistant turn")
+    # Arrow gives every turn the keys of all other turns, with null values.
     more = {key: value for key, value in turn.items() if value is not None and key not in keys}
     return {"role": ROLES[name], "content": content, **more}

@@ -1,6 +1,6 @@
-"""Which column of a data set is what, and how its rows become text (design 4).
+"""Finds the roles of a data set's columns, and how its rows become text (design 4).
 
-An explicit template wins over `columns`, and `columns` over what the rows' own column names say.
+An explicit template overrides `columns`, and `columns` overrides the rows' own column names.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from msft.data.rows import Row, Survey, survey
 from msft.data.templates import Template
 
 LABELS = ("label", "labels", "target", "class")
-"""Columns beside `text` that say that the text is not all there is to learn."""
+"""Columns which suggest that `text` is not all that is to be learned."""
 EXPECTED = (
     "prompt + completion, messages, conversations, instruction (+ input) + output, question + choices + answer, "
     "question + answer, text"
@@ -69,7 +69,7 @@ class _Detector:
         prompt = self._written(explicit.prompt, "prompt") if explicit else self._known(kind.prompt if kind else "")
         completion = self._completion(kind)
         option = None
-        if self.of is not None:  # what is scored is what is trained, where that is made of the choice
+        if self.of is not None:  # if the completion contains the choice, score the text that is trained
             name = f"answer_{self.of}"
             option = completion if name in completion.names else Template.parse(f" {{{name}}}")
         short = explicit is None and kind is not None and "input" in kind.roles
@@ -86,7 +86,7 @@ class _Detector:
         )
 
     def _configured(self) -> tuple[dict[str, str], tuple[tuple[str, ...], tuple[str, ...] | None] | None]:
-        """Role to column as configured; and the columns and labels of choices that are spread over several."""
+        """The configured role -> column, and the columns and labels of choices in several columns."""
         named: dict[str, str] = {}
         choices = None
         for role, column in (self.dataset.columns or {}).items():
@@ -99,7 +99,7 @@ class _Detector:
         return named, choices
 
     def _stated(self, completion: Template) -> Template | None:
-        """`generate` scorer: what says the right answer, where `columns` names it; a letter if one is learned."""
+        """`generate` scorer: template of the correct answer, if `columns` names it; a letter, if one is learned."""
         if self.scorer is None or self.scorer.name != "generate" or "answer" not in self.named:
             return None
         if "choices" in self.roles:
@@ -108,7 +108,7 @@ class _Detector:
         return self._known("{answer}", numbers=True)
 
     def _completion(self, kind: Kind | None) -> Template:
-        """The template's; else a column named as such; else the right choice where choices are scored."""
+        """The configured template or column; else the correct choice, if choices are scored; else the format's."""
         explicit = self.dataset.template
         if explicit is not None and explicit.completion is not None:
             return self._written(explicit.completion, "completion")
@@ -116,7 +116,7 @@ class _Detector:
         if self.of is not None and not stated:
             return Template.parse(f" {{answer_{self.of}}}")
         if explicit is None and kind is not None:
-            # An answer may well be a number; a column that is said to be the completion may not.
+            # An answer may be a number, but a column that is configured as the completion may not.
             return self._known(kind.completion, numbers="answer" in kind.roles)
         for role in (*stated, "completion", "output"):
             if role in self.roles:
@@ -140,7 +140,7 @@ class _Detector:
         )
 
     def _roles(self) -> dict[str, str]:
-        """Role to column: those that are configured, and columns with a role's name that are not always null."""
+        """Role -> column: the configured ones, and columns that have a role's name and are not always null."""
         spread = [("choices", column) for column in self.choices[0]] if self.choices else []
         for role, column in (*self.named.items(), *spread):
             if column not in self.columns:
@@ -153,7 +153,7 @@ class _Detector:
         return {column: column for column in filled} | self.named
 
     def _kind(self) -> Kind | None:
-        """The first kind that the configured columns make by themselves, or else with the rows' own."""
+        """The first kind whose roles are all configured, or else are all configured or columns of the rows."""
         wanted = self.dataset.format
         for roles in (set(self.named), set(self.roles)):
             for kind in KINDS:
@@ -166,8 +166,8 @@ class _Detector:
     def _check_only_text(self) -> None:
         labels = [column for column in self.columns if column in LABELS]
         if labels and self.dataset.template is None:
-            found = f"there is a column {labels[0]} beside text: is the text all there is to learn?"
-            raise self._bad(found, "say format: text, or give a template with both", "format")
+            found = f"there is a column {labels[0]} besides text, which the model would not see"
+            raise self._bad(found, "set format: text, or give a template with both", "format")
 
     def _unknown(self) -> DataError:
         found = f"no known format has these columns: {', '.join(self.columns)}"
@@ -184,7 +184,7 @@ class _Detector:
         return Template.parse(text, numbers=numbers).renamed(self.roles)
 
     def _written(self, text: str, key: str) -> Template:
-        """A template of the configuration. Raises DataError where a brace or a name is wrong."""
+        """A template of the configuration. Raises DataError if a brace or a name is wrong."""
         try:
             template = Template.parse(text)
         except ValueError as error:

@@ -1,6 +1,6 @@
-"""Folders of the cache in the making, each locked by the process that writes it: so those of the dead are known.
+"""Cache folders under construction, locked by their writer so that leftovers of dead processes can be recognised.
 
-The kernel frees the lock when a process ends, however it ends; a process number may belong to another process by then.
+The kernel releases the lock however a process ends; a process id could not show this, as it may be in use again.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ PREFIX = ".draft-"
 
 
 class Draft:
-    """A new folder in `parent`, locked as long as this lives or until `close`. Sweeps the drafts of dead processes.
+    """A new folder in `parent`, locked until `close` or the end of the process. Removes the drafts of dead processes.
 
-    Raises OSError where the folder cannot be made.
+    Raises OSError if the folder cannot be made.
     """
 
     def __init__(self, parent: Path) -> None:
@@ -27,7 +27,7 @@ class Draft:
         while True:
             self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
             held = _locked(self.folder)
-            # Between the two lines another process may have taken the new folder for one of the dead.
+            # Between these two lines, another process may have removed the new folder as a leftover.
             if held is not None and os.fstat(held).st_nlink:
                 self._held = held
                 return
@@ -35,12 +35,12 @@ class Draft:
                 os.close(held)
 
     def close(self) -> None:
-        """Gives the lock back. The folder stays."""
+        """Releases the lock. The folder stays."""
         os.close(self._held)
 
 
 def sweep(parent: Path) -> None:
-    """Removes the drafts that no living process holds."""
+    """Removes the drafts that no running process has locked."""
     for folder in parent.glob(f"{PREFIX}*"):
         held = _locked(folder, must_lock=True)
         if held is not None:
@@ -49,9 +49,9 @@ def sweep(parent: Path) -> None:
 
 
 def _locked(folder: Path, *, must_lock: bool = False) -> int | None:
-    """The folder opened and locked; None where another process holds it or it is gone.
+    """A descriptor of the folder, locked; None if another process has locked the folder or it no longer exists.
 
-    A file system without locks gives the folder unlocked, or None where `must_lock`.
+    On a file system without locks, the descriptor is not locked, or None with `must_lock`.
     """
     try:
         held = os.open(folder, os.O_RDONLY)

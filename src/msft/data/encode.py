@@ -12,17 +12,17 @@ from msft.data.examples import Example
 from msft.data.formats import Sample
 
 Pieces: TypeAlias = Sequence[tuple[str, bool]]
-"""The texts of an example in order, each with whether it is learned. Each is tokenised by itself, so that the boundary
-between what is given and what is learned is where it is when the model is used."""
+"""The texts of an example in order, each with whether it is learned. Each is tokenised separately, so that the token
+boundary between prompt and completion is the same as when the model is used."""
 
 BATCH = 1000
-"""Texts handed to the tokenizer at once."""
+"""Number of texts passed to the tokenizer at once."""
 
 
 class Encoder:
     """One tokenizer for all sub-datasets.
 
-    `tokenizer`: a transformers tokenizer; `chat_template`: Jinja text in place of its own. Raises ModelError where it
+    `tokenizer`: a transformers tokenizer; `chat_template`: Jinja text in place of its own. Raises ModelError if it
     has no end-of-sequence token.
     """
 
@@ -37,7 +37,8 @@ class Encoder:
         self._before = self._added_before()
 
     def whole(self, samples: Sequence[Sample]) -> list[Example]:
-        """Each sample with its completion and the end-of-sequence token learned, or its assistant turns; uncut.
+        """The samples as tokens, not truncated. Learned: the completion and the end-of-sequence token, or the assistant
+        turns.
 
         Raises ValueError where `conversation` does.
         """
@@ -47,18 +48,18 @@ class Encoder:
         return self._encoded(pieces, self._before, [int(self.tokenizer.eos_token_id)])
 
     def options(self, samples: Sequence[Sample]) -> list[tuple[Example, ...]]:
-        """For each sample, its prompt with each of its options, whose tokens alone are scored; uncut."""
+        """For each sample, its prompt with each of its options, not truncated; only the option's tokens are scored."""
         pieces = [((sample.prompt, False), (option, True)) for sample in samples for option in sample.options]
         examples = iter(self._encoded(pieces, self._before, []))
         return [tuple(next(examples) for _ in sample.options) for sample in samples]
 
     def conversation(self, messages: Sequence[Mapping[str, Any]], given: int = 0) -> Pieces:
-        """The rendered conversation, cut where assistant turns begin and end (their end token is learned).
+        """The rendered conversation, split where assistant turns begin and end (their end token is learned).
 
-        Of the first `given` turns nothing is learned.
+        Nothing is learned of the first `given` turns.
 
-        Found by rendering ever longer beginnings. Raises ValueError where the chat template cannot render the turns,
-        or where a beginning renders to something that the whole does not begin with.
+        The boundaries are found by rendering the first one, two, ... turns. Raises ValueError if the chat template
+        cannot render the turns, or if a rendered beginning is not a prefix of the rendered conversation.
         """
         text = self._rendered(messages)
         pieces: list[tuple[str, bool]] = []
@@ -91,7 +92,7 @@ class Encoder:
             raise ValueError(f"the chat template of {self.name} refuses the turns ({error})") from None
 
     def _added_before(self) -> list[int]:
-        """What the tokenizer puts before a text of its own accord: the beginning-of-sequence token, or nothing."""
+        """The tokens that the tokenizer adds before a text: the beginning-of-sequence token, or none."""
         plain = self._tokens(["a"])[0]
         full = list(self.tokenizer("a")["input_ids"])
         starts = (at for at in range(len(full)) if full[at : at + len(plain)] == plain)
@@ -105,7 +106,7 @@ class Encoder:
         return ids
 
     def _encoded(self, examples: Sequence[Pieces], before: list[int], after: list[int]) -> list[Example]:
-        """The examples' tokens, between `before`, which is given, and `after`, which is learned."""
+        """The examples' tokens, between `before`, which is not learned, and `after`, which is learned."""
         tokens = iter(self._tokens([text for pieces in examples for text, _ in pieces]))
         return [_joined(pieces, tokens, before, after) for pieces in examples]
 
@@ -119,12 +120,12 @@ def _joined(pieces: Pieces, tokens: Iterator[list[int]], before: list[int], afte
     ids += after
     trained += [True] * len(after)
     if trained:
-        trained[0] = False  # nothing comes before it to predict it from
+        trained[0] = False  # there is no token before it to predict it from
     return Example(ids=np.asarray(ids, np.int32), trained=np.asarray(trained, np.bool_))
 
 
 def cut(example: Example, max_length: int) -> Example | None:
-    """The first `max_length` tokens, or None where none of them is learned."""
+    """The example truncated to `max_length` tokens, or None if this leaves no learned token."""
     if len(example) > max_length:
         example = Example(ids=example.ids[:max_length].copy(), trained=example.trained[:max_length].copy())
     return example if example.targets else None

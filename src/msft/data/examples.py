@@ -1,4 +1,4 @@
-"""Tokenised examples: what the data room hands to scoring and engine. NumPy only."""
+"""Tokenised examples, which this package passes to scoring and engine. NumPy only."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Example:
 class Item:
     """One validation or test item: the sequences whose likelihood decides its score.
 
-    `choice`: one sequence per option, of which number `answer` is right. The others: one sequence, whose given tokens
-    are the prompt that a generating measure starts from.
+    `choice`: one sequence per option; option number `answer` is correct. Other measures: one sequence; a generating
+    measure starts from its tokens before the first trained one.
     """
 
     options: tuple[Example, ...]
@@ -46,7 +46,7 @@ class Item:
     option_bytes: tuple[int, ...] = ()
     """UTF-8 bytes of each option's text, for `normalize: byte`."""
     reference: str = ""
-    """`generate`: the answer to be found in what the model says."""
+    """`generate`: the correct answer, to which the extracted answer is compared."""
     fields: Mapping[str, Any] | None = None
     """A user's own scorer: the prompt, the completion and the row."""
     place: str = ""
@@ -54,7 +54,7 @@ class Item:
 
     @property
     def prompt(self) -> NDArray[np.int32]:
-        """[tokens] what comes before the first scored token of the first option."""
+        """[tokens] the tokens before the first scored token of the first option."""
         first = self.options[0]
         return first.ids[: int(np.argmax(first.trained))]
 
@@ -68,15 +68,15 @@ class Measure:
     normalize: Literal["none", "token", "byte"] = "none"
     """`choice` only: what an option's log-likelihood is divided by."""
     control: Literal["control", "report"] = "control"
-    """Which of the two scores the search acts on."""
+    """Which of the scorer's two scores is the search score."""
     extract: Literal["####", "regex", "letter", "number", "math", "text"] = "text"
-    """`generate` only: how the answer is found in what the model says."""
+    """`generate` only: how the answer is extracted from the generated text."""
     pattern: str = ""
     """`extract: regex` only."""
     stop: tuple[str, ...] = ()
-    """Generating measures: texts that end what the model says, and are no part of it."""
+    """Generating measures: texts that end the generated text and are not part of it."""
     max_new_tokens: int = 0
-    """Generating measures: where the model is interrupted."""
+    """Generating measures: maximum number of generated tokens."""
 
     @property
     def own(self) -> bool:
@@ -85,7 +85,7 @@ class Measure:
 
     @property
     def generates(self) -> bool:
-        """Whether the model must speak for itself to be scored."""
+        """Whether the model has to generate text to be scored."""
         return self.name == "generate" or self.own
 
 
@@ -102,4 +102,4 @@ class TaskData:
     fingerprint: str
     """SHA-256 of every token, mask and answer, and of the measure."""
     notes: tuple[str, ...] = ()
-    """What was cut off or left out, for people."""
+    """Notes for people: what was truncated or left out."""

@@ -1,4 +1,4 @@
-"""Answers in free text: finding them (extraction) and telling whether two are the same (the metric), kept apart."""
+"""Answers in free text: extracting them, and, separately, comparing two of them (the metric)."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from msft.data.examples import Measure
 _DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))", re.ASCII)
 NUMBER = re.compile(rf"(?:(?<![\w)])-)?\$?{_DIGITS}", re.ASCII)
-"""A number in prose. A minus belongs to it only where nothing stands before it to subtract from."""
+"""A number in a text. A minus sign belongs to it only if there is nothing before the sign to subtract from."""
 PLAIN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)", re.ASCII)
 LETTERS = (
     re.compile(r"\b[Aa]nswer(?:\s+is)?\s*:?\s*\(?\**([A-H])\b(?!['’])"),
     re.compile(r"^\W*([A-H])(?=\s*$|\s*\n|[.,:;)\]*])"),
     re.compile(r"[(\[]([A-H])[)\]]"),
 )
-"""What a letter that answers looks like, the surest first: said to be the answer, alone at the start, in brackets."""
+"""Patterns of an answer letter, the most reliable first: named as the answer, alone at the start, in brackets."""
 MATH_SECONDS = 5
-"""What one expression may take to be read, or two to be compared."""
+"""Time limit for parsing one expression, or for comparing two."""
 
 
 def found_in(text: str, measure: Measure) -> str | None:
-    """The answer that a text gives, or None where it gives none."""
+    """The answer extracted from a text, or None if there is none."""
     return EXTRACTORS[measure.extract](text, measure)
 
 
 def reference_of(completion: str, stated: str | None, measure: Measure) -> str:
-    """The right answer: the row's own answer where it states one, else that of its completion.
+    """The correct answer: extracted from the row's stated answer if it has one, else from its completion.
 
-    Raises ValueError where there is none, so that no item waits for an answer that nothing can give.
+    Raises ValueError if there is none, because no generated text could match it.
     """
     if stated is None:
         found = found_in(until(completion, measure.stop), measure)
@@ -50,7 +50,7 @@ def reference_of(completion: str, stated: str | None, measure: Measure) -> str:
 
 
 def same(found: str | None, reference: str, measure: Measure) -> bool:
-    """Whether an extracted answer is the right one: numbers by value, the rest letter by letter."""
+    """Whether an extracted answer equals the reference: numbers by value, all else character by character."""
     if found is None:
         return False
     if measure.extract == "math":
@@ -67,12 +67,12 @@ def until(text: str, stops: Sequence[str]) -> str:
 
 
 def shown(measure: Measure) -> str:
-    """The extractor as a configuration has it."""
+    """The extractor as it is written in a configuration."""
     return f"{{regex: {measure.pattern}}}" if measure.extract == "regex" else measure.extract
 
 
 def check_installed(measure: Measure, field: str) -> None:
-    """Raises ConfigError where the extractor needs a library that is not there."""
+    """Raises ConfigError if the extractor needs a library that is not installed."""
     if measure.extract == "math":
         try:
             import math_verify  # noqa: F401
@@ -82,12 +82,12 @@ def check_installed(measure: Measure, field: str) -> None:
 
 
 def _after_hashes(text: str, _: Measure) -> str | None:
-    """What stands in the line after the first `####`; a model may go on to questions of its own."""
+    """The rest of the line after the first `####`; a model may continue with more questions below it."""
     return text.partition("####")[2].partition("\n")[0].strip() or None
 
 
 def _by_pattern(text: str, measure: Measure) -> str | None:
-    """The first group (the whole, where there is none) of the last match."""
+    """The first group (if there is none, the whole) of the last match."""
     matches = list(re.finditer(measure.pattern, text))
     if not matches:
         return None
@@ -108,7 +108,7 @@ def _whole(text: str, _: Measure) -> str | None:
 
 
 def _math(text: str, _: Measure) -> str | None:
-    """The text itself, where an expression can be read in it: only the metric reads it again."""
+    """The whole text, if an expression can be parsed from it; the metric parses it again."""
     return text.strip() if _parsed(text) else None
 
 
@@ -141,5 +141,5 @@ def _same_math(found: str, reference: str) -> bool:
 
 
 def _seconds() -> int | None:
-    """The library's clock is a signal, which only the main thread may set."""
+    """The time limit; None outside the main thread, as the library sets a signal, which only the main thread can."""
     return MATH_SECONDS if threading.current_thread() is threading.main_thread() else None

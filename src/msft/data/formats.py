@@ -1,4 +1,4 @@
-"""From rows to samples, by a format that is known (design 4); `detect` finds which it is."""
+"""Converts rows to samples by a known format (design 4), which `detect` finds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from msft.data.templates import Template
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A format that is known by its roles. Its templates name roles."""
+    """A format that is recognised by its roles. Its templates contain names of roles."""
 
     name: FormatName
     roles: tuple[str, ...]
@@ -28,7 +28,7 @@ QUESTION = Kind("choices", ("question", "choices", "answer"), "Question: {questi
 LETTERED = Kind("choices", QUESTION.roles, "Question: {question}\n{choices_text}Answer:", " {answer_letter}")
 INSTRUCTION = Kind("alpaca", ("instruction", "output"), "{instruction}\n\n", "{output}")
 TEXT = Kind("text", ("text",), "", "{text}")
-KINDS = (  # the first whose roles are all there is taken
+KINDS = (  # the first of which all roles exist is used
     Kind("prompt_completion", ("prompt", "completion"), "{prompt}", "{completion}"),
     Kind("messages", ("messages",)),
     Kind("sharegpt", ("conversations",)),
@@ -53,17 +53,17 @@ class Sample:
     completion: str = ""
     messages: tuple[Mapping[str, Any], ...] = ()
     options: tuple[str, ...] = ()
-    """`choice` scorer: the text after the prompt that stands for each choice."""
+    """`choice` scorer: for each choice, the text after the prompt."""
     answer: int = 0
-    """Position of the right option."""
+    """Position of the correct option."""
     stated: str | None = None
-    """`generate` scorer: the right answer, where the row has it in a column of its own."""
+    """`generate` scorer: the correct answer, if the row has it in a separate column."""
     given: int = 0
-    """Number of turns, from the first, of which nothing is learned or scored."""
+    """Number of turns at the start that are neither learned nor scored."""
 
     @property
     def question(self) -> str:
-        """What identifies the example: the prompt, the turns before the last of the assistant, or the plain text."""
+        """The text that identifies the example: the prompt, the turns before the last answer, or the plain text."""
         if not self.messages:
             return self.prompt or self.completion
         learned = max(at for at, turn in enumerate(self.messages) if turn["role"] == "assistant")
@@ -75,23 +75,23 @@ class Format:
     """How the rows of one data set become samples. `detect` makes it."""
 
     roles: Mapping[str, str]
-    """Role to column; of choices that are spread over several columns, the first."""
+    """Role -> column; of choices in several columns, the first."""
     measure: Measure
     kind: Kind | None = None
-    """The known format that the rows have; None where a template says it all."""
+    """The known format of the rows; None if the configuration has a template instead."""
     prompt: Template
     completion: Template
     without_input: Template | None = None
     """The prompt of rows whose `input` is blank."""
     option: Template | None = None
-    """`choice` scorer: what stands for a choice, as if it were the answer."""
+    """`choice` scorer: the text of a choice, rendered as if it were the answer."""
     stated: Template | None = None
-    """`generate` scorer: the right answer, where `columns` names its column."""
+    """`generate` scorer: the correct answer, if `columns` names its column."""
     spread: Spread | None = None
-    """Where the choices lie, if not in one column."""
+    """The columns of the choices, if there are several."""
 
     def sample(self, row: Row) -> Sample:
-        """The row as text. Raises ValueError, saying what is wrong with it but not what is in it."""
+        """The row as text. Raises ValueError, which says what is wrong without showing the content."""
         self._check_kind(row)
         if self.conversation:
             column = self.roles[self.kind.roles[0]] if self.kind else ""
@@ -129,7 +129,7 @@ class Format:
         return self.kind is not None and self.kind.name in CONVERSATIONS
 
     def _check_kind(self, row: Row) -> None:
-        """Raises ValueError for a row of another format than the others."""
+        """Raises ValueError for a row that has another format than the data set."""
         if self.kind is None:
             return
         lacking = [role for role in self.kind.roles if row.values.get(self.roles[role]) is None]

@@ -1,7 +1,7 @@
-"""The rows of reasoning-gym tasks, made in a process of their own.
+"""The rows of reasoning-gym tasks, generated in a separate process.
 
-Some tasks draw from sets of strings, whose order Python changes from one process to the next: a resumed run would
-find other rows. A process whose hashes are fixed finds the same ones for ever.
+Some tasks draw from sets of strings, whose order differs between Python processes, so that a resumed run would get
+other rows. The separate process has a fixed hash seed and always generates the same rows.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 
 def generate(task: str, options: dict[str, Any]) -> dict[str, Any]:
-    """`rows`: what the task generates, in order; or `tasks`: the names there are, none of them this one; or
-    `refused`: what the task said of its options. Raises ImportError where reasoning-gym is not installed."""
+    """A mapping with one key: `rows`, the generated rows in order; `tasks`, the names of all tasks, if this is not one;
+    or `refused`, why the task refused its options. Raises ImportError if reasoning-gym is not installed."""
     child = subprocess.run(
         [sys.executable, "-m", __name__],
         input=json.dumps({"task": task, "options": options}),
@@ -43,7 +43,7 @@ def _answer(task: str, options: dict[str, Any]) -> dict[str, Any]:
         return {"tasks": sorted(DATASETS)}
     try:
         return {"rows": list(reasoning_gym.create_dataset(task, **options))}
-    except Exception as error:  # each task checks its own options in its own way
+    except Exception as error:  # tasks raise various errors for wrong options
         return {"refused": f"{type(error).__name__}: {str(error)[:200]}"}
 
 

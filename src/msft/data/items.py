@@ -1,4 +1,4 @@
-"""From samples to the items that a sub-dataset is scored on, whatever its measure."""
+"""Converts samples to the items on which a sub-dataset is scored, for every measure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from msft.data.formats import Sample
 
 
 def build(samples: Sequence[Sample], measure: Measure, encoder: Encoder, max_length: int, task: Task) -> list[Item]:
-    """One item for each sample, uncut but for `loss`. Raises DataError where a row has no answer to be found."""
+    """One item per sample, truncated only for `loss`. Raises DataError if no answer can be extracted from a row."""
     if measure.name == "choice":
         sizes = [tuple(len(option.strip().encode()) for option in sample.options) for sample in samples]
         return [
@@ -44,7 +44,7 @@ def _generating(samples: Sequence[Sample], measure: Measure, encoder: Encoder, t
             reference = reference_of(completion, sample.stated, measure)
         except ValueError as error:
             number = f"row {row.number}" if row.line is None else ""
-            mend = "mend the row, choose another extract, or name the answer's column in columns.answer"
+            mend = "fix the row, choose another extract, or name the answer's column in columns.answer"
             complaints.add(str(error), mend, file=row.file, line=row.line, field=number)
         else:
             items.append(Item(options=(example,), place=place, reference=reference))
@@ -53,7 +53,7 @@ def _generating(samples: Sequence[Sample], measure: Measure, encoder: Encoder, t
 
 
 def _up_to_last_turn(sample: Sample) -> Sample:
-    """A conversation that ends with its last assistant turn, which alone is to be said."""
+    """A conversation up to its last assistant turn, the only one to be generated."""
     if not sample.messages:
         return sample
     last = max(position for position, turn in enumerate(sample.messages) if turn["role"] == "assistant")
@@ -61,7 +61,7 @@ def _up_to_last_turn(sample: Sample) -> Sample:
 
 
 def _texts(sample: Sample, encoder: Encoder) -> tuple[str, str]:
-    """The prompt as the model reads it, and the completion (of a conversation: the content of its last turn)."""
+    """The prompt as the model reads it, and the completion (in a conversation: the content of its last turn)."""
     if not sample.messages:
         return sample.prompt, sample.completion
     pieces = encoder.conversation(sample.messages, sample.given)

@@ -1,4 +1,4 @@
-"""Readers of .jsonl and .json that know lines. All problems of a file are collected, none of its content is shown."""
+"""Readers of .jsonl and .json with line numbers. They collect all problems of a file and show none of its content."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from msft.data.strict_json import (
 )
 
 LONGEST_LINE = 16 * 2**20
-"""Bytes of a line: no example is longer, but a file without line breaks is."""
+"""Maximum bytes of a line: no example is longer, but a large file without line breaks is."""
 LARGEST_JSON = 512 * 2**20
-"""Bytes of a .json file, which must be read as a whole."""
+"""Maximum bytes of a .json file, which must be read as a whole."""
 READ_AHEAD = 2**18
-"""Bytes that are read at once."""
+"""Number of bytes read at once."""
 OBJECT_A_LINE = "give one JSON object a line"
 
 
 class JsonLines(Rows):
-    """The objects of JSON-lines files. They stay on disk: in memory is where each line begins, 20 bytes a row.
+    """The objects of JSON-lines files. They stay on disk; only the offset of each line is in memory, 20 bytes per row.
 
-    Every line is checked once, here; what is wrong goes to `complaints`.
+    The constructor checks every line once and adds problems to `complaints`.
     """
 
     def __init__(self, files: Sequence[Path], complaints: Complaints) -> None:
@@ -59,12 +59,12 @@ class JsonLines(Rows):
             owner, line = int(self._owners[index]), int(self._lines[index])
             handle = self._handle(owner)
             handle.seek(int(self._starts[index]))
-            # The line has been checked: the plain parser, twice as fast, finds the same.
+            # The line has been checked, so the plain parser gives the same object, twice as fast.
             yield Row(json.loads(without_mark(handle.readline())), self._files[owner], line, line)
 
     def _handle(self, owner: int) -> BinaryIO:
         if owner not in self._handles:
-            self._handles[owner] = Path(self._files[owner]).open("rb", buffering=READ_AHEAD)  # noqa: SIM115 - as long as the rows
+            self._handles[owner] = Path(self._files[owner]).open("rb", buffering=READ_AHEAD)  # noqa: SIM115 - open as long as the rows
         return self._handles[owner]
 
 
@@ -83,7 +83,7 @@ def _checked_lines(file: Path, complaints: Complaints) -> Iterator[tuple[int, in
 
 
 def _objects(handle: BinaryIO, file: Path, complaints: Complaints) -> Generator[tuple[int, int], None, bool]:
-    """As `_checked_lines`; returns whether the file holds anything."""
+    """As `_checked_lines`; returns whether the file has any content."""
     line = start = 0
     filled = False
     # Lines end with a line feed only: texts may hold other separators.
@@ -111,7 +111,7 @@ def _objects(handle: BinaryIO, file: Path, complaints: Complaints) -> Generator[
 
 
 def json_rows(file: Path, complaints: Complaints) -> list[Row]:
-    """The objects of a .json file, an array of them; what is wrong goes to `complaints`."""
+    """The objects of a .json file, which contains an array of them; problems are added to `complaints`."""
     try:
         if file.stat().st_size > LARGEST_JSON:
             found = f"the file has more than {LARGEST_JSON:,} bytes, and an array must be read as a whole"
@@ -135,7 +135,7 @@ def json_rows(file: Path, complaints: Complaints) -> list[Row]:
 
 
 def is_array(file: Path) -> bool:
-    """Whether a .json file begins as an array; many hold JSON lines in truth. What cannot be opened does not."""
+    """Whether a .json file begins with an array (many contain JSON lines instead); False if it cannot be opened."""
     try:
         with file.open("rb") as handle:
             return without_mark(handle.read(HEAD)).lstrip()[:1] == b"["
@@ -144,10 +144,10 @@ def is_array(file: Path) -> bool:
 
 
 def _elements(text: str) -> Iterator[tuple[int, dict[str, object]]]:
-    """Position and value of each object of the array that the text is. Raises BadJsonError."""
+    """Position and value of each object of the array in `text`. Raises BadJsonError."""
     at = blank(text, 0) + 1
     if text[at - 1 : at] != "[":
-        raise BadJsonError("the file is no array of objects", "give an array of objects, or .jsonl")
+        raise BadJsonError("the file is not an array of objects", "give an array of objects, or .jsonl")
     at = blank(text, at)
     more = text[at : at + 1] != "]"
     while more:
@@ -165,4 +165,4 @@ def _elements(text: str) -> Iterator[tuple[int, dict[str, object]]]:
         more = mark == ","
         at = blank(text, at + 1) if more else at
     if blank(text, at + 1) != len(text):
-        raise BadJsonError("there is more text behind the array", "give one array")
+        raise BadJsonError("there is more text after the array", "give one array")

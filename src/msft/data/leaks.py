@@ -1,4 +1,4 @@
-"""Training examples that are in a validation or test split too, exactly or nearly, in any of the sub-datasets."""
+"""Finds training examples that are also, exactly or nearly, in a validation or test split of any sub-dataset."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from msft.data.samples import Samples
 from msft.data.shingles import NEAR, Shingles, jaccard, near, normalised, shingles
 
 PERMUTATIONS = 128
-"""Hash functions of a MinHash."""
+"""Number of hash functions of a MinHash."""
 LOOSE = 0.7
-"""Similarity for which the MinHash index is built: it finds nearly all that are above `NEAR`, and some below."""
+"""Threshold of the MinHash index, below `NEAR`: it finds nearly all texts that are more similar than `NEAR`."""
 SPECIMENS = 1000
-"""Training examples of a sub-dataset from which its boilerplate is learned."""
+"""Number of training examples of a sub-dataset from which its boilerplate is determined."""
 BOILERPLATE = 0.05
-"""A shingle that more than this share of a sub-dataset's examples have (and more than `FEW`) says nothing of one."""
+"""A shingle that more than this share of a sub-dataset's examples have (and more than `FEW`) is boilerplate."""
 FEW = 3
 LEAST_SPECIFIC = 3
-"""Shingles beside the boilerplate that a text needs to be compared by them."""
+"""Minimum number of shingles without boilerplate with which a text is compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,15 +41,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leak:
-    """A training example and the held-out one that it repeats."""
+    """A training example and the held-out example that it repeats."""
 
     index: int
-    """Of the training example within its split."""
+    """Index of the training example within its split."""
     train: str
     held: str
     """Places: `file:line`, or `file row number`."""
     split: str
-    """The held-out one's sub-dataset and split."""
+    """Sub-dataset and split of the held-out example."""
     exact: bool
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ def find_leaks(parts: Mapping[Task, Part]) -> dict[Task, list[Leak]]:
 
 @dataclass(frozen=True, slots=True)
 class _Habits:
-    """What the examples of one sub-dataset share and what therefore identifies none of them."""
+    """Texts that many examples of one sub-dataset share, and that therefore identify none of them."""
 
     instructions: frozenset[str]
     """Prompts that many examples have."""
@@ -81,7 +81,7 @@ class _Habits:
         return cls(prompts, each[counts > often])
 
     def text(self, sample: Sample) -> str:
-        """What identifies the sample: its question; with the answer, where the question is a common instruction."""
+        """The text that identifies a sample: its question, plus its answer if the question is a common instruction."""
         question = sample.question
         if normalised(question) not in self.instructions:
             return question
@@ -91,15 +91,15 @@ class _Habits:
 
 @dataclass(slots=True)
 class _HeldOut:
-    """All validation and test examples, to look up by text."""
+    """All validation and test examples, indexed by text."""
 
     parts: Mapping[Task, Part]
     habits: Mapping[Task, _Habits]
     places: list[tuple[str, str]] = field(default_factory=list)
-    """Place and split of each."""
+    """Place and split of each example."""
     texts: list[str] = field(default_factory=list)
     sets: list[Shingles] = field(default_factory=list)
-    """Shingles without boilerplate; empty where too few are left."""
+    """Shingles of each text without boilerplate; empty if too few are left."""
     exact: dict[bytes, int] = field(default_factory=dict)
     known: Shingles = field(init=False)
     """Every shingle of `sets`."""
@@ -130,9 +130,9 @@ class _HeldOut:
                 yield Leak(index=number, train=sample.row.place, held=held, split=split, exact=exact)
 
     def _near(self, text: str) -> int | None:
-        """The first held-out text that this one is a near duplicate of."""
+        """The number of the first held-out text of which this one is a near duplicate, or None."""
         own = self._specific(text)
-        # Of two sets with Jaccard j, the one shares at least the part j of its elements with the other.
+        # If two sets have a Jaccard similarity of j, each shares at least the fraction j of its elements.
         if not len(own) or not len(self.known) or _among(own, self.known).mean() < NEAR:
             return None
         for candidate in sorted(self._index().query(_min_hash(own))):
@@ -141,7 +141,7 @@ class _HeldOut:
         return None
 
     def _index(self) -> Any:
-        """The MinHash index of the held-out texts, made when the first candidate comes."""
+        """The MinHash index of the held-out texts, made at the first call."""
         if self._lsh is None:
             from datasketch import MinHashLSH
 
@@ -158,7 +158,7 @@ class _HeldOut:
 
 
 def _among(some: Shingles, known: Shingles) -> NDArray[np.bool_]:
-    """[some] whether each is among the sorted `known`."""
+    """[some] whether each element is in the sorted `known`."""
     if not len(known):
         return np.zeros(len(some), np.bool_)
     return np.equal(known[np.minimum(np.searchsorted(known, some), len(known) - 1)], some)
@@ -176,7 +176,7 @@ def _empty() -> Any:
 
 
 def _min_hash(own: Shingles) -> Any:
-    made = _empty().copy()  # the permutations take longer to draw than a text to hash
+    made = _empty().copy()  # drawing the permutations takes longer than hashing a text
     made.update_batch(own)
     return made
 

@@ -1,4 +1,4 @@
-"""From a configuration to tokenised sub-datasets: the way into this room."""
+"""From a configuration to tokenised sub-datasets: the entry point of this package."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from msft.data.shots import after, draw
 from msft.data.sources import Source
 
 BATCH = 2000
-"""Samples that are tokenised at once."""
+"""Number of samples tokenised at once."""
 MOST_LEFT_OUT = 0.1
-"""Share of a split that `max_length` may leave out; more is a mistake in the configuration."""
+"""Maximum share of a split that may be left out because of `max_length`; more is a mistake in the configuration."""
 
 
 def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
     """Every sub-dataset, in the order of the configuration; those of `split_by` in the order of its values.
 
     `tokenizer`: a transformers tokenizer, with the chat template that the model is trained with. Raises DataError,
-    naming what is wrong with each of the data sets, and ModelError where the tokenizer cannot be used. Large data are
-    tokenised once: the result lies in the cache.
+    naming the problems of all data sets, and ModelError if the tokenizer cannot be used. Large data are tokenised once
+    and then read from the cache.
     """
     encoder = Encoder(tokenizer)
     sources = [Source(dataset, config.data.seed) for dataset in config.datasets]
@@ -55,7 +55,7 @@ def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
         for dataset in datasets:
             taken = {folded(task): task for task in tasks}.get(folded(dataset.id))
             if taken is not None:
-                found = f"the name is taken: {shown(taken)} is the same where case does not count"
+                found = f"the name is taken: {shown(taken)} is the same if case and width are ignored"
                 mend = "give the data sets other ids"
                 errors.append(complaint(found, mend, field=f"datasets.{dataset.id}"))
                 continue
@@ -82,7 +82,7 @@ def _encoded(
     encoder: Encoder,
     cache: Cache | None,
 ) -> dict[Task, TaskData]:
-    """The sub-datasets as tokens. Raises DataError where too much does not fit."""
+    """The sub-datasets as tokens. Raises DataError if too many examples do not fit."""
     made: dict[Task, TaskData] = {}
     errors: list[str] = []
     for task, checked in tasks.items():
@@ -115,7 +115,7 @@ def _encoded(
 
 
 def chat_template(given: str | None) -> str | None:
-    """The Jinja text: of the file, where a file is named, or as given. Raises ConfigError for neither."""
+    """The Jinja text: the content of the file that `given` names, or `given` itself. Raises ConfigError for neither."""
     if given is None or "{" in given:
         return given
     try:
@@ -135,7 +135,10 @@ class _Builder:
         self.task, self.max_length, self.encoder, self.notes = task, max_length, encoder, notes
 
     def examples(self, samples: Sequence[Sample]) -> Iterator[Example]:
-        """Those of which a learned token fits, cut to `max_length`. Raises DataError at the end where too few do."""
+        """The examples truncated to `max_length`, without those that keep no learned token.
+
+        Raises DataError at the end if these are too many.
+        """
         out = shortened = 0
         for batch in batches(samples, BATCH):
             for whole in self.encoder.whole(batch):
@@ -147,10 +150,10 @@ class _Builder:
                 yield example
         self._check(out, len(samples), "training", "no learned token of them is left")
         if shortened:
-            self.notes.append(f"{shortened} training examples lost their end at {self.max_length} tokens")
+            self.notes.append(f"{shortened} training examples were truncated to {self.max_length} tokens")
 
     def items(self, samples: Sequence[Sample], measure: Measure, kind: str) -> list[Item]:
-        """The items of a split; those that a cut would make easier or unanswerable are left out."""
+        """The items of a split, without those that truncation would make easier or unanswerable."""
         items = build(samples, measure, self.encoder, self.max_length, self.task)
         kept = [item for item in items if all(0 < len(o) <= self.max_length and o.targets for o in item.options)]
         self._check(len(items) - len(kept), len(items), kind, "they do not fit")

@@ -1,4 +1,4 @@
-"""From a `path` of the configuration to files: single ones, globs, folders. Whatever is no plain file is refused."""
+"""Finds the files of a `path` in the configuration: a file, a glob or a folder. Refuses all but regular files."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 def local_files(path: str, split: str, field: str) -> list[Path] | None:
-    """The data files that `path` names, in order and of one ending; None where it is a hub id, or a folder that only
-    the `datasets` library can read. Raises DataError.
+    """The data files that `path` names, in order and all with the same extension; None if it is a hub id, or a folder
+    that only the `datasets` library can read. Raises DataError.
 
-    A file holds a single split, `train`; in a folder, names tell the splits as on the hub.
+    A file has a single split, `train`; in a folder, file names determine the splits, as on the hub.
     """
     here = expanded(path)
     if _exists(here, field) and here.is_dir():
@@ -48,12 +48,12 @@ def local_files(path: str, split: str, field: str) -> list[Path] | None:
 
 
 def same_file(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file, by whatever links."""
+    """Whether two paths are the same file, directly or through links."""
     return one.resolve() == other.resolve() or one.samefile(other)
 
 
 def _exists(path: Path, field: str) -> bool:
-    """Raises DataError for links that lead nowhere and for pipes, sockets and devices."""
+    """Whether the path exists. Raises DataError for broken links and for pipes, sockets and devices."""
     try:
         path.stat()
     except OSError as error:
@@ -62,9 +62,9 @@ def _exists(path: Path, field: str) -> bool:
         if error.errno == errno.ENAMETOOLONG:
             raise _bad(field, f"{shown(str(path))} is too long for a file name", "check the path") from None
         if path.is_symlink():
-            raise _bad(field, f"{path} is a symbolic link to nothing", "mend the link") from None
+            raise _bad(field, f"{path} is a symbolic link to nothing", "fix the link") from None
         if error.errno == errno.EACCES:
-            raise _bad(field, f"{path} may not be read", "check the permissions") from None
+            raise _bad(field, f"{path} cannot be read (permission denied)", "check the permissions") from None
         return False
     if not path.is_file() and not path.is_dir():
         what = "a named pipe (FIFO)" if path.is_fifo() else "a device or socket"

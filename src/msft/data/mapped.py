@@ -1,4 +1,4 @@
-"""Examples that lie in files, one behind the other, and are views onto them; items likewise."""
+"""Examples that are stored one after another in files and read as views of memory-mapped arrays; items likewise."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class PackedExamples(Sequence[Example]):
 
 
 def _mapped(file: Path, dtype: Any) -> NDArray[Any]:
-    """The numbers of a file; plain arrays, whose slices are cheaper than those of `np.memmap`."""
+    """The numbers of a file as a plain array, whose slices are cheaper than those of `np.memmap`."""
     return np.asarray(np.memmap(file, dtype, "r")) if file.stat().st_size else np.empty(0, dtype)
 
 
@@ -73,5 +73,5 @@ def read_items(folder: Path, name: str) -> list[Item]:
 
 
 def tupled(value: Any) -> Any:
-    """What JSON gives back, with tuples for its lists."""
+    """A value read from JSON, with tuples in place of lists."""
     return tuple(map(tupled, value)) if isinstance(value, list) else value

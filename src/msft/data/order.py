@@ -1,7 +1,7 @@
-"""Which instances each step trains on: a pure function (design 3.1). No loader state exists.
+"""The instances that each step trains on, as a pure function (design 3.1). There is no loader state.
 
-Everything random is a stream keyed by what it belongs to, so that the order is the same for any number of processes
-and after any restart.
+Every random choice has its own stream, keyed by what is chosen, so that the order is the same for any number of
+processes and after any restart.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from msft.data.streams import raw_bits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cursor:
-    """Where a roll-out stands in its order; lies in every snapshot."""
+    """The position of a roll-out in its order; stored in every snapshot."""
 
     step: int = 0
     """Steps since the roll-out began."""
@@ -65,8 +65,8 @@ class _Epoch:
 class Order:
     """The order of instances of one job.
 
-    `sizes`: training instances of each sub-dataset. `batch_size`: instances per optimizer step, at most; an epoch's
-    steps differ by at most one instance.
+    `sizes`: training instances of each sub-dataset. `batch_size`: maximum instances per optimizer step; the steps of an
+    epoch differ by at most one instance.
     """
 
     def __init__(self, seed: int, sizes: Mapping[Task, int], batch_size: int) -> None:
@@ -99,12 +99,12 @@ class Order:
         return batch, Cursor(step=step, began=began, epoch=number, drawn=drawn)
 
     def lookahead(self, rollout: int, step: int, task: Task, count: int) -> list[int]:
-        """`count` distinct instances of a sub-dataset (all of them where it has fewer), from a stream of their own."""
+        """`count` distinct instances of a sub-dataset (all of them if it has fewer), from a separate stream."""
         keys = raw_bits(self.sizes[task], self.seed, "lookahead", rollout, step, task)
         return [int(index) for index in np.argsort(keys, kind="stable")[:count]]
 
     def _epoch(self, rollout: int, mixture: Mixture, cursor: Cursor) -> _Epoch:
-        """The current epoch; kept until another is asked for, so that a step costs a slice."""
+        """The current epoch; cached until another is requested, so that a step costs only a slice."""
         drawn = () if mixture.weights is not None else tuple(cursor.drawn.get(task, 0) for task in mixture.tasks)
         key = (rollout, mixture, cursor.epoch, drawn)
         if self._epoch_cache is None or self._epoch_cache[0] != key:
@@ -135,7 +135,7 @@ class Order:
     def _sampled(
         self, rollout: int, mixture: Mixture, cursor: Cursor, count: int
     ) -> tuple[list[tuple[Task, int]], dict[Task, int]]:
-        """A batch in which each example draws its sub-dataset, and how many instances of each it took."""
+        """A batch in which the sub-dataset of each instance is drawn, and the number of instances taken of each."""
         assert mixture.weights is not None
         bounds = np.cumsum(mixture.weights)
         bounds /= bounds[-1]
@@ -150,7 +150,7 @@ class Order:
         return [(task, int(next(queues[task]))) for task in names], taken
 
     def _cycled(self, rollout: int, mixture: Mixture, task: Task, start: int, count: int) -> NDArray[np.int64]:
-        """[count] instances from position `start` of a sub-dataset's own endless sequence of permutations."""
+        """[count] instances from position `start` of the endless sequence of permutations of a sub-dataset."""
         size = self.sizes[task] - sum(owner == task for owner, _ in mixture.without)
         parts = [np.empty(0, np.int64)]
         while count > 0:

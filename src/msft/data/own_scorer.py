@@ -1,4 +1,4 @@
-"""A user's own scorer, `module:function`: found before a model is loaded, called with what the model said.
+"""A user's own scorer, `module:function`: imported before a model is loaded, called with generated texts.
 
 The function takes a list of answers, each a mapping with `prompt`, `completion` (the reference), `generated` (the
 model's text up to its end or a stop sequence) and `row` (the row's fields), and returns as many floats in [0, 1].
@@ -22,13 +22,13 @@ RULE = "return a list with one float in [0, 1] for each answer"
 
 
 class ScorerError(UserError):
-    """A user's own scorer cannot be found, fails, or returns something that is no score."""
+    """A user's own scorer cannot be found, fails, or returns a value that is not a score."""
 
 
 def resolve(name: str) -> Callable[[Answers], Any]:
-    """The function that `module:function` names, from the working directory or what is installed.
+    """The function that `module:function` names, from the working directory or an installed package.
 
-    Imports that module, and nothing that is not named. Raises ScorerError.
+    Imports only the named module. Raises ScorerError.
     """
     module_name, _, function_name = name.partition(":")
     here = str(Path.cwd())
@@ -40,8 +40,8 @@ def resolve(name: str) -> Callable[[Answers], Any]:
             raise _failed(name, f"cannot be imported: {_reason(error)}", "install what it imports") from error
         mend = "put the file into the working directory, or install its package"
         raise _failed(name, f"there is no module {module_name}", mend) from None
-    except Exception as error:  # a module may do anything when imported
-        raise _failed(name, f"cannot be imported: {_reason(error)}", "mend the module") from error
+    except Exception as error:  # importing a module may raise anything
+        raise _failed(name, f"cannot be imported: {_reason(error)}", "fix the module") from error
     finally:
         sys.path.remove(here)
     function = getattr(module, function_name, None)
@@ -53,7 +53,7 @@ def resolve(name: str) -> Callable[[Answers], Any]:
 
 
 def fingerprint(name: str) -> str:
-    """SHA-256 of the module's source, so that a changed scorer is not taken for the one that a run began with."""
+    """SHA-256 of the module's source, so that a resumed run detects a changed scorer."""
     try:
         source = inspect.getsource(sys.modules[resolve(name).__module__])
     except (OSError, TypeError, KeyError):
@@ -68,24 +68,28 @@ def call(name: str, answers: Sequence[Mapping[str, Any]], places: Sequence[str])
         scores = function([dict(answer) for answer in answers])
     except Exception as error:  # a function may raise anything
         place = _culprit(function, answers, places)
-        raise _failed(name, f"raised {_reason(error)}", "mend the function", place) from error
+        raise _failed(name, f"raised {_reason(error)}", "fix the function", place) from error
     if not isinstance(scores, Sequence) or isinstance(scores, str) or len(scores) != len(answers):
         size = f"{len(scores)} values" if isinstance(scores, Sequence) else f"a {type(scores).__name__}"
         raise _failed(name, f"returned {size} for {len(answers)} answers", RULE)
     for score, place in zip(scores, places, strict=True):
         number = isinstance(score, int | float) and math.isfinite(score)
         if not number or not 0 <= score <= 1:
-            found = f"returned {score}" if number else f"returned a value that is no number ({type(score).__name__})"
+            found = (
+                f"returned {score}"
+                if number
+                else f"returned a value that is not a finite number ({type(score).__name__})"
+            )
             raise _failed(name, found, RULE, place)
     return [float(score) for score in scores]
 
 
 def _culprit(function: Callable[[Answers], Any], answers: Sequence[Mapping[str, Any]], places: Sequence[str]) -> str:
-    """The first item that fails alone, or nothing where each alone is scored."""
+    """The place of the first item that fails when it is scored alone; empty if there is none."""
     for answer, place in zip(answers, places, strict=True):
         try:
             function([dict(answer)])
-        except Exception:  # the one that is looked for
+        except Exception:  # this is the item
             return place
     return ""
 

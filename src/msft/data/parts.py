@@ -1,4 +1,4 @@
-"""`split_by`: one entry of the configuration, a sub-dataset for each value of a column."""
+"""`split_by`: makes a sub-dataset of each value of a column from one data set of the configuration."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from msft.data.rows import survey
 from msft.data.sources import Source
 
 UNSAFE = re.compile(r'[/\\<>:"|?*]')
-"""What cannot be in the name of a file somewhere."""
+"""Characters that some system does not allow in file names."""
 
 
 def parts(dataset: DatasetConfig, source: Source) -> tuple[list[DatasetConfig], list[str]]:
-    """The data set's sub-datasets, ordered by value, and what people should know of them; itself without `split_by`.
+    """The sub-datasets of a data set, ordered by value, and notes for people; without `split_by`, the data set itself.
 
-    Raises DataError where the column is not there, or a value cannot name a sub-dataset.
+    Raises DataError if no row has the column, or if a value cannot name a sub-dataset.
     """
     if dataset.split_by is None:
         return [dataset], []
@@ -44,7 +44,7 @@ def parts(dataset: DatasetConfig, source: Source) -> tuple[list[DatasetConfig], 
 def _counts(
     dataset: DatasetConfig, source: Source, column: str
 ) -> tuple[dict[str | int | float, int], int, dict[str | int | float, str]]:
-    """Value to the number of its rows; the number of rows without one; value to the place of its first row."""
+    """Value -> number of its rows; number of rows without a value; value -> place of its first row."""
     rows = source.rows(where=dataset.where)
     counts: dict[str | int | float, int] = {}
     first: dict[str | int | float, str] = {}
@@ -57,7 +57,7 @@ def _counts(
             counts[value] = counts.get(value, 0) + 1
             first.setdefault(value, row.place)
         else:
-            found = f"{column} is a {type(value).__name__}, which names no sub-dataset"
+            found = f"{column} is a {type(value).__name__}, which cannot name a sub-dataset"
             raise _bad(dataset, found, "name a column of texts or numbers", row.place)
     if not counts:
         raise _bad(dataset, f"no row has a column {shown(column)}", one_of(column, survey(rows).columns))
@@ -65,10 +65,10 @@ def _counts(
 
 
 def _part(dataset: DatasetConfig, column: str, value: Scalar, place: str) -> DatasetConfig:
-    """The data set with the rows of one value, first seen at `place`; splits that are read take theirs.
+    """The data set with the rows of one value, first seen at `place`; splits that are read keep only that value, too.
 
-    Characters that no file name can have, which are common in headings (`What?`, `b/c`), become hyphens in the name; a
-    value that hides something (blank, control and direction marks) or names nothing (300 bytes) is refused.
+    Characters that file names cannot have, which are common in headings (`What?`, `b/c`), become hyphens in the name.
+    Raises DataError for a value that is blank, too long for a name, or has control or direction marks.
     """
 
     def of(split: SplitConfig | None) -> SplitConfig | None:
@@ -77,7 +77,7 @@ def _part(dataset: DatasetConfig, column: str, value: Scalar, place: str) -> Dat
         return split.model_copy(update={"where": {**(split.where or {}), column: value}})
 
     name = f"{dataset.id}.{UNSAFE.sub('-', str(value)).strip(' .')}"
-    reason = not_portable(name) if str(value).strip(" .") else f"found {shown(value)}, which names nothing"
+    reason = not_portable(name) if str(value).strip(" .") else f"found {shown(value)}, which gives an empty name"
     try:
         DatasetConfig.model_validate({"id": name, "path": dataset.path})
     except ValidationError:

@@ -1,4 +1,4 @@
-"""Rows, and sequences of them that need not lie in memory."""
+"""Rows, and sequences of rows that need not be in memory."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 IN_MEMORY = 20_000
-"""Rows that are kept in memory, and so are the texts made of them: a few tens of megabytes."""
+"""Maximum number of rows that are kept in memory, together with their texts: a few tens of megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row, and where it lies."""
+    """One row, and its place in a file."""
 
     values: Mapping[str, Any]
     file: str
     line: int | None
-    """1-based line, or None where the format has no lines."""
+    """1-based line, or None if the format has no lines."""
     number: int
     """1-based number within its source."""
 
@@ -32,14 +32,14 @@ class Row:
 
 
 class Rows(Sequence[Row]):
-    """Rows in the order of their source, made when they are asked for."""
+    """Rows in the order of their source, made when they are accessed."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def take(self, indices: Iterable[int]) -> Iterator[Row]:
-        """The rows at these indices (from 0), in this order; fastest where they rise."""
+        """The rows at these indices (from 0), in this order; fastest if they increase."""
 
     def __iter__(self) -> Iterator[Row]:
         return self.take(range(len(self)))
@@ -55,7 +55,7 @@ class Rows(Sequence[Row]):
 
 
 class Listed(Rows):
-    """Rows that lie in memory."""
+    """Rows in memory."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = rows
@@ -71,7 +71,7 @@ class Subset(Rows):
     """Some of the rows; `indices`: [rows] positions within `rows`."""
 
     def __init__(self, rows: Rows, indices: NDArray[np.int64]) -> None:
-        # A subset of a subset is one of the rows themselves, so that nothing is looked up twice.
+        # A subset of a subset refers to the rows themselves, so that each access is a single look-up.
         self._rows: Rows = rows._rows if isinstance(rows, Subset) else rows
         self._indices: NDArray[np.int64] = rows._indices[indices] if isinstance(rows, Subset) else indices
 
@@ -84,11 +84,11 @@ class Subset(Rows):
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What one look at the rows tells about their columns."""
+    """The number of rows, and their columns."""
 
     rows: int
     filled: Mapping[str, int]
-    """Column, in order of appearance, to the number of rows in which it is there and not null."""
+    """Column, in order of appearance -> number of rows in which it exists and is not null."""
 
     @property
     def columns(self) -> list[str]:
@@ -101,7 +101,7 @@ class Survey:
 
 
 def survey(rows: Iterable[Row]) -> Survey:
-    """One pass over the rows."""
+    """The survey of these rows, in one pass."""
     count = 0
     filled: dict[str, int] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""The samples of a split: made once where they are few, anew at each look where they are many."""
+"""The samples of a split: made once and kept if they are few, made at each access if they are many."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Samples(Sequence[Sample]):
-    """The rows as text, in their order. `made`: what they became, where that is in memory already."""
+    """The rows as text, in the same order. `made`: the samples, if they are already in memory."""
 
     def __init__(self, rows: Rows, form: Format, made: Sequence[Sample] | None = None) -> None:
         self.rows, self.form = rows, form
@@ -39,13 +39,13 @@ class Samples(Sequence[Sample]):
         return self._made[index] if self._made is not None else self.form.sample(self.rows[index])
 
     def subset(self, indices: NDArray[np.int64]) -> Samples:
-        """Those at `indices`, [samples]."""
+        """The samples at `indices`, [samples]."""
         made = None if self._made is None else [self._made[int(index)] for index in indices]
         return Samples(Subset(self.rows, indices), self.form, made)
 
 
 def checked(rows: Rows, form: Format, encoder: Encoder, complaints: Complaints) -> Samples:
-    """The samples of the rows, each of which is made and checked here; what is wrong goes to `complaints`."""
+    """The samples of the rows. Each row is converted and checked here; problems are added to `complaints`."""
     made: list[Sample] = []
     for row in rows:
         try:
@@ -54,7 +54,7 @@ def checked(rows: Rows, form: Format, encoder: Encoder, complaints: Complaints) 
                 encoder.conversation(sample.messages)
         except ValueError as error:
             place = f"row {row.number}" if row.line is None else ""
-            complaints.add(str(error), "mend or remove the row", file=row.file, line=row.line, field=place)
+            complaints.add(str(error), "fix or remove this row", file=row.file, line=row.line, field=place)
         else:
             if len(rows) <= IN_MEMORY:
                 made.append(sample)

@@ -1,4 +1,4 @@
-"""How alike two texts are: the share of their shingles that they have in common (Jaccard)."""
+"""Similarity of two texts: the share of their shingles that they have in common (Jaccard)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 WORDS = 5
-"""Words (and marks) of a shingle."""
+"""Number of words (and punctuation marks) in a shingle."""
 CHARACTERS = 5
-"""Characters of a shingle of a short text, of which a single other word would change all word shingles."""
+"""Number of characters in a shingle of a short text, in which one different word would change all word shingles."""
 SHORT = 20
-"""Words below which a text is short."""
+"""Number of words below which a text is short."""
 NEAR = 0.8
 """Jaccard similarity from which on two texts are near duplicates."""
 
@@ -26,12 +26,12 @@ Shingles = NDArray[np.uint32]
 
 
 def normalised(text: str) -> str:
-    """The text in one case, spacing and form of characters."""
+    """The text with normalised case, spacing and Unicode form."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def shingles(text: str) -> Shingles:
-    """Of a normalised text."""
+    """The shingles of a normalised text."""
     tokens = _TOKEN.findall(text)
     if len(tokens) < SHORT:
         pieces = [text[at : at + CHARACTERS] for at in range(max(1, len(text) - CHARACTERS + 1))]
@@ -50,8 +50,9 @@ def jaccard(one: Shingles, other: Shingles) -> float:
 def near(one: str, other: str) -> bool:
     """Whether two texts ask the same thing in nearly the same words.
 
-    Line by line where both have as many lines, since two questions about one passage are two questions. And never
-    where a number, an operator or a single letter differs: "3 + 4" is not "3 + 5", however long the rest.
+    Texts with the same number of lines are compared line by line, because two questions about one passage are different
+    questions. Texts in which a number, an operator or a single letter differs are never near: "3 + 4" is not "3 + 5",
+    however long the rest.
     """
     if _decisive(one) != _decisive(other):
         return False

@@ -17,10 +17,13 @@ BETWEEN = "\n\n"
 
 
 def draw(train: Sequence[Sample], shots: ShotsConfig, task: Task) -> list[Sample]:
-    """`shots.k` of the training examples, by `shots.seed`; fewer are the first of more. Raises DataError."""
+    """`shots.k` training examples, drawn with `shots.seed`; the first of them are those of a smaller k.
+
+    Raises DataError if there are fewer training examples.
+    """
     if shots.k > len(train):
-        found = f"{shots.k} shots are asked for, but there are {len(train)} training examples"
-        raise DataError(complaint(found, "ask for fewer", field=f"datasets.{task}.scorer.shots.k"))
+        found = f"{shots.k} shots are configured, but there are {len(train)} training examples"
+        raise DataError(complaint(found, "lower k", field=f"datasets.{task}.scorer.shots.k"))
     order = np.argsort(raw_bits(len(train), shots.seed, task, "shots"), kind="stable")
     return [train[int(position)] for position in order[: shots.k]]
 

@@ -1,4 +1,4 @@
-"""Where rows come from: files, what the `datasets` library reads, and reasoning-gym tasks."""
+"""Sources of rows: files, data of the `datasets` library, and reasoning-gym tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from msft.data.tables import BUILDERS, OPTIONS, Table, check_csv, check_parquet
 
 REASONING_GYM = "reasoning_gym:"
 GYM_SIZE = 500
-"""Instances generated of a reasoning-gym task whose `config` gives no size."""
+"""Number of examples generated for a reasoning-gym task whose `config` gives no size."""
 
 
 class Source:
@@ -35,7 +35,7 @@ class Source:
         self._digests: dict[Path, str] = {}
 
     def rows(self, path: str | None = None, split: str | None = None, where: Where | None = None) -> Rows:
-        """The rows of one split; what is None is the data set's own, `where` apart. Raises DataError."""
+        """The rows of one split; `path` and `split` default to the data set's own. Raises DataError."""
         path, split = path or self.dataset.path, split or self.dataset.split
         if (path, split) not in self._read:
             self._read[path, split] = self._all_rows(path, split)
@@ -45,7 +45,7 @@ class Source:
         return self._taken(rows, where) if where else rows
 
     def are_training_rows(self, wanted: SplitConfig) -> bool:
-        """Whether a split that is read would be the training rows themselves, by another name or a link."""
+        """Whether a split that is read has the training rows themselves, even under another name or through a link."""
         if (wanted.where or None) != (self.dataset.where or None):
             return False
         mine, theirs = ((self.dataset.path, self.dataset.split), (wanted.path, wanted.split))
@@ -66,7 +66,7 @@ class Source:
 
     @property
     def identity(self) -> str:
-        """Names the content of all that this data set reads: SHA-256 of files. Raises DataError."""
+        """Identifies the content of all that this data set reads, for files by SHA-256. Raises DataError."""
         return "\n".join(f"{path} {split} {self._of(path, split, digest=True)[1]}" for path, split in self._places())
 
     def _places(self) -> list[tuple[str, str]]:
@@ -76,9 +76,9 @@ class Source:
         return list(dict.fromkeys([mine, *((split.path or mine[0], split.split or mine[1]) for split in read)]))
 
     def _of(self, path: str, split: str, *, digest: bool = False) -> tuple[int, str]:
-        """Size, and where it is asked for, the name of the content."""
+        """Size in bytes and, with `digest`, the identity of the content."""
         if path.startswith(REASONING_GYM):
-            self.rows(path, split)  # complains where the library is missing
+            self.rows(path, split)  # raises DataError if the library is missing
             return 0, version("reasoning-gym")
         files = local_files(path, split, self.field)
         if files is not None:
@@ -116,7 +116,7 @@ class Source:
             (check_parquet if suffix == ".parquet" else check_csv)(files, complaints)
             complaints.check()
             names = [str(file) for file in files]
-            # The library knows files that it has converted by their time and size; we name what is in them.
+            # The library identifies files that it has converted by time and size; this name identifies their content.
             content = hashlib.sha256("".join(map(self._digest, files)).encode()).hexdigest()
             options = {"data_files": names, "name": f"content-{content}", **OPTIONS[suffix]}
             return self._loaded(path, BUILDERS[suffix], "train", **options)
@@ -129,18 +129,18 @@ class Source:
 
         folder = Path(builder)
         try:
-            datasets.disable_progress_bars()  # they would break into the display
+            datasets.disable_progress_bars()  # they would disturb the display
             if (folder / "dataset_info.json").is_file() or (folder / "dataset_dict.json").is_file():
                 saved = datasets.load_from_disk(path)
                 return Table(saved[split] if isinstance(saved, datasets.DatasetDict) else saved, path)
             return Table(datasets.load_dataset(builder, split=split, **options), path)
-        except Exception as error:  # the library and the network raise what they like
+        except Exception as error:  # the library and the network may raise anything
             reason = (str(error).strip().splitlines() or ["no message"])[0][:200]
             found = f"{path} (split {split}) could not be read: {type(error).__name__}: {reason}"
             raise self._bad(found, "check path, name, revision and split, and that the hub can be reached") from error
 
     def _generated(self, path: str) -> list[Row]:
-        """The stream of a reasoning-gym task without repeated questions, so that no question is in two splits."""
+        """The rows of a reasoning-gym task without repeated questions, so that no question is in two splits."""
         task = path.removeprefix(REASONING_GYM)
         options = {"seed": self.seed, "size": GYM_SIZE, **(self.dataset.config or {})}
         try:
@@ -177,7 +177,7 @@ def _fits(row: Row, where: Where) -> bool:
     for column, wanted in where.items():
         value = row.values.get(column)
         options = wanted if isinstance(wanted, tuple) else (wanted,)
-        # True equals 1 in Python, but not in anybody's data.
+        # True equals 1 in Python, but data sets mean different values by them.
         if not any(value == option and isinstance(value, bool) == isinstance(option, bool) for option in options):
             return False
     return True

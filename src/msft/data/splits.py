@@ -1,4 +1,4 @@
-"""Train, validation and test rows of one data set, each decided by (seed, id) alone (design 4)."""
+"""Train, validation and test rows of one data set, each determined by (seed, id) only (design 4)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 DEFAULT_FRACTION = 0.1
 DEFAULT_LEAST = 50
-"""Validation examples that are carved at least where nothing is configured, if that leaves half to train on."""
+"""Minimum number of validation examples carved by default, if this leaves half of the rows to train on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,13 @@ class Splits:
     train: Rows
     validation: Rows
     test: Rows
-    """Empty where none is configured."""
+    """Empty if none is configured."""
 
 
 def split(dataset: DatasetConfig, source: Source, seed: int) -> Splits:
     """The rows of each split. Raises DataError."""
     rows = source.rows(where=dataset.where)
-    # Carved splits are shares of what is trained on, not of a large file of which max_samples takes a little.
+    # Carved splits are shares of the rows that are used, not of a large file of which max_samples selects few rows.
     used = min(len(rows), dataset.max_samples or len(rows))
     sizes = {
         "test": _carved_size(dataset.test, used) if dataset.test else 0,
@@ -59,14 +59,14 @@ def split(dataset: DatasetConfig, source: Source, seed: int) -> Splits:
 
 
 def sample(rows: Sequence[T], count: int | None, seed: int, *key: str) -> Sequence[T]:
-    """`count` of the rows in their own order; a larger sample holds every smaller one."""
+    """`count` of the rows, in their order; a larger sample contains every smaller one."""
     if count is None or count >= len(rows):
         return rows
     return [rows[int(index)] for index in sampled(len(rows), count, seed, *key)]
 
 
 def sampled(size: int, count: int | None, seed: int, *key: str) -> NDArray[np.int64]:
-    """[min(size, count)] the positions of a sample, rising."""
+    """[min(size, count)] the positions of a sample, increasing."""
     return np.sort(_shuffled(size, seed, *key, "sample")[:count])
 
 

@@ -1,4 +1,4 @@
-"""JSON as its standard has it: no NaN, no duplicate keys, no half characters. And files that are not what they seem."""
+"""Strict JSON: no NaN, no duplicate keys, no lone surrogates. Also detects files that are of another type."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from msft.config.problems import shown
 
 
 class BadJsonError(ValueError):
-    """What was found, never with the content itself; `mend` says how to put it right."""
+    """What was found, without the content itself; `mend` says how to fix it."""
 
     def __init__(self, found: str, mend: str = "give one JSON object a line", at: int = 0) -> None:
         super().__init__(found)
         self.mend = mend
         self.at = at
-        """Character of the text at which the value in question begins."""
+        """Position in the text at which the value begins."""
 
 
 _IMPOSTORS = (  # how the file begins, what it is, what to do
@@ -30,11 +30,11 @@ _IMPOSTORS = (  # how the file begins, what it is, what to do
     (re.compile(rb"\xff\xfe|\xfe\xff|[^\x00]\x00[^\x00]\x00|\x00[^\x00]\x00"), "in UTF-16", "save the file as UTF-8"),
 )
 HEAD = 64
-"""Bytes of a file that `impostor` looks at."""
+"""Number of bytes from the start of a file that `impostor` needs."""
 
 
 def impostor(head: bytes) -> BadJsonError | None:
-    """What a file that begins like this is, where it is known and no JSON or CSV text."""
+    """The error for a file that begins with `head` and is of a known type other than JSON or CSV, or None."""
     for begins, what, mend in _IMPOSTORS:
         if begins.match(head):
             return BadJsonError(f"the file is {what}", mend)
@@ -51,12 +51,12 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = shown(next(key for key in keys if keys.count(key) > 1))
-        raise BadJsonError(f"the key {twice} is there twice", "remove one of the two")
+        raise BadJsonError(f"the key {twice} appears twice", "remove one of the two")
     return values
 
 
 def _no_constant(name: str) -> Any:
-    raise BadJsonError(f"{name} is no JSON value", "give a number, or null")
+    raise BadJsonError(f"{name} is not a JSON value", "give a number, or null")
 
 
 def _finite(text: str) -> float:
@@ -79,7 +79,7 @@ def decoded(raw: bytes) -> str:
 
 
 def json_value(text: str, start: int = 0) -> tuple[Any, int]:
-    """The JSON value at `start` (blanks apart) and where it ends. Raises BadJsonError."""
+    """The JSON value at `start` or after the blanks there, and the position of its end. Raises BadJsonError."""
     start = blank(text, start)
     try:
         return _DECODER.raw_decode(text, start)
@@ -96,13 +96,13 @@ def json_value(text: str, start: int = 0) -> tuple[Any, int]:
 
 
 def blank(text: str, start: int) -> int:
-    """Where the blanks that begin at `start` end."""
+    """The position after any blanks at `start`."""
     match = _BLANK.match(text, start)
     return match.end() if match else start
 
 
 def checked_object(values: Any, source: str) -> dict[str, Any]:
-    """The value, if it is an object of whole characters; `source`: its text. Raises BadJsonError."""
+    """The value, if it is an object without lone surrogates; `source`: its text. Raises BadJsonError."""
     if not isinstance(values, dict):
         what = "null" if values is None else f"a {type(values).__name__}"
         raise BadJsonError(f"found {what}, not an object")
@@ -116,7 +116,7 @@ def checked_object(values: Any, source: str) -> dict[str, Any]:
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
-    """The one object of a line. Raises BadJsonError."""
+    """The single object on a line. Raises BadJsonError."""
     text = decoded(raw)
     values, end = json_value(text)
     values = checked_object(values, text)

@@ -1,4 +1,4 @@
-"""Columnar sources: Parquet and CSV files, and what the `datasets` library reads; memory-mapped Arrow all of them."""
+"""Columnar sources: Parquet and CSV files, and data of the `datasets` library, all as memory-mapped Arrow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from msft.data.rows import Row, Rows
 from msft.data.strict_json import HEAD, impostor
 
 BATCH = 1000
-"""Rows that are taken out of Arrow at once."""
+"""Number of rows read from Arrow at once."""
 BUILDERS = {".parquet": "parquet", ".csv": "csv"}
 OPTIONS: dict[str, dict[str, Any]] = {
     # Otherwise the texts "None", "NA", "null" and "nan" would be read as missing.
@@ -33,7 +33,7 @@ class Table(Rows):
 
     @property
     def identity(self) -> str:
-        """Names the content: the fingerprint of the library."""
+        """Identifies the content: the library's fingerprint."""
         return str(self._dataset._fingerprint)
 
     @property
@@ -50,11 +50,11 @@ class Table(Rows):
 
 
 def check_parquet(files: Sequence[Path], complaints: Complaints) -> None:
-    """Reads every page of every file once, a batch at a time; what is wrong goes to `complaints`."""
+    """Reads every page of every file once, one batch at a time; problems are added to `complaints`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # What damaged bytes make of lengths, names and encodings comes out as any of these.
+    # Damaged lengths, names and encodings can raise any of these.
     broken = (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException)
     first: tuple[Path, Any] | None = None
     for file in files:
@@ -89,13 +89,13 @@ def _has_magic(file: Path, complaints: Complaints) -> bool:
     if head[:4] == b"PAR1":
         return True
     known = impostor(head)
-    found = str(known) if known else ("the file is no Parquet file" if head else "the file is empty")
+    found = str(known) if known else ("the file is not a Parquet file" if head else "the file is empty")
     complaints.add(found, known.mend if known else "give a .parquet file that a library wrote", file=str(file))
     return False
 
 
 def _check_schema(file: Path, schema: Any, first: tuple[Path, Any], complaints: Complaints) -> None:
-    """Every file has the first one's columns, of the same types."""
+    """Checks that every file has the columns of the first one, with the same types."""
     earlier, wanted = first
     for name in dict.fromkeys([*wanted.names, *schema.names]):
         types = [str(s.field(name).type) if name in s.names else "missing" for s in (wanted, schema)]
@@ -109,7 +109,7 @@ def _reason(error: Exception) -> str:
 
 
 def check_csv(files: Sequence[Path], complaints: Complaints) -> None:
-    """Checks encoding, header and the number of fields of every record; what is wrong goes to `complaints`."""
+    """Checks encoding, header and the number of fields of every record; problems are added to `complaints`."""
     for file in files:
         try:
             with file.open("rb") as handle:
@@ -133,13 +133,13 @@ def _check_records(text: Iterable[str], file: Path, complaints: Complaints) -> N
             complaints.add("the file is empty", "give a header and rows", file=str(file))
         twice = sorted({name for name in header if header.count(name) > 1})
         if twice:
-            complaints.add(f"the column {twice[0][:60]!r} is there twice", "rename one", file=str(file), line=1)
+            complaints.add(f"the column {twice[0][:60]!r} appears twice", "rename one", file=str(file), line=1)
         records = 0
         for record in reader:
             records += bool(record)
             if record and len(record) != len(header):
                 found = f"the record has {len(record)} fields, the header {len(header)}"
-                mend = 'put texts that hold commas or line breaks in "quotes"'
+                mend = 'put texts with commas or line breaks in "quotes"'
                 complaints.add(found, mend, file=str(file), line=reader.line_num)
         if not records and any(header):
             complaints.add("the file has no rows", "give rows, or remove the file", file=str(file))

@@ -1,6 +1,6 @@
 """Templates: `{name}` is replaced by a row's value of that name; `{{` and `}}` are braces. Nothing else is special.
 
-Not `str.format`: that reads attributes and indices of the values, which a configuration has no business with.
+`str.format` is not used, because it lets a configuration read attributes and indices of the values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TOKEN = re.compile(r"\{\{|\}\}|\{(?P<name>[^{}]+)\}|(?P<stray>[{}])")
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A parsed template: literal texts and names in turn."""
+    """A parsed template: literal texts and names, alternating."""
 
     parts: tuple[tuple[str, str | None], ...]
     """Literal text, and the name whose value follows it (None at the end)."""
@@ -25,14 +25,14 @@ class Template:
 
     @classmethod
     def parse(cls, text: str, *, numbers: bool = True) -> Template:
-        """Raises ValueError where a brace stands alone."""
+        """The parsed `text`. Raises ValueError if a brace has no partner."""
         parts: list[tuple[str, str | None]] = []
         literal, end = "", 0
         for match in TOKEN.finditer(text):
             literal += text[end : match.start()]
             end = match.end()
             if match["stray"]:
-                raise ValueError(f"a brace stands alone at character {match.start() + 1}")
+                raise ValueError(f"a brace has no partner at character {match.start() + 1}")
             if match["name"] is None:
                 literal += match[0][0]
             else:
@@ -45,12 +45,12 @@ class Template:
         return tuple(name for _, name in self.parts if name is not None)
 
     def renamed(self, names: Mapping[str, str]) -> Template:
-        """The same template over other names; those that `names` does not hold stay."""
+        """The same template with its names replaced by `names`; names that are not in `names` stay."""
         parts = tuple((literal, name and names.get(name, name)) for literal, name in self.parts)
         return Template(parts, self.numbers)
 
     def render(self, values: Mapping[str, Any]) -> str:
-        """The text with each name replaced by its value. Raises ValueError for a value that is no text."""
+        """The text with each name replaced by its value. Raises ValueError for a value that is not text."""
         pieces = []
         for literal, name in self.parts:
             pieces.append(literal)

@@ -1,1 +1,1 @@
-"""Training on a mixture, segment by segment, with torch. Knows no method."""
+"""Training on a mixture, segment by segment, with torch. Independent of the methods."""

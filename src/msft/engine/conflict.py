@@ -1,4 +1,4 @@
-"""Gradient conflict: how the gradients of sub-datasets lie to each other at a snapshot (the paper's Figure 9)."""
+"""Gradient conflict: cosines between the gradients of sub-datasets at a snapshot (the paper's Figure 9)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from msft.engine.step import Stepper
 
 
 def cosines(stepper: Stepper, batches: Mapping[Task, Sequence[Example]]) -> dict[tuple[Task, Task], float]:
-    """The cosine between the gradients of each two sub-datasets' mean losses, dropout off; nothing is updated.
+    """The cosine between the gradients of the mean losses of each pair of sub-datasets, without dropout or update.
 
-    0 where a gradient vanishes. Memory: one gradient per sub-dataset.
+    0 where a gradient is zero. Memory: one gradient per sub-dataset.
     """
     parameters = [p for group in stepper.optimizer.param_groups for p in group["params"]]
     gradients = {}

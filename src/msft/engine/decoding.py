@@ -1,4 +1,4 @@
-"""What a model's tokens say, for measures that generate."""
+"""How a model's tokens become text, for measures that generate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from msft.scoring.generation import Decoding
 
 
 def decoding_of(model: PreTrainedModel | PeftModel, tokenizer: Any) -> Decoding:
-    """The model's tokenizer; a text ends at its end-of-sequence token, which is trained, or those of the model."""
+    """The model's tokenizer and the tokens that end a text: the tokenizer's, which is trained, and the model's own."""
     own = getattr(model.generation_config, "eos_token_id", None)
     listed = own if isinstance(own, list) else [own]
     ends = (token for token in (*listed, tokenizer.eos_token_id) if token is not None)

@@ -1,4 +1,4 @@
-"""What the engine answers: the outcome of a segment, or that training diverged in it."""
+"""What the engine returns for a segment: its outcome, or the error that training diverged in it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def outcome(
     train_loss: float | None = None,
     size: int = 0,
 ) -> Outcome:
-    """An outcome with the control scores and the reports of what was scored; `size`: of the snapshot, in bytes."""
+    """An outcome with the search scores and test metrics of what was scored; `size`: of the snapshot, in bytes."""
     return Outcome(
         snapshot=snapshot,
         scores={task: found.control for task, found in scores.items()},
@@ -39,13 +39,13 @@ def outcome(
 
 
 def diverged(segment: Segment, step: int, batch: Sequence[tuple[Task, int]]) -> NotFiniteError:
-    """What to say where a step's loss is not a number: which examples, and how to go on."""
+    """The error for a step whose loss is NaN or infinite: which examples it had, and how to continue."""
     listed = ", ".join(f"{task}[{index}]" for task, index in batch)
     return NotFiniteError(
         complaint(
-            f"the loss of step {step + 1} of roll-out {segment.rollout} is not a number; its examples: {listed}",
-            "look at these examples; then start anew with max_grad_norm, or go on from the last snapshot with a lower "
-            "rate: --resume --set training.learning_rate=... --allow-changed training.learning_rate",
+            f"the loss of step {step + 1} of roll-out {segment.rollout} is NaN or infinite; its examples: {listed}",
+            "check these examples; then start a new run with max_grad_norm, or continue from the last snapshot with a "
+            "lower rate: --resume --set training.learning_rate=... --allow-changed training.learning_rate",
             field="training.learning_rate",
         )
     )

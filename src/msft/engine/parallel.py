@@ -1,4 +1,4 @@
-"""Several processes as one: each holds the whole model and a part of every global batch (DDP)."""
+"""Data-parallel processes (DDP): each holds the whole model and a part of every global batch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class Processes:
-    """This process among those that were launched together (one, where none were); joins them when made."""
+    """The processes that were launched together (one without a launcher). Construction joins their group."""
 
     def __init__(self) -> None:
-        # Without an accelerator the launcher must be told, or it starts no process group.
+        # Without an accelerator, no process group is started unless `cpu` is set.
         self._state = PartialState(cpu=not torch.accelerator.is_available())
         self.device: torch.device = self._state.device
         self.rank: int = self._state.process_index
@@ -28,11 +28,11 @@ class Processes:
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Waits until all processes have come here."""
+        """Waits until all processes have reached this point."""
         self._state.wait_for_everyone()
 
     def total(self, array: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The sum of an array over all processes, bit for bit the same on each."""
+        """The sum of an array over all processes, bit-identical on each."""
         if self.world == 1:
             return array
         tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
@@ -40,12 +40,12 @@ class Processes:
         return tensor.cpu().numpy()
 
     def distributed(self, module: nn.Module) -> nn.Module:
-        """With other processes, the module's gradients become means over all of them."""
+        """With several processes, wraps the module so that its gradients are means over all of them."""
         if self.world == 1:
             return module
         return DistributedDataParallel(module, broadcast_buffers=False)
 
 
 def unsynchronised(module: nn.Module) -> AbstractContextManager[None]:
-    """Gradients of a forward and backward pass within stay local; for all micro-batches of a step but the last."""
+    """Context in which gradients stay local: for all micro-batches of a step but the last."""
     return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()

@@ -1,4 +1,4 @@
-"""Measurements beyond scores, which leave no trace on the training (design 1.2)."""
+"""Measurements other than scores. They do not change the training (design 1.2)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from msft.forward.runtime import NotFiniteError, sequence_scores
 from msft.snapshots.state import capture, restore, trainable
 
 EPSILON = 1e-8
-"""Keeps the relative fall finite where the loss is 0 (DynamixSFT)."""
+"""Keeps the relative decrease finite where the loss is 0 (DynamixSFT)."""
 
 
 def lookahead(
     model: nn.Module, stepper: Stepper, batches: Mapping[Task, Sequence[Example]], learning_rate: float
 ) -> dict[Task, float]:
-    """By how much one virtual step on each batch lowers its own loss: mean over examples of (pre - post) / pre.
+    """How much one virtual step on each batch lowers its loss: the mean over examples of (pre - post) / pre.
 
-    Dropout is off. Weights, moments and random state are afterwards what they were, bit for bit; no gradients may be
-    pending. A loss that is no number gives NaN. `model`: the unwrapped model whose parameters `stepper` moves.
+    Without dropout. Weights, moments and random state are restored bit for bit; no gradients may be pending. NaN where
+    a loss is NaN or infinite. `model`: the unwrapped model that `stepper` updates.
     """
     before = capture(model, stepper.optimizer, Cursor(), device=None)
     rates = [group["lr"] for group in stepper.optimizer.param_groups]

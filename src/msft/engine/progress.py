@@ -1,4 +1,4 @@
-"""What the engine tells about its progress, for people only."""
+"""Progress reported by the engine, for display only."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class StepInfo:
 
     rollout: int
     step: int
-    """Steps since the roll-out began, this one included."""
+    """Steps since the roll-out began, including this one."""
     stop: int
-    """Where the segment ends."""
+    """The step at which the segment ends."""
     loss: float
     learning_rate: float
     tokens: int
@@ -25,7 +25,7 @@ class StepInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreInfo:
-    """Scoring goes on; all sub-datasets asked for are scored together."""
+    """Scoring has progressed; all sub-datasets to be scored are scored together."""
 
     tasks: tuple[Task, ...]
     done: int
@@ -35,7 +35,7 @@ class ScoreInfo:
 
 
 class Watcher(Protocol):
-    """Who watches a run: the terminal's display, or nobody."""
+    """Receives the events of a run, such as the terminal's display."""
 
     def begin(self, brief: Brief, method: str) -> None:
         """The base model is scored; the search begins."""
@@ -44,10 +44,10 @@ class Watcher(Protocol):
         """This segment is about to run."""
 
     def progress(self, info: StepInfo | ScoreInfo) -> None:
-        """A step was taken, or scoring went on."""
+        """A step was taken, or scoring has progressed."""
 
     def outcome(self, number: int, segment: Segment, outcome: Outcome) -> None:
         """This segment is journaled."""
 
     def note(self, text: str) -> None:
-        """Something that a person should know."""
+        """A message for people."""

@@ -1,4 +1,4 @@
-"""What decides a training step beside the model and the data."""
+"""The settings that determine a training step, beside the model and the data."""
 
 from __future__ import annotations
 
@@ -9,40 +9,42 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """The engine's settings; the configuration says what each means to people and checks them."""
+    """The engine's settings; the configuration's schema explains and checks them."""
 
     seed: int
     batch_size: int
-    """Instances per optimizer step, whatever the hardware."""
+    """Examples per optimizer step, whatever the hardware."""
     horizon: float
-    """Epochs; what the learning rate's schedule is laid over. May be infinite."""
+    """`max_epochs`, the length of the learning rate's schedule. May be infinite."""
     learning_rate: float
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup: float = 0.0
-    """Share of the horizon over which the learning rate rises from 0."""
+    """Share of `max_epochs` over which the learning rate rises from 0."""
     weight_decay: float = 0.0
     """On matrices only: norms and biases are never decayed."""
     max_grad_norm: float | None = None
     loss_reduction: Literal["token", "example"] = "token"
     max_tokens_per_microbatch: int | None = None
-    """Padding included; None: what is best on a CPU, what fits on a GPU."""
+    """Padding included; None: a fixed number on a CPU, what fits on a GPU."""
     gradient_checkpointing: bool = False
     torch_compile: bool = False
     light: bool | Literal["auto"] = "auto"
-    """Whether layers do less work for the same results, where a trial shows that they can; true: or refuse."""
+    """Whether layers do less work for the same results; `auto`: where a probe shows that they can; true: fail if none
+    can."""
     autocast: Literal["auto", "bf16", "no"] = "auto"
     lookahead_batch: int = 32
-    """Examples of each sub-dataset that a look-ahead looks at."""
+    """Examples of each sub-dataset in a look-ahead."""
     virtual: Literal["adam", "sgd"] = "adam"
-    """The virtual step of a look-ahead."""
+    """Optimizer of the virtual step in a look-ahead."""
     durable: Literal["auto", "tick", "rollout"] = "auto"
-    """Which snapshots survive a crash: all, those at the ends of roll-outs, or all while writing one costs little."""
+    """Which snapshots survive a crash: `tick` all, `rollout` those at the ends of roll-outs, `auto` all while writing
+    one takes little time."""
 
 
 def learning_rate_at(settings: EngineSettings, position: float) -> float:
-    """The learning rate of a step that begins at `position` (epochs along the surviving trajectory), design 3.12.
+    """The learning rate of a step that begins at `position` (epochs, discarded training not included), design 3.12.
 
-    An infinite horizon has no end to decay towards and no share to warm up over: the rate is constant.
+    Constant where `max_epochs` is infinite, as there is no end to decay towards and no share to warm up over.
     """
     if math.isinf(settings.horizon):
         return settings.learning_rate

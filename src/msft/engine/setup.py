@@ -1,4 +1,4 @@
-"""How forward passes run on this machine: what the model can do, and what fits, found by trial at the start."""
+"""How forward passes run on this machine, probed at the start: what the model supports, and what fits in memory."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from msft.model.token_loss import TokenLoss
 
 
 def runtime_for(processes: Processes, settings: EngineSettings, loss: TokenLoss) -> tuple[Runtime, str]:
-    """How forward passes run here, and what of the model was made lighter, in words; empty where nothing was.
+    """The runtime on this machine, and what was made lighter in the model, in words (empty if nothing was).
 
-    Tries how the model takes rows, what it can leave out, and on a GPU how many tokens fit. Raises ModelError where
-    `training.light: true` finds nothing.
+    Probes the row layout that the model supports, the work that it can skip and, on a GPU, how many tokens fit. Raises
+    ModelError if `training.light` is true and nothing can be made lighter.
     """
     has_bf16 = hardware_has_bf16(processes.device)
     bf16 = settings.autocast == "bf16" or (settings.autocast == "auto" and has_bf16)
@@ -31,21 +31,25 @@ def runtime_for(processes: Processes, settings: EngineSettings, loss: TokenLoss)
         max_tokens=settings.max_tokens_per_microbatch or ON_A_CPU,
         bf16=bf16,
         layout=fitting_layout(loss, processes.device),
-        # Compiled layers are not those that would be packed.
+        # Compiled layers do not run the forward that uses packed weights.
         packs=bf16 and has_bf16 and processes.device.type == "cpu" and not settings.torch_compile and can_pack(),
         rank=processes.rank,
         world=processes.world,
         total=processes.total,
     )
     said = ""
-    if settings.light and not settings.torch_compile:  # which makes layers of its own
+    if settings.light and not settings.torch_compile:  # which replaces the layers itself
         said = lighten(loss, found.layout, processes.device, bf16=bf16, direct=processes.world == 1)
     if settings.light is True and not said:
-        reason = "torch_compile makes layers of its own" if settings.torch_compile else "no layer of this model fits"
+        reason = (
+            "torch_compile replaces the layers itself"
+            if settings.torch_compile
+            else "no layer of this model can be made lighter"
+        )
         raise ModelError(complaint(reason, "leave it out, or set it to auto", field="training.light"))
     if settings.max_tokens_per_microbatch is not None:
         return found, said
     budgets = np.zeros(processes.world)
     budgets[processes.rank] = token_budget(loss, found.layout, processes.device, found.autocast)
-    # The least of all: every process must cut a global batch into as many micro-batches as the others.
+    # The minimum over all: every process must make the same number of micro-batches of a global batch.
     return replace(found, max_tokens=int(processes.total(budgets).min())), said

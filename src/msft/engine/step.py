@@ -26,13 +26,13 @@ class BatchLoss:
     """The loss of a global batch before the update, the same on every process."""
 
     loss: float
-    """As reduced: over trained tokens, or over examples."""
+    """The mean over trained tokens, or over examples (`loss_reduction`)."""
     examples: NDArray[np.float64]
     """[examples] mean nats per trained token of each."""
 
 
 def make_optimizer(model: nn.Module, settings: EngineSettings) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; matrices decay, norms and biases do not."""
+    """AdamW over the trainable parameters; weight decay applies to matrices, not to norms and biases."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
@@ -63,7 +63,7 @@ class Stepper:
         rows = [row([example]) for example in examples]
         hand = deal([len(one) for one in rows], self.runtime.max_tokens, self.runtime.world, flat=flat)[rank]
         pending = []
-        # One autocast for the whole step, so that the weights are cast once and not for every micro-batch.
+        # One autocast context for the whole step, so that weights are cast once and not for every micro-batch.
         with self._mode(key), self.runtime.autocast():
             for number, places in enumerate(hand):
                 if key is not None:
@@ -80,14 +80,14 @@ class Stepper:
                     (tokens * weight).sum().backward()
                 if places is not None:
                     pending.append((places, batch.counts, tokens.detach()))
-        # Read at the end, so that a GPU is not waited for at every micro-batch.
+        # Read at the end, to wait for a GPU once and not for every micro-batch.
         for places, counts, tokens in pending:
             nll[places] = per_sequence(tokens.cpu().numpy(), counts)
         nll = self.runtime.total(nll)
         return BatchLoss(loss=float((nll * shares).sum()), examples=nll / np.maximum(targets, 1))
 
     def update(self, learning_rate: float) -> None:
-        """One optimizer step along the gradients, which are then gone."""
+        """One optimizer step; clears the gradients."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         if self.settings.max_grad_norm is not None:
@@ -97,7 +97,7 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _shares(self, targets: NDArray[np.int64]) -> NDArray[np.float64]:
-        """[examples] what each trained token of each example weighs in the loss of the global batch."""
+        """[examples] the weight of each trained token of an example in the loss of the global batch."""
         if self.settings.loss_reduction == "token":
             return np.full(len(targets), 1 / max(targets.sum(), 1))
         return 1 / (len(targets) * np.maximum(targets, 1))
@@ -110,7 +110,7 @@ class Stepper:
 
 
 def _seed(device: torch.device, *key: int) -> None:
-    """Seeds the generators that dropout draws from, and no other."""
+    """Seeds only the generators that dropout draws from."""
     digest = hashlib.sha256(json.dumps(["dropout", *key]).encode()).digest()
     seed = int.from_bytes(digest[:8], "little") >> 1
     torch.default_generator.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The engine: runs segments on a torch model, and measures (the Engine protocol of msft.run.loop)."""
+"""The engine: runs segments on a torch model and scores it (the Engine protocol of msft.run.loop)."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ from msft.system.stopwatch import Kind, spent
 OnStep: TypeAlias = Callable[[StepInfo | ScoreInfo], None]
 
 CHEAP = 0.01
-"""`durable: auto` writes a snapshot to disk while that takes at most this share of the segment's own time. Where every
-core trains, the thread that writes takes its seconds from training (docs/crash_safety.md)."""
+"""With `durable: auto`, a snapshot is written to disk if that takes at most this share of the segment's own time. Where
+every core trains, the writing thread slows training (docs/crash_safety.md)."""
 
 
 class TorchEngine:
-    """Trains one model on the segments that it is given, and scores it.
+    """Trains one model on the segments passed to `run`, and scores it.
 
-    `parameters`: those outside the embeddings, for the cost law; `model_bytes`: all weights, in fp32;
-    `fingerprint`: of the base model; `light`: what of it was made lighter, in words. `learning_rates`: the first
-    segment and the rate from there on, in order, where a run was resumed with another one. Raises ModelError where
-    model and data do not fit.
+    `parameters`: number of parameters outside the embeddings, for the cost law; `model_bytes`: all weights, in fp32;
+    `fingerprint`: of the base model; `light`: what was made lighter in it, in words. `learning_rates`: (first segment,
+    rate from there on), in order, as a resumed run may have changed it. Raises ModelError where model and data do not
+    fit together.
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class TorchEngine:
         self._cursor = Cursor()
 
     def state(self) -> State:
-        """The live trainable weights: not a copy, which a large model would take long to make and to hold."""
+        """The live trainable weights; not a copy, which would be expensive for a large model."""
         return State(tensors={f"weight/{name}": tensor.detach() for name, tensor in trainable(self._model).items()})
 
     def base(self) -> Outcome:
-        """The base model, scored on the validation items of every sub-dataset."""
+        """Scores the base model on the validation items of every sub-dataset."""
         self._become(ROOT)
         scores, tokens = self._score(self._data, "validation", "eval.base")
         return outcome(ROOT, scores, Tokens(eval=tokens))
@@ -100,15 +100,14 @@ class TorchEngine:
     def run(self, segment: Segment, number: int) -> Outcome:
         """Trains from the segment's parent to its end, keeps snapshot `number`, and scores and probes it.
 
-        With `durable: tick` the snapshot is durable on return.
-
-        Raises NotFiniteError where training diverges, RunError where the parent is missing or damaged.
+        With `durable: tick` the snapshot is durable on return. Raises NotFiniteError if a loss is NaN or infinite,
+        RunError if the parent is missing or damaged.
         """
         began = time.perf_counter()
         self._become(segment.parent)
         train_loss, trained, losses = self._train(segment, number) if segment.trains else (None, 0, {})
         files.stage("engine.keep")
-        # Before it is scored: what is written to disk is written meanwhile.
+        # Before scoring, so that the snapshot is written to disk meanwhile.
         size = self._keep(number, time.perf_counter() - began) if segment.trains else 0
         files.stage("engine.score")
         kind: Kind = "eval.ticks" if segment.trains else "eval.rollback"
@@ -136,7 +135,7 @@ class TorchEngine:
         )
 
     def test(self, snapshot: Snapshot) -> Outcome:
-        """A snapshot's scores on the test split of every sub-dataset that has one; its items carry the report."""
+        """Scores a snapshot on every test split; `items` are those of the test metric."""
         self._become(snapshot)
         tested = [task for task, part in self._data.items() if part.test]
         scores, tokens = self._score(tested, "test", "eval.test")
@@ -147,17 +146,17 @@ class TorchEngine:
     def score_items(
         self, snapshot: Snapshot, items: Mapping[Task, tuple[Sequence[Item], Measure]]
     ) -> dict[Task, TaskScores]:
-        """A snapshot's scores on items of one's own choice: for studies, outside any search and uncounted."""
+        """A snapshot's scores on the given items; for studies, outside any search and not counted as cost."""
         self._become(snapshot)
         return score(self._stepper.model, items, self._stepper.runtime, decoding=self._decoding)[0]
 
     def conflict(self, snapshot: Snapshot, count: int) -> dict[tuple[Task, Task], float]:
-        """The cosine of each two sub-datasets' gradients at a snapshot, over their first `count` training examples."""
+        """The cosines between the sub-datasets' gradients at a snapshot, over their first `count` training examples."""
         self._become(snapshot)
         return cosines(self._stepper, {task: part.train[:count] for task, part in self._data.items()})
 
     def export(self, snapshot: Snapshot, folder: Path, *, merge: bool = False) -> None:
-        """Writes a snapshot as a Hugging Face folder; of a parameter-efficient run the adapter, or, merged, all."""
+        """Writes a snapshot as a Hugging Face folder; for LoRA, the adapter or, with `merge`, the merged model."""
         self._become(snapshot)
         if self._processes.is_main:
             model = self._model
@@ -167,7 +166,7 @@ class TorchEngine:
         self._processes.barrier()
 
     def _become(self, snapshot: Snapshot) -> None:
-        """Makes the live state that of a snapshot; nothing is moved where it already is."""
+        """Restores a snapshot, unless the live state is that snapshot."""
         if self._live == snapshot:
             return
         with spent("restore"):
@@ -177,17 +176,17 @@ class TorchEngine:
             self._live, self._cursor = snapshot, state.cursor
 
     def _root(self) -> State:
-        """The base model as it was, an adapter from its seed, an optimizer without moments."""
+        """The base weights or, for LoRA, a fresh adapter from its seed; without optimizer moments."""
         source = self._opened.source
         if fingerprint(source) != self.fingerprint:
-            mend = "put the model's files back as they were, or start a new run"
+            mend = "restore the model's files, or start a new run"
             raise RunError(complaint("the base model has changed during the run", mend, file=source.name_or_path))
         return State(tensors=weights(self._opened.load()))
 
     def _train(self, segment: Segment, number: Snapshot) -> tuple[float, int, Losses]:
-        """Mean loss over the segment's steps, real tokens, and each trained instance's latest loss."""
+        """Trains a segment; returns its mean loss over steps, real tokens, and each trained example's latest loss."""
         cursor = Cursor() if segment.start == 0 else self._cursor
-        assert cursor.step == segment.start, f"the parent stands at step {cursor.step}, not {segment.start}"
+        assert cursor.step == segment.start, f"the parent is at step {cursor.step}, not {segment.start}"
         per_step, total, losses = [], 0, Losses()
         self._live = None
         if segment.reset_optimizer:
@@ -223,7 +222,7 @@ class TorchEngine:
         return math.fsum(per_step) / len(per_step), total, losses
 
     def _rates(self, segment: Segment, number: int) -> Callable[[int], float]:
-        """The learning rate of the step of this segment that begins at a given step."""
+        """Returns a function from a step of this segment to its learning rate."""
         per_epoch = self._clock.steps_per_epoch(segment.mixture)
         rate = [rate for since, rate in self.learning_rates if since <= number][-1]
         settings = replace(self._settings, learning_rate=rate)
@@ -242,7 +241,7 @@ class TorchEngine:
             return score(self._stepper.model, asked, self._stepper.runtime, decoding=self._decoding, progress=progress)
 
     def _lookahead(self, segment: Segment, number: int) -> tuple[dict[Task, float], int]:
-        """The falls, and the tokens: a forward and a backward pass before the virtual step, a forward pass after it."""
+        """The relative decreases, and the tokens of the passes before the virtual step (two) and after it (one)."""
         count = self._settings.lookahead_batch
         batches: dict[Task, Sequence[Example]] = {}
         for task in segment.mixture.tasks:
@@ -254,7 +253,7 @@ class TorchEngine:
         return falls, 4 * sum(len(example) for batch in batches.values() for example in batch)
 
     def _add_left_out(self, segment: Segment, losses: Losses) -> int:
-        """At the end of an epoch, adds the losses of the instances that the mixture leaves out; returns the tokens."""
+        """At the end of an epoch, adds the losses of the examples that the mixture leaves out; returns their tokens."""
         if self._cursor.began != self._cursor.step:
             return 0
         left_out = sorted(segment.mixture.without)
@@ -268,9 +267,10 @@ class TorchEngine:
         return sum(map(len, examples))
 
     def _keep(self, number: Snapshot, seconds: float) -> int:
-        """Keeps the live state as a snapshot, durable if the settings say so or it costs little beside `seconds`.
+        """Keeps the live state as a snapshot: durable if the settings say so or writing takes little of `seconds`.
 
-        `seconds`: of training. Copying is waited for, writing is not, unless memory has no room.
+        `seconds`: the segment's training time. Returns the snapshot's size in bytes once it is copied; it is written in
+        the background, unless it does not fit in memory.
         """
         with spent("snapshot.capture"):
             state = capture(self._model, self._stepper.optimizer, self._cursor)

@@ -1,12 +1,12 @@
 """Micro-batches as tensors.
 
-A row holds one sequence, or several that begin alike (the options of a choice): their common beginning once, then what
-follows it in each. Every token sees the beginning and its own branch, at the positions that it would have alone, so
-that the likelihoods are those of separate sequences at a fraction of the tokens.
+A row holds one sequence, or several with a common prefix (the options of a choice): the prefix once, then one branch
+for each sequence. Every token attends to the prefix and its own branch, at the positions that it would have alone, so
+that the likelihoods are those of separate sequences, with far fewer tokens.
 
-A sequence ends with the last token that something is predicted from: what stands at its last target runs through no
-layer. Rows are padded to the longest, or, where the model takes that, laid end to end without padding: then only
-attention tells them apart, span by span.
+A sequence ends with the last token that predicts a target: its last target is never an input. Rows are padded to the
+longest or, where the model supports it, concatenated without padding (flat); then attention alone separates them, span
+by span.
 """
 
 from __future__ import annotations
@@ -24,52 +24,54 @@ from msft.data.examples import Example
 from msft.forward.planner import micro_batches
 
 RowLayout: TypeAlias = Literal["padded", "branches", "flat"]
-"""How a model takes rows: padded, one sequence each; padded, with branches; end to end, with branches."""
+"""How rows are laid out: padded, one sequence each; padded, with branches; concatenated without padding, with
+branches."""
 SPAN_PRICE = {"cpu": 64}
 OTHER_SPAN_PRICE = 2_048
-"""What a span costs in launches, as that many tokens of attention: on a CPU, and elsewhere."""
+"""The overhead of a span (kernel launches), in tokens of attention: on a CPU, and elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """Rows of about one length that attend at once: a stretch of a flat micro-batch."""
+    """Rows of similar length in a flat micro-batch, for which attention is computed at once."""
 
     start: int
     stop: int
-    """Flat positions of its tokens."""
+    """The flat positions of its tokens are `start` to `stop` (exclusive)."""
     rows: int
     longest: int
     slots: Tensor | None
-    """[stop - start] int64: where each token lies in rows x longest; None where they fill it."""
+    """[stop - start] int64: the index of each token in rows x longest; None if all rows are that long."""
     sees: Tensor | None
-    """[rows, longest, longest] bool: which token (second axis) sees which; None: all before it and itself."""
+    """[rows, longest, longest] bool: which token (second axis) attends to which (third); None: causal."""
     kept: dict[Any, Tensor] = field(default_factory=dict, compare=False, repr=False)
-    """What attention made of `sees` in one layer, for the others."""
+    """The masks that attention computed from `sees` in one layer, for the other layers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """Rows padded on the right or laid end to end, and where their targets are, row by row (row-major)."""
+    """Rows padded on the right or concatenated (flat), and where their targets are, row by row (row-major)."""
 
     ids: Tensor
-    """[rows, longest] int64; end to end [1, tokens]"""
+    """[rows, longest] int64; flat: [1, tokens]"""
     mask: Tensor | None
     """[rows, longest] int64, 1 on real tokens; with branches [rows, 1, longest, longest] bool, True where a token
-    (third axis) sees another (fourth); None where nothing is padded."""
+    (third axis) attends to another (fourth); None if nothing is padded."""
     positions: Tensor | None
-    """As `ids`, with branches or end to end; None: 0, 1, 2, ..."""
+    """Of the shape of `ids`, with branches or flat; None: 0, 1, 2, ..."""
     spans: tuple[Span, ...] = ()
-    """End to end: all tokens, in order."""
+    """If flat: spans that cover all tokens, in order."""
     read: Tensor
-    """[tokens that predict] int64: their flat positions in `ids`, ascending. Options of a choice share their first."""
+    """[predicting tokens] int64: their flat positions in `ids`, ascending. The first targets of a choice's options are
+    predicted by the same token."""
     rows: Tensor
-    """[targets] int64: which of `read` predicts each target."""
+    """[targets] int64: the index in `read` of the token that predicts each target."""
     targets: Tensor
     """[targets] int64: the tokens to predict."""
     counts: tuple[int, ...]
     """Number of targets of each sequence, in order."""
     hits: bool = False
-    """Whether to say of each target if it was the arg-max."""
+    """Whether to return for each target if it was the arg-max."""
 
 
 class TokenScores(NamedTuple):
@@ -78,21 +80,21 @@ class TokenScores(NamedTuple):
     nll: Tensor
     """[targets] float32, negative log-likelihood in nats."""
     hits: Tensor | None
-    """[targets] bool, where the micro-batch asks."""
+    """[targets] bool, whether each target was the arg-max; None unless the micro-batch asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Sequences that begin alike, laid out as one row."""
+    """Sequences with a common prefix, laid out as one row."""
 
     ids: NDArray[np.int32]
     """[tokens]"""
     positions: NDArray[np.int64]
-    """[tokens] where each token stands in its own sequence."""
+    """[tokens] the position of each token in its own sequence."""
     branch: NDArray[np.int64]
-    """[tokens] 0 in the common beginning, k in what follows it in sequence k."""
+    """[tokens] 0 in the common prefix, k in the branch of sequence k."""
     before: NDArray[np.int64]
-    """[targets] the token of this row whose output predicts the target."""
+    """[targets] the index in this row of the token that predicts the target."""
     targets: NDArray[np.int32]
     """[targets]"""
     counts: tuple[int, ...]
@@ -107,7 +109,7 @@ class Row:
 
 
 def row(group: Sequence[Example]) -> Row:
-    """Lays out sequences of which only what follows their common beginning is learned or scored."""
+    """Lays out sequences as one row; their targets all come after the common prefix."""
     if len(group) == 1:
         (only,) = group
         at = np.flatnonzero(only.trained)
@@ -124,7 +126,7 @@ def row(group: Sequence[Example]) -> Row:
         positions.append(np.arange(trunk, end))
         branch.append(np.full(own, number))
         at = np.flatnonzero(example.trained) - trunk
-        # The first token of a branch is predicted by the end of the common beginning.
+        # The first token of a branch is predicted by the last token of the common prefix.
         before.append(np.where(at == 0, trunk - 1, start + at - 1))
         targets.append(example.ids[at + trunk])
         start += own
@@ -139,12 +141,12 @@ def row(group: Sequence[Example]) -> Row:
 
 
 def _read(example: Example) -> int:
-    """Tokens up to the last that predicts a target; all where there is no target."""
+    """The number of tokens up to the last one that predicts a target; all if there is no target."""
     return len(example) - 1 - int(np.argmax(example.trained[::-1])) if example.targets else len(example)
 
 
 def _common(group: Sequence[Example]) -> int:
-    """Tokens that all begin with and none of which is a target."""
+    """The length of the common prefix, which contains no target."""
     most = min(int(np.argmax(example.trained)) if example.targets else len(example) for example in group)
     first = group[0].ids[:most]
     differs = [np.flatnonzero(example.ids[:most] != first) for example in group[1:]]
@@ -152,7 +154,7 @@ def _common(group: Sequence[Example]) -> int:
 
 
 def collate(rows: Sequence[Row], device: torch.device, *, flat: bool = False, hits: bool = False) -> MicroBatch:
-    """The micro-batch of these rows, in order; `flat`: end to end, for which they come sorted by length."""
+    """The micro-batch of these rows, in order; `flat`: concatenated, for which they must be sorted by length."""
     longest = max(map(len, rows))
     starts = np.cumsum([0, *map(len, rows)])[:-1] if flat else np.arange(len(rows)) * longest
     before = np.concatenate([one.before + start for one, start in zip(rows, starts, strict=True)])
@@ -189,7 +191,7 @@ def _padded(rows: Sequence[Row], longest: int, here: Callable[[NDArray[Any]], Te
 
 def _end_to_end(rows: Sequence[Row], here: Callable[[NDArray[Any]], Tensor], device: torch.device) -> dict[str, Any]:
     lengths = [len(one) for one in rows]
-    assert lengths == sorted(lengths), "rows of about one length lie together"
+    assert lengths == sorted(lengths), "flat rows must be sorted by length"
     price = SPAN_PRICE.get(device.type, OTHER_SPAN_PRICE)
     spans, start = [], 0
     for places in micro_batches(lengths, sum(lengths), price / sum(lengths)):
@@ -209,43 +211,43 @@ def _end_to_end(rows: Sequence[Row], here: Callable[[NDArray[Any]], Tensor], dev
         start = stop
     ids = np.concatenate([one.ids for one in rows]).astype(np.int64)
     positions = np.concatenate([one.positions for one in rows])
-    # Attention goes by the spans; a mask of four axes keeps the model from making one of its own.
+    # Attention uses the spans; a mask of four axes keeps the model from making its own.
     nothing = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
     return {"ids": here(ids[None]), "mask": nothing, "positions": here(positions[None]), "spans": tuple(spans)}
 
 
 def _real(rows: Sequence[Row], longest: int) -> NDArray[np.bool_]:
-    """[rows, longest] where a row has tokens."""
+    """[rows, longest] True on real tokens."""
     real: NDArray[np.bool_] = np.arange(longest) < np.array([len(one) for one in rows])[:, None]
     return real
 
 
 def _sees(rows: Sequence[Row], longest: int) -> NDArray[np.bool_]:
-    """[rows, longest, longest] which token (second axis) sees which."""
+    """[rows, longest, longest] which token (second axis) attends to which (third)."""
     branch = np.full((len(rows), longest), -1)
     for number, one in enumerate(rows):
         branch[number, : len(one)] = one.branch
     seeing, seen = branch[:, :, None], branch[:, None, :]
     sees: NDArray[np.bool_] = np.tri(longest, dtype=np.bool_) & ((seen == 0) | (seen == seeing))
-    # Padding sees the first token, and nothing sees it: a row that sees nothing would be no number.
+    # Padding attends to the first token: the softmax of a token that attends to nothing would be NaN.
     sees[:, :, 0] |= seeing[:, :, 0] == -1
     return sees
 
 
 def filler(device: torch.device, *, flat: bool = False) -> MicroBatch:
-    """Something to run for a process that has nothing to do while the others do."""
+    """A micro-batch for a process that has no work while the others do."""
     return collate([row([Example(ids=np.zeros(2, np.int32), trained=np.array([False, True]))])], device, flat=flat)
 
 
 def per_sequence(values: NDArray[Any], counts: Sequence[int]) -> NDArray[np.float64]:
-    """[sequences] the sum of each sequence's values, which lie in order; 0 for one without any."""
+    """[sequences] the sum of each sequence's values, `counts` of them in order; 0 for a sequence without any."""
     owners = np.repeat(np.arange(len(counts)), counts)
     return np.bincount(owners, weights=values, minlength=len(counts)).astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Continuation:
-    """What the wrapped model reads to say the next token of each row: the prompts, then one token at a time."""
+    """Input of the wrapped model for the next token of each row: the prompts first, then one token at a time."""
 
     ids: Tensor
     """[rows, new tokens] int64, padded on the left."""
@@ -254,7 +256,7 @@ class Continuation:
     positions: Tensor
     """[rows, new tokens] int64"""
     cache: Any = None
-    """Keys and values of all tokens before, as the model itself made them; None at the start."""
+    """The model's key-value cache of all earlier tokens; None at the start."""
 
 
 class NextTokens(NamedTuple):

@@ -1,8 +1,8 @@
-"""Weights laid out once for all products of a scoring (CPU, bf16).
+"""Packs weights once for all matrix products of a scoring (CPU, bf16).
 
-oneDNN repacks a plain weight into its blocked format at every product. Scoring changes no weight, so it is repacked
-once here. This needs two private operations of torch that Inductor uses: `can_pack()` compares them with `F.linear`,
-and products stay plain where they differ.
+oneDNN repacks a plain weight into its blocked format in every matrix product. Scoring changes no weights, so they are
+repacked once. This needs two private operations that Inductor uses: `can_pack()` compares them with `F.linear`, which
+is used where the results differ.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ WHY = "linear layer that multiplies packed weights"
 
 @contextmanager
 def packed(model: nn.Module, tokens: int) -> Iterator[None]:
-    """Within, the linear layers of a model under bf16 autocast multiply `tokens` at a time by packed weights.
+    """Context in which linear layers under bf16 autocast multiply `tokens` tokens at a time by packed weights.
 
-    No weight may change within, and no gradient is kept.
+    Weights must not change inside it, and nothing is kept for gradients.
     """
     layers = [module for module in model.modules() if type(module) is nn.Linear and "forward" not in module.__dict__]
     try:
@@ -39,7 +39,7 @@ def packed(model: nn.Module, tokens: int) -> Iterator[None]:
 
 
 def can_pack() -> bool:
-    """Whether torch's private functions multiply as its public one does."""
+    """Whether torch's private operations give the results of `F.linear`."""
     draw = torch.Generator().manual_seed(0)
     states, weight, bias = (torch.randn(shape, generator=draw) for shape in ((1, 5, 32), (48, 32), (48,)))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -52,7 +52,7 @@ def can_pack() -> bool:
 
 
 def pack(weight: Tensor, tokens: int) -> Tensor:
-    """[out, in] as the blocks that products with so many tokens take."""
+    """A weight [out, in] in the blocked format for products with this many tokens."""
     blocks: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(torch.bfloat16), tokens)
     return blocks
 
@@ -65,5 +65,5 @@ def multiply(states: Tensor, blocks: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def forward(self: Any, states: Tensor) -> Tensor:
-    """`nn.Linear.forward` under bf16 autocast."""
+    """Replaces `nn.Linear.forward` under bf16 autocast."""
     return multiply(states, self._packed, self.bias)

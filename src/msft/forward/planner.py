@@ -1,8 +1,8 @@
-"""Cuts sequences into micro-batches and deals them over processes (design 3.3). Pure: no torch, no randomness.
+"""Groups sequences into micro-batches and distributes them over processes (design 3.3). No torch, no randomness.
 
-A micro-batch costs its padded area (rows x longest, in tokens) plus a fixed price (launches, casts of the weights),
-here taken as a sixteenth of the token budget. The cut of least total cost never mixes the order of lengths, so that
-dynamic programming over the sorted sequences finds it exactly. Where rows lie end to end nothing is padded, and a
+A micro-batch costs its padded area (rows x longest, in tokens) plus a fixed overhead (kernel launches, casts of the
+weights), taken as a sixteenth of the token budget. In the cheapest grouping, micro-batches are contiguous in order of
+length, so that dynamic programming over the sorted sequences finds it exactly. Flat rows have no padding, and their
 micro-batch costs its tokens.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 FIXED_PRICE = 1 / 16
-"""What a micro-batch costs beside its tokens, as a share of the token budget."""
+"""The overhead of a micro-batch, as a share of the token budget."""
 
 
 def micro_batches(
@@ -22,7 +22,7 @@ def micro_batches(
     """The micro-batches, as positions in `lengths`, each sorted by (length, position).
 
     Every micro-batch holds at most `max_tokens` tokens, padding included; a single longer row gets its own. `price`:
-    what one costs beside its tokens, as a share of the budget. `flat`: nothing is padded.
+    the overhead of a micro-batch, as a share of `max_tokens`. `flat`: without padding.
     """
     if flat:
         return _even(lengths, max_tokens)
@@ -34,7 +34,7 @@ def micro_batches(
     for end in range(1, count + 1):
         longest = int(ordered[end - 1])
         first = end - max(1, min(end, max_tokens // max(longest, 1)))
-        # Cost of a last micro-batch [begin, end) after the best cut of what lies before it.
+        # Cost of the last micro-batch [begin, end) plus the cheapest grouping of the sequences before it.
         costs = cost[first:end] + longest * np.arange(end - first, 0, -1)
         best = int(np.argmin(costs))
         cost[end], begins[end] = costs[best] + price * max_tokens, first + best
@@ -47,7 +47,7 @@ def micro_batches(
 
 
 def _even(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """As few micro-batches as the budget allows in order of length, of about the same number of tokens."""
+    """The fewest micro-batches within the budget, contiguous in order of length and about equal in tokens."""
     order = sorted(range(len(lengths)), key=lambda place: (lengths[place], place))
 
     def cut(budget: float) -> list[list[int]]:
@@ -62,7 +62,7 @@ def _even(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
         return batches
 
     fewest = cut(max_tokens)
-    # The smallest budget that needs no more of them evens them out.
+    # The smallest budget with the same number of micro-batches makes them about equal.
     low, high = 0, max_tokens
     while low < high:
         middle = (low + high) // 2
@@ -73,9 +73,10 @@ def _even(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
 def deal(
     lengths: Sequence[int], max_tokens: int, world: int, price: float = FIXED_PRICE, *, flat: bool = False
 ) -> list[list[list[int] | None]]:
-    """The micro-batches of each of `world` processes: the same number for each, None where one has nothing to do.
+    """The micro-batches of each of `world` processes: the same number for each, None where one has no work.
 
-    Sequences are dealt by length, one to each process in turn, so that all processes get about the same work.
+    Sequences are distributed in order of length, one to each process in turn, so that all processes get about the same
+    work.
     """
     order = np.argsort(np.asarray(lengths, np.int64), kind="stable")
     hands: list[list[list[int] | None]] = []

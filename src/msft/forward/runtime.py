@@ -1,4 +1,4 @@
-"""Forward passes over any number of sequences: likelihoods that do not depend on how they are batched."""
+"""Forward passes over any number of sequences: the likelihoods do not depend on the batching."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from msft.forward.planner import deal
 
 
 class NotFiniteError(UserError):
-    """The model gives losses that are no numbers."""
+    """The model's losses are NaN or infinite."""
 
 
 def _alone(array: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -36,13 +36,13 @@ class Runtime:
     bf16: bool = False
     """Whether matrix products run in bfloat16 (autocast over fp32 weights)."""
     layout: RowLayout = "padded"
-    """How the model takes rows."""
+    """The row layout that the model supports."""
     packs: bool = False
-    """Whether scoring lays out weights in advance (`forward/packed_weights.py`)."""
+    """Whether scoring uses packed weights (`forward/packed_weights.py`)."""
     rank: int = 0
     world: int = 1
     total: Callable[[NDArray[np.float64]], NDArray[np.float64]] = _alone
-    """The sum of an array over all processes, the same on each."""
+    """Returns the sum of an array over all processes, the same on each."""
 
     def autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
@@ -57,12 +57,12 @@ class SequenceScores:
     targets: NDArray[np.int64]
     """[sequences]"""
     all_hit: NDArray[np.bool_]
-    """[sequences] whether every target was the arg-max; where not asked, of none."""
+    """[sequences] whether every target was the arg-max; False where not asked for."""
     tokens: int = 0
-    """Real tokens that ran through the model, a shared beginning once."""
+    """Real tokens that the model processed; a common prefix counts once."""
 
     def part(self, first: int, last: int) -> SequenceScores:
-        """Those of the sequences from `first` to before `last`."""
+        """The scores of the sequences `first` to `last` (exclusive)."""
         cut = slice(first, last)
         return SequenceScores(nll=self.nll[cut], targets=self.targets[cut], all_hit=self.all_hit[cut])
 
@@ -74,7 +74,7 @@ class SequenceScores:
 
 @contextmanager
 def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Evaluation mode; afterwards the training mode and the random state are as before."""
+    """Context with the model in evaluation mode; afterwards its mode and the random state are as before."""
     training = model.training
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         model.eval()
@@ -94,8 +94,8 @@ def sequence_scores(
 ) -> SequenceScores:
     """The likelihood of each sequence's targets, all groups in order; `model` maps a MicroBatch to TokenScores.
 
-    The sequences of a group begin alike; where the model can, that beginning runs once. `hits` asks for `all_hit`.
-    `progress` is told the number of rows done so far. Raises NotFiniteError.
+    The sequences of a group have a common prefix, which is computed once where the model supports it. `hits` asks for
+    `all_hit`. `progress` is called with the number of rows done so far. Raises NotFiniteError.
     """
     apart, flat = runtime.layout == "padded", runtime.layout == "flat"
     rows = [row(part) for group in groups for part in ([[e] for e in group] if apart else [group])]
@@ -104,8 +104,8 @@ def sequence_scores(
     sums = np.zeros((2, len(sequences)))
     done = 0
     hand = deal([len(one) for one in rows], runtime.max_tokens, runtime.world, flat=flat)[runtime.rank]
-    # no_grad rather than inference_mode: what a model caches in a forward pass must stay usable in training. One
-    # autocast for all, so that the weights are cast once.
+    # no_grad, not inference_mode: what a model caches in a forward pass must stay usable in training. One autocast
+    # context for all micro-batches, so that weights are cast once.
     layers = packed(model, runtime.max_tokens) if runtime.packs else nullcontext()
     with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast(), layers:
         for places in hand:
@@ -127,7 +127,7 @@ def sequence_scores(
         raise NotFiniteError(
             complaint(
                 f"{int((~np.isfinite(sums[0])).sum())} of {len(sequences)} scored sequences have a likelihood that is "
-                "not a number",
+                "NaN or infinite",
                 "lower the learning rate, or check the model's weights",
             )
         )

@@ -1,7 +1,7 @@
-"""Replaces the forward of single layers, records it, and puts it back: the one way in which third-party layers change.
+"""Replaces the forward of single layers, records it and restores it: third-party layers are changed in no other way.
 
-The class stays, so that a stack trace names the file that runs. The replacement is bound on the instance, as
-`module.forward` is looked up there first.
+The replacement is bound on the instance, where `module.forward` is looked up first. The class stays the same, so that a
+stack trace names the file that runs.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _WHY = "_msft_swapped"
 
 
 def swap(module: nn.Module, forward: Callable[..., Any], why: str) -> bool:
-    """Has a module compute `forward(module, ...)` from here on; `why` says for people what is different.
+    """Replaces a module's forward by `forward(module, ...)`; `why` describes the difference for people.
 
-    `forward` must be a function of that name at the top of a module: then a copy of the model computes with the copy's
-    own weights, and `torch.save` can write the model. A closure would keep computing with the original's weights.
-    False, and nothing done, where somebody has replaced the forward of this instance before.
+    `forward` must be a module-level function of that name: then a copy of the model uses the copy's weights, and
+    `torch.save` can write the model. A closure would use the original's weights. Returns False, without a change, if
+    the forward of this instance has been replaced before.
     """
-    assert forward.__name__ == forward.__qualname__ == "forward", "a copy of the model would not compute with its own"
+    assert forward.__name__ == forward.__qualname__ == "forward", "a copy of the model would use the original's weights"
     if "forward" in module.__dict__:
         return False
     module.__dict__["forward"] = types.MethodType(forward, module)
@@ -31,7 +31,7 @@ def swap(module: nn.Module, forward: Callable[..., Any], why: str) -> bool:
 
 
 def put_back(module: nn.Module) -> bool:
-    """Has one module compute as its class says again; False where it does so already."""
+    """Restores one module's forward; returns False if it is not replaced."""
     if module.__dict__.pop(_WHY, None) is None:
         return False
     del module.__dict__["forward"]
@@ -39,10 +39,10 @@ def put_back(module: nn.Module) -> bool:
 
 
 def swapped(model: nn.Module) -> dict[str, str]:
-    """The modules of a model whose forward is replaced: name to why."""
+    """The modules of a model whose forward is replaced: name to `why`."""
     return {name: module.__dict__[_WHY] for name, module in model.named_modules() if _WHY in module.__dict__}
 
 
 def restore(model: nn.Module) -> int:
-    """Has every module of a model compute as its class says again; returns how many did not."""
+    """Restores the forward of every module of a model; returns how many were replaced."""
     return sum(put_back(module) for module in model.modules())

@@ -1,4 +1,4 @@
-"""Continual SFT: the sub-datasets one after another, each from the previous one's best tick on itself."""
+"""Continual SFT: trains one sub-dataset after another, each from the snapshot that scored best on the previous one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from msft.core.vocabulary import Brief, Mixture, Plan, Task
 @dataclass(frozen=True, kw_only=True)
 class Params:
     order: Literal["given", "size_asc", "size_desc"] = "given"
-    """Sub-datasets as configured, or by the number of training instances."""
+    """Order of the sub-datasets: as configured, or by number of training examples, ascending or descending."""
 
 
 def plan(brief: Brief) -> Plan:
@@ -43,7 +43,7 @@ def ordered(brief: Brief, p: Params) -> list[Task]:
 
 
 def outlook(brief: Brief, at: Standing) -> Outlook:
-    """Each sub-dataset is trained for the limit on epochs, whatever the position at which it begins."""
+    """Each sub-dataset may be trained for the whole limit on epochs, wherever it begins."""
     sizes, sequence = dict(zip(brief.tasks, brief.sizes, strict=True)), ordered(brief, brief.params)
     left = sequence[sequence.index(at.mixture.tasks[0]) :] if len(at.mixture.tasks) == 1 else sequence
     instances = brief.horizon * sum(sizes[task] for task in left)

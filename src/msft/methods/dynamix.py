@@ -1,4 +1,4 @@
-"""DynamixSFT: a bandit over sub-datasets, rewarded by the look-ahead fall of their losses (arXiv 2508.12116)."""
+"""DynamixSFT: a bandit over sub-datasets whose reward is the look-ahead decrease of their losses (arXiv 2508.12116)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Params:
     gamma: float = 0.3
     """Share of uniform exploration."""
     alpha: float = 0.95
-    """Memory of the moving average of rewards."""
+    """Weight of the old value in the moving average of rewards."""
     beta: float = 4.0
-    """Inverse temperature."""
+    """Inverse temperature of the softmax over the averaged rewards."""
     update_every: int | Literal["auto"] = "auto"
-    """Steps between updates; auto: a fiftieth of all steps, between 1 and the paper's 50."""
+    """Steps between updates of the sampling weights; `auto`: 1/50 of all steps, from 1 to the paper's 50."""
     lookahead_batch: int = 8
-    """Examples of each sub-dataset in a look-ahead."""
+    """Number of examples of each sub-dataset in a look-ahead."""
     virtual: Literal["adam", "sgd"] = "adam"
-    """The optimizer of the virtual step."""
+    """Optimizer of the virtual step in a look-ahead."""
 
     def __post_init__(self) -> None:
         require(0 <= self.gamma <= 1, "gamma", "from 0 to 1", self.gamma)
@@ -78,7 +78,7 @@ def probabilities(brief: Brief, p: Params, value: Mapping[Task, float]) -> tuple
 
 
 def updated(value: Mapping[Task, float], rewards: Mapping[Task, float], alpha: float) -> dict[Task, float]:
-    """Q_k <- alpha Q_k + (1 - alpha) r_k, r min-max normalised; a reward that is not finite keeps the old Q."""
+    """Q_k <- alpha Q_k + (1 - alpha) r_k, r min-max normalised; where a reward is NaN or infinite, Q stays."""
     finite = [reward for reward in rewards.values() if math.isfinite(reward)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
     new = dict(value)

@@ -1,7 +1,7 @@
-"""IES: instances whose loss has stopped curving are mastered and left out.
+"""IES: leaves out mastered instances, those whose loss curve has become straight.
 
 Instance-dependent Early Stopping, ICLR 2025. The left-out set is rebuilt from all instances after every epoch, so that
-instances return.
+instances can return.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from msft.core.rollout import Answer, Track
 from msft.core.vocabulary import Brief, Mixture, Plan, Probe, Task
 
 NEEDED = 6
-"""Recorded losses before an instance can be mastered."""
+"""Number of losses that must be recorded before an instance can be mastered."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Params:
     threshold: float = 1e-3
-    """Mean absolute second difference of the loss below which an instance is mastered."""
+    """An example is left out while the mean absolute second difference of its loss is below this value."""
 
     def __post_init__(self) -> None:
         require(self.threshold >= 0, "threshold", "0 or more", self.threshold)
@@ -36,7 +36,7 @@ def plan(brief: Brief) -> Plan:
     losses: dict[tuple[Task, int], list[float]] = defaultdict(list)
     everything = frozenset((task, i) for task, n in zip(brief.tasks, brief.sizes, strict=True) for i in range(n))
     mastered: frozenset[tuple[Task, int]] = frozenset()
-    # Where everything is mastered there is nothing left to train.
+    # If all instances are mastered, there is nothing left to train.
     while (left := track.left(here)) and mastered != everything:
         mixture = Mixture(tasks=brief.tasks, without=mastered)
         for stop in track.ticks(here, mixture, min(1.0, left)):
@@ -60,12 +60,12 @@ def curvature(losses: Sequence[float]) -> float:
 
 
 def outlook(brief: Brief, at: Standing) -> Outlook:
-    """Every instance that is not trained is looked at once an epoch."""
+    """The probe computes the loss of every instance that is not trained once per epoch."""
     warnings: tuple[str, ...] = ()
     if brief.horizon <= NEEDED:
         warnings = (
-            f"method.max_epochs: IES leaves nothing out before the end of epoch {NEEDED}, and the run ends at epoch "
-            f"{brief.horizon:g}: give a horizon of at least {NEEDED + 1}",
+            f"method.max_epochs: IES leaves out no example before the end of epoch {NEEDED}, and the run ends at epoch "
+            f"{brief.horizon:g}. Fix: set max_epochs to at least {NEEDED + 1}",
         )
     return Outlook(
         bound=passes(brief, at), snapshots=PLAIN_HELD, probed_epochs=brief.horizon, warnings=warnings

@@ -1,4 +1,4 @@
-"""mSFT: exclude what overfits first, roll back to its peak, go on with the rest (arXiv 2603.21606, Algorithm 1)."""
+"""mSFT: exclude what overfits first, roll back to its peak, continue with the rest (arXiv 2603.21606, Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -25,23 +25,25 @@ class Params:
     """The parameters of design 1.1; the defaults are the robust preset."""
 
     budget: float = 4.0
-    """Epochs per roll-out: the paper's C."""
+    """Maximum epochs per roll-out (the paper's C)."""
     smooth: int = 5
-    """Ticks in the centred mean under which a peak is read; odd."""
+    """Number of evaluations in the centred mean that smooths a validation curve before its peak is read; odd."""
     flat: Literal["stays", "leaves"] = "stays"
-    """Whether a sub-dataset that ends as high as it ever was stays."""
+    """What happens to a sub-dataset whose curve ends as high as at its earlier peak: it stays active, or it leaves (is
+    excluded)."""
     leave_within: float = 1.0
-    """Epochs: sub-datasets that peak about together leave together."""
+    """Sub-datasets that peak at most this many epochs after the earliest peak are excluded together with it."""
     ties: Literal["all", "first"] = "all"
-    """`first`: one exclusion per roll-out, the alphabetically first."""
+    """Which sub-datasets to exclude after a roll-out: `all` that `leave_within` allows, or only one: of those with the
+    earliest peak, the alphabetically `first`."""
     roll_back: Literal["lower_median", "earliest"] = "lower_median"
-    """Which of the leavers' peaks to return to."""
+    """Which peak to roll back to when several sub-datasets are excluded: the (lower) median or the earliest."""
     replay: float = 0.1
-    """Share of each excluded sub-dataset that stays in the mixture, against forgetting."""
+    """Share of each excluded sub-dataset that stays in the mixture, to limit forgetting; 0: none."""
     optimizer: Literal["restore", "reset"] = "restore"
-    """Adam's moments at a roll-back."""
+    """AdamW's moments after a roll-back: restored from the snapshot, or reset to zero."""
     max_rollouts: int | None = None
-    """None: only the horizon ends the search."""
+    """Maximum number of roll-outs; null: only `max_epochs` ends the search."""
 
     def __post_init__(self) -> None:
         require(self.budget > 0, "budget", "more than 0 epochs", self.budget)
@@ -58,7 +60,7 @@ def plan(brief: Brief) -> Plan:
 
 
 def search(track: Track, p: Params, answer: Answer) -> Generator[Segment, Outcome, tuple[Point, dict[Task, float]]]:
-    """Algorithm 1. Returns the last point and the position at which each excluded sub-dataset left."""
+    """Algorithm 1. Returns the last point, and the position (in epochs) at which each sub-dataset was excluded."""
     tasks, here, left_at = track.brief.tasks, track.base, dict[Task, float]()
     rollouts = 0
     while (epochs := min(p.budget, track.left(here))) and rollouts != p.max_rollouts:
@@ -103,9 +105,9 @@ def outlook(brief: Brief, at: Standing) -> Outlook:
 
 
 def bound(brief: Brief, p: Params, at: Standing) -> Bound | None:
-    """The cost law: the limit on epochs, and one discarded roll-out for each sub-dataset that is still active.
+    """Upper limit: the limit on epochs, plus one discarded roll-out for each active sub-dataset.
 
-    Dearest is that the smallest sub-datasets leave first.
+    The most expensive order of exclusions is from the smallest sub-dataset to the largest.
     """
     clock, budget = Clock.of(brief), min(p.budget, brief.horizon)
     here, active = clock.instances(at.mixture), at.mixture.active
@@ -114,7 +116,8 @@ def bound(brief: Brief, p: Params, at: Standing) -> Bound | None:
     for task in sorted(active, key=sizes.__getitem__):
         left += budget * clock.instances(replaying(brief.tasks, gone, p.replay))
         gone.append(task)
-    why = f"the limit of {brief.horizon:g} epochs, and one discarded roll-out of {budget:g} for each still active"
+    discarded = f"one discarded roll-out of {budget:g} epochs per active sub-dataset"
+    why = f"the limit of {brief.horizon:g} epochs, plus {discarded}"
     if p.max_rollouts is not None:
         rollouts = max(1, p.max_rollouts - at.rollout + 1)
         if (few := rollouts * budget * here) < left:
@@ -125,13 +128,13 @@ def bound(brief: Brief, p: Params, at: Standing) -> Bound | None:
 def _warnings(brief: Brief, p: Params, rollout: float) -> Iterator[str]:
     if p.budget > brief.horizon:
         yield (
-            f"method.budget: a roll-out may last {p.budget:g} epochs, but the horizon ends the search at "
-            f"{brief.horizon:g}: nothing can be excluded and trained on"
+            f"method.budget: a roll-out may last {p.budget:g} epochs, but max_epochs ends the search at epoch "
+            f"{brief.horizon:g}, so that no training can follow an exclusion. Fix: lower budget or raise max_epochs"
         )
     if p.smooth > 1 + rollout / brief.eval_every:
         yield (
-            f"method.smooth: a mean over {p.smooth} ticks is longer than a roll-out, which has "
-            f"{math.ceil(rollout / brief.eval_every)}: score more often or smooth less"
+            f"method.smooth: a mean over {p.smooth} evaluations is longer than a roll-out, which has "
+            f"{math.ceil(rollout / brief.eval_every)}. Fix: lower smooth or eval_every"
         )
 
 

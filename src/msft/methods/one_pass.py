@@ -1,6 +1,6 @@
-"""One pass: each sub-dataset leaves when it has stopped improving, and nothing is rolled back.
+"""One pass: excludes each sub-dataset when it has stopped improving, without roll-backs.
 
-What a practitioner with per-sub-dataset early stopping would do; the control that a roll-back must beat.
+This is ordinary early stopping for each sub-dataset: the baseline that roll-backs must beat.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from msft.core.vocabulary import Brief, Mixture, Plan
 @dataclass(frozen=True, kw_only=True)
 class Params:
     patience: int = 4
-    """Ticks without a new best score after which a sub-dataset leaves."""
+    """Number of evaluations without a new best score after which a sub-dataset is excluded."""
 
     def __post_init__(self) -> None:
         require(self.patience >= 1, "patience", "at least 1 tick", self.patience)

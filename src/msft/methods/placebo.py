@@ -1,4 +1,4 @@
-"""Placebo: mSFT's own exclusion times, dealt out at random. What beats it, beats it because of the peaks."""
+"""Placebo: mSFT's exclusion times, assigned to random sub-datasets. If it scores like mSFT, the peaks did not help."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from msft.methods import msft
 
 @dataclass(frozen=True, kw_only=True)
 class Params(msft.Params):
-    """mSFT's parameters, and the times if they are known already."""
+    """mSFT's parameters, and the exclusion times if they are already known."""
 
     times: Mapping[Task, float] | None = None
-    """Epoch at which each sub-dataset left in mSFT's run of the same seed (its end for those that never did).
+    """Epoch at which mSFT's run with the same seed excluded each sub-dataset (the end of the run, if it never did).
 
-    None: run that search first. Its compute counts, its model does not.
+    null: run that search first. Its compute counts, and its model is discarded.
     """
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ def plan(brief: Brief) -> Plan:
 
 
 def outlook(brief: Brief, at: Standing) -> Outlook:
-    """The search, unless its times are known, and a run of its own that no roll-back prolongs."""
+    """The limits of mSFT's search, unless the times are known, plus those of the placebo's own run."""
     p: Params = brief.params
     search = msft.outlook(brief, at)
     whole = Clock.of(brief).instances(Mixture(tasks=brief.tasks))

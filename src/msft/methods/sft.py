@@ -1,4 +1,4 @@
-"""SFT: the whole mixture for `horizon` epochs; the answer is the best tick."""
+"""SFT: trains the whole mixture for `max_epochs` epochs and selects the best tick."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msft.core.vocabulary import Brief, Mixture, Plan
 
 @dataclass(frozen=True, kw_only=True)
 class Params:
-    """Plain fine-tuning has none."""
+    """Plain fine-tuning has no parameters."""
 
 
 def plan(brief: Brief) -> Plan:

@@ -1,8 +1,8 @@
-"""SRO and Soft SRO: a single roll-out finds every peak, a second run respects them (arXiv 2603.21606, baselines).
+"""SRO and Soft SRO: a single roll-out finds every peak, a second run uses the peaks (arXiv 2603.21606, baselines).
 
 SRO's second run excludes each sub-dataset after its peak. Up to the first peak it would repeat the first run, so it
-starts from that snapshot; what follows is a roll-out of its own per departure. Soft SRO excludes nothing: it samples
-each sub-dataset in proportion to n_i * c_i. The paper does not define it further; this is our reading.
+starts from that snapshot; each exclusion begins a new roll-out. Soft SRO excludes no sub-dataset: it samples each in
+proportion to n_i * c_i (size times peak epoch). The paper does not define it further; this is our interpretation.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from msft.core.vocabulary import Brief, Mixture, Outcome, Plan, Segment, Task
 @dataclass(frozen=True, kw_only=True)
 class Params:
     stop_after: int | None = None
-    """Ticks after the best macro-average at which run 1 ends; None: at the horizon."""
+    """Evaluations after the best macro-average at which run 1 ends; null: it ends at `max_epochs`."""
     smooth: int = 1
-    """Ticks in the centred mean under which a peak is read; odd."""
+    """Number of evaluations in the centred mean that smooths a validation curve before its peak is read; odd."""
 
     def __post_init__(self) -> None:
         require(self.stop_after is None or self.stop_after >= 1, "stop_after", "at least 1 tick", self.stop_after)
@@ -30,7 +30,7 @@ class Params:
 
 
 def find_peaks(track: Track, p: Params, *, keep_peaks: bool) -> Generator[Segment, Outcome, dict[Task, Point]]:
-    """Run 1: the whole mixture until the horizon; returns each sub-dataset's best point."""
+    """Run 1: train the whole mixture up to the limit on epochs or `stop_after`; returns each sub-dataset's peak."""
     tasks = track.brief.tasks
 
     def over(points: list[Point]) -> bool:
@@ -72,7 +72,7 @@ def soft_plan(brief: Brief) -> Plan:
 
 def outlook(brief: Brief, at: Standing) -> Outlook:
     p: Params = brief.params
-    # Run 1 may reach the limit, and run 2 may do so once more.
+    # Each of the two runs may reach the limit on epochs.
     again = brief.horizon if at.rollout == 1 else 0.0
     held = most_held(brief, brief.horizon, p.smooth)
     return Outlook(bound=passes(brief, at, again=again), snapshots=held, window=p.smooth)

@@ -1,1 +1,1 @@
-"""Third-party models: found, checked, loaded, and made to do less work for the same numbers."""
+"""Third-party models: found, checked, loaded, and made to do less work for the same results."""

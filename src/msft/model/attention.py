@@ -1,7 +1,7 @@
-"""Attention over the rows of a flat micro-batch: every other layer sees real tokens only, none of them padding.
+"""Attention over the rows of a flat micro-batch, so that all other layers run on real tokens only, without padding.
 
-Registered with transformers under a name of its own. Where a forward pass brings no spans (generation, a model that
-takes padded rows), it is plain scaled-dot-product attention.
+Registered with transformers as `msft_rows`. Without spans (in generation, or for a model that takes padded rows) it is
+plain scaled-dot-product attention.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from msft.forward.batches import Span
 
 NAME = "msft_rows"
 PRODUCTS = 512
-"""Tokens of the longest row for which a CPU attends by plain matrix products: its fused kernel takes three times as
-long, backward above all, until the scores outgrow the cache (docs/performance.md)."""
+"""Longest row, in tokens, for which attention on a CPU is computed by plain matrix products: the fused kernel takes
+three times as long, mostly in the backward pass, until the scores no longer fit in the cache (docs/performance.md)."""
 _CHANGES_SCORES = ("softcap", "s_aux", "position_bias", "sliding_window")
 
 
@@ -37,21 +37,21 @@ def attend(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """[1, tokens, heads, width] from `query` [1, heads, tokens, width] and, of fewer heads perhaps, `key` and `value`.
+    """Returns [1, tokens, heads, width]; `query` is [1, heads, tokens, width], `key` and `value` may have fewer heads.
 
-    Raises ValueError where the model asks for what these products leave out.
+    Raises ValueError for an option that changes the scores and is not supported for flat rows.
     """
     if not msft_spans:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
     if asked := [name for name in _CHANGES_SCORES if options.get(name) is not None]:
-        raise ValueError(f"attention over flat rows knows no {asked[0]}")
+        raise ValueError(f"attention over flat rows does not support {asked[0]}")
     kind = query.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
     flat = [tensor[0].transpose(0, 1).to(dtype) for tensor in (query, key, value)]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    # Split at once: of a slice, the backward pass would make the gradient of the whole.
+    # One split for all: the backward pass of each slice would allocate a gradient of the whole tensor.
     lengths = [span.stop - span.start for span in msft_spans]
     pieces = []
     for span, *parts in zip(msft_spans, *(torch.split(tensor, lengths) for tensor in flat), strict=True):
@@ -62,13 +62,13 @@ def attend(
     return torch.cat(pieces)[None], None
 
 
-# Compiled layers stop at it: the spans differ with every micro-batch.
+# Excluded from compiled layers: the spans differ with every micro-batch.
 AttentionInterface.register(NAME, torch.compiler.disable(attend))  # type: ignore[no-untyped-call]
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 def _pack(flat: Tensor, span: Span) -> Tensor:
-    """[rows, longest, heads, width] of a span's tokens, zeros where a row is shorter."""
+    """Returns [rows, longest, heads, width]: the tokens of a span, each row padded with zeros."""
     if span.slots is not None:
         padded = flat.new_zeros(span.rows * span.longest, *flat.shape[1:])
         flat = padded.index_copy(0, span.slots, flat)
@@ -76,7 +76,7 @@ def _pack(flat: Tensor, span: Span) -> Tensor:
 
 
 def _products(q: Tensor, k: Tensor, v: Tensor, span: Span, scale: float, dropout: float) -> Tensor:
-    """Attention as two batched products, the query heads that share a key head stacked into one matrix."""
+    """Attention as two batched matrix products; query heads that share a key head are stacked into one matrix."""
     rows, longest, heads, width = q.shape
     shared, group = k.shape[2], heads // k.shape[2]
     stacked = q.reshape(rows, longest, shared, group, width).permute(0, 2, 3, 1, 4)
@@ -90,7 +90,7 @@ def _products(q: Tensor, k: Tensor, v: Tensor, span: Span, scale: float, dropout
 
 
 def _hidden(span: Span, shared: int, group: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """What is added to the products of queries and keys: -inf where a token does not see another."""
+    """The additive mask of the attention scores: -inf where a token does not attend to another."""
     key = shared, group, dtype
     if key not in span.kept:
         hidden = torch.full((span.longest, span.longest), -torch.inf, dtype=dtype, device=device).triu_(1)

@@ -1,8 +1,9 @@
-"""Cross-entropy without a copy of the logits: a few rows at a time, each read while the processor's cache holds it.
+"""Cross-entropy without a copy of all logits: a few rows at a time, few enough for the processor's cache.
 
-torch's own, over logits in bf16, makes three arrays of their size in fp32: the copy, its log-softmax and its gradient.
+On bf16 logits, torch's implementation makes three fp32 arrays of the same size: a copy, its log-softmax and its
+gradient.
 
-Several targets may be read from one row: the first tokens of the options of a choice.
+One row may predict several targets: the first tokens of the options of a choice.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 PIECE = {"cpu": 1 << 20}
-"""Logits that are in fp32 at once: on a CPU 4 MiB of them, about what it caches."""
+"""Logits converted to fp32 at a time: 4 MiB on a CPU, about the size of its cache."""
 OTHER_PIECE = 1 << 26
 DISPUTED = 8
-"""Tokens among which a tie is settled; among more, the model says nothing."""
+"""Ties of at most this many tokens are resolved in fp32; larger ones are not."""
 
 
 def token_nll(logits: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
-    """[targets] nats in fp32, computed in fp32, from `logits` [rows, vocabulary] of any dtype.
+    """Returns [targets] nats, computed in fp32 from `logits` [rows, vocabulary] of any dtype.
 
-    `rows`, `targets`: [targets] int64, the row that predicts each target, and the token that it is.
+    `rows`, `targets`: [targets] int64, the row that predicts each target, and its token id.
     """
     nll: Tensor = _TokenNLL.apply(logits, rows, targets)  # type: ignore[no-untyped-call]
     return nll
@@ -46,7 +47,7 @@ class _TokenNLL(torch.autograd.Function):
 
 
 def log_sum_exp(logits: Tensor) -> Tensor:
-    """[rows] in fp32, of `logits` [rows, vocabulary]."""
+    """Returns [rows] in fp32, from `logits` [rows, vocabulary]."""
     total = logits.new_empty(len(logits), dtype=torch.float32)
     for part in _parts(logits):
         total[part] = torch.logsumexp(logits[part].float(), -1)
@@ -54,9 +55,9 @@ def log_sum_exp(logits: Tensor) -> Tensor:
 
 
 def put_gradient(into: Tensor, logits: Tensor, total: Tensor, rows: Tensor, targets: Tensor, of_nll: Tensor) -> None:
-    """Writes the gradient of the sum of `nll * of_nll` by `logits` into an array like them, which may be theirs.
+    """Writes the gradient of `(nll * of_nll).sum()` with respect to `logits` to `into`, which may be `logits` itself.
 
-    `total`: their `log_sum_exp`. Targets whose row is none of these, being negative or too large, add nothing.
+    `total`: `log_sum_exp(logits)`. Targets whose row is negative or too large are ignored.
     """
     for part in _parts(logits):
         place, inside = within(part, rows)
@@ -68,16 +69,16 @@ def put_gradient(into: Tensor, logits: Tensor, total: Tensor, rows: Tensor, targ
 
 
 def within(part: slice, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each row lies in a part of them, and whether it does; of rows outside of it, some place inside."""
+    """The index of each row within `part`, and whether the row lies in it; indices of rows outside are clamped."""
     return (rows - part.start).clamp(0, part.stop - part.start - 1), (rows >= part.start) & (rows < part.stop)
 
 
 def most_likely(logits: Tensor, states: Tensor, weight: Tensor | None) -> Tensor:
-    """[rows] int64: the arg-max of each row of `logits` [rows, vocabulary].
+    """Returns [rows] int64: the arg-max of each row of `logits` [rows, vocabulary].
 
-    In bf16, where logits around 20 are eighths, two tokens in dispute often have the same one, and the arg-max would be
-    whichever has the lower number. It is settled in fp32 from the `states` [rows, width] and the `weight`
-    [vocabulary, width] of the head; None: not at all.
+    bf16 logits around 20 are multiples of 1/8, so that the best tokens are often tied, and arg-max would return the
+    lowest token id. Ties are resolved in fp32 from the `states` [rows, width] and the head's `weight` [vocabulary,
+    width]; with `weight=None` they are not resolved.
     """
     best = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
     tied, candidates = [], []
@@ -90,7 +91,7 @@ def most_likely(logits: Tensor, states: Tensor, weight: Tensor | None) -> Tensor
         count = (piece == top).sum(-1)
         rows = ((count > 1) & (count <= DISPUTED)).nonzero()[:, 0]
         value, token = piece[rows].topk(min(DISPUTED, piece.shape[-1]))
-        # In order, for the first to win a tie in fp32; another than these stands for one of them.
+        # Sorted, so that the lowest id wins a tie in fp32. A token that is not tied is replaced by one that is.
         candidates.append(torch.where(value == top[rows], token, token[:, :1]).sort(-1).values)
         tied.append(rows + part.start)
     if tied and weight is not None:

@@ -1,7 +1,7 @@
-"""An embedding that adds the gradients of its rows to `.grad` itself (CPU).
+"""An embedding that adds the gradients of its rows to `weight.grad` directly (CPU).
 
-torch fills an array of the weight's size with zeros for every micro-batch. On a GPU rows would be added in an order
-that changes from run to run, so there torch's own runs.
+torch allocates a zero-filled gradient of the weight's size for every micro-batch. On a GPU the order of the additions
+would change from run to run, so torch's implementation is used there.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch.nn import functional
 
 from msft.forward.swap import swap
 
-WHY = "embedding, whose gradient goes to its rows alone"
+WHY = "embedding that adds gradients row by row"
 
 
 def gather_directly(embedding: nn.Module) -> bool:
-    """Whether it is a plain embedding, which from here on works this way (see `FusedHead.direct`)."""
+    """Replaces the forward of a plain embedding (see `FusedHead.direct`); returns whether it did."""
     plain = type(embedding) is nn.Embedding
     if not plain or embedding.max_norm or embedding.scale_grad_by_freq or embedding.sparse:
         return False
@@ -27,7 +27,7 @@ def gather_directly(embedding: nn.Module) -> bool:
 
 
 def forward(self: nn.Embedding, ids: Tensor) -> Tensor:
-    """`nn.Embedding.forward`."""
+    """Replaces `nn.Embedding.forward`."""
     if not torch.is_grad_enabled() or not self.weight.requires_grad or self.weight.device.type != "cpu":
         plain: Tensor = type(self).forward(self, ids)
         return plain

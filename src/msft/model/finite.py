@@ -1,4 +1,4 @@
-"""Whether every weight is a number, told from the files. No torch: they are read as what they are, bits."""
+"""Checks that no weight is NaN or infinite, from the bits in the files. No torch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _EXPONENT: dict[str, tuple[type[np.unsignedinteger], int]] = {
     "F16": (np.uint16, 0x7C00),
     "BF16": (np.uint16, 0x7F80),
 }
-"""The width of a number and its exponent's bits, all of which are set in infinities and NaNs alone."""
+"""The unsigned type of each dtype's width, and its exponent bits: all of them are set only in infinities and NaNs."""
 _BLOCK = 1 << 18
-"""Numbers looked at together: few enough to stay in the processor's cache."""
+"""Numbers checked at a time: few enough to stay in the processor's cache."""
 
 
 def check_finite(source: ModelSource) -> None:
-    """Raises ModelError if a tensor of a local folder holds a NaN or an infinity. Reads all of the weights once.
+    """Raises ModelError if a tensor of a local folder holds a NaN or an infinity. Reads all weights once.
 
-    Names on the hub and GGUF files pass, and so do integer and 8-bit tensors.
+    Not checked: names on the hub, GGUF files, and integer and 8-bit tensors.
     """
     if source.folder is None or source.gguf_file is not None:
         return
@@ -46,11 +46,11 @@ def _check_file(path: Path) -> None:
             count = math.prod(entry["shape"])
             start, end = entry["data_offsets"]
             if end - start != count * np.dtype(kind).itemsize:
-                found = f"{name} has {end - start} bytes, which its shape and dtype do not make"
+                found = f"{name} has {end - start} bytes, which does not match its shape and dtype"
                 raise ModelError(complaint(found, "download or copy the file again", file=path))
             numbers: NDArray[np.unsignedinteger] = np.frombuffer(content, kind, count, begin + start)
             wrong = _any_not_finite(numbers, exponent)
-            del numbers  # a mapped file cannot be closed under an array
+            del numbers  # a mapped file cannot be closed while an array uses it
             if wrong:
                 found = f"{name} holds a NaN or an infinity"
                 mend = "use a copy of the model from before its training diverged"

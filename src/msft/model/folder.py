@@ -1,4 +1,4 @@
-"""Whether a model folder can be used, told before anything of it is loaded. No torch."""
+"""Checks whether a model folder can be used, before anything in it is loaded. No torch."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class ModelSource:
     """A folder, or the name of a model on the Hugging Face hub."""
     revision: str | None = None
     gguf_file: str | None = None
-    """A GGUF file in it: weights and tokenizer are read from there and dequantised."""
+    """A GGUF file in the folder: weights and tokenizer are read from it, dequantised."""
     tokenizer: str | None = None
-    """A folder or a name on the hub, where the tokenizer is not the model's own."""
+    """A folder or a name on the hub, if not the model's own tokenizer."""
     trust_remote_code: bool = False
     peft: dict[str, Any] | None = None
     """Arguments of peft.LoraConfig; None trains all weights."""
     seed: int = 0
     """Decides the initial weights of an adapter."""
     chat_template: str | None = None
-    """Jinja text in place of the tokenizer's own."""
+    """Jinja text that replaces the tokenizer's own."""
 
     @property
     def folder(self) -> Path | None:
@@ -50,7 +50,8 @@ class ModelSource:
 
 
 def check_model_folder(source: ModelSource) -> None:
-    """Raises ModelError if a local model folder cannot be used; costs milliseconds. Names on the hub pass."""
+    """Raises ModelError if a local model folder cannot be used; takes milliseconds. Names on the hub are not
+    checked."""
     folder = source.folder
     if source.trust_remote_code and source.revision is None:
         found = "code that comes with the model may change unseen: no revision is set"
@@ -74,10 +75,10 @@ def check_model_folder(source: ModelSource) -> None:
 
 
 def check_shapes(source: ModelSource, expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises ModelError where a tensor of a local folder has another shape than the configuration gives it.
+    """Raises ModelError if the shape of a tensor in a local folder differs from the configuration.
 
-    `expected`: shape by name. Names that only one side knows pass: transformers renames tensors of older models.
-    Quantised tensors are packed and pass too.
+    `expected`: shape by name. Names that are only on one side are skipped: transformers renames tensors of older
+    models. Quantised tensors are packed and skipped too.
     """
     folder = source.folder
     if folder is None or source.gguf_file is not None or "quantization_config" in _read_json(folder / "config.json"):
@@ -86,13 +87,13 @@ def check_shapes(source: ModelSource, expected: Mapping[str, tuple[int, ...]]) -
         for name, entry in safetensors_header(path)[1].items():
             wanted, shape = expected.get(name), tuple(entry["shape"])
             if wanted is not None and wanted != shape:
-                found = f"{name} has the shape {list(shape)}, where config.json makes it {list(wanted)}"
+                found = f"{name} has the shape {list(shape)}, but config.json gives {list(wanted)}"
                 mend = "use the config.json that belongs to these weights"
                 raise ModelError(complaint(found, mend, file=path))
 
 
 def fingerprint(source: ModelSource) -> str:
-    """SHA-256 over the model's weights, configuration and tokenizer; of a name on the hub, over its commit."""
+    """SHA-256 of the model's weights, configuration and tokenizer; for a name on the hub, of its commit."""
     folder = source.folder
     if folder is None:
         return hashlib.sha256(f"{source.name_or_path}@{hub_commit(source)}:{source.gguf_file}".encode()).hexdigest()
@@ -106,7 +107,7 @@ def fingerprint(source: ModelSource) -> str:
 
 def hub_commit(source: ModelSource) -> str:
     """The commit that a name on the hub resolves to."""
-    # Imported here: transformers takes a second, and a folder's check needs none of it.
+    # Imported here: importing transformers takes a second, and checking a folder does not need it.
     from transformers.utils.hub import cached_file
 
     with complaining(source, "the model cannot be found"):
@@ -127,7 +128,7 @@ def weight_files(folder: Path) -> list[Path]:
             raise ModelError(complaint("it has no weight_map from tensors to files", _COPY_AGAIN, file=index))
         for name in shards.values():
             if name in {"", ".", ".."} or set(name) & set("/\\\0"):
-                found = f"weight_map names {name[:60]!r}, which does not lie in this folder"
+                found = f"weight_map names {name[:60]!r}, which is not in this folder"
                 raise ModelError(complaint(found, "name files of this folder only", file=index))
         return [folder / name for name in sorted(set(shards.values()))]
     pickled = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt*"))
@@ -138,9 +139,9 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def safetensors_header(path: Path) -> tuple[int, dict[str, dict[str, Any]]]:
-    """Where the tensors' bytes begin, and dtype, shape and data_offsets of each by name.
+    """Returns the offset of the tensors' bytes, and each tensor's dtype, shape and data_offsets by name.
 
-    Raises ModelError unless the header is whole and the file as long as it says: a broken download is told here.
+    Raises ModelError if the header is malformed or does not match the file's size, as after an incomplete download.
     """
     if not path.is_file():
         raise ModelError(complaint("the file is missing", _COPY_AGAIN, file=path))
@@ -151,7 +152,7 @@ def safetensors_header(path: Path) -> tuple[int, dict[str, dict[str, Any]]]:
             raise ModelError(complaint(f"the file is cut off: it has {size} bytes", _COPY_AGAIN, file=path))
         length = struct.unpack("<Q", start)[0]
         if length > _LONGEST_HEADER:
-            found = f"its header claims {length} bytes, which no safetensors header has"
+            found = f"its header claims {length} bytes, more than the safetensors format allows"
             raise ModelError(complaint(found, _COPY_AGAIN, file=path))
         if 8 + length > size:
             raise ModelError(complaint(f"the file is cut off: it has {size} bytes", _COPY_AGAIN, file=path))
@@ -160,16 +161,16 @@ def safetensors_header(path: Path) -> tuple[int, dict[str, dict[str, Any]]]:
             header.pop("__metadata__", None)
             ends = [_end(entry) for entry in header.values()]
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-            raise ModelError(complaint("its header is no safetensors header", _COPY_AGAIN, file=path)) from error
+            raise ModelError(complaint("its header is not a safetensors header", _COPY_AGAIN, file=path)) from error
     if 8 + length + max(ends, default=0) != size:
-        found = f"the file has {size} bytes where its header says {8 + length + max(ends, default=0)}"
+        found = f"the file has {size} bytes, but its header says {8 + length + max(ends, default=0)}"
         raise ModelError(complaint(found, _COPY_AGAIN, file=path))
     return 8 + length, header
 
 
 @contextmanager
 def complaining(source: ModelSource, what: str) -> Iterator[None]:
-    """Whatever the loading libraries raise about a model is the model's fault, in one line."""
+    """Turns any error of the loading libraries into a ModelError of one line."""
     try:
         yield
     except ModelError:
@@ -182,7 +183,7 @@ def complaining(source: ModelSource, what: str) -> Iterator[None]:
 
 
 def _end(entry: Any) -> int:
-    """Where a tensor's bytes end. Raises what a malformed entry leads to."""
+    """The end offset of a tensor's bytes. Raises ValueError, KeyError or TypeError for a malformed entry."""
     start, end = map(int, entry["data_offsets"])
     if not 0 <= start <= end or not isinstance(entry["dtype"], str) or min(map(int, entry["shape"]), default=0) < 0:
         raise ValueError(entry)
@@ -190,7 +191,8 @@ def _end(entry: Any) -> int:
 
 
 def _check_no_adapter(adapter: Path) -> None:
-    """transformers would quietly load the adapter's own base in place of the weights in this folder."""
+    """Raises ModelError for an adapter: transformers would silently load its base instead of the weights in this
+    folder."""
     if adapter.is_file():
         base = _read_json(adapter).get("base_model_name_or_path")
         found = f"the folder holds an adapter of {str(base)[:60]!r}, not a model of its own"
@@ -199,10 +201,10 @@ def _check_no_adapter(adapter: Path) -> None:
 
 
 def _check_code(path: Path, config: Mapping[str, Any], source: ModelSource) -> None:
-    """Code that comes with a model runs only where the user says so, and only the code that was looked at."""
+    """Raises ModelError if the model needs code of its own that the user has not allowed."""
     if not config.get("auto_map") or source.trust_remote_code:
         return
-    # Imported here: transformers takes a second, and few models bring code.
+    # Imported here: importing transformers takes a second, and few models have code of their own.
     from transformers import CONFIG_MAPPING
 
     if config.get("model_type") not in CONFIG_MAPPING:  # otherwise transformers runs its own code

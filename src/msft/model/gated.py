@@ -1,6 +1,6 @@
-"""Gated MLPs with a quarter less activation memory: the backward pass computes the gate's activation again.
+"""Gated MLPs with a quarter less activation memory: the backward pass recomputes the gate's activation.
 
-The results are those of the plain products, bit for bit.
+The results are bit-identical to the plain computation.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch.nn import functional
 
 from msft.forward.swap import swap
 
-WHY = "gated MLP that keeps a quarter less"
+WHY = "gated MLP with a quarter less activation memory"
 
 
 def lighten_gates(model: nn.Module) -> int:
-    """Makes `down(silu(gate(x)) * up(x))` of the model light from here on; how many there are."""
+    """Replaces the forward of every MLP that computes `down(silu(gate(x)) * up(x))`; returns how many were replaced."""
     found = [module for module in model.modules() if _is_gated(module)]
     return sum(swap(module, forward, WHY) for module in found)
 
 
 def _is_gated(module: nn.Module) -> bool:
-    """Whether that is what the module computes, in training too (dropout), tried on a few numbers."""
+    """Whether the module computes that, in training mode too (dropout), probed on a few numbers."""
     gate = getattr(module, "gate_proj", None)
     weight = next(gate.parameters(), None) if isinstance(gate, nn.Module) else None
     if weight is None:

@@ -10,6 +10,6 @@ def hardware_has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        # The only place where torch tells; the CPU dispatcher itself asks there.
+        # torch has no public function for this; its CPU dispatcher uses these.
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False

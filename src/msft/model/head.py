@@ -1,8 +1,8 @@
 """The output head and its loss as one operation.
 
-Arrays of [tokens, vocabulary] and [vocabulary, width] are few and large. In memory that the system must clear first, a
-pass over one takes as long as several layers do (docs/performance.md). So they are used again here, the gradient of
-the logits takes their place, and gradients of the weight go into `.grad` at once.
+Arrays of [tokens, vocabulary] and [vocabulary, width] are few and large. In newly allocated memory, which the system
+must clear first, one pass over such an array takes as long as several layers (docs/performance.md). So the buffers are
+reused, the gradient of the logits overwrites the logits, and the weight's gradient is added to `.grad` directly.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from msft.forward.swap import swap
 from msft.model.cross_entropy import log_sum_exp, most_likely, put_gradient, within
 
 LOGITS = 1 << 27
-"""Logits that are held at once: 256 MiB in bf16."""
+"""Logits held at a time: 256 MiB in bf16."""
 AT_ONCE = 512
-"""Rows of a weight."""
+"""Rows of the weight's gradient added at a time."""
 WHY = "head, fused with its loss"
 
 
 class FusedHead:
-    """The logits of a head without a bias, and the loss that is read from them, which nothing changes in between.
+    """The logits of a head without a bias and their loss, for a model that does not change the logits in between.
 
-    `direct`: gradients of the head's weight are added to its `.grad` rather than handed to autograd, past whatever
-    waits for them there (DDP).
+    `direct`: the weight's gradient is added to `.grad` and not returned to autograd, so that hooks on it (DDP) do not
+    run.
     """
 
     def __init__(self, head: nn.Linear, *, direct: bool) -> None:
@@ -41,42 +41,42 @@ class FusedHead:
 
     @staticmethod
     def fits(head: nn.Module) -> bool:
-        """Whether it is a plain matrix product."""
+        """Whether the head is a plain matrix product."""
         return type(head) is nn.Linear and head.bias is None
 
     def take_over(self) -> None:
-        """From here on the model calls the head with zero rows only, which costs nothing."""
+        """Replaces the head's forward: from here on the model calls it with zero rows only, which costs nothing."""
         swap(self.head, forward, WHY)
 
     def __call__(self, states: Tensor, batch: MicroBatch) -> TokenScores:
-        """From [rows, width] hidden states, each of which predicts something."""
+        """The scores from [rows, width] hidden states, each of which predicts at least one target."""
         nll, best = _HeadLoss.apply(states, self.head.weight, batch, self, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
         return TokenScores(nll, best[batch.rows] == batch.targets if batch.hits else None)
 
     def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
-        """An array, with whatever is in it. One that is not given back is freed as any other."""
+        """An uninitialised array, from the free buffer of this name if possible. It need not be given back."""
         free, size = self._free.pop(name, None), math.prod(shape)
         if free is None or free.numel() < size or not _alike(free, like):
             free = like.new_empty(size)
         return free[:size].view(*shape)
 
     def give_back(self, name: str, array: Tensor) -> None:
-        """For the next who takes one of this name."""
+        """Makes an array's buffer available to the next `take` of this name."""
         self._free[name] = array if array._base is None else array._base
 
     def cast(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
-        """The weight itself, or a copy, to be given back."""
+        """The weight itself, or a copy in `dtype`; pass it to `give_back_cast` after use."""
         if weight.dtype == dtype:
             return weight
         return self.take("weight", weight.shape, weight.new_empty(0, dtype=dtype)).copy_(weight)
 
     def give_back_cast(self, cast: Tensor) -> None:
-        """What `cast` gave."""
+        """Gives back the result of `cast`."""
         if cast.dtype != self.head.weight.dtype:
             self.give_back("weight", cast)
 
     def logits(self, states: Tensor, cast: Tensor) -> Tensor:
-        """[rows, vocabulary], to be given back as `logits`."""
+        """[rows, vocabulary] logits; give the array back as `logits` after use."""
         return torch.mm(states, cast.t(), out=self.take("logits", (len(states), len(cast)), cast))
 
     def add(self, gradient: Tensor) -> None:
@@ -87,12 +87,12 @@ class FusedHead:
                 self._gradient = torch.empty_like(weight)
             weight.grad = self._gradient.copy_(gradient)
             return
-        # All at once, torch would first make a copy in fp32.
+        # In parts, as torch would first copy the whole gradient to fp32.
         for mine, more in zip(torch.split(weight.grad, AT_ONCE), torch.split(gradient, AT_ONCE), strict=True):
             mine.add_(more)
 
     def parts(self, rows: int) -> list[slice]:
-        """Rows whose logits are held at once."""
+        """Slices of the rows; the logits of one slice are held at a time."""
         size = max(1, LOGITS // len(self.head.weight))
         return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]
 
@@ -158,7 +158,7 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def forward(self: nn.Linear, states: Tensor) -> Tensor:
-    """`nn.Linear.forward`; where no token is asked for, a product would still cast all of the weight."""
+    """Replaces `nn.Linear.forward`: for zero rows, a product would still cast the whole weight."""
     if states.numel() == 0:
         return states.new_empty(*states.shape[:-1], self.out_features)
     return type(self).forward(self, states)

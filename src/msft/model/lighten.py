@@ -1,4 +1,5 @@
-"""Makes a model do less work for the same likelihoods, as far as a trial shows that it can (`training.light`)."""
+"""Makes a model do less work for the same likelihoods, where a probe at load time shows that it can
+(`training.light`)."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from msft.model.token_loss import TokenLoss
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lighter:
-    """What may be made lighter; a benchmark takes single parts out."""
+    """What may be made lighter; benchmarks switch single parts off."""
 
     norms: bool = True
     gates: bool = True
@@ -41,13 +42,13 @@ def lighten(
     direct: bool,
     parts: Lighter = EVERYTHING,
 ) -> str:
-    """Says what was made lighter, for the notes of a run; empty where nothing was.
+    """Makes the model lighter in place; returns what was done, in words for the run's notes (empty if nothing was).
 
-    The MLP of the last layer leaves out tokens that nothing is predicted from; not with gradient checkpointing, which
-    runs it again when the micro-batch is no longer known. The head is fused with the loss (`model/head.py`), and gated
-    MLPs keep less (`model/gated.py`); under bf16 autocast, norms do too (`model/norms.py`). `direct`: gradients of
-    the vocabulary's weights go past autograd, as they may where no other process waits for them.
-    `msft.forward.swap.restore` takes the replaced layers back.
+    The last layer's MLP skips tokens that predict nothing; not with gradient checkpointing, which recomputes the layer
+    when the micro-batch is no longer available. The head is fused with the loss (`model/head.py`). Gated MLPs
+    (`model/gated.py`) and, under bf16 autocast, norms (`model/norms.py`) keep less for the backward pass. `direct`:
+    gradients of the embedding and the head bypass autograd, which is correct in a single process only.
+    `msft.forward.swap.restore` restores the replaced layers.
     """
     batch = collate([row([e]) for e in sorted(examples(ALONE), key=len)], device, flat=layout == "flat")
     with undisturbed(loss, device), torch.no_grad():
@@ -74,7 +75,7 @@ def _in_words(loss: TokenLoss) -> str:
     counts = Counter(swapped(loss.model).values())
     said = [f"{count} x {why}" for why, count in counts.items()]
     if loss.narrow:
-        said.append("the last MLP sees only tokens that something is predicted from")
+        said.append("the last MLP skips tokens that predict nothing")
     if not said:
         return ""
     return f"layers that do less work for the same results (training.light): {'; '.join(said)}"

@@ -1,8 +1,7 @@
-"""RMSNorm with half the activation memory: under bf16 autocast, a norm that only Linear layers read returns bf16.
+"""RMSNorm with half the activation memory: under bf16 autocast, a norm that feeds only Linear layers returns bf16.
 
-Those layers would cast its output to bf16 by themselves, once for each of them, and keep every copy for the backward
-pass, beside what the norm's own products keep. The numbers of a forward pass are the same, bit for bit; gradients of
-several readers are summed in bf16.
+Otherwise each of those layers would cast the norm's output to bf16 itself and keep its own copy for the backward pass,
+in addition to what the norm keeps. Forward results are bit-identical; gradients of several readers are summed in bf16.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ WHY = "norm that returns bf16"
 
 
 def lighten_norms(model: nn.Module, trial: Callable[[], object]) -> int:
-    """Makes such norms of the model light from here on; how many.
+    """Replaces the forward of such norms; returns how many were replaced.
 
-    Which they are, no list of architectures could say: `trial` runs the model once, and what reads their outputs is
-    watched; what a norm computes is compared with its own.
+    No list of architectures is needed: `trial` runs the model once while the readers of the norms' outputs are
+    recorded, and what a norm computes is compared with the replacement.
     """
     norms = [module for module in model.modules() if _epsilon(module) is not None and _is_plain(module)]
     watch = _Readers()
@@ -42,7 +41,7 @@ def lighten_norms(model: nn.Module, trial: Callable[[], object]) -> int:
 
 
 class _Readers(TorchFunctionMode):
-    """Notes what takes the outputs of some modules."""
+    """Records which functions read the outputs of some modules."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +60,7 @@ class _Readers(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        # What only looks at shape, type or device is an attribute's getter.
+        # A getter reads an attribute, such as shape, dtype or device, and no values.
         if getattr(func, "__name__", "") != "__get__":
             for place, tensor in enumerate(_tensors((args, kwargs))):
                 if (known := self._outputs.get(id(tensor))) is not None:
@@ -81,7 +80,7 @@ def _tensors(given: Any) -> list[Tensor]:
 
 
 def _epsilon(module: nn.Module) -> float | None:
-    """That of an RMS norm; None where it is none, or its epsilon is a matter of its dtype."""
+    """The epsilon of an RMSNorm; None for another module, or where the epsilon depends on the dtype."""
     if not type(module).__name__.endswith(_ENDING):
         return None
     epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
@@ -89,7 +88,7 @@ def _epsilon(module: nn.Module) -> float | None:
 
 
 def _is_plain(norm: nn.Module) -> bool:
-    """Whether it computes what the light one does, and has nothing but a weight."""
+    """Whether the norm computes what `_LightNorm` does and has a weight as its only parameter."""
     weight = getattr(norm, "weight", None)
     if len(list(norm.parameters())) != 1 or not isinstance(weight, Tensor) or weight.ndim != 1:
         return False
@@ -103,7 +102,7 @@ def _is_plain(norm: nn.Module) -> bool:
 
 
 def forward(self: Any, hidden: Tensor) -> Tensor:
-    """The norm's own forward, but under autocast."""
+    """Replaces the norm's forward: under autocast it returns the autocast dtype."""
     device = hidden.device.type
     if hidden.dtype != torch.float32 or not torch.is_autocast_enabled(device):
         plain: Tensor = type(self).forward(self, hidden)
@@ -114,11 +113,11 @@ def forward(self: Any, hidden: Tensor) -> Tensor:
 
 
 class _LightNorm(torch.autograd.Function):
-    """weight * x / rms(x), computed in fp32 and put out as `dtype`; keeps x and 1 / rms(x) for the backward pass."""
+    """weight * x / rms(x), computed in fp32 and returned as `dtype`; keeps x and 1 / rms(x) for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
-        # In the order of transformers' own, for the same bits.
+        # The same order of operations as in transformers, so that results are bit-identical.
         inverse = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + epsilon)
         ctx.save_for_backward(x, weight, inverse)
         return (x * inverse).mul_(weight).to(dtype)

@@ -1,4 +1,4 @@
-"""Models and tokenizers: loaded in fp32 from safetensors (or GGUF), with an adapter where one is asked for."""
+"""Loads models and tokenizers: in fp32, from safetensors or GGUF, with an adapter if configured."""
 
 from __future__ import annotations
 
@@ -36,26 +36,27 @@ __all__ = [
 
 @dataclass(frozen=True)
 class OpenModel:
-    """A model that was found and checked once, and is handed on to whoever needs a part of it.
+    """A model that was found and checked once, for all that need its source, tokenizer or skeleton.
 
     No weight is loaded before `load`.
     """
 
     source: ModelSource
     tokenizer: Any
-    """With the chat template that it is trained with."""
+    """With the chat template used in training."""
     skeleton: PreTrainedModel | PeftModel
     """The model without its weights, on the meta device."""
 
     @classmethod
     def open(cls, source: ModelSource) -> OpenModel:
-        """Raises ModelError where folder, configuration and tokenizer cannot be used together."""
+        """Finds and checks a model. Raises ModelError where folder, configuration and tokenizer do not fit together."""
         check_model_folder(source)
         tokenizer = _tokenizer(source)
         return cls(source, tokenizer, _skeleton(source, tokenizer))
 
     def of(self, source: ModelSource) -> OpenModel:
-        """The same model and tokenizer where `source` differs in the adapter's seed or in how it names the model."""
+        """The same model and tokenizer, for a source that differs only in the adapter's seed or the model's name or
+        path."""
         return replace(self, source=source)
 
     def load(self) -> PreTrainedModel | PeftModel:
@@ -64,7 +65,7 @@ class OpenModel:
 
 
 def load_tokenizer(source: ModelSource) -> Any:
-    """The model's tokenizer, with the chat template that it is trained with. Raises ModelError."""
+    """The model's tokenizer, with the chat template used in training. Raises ModelError."""
     if source.tokenizer is None:
         check_model_folder(source)
     return _tokenizer(source)
@@ -80,9 +81,9 @@ def _tokenizer(source: ModelSource) -> Any:
 
 
 def _skeleton(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftModel:
-    """What the model is made of, in seconds whatever its size.
+    """The model on the meta device, made in seconds whatever its size.
 
-    Raises ModelError where configuration, weights (as far as their headers tell) and tokenizer do not fit together.
+    Raises ModelError where configuration, weights (according to their headers) and tokenizer do not fit together.
     """
     with complaining(source, "the model's configuration cannot be used"), torch.device("meta"):
         config = AutoConfig.from_pretrained(_place(source), **_origin(source))
@@ -120,7 +121,9 @@ def _weights(source: ModelSource) -> PreTrainedModel | PeftModel:
         )
     model, loading = loaded
     if loading["missing_keys"]:
-        found = f"the weights lack {', '.join(sorted(loading['missing_keys'])[:3])}, which would start at random"
+        found = (
+            f"the weights lack {', '.join(sorted(loading['missing_keys'])[:3])}, which would be initialised at random"
+        )
         raise ModelError(complaint(found, "give a complete causal language model", file=source.name_or_path))
     if source.gguf_file is not None:
         _forget_quantisation(model)
@@ -130,7 +133,7 @@ def _weights(source: ModelSource) -> PreTrainedModel | PeftModel:
 def export_model(model: PreTrainedModel | PeftModel, tokenizer: Any, folder: Path) -> None:
     """Writes a plain Hugging Face folder: safetensors, configuration, generation settings, tokenizer.
 
-    Of a parameter-efficient run, the adapter only.
+    For a LoRA run, the adapter only.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(str(folder))
@@ -139,15 +142,15 @@ def export_model(model: PreTrainedModel | PeftModel, tokenizer: Any, folder: Pat
 
 
 def _write_generation_settings(model: Any, tokenizer: Any, folder: Path) -> None:
-    """The base model's own; and generation ends where training taught the model to end, as `Trainer` aligns it."""
+    """Writes the base model's settings with the tokenizer's end-of-sequence token added, as `Trainer` does."""
     file = folder / GENERATION_CONFIG_NAME
-    if not file.exists():  # an adapter is saved without
+    if not file.exists():  # an adapter is saved without them
         model.generation_config.save_pretrained(folder)
     settings = json.loads(file.read_text(encoding="utf-8"))
     known = settings.get("eos_token_id")
     ends = known if isinstance(known, list) else [known]
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ends:
-        # By hand: transformers refuses to save published settings with a flaw in them once they are changed.
+        # Edited as JSON: transformers refuses to save changed settings that it finds invalid; some published ones are.
         settings["eos_token_id"] = [tokenizer.eos_token_id, *(end for end in ends if end is not None)]
         file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -167,7 +170,7 @@ def non_embedding_parameters(model: PreTrainedModel | PeftModel) -> int:
 
 
 def check_data_fits(model: PreTrainedModel | PeftModel, data: Mapping[Task, TaskData]) -> None:
-    """Raises ModelError if a sequence has a token or a position that the model has no weights for."""
+    """Raises ModelError if a sequence has a token or a position that the model does not have."""
     embeddings = model.get_input_embeddings()
     rows = embeddings.weight.shape[0] if isinstance(embeddings, nn.Embedding) else None
     positions = getattr(model.config, "max_position_embeddings", None)
@@ -198,7 +201,7 @@ def _with_adapter(model: PreTrainedModel, source: ModelSource) -> PeftModel:
 
 
 def _forget_quantisation(model: Any) -> None:
-    """The weights are plain fp32 now; what is left of the GGUF would only forbid saving them."""
+    """Removes the GGUF quantisation settings: the weights are fp32 now, and transformers would refuse to save them."""
     model.hf_quantizer = None
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
@@ -219,7 +222,7 @@ def _place(source: ModelSource) -> str:
 def _origin(source: ModelSource) -> dict[str, Any]:
     keywords: dict[str, Any] = {"trust_remote_code": source.trust_remote_code}
     if source.revision is not None:
-        # Of a folder, the revision is that of code that its configuration names on the hub.
+        # For a folder, it is the revision of the code on the hub that the configuration names.
         keywords["revision" if source.folder is None else "code_revision"] = source.revision
     if source.gguf_file is not None:
         keywords["gguf_file"] = source.gguf_file

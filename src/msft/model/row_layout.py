@@ -1,4 +1,4 @@
-"""Finds out at load time which row layout a model supports, by trial instead of a list of architectures."""
+"""Probes at load time which row layout a model supports, instead of keeping a list of architectures."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ ALONE = [[4, 2, 5], [2, 5, 1, 3], [3, 1, 4, 1, 5, 2, 6, 5, 3, 5, 1]]
 
 
 def fitting_layout(loss: TokenLoss, device: torch.device) -> RowLayout:
-    """The most economical layout in which the model gives every sequence its own likelihood, tried on a few tokens.
+    """The cheapest layout in which each sequence gets the same likelihood as alone, probed on a few tokens.
 
-    It takes position ids that reach the model, an attention that obeys a mask of its own or ours, and no state that
-    runs along the row. A sliding window passes such a trial and fails on longer rows. Where the answer is `flat`, the
-    model attends by msft.model.attention from here on.
+    Other layouts than `padded` need a model that uses position ids, whose attention obeys our mask or can be replaced,
+    and without a recurrent state along the row. A model with a sliding window gets `padded`: it would pass the probe
+    and fail on longer rows. If the result is `flat`, the model uses msft.model.attention from here on.
     """
     model: Any = loss.model.get_base_model() if isinstance(loss.model, PeftModel) else loss.model
     alike, alone = examples(BEGIN_ALIKE), examples(ALONE)
@@ -47,7 +47,7 @@ def fitting_layout(loss: TokenLoss, device: torch.device) -> RowLayout:
 
 
 def gives(loss: TokenLoss, batch: MicroBatch, expected: Tensor) -> bool:
-    """Whether the model takes the micro-batch and gives these likelihoods."""
+    """Whether the model accepts the micro-batch and returns these likelihoods."""
     try:
         found: Tensor = loss(batch).nll
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):

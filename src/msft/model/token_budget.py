@@ -1,4 +1,4 @@
-"""How many tokens a micro-batch may hold (design 3.3): best on a CPU, what fits on a GPU."""
+"""How many tokens a micro-batch may hold (design 3.3): a fixed number on a CPU, what fits on a GPU."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from msft.data.examples import Example
 from msft.forward.batches import RowLayout, collate, row
 
 ON_A_CPU = 3_072
-"""Beyond this a CPU gains nothing, and activations grow."""
+"""Tokens. More are not faster on a CPU and need more memory for activations."""
 LEAST, MOST = 1_024, 65_536
 SHARE = 0.6
-"""Of a GPU's memory that a run may take: the allocator's holes, generation's cache and others need the rest."""
+"""Share of a GPU's memory that a run may take; fragmentation, generation's cache and other processes need the rest."""
 _ROW = 256
 
 
@@ -25,8 +25,8 @@ def token_budget(
 ) -> int:
     """Tokens of a micro-batch on this device; `model` maps a MicroBatch to TokenScores.
 
-    On a GPU two micro-batches are run forward and backward on trial. The answer is a power of two from the device's
-    whole memory, not from what others leave of it, so that a resumed run cuts its batches as the first one did.
+    On a GPU this is probed by a forward and backward pass of two micro-batches. The result is a power of two, computed
+    from the device's total and not its free memory, so that a resumed run makes the same micro-batches.
     """
     if device.type != "cuda":
         return ON_A_CPU
@@ -43,8 +43,8 @@ def token_budget(
 def fitting(total: int, state: int, of_a_thousand: int) -> int:
     """The largest power of two of tokens whose activations fit beside `state` into SHARE of `total` bytes.
 
-    `of_a_thousand`: bytes of the activations of LEAST tokens. Never fewer than LEAST, where memory may then run out,
-    and never more than MOST.
+    `of_a_thousand`: bytes of the activations of LEAST tokens. The result is at least LEAST, even if memory may then run
+    out, and at most MOST.
     """
     fits = LEAST * (SHARE * total - state) / max(of_a_thousand, 1)
     return min(MOST, max(LEAST, 1 << int(np.log2(max(fits, 1)))))
@@ -57,7 +57,7 @@ def _peak(
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[object]],
 ) -> int:
-    """Bytes at the height of a forward and backward pass over rows of which nearly every token is trained."""
+    """Peak memory, in bytes, of a forward and backward pass over rows in which nearly every token is a target."""
     one = Example(ids=np.ones(_ROW, np.int32), trained=np.arange(_ROW) > 0)
     batch = collate([row([one])] * (tokens // _ROW), device, flat=layout == "flat")
     torch.cuda.reset_peak_memory_stats(device)

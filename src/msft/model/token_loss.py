@@ -1,5 +1,5 @@
-"""The wrapped model: a micro-batch in, the loss at each trained position out (design 2.3); or the next token of each
-row."""
+"""The wrapped model: maps a micro-batch to the loss at each trained position (design 2.3), or a continuation to the
+next token of each row."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from msft.model.head import LOGITS, FusedHead
 
 @dataclass(slots=True)
 class _Pass:
-    """One forward pass, as the hooks see it."""
+    """One forward pass, for the hooks."""
 
     batch: MicroBatch | Continuation
     states: Tensor | None = None
-    """The hidden states that reached the head and predict something."""
+    """The hidden states at the head that predict a target."""
     held_back: bool = False
-    """The head was given none of them: logits are made from the states elsewhere."""
+    """Whether the head got no rows, because its logits are computed from the states elsewhere."""
 
 
 class TokenLoss(nn.Module):
     """Per-token negative log-likelihood at the trained positions only.
 
-    Logits of a whole micro-batch would take more memory than all else. A hook on the output head lets only the
-    positions through that predict a target, so that whatever the model does to its logits afterwards (scaling,
+    The logits of a whole micro-batch would take more memory than all else. A hook passes only the positions that
+    predict a target to the output head, so that whatever the model does to its logits afterwards (scaling,
     soft-capping) still happens. Where `probe` finds that it does nothing, a plain head can be fused with the loss
-    (`model/head.py`), and logits of many positions are made and read a part at a time, and made again for the backward
-    pass. Raises ModelError where the model has no such head.
+    (`model/head.py`); without fusion, the logits of many positions are computed in parts, and recomputed in the
+    backward pass. Raises ModelError where the model has no such head.
     """
 
     def __init__(self, model: PreTrainedModel | PeftModel) -> None:
         super().__init__()
         self.model = model
         self._pass: _Pass | None = None
-        """The forward pass that is under way; the hooks act on no other."""
+        """The forward pass in progress; the hooks do nothing outside of one."""
         base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         head = base.get_output_embeddings()
         if not isinstance(head, nn.Module):
@@ -55,10 +55,10 @@ class TokenLoss(nn.Module):
         self.ends_with_head = False
         """Whether the model returns its head's output unchanged. Set by `probe`."""
         self.fused: FusedHead | None = None
-        """The head and its loss as one operation. Set by `msft.model.lighten`, which tries it."""
+        """The head and its loss as one operation. Set by `msft.model.lighten`, which probes it."""
         self.narrow = False
-        """Whether the MLP of the last layer sees only tokens that something is predicted from; the outputs of all
-        others go nowhere. Set by `msft.model.lighten`, which tries it."""
+        """Whether the last layer's MLP skips tokens that predict nothing, as their outputs are not used. Set by
+        `msft.model.lighten`, which probes it."""
         self.narrows = (last := _last_mlp(base)) is not None
         if last is not None:
             last.register_forward_pre_hook(self._only_read)
@@ -73,19 +73,19 @@ class TokenLoss(nn.Module):
 
     @property
     def embedding(self) -> nn.Module:
-        """That of the input tokens."""
+        """The embedding of the input tokens."""
         found: nn.Module = self._base.get_input_embeddings()
         return found
 
     @property
     def checkpoints(self) -> bool:
-        """Whether layers are run again in the backward pass."""
+        """Whether layers are recomputed in the backward pass (gradient checkpointing)."""
         return any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules())
 
     def forward(self, batch: MicroBatch | Continuation) -> TokenScores | NextTokens:
-        """Nats per target, in fp32, row by row; and, where asked, whether each target was the arg-max.
+        """Returns nats per target in fp32, row by row, and, if `batch.hits`, whether each target was the arg-max.
 
-        Of a continuation, the most likely next token of each row.
+        For a continuation, returns the most likely next token of each row.
         """
         if isinstance(batch, Continuation):
             return self._next(batch)
@@ -96,7 +96,7 @@ class TokenLoss(nn.Module):
         return TokenScores(token_nll(logits, batch.rows, batch.targets), hits)
 
     def probe(self, batch: MicroBatch) -> None:
-        """Finds out in one forward pass whether the model returns its head's output unchanged (`ends_with_head`)."""
+        """Sets `ends_with_head`, whether the model returns its head's output unchanged, from one forward pass."""
         self.ends_with_head = False
         outputs: list[Tensor] = []
         hook = self.head.register_forward_hook(lambda head, inputs, output: outputs.append(output))
@@ -109,14 +109,14 @@ class TokenLoss(nn.Module):
     def _read(self, batch: MicroBatch) -> tuple[Tensor | None, Tensor]:
         """[rows, vocabulary] logits and the [rows, width] hidden states that they come from.
 
-        None in place of the logits where the model was not asked for them, and they are read from the states.
+        The logits are None where they are to be computed from the states.
         """
         going = _Pass(batch)
         logits = self._call(going)
         if going.held_back and going.states is not None:
             return None, going.states
         if going.states is None or logits.shape[:2] != (1, len(batch.read)):
-            raise _no_head(self.model, "its head does not take the hidden states of every position")
+            raise _no_head(self.model, "its head does not get the hidden states of every position")
         return logits[0], going.states
 
     def _call(self, going: _Pass) -> Tensor:
@@ -135,7 +135,7 @@ class TokenLoss(nn.Module):
         return logits
 
     def _in_parts(self, hidden: Tensor, batch: MicroBatch) -> TokenScores:
-        """From [rows, width] hidden states, without ever holding the logits of all."""
+        """The scores from [rows, width] hidden states, without holding the logits of all rows at once."""
         size = max(1, LOGITS // self._vocabulary)
         order, nll, best = [], [], []
         for first, states in zip(range(0, len(hidden), size), torch.split(hidden, size), strict=True):
@@ -165,7 +165,7 @@ class TokenLoss(nn.Module):
         self._pass = going = _Pass(reading)
         try:
             positions = {"position_ids": reading.positions} if self._takes_positions else {}
-            # A cache that grows would be compiled anew for every layer and length.
+            # With a growing cache, every layer would be recompiled for every length.
             with torch.compiler.set_stance("force_eager"):
                 output = self.model(
                     input_ids=reading.ids,
@@ -178,9 +178,9 @@ class TokenLoss(nn.Module):
             self._pass = None
         states = going.states
         if states is None:
-            raise _no_head(self.model, "its head is not asked for the next token")
+            raise _no_head(self.model, "its head is not called for the next token")
         if getattr(output, "past_key_values", None) is None:
-            raise _no_head(self.model, "it keeps no cache to generate with")
+            raise _no_head(self.model, "it returns no key-value cache to generate with")
         return NextTokens(self._most_likely(output.logits[:, -1], states[:, 0]), output.past_key_values)
 
     def _keep_predicting(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
@@ -192,7 +192,7 @@ class TokenLoss(nn.Module):
             going.states = hidden[:, -1:]
             return going.states, *inputs[1:]
         if hidden.shape[:2] != batch.ids.shape:
-            raise _no_head(self.model, "its head does not take the hidden states of every position")
+            raise _no_head(self.model, "its head does not get the hidden states of every position")
         kept = going.states = hidden.flatten(0, 1).index_select(0, batch.read)
         if self.ends_with_head and (self.fused is not None or len(kept) * self._vocabulary > LOGITS):
             going.held_back = True
@@ -200,7 +200,7 @@ class TokenLoss(nn.Module):
         return kept.unsqueeze(0), *inputs[1:]
 
     def _narrowed(self) -> MicroBatch | None:
-        """The micro-batch of whose tokens the last MLP sees only some."""
+        """The micro-batch in progress, if the last MLP is to skip some of its tokens."""
         batch = None if self._pass is None else self._pass.batch
         return batch if self.narrow and isinstance(batch, MicroBatch) else None
 
@@ -210,7 +210,7 @@ class TokenLoss(nn.Module):
         return inputs[0].flatten(0, 1).index_select(0, batch.read).unsqueeze(0), *inputs[1:]
 
     def _spread(self, mlp: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        """Back to their places, zeros between them."""
+        """Puts the outputs back at their positions, with zeros elsewhere."""
         if (batch := self._narrowed()) is None:
             return None
         whole = output.new_zeros(batch.ids.numel(), output.shape[-1]).index_copy(0, batch.read, output[0])

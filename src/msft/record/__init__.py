@@ -1,1 +1,1 @@
-"""What a run leaves on disk: its folder and its journal."""
+"""The files of a run: its folder and its journal."""

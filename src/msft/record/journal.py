@@ -1,10 +1,10 @@
-"""The append-only record of a run: with the configuration, it *is* the run's state (design 2.1).
+"""The append-only record of a run, which together with the configuration is the run's complete state (design 2.1).
 
 One line per record, JSON: ``{"seq", "prev", "kind", "body", "sha"}``, where `sha` is the SHA-256 of the line without
-it and `prev` the `sha` of the line before. A line is on the disk (fsync) before anything acts on it. A torn last line
-was never acted on and is cut off; a bad line anywhere else refuses. Per-item scores and losses lie in sidecar files,
-named by their content hash and durable before the line that names them. Kinds: `header`, `segment`, `change` (what
-somebody allowed to differ from here on) and `final`.
+it and `prev` the `sha` of the line before. A line is durable (fsync) before anything acts on it. A torn last line had
+no effect yet and is cut off; a damaged line anywhere else is an error. Per-item scores and losses are in sidecar files,
+named by their content hash and durable before the line that names them. Kinds: `header`, `segment`, `change` (a setting
+that the user changed from here on) and `final`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def digest(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What a journal says, checked."""
+    """The checked content of a journal."""
 
     header: Json
     segments: list[tuple[Segment, Outcome]]
@@ -55,11 +55,11 @@ class Transcript:
     torn: int = 0
     """Bytes of a torn last line, which were not read."""
     changes: Sequence[Json] = ()
-    """`{"since": number of the first segment that it holds for, "path": keys in the header, "was", "now"}` each."""
+    """Each: `{"since": number of the first segment it applies to, "path": keys in the header, "was", "now"}`."""
 
     @property
     def current(self) -> Json:
-        """The header with every change made."""
+        """The header with all changes applied."""
         header: Json = json.loads(json.dumps(self.header))
         for change in self.changes:
             place = header
@@ -76,29 +76,29 @@ class Transcript:
 
 @dataclass
 class Journal:
-    """A journal open for appending. Use `create` or `resume`; reading alone is `read`."""
+    """A journal open for appending. Use `create` or `resume`; to read only, use `read`."""
 
     path: Path
     sidecars: Path
     heads: list[str] = field(default_factory=list)
     """The `sha` of every record."""
     before: list[int] = field(default_factory=list)
-    """How many records came before that of segment 1, 2, ..."""
+    """Number of records before that of segment 1, 2, ..."""
     found: set[str] = field(default_factory=set)
-    """The sidecar files that the records name which it was resumed with."""
+    """The sidecar files named in the records that existed at `resume`."""
 
     @classmethod
     def create(cls, path: Path, sidecars: Path, header: Json) -> Journal:
-        """The header appears whole or not at all: a file of this name is a run."""
+        """Writes the header atomically: if the file exists, it is a run."""
         journal = cls(path, sidecars)
         files.replace("journal.create", path, journal._line("header", {"wire": VERSION, **header}))
         return journal
 
     @classmethod
     def resume(cls, path: Path, sidecars: Path) -> tuple[Journal, Transcript]:
-        """Read it back, cut off a torn last line, and go on behind the rest.
+        """Reads the journal, cuts off a torn last line, and opens it for appending.
 
-        What was read may not be durable yet, if the process died before it could sync it: it is synced first.
+        The content may not be durable yet, if the process died before it could sync it, so it is synced first.
         """
         read = _Reading(path, sidecars)
         if read.torn:
@@ -108,13 +108,13 @@ class Journal:
         return cls(path, sidecars, read.heads, read.before, read.sidecar_names), read.transcript()
 
     def sweep(self) -> None:
-        """Deletes the sidecar files whose records were never written: of a journal just resumed, and found whole."""
+        """Deletes sidecar files whose records were never written. Call it only after `resume`."""
         for file in sorted(self.sidecars.iterdir()) if self.sidecars.is_dir() else []:
             if file.name not in self.found:
                 files.remove("sidecar.orphan", file)
 
     def segment(self, number: int, segment: Segment, outcome: Outcome) -> None:
-        """The commit point of a segment."""
+        """Records a segment: the commit point of the segment."""
         body = outcome_to_json(outcome)
         for name in SIDECAR_FIELDS:
             if body[name] is not None:
@@ -123,15 +123,15 @@ class Journal:
         self.before.append(len(self.heads) - 1)
 
     def change(self, path: Sequence[str | int], was: Any, now: Any) -> None:
-        """From the next segment on, the header's value at `path` is another one."""
+        """Records that from the next segment on the header's value at `path` is `now`."""
         self._append("change", {"since": len(self.before) + 1, "path": list(path), "was": was, "now": now})
 
     def final(self, body: Json) -> None:
-        """The end of the run: its answer and what was measured on it."""
+        """Records the end of the run: its final model, and what was measured on it."""
         self._append("final", body)
 
     def position(self, number: int | None = None) -> Json:
-        """What the journal held when segment `number` was run, or holds now: the same whenever somebody asks."""
+        """Number of records, and hash of the last, when segment `number` was run, or now if it has not run yet."""
         known = number is not None and number <= len(self.before)
         records = self.before[number - 1] if known and number is not None else len(self.heads)
         return {"records": records, "head": self.heads[records - 1]}
@@ -160,12 +160,12 @@ class Journal:
 
 
 def read(path: Path, sidecars: Path) -> Transcript:
-    """What a journal says; changes nothing, so it works beside a running search."""
+    """The content of a journal. Changes nothing, so it can be called while a search is running."""
     return _Reading(path, sidecars).transcript()
 
 
 class _Reading:
-    """A journal, read record by record and checked. Raises RunError."""
+    """Reads and checks a journal record by record. Raises RunError."""
 
     def __init__(self, path: Path, sidecars: Path) -> None:
         self.path, self.sidecars = path, sidecars
@@ -196,7 +196,7 @@ class _Reading:
                     break
                 record = _parse(line[:-1])
                 if record is None and b"\0" in line and not content.peek(1):
-                    break  # a power loss kept the last line's end, and not a block before it
+                    break  # a power loss kept the end of the last line, but not a block before it
                 if record is None or not self._follows(record):
                     found = "this record does not follow from the one before" if record else "this record is damaged"
                     raise RunError(complaint(found, RESTORE, file=self.path, line=len(self.heads) + 1))
@@ -249,7 +249,7 @@ def _read_sidecar(file: Path, sha256: str) -> Any:
 
 
 def _parse(line: bytes) -> Json | None:
-    """The record on a line, or None where it is not what was written."""
+    """The record on a line, or None if the line is not what was written."""
     # The checksum is the last key of a canonical text, which is hashed without it.
     rest, sha = line[:-_SEAL], line[-_SEAL:]
     if sha != b',"sha":"' + hashlib.sha256(rest + b"}").hexdigest().encode() + b'"}':

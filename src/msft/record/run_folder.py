@@ -1,4 +1,4 @@
-"""The run folder: where everything of one run lies, who owns it, what it was made with (design 4)."""
+"""The run folder: the files of one run, the process that owns it, and its environment (design 4)."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from msft.system import files
 
 LOCK = "lock"
 LONGEST_NAME = 255
-"""Bytes of a folder's name that file systems take."""
+"""Maximum bytes of a folder's name in file systems."""
 LIBRARIES = ("torch", "transformers", "accelerate", "peft", "datasets", "safetensors", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The files of a run. Nothing but this class knows a file's name."""
+    """The files of a run. Their names are defined only here."""
 
     path: Path
 
@@ -74,7 +74,7 @@ class RunFolder:
 
     @property
     def inputs(self) -> Path:
-        """Model and data that were given as objects, as files."""
+        """Model and data that were passed as objects, saved as files."""
         return self.path / "inputs"
 
     @property
@@ -87,36 +87,36 @@ class RunFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether it holds a run."""
+        """Whether the folder contains a run."""
         return self.journal.exists()
 
     @property
     def visited(self) -> bool:
-        """Whether a process has owned it."""
+        """Whether a process has owned the folder."""
         try:
             return self.lock.exists()
-        except OSError:  # a name that no folder can have
+        except OSError:  # not a valid name of a folder
             return False
 
     def holds(self, file: str | None) -> bool:
-        """Whether a path, as an error names it, is the folder, lies in it, or is where it was to be made."""
+        """Whether a path, as given by an error, is the folder, is in it, or is its parent."""
         return file is not None and (Path(file) == self.path.parent or Path(file).is_relative_to(self.path))
 
     def check_free(self) -> None:
-        """Refuse a folder in which a new run would mix with something else, or that cannot be made. Writes nothing."""
-        # A link that leads nowhere does not exist for `exists`, but no folder can be made in its place.
+        """Raises RunError if the folder contains something else, or cannot be made. Writes nothing."""
+        # `exists` is False for a broken link, but no folder can be made in its place.
         there = next(place for place in (self.path, *self.path.absolute().parents) if os.path.lexists(place))
         if there != self.path and not there.is_dir():
-            found = f"{there} is no folder, so that none can be made in it"
+            found = f"{there} is not a folder, so no folder can be made in it"
             raise RunError(complaint(found, "name another output folder", file=self.path, field="output"))
         if max(len(os.fsencode(part)) for part in self.path.absolute().parts) > LONGEST_NAME:
             found, mend = f"a name in it has more than {LONGEST_NAME} bytes", "name a shorter output folder"
             raise RunError(complaint(found, mend, file=self.path, field="output"))
         if self.exists:
-            mend = "add --resume to go on with it, or name another output folder"
+            mend = "add --resume to continue it, or name another output folder"
             raise RunError(complaint("this folder already holds a run", mend, file=self.path, field="output"))
         self._check_no_orphans()
-        # A run that ended before its first record left nothing worth keeping: a new one takes its place.
+        # A run that ended before its first record has no results: a new run may replace it.
         ours = {
             file.name
             for file in (
@@ -131,7 +131,7 @@ class RunFolder:
             )
 
     def check_resumable(self) -> None:
-        """Refuse a folder that holds no run. Writes nothing."""
+        """Raises RunError if the folder contains no run. Writes nothing."""
         if not self.exists:
             self._check_no_orphans()
             mend = "leave out --resume to start one, or name the folder of a run"
@@ -142,7 +142,7 @@ class RunFolder:
             self.snapshots.is_dir() and any(p.name.isdecimal() for p in self.snapshots.iterdir())
         ):
             mend = "restore journal.jsonl from a copy, or name another output folder"
-            raise RunError(complaint("there are snapshots or a model here, and no journal", mend, file=self.journal))
+            raise RunError(complaint("there are snapshots or a model here, but no journal", mend, file=self.journal))
 
     def create(self) -> None:
         files.make_folder("run", self.path, mode=0o700)
@@ -150,7 +150,10 @@ class RunFolder:
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Own the folder for the life of the process: the kernel frees the lock, nobody steals it."""
+        """Locks the folder in this context; the kernel releases the lock if the process dies.
+
+        Raises RunError if another process has locked it.
+        """
         with self.lock.open("a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -158,7 +161,7 @@ class RunFolder:
                 file.seek(0)
                 owner = file.read().strip() or "another process"
                 mend = "wait for it, stop it, or name another output folder"
-                raise RunError(complaint(f"{owner} is at work in this folder", mend, file=self.path)) from None
+                raise RunError(complaint(f"{owner} is using this folder", mend, file=self.path)) from None
             file.seek(0)
             file.truncate()
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -166,7 +169,7 @@ class RunFolder:
             yield
 
     def owner(self) -> str | None:
-        """Who is at work in the folder; None: nobody."""
+        """The process that uses the folder; None if it is free."""
         try:
             with (self.path / LOCK).open(encoding="utf-8") as file:
                 try:
@@ -178,7 +181,7 @@ class RunFolder:
         return None
 
     def transcript(self) -> Transcript:
-        """What the journal says so far; works beside a running search."""
+        """The content of the journal so far; can be called while a search is running."""
         if not self.exists:
             mend = "name the folder of a run: it holds journal.jsonl"
             raise RunError(complaint("this folder holds no run", mend, file=self.path))
@@ -190,20 +193,20 @@ class RunFolder:
         files.replace(file.stem, file, data, place=place)
 
     def add_timing(self, entry: dict[str, Any]) -> None:
-        """Clocks live here, outside every hash and not durable; a lost line loses nothing else."""
+        """Appends times to `timings.jsonl`, outside every hash and not durable; only the times depend on it."""
         text = json.dumps(entry)
-        # The line feed comes first: behind a torn line, a new one is still a line of its own.
+        # The line feed comes first, so that an entry after a torn line is still on a separate line.
         files.append("timings", self.timings, f"\n{digest(text)[:8]} {text}".encode(), durable=False)
 
     def read_timings(self) -> list[dict[str, Any]]:
-        """Every whole line; what is torn or damaged is passed over."""
+        """The entries of all complete lines; torn or damaged lines are skipped."""
         if not self.timings.exists():
             return []
         lines = (line.partition(" ") for line in self.timings.read_text("utf-8", errors="replace").split("\n"))
         return [json.loads(text) for check, _, text in lines if text and check == digest(text)[:8]]
 
     def read_notes(self) -> list[str]:
-        """What was said about the data when the run began; nothing where the file is missing or damaged."""
+        """The notes about the data from the start of the run; empty if the file is missing or damaged."""
         try:
             content = json.loads(self.notes.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -212,7 +215,7 @@ class RunFolder:
 
 
 def environment() -> dict[str, Any]:
-    """What a result may depend on beside configuration, data and model."""
+    """What a result may depend on in addition to configuration, data and model."""
     return {
         "msft": __version__,
         "python": platform.python_version(),

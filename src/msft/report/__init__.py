@@ -1,1 +1,1 @@
-"""What a run has to say: summary, tables, figures, the page. Reads run folders only; no torch."""
+"""Reports of a run: summary, tables, figures, the page. Reads run folders only; no torch."""

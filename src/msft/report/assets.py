@@ -74,7 +74,7 @@ const config = {responsive: true, displayModeBar: false};
 const all = selector => [...document.querySelectorAll(selector)];
 const hidden = new Set();
 let view = 0, focus = null;
-let reached = {};  // by figure: the line, the point and the line's name that the arrow keys have come to
+let reached = {};  // by figure: line, point and name of the line that the arrow keys selected
 
 const hover = "%{fullData.name}: %{y:.1f}<br>epoch %{customdata[0]:.2~f}, %{customdata[1]:.4~g} " + unit +
   " spent, roll-out %{customdata[2]}<extra></extra>";
@@ -95,12 +95,12 @@ function layout(figure) {
 
 const draw = id => Plotly.react(id, traces(figures[id]), layout(figures[id]), config);
 const place = id => document.getElementById(id);
-for (const id in figures) place(id).style.minHeight = figures[id].layout.height + "px";  // nothing moves once drawn
+for (const id in figures) place(id).style.minHeight = figures[id].layout.height + "px";  // no layout shift
 
-// A page that is written again while a search runs is read again as a whole; what the reader chose outlives that.
+// While a search runs, the page is rewritten and reloaded as a whole; the reader's choices are kept across reloads.
 const memory = "msft " + location.pathname, stops = "a, input, button, summary, .plot";
 const named = part => part.id || part.textContent || part.closest("label").textContent;
-// The part at the window's upper edge and where it begins: what stands above it may have grown meanwhile.
+// The section at the top of the window and its offset: the content above it may grow between reloads.
 const topOf = part => part.getBoundingClientRect().top;
 function reading() {
   const part = scrollY > 0 && all("section").findLast(part => topOf(part) <= 0);
@@ -110,7 +110,7 @@ addEventListener("pagehide", () => {
   const kept = {view, reached, off: all("[data-toggle]:not(:checked)").map(named), at: reading(),
     open: all("details").filter(part => part.open).map(part => part.id),
     focus: document.activeElement.matches(stops) ? named(document.activeElement) : null};
-  try { sessionStorage.setItem(memory, JSON.stringify(kept)); } catch {}  // a browser may refuse to keep anything
+  try { sessionStorage.setItem(memory, JSON.stringify(kept)); } catch {}  // a browser may refuse storage
 });
 function restore() {
   let kept = null;
@@ -136,7 +136,7 @@ function hide() {
 }
 restore();
 
-// One after the other, what the reader sees first: they can scroll and click while the rest is still being drawn.
+// Figures are drawn one by one, the visible ones first: the reader can scroll and click meanwhile.
 const seen = id => { const box = place(id).getBoundingClientRect(); return box.bottom > 0 && box.top < innerHeight; };
 const waiting = Object.keys(figures).map(id => [!seen(id), id]).sort(([a], [b]) => a - b).map(([, id]) => id);
 function next() { if (waiting.length) { draw(waiting.shift()); setTimeout(next); } }
@@ -166,7 +166,7 @@ for (const [id, on] of [["all", true], ["none", false]])
     toggled();
   });
 
-// The arrow keys go through a figure's points: left and right along a line, up and down from line to line.
+// The arrow keys move through a figure's points: left and right along a line, up and down between lines.
 for (const plot of all(".plot")) {
   plot.addEventListener("keydown", event => {
     let [line, at, name] = reached[plot.id] ?? [0, -1];
@@ -176,7 +176,7 @@ for (const plot of all(".plot")) {
     const lines = plot.data.map((_, i) => i).filter(i => plot.data[i].visible !== false &&
       plot.data[i].hoverinfo !== "skip");
     if (!lines.length) return;
-    // What was rolled back since the page was read again has come before it.
+    // A reload may have inserted discarded lines before it: find the line by name.
     if (name && plot.data[lines[line]]?.name !== name)
       line = Math.max(0, lines.findIndex(i => plot.data[i].name === name));
     if (step[0]) [line, at] = [(line + step[0] + lines.length) % lines.length, 0];

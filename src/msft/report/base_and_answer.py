@@ -1,7 +1,7 @@
-"""Base model against answer, sub-dataset by sub-dataset (design 5).
+"""Compares the base model with the final model on every sub-dataset (design 5).
 
-Reported is the test split. Where there is none, or not yet, the validation split stands in, and says so: the search
-itself acted on it, so that its numbers flatter the answer.
+The comparison uses the test split. If there are no test scores (yet), it uses the validation split and says so: the
+search acted on those scores, so they overestimate the final model.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from msft.report.words import measure_label
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One sub-dataset, or their macro-average. Scores are reports in [0, 1]."""
+    """One sub-dataset, or the macro-average. Scores are the reported metric, in [0, 1]."""
 
     label: str
     measure: str
     base: float | None
     answer: float | None
     items: int | None
-    """Scored items; None where nobody counted."""
+    """Number of scored items; None if unknown."""
     error: float | None
-    """Standard error of the difference, paired over the items; None where the items do not allow one."""
+    """Standard error of the difference, paired over the items; None if it cannot be computed."""
 
     @property
     def difference(self) -> float | None:
@@ -51,7 +51,7 @@ class Comparison:
 
 
 def compare(story: Story) -> Comparison:
-    """Base model against the answer on the test split, or on the validation split where nothing is tested."""
+    """Base model against final model on the test split, or on the validation split if there are no test scores."""
     base, answer = story.test.get("base"), story.test.get("answer")
     if base is not None and answer is not None and base.reports:
         rows = {task: _tested(story, task, base, answer) for task in story.tasks if task in base.reports}
@@ -98,9 +98,9 @@ def _tested(story: Story, task: Task, base: Outcome, answer: Outcome) -> Row:
 
 
 def paired_error(was: Sequence[float], now: Sequence[float], base: float, answer: float | None) -> float | None:
-    """Standard error of `answer - base` over paired items; None where the items are not those of the report.
+    """Standard error of `answer - base` over paired items; None if the metric cannot be computed from these items.
 
-    The report is the mean of its items or, for log-likelihoods, the exponential of it (then by the delta method).
+    The metric is the mean of its items or, for log-likelihoods, the exponential of the mean (then by the delta method).
     """
     if answer is None or len(was) != len(now) or len(now) < 2:
         return None
@@ -114,7 +114,7 @@ def paired_error(was: Sequence[float], now: Sequence[float], base: float, answer
 
 
 def mean(scores: Sequence[float | None]) -> float | None:
-    """The macro-average; None where one is missing or none is there."""
+    """The macro-average; None if a score is missing or there is none."""
     known = [score for score in scores if score is not None]
     return math.fsum(known) / len(known) if known and len(known) == len(scores) else None
 

@@ -1,7 +1,7 @@
 """The model card: README.md of `final/` and of every export, made from a run folder's records only. No torch.
 
-Its front matter is what the Hugging Face hub reads; the rest is for people. It holds no clock, so that a resumed run's
-card is the uninterrupted run's, and no path of the machine that trained: of local files, their names only. Names are
+Its front matter is for the Hugging Face hub, the rest for people. It contains no times, so that a resumed run has the
+same card as an uninterrupted one, and no paths of the training machine: local files appear by name only. Names are
 escaped wherever they appear.
 """
 
@@ -30,7 +30,7 @@ from msft.report.words import clean, decisions, measure_label, percent
 FILE = "README.md"
 UNKNOWN = "not known"
 SHARES = {"choice", "exact_match", "generate"}
-"""Measures whose report is a share of right items."""
+"""Measures that are the share of items answered correctly."""
 SETTINGS = ("method.", "training.", "data.", "peft.")
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~#!$])")
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -58,7 +58,7 @@ print(tokenizer.decode(answer[0], skip_special_tokens=True))
 ASK_IN_TURNS = """\
 turns = [{"role": "user", "content": "Who are you?"}]
 prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-# What was trained on plain prompts is asked plainly: prompt = tokenizer("...", return_tensors="pt")
+# For a sub-dataset that was trained on plain prompts: prompt = tokenizer("...", return_tensors="pt")
 answer = model.generate(**prompt, max_new_tokens=40)
 print(tokenizer.decode(answer[0], skip_special_tokens=True))
 """
@@ -66,23 +66,23 @@ print(tokenizer.decode(answer[0], skip_special_tokens=True))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """The form in which a model is handed over."""
+    """The form in which a model is exported."""
 
     kind: Literal["model", "adapter"]
     dtype: str = "float32"
     hub_id: str | None = None
-    """Where it will lie on the hub; None: the card speaks of the folder that it lies in."""
+    """Its name on the hub; None: the card refers to the folder that contains it."""
     chat: bool = False
     """The tokenizer has a chat template."""
 
 
 def write_card(run: RunFolder, folder: Path) -> None:
-    """Writes the card of a finished run into a folder in the making that holds its model. Raises RunError."""
+    """Writes the card of a finished run into the folder, still being written, of its model. Raises RunError."""
     (folder / FILE).write_text(card(read_story(run), form_of(folder)), encoding="utf-8")
 
 
 def form_of(folder: Path, *, dtype: str = "float32", hub_id: str | None = None) -> Form:
-    """What lies in a Hugging Face folder, told by its files."""
+    """The form of the model in a Hugging Face folder, recognised by its files."""
     return Form(
         kind="adapter" if (folder / "adapter_config.json").exists() else "model",
         dtype=dtype,
@@ -122,7 +122,7 @@ def card(story: Story, form: Form) -> str:
 
 
 def front_matter(story: Story, form: Form) -> str:
-    """YAML for the hub. Only what it can resolve: names on the hub, never local paths."""
+    """YAML for the hub. It contains hub names only, never local paths, which the hub could not resolve."""
     base, licence = _base(story), _config(story).get("model.license")
     sources = [str(dataset.get("path", "")) for dataset in _datasets(story).values()]
     data = ModelCardData(
@@ -137,16 +137,16 @@ def front_matter(story: Story, form: Form) -> str:
 
 
 def _scores(story: Story) -> Iterable[str]:
-    """The test split, and the validation split, on which the search acted."""
+    """Scores on the test split and on the validation split."""
     comparison = compare(story)
     if comparison.split == "test":
         names, rows = shown_columns(story, comparison)
-        yield "On the test split, which was scored once, for the base model and for this one; in %:"
+        yield "Scores in % of the base model and of this model on the test split, which was scored once:"
         yield _table(["measure" if i == 1 else name for i, name in enumerate(names)], _escaped(rows))
         yield "\n".join(map(_md, notes(comparison)))
     yield (
-        "On the validation split, in %, with 95 % intervals given the items. The search chose by these scores: "
-        "expect less on new data."
+        "Scores in % on the validation split, with 95 % intervals from sampling the items. The search used these "
+        "scores to choose the final model: expect lower scores on new data."
     )
     counts = dict(zip(story.tasks, story.brief.validation_sizes, strict=True))
     answer = story.best_known.reports
@@ -184,12 +184,12 @@ def _data(story: Story) -> str:
 
 
 def _prompts(story: Story) -> Iterable[str]:
-    """How prompts were written where the configuration says so: a model answers best as it was asked in training."""
+    """The prompt templates of the configuration, if any: the model works best with the prompts of its training."""
     templates = {
         f"{name}: {given['template.prompt']}" for name, given in _datasets(story).items() if "template.prompt" in given
     }
     if templates:
-        yield "Prompts in training, `{...}` being a column of the data:"
+        yield "Prompts in training, where `{...}` is a column of the data:"
         yield _fenced("\n\n".join(sorted(map(_lines, templates))), "text")
 
 
@@ -223,7 +223,7 @@ def _config(story: Story) -> Mapping[str, Any]:
 
 
 def _datasets(story: Story) -> dict[str, dict[str, Any]]:
-    """What the configuration says of each data set, by its id; an id may hold dots."""
+    """The settings of each data set, by its id; an id may contain dots."""
     config = _config(story)
     ids = [str(value) for key, value in config.items() if key == f"datasets.{value}.id"]
     prefixes = {name: f"datasets.{name}." for name in ids}
@@ -238,13 +238,13 @@ def _name(story: Story) -> str:
 
 
 def _base(story: Story) -> str:
-    """The base model's name on the hub, or that of its folder."""
+    """The base model's name on the hub, or the name of its folder."""
     name = _name(story)
     return name if on_hub(name) else PurePath(name).name
 
 
 def on_hub(name: str) -> bool:
-    """Whether a name can be one on the hub: those of files and folders were made absolute when they were read."""
+    """Whether a name can be a hub name: paths of files and folders were made absolute when they were read."""
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -253,7 +253,7 @@ def on_hub(name: str) -> bool:
 
 
 def _md(text: str) -> str:
-    """Text that Markdown shows as it is, on one line: no name can become a link, a tag or a column."""
+    """Text escaped for Markdown, on one line: no name can become a link, a tag or a column."""
     one_line = " ".join(clean(" ".join(text.split())).split())
     return escape(_MARKDOWN.sub(r"\\\1", one_line), quote=False)
 
@@ -265,7 +265,7 @@ def _plain(value: object) -> str:
 
 
 def _lines(text: str) -> str:
-    """Without control characters, line breaks apart."""
+    """Remove control characters except line breaks."""
     return "\n".join(map(clean, text.splitlines()))
 
 
@@ -282,7 +282,7 @@ def _list(lines: Iterable[str]) -> str:
 
 
 def _fenced(text: str, language: str) -> str:
-    """A code block whose fence is longer than any within."""
+    """A code block whose fence is longer than any fence in the text."""
     longest = max((len(found) for found in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}"

@@ -1,4 +1,4 @@
-"""The figures beside the curves: what changed by how much, where compute and time went, what was held when."""
+"""The other figures: change of scores, compute and time by activity, snapshots held over time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from msft.report.words import difference, duration, epochs, percent, scaled
 
 SPENDINGS = {
     "train": (LINE, "training"), "eval": (PALETTE[2], "scoring"), "probe": (PALETTE[4], "probes"),
-    "recompute": (PALETTE[6], "training again"),
+    "recompute": (PALETTE[6], "repeated training"),
 }  # fmt: skip
 
 
-def change_figure(comparison: Comparison) -> Figure:
-    """Base model and answer on one line per sub-dataset, with the interval of the change around the answer."""
+def change_figure(comparison: Comparison, now: str) -> Figure:
+    """Base model and final model (named `now`) on one line per sub-dataset, with the interval of the change."""
     rows = [row for row in (*comparison.rows, comparison.macro) if row.base is not None and row.answer is not None]
     traces: list[Figure] = [
         {
@@ -38,8 +38,7 @@ def change_figure(comparison: Comparison) -> Figure:
     }  # fmt: skip
     traces += [
         _dots(rows, [row.base for row in rows], "base", "circle-open", FADED),
-        _dots(rows, [row.answer for row in rows], "answer", "circle", LINE)
-        | ({"error_x": sides} if any(spans) else {}),
+        _dots(rows, [row.answer for row in rows], now, "circle", LINE) | ({"error_x": sides} if any(spans) else {}),
     ]
     made = figure(traces, height=100 + 26 * len(rows), x=f"{comparison.split} score, %", legend=True)
     made["layout"]["xaxis"]["rangemode"] = "normal"
@@ -51,7 +50,7 @@ def _dots(rows: Sequence[Row], scores: Sequence[float | None], name: str, symbol
     for row, score in zip(rows, scores, strict=True):
         span = row.interval
         interval = f", 95 % interval {difference(span[0])} to {difference(span[1])}" if span else ""
-        change = f" ({difference(row.difference)}{interval})" if name == "answer" else ""
+        change = f" ({difference(row.difference)}{interval})" if name != "base" else ""
         texts.append(f"{shown(row.label)}, {name}: {percent(score)}{change}")
     return {
         "type": "scatter", "mode": "markers", "name": name, "hovertext": texts, "hoverinfo": "text",
@@ -65,17 +64,17 @@ def _points(score: float | None) -> float | None:
 
 
 def compute_figure(story: Story) -> Figure:
-    """FLOPs by kind, of this run and of plain fine-tuning where that can be reckoned."""
+    """FLOPs by kind, of this run and of plain fine-tuning if that can be estimated."""
     runs: dict[str, Mapping[str, int]] = {
         "this run": flops(story),
     }
-    if (reckoned := plain(story)) is not None:
-        runs[f"plain, {epochs(reckoned.epochs)} epochs"] = reckoned.flops
+    if (estimated := plain(story)) is not None:
+        runs[f"plain, {epochs(estimated.epochs)} epochs"] = estimated.flops
     return stacked_flops(runs)
 
 
 def stacked_flops(runs: Mapping[str, Mapping[str, int]]) -> Figure:
-    """One bar per run, by what the FLOPs were spent on."""
+    """One bar per run, divided by kind of FLOPs."""
     per, name = unit(max(sum(each.values()) for each in runs.values()), "FLOPs")
     traces = []
     for kind, (colour, words) in SPENDINGS.items():
@@ -96,7 +95,7 @@ def _before(kind: str, other: str) -> bool:
 
 
 def time_figure(story: Story) -> Figure | None:
-    """Wall-clock by kind; None where no clock was kept."""
+    """Wall-clock time by activity; None if no times were recorded."""
     clock = seconds_of(story)
     spent = {group: value for group, value in clock.groups.items() if value >= 0.05}
     if not spent:
@@ -112,7 +111,7 @@ def time_figure(story: Story) -> Figure | None:
 
 
 def disk_figure(story: Story) -> Figure | None:
-    """Bytes of snapshots held over the compute spent; None where nothing was trained."""
+    """Bytes of snapshots held over the compute spent; None if nothing was trained."""
     held, two = holdings(story)
     if not two:
         return None

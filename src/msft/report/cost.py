@@ -1,4 +1,4 @@
-"""What a run cost: FLOPs as they were spent, bytes as they were held, and what plain fine-tuning would take (3.13)."""
+"""Cost of a run: FLOPs spent, bytes held, and an estimate for plain fine-tuning (design 3.13)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from msft.core.wire import Json
 from msft.report.story import Story
 
 MAX = "snapshots.max"
-"""The key of the configuration, as the journal's header has it."""
+"""The configuration key, as written in the journal's header."""
 
 
 def flops_of(tokens: Tokens, parameters: int, again: int = 0) -> dict[str, int]:
     """6 P per trained token, 2 P per token of a forward pass, P = non-embedding parameters (design 3.13).
 
-    `again`: tokens that were trained again for snapshots which `snapshots.max` had let go of.
+    `again`: tokens that were trained again for snapshots that had been dropped because of `snapshots.max`.
     """
     return {
         "train": 6 * parameters * tokens.train,
@@ -29,15 +29,15 @@ def flops_of(tokens: Tokens, parameters: int, again: int = 0) -> dict[str, int]:
 
 
 def flops(story: Story) -> dict[str, int]:
-    """By what they were spent on (design 3.13)."""
+    """FLOPs by kind (design 3.13)."""
     again = sum(each.again_tokens for each in holdings(story)[0])
     return flops_of(story.tokens, story.header["model"]["parameters"], again)
 
 
 def ledger(story: Story) -> list[int]:
-    """FLOPs spent, all kinds together: entry 0 once the base model is scored, entry k at the end of segment k.
+    """Cumulative FLOPs of all kinds: entry 0 after the base model is scored, entry k at the end of segment k.
 
-    What was trained again after a segment, before the next one could begin, is spent at its end.
+    Training that was repeated between two segments counts at the end of the first.
     """
     parameters = story.header["model"]["parameters"]
     spent = sum(flops_of(story.brief.base.tokens, parameters).values())
@@ -50,11 +50,11 @@ def ledger(story: Story) -> list[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plain:
-    """Plain fine-tuning of the same mixture, reckoned from what an epoch of it took in this run."""
+    """Plain fine-tuning of the same mixture, estimated from the cost of an epoch of it in this run."""
 
     epochs: float
     evaluations: int
-    """Each scores every sub-dataset."""
+    """Each evaluation scores every sub-dataset."""
     flops: dict[str, int]
 
     @property
@@ -63,10 +63,10 @@ class Plain:
 
 
 def plain(story: Story) -> Plain | None:
-    """What training the whole mixture until the horizon would take, scored at the same rhythm.
+    """The cost of training the whole mixture to the limit on epochs, with evaluations at the same interval.
 
-    Without a horizon: until the position that the run reached. None where no epoch of the whole mixture was trained
-    (a method that never mixes), or where the run is plain fine-tuning itself.
+    Without a limit: to the position that the run reached. None if no epoch of the whole mixture was trained (a method
+    that never mixes), or if the run itself is plain fine-tuning.
     """
     whole = [
         (segment, outcome)
@@ -82,7 +82,7 @@ def plain(story: Story) -> Plain | None:
     per_epoch = sum(outcome.tokens.train for _, outcome in whole) / trained
     searched = sum(outcome.tokens.eval for _, outcome in story.segments) + story.brief.base.tokens.eval
     tested = story.tokens.eval - searched
-    # The base model is scored as well, and the test is the same.
+    # Plain fine-tuning also scores the base model, and its test costs the same.
     tokens = Tokens(train=round(per_epoch * epochs), eval=story.brief.base.tokens.eval * (evaluations + 1) + tested)
     return Plain(epochs=epochs, evaluations=evaluations, flops=flops_of(tokens, story.header["model"]["parameters"]))
 
@@ -92,15 +92,15 @@ class Holding:
     """Snapshots on disk or in memory while one segment ran, and while others were trained again after it."""
 
     during: int
-    """Bytes: what may still be asked for and was held, the segment's parent mostly among it."""
+    """Bytes of the snapshots held while it ran: those that may still be requested, usually with its parent."""
     end: int
-    """Bytes: the same, and the segment's own snapshot."""
+    """Bytes of the same and of the segment's own snapshot."""
     steps: int
     """Optimizer steps of the segment."""
     again: Sequence[tuple[int, int, int]] = ()
-    """Of each segment that was trained again after this one: bytes beside it, bytes at its end, its steps."""
+    """For each segment that was trained again after this one: other bytes held, bytes held at its end, its steps."""
     again_tokens: int = 0
-    """Tokens of those."""
+    """Tokens of the segments in `again`."""
 
     @property
     def most(self) -> int:
@@ -114,7 +114,7 @@ def limits_of(header: Json, changes: Sequence[Json]) -> Limits:
 
 
 def holdings(story: Story) -> tuple[Sequence[Holding], int]:
-    """What was held segment by segment, and the bytes that plain fine-tuning holds: its tip and its best."""
+    """The snapshots held during each segment, and the bytes that plain fine-tuning holds (its last and its best)."""
     sizes: dict[Snapshot, int] = {ROOT: 0}
     for number, (segment, outcome) in enumerate(story.segments, start=1):
         sizes[number] = outcome.bytes if segment.trains else 0
@@ -128,7 +128,7 @@ def holdings(story: Story) -> tuple[Sequence[Holding], int]:
     nothing = Settled(first=frozenset(), again=(), held=frozenset())
     found, before = [], nothing
     for number, (segment, _) in enumerate(story.segments, start=1):
-        # The last segment of a run that is on has not been followed by anything yet.
+        # In a run in progress, nothing has followed the last segment yet.
         after = settled[number - 1] if number <= len(settled) else nothing
         again = [(n, size(beside), story.segments[n - 1]) for n, beside in after.again]
         found.append(

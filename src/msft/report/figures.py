@@ -1,4 +1,4 @@
-"""Score curves: of every sub-dataset, together and one by one, and of their average."""
+"""Score curves: of all sub-datasets together, of each one, and of their average."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from msft.report.words import epochs
 Row = list[float]
 """Epoch, compute spent (in the page's unit), roll-out."""
 Drawn = tuple[Row, float | None]
-"""Where, and the score in [0, 1]; None breaks the line."""
+"""Position, and the score in [0, 1]; None breaks the line."""
 Score = Callable[[Point], float | None]
 
 
@@ -25,36 +25,36 @@ class Curves:
     """The score figures of one run."""
 
     def __init__(self, story: Story, per: tuple[float, str] | None = None) -> None:
-        """`per`: divisor and name of the unit of compute; None: what suits this run."""
+        """`per`: divisor and name of the unit of compute; None: chosen for this run."""
         self.story = story
         self.ledger = ledger(story)
         self.per, self.unit = per or unit(self.ledger[-1], "FLOPs")
-        self.kept, self.abandoned = branches(story, kept=True), branches(story, kept=False)
+        self.kept, self.discarded = branches(story, kept=True), branches(story, kept=False)
 
     def together(self) -> Figure:
-        """All sub-datasets in one picture; `meta` of a trace is the number of its sub-dataset."""
+        """All sub-datasets in one figure; `meta` of a trace is the number of its sub-dataset."""
         traces = []
         for i, task in enumerate(self.story.tasks):
             colour, dash = ink(i)
             traces += [
                 {**trace, "meta": i} for trace in self._task(task, colour, dash, faded=colour, opacity=0.38) if trace
             ]
-        made = figure(traces, height=430, y="control score, %")
+        made = figure(traces, height=430, y="search score, %")
         return made | {"follows": True, "uprights": self._uprights()}
 
     def single(self, task: Task) -> Figure:
-        """The control score of one sub-dataset: what survived, what was rolled back, where it left."""
+        """The search score of one sub-dataset: final path, discarded branches, and where it was excluded."""
         colour, dash = ink(self.story.tasks.index(task))
         traces = self._task(task, colour, dash, faded=FADED, opacity=1)
         traces.append(self._star(lambda point: point.scores.get(task)))
-        return figure(traces, height=210, y="control score, %") | {"follows": True}
+        return figure(traces, height=210, y="search score, %") | {"follows": True}
 
     def average(self) -> Figure:
-        """The macro-average of the control scores, at the points where every sub-dataset is scored."""
+        """The macro-average of the search scores, at the points where every sub-dataset is scored."""
         traces = self.average_of("average", LINE, "solid", faded=FADED, opacity=1)
         for rollout in self.story.rollouts:
             if rollout.rolled_back:
-                name = f"rolled back to here, {epochs(rollout.rolled_back)} epochs given up"
+                name = f"rolled back to this point, {epochs(rollout.rolled_back)} epochs discarded"
                 traces.append(self._mark(rollout.went_on, rollout.end, self._mean, name, "circle-open", MARK))
         traces.append(self._star(self._mean))
         return figure(traces, height=280, y="average, %") | {"follows": True}
@@ -62,7 +62,7 @@ class Curves:
     def average_of(
         self, name: str, colour: str, dash: str, *, faded: str | None = None, opacity: float = 0.38
     ) -> list[Figure]:
-        """The lines of the macro-average under another name, to be shown beside other runs."""
+        """The lines of the macro-average under another name, to compare with other runs."""
         return self._lines(self._mean, name, colour, dash, faded=faded or colour, opacity=opacity)
 
     def _mean(self, point: Point) -> float | None:
@@ -75,31 +75,31 @@ class Curves:
         traces = self._lines(score, shown(task), colour, dash, faded=faded, opacity=opacity)
         for rollout in self.story.rollouts:
             if task in rollout.excluded and rollout.went_on.snapshot in self.story.surviving:
-                name = f"{shown(task)}, excluded from here on"
+                name = f"{shown(task)}, excluded here"
                 traces.append(self._mark(rollout.went_on, rollout.end, score, name, "x", colour))
         return traces
 
     def _lines(self, score: Score, name: str, colour: str, dash: str, *, faded: str, opacity: float) -> list[Figure]:
         traces = []
-        for branch in self.abandoned:
-            # One point alone is a branch of which only the end was scored: no line would show it.
+        for branch in self.discarded:
+            # A single point is a branch with only its end scored: it needs a marker, a line would not show it.
             points = self._line(branch, score)
             mode = "lines+markers" if len(points) < 3 else "lines"
             style: Figure = {"line": {"color": faded, "width": 1.3, "dash": "dot"}, "opacity": opacity}
-            traces.append(_scatter(points, f"{name}, rolled back", mode=mode, marker={"size": 3}, **style))
+            traces.append(_scatter(points, f"{name}, discarded", mode=mode, marker={"size": 3}, **style))
         for branch in self.kept:
             style = {"line": {"color": colour, "width": 2, "dash": dash}, "marker": {"size": 4, "color": colour}}
             traces.append(_scatter(self._line(branch, score), name, mode="lines+markers", **style))
         return traces
 
     def _line(self, branch: Sequence[Point], score: Score) -> list[Drawn]:
-        """Scored points; where the search came back to one, the line goes on from the moment at which it did."""
+        """Scored points. After a roll-back to a point, the line continues from the time of the roll-back."""
         drawn: list[Drawn] = [] if (first := score(branch[0])) is None else [(self._row(branch[0]), first)]
         for point, following in pairwise(branch):
             since, known = self.ledger[following.snapshot - 1], score(point)
             if known is not None and self._left(point, following):
                 again = [short(point.epoch), short(since / self.per), following.rollout]
-                # The branch's own first point belongs to the branch that it leaves.
+                # The first point of a branch belongs to the branch it starts from.
                 drawn = drawn[:-1] if point is branch[0] else [*drawn, (again, None)]
                 drawn.append((again, known))
             if (value := score(following)) is not None:
@@ -107,7 +107,7 @@ class Curves:
         return drawn
 
     def _left(self, point: Point, following: Point) -> bool:
-        """Whether something else was trained between a point and what was trained from it."""
+        """Whether other training happened between a point and the segment that continued from it."""
         between = self.story.segments[point.snapshot : following.snapshot - 1]
         return any(segment.trains for segment, _ in between)
 
@@ -115,7 +115,7 @@ class Curves:
         return [short(point.epoch), short(self.ledger[point.snapshot] / self.per), point.rollout]
 
     def _mark(self, point: Point, decided: Point, score: Score, name: str, symbol: str, colour: str) -> Figure:
-        """A mark at a point, at the moment when something was decided about it."""
+        """A mark at a point, at the time when the decision about it was taken."""
         row = [short(point.epoch), short(self.ledger[decided.snapshot] / self.per), decided.rollout]
         known = score(point)
         points = [] if known is None else [(row, known)]
@@ -126,7 +126,7 @@ class Curves:
         if answer is None or (known := score(answer)) is None:
             return {}
         style = {"symbol": "star", "color": STAR, "size": 13}
-        return _scatter([(self._row(answer), known)], "the answer", mode="markers", marker=style)
+        return _scatter([(self._row(answer), known)], "final model", mode="markers", marker=style)
 
     def _uprights(self) -> list[dict[str, Any]]:
         lines = [
@@ -140,7 +140,7 @@ class Curves:
 
 
 def branches(story: Story, *, kept: bool) -> list[list[Point]]:
-    """The trajectories that survived, or those that did not, each from the point where it leaves an earlier one."""
+    """The kept trajectories, or the discarded ones, each from the point where it branches off an earlier one."""
     survivors, points = story.surviving, story.trail.points
     chosen = [p for p in points.values() if (p.snapshot in survivors) == kept]
     parents = {p.parent for p in chosen if p.snapshot != p.parent}
@@ -156,7 +156,7 @@ def branches(story: Story, *, kept: bool) -> list[list[Point]]:
 
 
 def _scatter(drawn: Sequence[Drawn], name: str, **style: Any) -> Figure:
-    """A trace, or an empty object where there is nothing to show."""
+    """A trace, or an empty object if there is nothing to show."""
     if not drawn:
         return {}
     return {

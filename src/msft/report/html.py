@@ -1,7 +1,7 @@
-"""The parts that a page is made of: sections with their figures, and the document around them (design 4).
+"""Building blocks of a page: sections with their figures, and the document around them (design 4).
 
-The page asks the network for nothing, and its content security policy forbids it to; scripts run only if their hash
-is known, so that nothing in a name can become one. Names are escaped wherever they appear.
+The page makes no network requests, and its content security policy forbids them. A script runs only if its hash is
+listed there, so that no name can become a script. Names are escaped wherever they appear.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Section:
     """A titled part of a page."""
 
     name: str
-    """Its address within the page: letters and dashes."""
+    """Its anchor within the page: letters and dashes."""
     title: str
     content: str
-    """HTML; everything that came from a run is escaped in it."""
+    """HTML, in which everything that came from a run is escaped."""
     figures: Mapping[str, Figure] = field(default_factory=dict)
     """By the identifiers of the `plot` elements in `content`."""
 
@@ -36,8 +36,8 @@ class Section:
 
 
 def document(title: str, intro: str, sections: Sequence[Section], *, unit: str = "", refresh: int | None = None) -> str:
-    """A whole page. `unit` is that of the compute axis; with `refresh` (seconds), browsers read it again."""
-    from plotly.offline import get_plotlyjs  # the runs of a study write no page, and go where plotly is not
+    """A whole page. `unit` is that of the compute axis; `refresh` is the reload interval of the browser in seconds."""
+    from plotly.offline import get_plotlyjs  # imported here: the runs of a study write no page and work without plotly
 
     library = get_plotlyjs()
     policy = (
@@ -73,7 +73,7 @@ def document(title: str, intro: str, sections: Sequence[Section], *, unit: str =
 
 
 def embedded(data: Mapping[str, Any]) -> str:
-    """JSON for a script element: no character in it can end the element or open another."""
+    """JSON for a script element: no character in it can end the element or start another."""
     content = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return content.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -83,12 +83,12 @@ def _hash(script: str) -> str:
 
 
 def text(value: object) -> str:
-    """Anything as text of the page."""
+    """A value as escaped text."""
     return escape(clean(str(value)))
 
 
 def plot(identifier: str, label: str, caption: str = "", title: str = "") -> str:
-    """The place of a figure. `label` is what a screen reader says of it."""
+    """The element of a figure. `label` is its text for screen readers."""
     head = f"<h3>{text(title)}</h3>" if title else ""
     foot = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
     drawn = f'<div class="plot" id="{identifier}" tabindex="0" role="group" aria-label="{text(label)}"></div>'
@@ -96,23 +96,23 @@ def plot(identifier: str, label: str, caption: str = "", title: str = "") -> str
 
 
 def pairs(rows: Iterable[tuple[str, object]]) -> str:
-    """Names and values."""
+    """A table of names and values."""
     lines = "".join(f'<tr><th scope="row">{text(name)}</th><td>{text(value)}</td></tr>' for name, value in rows)
     return f'<div class="card wide"><table class="pairs"><tbody>{lines}</tbody></table></div>'
 
 
 def axis() -> str:
-    """The choice of the horizontal axis of every figure that has both."""
-    choices = (("trajectory", "epochs of the surviving trajectory"), ("compute", "all compute spent"))
+    """Radio buttons for the horizontal axis of every figure that has both axes."""
+    choices = (("trajectory", "epochs of the final path"), ("compute", "all compute spent"))
     radios = "".join(
         f'<label><input type="radio" name="view" value="{i}" id="view-{name}"{"" if i else " checked"}>{words}</label>'
         for i, (name, words) in enumerate(choices)
     )
-    return f'<fieldset class="axis"><legend>Over</legend>{radios}</fieldset>'
+    return f'<fieldset class="axis"><legend>Horizontal axis</legend>{radios}</fieldset>'
 
 
 def toggles(names: Sequence[str], legend: str) -> str:
-    """A switch for each of the lines with this `meta` in the figure `together`, and for their own figures."""
+    """A checkbox per name: it shows or hides the lines with this `meta` in `together`, and the name's own figure."""
 
     def chip(i: int, name: str) -> str:
         colour, dash = ink(i)
@@ -131,9 +131,9 @@ def table(
     names: Sequence[str], rows: Sequence[Sequence[str]], *, signed: Sequence[int] = (), text_columns: int = 1,
     average: bool = True,
 ) -> str:  # fmt: skip
-    """A table of numbers, its first `text_columns` columns as text; with `average`, that is the last row.
+    """A table of numbers. The first `text_columns` columns are text; with `average`, the last row is the average.
 
-    The columns in `signed` hold changes and are coloured by their sign.
+    The columns in `signed` contain changes and are coloured by sign.
     """
     head = "".join(f'<th scope="col"{_left(i < text_columns)}>{text(name)}</th>' for i, name in enumerate(names))
     lines = []

@@ -1,4 +1,4 @@
-"""95 % intervals of one model's score on one split, given its items."""
+"""95 % intervals of one model's score on one split, from its items."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ Z = 1.96
 
 
 def wilson(share: float, items: int) -> tuple[float, float]:
-    """Of a share of `items` that are right: Wilson's score interval, which is of use at 0 and 1 as well."""
+    """Wilson's score interval for the share of `items` that are right; valid at 0 and 1 too."""
     centre = (share + Z * Z / (2 * items)) / (1 + Z * Z / items)
     half = Z * math.sqrt(share * (1 - share) / items + Z * Z / (4 * items * items)) / (1 + Z * Z / items)
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def of_items(report: float, items: Sequence[float]) -> tuple[float, float] | None:
-    """Of a report in [0, 1] that is the mean of its items, or, of log-probabilities, the exponential of it.
+    """Interval of a metric in [0, 1]: the mean of its items or, for log-probabilities, the exponential of the mean.
 
-    None where there are too few items, or the report is not a number.
+    None if there are too few items or the metric is not finite.
     """
     if len(items) < 2 or not math.isfinite(report):
         return None

@@ -1,4 +1,4 @@
-"""The lanes: which sub-dataset was trained when, over the surviving trajectory and over all compute spent."""
+"""The lanes: when each sub-dataset was trained, over the epochs of the final path and over all compute spent."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from msft.report.words import epochs
 KINDS = {
     (True, True): ("trained in full", "#3b82c4"),
     (True, False): ("replayed in part", "rgba(59,130,196,0.35)"),
-    (False, True): ("trained in full, rolled back", "rgba(140,140,140,0.6)"),
-    (False, False): ("replayed in part, rolled back", "rgba(140,140,140,0.25)"),
+    (False, True): ("trained in full, discarded", "rgba(140,140,140,0.6)"),
+    (False, False): ("replayed in part, discarded", "rgba(140,140,140,0.25)"),
 }
-"""By whether it survived, and whether the sub-dataset was active: name and colour."""
+"""Name and colour, by (not discarded, sub-dataset active)."""
 
 
 @dataclass
@@ -86,7 +86,7 @@ def _add(
         lane.x.append(end - start)
         lane.y.append(story.tasks.index(task))
         what = "trained" if share == 1 else f"replayed, {share:.0%} of it"
-        lane.text.append(f"{shown(task)}: {what}{'' if survived else ', rolled back later'}, {text}")
+        lane.text.append(f"{shown(task)}: {what}{'' if survived else ', later discarded'}, {text}")
 
 
 def _drawn(lanes: dict[tuple[bool, bool], _Lane]) -> list[Figure]:
@@ -95,5 +95,5 @@ def _drawn(lanes: dict[tuple[bool, bool], _Lane]) -> list[Figure]:
 
 
 def _parts(point: Point) -> object:
-    """What of a mixture the lanes show: a change of weights or of single instances changes no lane."""
+    """The part of a mixture that the lanes show: a change of weights or of single examples changes no lane."""
     return None if point.mixture is None else (point.mixture.tasks, point.mixture.shares)

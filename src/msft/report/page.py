@@ -1,4 +1,4 @@
-"""report.html of one run: its sections, in the order in which a reader asks (design 4)."""
+"""report.html of one run, section by section (design 4)."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from msft.report.lanes import lane_figure
 from msft.report.plots import Figure
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
-from msft.report.table import costs, headline, notes, shown_columns
+from msft.report.table import costs, headline, notes, shown_columns, smoothing
 from msft.report.words import decisions, scaled
 from msft.system import files
 
 
 def write_page(folder: RunFolder, out: Path, *, refresh: int | None = None) -> None:
-    """Write the page of a run, finished or not, to the file `out`. Raises RunError where a file cannot be used."""
+    """Write the page of a run, finished or not, to the file `out`. Raises RunError if a file cannot be used."""
     story = read_story(folder)
     save(page(story, story.header.get("environment", {}), refresh=None if story.answer else refresh), out)
 
 
 def save(content: str, out: Path) -> None:
-    """Write a page. Raises RunError where it cannot be written."""
+    """Write a page. Raises RunError if it cannot be written."""
     try:
         files.replace("page", out, content.encode())
     except OSError as error:
-        mend = "name a file in a folder that exists and that you may write to"
-        raise RunError(complaint(f"the page cannot be written ({error.strerror})", mend, file=out)) from None
+        fix = "name a file in an existing folder with write permission"
+        raise RunError(complaint(f"the page cannot be written ({error.strerror})", fix, file=out)) from None
 
 
 def page(story: Story, environment: Mapping[str, Any], *, refresh: int | None = None) -> str:
@@ -72,25 +72,28 @@ def _cautions(story: Story) -> Section:
 def _scores(story: Story) -> Section:
     comparison = compare(story)
     names, rows = shown_columns(story, comparison)
-    title = "Base model and answer" if story.answer else "Base model and the search so far"
+    title = "Base model and final model" if story.answer else "Base model and the search so far"
     label = f"{title}: {comparison.split} scores of every sub-dataset, with intervals of the change"
-    whiskers = "Whiskers: the 95 % interval of the change." if "95 % interval" in names else ""
+    whiskers = "Whiskers: 95 % interval of the change." if "95 % interval" in names else ""
     content = table(names, rows, signed=[names.index("change")], text_columns=2)
     content += "".join(map(soft, notes(comparison))) + plot("change", label, whiskers)
-    return Section(name="scores", title=title, content=content, figures={"change": change_figure(comparison)})
+    drawn = change_figure(comparison, "final model" if story.answer else "so far")
+    return Section(name="scores", title=title, content=content, figures={"change": drawn})
 
 
 def _lanes(story: Story) -> Section:
-    caption = "An epoch is one pass over what was active. Dotted: an exclusion or a roll-back. Yellow: the answer."
-    content = axis() + plot("lanes", "Which sub-dataset was trained when", caption)
+    caption = (
+        "An epoch is one pass over the active sub-datasets. Dotted: an exclusion or a roll-back. Yellow: final model."
+    )
+    content = axis() + plot("lanes", "When each sub-dataset was trained", caption)
     return Section(name="lanes", title="What was trained when", content=content, figures={"lanes": lane_figure(story)})
 
 
 def _curves(story: Story, curves: Curves) -> Section:
     key = (
-        "Control scores on the validation split, on which the search acts. Line: the surviving trajectory. "
-        "Faded: rolled back. Cross: excluded from here on. Dotted upright: a decision. Star and yellow: the answer. "
-        "With a figure in focus, the arrow keys go from point to point."
+        "Search scores on the validation split: the search acts on them. Solid: training that led to the final model "
+        "or to the end of the search. Dotted: discarded. ✕: excluded from training here. Dotted vertical line: "
+        "a decision. ★ and yellow line: final model. With a figure in focus, the arrow keys move from point to point."
     )
     figures: dict[str, Figure] = {"together": curves.together(), "average": curves.average()}
     figures |= {f"curve{i}": curves.single(task) for i, task in enumerate(story.tasks)}
@@ -100,7 +103,8 @@ def _curves(story: Story, curves: Curves) -> Section:
     )
     average = plot(
         "average", "Average score of all sub-datasets",
-        "Only where every sub-dataset was scored. Circle: rolled back to here.", "Average of all sub-datasets",
+        "Only points where every sub-dataset was scored. Circle: rolled back to this point.",
+        "Average of all sub-datasets",
     )  # fmt: skip
     content = (
         soft(key)
@@ -114,20 +118,20 @@ def _curves(story: Story, curves: Curves) -> Section:
 
 
 def _happened(story: Story) -> Section:
-    smooth = soft(f"Peaks are read from means over {story.outlook.window} ticks.") if story.outlook.window > 1 else ""
+    smooth = soft(smoothing(story.outlook.window)) if story.outlook.window > 1 else ""
     return Section(name="decisions", title="What happened", content=items(decisions(story), ordered=True) + smooth)
 
 
 def _cost(story: Story) -> Section:
     labels = {
         "compute": ("Compute, against plain fine-tuning", compute_figure(story)),
-        "time": ("Wall-clock by kind", time_figure(story)),
+        "time": ("Wall-clock time by activity", time_figure(story)),
         "disk": ("Snapshots held, against plain fine-tuning", disk_figure(story)),
     }
     drawn = {name: (title, made) for name, (title, made) in labels.items() if made is not None}
     plots = "".join(plot(name, title, title=title) for name, (title, _) in drawn.items())
     clock = seconds_of(story)
-    spent = table(["wall-clock", "of which", "time", "share"], clock.rows(), text_columns=2) if clock.total else ""
+    spent = table(["activity", "parts", "time", "share"], clock.rows(), text_columns=2) if clock.total else ""
     return Section(
         name="cost", title="What it cost", content=pairs(costs(story)) + spent + f'<div class="stack">{plots}</div>',
         figures={name: made for name, (_, made) in drawn.items()},

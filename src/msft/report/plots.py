@@ -1,11 +1,11 @@
-"""What every figure of the page is made of: plain plotly.js objects (data and layout), and a little that we add.
+"""Building blocks of the page's figures: plain plotly.js objects (data and layout), with a few keys of our own.
 
-Text and grid take their colours from the page's style sheet, which knows light and dark; the palette below is chosen
-to be read on both. plotly.js reads a little HTML in its texts: every name goes through `shown`.
+Text and grid take their colours from the page's style sheet, which has a light and a dark mode; the palette below is
+readable in both. plotly.js interprets some HTML in its texts, so every name goes through `shown`.
 
-A figure with `"views": [trajectory, compute]` has its data twice, for the two horizontal axes that the reader may
-choose from; one with `"follows": True` has scatter traces whose `customdata` rows begin with the epoch, the compute
-spent and the roll-out, and the page's script takes x from them. `uprights` are vertical lines in the same terms.
+A figure with `"views": [trajectory, compute]` has its data twice, once for each horizontal axis that the reader can
+choose. A figure with `"follows": True` has scatter traces whose `customdata` rows begin with the epoch, the compute
+spent and the roll-out; the page's script takes x from them. `uprights` are vertical lines, with one x per axis.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ DASHES = ("solid", "dash", "dot")
 
 
 def ink(index: int) -> tuple[str, str]:
-    """Colour and dash of sub-dataset number `index`: 36 that differ."""
+    """Colour and dash of sub-dataset number `index`: 36 different combinations."""
     return PALETTE[index % len(PALETTE)], DASHES[index // len(PALETTE) % len(DASHES)]
 
 
 def shown(name: str) -> str:
-    """A name that plotly.js shows as it is: its mark-up and entities taken literally, no control characters."""
+    """A name that plotly.js shows literally: mark-up and entities escaped, no control characters."""
     return html.escape(clean(name))
 
 
 def shortened(name: str, most: int = 18) -> str:
-    """A label that leaves room for the figure, safe for plotly.js."""
+    """A name cut to `most` characters, safe for plotly.js."""
     name = clean(name)
     return html.escape(name if len(name) <= most else name[: most - 1] + "…")
 
 
 def unit(most: float, name: str) -> tuple[float, str]:
-    """Divisor and label of an axis that reaches to `most`: (1e15, "PFLOPs")."""
+    """Divisor and unit of an axis whose maximum is `most`: (1e15, "PFLOPs")."""
     power = 0
     while most >= 1000 ** (power + 1) and power < len(PREFIXES) - 1:
         power += 1
@@ -51,12 +51,12 @@ def unit(most: float, name: str) -> tuple[float, str]:
 
 
 def short(number: float) -> float:
-    """Five figures are enough for the eye, and keep the page small."""
+    """Rounded to five significant digits: precise enough to draw, and keeps the page small."""
     return float(f"{number:.5g}")
 
 
 def figure(traces: Sequence[Figure], *, height: int, x: str = "", y: str = "", legend: bool = False) -> Figure:
-    """A figure of these traces; empty ones are left out."""
+    """A figure of these traces; empty traces are omitted."""
     axis = {"zeroline": False, "fixedrange": True, "automargin": True, "ticks": ""}
     return {
         "data": [trace for trace in traces if trace],
@@ -77,7 +77,7 @@ def figure(traces: Sequence[Figure], *, height: int, x: str = "", y: str = "", l
 
 
 def rows_of(place: Figure, names: Sequence[str]) -> Figure:
-    """Makes the vertical axis of a figure's layout one row per name, the first on top."""
+    """Gives the vertical axis of a figure one row per name, the first on top."""
     place["layout"]["yaxis"] |= {
         "tickmode": "array",
         "tickvals": list(range(len(names))),
@@ -89,7 +89,7 @@ def rows_of(place: Figure, names: Sequence[str]) -> Figure:
 
 
 def bars(base: list[float], x: list[float], y: list[Any], text: list[str], name: str, colour: str) -> Figure:
-    """Horizontal bars; an empty object where there are none."""
+    """Horizontal bars; an empty object if there are none."""
     if not x:
         return {}
     return {

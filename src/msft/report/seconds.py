@@ -1,4 +1,4 @@
-"""Where a run's wall-clock went: `seconds` of summary.json, and the same in words and rows."""
+"""Wall-clock time of a run by activity: `seconds` of summary.json, and the same as text and table rows."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from msft.report.words import duration
 from msft.system.stopwatch import OTHER
 
 GROUPS = {
-    "start": "loading libraries, data and model, and trying the run folder",
-    "train": "optimizer steps: forward and backward passes, the update, what they are fed",
-    "eval": "scores: base model, ticks, roll-back points, test",
+    "start": "loading libraries, data and model; checking the run folder",
+    "train": "optimizer steps: input batches, forward and backward passes, the update",
+    "eval": "scoring: base model, evaluations, roll-back points, test",
     "probe": "probes",
-    "snapshot": "copying the state, and waiting until it is safe",
+    "snapshot": "copying the state and waiting until it is durable",
     "restore": "roll-backs",
-    "recompute": "training again what snapshots.max had let go of, or a crash had taken",
+    "recompute": "repeating training after snapshots.max dropped a snapshot, or after a crash",
     "record": "journal, live view, trackers, page",
-    "export": "the final model",
-    OTHER: "what no kind names",
+    "export": "writing the final model",
+    OTHER: "everything else",
 }
-"""What the groups hold. The kinds of `msft.system.stopwatch` are `group` or `group.part`."""
+"""Descriptions of the groups. The kinds of `msft.system.stopwatch` are `group` or `group.part`."""
 COMPUTE = ("train.compute", "train.optimizer", "train")
-"""What training is made of. Runs of early versions told `train` as one, feeding included."""
+"""The kinds that count as training. Early versions recorded one kind `train`, which includes input batches."""
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """Wall-clock of all sittings of a run, recovery and work that was done again included."""
+    """Wall-clock time of a run over all its resumes, including recovery and repeated work."""
 
     kinds: dict[str, float]
 
     @cached_property
     def groups(self) -> dict[str, float]:
-        """Seconds of each of `GROUPS`; what this version does not know is `other`."""
+        """Seconds of each of `GROUPS`; kinds unknown to this version count as `other`."""
         spent = dict.fromkeys(GROUPS, 0.0)
         for kind, value in self.kinds.items():
             group = kind.partition(".")[0]
@@ -49,15 +49,15 @@ class Seconds:
         return math.fsum(self.kinds.values())
 
     def parts(self, group: str) -> dict[str, float]:
-        """Seconds of the parts of a group that has any, by their own names, the longest first."""
+        """Seconds of the parts of a group, by name, the longest first; empty if it has no parts."""
         inner = {kind.partition(".")[2]: value for kind, value in self.kinds.items() if kind.startswith(f"{group}.")}
         return dict(sorted(inner.items(), key=lambda entry: -entry[1]))
 
     @property
     def shares(self) -> dict[str, float]:
-        """Shares of the total: `compute` (forward, backward, update), `eval` (all scoring), `else`; empty without any.
+        """Shares of the total: `compute` (forward, backward, update), `eval` (scoring), `else`; empty if total is 0.
 
-        On a GPU the update runs on beside the host, which waits for it in what follows.
+        On a GPU the update runs asynchronously, so the wait for it counts towards the next activity.
         """
         if not self.total:
             return {}
@@ -66,20 +66,20 @@ class Seconds:
         return {"compute": compute, "eval": scoring, "else": max(0.0, 1.0 - compute - scoring)}
 
     def as_json(self) -> dict[str, Any]:
-        """As summary.json has it: seconds by group, their `total`, `parts` of groups, and `shares` of the total."""
+        """The form of summary.json: seconds by group, their `total`, `parts` of groups, and `shares` of the total."""
         parts = {group: found for group in GROUPS if (found := self.parts(group))}
         return {**self.groups, "total": self.total, "parts": parts, "shares": self.shares}
 
     @property
     def in_words(self) -> str:
-        """One line: the total, the shares, and what of everything else takes longest."""
+        """One line: the total, the shares, and the longest of the other activities."""
         if not self.total:
             return duration(0.0)
         shares, rest = self.shares, {**self.groups, "train": self.groups["train"] - self.shares["compute"] * self.total}
         del rest["eval"]
         longest = sorted(((value, group) for group, value in rest.items()), reverse=True)[:3]
         named = ", ".join(
-            f"{'feeding' if group == 'train' else group} {duration(value)}" for value, group in longest if value >= 0.05
+            f"{'input' if group == 'train' else group} {duration(value)}" for value, group in longest if value >= 0.05
         )
         return (
             f"{duration(self.total)}: training {shares['compute']:.0%}, scoring {shares['eval']:.0%}, "
@@ -87,7 +87,7 @@ class Seconds:
         )
 
     def rows(self) -> list[list[str]]:
-        """Each group with its parts, duration and share; what took less than a thousandth is left out; the total."""
+        """One row per group: parts, duration, share; groups below 0.1 % are omitted; the total comes last."""
         lines = []
         for group, value in self.groups.items():
             if value < self.total / 1000:
@@ -98,7 +98,7 @@ class Seconds:
 
 
 def seconds_of(story: Story) -> Seconds:
-    """What the run's clock says; nothing where none was kept."""
+    """The recorded wall-clock times of a run; all zero if there are none."""
     spent: defaultdict[str, float] = defaultdict(float)
     for entry in story.timings:
         for kind, value in entry.get("seconds", {}).items():

@@ -1,7 +1,7 @@
-"""Several finished runs side by side: scores, costs, and what can be said of their differences (design 5).
+"""Several finished runs side by side: scores, costs, and tests of their differences (design 5).
 
-Tests are paired over the test items that two runs share, so that they speak of these two models only: another seed of
-the same methods would give other models. Claims about methods need several seeds of each.
+Tests are paired over the test items that two runs share, so they compare these two models only: another seed of the
+same methods would give other models. A claim about methods needs several seeds of each.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from msft.report.summary import disk
 from msft.report.words import NOT_KNOWN, clean, difference, duration, percent, scaled
 
 MODELS_ONLY = (
-    "Intervals (95 %) and p-values are paired over the test items, by normal approximation: they say how sure the "
-    "difference between these two models is. Another seed gives other models: a claim about methods needs several."
+    "Intervals (95 %) and p-values are paired over the test items, by normal approximation. They cover test-set "
+    "sampling only: another seed gives other models, so a claim about methods needs several seeds."
 )
 MANY_SEEDS = (
-    "They are compared here as single models, and a difference between them is chance; what the method does, over its "
-    "seeds, is tested by msft compare (--methods, --seeds)."
+    "They are compared here as single models, and their differences are due to chance. To test methods over several "
+    "seeds, use msft compare (--methods, --seeds)."
 )
 SEEDS = ("training.seed", "data.seed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A run and the name that it has beside the others."""
+    """A run and its name in the comparison."""
 
     name: str
     story: Story
 
     @property
     def tested(self) -> Mapping[Task, float]:
-        """Reports of the answer on the test split, in [0, 1]; empty where there is none, or not yet."""
+        """Test metrics of the final model, in [0, 1]; empty if there are none (yet)."""
         answer = self.story.test.get("answer")
         return {} if answer is None else answer.reports
 
@@ -52,7 +52,7 @@ class Run:
         return () if answer is None or answer.items is None else answer.items.get(task, ())
 
     def same_items(self, other: Run, task: Task) -> bool:
-        """Whether both scored the same items of a sub-dataset."""
+        """Whether both runs scored the same items of a sub-dataset."""
         marks = [run.story.header.get("fingerprints", {}).get("data", {}) for run in (self, other)]
         prints = [mark.get(task) if isinstance(mark, dict) else mark for mark in marks]
         return prints[0] == prints[1] and len(self.items(task)) == len(other.items(task)) > 1
@@ -60,11 +60,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """How much better one run's answer is than another's: one sub-dataset, or their macro-average. In [-1, 1]."""
+    """Difference between two final models, on one sub-dataset or in the macro-average. In [-1, 1]."""
 
     difference: float | None
     error: float | None
-    """Standard error, paired over the items; None where they are not the same, or not known."""
+    """Standard error, paired over the items; None if the items differ or are unknown."""
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -83,17 +83,17 @@ class Gap:
 
 
 def find_runs(paths: Iterable[Path]) -> list[Run]:
-    """The runs in these folders, and in the folders within them, the one that others are compared with first.
+    """The runs in these folders and their subfolders; the reference run comes first.
 
-    That is the first finished run of plain fine-tuning, or else the first finished one. Raises RunError where a folder
-    holds none.
+    The reference is the first finished run of plain fine-tuning, or else the first finished run. Raises RunError if a
+    folder holds no run.
     """
     folders: dict[Path, None] = {}
     for path in paths:
         here = [path] if RunFolder(path).exists else sorted(file.parent for file in path.rglob("journal.jsonl"))
         if not here:
-            mend = "name the folder of a run, or one that holds such folders"
-            raise RunError(complaint("this folder holds no run", mend, file=path))
+            fix = "name the folder of a run, or a folder that contains run folders"
+            raise RunError(complaint("this folder holds no run", fix, file=path))
         folders |= dict.fromkeys(here)
     found = list(folders)
     runs = [Run(name=name, story=read_story(RunFolder(f))) for name, f in zip(_names(found), found, strict=True)]
@@ -103,7 +103,7 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The parts of the paths in which they differ."""
+    """The parts in which the paths differ."""
     parts = [folder.resolve().parts for folder in folders]
     if len(parts) == 1:
         return [parts[0][-1]]
@@ -114,7 +114,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def tasks_of(runs: Sequence[Run]) -> list[Task]:
-    """Every sub-dataset of any of them, in the order of the first run that has it."""
+    """All sub-datasets of all runs, in the order of the first run that has each."""
     return list(dict.fromkeys(task for run in runs for task in run.story.tasks))
 
 
@@ -129,7 +129,7 @@ def gap(run: Run, reference: Run, task: Task) -> Gap:
 
 
 def macro_gap(run: Run, reference: Run) -> Gap:
-    """`run` minus `reference` on the macro-average over the sub-datasets that either has."""
+    """`run` minus `reference` in the macro-average over the sub-datasets of either run."""
     gaps = [gap(run, reference, task) for task in tasks_of([run, reference])]
     errors = [each.error for each in gaps if each.error is not None]
     whole = gaps and len(errors) == len(gaps)
@@ -142,7 +142,7 @@ def macro(run: Run) -> float | None:
 
 
 def overview(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
-    """Headings and one row per run: what it is, its result, its cost."""
+    """Headings and one row per run: method, result, cost."""
     names = ["run", "method", "seed", "test, %", "worst", "compute", "time", "spread", "snapshots, at most"]
     return names, [_row(run) for run in runs]
 
@@ -167,13 +167,13 @@ def _row(run: Run) -> list[str]:
 
 
 def scores(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
-    """Headings and one row per sub-dataset: the test reports of every run in %, the macro-average last."""
+    """Headings and one row per sub-dataset: the test metrics of every run in %, the macro-average last."""
     rows = [[clean(task), *(percent(run.tested.get(task)) for run in runs)] for task in tasks_of(runs)]
     return ["sub-dataset", *(clean(run.name) for run in runs)], [*rows, ["average", *(percent(macro(r)) for r in runs)]]
 
 
 def against(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
-    """Headings and one row per run but the first, which is what they are compared with."""
+    """Headings and one row per run except the first, which is the reference."""
     reference = runs[0]
     names = ["run", "difference", "95 % interval", "p", "better / worse"]
     return names, [_against(run, reference) for run in runs[1:]]
@@ -198,7 +198,7 @@ def _p(value: float | None) -> str:
 
 
 def only_seeds(runs: Sequence[Run]) -> list[str]:
-    """Says which runs are the same job with other training seeds: nothing here puts seeds together."""
+    """Says which runs are the same job with other seeds: nothing here averages over seeds."""
     jobs: dict[str, list[Run]] = {}
     for run in runs:
         config = {key: v for key, v in run.story.header.get("config", {}).items() if key not in SEEDS}
@@ -208,7 +208,7 @@ def only_seeds(runs: Sequence[Run]) -> list[str]:
 
 
 def wary(runs: Sequence[Run]) -> list[str]:
-    """What keeps runs from being compared."""
+    """Reasons why these runs cannot be compared, or only in part."""
     said = [f"{clean(run.name)} is not finished: it has no test scores." for run in runs if run.story.answer is None]
     differing = [
         clean(task)
@@ -216,7 +216,7 @@ def wary(runs: Sequence[Run]) -> list[str]:
         if any(run.tested and runs[0].tested and not run.same_items(runs[0], task) for run in runs[1:])
     ]
     if differing:
-        said.append(f"Not the same test items in all runs, or not known, so not paired: {', '.join(differing)}.")
+        said.append(f"Not paired, because the test items differ between runs or are unknown: {', '.join(differing)}.")
     models: dict[Any, None] = {run.story.header.get("fingerprints", {}).get("model"): None for run in runs}
     if len(models) > 1:
         said.append("The runs did not start from the same base model.")

@@ -19,12 +19,12 @@ from msft.report.table import rich_table
 from msft.report.words import clean, difference
 
 FIT = 4
-"""Runs whose scores a terminal shows side by side; the page has them all."""
-COUNTED = "Better / worse: sub-datasets that differ with p < 0.05, each tested by itself."
+"""At most this many runs have their scores shown side by side in a terminal; the page shows all."""
+COUNTED = "Better / worse: number of sub-datasets that differ with p < 0.05, each tested separately."
 
 
 def write_several(runs: Sequence[Run], out: Path) -> None:
-    """Write the page of several runs. Raises RunError where it cannot be written."""
+    """Write the page of several runs. Raises RunError if it cannot be written."""
     per, name = unit(max(ledger(run.story)[-1] for run in runs), "FLOPs")
     sections = [_wary(runs), _overview(runs), _against(runs), _scores(runs), _curves(runs, (per, name)), _cost(runs)]
     said = [section for section in sections if section.content]
@@ -33,7 +33,7 @@ def write_several(runs: Sequence[Run], out: Path) -> None:
 
 
 def render_several(runs: Sequence[Run], console: Console) -> None:
-    """What fits of it in a terminal. Names are printed as they are, never as mark-up."""
+    """The part that fits in a terminal. Names are printed literally, never as mark-up."""
     names, rows = overview(runs)
     tables = [("Runs", (names[:7], [row[:7] for row in rows]), False)]
     if len(runs) > 1:
@@ -49,7 +49,7 @@ def render_several(runs: Sequence[Run], console: Console) -> None:
 
 
 def _against_title(runs: Sequence[Run]) -> str:
-    return f"Test average, in points, against {clean(runs[0].name)}"
+    return f"Test average, difference to {clean(runs[0].name)} in points"
 
 
 def _wary(runs: Sequence[Run]) -> Section:
@@ -85,7 +85,7 @@ def _forest(runs: Sequence[Run]) -> Figure:
         "error_x": {"type": "data", "array": halves, "thickness": 1.4, "width": 4},
         "marker": {"size": 10, "color": ink(0)[0]},
     }  # fmt: skip
-    made = figure([dots], height=90 + 30 * len(gaps), x=f"points, against {shown(runs[0].name)}")
+    made = figure([dots], height=90 + 30 * len(gaps), x=f"difference to {shown(runs[0].name)}, points")
     made["layout"]["xaxis"]["rangemode"] = "normal"
     made["uprights"] = [{"at": [0, 0], "colour": FADED, "dash": "dash"}]
     return rows_of(made, [run.name for run in runs[1:]])
@@ -102,8 +102,8 @@ def _curves(runs: Sequence[Run], per: tuple[float, str]) -> Section:
         colour, dash = ink(i)
         curves = Curves(run.story, per)
         traces += [{**trace, "meta": i} for trace in curves.average_of(shown(run.name), colour, dash) if trace]
-    made = figure(traces, height=400, y="average control score, %") | {"follows": True}
-    key = soft("Average of the validation scores where every sub-dataset was scored. Faded: rolled back.")
+    made = figure(traces, height=400, y="average search score, %") | {"follows": True}
+    key = soft("Average of the validation scores at points where every sub-dataset was scored. Faded: discarded.")
     chips = toggles([run.name for run in runs], "Runs")
     content = key + axis() + chips + plot("together", "Average validation score of every run")
     return Section(name="curves", title="Average score", content=content, figures={"together": made})

@@ -1,4 +1,4 @@
-"""Tables for spreadsheets, the only CSV that is written."""
+"""CSV for spreadsheets; all CSV files are written here."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from msft.report.words import clean
 
 FORMULA = ("=", "+", "-", "@")
-"""What begins so, a spreadsheet runs; control characters before it are cleaned away."""
+"""A spreadsheet runs a cell that begins with one of these; control characters before them are removed first."""
 
 
 def sheet(rows: Iterable[Sequence[str | int | float | None]]) -> str:
-    """CSV: one line per row, no formulas; nothing in the place of what is missing or no number."""
+    """CSV: one line per row, no formulas; missing or non-finite values become empty cells."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([_cell(cell) for cell in row] for row in rows)
     return out.getvalue()

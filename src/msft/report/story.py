@@ -1,8 +1,8 @@
-"""The reading layer: a journal as trajectories, roll-outs and decisions (design 2.1, 4).
+"""Reads a journal as trajectories, roll-outs and decisions (design 2.1, 4).
 
-The journal lists segments in the order in which they ran. People ask other questions: which path leads to the answer,
-what was thrown away, what each roll-out showed and what was concluded from it. `Story` answers those, of a finished
-run and of one that is still at work.
+The journal lists segments in the order in which they ran. `Story` derives from it, for a finished run or one that is
+still running: the path to the final model, the training that was discarded, and the scores and the decision of each
+roll-out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from msft.record.run_folder import RunFolder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """A snapshot on a trajectory, and all that was ever measured at it."""
+    """A snapshot on a trajectory, with every score measured at it."""
 
     snapshot: Snapshot
     parent: Snapshot
@@ -35,14 +35,14 @@ class Point:
     step: int
     """Optimizer steps since its roll-out began."""
     mixture: Mixture | None
-    """What was trained on the way to it; None for the base model."""
+    """The mixture of the segment that made it; None for the base model."""
     scores: Mapping[Task, float]
-    """Control scores on the validation split."""
+    """Search scores on the validation split."""
     reports: Mapping[Task, float]
 
 
 class Trail:
-    """All points that a run has been to. Grows segment by segment, so that it can follow a run that is on."""
+    """All points that a run has reached. Grows by one segment at a time, so it can follow a run in progress."""
 
     def __init__(self, brief: Brief) -> None:
         self.brief = brief
@@ -55,10 +55,10 @@ class Trail:
             )
         }  # fmt: skip
         self.tip: Snapshot = ROOT
-        """Where the search stands."""
+        """The latest point of the search."""
 
     def add(self, number: int, segment: Segment, outcome: Outcome) -> Point:
-        """The point that segment `number` led to; one that trained nothing only measured its parent."""
+        """The point at the end of segment `number`; a segment without training only adds scores to its parent."""
         known = self.points[segment.parent] if not segment.trains else None
         self.tip = number if segment.trains else segment.parent
         self.points[self.tip] = Point(
@@ -74,7 +74,7 @@ class Trail:
         return self.points[self.tip]
 
     def end(self, segment: Segment) -> float:
-        """Position of a segment's end, in epochs."""
+        """The position of a segment's end, in epochs."""
         if not segment.trains:
             return segment.epoch
         return segment.epoch + self.clock.epochs(segment.mixture, segment.stop - segment.start)
@@ -89,34 +89,34 @@ class Trail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What one excluded sub-dataset's curve looked like in the roll-out after which it was excluded."""
+    """The curve of one excluded sub-dataset, in the roll-out after which it was excluded."""
 
     task: Task
     best: float
-    """Control score at its peak, smoothed as the method reads it."""
+    """Search score at its peak, smoothed as the method smooths it."""
     best_epoch: float
     end: float
-    """Control score at the end, smoothed likewise."""
+    """Search score at the end, smoothed in the same way."""
     peaked: bool
     """The peak comes before the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """Training with one set of active sub-datasets, and what was concluded from it."""
+    """Training with one set of active sub-datasets, and the decision that followed."""
 
     number: int
     active: tuple[Task, ...]
     points: tuple[Point, ...]
     """From its start (tick 0) to its end."""
     excluded: tuple[Task, ...]
-    """Active here, and no longer in what follows."""
+    """Active here, not active in the next roll-out."""
     went_on: Point
-    """Where the search went on from; the end of the roll-out where nothing followed."""
+    """The point from which the search continued; the end of the roll-out if nothing followed."""
     readings: tuple[Reading, ...]
-    """Those of `excluded` whose curve was followed, in their order; a curve has three points at least."""
+    """Those of `excluded` that have a curve (three points or more), in the same order."""
     followed: bool
-    """Something followed: its decision is taken."""
+    """Training followed, so the decision has been taken."""
 
     @property
     def start(self) -> Point:
@@ -128,7 +128,7 @@ class Rollout:
 
     @property
     def rolled_back(self) -> float:
-        """Epochs that were given up; 0 where training went on from the end (or from somewhere else altogether)."""
+        """Epochs that were discarded; 0 if training continued from the end, or from a point outside this roll-out."""
         if self.went_on.snapshot == self.end.snapshot or self.went_on.snapshot not in {p.snapshot for p in self.points}:
             return 0.0
         return self.end.epoch - self.went_on.epoch
@@ -142,19 +142,19 @@ class Story:
     brief: Brief
     """`params` is a plain mapping here."""
     outlook: Outlook
-    """What its method may do at most, known before it began."""
+    """Upper bounds on what its method does, known before it began."""
     segments: Sequence[tuple[Segment, Outcome]]
     trail: Trail
     rollouts: tuple[Rollout, ...]
     answer: Point | None
-    """None while the run is not finished."""
+    """The point of the final model; None while the run is not finished."""
     test: Mapping[str, Outcome]
-    """`base` and `answer` on the test split; empty where there is none, or not yet."""
+    """`base` and `answer` (the final model) on the test split; empty if there is no test split, or no score yet."""
     changes: Sequence[Json]
-    """What was changed on the way, as the journal notes it."""
+    """Settings that were changed during the run, as the journal records them."""
     timings: Sequence[Mapping[str, Any]]
     notes: Sequence[str]
-    """What the run warned of when it began."""
+    """Warnings that the run gave when it began."""
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -170,35 +170,35 @@ class Story:
 
     @property
     def best_known(self) -> Point:
-        """The answer, or, while there is none, where the search stands."""
+        """The final model, or, while there is none, the latest point of the search."""
         return self.answer or self.tip
 
     @property
     def trunk(self) -> list[Point]:
-        """The surviving trajectory: from the base model to where the search ended."""
+        """The path from the base model to the end of the search."""
         return self.trail.lineage(self.trail.tip)
 
     @property
     def surviving(self) -> set[Snapshot]:
-        """What was not thrown away: the trajectory to the end of the search, and the one to the answer."""
+        """Snapshots that were not discarded: those on the path to the final model or to the end of the search."""
         return {p.snapshot for tip in (self.tip, self.best_known) for p in self.trail.lineage(tip.snapshot)}
 
     @property
     def tokens(self) -> Tokens:
-        """All that went through the model: base scores, every segment, the test."""
-        # An answer that is the base model is tested once, not twice.
+        """All tokens that went through the model: base scores, every segment, the test."""
+        # If the final model is the base model, it is tested once, not twice.
         tested = {outcome.snapshot: outcome.tokens for outcome in self.test.values()}
         counted = [self.brief.base.tokens, *(outcome.tokens for _, outcome in self.segments), *tested.values()]
         return sum(counted, start=Tokens())
 
     def measure(self, task: Task) -> Mapping[str, str]:
-        """How a sub-dataset is scored: `name` and, for a choice, `normalize`; empty where nobody said."""
+        """How a sub-dataset is scored: `name` and, for a choice, `normalize`; empty if the header does not say."""
         said: Mapping[str, str] = self.header.get("measures", {}).get(task, {})
         return said
 
 
 def read_story(folder: RunFolder) -> Story:
-    """The story of a run folder; works beside a running search. Raises RunError where there is none to read."""
+    """The story of a run folder; the run may be in progress. Raises RunError if the folder holds no readable run."""
     transcript = folder.transcript()
     brief = transcript.brief
     outlook = outlook_of(str(transcript.header.get("method", "")), brief)
@@ -222,7 +222,7 @@ def read_story(folder: RunFolder) -> Story:
 
 
 def find_rollouts(trail: Trail, segments: Sequence[tuple[Segment, Outcome]], outlook: Outlook) -> Iterable[Rollout]:
-    """Segments in runs of the same roll-out, the same active sub-datasets, and training or not."""
+    """Groups consecutive segments with the same roll-out, the same active sub-datasets, and training or not."""
 
     def alike(entry: tuple[int, Segment]) -> tuple[int, tuple[Task, ...], bool]:
         _, segment = entry
@@ -233,7 +233,7 @@ def find_rollouts(trail: Trail, segments: Sequence[tuple[Segment, Outcome]], out
     for i, ((number, active, trains), entries) in enumerate(groups):
         if not trains:
             continue
-        # A roll-out's segments may follow a mere change of weights: they are one roll-out, tick 0 is the parent.
+        # A roll-out may contain a change of weights only: it is still one roll-out, and tick 0 is the parent.
         points = [trail.points[entries[0][1].parent], *(trail.points[n] for n, _ in entries)]
         excluded: tuple[Task, ...] = ()
         went_on = points[-1]
@@ -255,10 +255,11 @@ def find_rollouts(trail: Trail, segments: Sequence[tuple[Segment, Outcome]], out
 
 
 def _judged(outlook: Outlook, clock: Clock, points: list[Point]) -> list[Point]:
-    """The points that the decision at the end of a roll-out was taken on.
+    """The points on which the decision at the end of a roll-out was based.
 
     A search that found nothing to exclude continues with the same mixture and the same roll-out number, and then
-    decides on the ticks since its last decision: the last `outlook.rollout` epochs, or what the limit left of them.
+    decides on the ticks since its last decision: the last `outlook.rollout` epochs, or fewer if the limit on epochs
+    was reached.
     """
     end = points[-1]
     if not math.isfinite(outlook.rollout) or end.mixture is None:
@@ -269,7 +270,7 @@ def _judged(outlook: Outlook, clock: Clock, points: list[Point]) -> list[Point]:
 
 
 def _reading(task: Task, points: Sequence[Point], window: int) -> Reading | None:
-    """None where the sub-dataset was not scored from tick to tick: then no peak decided."""
+    """None if the sub-dataset was not scored at every tick: then the decision used no peak."""
     scored = [point for point in points if task in point.scores]
     if len(scored) < 3:
         return None

@@ -1,4 +1,4 @@
-"""summary.json: a run in one stable, versioned object (design 4)."""
+"""summary.json: one stable, versioned object per run (design 4)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from msft.report.seconds import seconds_of
 from msft.report.story import Rollout, Story, read_story
 
 VERSION = 1
-"""Raised when a key of the summary changes its meaning or goes; a new key does not raise it."""
+"""Increased when a key of the summary changes its meaning or is removed, not when a key is added."""
 
 
 def summarise(folder: RunFolder) -> dict[str, Any]:
-    """The summary of a run, finished or not. Raises RunError where the folder holds none that can be read.
+    """The summary of a run, finished or not. Raises RunError if the folder holds no readable run.
 
-    Reports are in [0, 1]; null where something was not measured (yet) or is not a number. Epochs are positions along
-    the trajectory; seconds as `msft.report.seconds` says, FLOPs and bytes as `flops` and `disk` of this module.
+    Metrics are in [0, 1]; null if something was not measured (yet) or is NaN. Epochs are positions along the
+    trajectory. `msft.report.seconds` defines the seconds, `flops` and `disk` of this module the FLOPs and bytes.
     """
     return summary_of(read_story(folder))
 
 
 def summary_of(story: Story) -> dict[str, Any]:
-    """The same of a story that is read already."""
+    """The same for a story that has already been read."""
     answer = story.answer
     base, validation = _reports(story, story.base.reports), _reports(story, answer.reports if answer else {})
     test = {which: _reports(story, o.reports) for which, o in story.test.items()}
@@ -71,11 +71,11 @@ def _macro(story: Story, reports: Mapping[Task, float | None]) -> float | None:
 
 
 def disk(story: Story) -> dict[str, float]:
-    """Bytes of the snapshots held: at most, and on average over training steps, against plain fine-tuning's.
+    """Bytes of the snapshots held: maximum, mean over training steps, and the value for plain fine-tuning.
 
-    While a segment runs, its parent and what the method may still ask for are held, or with `snapshots.max` what was
-    chosen of it; at its end its own snapshot is there as well. Steps that were taken again count too, what a crash
-    cost does not. Plain fine-tuning that keeps its tip and its best holds two.
+    While a segment runs, its parent and the snapshots that the method may still request are held, or with
+    `snapshots.max` a selection of them; at its end, its own snapshot too. Steps that were repeated because of
+    `snapshots.max` count, steps repeated after a crash do not. Plain fine-tuning holds two: its last and its best.
     """
     held, two = holdings(story)
     spans = [span for each in held for span in ((each.during, each.steps), *((b, steps) for b, _, steps in each.again))]

@@ -1,4 +1,4 @@
-"""A run in the terminal: what was gained, what was excluded when, what it cost."""
+"""A run in the terminal: scores, exclusions, cost."""
 
 from __future__ import annotations
 
@@ -27,19 +27,17 @@ from msft.report.words import (
 )
 
 INTERVAL_NOTE = (
-    "The interval says how sure the difference between these two models is, given the items that were scored. "
-    "Another seed may move it further."
+    "The interval covers test-set sampling only. Retraining with another seed can change the result by more."
 )
 VALIDATION_NOTE = (
-    "No test split has been scored: these are validation scores, on which the search itself acted. "
-    "Expect less on new data."
+    "No test scores: these are validation scores, and the search acted on them. Expect lower scores on new data."
 )
 
 
 def render_text(folder: RunFolder, console: Console) -> None:
     """Write the report of a run, finished or not, to a console.
 
-    Names are printed as they are, never as mark-up. Raises RunError where the folder holds no run that can be read.
+    Names are printed literally, never as mark-up. Raises RunError if the folder holds no readable run.
     """
     story = read_story(folder)
     comparison = compare(story)
@@ -52,15 +50,20 @@ def render_text(folder: RunFolder, console: Console) -> None:
     for line in decisions(story):
         console.print(Text(f"- {line}"))
     if story.outlook.window > 1:
-        console.print(Text(f"  (peaks are read from means over {story.outlook.window} ticks)", style="dim"))
+        console.print(Text(f"  {smoothing(story.outlook.window)}", style="dim"))
     console.print()
     console.print(Text("What it cost", style="bold"))
     for name, value in costs(story):
         console.print(Text(f"- {name}: {value}"))
 
 
+def smoothing(window: int) -> str:
+    """How the scores in the decisions were smoothed."""
+    return f"Peaks are found on means over {window} evaluations."
+
+
 def headline(story: Story) -> str:
-    """Method, model and where the run stands."""
+    """Method, model and state of the run."""
     method = clean(str(story.header.get("method", "")))
     model = clean(str(story.header.get("model", {}).get("name", "")))
     state = "finished" if story.answer else f"not finished, at epoch {epochs(story.tip.epoch)}"
@@ -68,25 +71,25 @@ def headline(story: Story) -> str:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What a reader must know to read the table rightly."""
+    """Notes that are needed to read the table."""
     lines = [VALIDATION_NOTE] if comparison.split == "validation" else []
     if any(row.interval for row in comparison.rows):
         lines.append(INTERVAL_NOTE)
     if comparison.left_out:
-        lines.append(f"Without a test split, so not in this table: {listed(comparison.left_out)}.")
+        lines.append(f"Not in this table, because they have no test split: {listed(comparison.left_out)}.")
     return lines
 
 
 def costs(story: Story) -> list[tuple[str, str]]:
-    """Compute, time and disk, named and in words."""
+    """Compute, time and disk: (name, text)."""
     compute, spent, held = flops(story), seconds_of(story), disk(story)
     total = sum(compute.values())
     parts = ", ".join(f"{name} {value / total:.0%}" for name, value in compute.items() if value) if total else ""
     lines = [("Compute", scaled(total, "FLOPs") + (f" ({parts})" if parts else ""))]
-    if (reckoned := plain(story)) is not None and reckoned.total:
-        how = f"reckoned: {epochs(reckoned.epochs)} epochs of the whole mixture, scored {reckoned.evaluations} times"
-        times = f"this run took {total / reckoned.total:.2f} times that"
-        lines.append(("Plain fine-tuning", f"{scaled(reckoned.total, 'FLOPs')} ({how}); {times}"))
+    if (estimated := plain(story)) is not None and estimated.total:
+        how = f"{epochs(estimated.epochs)} epochs, {estimated.evaluations} evaluations"
+        times = f"this run used {total / estimated.total:.2f}x the compute of plain SFT"
+        lines.append(("Relative compute", f"{times} (estimate for SFT: {how}, {scaled(estimated.total, 'FLOPs')})"))
     if spent.total:
         lines.append(("Time", spent.in_words))
     if held["sft_bytes"]:
@@ -94,10 +97,9 @@ def costs(story: Story) -> list[tuple[str, str]]:
         lines.append(
             (
                 "Snapshots",
-                f"at most {scaled(held['peak_bytes'], 'B')}, on average {scaled(held['mean_bytes'], 'B')}; "
-                f"plain fine-tuning that keeps its last and its best model holds {against} "
-                f"({held['peak_bytes'] / held['sft_bytes']:.1f} and {held['mean_bytes'] / held['sft_bytes']:.1f} "
-                "times that)",
+                f"at most {scaled(held['peak_bytes'], 'B')}, on average {scaled(held['mean_bytes'], 'B')} "
+                f"({held['peak_bytes'] / held['sft_bytes']:.1f}x and {held['mean_bytes'] / held['sft_bytes']:.1f}x "
+                f"the {against} of plain SFT that keeps its last and its best model)",
             )
         )
     return lines
@@ -105,7 +107,7 @@ def costs(story: Story) -> list[tuple[str, str]]:
 
 def columns(story: Story, comparison: Comparison) -> list[str]:
     """Headings of the comparison; `cells` gives a row in the same order."""
-    now = "answer" if story.answer else "so far"
+    now = "final model" if story.answer else "so far"
     return ["sub-dataset", f"{comparison.split}, in %", "base", now, "change", "95 % interval", "items"]
 
 
@@ -123,7 +125,7 @@ def cells(row: Row) -> list[str]:
 
 
 def shown_columns(story: Story, comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows, the average last, without the interval where no row has one."""
+    """Headings and rows, the average last; without the interval column if no row has an interval."""
     names = columns(story, comparison)
     rows = [cells(row) for row in (*comparison.rows, comparison.macro)]
     keep = [i for i, name in enumerate(names) if name != "95 % interval" or any(r[i] != NOT_KNOWN for r in rows)]
@@ -131,11 +133,12 @@ def shown_columns(story: Story, comparison: Comparison) -> tuple[list[str], list
 
 
 def rich_table(names: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int, average: bool) -> Table:
-    """A table for the terminal, its first `text_columns` columns as text; with `average`, that is the last row."""
+    """A table for the terminal. The first `text_columns` columns are text; with `average`, the last row is that."""
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold", pad_edge=False)
     for i, name in enumerate(names):
-        # At 80 columns the names stay whole; what the measure is called may break, being words.
-        made.add_column(name, justify="left" if i < text_columns else "right", overflow="fold", no_wrap=i != 1)
+        # At 80 columns the names do not wrap; the name of the measure may, and "final model" takes two lines.
+        heading = "final\nmodel" if name == "final model" else name
+        made.add_column(heading, justify="left" if i < text_columns else "right", overflow="fold", no_wrap=i != 1)
     for row in rows[:-1] if average else rows:
         made.add_row(*map(Text, row))
     if average:

@@ -1,4 +1,4 @@
-"""Numbers and decisions in words that a newcomer understands."""
+"""Numbers and decisions as text for people."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
 def clean(text: str) -> str:
-    """Without control and formatting characters: nothing in a name may move the cursor or reverse the line."""
+    """Remove control and formatting characters: no name can then move the cursor or reverse a line."""
     return "".join(c for c in text if not unicodedata.category(c).startswith("C"))
 
 
 def percent(score: float | None) -> str:
-    """A score in [0, 1] as people read it: 61.3."""
+    """A score in [0, 1] in percent: 61.3."""
     return NOT_KNOWN if score is None or not math.isfinite(score) else f"{100 * score:.1f}"
 
 
 def difference(score: float | None) -> str:
-    """A difference of scores, in percentage points with its sign."""
+    """A difference of two scores, in percentage points, with its sign."""
     if score is None or not math.isfinite(score):
         return NOT_KNOWN
     return f"{100 * score:+.1f}".replace("-", "−")
@@ -36,7 +36,7 @@ def epochs(number: float) -> str:
 
 
 def scaled(number: float, unit: str) -> str:
-    """Three figures and the prefix that leaves at least one before the point: 12.3 GB."""
+    """Three significant digits and the SI prefix: 12.3 GB."""
     power = 0
     while abs(number) >= 999.5 and power < len(PREFIXES) - 1:
         number, power = number / 1000, power + 1
@@ -65,51 +65,51 @@ def measure_label(story: Story, task: str) -> str:
 
 
 def decision(rollout: Rollout) -> str:
-    """What a finished roll-out showed and what was concluded: one sentence or two."""
+    """The scores that a finished roll-out showed and the decision taken on them: one or two sentences."""
     place = f"Roll-out {rollout.number}, epoch {epochs(rollout.start.epoch)} to {epochs(rollout.end.epoch)}"
     if rollout.excluded:
         read = "; ".join(map(_reading, rollout.readings))
         conclusion = f"Excluded: {listed(rollout.excluded)}{_whence(rollout)}."
         return f"{place}: {read}. {conclusion}" if read else f"{place}. {conclusion}"
     if rollout.rolled_back:
-        return f"{place}: the search went on from epoch {epochs(rollout.went_on.epoch)}{_given_up(rollout)}."
+        return f"{place}: the search continued from epoch {epochs(rollout.went_on.epoch)}{_discarded(rollout)}."
     return f"{place}: nothing was excluded."
 
 
 def decisions(story: Story) -> list[str]:
-    """One entry per roll-out, in the order in which they ran; the choice of the answer last."""
+    """One entry per roll-out, in the order in which they ran; the choice of the final model last."""
     done = [rollout for rollout in story.rollouts if story.answer or rollout.followed]
-    last = answer(story) if story.answer else f"Not finished: the search stands at epoch {epochs(story.tip.epoch)}."
+    last = answer(story) if story.answer else f"Not finished: the search is at epoch {epochs(story.tip.epoch)}."
     return [*map(decision, done), last]
 
 
 def answer(story: Story) -> str:
-    """Which point the search chose."""
+    """Which point the search chose as the final model."""
     place = story.answer
-    assert place is not None, "asked of a finished run only"
-    rule = "the best average score on the validation split" if story.brief.select == "best" else "the last point"
+    assert place is not None, "only a finished run has a final model"
+    rule = "best macro-average" if story.brief.select == "best" else "last point of the search"
     if place.snapshot == story.base.snapshot:
-        return f"The answer is the base model itself, untrained ({rule})."
-    return f"The answer is the model at epoch {epochs(place.epoch)}, from roll-out {place.rollout} ({rule})."
+        return f"The final model is the untrained base model ({rule})."
+    return f"The final model is the one at epoch {epochs(place.epoch)}, from roll-out {place.rollout} ({rule})."
 
 
 def _reading(reading: Reading) -> str:
     name, best = clean(reading.task), percent(reading.best)
     if not reading.peaked:
-        return f"{name} was at its best at the end ({best})"
-    at = f"{name} was best at epoch {epochs(reading.best_epoch)} ({best})"
+        return f"{name} had its best score at the end ({best})"
+    at = f"{name} peaked at epoch {epochs(reading.best_epoch)} ({best})"
     if reading.end < reading.best:
         end = percent(reading.end)
-        return f"{at}, had fallen {f'to {end}' if end != best else 'by less than 0.1'} at the end"
-    return f"{at}, had not risen since"
+        return f"{at} and fell {f'to {end}' if end != best else 'by less than 0.1'} by the end"
+    return f"{at} and did not rise after it"
 
 
 def _whence(rollout: Rollout) -> str:
     if not rollout.rolled_back:
         return ""
-    return f"; rolled back to epoch {epochs(rollout.went_on.epoch)}{_given_up(rollout)}"
+    return f"; rolled back to epoch {epochs(rollout.went_on.epoch)}{_discarded(rollout)}"
 
 
-def _given_up(rollout: Rollout) -> str:
+def _discarded(rollout: Rollout) -> str:
     count = epochs(rollout.rolled_back)
-    return f" ({count} {'epoch' if count == '1' else 'epochs'} given up)"
+    return f" ({count} {'epoch' if count == '1' else 'epochs'} discarded)"

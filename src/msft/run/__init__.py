@@ -1,1 +1,1 @@
-"""One run's life: from a configuration to a finished model."""
+"""One run, from a configuration to a finished model."""

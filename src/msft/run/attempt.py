@@ -1,4 +1,4 @@
-"""One process's attempt at a run: from its beginning, or where it was interrupted, to its end or the next stop."""
+"""One process's attempt at a run: from its start, or where it was interrupted, to its end or the next stop."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ from msft.system import files
 from msft.system.stopwatch import Stopwatch, spent
 
 SNAPSHOT_MEMORY = 0.4
-"""Share of the memory that is free at the start which snapshots may take before they go to disk only."""
+"""Share of the memory free at the start that snapshots may take; further ones are kept on disk only."""
 
 
 class RunEngine(Engine, Protocol):
-    """An engine that a session can journal: what it is, and what a resumed run may set."""
+    """An engine with what the journal records of it, and the learning rates that a resumed run may set."""
 
     fingerprint: str
     """Of the base model."""
     parameters: int
-    """Those outside the embeddings, for the cost law."""
+    """Number of parameters outside the embeddings, for the cost law."""
     model_bytes: int
     light: str
-    """What of the model was made lighter, for people; empty where nothing was."""
+    """What was made lighter in the model, in words; empty if nothing was."""
     learning_rates: Sequence[tuple[int, float]]
     """(first segment, learning rate from there on), in order."""
 
@@ -70,20 +70,20 @@ MakeEngine: TypeAlias = Callable[[Job, Store, Callable[[StepInfo | ScoreInfo], N
 
 @dataclass(frozen=True)
 class Shared:
-    """What the runs of a study have in common: scores of the base model, which no method or training seed changes.
+    """What the runs of a study share: scores of the base model, which do not depend on method or training seed.
 
-    A run that is given them keeps its record and its summary alone: no model, no snapshot, no page, which hundreds of
-    runs would fill a disk with. `msft train <run>/config.yaml --resume` makes them again, bit for bit.
+    A run with shared scores keeps only its record and its summary: models, snapshots and pages of hundreds of runs
+    would fill a disk. `msft train <run>/config.yaml --resume` makes them again, bit for bit.
     """
 
     fingerprints: dict[str, Any]
     base: Outcome
     test: Outcome | None
-    """None where there is no test split."""
+    """None if there is no test split."""
 
 
 class Attempt:
-    """One process's part in a run. The main process alone writes."""
+    """One process's part in a run. Only the main process writes."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class Attempt:
         if self.processes.is_main:
             with spent("start.folder"):
                 for file, content in self._derived().items():
-                    files.replace(file.stem, file, content, place=False)  # the journal's creation places it
+                    files.replace(file.stem, file, content, place=False)  # synced when the journal is created
                 if self.shared is None:
                     self.store.rehearse(self.engine.state())
         base = self.shared.base if self.shared else self.engine.base()
@@ -178,7 +178,7 @@ class Attempt:
             journal, past = Journal.resume(self.folder.journal, self.folder.sidecars)
             check_journal_is_whole(journal, self.folder, self.store)
             if past.torn:
-                self.watcher.note(f"{self.folder.journal}: cut off a torn last record, never acted on")
+                self.watcher.note(f"{self.folder.journal}: removed an incomplete last record, which was never used")
             self.processes.barrier()
         else:
             self.processes.barrier()
@@ -197,7 +197,7 @@ class Attempt:
         return journal, past
 
     def _derived(self) -> dict[Path, bytes]:
-        """Files that say for people what the journal's header says as well."""
+        """Readable copies of what the journal's header records."""
         environment, notes = (
             (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
             for content in (made_with(), self.job.notes)
@@ -206,7 +206,7 @@ class Attempt:
         return {self.folder.config: config, self.folder.environment: environment, self.folder.notes: notes}
 
     def _progress(self, info: StepInfo | ScoreInfo) -> None:
-        """The boundaries at which a run can stop; several processes stop at the same step, whoever got the signal."""
+        """Reports progress, and stops the run if a signal has come; all processes stop at the same step."""
         with spent("record"):
             self.watcher.progress(info)
         if self.processes.world == 1:
@@ -216,7 +216,7 @@ class Attempt:
             self.stop.check()
 
     def _test(self, answer: int) -> dict[str, Any]:
-        """The test split is scored here and nowhere else: the base model and the answer, once."""
+        """Scores the base model and the final model on the test split, once. The test split is scored nowhere else."""
         if not self.job.tested:
             return {"answer": answer, "test": None}
         files.stage("test")
@@ -228,7 +228,7 @@ class Attempt:
         return {"answer": answer, "test": {"answer": outcome_to_json(tested), "base": outcome_to_json(base)}}
 
     def _hand_over(self, answer: int, run: dict[str, Any]) -> dict[str, Any]:
-        """`final/` appears whole or not at all; summary and page are made from the journal. Of a study, a summary."""
+        """Writes `final/` (completely or not at all), summary and page; for a run of a study, only the summary."""
         if self.shared is not None:
             self._time("end")
             summary = summarise(self.folder)
@@ -242,7 +242,7 @@ class Attempt:
         if not self.processes.total(np.array([float(whole)]))[0]:
             with spent("export"):
                 if main:
-                    publish("final", final, self._fill(answer), {"run": run}, place=False)  # the page, last, places all
+                    publish("final", final, self._fill(answer), {"run": run}, place=False)  # synced with the page
                 else:
                     self.engine.export(answer, final)
         if not main:
@@ -261,7 +261,7 @@ class Attempt:
         return summary
 
     def _fill(self, answer: int) -> Callable[[Path], None]:
-        """What writes the final model and its card into a folder."""
+        """Returns the function that writes the final model and its card into a folder."""
 
         def fill(draft: Path) -> None:
             self.engine.export(answer, draft)
@@ -270,7 +270,7 @@ class Attempt:
         return fill
 
     def _time(self, kind: str, number: int | None = None) -> None:
-        """Wall-clock by kind since the last call: what was going on until now; all of a repeat is one kind."""
+        """Records the seconds since the last call, by kind; for a recomputed segment, all as `recompute`."""
         seconds = self.stopwatch.drain()
         if kind == "recompute":
             seconds = {kind: math.fsum(seconds.values())}
@@ -279,12 +279,12 @@ class Attempt:
 
 
 def _snapshot_memory(processes: Processes) -> int:
-    """Bytes that snapshots may take in each process's memory: all must decide alike what goes to disk."""
+    """Bytes that snapshots may take in each process's memory; equal, so that all decide alike what goes to disk."""
     free = SNAPSHOT_MEMORY * psutil.virtual_memory().available / processes.world
     return int(processes.total(np.array([free if processes.is_main else 0.0]))[0])
 
 
 def _as_json(header: dict[str, Any]) -> dict[str, Any]:
-    """As the journal gives it back: tuples are lists."""
+    """The header as the journal returns it: tuples become lists."""
     plain: dict[str, Any] = json.loads(json.dumps(header))
     return plain

@@ -1,4 +1,4 @@
-"""Scoring a finished model on the splits of a configuration, as a run does it (design 3.10, 3.11)."""
+"""Scores a finished model on the splits of a configuration, as a run does (design 3.10, 3.11)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Split: TypeAlias = Literal["validation", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a model scored on one split."""
+    """A model's scores on one split."""
 
     model: str
     split: Split
@@ -42,7 +42,7 @@ class Evaluation:
 
     @property
     def macro(self) -> float | None:
-        """The mean of the reports."""
+        """The mean of the test metrics."""
         return mean([found.report for found in self.scores.values()])
 
     @property
@@ -51,16 +51,17 @@ class Evaluation:
         return [task for task in self.data if task not in self.scores]
 
     def interval(self, task: Task) -> tuple[float, float] | None:
-        """95 % interval of the report, given the items."""
+        """95 % interval of the test metric, given the items."""
         return of_items(self.scores[task].report, self.scores[task].reported)
 
 
 def evaluate(
     config: Config, model: str, split: Split, *, progress: Callable[[int, int], None] | None = None
 ) -> Evaluation:
-    """Scores the answer of a run (its folder), or a model (a folder or a name on the hub), on a configuration's split.
+    """Scores the final model of a run (its folder), or a model (a folder or a name on the hub), on one split.
 
-    `progress` is told (items done, all items). Raises RunError, ModelError, DataError before anything is scored.
+    `progress` is called with (items done, all items). Raises RunError, ModelError or DataError before anything is
+    scored.
     """
     loaded, tokenizer = _loaded(config, model)
     data = load_tasks(config, tokenizer)
@@ -93,7 +94,7 @@ def _loaded(config: Config, model: str) -> tuple[PreTrainedModel | PeftModel, An
 
 
 def _named(config: Config, model: str) -> ModelSource:
-    """Another model under the same settings; a revision belongs to the repository that it was given for."""
+    """Another model under the same settings; the configured revision does not apply to another name on the hub."""
     source = replace(model_source(config), name_or_path=model, gguf_file=None, peft=None)
     if source.folder is None and model != config.model.name_or_path:
         return replace(source, revision=None)

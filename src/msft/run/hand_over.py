@@ -1,4 +1,4 @@
-"""The hand-over of a finished run: a plain Hugging Face folder, and the same on the hub (design 4)."""
+"""Exports a finished run: as a plain Hugging Face folder, and to the hub (design 4)."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from msft.system import files
 Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 OURS = shutil.ignore_patterns(MANIFEST)
-"""What a run folder keeps beside a model, and a plain folder does not."""
+"""Files that a run folder has beside a model, and an exported folder does not."""
 ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
 STALE = ["*.safetensors", "*.safetensors.index.json", ADAPTER_CONFIG]
-"""Files of an earlier push that would be read in place of, or beside, those of this one."""
+"""Files of an earlier push that would be loaded instead of, or together with, those of this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A finished run whose model is about to be handed over."""
+    """A finished run whose model is to be exported."""
 
     run: RunFolder
     story: Story
     source: ModelSource
-    """The base model, and the adapter that the run trained on it, if it did."""
+    """The base model, and the settings of the adapter if the run trained one."""
 
     @classmethod
     def read(cls, run: RunFolder) -> Finished:
-        """Raises RunError where the run is not finished, or kept no model."""
+        """Reads a run folder. Raises RunError if the run is not finished or kept no model."""
         story = read_story(run)
         if story.answer is None:
             mend = f"let it finish: msft train {run.config} --resume"
@@ -59,18 +59,18 @@ class Finished:
 
     @property
     def is_adapter(self) -> bool:
-        """Whether `final/` holds an adapter alone."""
+        """Whether `final/` holds only an adapter."""
         return (self.run.final / ADAPTER_CONFIG).exists()
 
     def model(self) -> PreTrainedModel | PeftModel:
-        """The answer on the CPU, in fp32; an adapter lies on its base. Raises ModelError, RunError."""
+        """The final model on the CPU, in fp32, with the adapter on its base. Raises ModelError, RunError."""
         if not self.is_adapter:
             return load_model(_at(self.source, self.run.final))
         base = replace(self.source, peft=None)
         recorded = self.story.header.get("fingerprints", {}).get("model")
         if recorded is not None and fingerprint(base) != recorded:
             found = "the base model is not the one that the adapter was trained on"
-            raise RunError(complaint(found, "put its files back as they were", file=base.name_or_path))
+            raise RunError(complaint(found, "restore its files", file=base.name_or_path))
         return with_adapter(load_model(base), self.run.final)
 
     def tokenizer(self) -> Any:
@@ -79,7 +79,7 @@ class Finished:
 
 
 def with_adapter(base: Any, folder: Path) -> PeftModel:
-    """A base model with the adapter of a folder on it. Raises ModelError."""
+    """The base model with the adapter in `folder`. Raises ModelError."""
     try:
         return PeftModel.from_pretrained(base, str(folder))
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
@@ -96,15 +96,15 @@ def export(
     dtype: Dtype | None = None,
     hub_id: str | None = None,
 ) -> None:
-    """Writes the answer of a finished run as a plain Hugging Face folder: whole, or not at all.
+    """Writes the final model of a finished run as a plain Hugging Face folder, completely or not at all.
 
-    `merge`: an adapter is merged into its base (a full model is whole already); `dtype`: of the weights, those of
-    `final/` where None; `hub_id`: where the card says that the model lies. Raises RunError, ModelError.
+    `merge`: merges an adapter into its base (a full model needs no merge); `dtype`: of the weights, None: as in
+    `final/`; `hub_id`: the model's name on the hub, for the card. Raises RunError, ModelError.
     """
     finished = Finished.read(run)
     check_output(output)
     if hub_id is not None and finished.is_adapter and not merge and not _others_have(finished.source):
-        found = f"the adapter's base, {finished.source.name_or_path}, is not on the hub: nobody else could load it"
+        found = f"the adapter's base, {finished.source.name_or_path}, is not on the hub, where others could load it"
         raise RunError(complaint(found, "push a whole model: add --merge", field="--push-to-hub"))
 
     def fill(draft: Path) -> None:
@@ -128,7 +128,7 @@ def export(
 
 
 def check_output(output: Path) -> None:
-    """Raises RunError where the folder holds something already."""
+    """Raises RunError if the folder exists and is not empty."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         mend = "name another folder with --output, or remove this one"
         raise RunError(complaint("this is not an empty folder", mend, file=output, field="--output"))
@@ -138,19 +138,19 @@ def check_hub_id(hub_id: str) -> None:
     """Raises RunError unless it can be the name of a repository on the hub."""
     if not on_hub(hub_id):
         mend = "write it as user/name: letters, digits, - _ and ."
-        raise RunError(complaint(f"{hub_id!a} cannot name a model there", mend, field="--push-to-hub"))
+        raise RunError(complaint(f"{hub_id!a} is not a valid name of a model on the hub", mend, field="--push-to-hub"))
 
 
 def push(folder: Path, hub_id: str, *, private: bool) -> str:
-    """Uploads an exported folder to the hub, made there if need be; returns its address.
+    """Uploads an exported folder to a repository on the hub, created if missing; returns its address.
 
-    Weights of an earlier push are removed by the same commit; everything else there stays. `private`: nothing is
-    uploaded to a repository that is public. Raises RunError: the exported folder stays where it is.
+    The same commit removes weights of an earlier push; other files there stay. `private`: refuses to upload to a public
+    repository. Raises RunError; the exported folder stays where it is.
     """
     api = HfApi()
     try:
         address = api.create_repo(hub_id, private=private or None, exist_ok=True)
-        if private and not api.model_info(address.repo_id).private:  # it was there, and stays as it was
+        if private and not api.model_info(address.repo_id).private:  # it existed before, and stays public
             mend = "make it private in its settings, or leave out --private"
             raise RunError(complaint(f"{address} is public", mend, field="--private"))
         api.upload_folder(
@@ -159,7 +159,7 @@ def push(folder: Path, hub_id: str, *, private: bool) -> str:
     except RunError:
         raise
     except OfflineModeIsEnabled:
-        raise RunError(complaint("the hub is switched off", "unset HF_HUB_OFFLINE", field="--push-to-hub")) from None
+        raise RunError(complaint("hub access is disabled", "unset HF_HUB_OFFLINE", field="--push-to-hub")) from None
     except HfHubHTTPError as error:
         status = error.response.status_code
         mend = {
@@ -168,14 +168,14 @@ def push(folder: Path, hub_id: str, *, private: bool) -> str:
         }.get(status, f"try again: hf upload {hub_id} {folder}")
         found = f"the hub answered {status} ({_first_line(error)})"
         raise RunError(complaint(found, mend, field="--push-to-hub")) from None
-    except Exception as error:  # of the libraries beneath: no network, a broken connection, a refused file
+    except Exception as error:  # of the underlying libraries: no network, a broken connection, a refused file
         found = f"the upload failed ({_first_line(error)})"
         raise RunError(complaint(found, f"try again: hf upload {hub_id} {folder}", field="--push-to-hub")) from None
     return str(address)
 
 
 def _others_have(base: ModelSource) -> bool:
-    """Whether a base model can be loaded by its name on another machine, and by PEFT, which reads no GGUF."""
+    """Whether a base model can be loaded by name on another machine, and by PEFT, which does not read GGUF."""
     return base.folder is None and base.gguf_file is None
 
 
@@ -196,7 +196,7 @@ def _torch(dtype: Dtype | None) -> torch.dtype:
 
 
 def _whole(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Makes `folder` with what `fill` writes; whatever goes wrong leaves nothing behind."""
+    """Creates `folder` with what `fill` writes; a failure leaves nothing behind."""
     folder = folder.absolute()
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
@@ -207,7 +207,7 @@ def _whole(folder: Path, fill: Callable[[Path], None]) -> None:
         draft.replace(folder)  # an empty folder may be there
         files.sync("export", folder.parent)
     except OSError as error:
-        mend = "check the folder's permissions and the room on the disk"
+        mend = "check the folder's permissions and the free space on the disk"
         found = f"the model cannot be written ({error.strerror})"
         raise RunError(complaint(found, mend, file=folder, field="--output")) from error
     finally:

@@ -1,4 +1,4 @@
-"""A configuration with everything that it names found and checked."""
+"""A configuration whose model and data were found and checked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NO_LOOKAHEAD = Lookahead()
 
 
 class Described(Protocol):
-    """What a header says of the engine's model."""
+    """What a journal's header records of the engine's model."""
 
     fingerprint: str
     parameters: int
@@ -36,12 +36,12 @@ class Described(Protocol):
 
 
 UNSCORED = Outcome(snapshot=ROOT, scores={}, reports={})
-"""In place of the base model's scores, where nothing is scored yet."""
+"""Stands for the base model's scores before anything is scored."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A configuration with everything that it names found and checked; nothing has been written yet."""
+    """A configuration whose model and data were found and checked; nothing has been written yet."""
 
     config: Config
     model: OpenModel
@@ -58,7 +58,7 @@ class Job:
 
     @classmethod
     def prepare(cls, config: Config) -> Job:
-        """Raises ModelError or DataError before any weight is loaded."""
+        """Finds and checks model and data. Raises ModelError or DataError before any weight is loaded."""
         with spent("start.model"):
             model = OpenModel.open(model_source(config))
         with spent("start.data"):
@@ -108,12 +108,12 @@ class Job:
 
     @property
     def notes(self) -> list[str]:
-        """What a person should know about the data."""
+        """Remarks on the data, for people."""
         return [f"{task}: {note}" for task, part in self.data.items() for note in part.notes]
 
     @property
     def snapshot_bytes(self) -> int:
-        """Of the largest snapshot: the trainable weights and Adam's two moments of each, in fp32."""
+        """Size of the largest snapshot: the trainable weights and Adam's two moments of each, in fp32."""
         return 12 * sum(p.numel() for p in self.skeleton.parameters() if p.requires_grad)
 
     @property
@@ -121,17 +121,17 @@ class Job:
         return 4 * sum(p.numel() for p in self.skeleton.parameters())
 
     def fingerprints(self, engine: Described) -> dict[str, Any]:
-        """What model and data are, whatever they are called."""
+        """Fingerprints of model and data, which do not depend on names and paths."""
         return {
             "model": engine.fingerprint,
             "data": {task: part.fingerprint for task, part in self.data.items()},
         }
 
     def header(self, brief: Brief, engine: Described) -> dict[str, Any]:
-        """The journal's first record: all that decides the run."""
+        """The journal's first record: everything that determines the run."""
         config = flatten(self.config)
         config.pop("output")
-        config.pop("training.report_to", None)  # who is told decides nothing
+        config.pop("training.report_to", None)  # trackers do not affect the result
         return {
             "msft": __version__,
             "method": self.config.method.name,
@@ -152,12 +152,12 @@ class Job:
 
 
 def made_with() -> dict[str, Any]:
-    """What a result may depend on beside configuration, data and model."""
+    """The environment: what a result may depend on beside configuration, data and model."""
     return {**environment(), "threads": torch.get_num_threads()}
 
 
 def settings_of(config: Config, lookahead: Lookahead = NO_LOOKAHEAD) -> EngineSettings:
-    """What the engine needs of a configuration. `lookahead`: the method's."""
+    """The engine's settings from a configuration. `lookahead`: the method's."""
     t = config.training
     tokens = t.max_tokens_per_microbatch
     return EngineSettings(

@@ -1,4 +1,4 @@
-"""The one loop: ask, run, snapshot safe, journal (the commit point), tell, prune (design 2.1)."""
+"""The search loop: ask, run, make the snapshot safe, journal (the commit point), tell, prune (design 2.1)."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from msft.system.stopwatch import spent
 
 
 class Engine(Protocol):
-    """What trains and scores. Deterministic: the same segment from the same parent gives the same outcome."""
+    """Trains and scores. Deterministic: the same segment from the same parent gives the same outcome."""
 
     def base(self) -> Outcome:
-        """The base model, scored on the validation split of every sub-dataset."""
+        """Score the base model on the validation split of every sub-dataset."""
 
     def run(self, segment: Segment, number: int) -> Outcome:
-        """Run segment `number`; the snapshot that it makes carries this number and is in the store on return.
+        """Run segment `number`; the snapshot that it makes has this number and is in the store on return.
 
-        Its parent is in the store, or is where the last run ended: the engine stands there and needs no copy.
+        Its parent is in the store or, where the last run ended, is the engine's live state, of which no copy is needed.
         """
 
     def test(self, snapshot: Snapshot) -> Outcome:
-        """A snapshot, scored on the test split of every sub-dataset that has one; its items carry the report."""
+        """Score a snapshot on every test split; `items` are those of the test metric."""
 
     def export(self, snapshot: Snapshot, folder: Path) -> None:
         """Write the snapshot as a plain Hugging Face folder."""
 
 
 class Store(Protocol):
-    """What keeps snapshots. `ROOT` is not its concern."""
+    """Stores snapshots, except `ROOT`."""
 
     def has(self, snapshot: Snapshot) -> bool:
-        """Whether it can be restored."""
+        """Whether the snapshot can be restored."""
 
     def persist(self, snapshots: Collection[Snapshot]) -> None:
-        """See to it that these survive the process; what an earlier call began is done on return."""
+        """Start to make these durable; returns once what an earlier call started is done."""
 
     def prune(self, keep: Collection[Snapshot], durable: Collection[Snapshot] = ()) -> None:
-        """Let go of all others; of `durable`, what survives the process goes on doing so."""
+        """Drop all others; those of `durable` that are on disk stay there."""
 
     def finish(self) -> None:
-        """Wait until all that was to survive the process does."""
+        """Wait until everything that `persist` started is done."""
 
 
 TRAINED = ("snapshot", "train_loss", "tokens", "bytes")
-"""What an outcome says of training; its tokens beside those of scores and probes."""
+"""The fields of an outcome that training determines; `tokens` also counts those of scores and probes."""
 
 Record = Callable[[int, Segment, Outcome], None]
 """Called with (number, segment, outcome): makes the segment's record durable."""
@@ -68,18 +68,19 @@ def drive(
     limits: Limits = UNBOUNDED,
     again: Callable[[int], None] = lambda number: None,
 ) -> Snapshot:
-    """Run a search to its end and return its answer, which is durable once `store.finish()` has returned.
+    """Run a search to its end; return the final model's snapshot, which is durable once `store.finish()` has returned.
 
-    `past` is the journal that the search was replayed from; snapshots that it names and that did not survive are
-    recomputed, and must give the journaled outcomes bit for bit, or else `Diverged`. `announce` is told of each
-    segment before it is run. `limits`: how many snapshots are held between segments (`core.retention`); those that
-    were let go of and are asked for are recomputed without scores, and `again` is told of each segment that was.
+    `record` is called after each segment. `past` is the journal that the search was replayed from: snapshots that are
+    still needed and are missing are recomputed, and must give the journaled outcomes bit for bit; otherwise `Diverged`
+    is raised. `announce` is called before each segment is run. `limits`: how many snapshots are kept between segments
+    (`core.retention`); dropped ones that are requested later are recomputed without scores. `again` is called for each
+    segment that was recomputed.
     """
     return _Loop(search, engine, store, past, announce, limits, again).go(record)
 
 
 def needed(search: Search) -> set[Snapshot]:
-    """The snapshots that the search may still ask for; at its end, the answer."""
+    """The snapshots that the search may still request; at its end, the final one."""
     segment = search.ask()
     if segment is None:
         assert search.answer is not None
@@ -88,12 +89,12 @@ def needed(search: Search) -> set[Snapshot]:
 
 
 def _trained_only(outcome: Outcome) -> Outcome:
-    """What is compared where training alone is repeated; scores of thousands of segments are the journal's to keep."""
+    """The outcome without scores and probes, to save memory over thousands of segments; the journal keeps those."""
     return replace(outcome, scores={}, reports={}, items=None, lookahead=None, losses=None)
 
 
 class _Loop:
-    """One search under way."""
+    """One search in progress."""
 
     def __init__(
         self,
@@ -109,9 +110,10 @@ class _Loop:
         self.history = list(past)
         self.retention, _ = replayed(search.brief, past, search.ask(), search.answer, limits, search.outlook.window)
         self.safe = self.retention.held
-        """What was made durable last; of a resumed run nobody knows, and each loss is one."""
+        """Snapshots written by the last `persist()`. After a resume this is unknown, so it starts as everything
+        retained: dropping any of them persists the rest first."""
         self.origin: frozenset[Snapshot] = frozenset()
-        """What the roll-out that is on began from."""
+        """The snapshot that the current roll-out began from."""
 
     def go(self, record: Record) -> Snapshot:
         self._recover()
@@ -122,7 +124,7 @@ class _Loop:
             try:
                 outcome = self.engine.run(segment, number)
             except (Stopped, UserError):
-                # What was reached need not be trained again.
+                # So that a resumed run need not train this again.
                 with spent("snapshot.durable"):
                     self.store.persist(self.retention.held)
                     self.store.finish()
@@ -138,7 +140,7 @@ class _Loop:
         return self.search.answer
 
     def _settle(self) -> None:
-        """What a roll-out leaves behind is made durable while the next one is trained; the rest goes."""
+        """Keeps what the search needs next, recomputes dropped snapshots that it requests, and drops the rest."""
         files.stage("loop.settle")
         settled = self.retention.settle(self.search.ask(), self.search.answer)
         self._hold(settled.first)
@@ -155,11 +157,11 @@ class _Loop:
 
     @spent("snapshot.durable")
     def _hold(self, snapshots: frozenset[Snapshot], *, resumed: bool = False) -> None:
-        """Let go of all others.
+        """Drop all others.
 
-        The snapshot that a roll-out began from stays durable until the next one begins to train, needed or not:
-        whatever a crash takes is trained again from there. (Scores at the roll-back point come before that, and may
-        spare a snapshot the disk.) Under a limit it may have to go; what is left becomes durable first.
+        The snapshot that a roll-out began from stays durable until the next roll-out begins to train, even if it is not
+        needed: training lost in a crash is repeated from there. (Scores at the roll-back point come before that, and
+        may make a write unnecessary.) Under a limit it may have to be dropped; then what is kept becomes durable first.
         """
         segment, limited = self.search.ask(), self.retention.limit is not None
         if resumed or self._begins(segment) or (limited and not self.safe <= snapshots):
@@ -169,18 +171,18 @@ class _Loop:
         self.store.prune(snapshots, () if limited else self.origin)
 
     def _begins(self, segment: Segment | None) -> bool:
-        """Whether the next segment is the first that a roll-out trains, or there is none."""
+        """Whether the next segment is the first that its roll-out trains, or there is none."""
         trained = next((past.rollout for past, _ in reversed(self.history) if past.trains), None)
         return segment is None or (segment.trains and segment.rollout != trained)
 
     def _origin(self, segment: Segment) -> Snapshot:
-        """What the segment's roll-out began from."""
+        """The snapshot that the segment's roll-out began from."""
         while segment.start and self.history[segment.parent - 1][0].rollout == segment.rollout:
             segment = self.history[segment.parent - 1][0]
         return segment.parent
 
     def _recover(self) -> None:
-        """Recompute what should be held and is gone, and where the search stands: the engine does not yet."""
+        """Recompute missing snapshots that are to be kept, and the next segment's parent."""
         segment, held = self.search.ask(), self.retention.held
         if segment is not None:
             held |= {segment.parent} - {ROOT}
@@ -197,7 +199,7 @@ class _Loop:
         self._hold(held, resumed=True)
 
     def _repeat(self, number: int, *, scored: bool) -> None:
-        """Run a journaled segment once more. Raises Diverged where it does not give what it gave."""
+        """Run a journaled segment again. Raises Diverged if the outcome differs from the journaled one."""
         segment, recorded = self.history[number - 1]
         self.announce(number, segment)
         files.stage("recover.run")

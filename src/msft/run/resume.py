@@ -1,4 +1,4 @@
-"""Before a run begins or goes on: is there room, is this the same run, is what lies there whole (design 3.8, 3.15)."""
+"""Checks before a run starts or continues: disk space, the same run, undamaged files (design 3.8, 3.15)."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ HARMLESS = (
     "environment", "environment.*", "model.name_or_path", "datasets.*.path", "snapshots.durable", "snapshots.max",
     "training.learning_rate",
 )  # fmt: skip
-"""What a resumed run may change where somebody says so. Content is fingerprinted: a path may move, a file may not
-change. A learning rate and a bound hold from the next segment on."""
+"""Fields that a resumed run may change with `--allow-changed`. Content is fingerprinted: a path may change, a file's
+content may not. A new learning rate or `snapshots.max` applies from the next segment on."""
 _ALIASES = {"model.name": "model.name_or_path", "msft": "environment.msft",
             "method.horizon": "method.max_epochs", "brief.horizon": "method.max_epochs"}  # fmt: skip
 _RATE, _BOUND = ("config", "training.learning_rate"), ("config", MAX)
@@ -42,18 +42,18 @@ def check_room(folder: RunFolder, snapshot_bytes: int, model_bytes: int) -> None
 
 
 def paused(error: OSError, folder: RunFolder, snapshot_bytes: int) -> RunError:
-    """What to say where the disk fails in the middle of a run; what was there before is intact."""
+    """The error for a disk failure during a run; what was durable before is intact."""
     there = next(path for path in (folder.path, *folder.path.absolute().parents) if path.exists())
     free, wanted = shutil.disk_usage(there).free, 2 * snapshot_bytes + RESERVE
     found = f"the run is paused: {error.strerror} ({free:,} bytes are free, {wanted:,} are needed)"
-    mend = "free the room or mend the disk, then go on: the same command with --resume"
+    mend = "free space or fix the disk, then continue: the same command with --resume"
     if not folder.exists:
-        mend = "free the room or mend the disk, then start again: nothing had been trained"
+        mend = "free space or fix the disk, then start again: nothing had been trained"
     return RunError(complaint(found, mend, file=error.filename))
 
 
 def identity(header: Json, position: Json) -> dict[str, Any]:
-    """What a manifest says of the run that made it: with what, of what, and where its journal stood."""
+    """What a manifest records of its run: environment, fingerprints, and the journal's position."""
     prints = header["fingerprints"]
     return {
         "environment": header["environment"],
@@ -67,13 +67,13 @@ def identity(header: Json, position: Json) -> dict[str, Any]:
 
 
 def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path) -> list[tuple[KeyPath, Any, Any]]:
-    """The differences between the run's header and what would be run now, all of them allowed.
+    """The differences between the run's header and the header of what would run now; all are in `allowed`.
 
-    Raises Diverged for one that is not, RunError where what is allowed is none of `HARMLESS`.
+    Raises Diverged for a difference that is not, RunError if a field in `allowed` is not one of `HARMLESS`.
     """
     for field in allowed:
         if not _harmless(field):
-            found = f"{field} decides the result, or is no field of a run"
+            found = f"{field} affects the result, or is not a field of a run"
             mend = f"start a new run folder; a resumed run may change {', '.join(HARMLESS)}"
             raise RunError(complaint(found, mend, field="--allow-changed"))
     recorded = {key: value for key, value in past.current.items() if key != "wire"}
@@ -84,7 +84,7 @@ def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path
         mend = "undo the change, or start a new run folder"
         if all(map(_harmless, mends)):
             flags = " ".join(f"--allow-changed {_quoted(field)}" for field in mends)
-            mend = f"undo the change, or add {flags}, which the journal notes"
+            mend = f"undo the change, or add {flags}, which the journal records"
         said = {f"{_named(path)} was {was!r}, is now {new!r}": None for path, was, new in refused}
         raise Diverged(str(where), list(said), mend)
     return found_changes
@@ -97,14 +97,14 @@ def limits(past: Transcript, changes: Collection[tuple[KeyPath, Any, Any]]) -> L
 
 
 def learning_rates(past: Transcript, changes: Collection[tuple[KeyPath, Any, Any]]) -> list[tuple[int, float]]:
-    """(first segment, learning rate from there on), in order: a segment that is run again keeps its own."""
+    """(first segment, learning rate from there on), in order; a recomputed segment keeps its own rate."""
     rates = [(1, float(past.header["config"][_RATE[1]]))]
     rates += [(c["since"], float(c["now"])) for c in past.changes if tuple(c["path"]) == _RATE]
     return rates + [(len(past.segments) + 1, float(now)) for path, _, now in changes if path == _RATE]
 
 
 def check_journal_is_whole(journal: Journal, folder: RunFolder, store: Store) -> None:
-    """Raises RunError where a snapshot or the final model was made later than the journal ends."""
+    """Raises RunError if a snapshot or the final model was written after the journal's last record."""
     manifests = {folder.snapshots / str(number): said for number, said in store.manifests().items()}
     with suppress(RunError):  # where it is missing or damaged, it is made again
         manifests[folder.final] = read_manifest(folder.final)
@@ -117,28 +117,28 @@ def check_journal_is_whole(journal: Journal, folder: RunFolder, store: Store) ->
 
 
 def discard_damaged(store: Store, needed: Collection[Snapshot], note: Callable[[str], None]) -> None:
-    """Lets go of needed snapshots that cannot be used, and says so: they are run again from their ancestors."""
+    """Deletes needed snapshots that cannot be used, with a note; they are recomputed from their ancestors."""
     for number in sorted(set(needed) & set(store.on_disk())):
         try:
             store.check(number)
         except RunError as error:
-            note(f"snapshot {number} cannot be used and is made again from what came before: {error}")
+            note(f"snapshot {number} cannot be used and is recomputed from an earlier one: {error}")
             store.discard(number)
 
 
 def restore_derived(folder: RunFolder, contents: Mapping[Path, bytes], note: Callable[[str], None]) -> None:
-    """Sweeps what a crash left, and writes again the files that the journal knows as well."""
+    """Deletes what a crash left, and rewrites files whose content the journal has too."""
     sweep("run", folder.path)
     for file in folder.path.glob(".*.tmp"):
         files.remove("run", file)
     for file, content in contents.items():
         if not file.is_file() or file.read_bytes() != content:
-            note(f"{file}: it was not what the run wrote there, and is written again")
+            note(f"{file}: its content had changed, and it is written again")
             files.replace(file.stem, file, content, place=False)
 
 
 def final_is_whole(folder: RunFolder, about: Mapping[str, Any], note: Callable[[str], None]) -> bool:
-    """Whether `final/` is there, whole, and of this run. A damaged one is told of."""
+    """Whether `final/` exists, is complete, and is of this run. A damaged one is noted."""
     if not folder.final.is_dir():
         return False
     try:
@@ -152,13 +152,13 @@ def final_is_whole(folder: RunFolder, about: Mapping[str, Any], note: Callable[[
 
 
 def _named(path: KeyPath) -> str:
-    """A place in the header, under the name that the configuration gives it where the two differ."""
+    """The full name of a header field, or the configuration's name where the header has an older one."""
     field = _field(path)
     return field if field == "method.max_epochs" else dotted(path)
 
 
 def _field(path: KeyPath) -> str:
-    """A place in the header as people name it: `training.learning_rate`."""
+    """The configuration's name of a header field, such as `training.learning_rate`."""
     field = dotted(path[1:] if path[0] == "config" else path)
     return _ALIASES.get(field, field)
 

@@ -1,4 +1,4 @@
-"""From a configuration to a finished run: data, engine, search, answer, hand-over."""
+"""From a configuration to a finished run: data, engine, search, final model, export."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from msft.system.stopwatch import Stopwatch, spent
 
 
 def torch_engine(job: Job, store: Store, on_step: Callable[[StepInfo | ScoreInfo], None]) -> RunEngine:
-    """The engine of every real run."""
+    """The engine of a real run."""
     return TorchEngine(job.model, job.data, job.settings, store, on_step=on_step)
 
 
@@ -48,14 +48,14 @@ def train(
     engine: MakeEngine = torch_engine,
     store: Callable[..., Store] = Store,
 ) -> dict[str, Any]:
-    """The main job. Returns the summary, which lies in the run folder as summary.json.
+    """Runs a configuration to its end, and returns the summary, which is in the run folder as summary.json.
 
-    `allow_changed`: what may differ from the run that is resumed, of `resume.HARMLESS`; the journal notes it. `job`:
-    prepared already, of another run with the same model and data. `shared`: this is a run of a study. `stopwatch`: made
-    when the command began. `engine`, `store`: what makes them.
+    `resume`: continues the run in the folder. `allow_changed`: fields of `resume.HARMLESS` in which it may differ from
+    the run that is resumed; the journal records them. `job`: one prepared for another run with the same model and data.
+    `shared`: for a run of a study. `stopwatch`: started when the command began. `engine`, `store`: their factories.
 
-    Raises a UserError before anything is written where configuration, data, model or run folder cannot be used, and
-    Stopped where a signal ended the run.
+    Raises a UserError before anything is written if configuration, data, model or run folder cannot be used, and
+    Stopped if a signal ended the run.
     """
     folder = RunFolder(Path(config.output))
     check = folder.check_resumable if resume else folder.check_free
@@ -65,7 +65,7 @@ def train(
         held.enter_context(stopwatch.running())
         if processes.is_main:
             if early := folder.visited:
-                held.enter_context(folder.owned())  # who comes second learns it before anything is loaded
+                held.enter_context(folder.owned())  # a second process fails here, before anything is loaded
             check()
             check_trackers(config.training.report_to)
         job = job.of(config) if job else Job.prepare(config)

@@ -13,14 +13,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """While it is entered, the first signal only leaves a note; `check` acts on it.
+    """A context in which the first signal is only recorded; `check` raises Stopped for it.
 
-    Outside the main thread, where Python lets nobody handle signals, they do what they always do.
+    Outside the main thread, where Python allows no signal handlers, signals act as usual.
     """
 
     def __init__(self) -> None:
         self.signal = 0
-        """The signal that came; 0 before."""
+        """The number of the signal received; 0 before."""
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -35,11 +35,11 @@ class StopRequest:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raises Stopped where a signal has come."""
+        """Raises Stopped if a signal was received."""
         if self.signal:
             raise Stopped(self.signal)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
-        for other, handler in self._before.items():  # the next one is not waited for
+        for other, handler in self._before.items():  # a second signal acts at once
             signal.signal(other, handler)

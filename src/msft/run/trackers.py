@@ -1,9 +1,8 @@
-"""A run told to TensorBoard, Weights & Biases, trackio or MLflow, through Accelerate's trackers (`report_to`).
+"""Logs a run to TensorBoard, Weights & Biases, trackio or MLflow, through Accelerate's trackers (`report_to`).
 
-Their horizontal axis is the number of optimizer steps over all compute spent, what was rolled back included: it never
-goes backwards, as these services demand; where the search stands is a value beside the others (`search/epoch`). A
-segment is told once it is journaled, so that a run that was killed and resumed goes on as the same run, and tells
-nothing twice.
+Their horizontal axis is the number of optimizer steps, discarded ones included: it never decreases, as these services
+require; the position of the search is logged beside it (`search/epoch`). A segment is logged after it is journaled, so
+that a run that was killed and resumed continues as the same run, and logs nothing twice.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 class Trackers:
-    """The trainer's `Watcher` that tells trackers. Made by the main process; `close` at the end, whatever happened.
+    """A `Watcher` that logs to trackers, for the main process. Call `close` at the end, after an error too.
 
-    `folder` holds what makes a resumed run the same run to them, and TensorBoard's files.
+    `folder` holds what makes a resumed run the same run in each tracker, and TensorBoard's files.
     """
 
     def __init__(self, names: Sequence[str], folder: Path, run: str, config: Mapping[str, Any]) -> None:
@@ -50,21 +49,21 @@ class Trackers:
         self._trackers = [self._start(name, folder, run, settings) for name in names]
         files.replace("trackers", self._file, json.dumps(self._run).encode())
         for tracker in self._trackers if fresh else []:
-            # TensorBoard would make a run of its own of them; trackio keeps what it is told at the start alone.
+            # TensorBoard would make a separate run of them; trackio keeps only what it gets at the start.
             if tracker.name not in ("tensorboard", "trackio"):
                 tracker.store_init_configuration(settings)
         self._brief: Brief | None = None
         self._known, self._steps = 0, 0
         self._told: list[StepInfo] = []
         self._live = False
-        """The segment at hand is run, not replayed."""
+        """Whether the current segment is run, and not replayed."""
 
     def _known_run(self) -> dict[str, str]:
         try:
             known = json.loads(self._file.read_text(encoding="utf-8"))
             return {"id": str(known["id"]), **{key: str(value) for key, value in known.items()}}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            mend = "remove it: to its trackers the run goes on as a new one"
+            mend = "remove it: the run then continues as a new one in its trackers"
             raise RunError(complaint("this file cannot be read", mend, file=self._file)) from None
 
     def _start(self, name: str, folder: Path, run: str, settings: Mapping[str, str]) -> GeneralTracker:
@@ -93,7 +92,7 @@ class Trackers:
 
     def outcome(self, number: int, segment: Segment, outcome: Outcome) -> None:
         if number <= self._known:
-            return  # run again, because its snapshot did not survive
+            return  # recomputed, because its snapshot was lost
         self._known, start = number, self._steps
         self._steps += segment.stop - segment.start
         for info in self._told:
@@ -103,10 +102,10 @@ class Trackers:
             self._log(self._scores(segment, outcome), self._steps)
 
     def note(self, text: str) -> None:
-        """Trackers take numbers only."""
+        """Ignored: trackers take numbers only."""
 
     def finish(self, test: Mapping[str, Mapping[str, float | None]]) -> None:
-        """The test scores of `base` and `answer`, at the last step."""
+        """Logs the test scores of `base` and `answer`, at the last step."""
         self._log({f"test/{which}/{task}": v for which, scores in test.items() for task, v in scores.items()},
                   self._steps)  # fmt: skip
 
@@ -133,7 +132,7 @@ class Trackers:
 
 
 class Several:
-    """Watchers that are all told."""
+    """Passes every event to several watchers."""
 
     def __init__(self, *watchers: Any) -> None:
         self._watchers = watchers

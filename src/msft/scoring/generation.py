@@ -1,4 +1,4 @@
-"""Greedy decoding of any number of prompts: what the model says, whatever it is batched with."""
+"""Greedy decoding of any number of prompts: the texts do not depend on the batching."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from msft.forward.planner import deal
 from msft.forward.runtime import Runtime, undisturbed
 
 ROOM = 4
-"""Tokens of a batch here for each of a micro-batch: nothing is kept for a backward pass, only keys and values."""
+"""A batch here may have this many times the tokens of a micro-batch: nothing is kept for a backward pass, only keys and
+values."""
 PRICE = 1.0
-"""What a batch costs beside its tokens, as a share of its budget: every new token reads all the weights, however many
-rows there are."""
+"""The overhead of a batch, as a share of its token budget: every new token reads all weights, however many rows there
+are."""
 
 
 class Decoder(Protocol):
@@ -42,19 +43,19 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A prompt to go on from, and where to end."""
+    """A prompt to continue, and where to end."""
 
     prompt: NDArray[np.int32]
     """[tokens]"""
     ends: frozenset[int]
-    """Tokens that end the text, and are no part of it."""
+    """Tokens that end the text and are not part of it."""
     stop: tuple[str, ...]
-    """Texts that end the text, and are no part of it."""
+    """Texts that end the text and are not part of it."""
     max_new_tokens: int
 
     @property
     def most(self) -> int:
-        """Tokens that the row may grow to."""
+        """The greatest length that the row can reach, in tokens."""
         return len(self.prompt) + self.max_new_tokens
 
 
@@ -66,10 +67,11 @@ def generate(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[list[str], int]:
-    """The text that the model goes on with from each prompt, and the tokens that ran through it.
+    """Returns the text with which the model continues each prompt, and the number of tokens that it processed.
 
-    `model` maps a Continuation to NextTokens. Each process takes a share and all return everything. They do not go in
-    step: each must hold the whole model. `progress` is told the number of prompts done so far.
+    `model` maps a Continuation to NextTokens. Each process decodes a share of the prompts and returns all texts. The
+    processes are not synchronised, so each must hold the whole model. `progress` is called with the number of prompts
+    done so far.
     """
     said = np.zeros((len(requests), max((request.max_new_tokens for request in requests), default=0)))
     hand = deal([request.most for request in requests], ROOM * runtime.max_tokens, runtime.world, PRICE)[runtime.rank]
@@ -80,19 +82,19 @@ def generate(
                 continue
             spoken = _decode(model, [requests[place] for place in places], decoder, runtime.device)
             for place, tokens in zip(places, spoken, strict=True):
-                said[place, : len(tokens)] = np.array(tokens) + 1  # 0 is where nothing was said
+                said[place, : len(tokens)] = np.array(tokens) + 1  # 0 means no token
             done += len(places)
             if progress is not None:
                 progress(done * runtime.world)
     said = runtime.total(said)
     spoken = [(row[row > 0] - 1).astype(np.int64).tolist() for row in said]
-    # The last token of each is read by nobody.
+    # The last token of each text is never an input.
     count = sum(len(request.prompt) + len(row) - 1 for request, row in zip(requests, spoken, strict=True))
     return [_text(row, request, decoder) for row, request in zip(spoken, requests, strict=True)], count
 
 
 def _decode(model: nn.Module, requests: Sequence[Request], decoder: Decoder, device: torch.device) -> list[list[int]]:
-    """The new tokens of each row, the one that ends it included; finished rows leave the batch."""
+    """The new tokens of each row, including the one that ends it; finished rows are removed from the batch."""
     longest = max(len(request.prompt) for request in requests)
     ids = np.zeros((len(requests), longest), np.int64)
     mask = np.zeros_like(ids)
@@ -129,7 +131,7 @@ def _finished(tokens: Sequence[int], request: Request, decoder: Decoder) -> bool
         return True
     if not request.stop:
         return False
-    # A token is a byte at least, so that a stop sequence that has just been completed lies in so many of the last.
+    # A token is at least one byte, so a stop sequence that was just completed lies within this many last tokens.
     most = max(len(stop.encode()) for stop in request.stop)
     tail = _decoded(tokens[-most:], decoder)
     return any(stop in tail for stop in request.stop)
@@ -141,5 +143,5 @@ def _text(tokens: Sequence[int], request: Request, decoder: Decoder) -> str:
 
 
 def _decoded(tokens: Sequence[int], decoder: Decoder) -> str:
-    # Special tokens stay, so that a stop sequence may name one.
+    # Special tokens are kept, so that a stop sequence may contain one.
     return decoder.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)

@@ -1,9 +1,8 @@
-"""From likelihoods and generated texts to scores: what the search acts on (control) and what people read (report),
-design 3.11.
+"""Scores from likelihoods and texts: the search score (`control`) and the test metric (`report`), design 3.11.
 
-A generating measure costs one token after the other, and is still generated wherever it is scored: a curve whose
-reports were not measured would be no report. Its control score is as cheap as that of `loss`; cap its validation items
-where generating is too slow.
+A measure that generates is expensive, but generates whenever it is scored, so that the test metric is measured at every
+point of its curve. Its search score is as cheap as that of `loss`; limit its validation items where generation is too
+slow.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from msft.scoring.generation import Decoding, Request, generate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskScores:
-    """One sub-dataset's scores; higher is better, all in [0, 1] but the items of all measures other than `choice`."""
+    """One sub-dataset's scores, higher is better; in [0, 1] except the items of measures other than `choice`."""
 
     control: float
     report: float
     items: tuple[float, ...]
-    """The control score of each item: a log-probability for all measures other than `choice`."""
+    """The search score of each item: a log-probability for all measures other than `choice`."""
     reported: tuple[float, ...]
-    """What each item adds to the report: right (1) or wrong (0); a user's own score; for `loss` its log-probability."""
+    """The test metric of each item: right (1) or wrong (0); a user's own score; for `loss` its log-probability."""
 
 
 def score(
@@ -43,10 +42,10 @@ def score(
     decoding: Decoding | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[Task, TaskScores], int]:
-    """The scores of each sub-dataset and the number of tokens that it took to find them.
+    """Returns the scores of each sub-dataset and the number of tokens that the model processed for them.
 
-    All sub-datasets share their micro-batches. Generating measures need `decoding`. `progress`
-    is told (items done, all items; those that are generated count twice). Raises NotFiniteError, ScorerError.
+    All sub-datasets share their micro-batches. Measures that generate need `decoding`. `progress` is called with (items
+    done, all items), where items with generation count twice. Raises NotFiniteError, ScorerError.
     """
     groups = [item.options for items, _ in tasks.values() for item in items]
     if not groups:
@@ -62,7 +61,7 @@ def score(
     verdicts: dict[Task, NDArray[np.float64]] = {}
     tokens = found.tokens
     if speaking:
-        assert decoding is not None, "a generating measure needs a tokenizer"
+        assert decoding is not None, "a measure that generates needs a tokenizer"
         requests = [r for items, measure in speaking.values() for r in _requests(items, measure, decoding)]
         texts, spoken = generate(model, requests, decoding.decoder, runtime, progress=told(len(groups)))
         verdicts, tokens = _verdicts(speaking, texts, runtime), tokens + spoken
@@ -76,7 +75,7 @@ def score(
 
 
 def _requests(items: Sequence[Item], measure: Measure, decoding: Decoding) -> list[Request]:
-    """One request an item. A special token that ends a reference, such as that of an assistant turn, ends it too."""
+    """One request per item. A special token in a reference, such as the end of a turn, ends the text too."""
     special = set(decoding.decoder.all_special_ids)
     learned = {token for item in items for token in item.options[0].ids[len(item.prompt) :].tolist()}
     ends = decoding.eos | (special & learned)
@@ -91,7 +90,8 @@ def _verdicts(
 ) -> dict[Task, NDArray[np.float64]]:
     """[items] the score of each generated text, in [0, 1].
 
-    Found by the first process for all: what has a clock in it (mathematics) or is a user's own might differ.
+    Computed by the first process for all: a scorer with a time limit (mathematics) or a user's own could differ between
+    processes.
     """
     verdicts = {}
     first = 0
@@ -122,7 +122,7 @@ def task_scores(
 ) -> TaskScores:
     """The scores of one sub-dataset from those of its items' sequences, in order.
 
-    `verdicts`: [items] the scores of what was generated, for measures that generate.
+    `verdicts`: [items] the scores of the generated texts, for measures that generate.
     """
     if measure.name == "choice":
         return _choice(items, measure, sequences)

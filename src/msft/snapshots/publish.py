@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, and are known to be unchanged before they are read. No torch."""
+"""Folders that are written completely or not at all, and verified before they are read. No torch."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from msft.system import files
 
 MANIFEST = "MANIFEST.json"
 Contents: TypeAlias = Mapping[str, tuple[int, str]]
-"""Bytes and SHA-256 of files, by their names in the folder."""
+"""Size in bytes and SHA-256 of files, by their names in the folder."""
 _UNFINISHED = ".unfinished"
-_MEND = "go on with --resume: what it held is made again"
+_MEND = "continue with --resume: its content is made again"
 
 
 def publish(
@@ -30,12 +30,12 @@ def publish(
     *,
     place: bool = True,
 ) -> None:
-    """Makes `folder` with what `fill` writes into it, durable and with a manifest of sizes and SHA-256.
+    """Creates `folder` with what `fill` writes into it: durable, and with a manifest of sizes and SHA-256.
 
-    `name`: of these file operations. `fill` returns what it knows of the files that it wrote: the manifest then says
-    what was handed to the disk; the others are read back. `about`: what else the manifest says, JSON. `place=False`:
-    where the parent is synced by what follows anyway. A crash at any moment leaves either no `folder` or a whole one
-    (and leftovers that `sweep` removes); a failure leaves things as they were.
+    `name`: of these file operations. `fill` may return size and SHA-256 of files that it wrote, for the manifest; all
+    others are read back. `about`: further JSON fields of the manifest. `place=False`: the parent is not synced, because
+    a later operation does so. A crash at any moment leaves either no `folder` or a complete one (and leftovers that
+    `sweep` removes); a failure leaves everything as it was.
     """
     files.make_folder(f"{name}.parent", folder.parent)
     draft = folder.with_name(folder.name + _UNFINISHED)
@@ -61,14 +61,14 @@ def publish(
             remove(name, folder)
         files.rename(f"{name}.publish", draft, folder)
     except Exception as error:
-        files.remove(f"{name}.failed", draft)  # it takes the room that is missing
+        files.remove(f"{name}.failed", draft)  # it takes up space, which may be what is missing
         raise _os_error(error, draft) from error
     if place:
         files.sync(f"{name}.published", folder.parent)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What a published folder says about itself. Raises RunError where that cannot be believed."""
+    """The manifest of a published folder. Raises RunError if it is unreadable or has been changed."""
     path = folder / MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(path.read_bytes())
@@ -77,7 +77,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise RunError(complaint("the manifest cannot be read", _MEND, file=path)) from None
     if not whole:
-        raise RunError(complaint("the manifest is not what was written", _MEND, file=path))
+        raise RunError(complaint("the manifest has changed since it was written", _MEND, file=path))
     return manifest
 
 
@@ -97,12 +97,12 @@ def verify(folder: Path) -> dict[str, Any]:
         except OSError as error:
             raise RunError(complaint(f"the file cannot be read ({error.strerror})", _MEND, file=path)) from None
         if found_now != entry:
-            raise RunError(complaint("the content is not what the manifest says", _MEND, file=path))
+            raise RunError(complaint("the content differs from the manifest", _MEND, file=path))
     return manifest
 
 
 def remove(name: str, folder: Path) -> None:
-    """Deletes a published folder: a crash or a power loss leaves the whole of it, or leftovers for `sweep`."""
+    """Deletes a published folder; a crash or power loss leaves either all of it or leftovers for `sweep`."""
     doomed = folder.with_name(folder.name + ".doomed" + _UNFINISHED)
     files.remove(f"{name}.leftover", doomed)
     files.rename(f"{name}.doom", folder, doomed)
@@ -123,7 +123,7 @@ def digest(path: Path) -> str:
 
 
 def _os_error(error: Exception, path: Path) -> Exception:
-    """Libraries in Rust tell a failed write in words only: `I/O error: No space left on device (os error 28)`."""
+    """Makes an OSError of a Rust library's error, which has the number only in its text: `... (os error 28)`."""
     number = re.search(r"os error (\d+)", str(error))
     if number is None or isinstance(error, OSError):
         return error

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from msft.data.order import Cursor
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-"""What Adam keeps of each parameter once it has taken a step."""
+"""Adam's state of each parameter after its first step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """All that a segment starts from. Its tensors belong to nobody else."""
+    """Everything that a segment starts from: weights, optimizer moments and the position in the data."""
 
     tensors: Mapping[str, Tensor]
     """`weight/<name>` of each trainable parameter, tied ones once; `exp_avg/<name>`, `exp_avg_sq/<name>` and
-    `step/<name>` of each that the optimizer has moved."""
+    `step/<name>` of each that the optimizer has updated."""
     cursor: Cursor = field(default_factory=Cursor)
 
     @property
@@ -30,7 +30,7 @@ class State:
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that training moves, by name; a tied one appears once."""
+    """The trainable parameters by name; a tied one appears once."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
@@ -42,18 +42,18 @@ def weights(model: nn.Module, *, device: torch.device | str | None = "cpu") -> d
 def capture(
     model: nn.Module, optimizer: torch.optim.Optimizer, cursor: Cursor, *, device: torch.device | str | None = "cpu"
 ) -> State:
-    """A copy of the weights and moments, which later training does not touch; `device=None`: no move."""
+    """A copy of the weights and moments; `device=None` leaves them where they are."""
     tensors = weights(model, device=device)
     for name, parameter in trainable(model).items():
-        # `.get`: the optimizer's state is a defaultdict, and looking would make an entry.
+        # `.get`: the optimizer's state is a defaultdict, in which `[]` would add an entry.
         for moment, value in optimizer.state.get(parameter, {}).items():
-            assert moment in MOMENTS, f"the optimizer keeps {moment}, which no snapshot holds"
+            assert moment in MOMENTS, f"the optimizer keeps {moment}, which snapshots do not hold"
             tensors[f"{moment}/{name}"] = _copy(value, device)
     return State(tensors=tensors, cursor=cursor)
 
 
 def restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
-    """Puts model and optimizer back in place; where the state has no moments, the optimizer is truly empty then."""
+    """Restores model and optimizer in place; a parameter without moments in the state has none afterwards."""
     with torch.no_grad():
         for name, parameter in trainable(model).items():
             parameter.copy_(state.tensors[f"weight/{name}"])
@@ -73,7 +73,7 @@ def _empty_moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) ->
     return {
         "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
         "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-        # A fused Adam counts its steps beside the parameter, a plain one on the CPU.
+        # Fused Adam keeps its step count on the parameter's device, plain Adam on the CPU.
         "step": torch.zeros((), dtype=torch.float32, device=parameter.device if fused else "cpu"),
     }
 

@@ -1,7 +1,7 @@
-"""Where snapshots are kept: in memory where they fit, on disk otherwise or where they must survive (design 3.8).
+"""Stores snapshots: in memory where they fit, on disk otherwise or where they must survive a crash (design 3.8).
 
-The disk is changed by one thread, in the order in which it was asked for, while training goes on. So a snapshot is
-deleted only when those that were to take its place are durable, and a crash finds either the old ones or the new.
+One thread changes the disk, in the order of the requests, while training continues. So a snapshot is deleted only when
+its replacements are durable, and a crash leaves either the old ones or the new.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ from msft.snapshots.writer import Writer
 from msft.system import files
 
 REHEARSED = 64 << 20
-"""Bytes of tensors in the snapshot that is written and read on trial."""
+"""Bytes of tensors in the snapshot that `rehearse` writes and reads."""
 IN_PASSING = 3
-"""Snapshots in memory beside those that it has room for: one just copied, one being written that was let go of,
-and the roll-out's beginning while it waits to be written."""
+"""Snapshots in memory beyond `memory_bytes`: one just copied, one that was dropped while it is being written, and the
+beginning of the roll-out while it waits to be written."""
 FRESH = 60.0
-"""Seconds for which a check holds: what a resumed run has just checked is not read and hashed a second time."""
+"""Seconds for which a check is valid, so that a resumed run does not read and hash a snapshot twice."""
 _TENSORS, _FIELDS = "state.safetensors", "state.json"
 _NAME = "snapshot"
 
 
 @dataclass
 class _Queued:
-    """What waits to be written."""
+    """A snapshot in the queue for the disk."""
 
     state: State | None
-    """None: it is being written, or was let go of before."""
+    """None: it is being written, or was dropped before."""
 
 
 class Store:
     """The snapshots of one run, by number.
 
-    `folder`: the run's `snapshots/`. `memory_bytes`: how much of this process's memory they may take, beside those
-    IN_PASSING; what waits to be written is one of them. `main`: whether this process writes and deletes on disk; with
-    several processes exactly one does, and the folder is shared. `executor`: see `Writer`. `ROOT` is
-    always there and never kept.
+    `folder`: the run's `snapshots/`. `memory_bytes`: how much of this process's memory they may take, apart from those
+    IN_PASSING, which include what waits to be written. `main`: whether this process writes and deletes on disk; with
+    several processes exactly one does, and the folder is shared. `executor`: see `Writer`. `ROOT` is always available
+    and never stored.
 
-    What goes wrong on the disk is raised by the next call, an OSError. As a context manager, it ends with everything
-    durable; where the run is broken off at once, behind the file that is being written.
+    A failed disk operation is raised by the next call, as an OSError. On exit from the context everything is durable;
+    if the run is aborted at once (by an exception that is not an `Exception`), only the file in progress is completed.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class Store:
         self.memory_bytes = memory_bytes
         self.main = main
         self.about: Callable[[Snapshot], Mapping[str, Any]] | None = None
-        """What the manifest of a snapshot must say of its run: with the journal's position, no two say the same."""
+        """What the manifest of a snapshot says of its run; unique, as it includes the journal's position."""
         self.bytes_per_second: float | None = None
-        """How fast the last snapshot became durable here; None before the first."""
+        """Speed at which the last snapshot was written; None before the first."""
         self._memory: dict[Snapshot, State] = {}
         self._writer = Writer(executor)
         self._queue: dict[Snapshot, _Queued] = {}
@@ -82,7 +82,7 @@ class Store:
             sweep(_NAME, folder)
             files.sync(f"{_NAME}.found", folder)  # what was published may not have been synced before the crash
         self._durable = set(self._published()) if main else set[Snapshot]()
-        """What is on disk when all that was asked for is done."""
+        """The snapshots on disk once all queued operations are done."""
 
     def __enter__(self) -> Store:
         return self
@@ -97,7 +97,7 @@ class Store:
             self._writer.check()
 
     def on_disk(self) -> list[Snapshot]:
-        """The durable snapshots, in order, once what is on its way has arrived."""
+        """The durable snapshots, in order, after waiting for queued operations."""
         self.finish()
         return self._published()
 
@@ -107,9 +107,10 @@ class Store:
         return number in self._durable if self.main else self._path(number).is_dir()
 
     def put(self, number: Snapshot, state: State, durable: bool) -> int:
-        """Keeps a snapshot and returns its size in bytes, the same wherever it lies.
+        """Stores a snapshot and returns its size in bytes, the same in memory and on disk.
 
-        `durable`: also on disk, for which `finish` waits; what does not fit into memory is there on return.
+        `durable`: also on disk, once `finish` has returned. A snapshot that does not fit in memory is on disk on
+        return.
         """
         assert number != ROOT, "the base model is never kept"
         self._writer.check()
@@ -127,18 +128,18 @@ class Store:
         return state.nbytes
 
     def persist(self, numbers: Collection[Snapshot]) -> None:
-        """Sees to it that these survive a crash; waits only for what earlier calls began."""
+        """Queues the writing of those that are not on disk; waits only for operations queued earlier."""
         self.finish()
         for number in sorted(numbers):
             if number in self._memory and number not in self._durable:
                 self._write(number, self._memory[number])
 
     def finish(self) -> None:
-        """Waits until the disk is as it was asked to be."""
+        """Waits until all queued disk operations are done."""
         self._writer.finish()
 
     def get(self, number: Snapshot) -> State:
-        """The snapshot, to be copied from, never changed. Raises RunError where it is missing or damaged."""
+        """The snapshot, which must be copied from and not changed. Raises RunError if it is missing or damaged."""
         if number in self._memory:
             return self._memory[number]
         self.finish()
@@ -148,18 +149,18 @@ class Store:
         return _read(self._path(number))
 
     def check(self, number: Snapshot) -> None:
-        """Raises RunError unless a durable snapshot is there, whole, and of this run."""
+        """Raises RunError unless a durable snapshot exists, is complete, and was made by this run."""
         path = self._path(number)
         if not path.is_dir():
-            raise RunError(complaint("the snapshot is missing", "go on with --resume: it is made again", file=path))
+            raise RunError(complaint("the snapshot is missing", "continue with --resume: it is made again", file=path))
         said = verify(path)
         if self.about is not None and said.get("run") != self.about(number):
-            found = "this snapshot is not the one that this run made here"
-            raise RunError(complaint(found, "go on with --resume: it is made again", file=path))
+            found = "this snapshot was not made by this run"
+            raise RunError(complaint(found, "continue with --resume: it is made again", file=path))
         self._checked[number] = time.monotonic()
 
     def manifests(self) -> dict[Snapshot, dict[str, Any]]:
-        """What the durable snapshots say about themselves, where that can be believed."""
+        """The manifests of the durable snapshots, except unreadable ones."""
         said = {}
         for number in self.on_disk():
             try:
@@ -174,9 +175,9 @@ class Store:
         self.finish()
 
     def rehearse(self, state: State) -> None:
-        """Writes, verifies and loads a snapshot of a part of this state. Raises RunError where it comes back changed.
+        """Writes, verifies and loads a snapshot of a part of this state. Raises RunError if its content has changed.
 
-        Done before a run begins, so that a folder which cannot keep snapshots is known then, and not hours later.
+        Called before a run begins, so that a folder that cannot store snapshots is found then and not hours later.
         """
         part: dict[str, torch.Tensor] = {}
         for name, tensor in sorted(state.tensors.items(), key=lambda entry: entry[1].nbytes):
@@ -187,14 +188,14 @@ class Store:
         verify(path)
         back = _read(path).tensors
         if back.keys() != part.keys() or not all(torch.equal(back[name], part[name]) for name in part):
-            found = "a snapshot on trial came back with other content"
+            found = "a test snapshot had other content when it was read back"
             raise RunError(complaint(found, "check the disk, or name another output folder", file=path))
         remove(_NAME, path)
 
     def prune(self, keep: Collection[Snapshot], durable: Collection[Snapshot] = ()) -> None:
-        """Forgets every snapshot but these; of `durable`, what is on disk, or on its way there, stays there.
+        """Deletes all snapshots but `keep`; those of `durable` that are on disk, or queued for it, stay on disk.
 
-        What has not been begun to be written is not written any more.
+        A queued write of a deleted snapshot is cancelled if it has not begun.
         """
         self._writer.check()
         self._memory = {number: state for number, state in self._memory.items() if number in keep}

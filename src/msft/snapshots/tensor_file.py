@@ -1,8 +1,8 @@
-"""The bytes of a safetensors file, one block after another: each is hashed and written while it is at hand.
+"""The bytes of a safetensors file in blocks, so that each is hashed and written while it is in the cache.
 
-The library writes a file and leaves its digest to a second reading, which would vouch for whatever the disk gives back
-by then. Ours are the bytes of the tensors themselves, never copied as a whole; the library reads them, and tests hold
-the file against the one that it writes.
+With the library, the digest would need a second reading, and would confirm whatever the disk returns by then. These are
+the bytes of the tensors, without a copy of the whole file. The library reads them, and tests compare the file with the
+one that the library writes.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 BLOCK = 16 << 20
-"""Bytes handed over at a time: few enough to be still in the cache when they are written, enough to keep the
-interpreter's lock for training."""
+"""Bytes per block: few enough to be in the cache when they are written, enough to leave the interpreter's lock to
+training."""
 _NAMES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
 def blocks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     """The file of these floating-point tensors (contiguous, on the CPU), in blocks of at most BLOCK bytes."""
-    # The widest first, so that each begins at a multiple of its own width, as the format wants it.
+    # The widest first, so that each begins at a multiple of its width, as the format requires.
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     small = bytearray(_header(tensors, order))
     for name in order:

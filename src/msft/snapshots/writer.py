@@ -1,4 +1,4 @@
-"""A thread that changes the disk while training goes on (design 3.8)."""
+"""A thread that changes the disk while training continues (design 3.8)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 
 class Writer:
-    """Does jobs in the order in which they came, one at a time, in a thread of its own.
+    """Runs jobs one at a time, in the order of submission, in a background thread.
 
-    Once a job has failed, no later one is done: it might delete what the failed one was to replace. The failure is
-    raised in whoever comes next. `executor`: makes what runs the jobs, of `concurrent.futures`.
+    After a failure no later job runs: it might delete what the failed one was to replace. The next call of a method
+    raises the failure. `executor`: makes the executor of `concurrent.futures` that runs the jobs.
     """
 
     def __init__(self, executor: Callable[..., Executor] = ThreadPoolExecutor) -> None:
@@ -26,7 +26,7 @@ class Writer:
         self._stopped = False
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Has a job done in its turn. Raises what an earlier one failed with."""
+        """Queues a job. Raises the failure of an earlier one."""
         self.check()
         if self._thread is None:
             self._thread = self._executor(max_workers=1, thread_name_prefix="snapshots", initializer=_give_way)
@@ -35,23 +35,23 @@ class Writer:
         self._jobs.append(self._thread.submit(self._do, job))
 
     def check(self) -> None:
-        """Raises what a job failed with."""
+        """Raises the failure of a job, if there was one."""
         if self._failure is not None:
             raise self._failure
 
     def finish(self) -> None:
-        """Waits until every job is done. Raises what one failed with."""
+        """Waits for all jobs. Raises the failure of one."""
         while self._jobs:
             self._jobs[0].result()
             self._jobs.popleft()
         self.check()
 
     def stop(self) -> None:
-        """Leaves all jobs behind the one that is being done."""
+        """Cancels all jobs after the one in progress."""
         self._stopped = True
 
     def close(self) -> None:
-        """Ends the thread when every job is done."""
+        """Waits for all jobs and ends the thread."""
         if self._thread is not None:
             self._thread.shutdown()
             self._thread = None
@@ -61,14 +61,14 @@ class Writer:
             return
         try:
             job()
-        except BaseException as failure:  # whatever it is, it belongs to the thread that trains
+        except BaseException as failure:  # of any kind: raised later, in the thread that trains
             self._failure = failure
 
 
 def _give_way() -> None:
-    """Has this thread run in the gaps that training leaves: where every core trains, a step waits for each one taken.
+    """Lowers this thread's priority (nice 19, Linux only), so that it does not take a core from training.
 
-    Linux alone gives threads a niceness of their own. Who waits for this thread sleeps, and so leaves it a core.
+    Only Linux has a niceness per thread. A thread that waits for this one sleeps, and so leaves it a core.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):

@@ -1,1 +1,1 @@
-"""Comparisons and studies: many runs of one job, and what they say together (design 5)."""
+"""Comparisons and studies: many runs of one job, analysed together (design 5)."""

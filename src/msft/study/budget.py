@@ -10,7 +10,7 @@ from msft.study.overrides import horizon, search, with_method
 from msft.study.reading import Evidence, answer_score, over_seeds, total_flops
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
-"""Budgets, as shares of the horizon."""
+"""Budgets, as shares of `max_epochs`."""
 
 
 def variants(config: Config) -> tuple[Variant, ...]:
@@ -28,28 +28,28 @@ def find(evidence: Evidence) -> Findings:
     scores = {name: over_seeds(runs[name], answer_score) for name in runs}
     relative = {name: over_seeds(runs[name], total_flops) for name in runs}
     base = relative["sft"].mean
-    looks = {n: over_seeds(runs[n], lambda story: sum(bool(r.excluded) for r in story.rollouts)) for n in runs}
+    excluding = {n: over_seeds(runs[n], lambda story: sum(bool(r.excluded) for r in story.rollouts)) for n in runs}
     rows = [
         (name, budgets.get(name), scores[name].mean, scores[name].low, scores[name].high, relative[name].mean / base,
-         looks[name].mean)
+         excluding[name].mean)
         for name in runs
     ]  # fmt: skip
     table = Table(
         title="Score and compute",
-        columns=("run", "C, epochs", "answer, %", "low", "high", "FLOPs against SFT", "exclusions"),
+        columns=("run", "C, epochs", "final model, %", "low", "high", "FLOPs against SFT", "exclusions"),
         rows=rows,
     )
     spread = [scores[name].mean for name in budgets]
     said = [
-        f"Over C the macro-average moves between {min(spread):.2f} % and {max(spread):.2f} %; SFT has "
-        f"{scores['sft'].mean:.2f} %. Compute goes from {min(relative[n].mean for n in budgets) / base:.2f} to "
+        f"Over all C, the macro-average is between {min(spread):.2f} % and {max(spread):.2f} %; SFT has "
+        f"{scores['sft'].mean:.2f} %. Compute is between {min(relative[n].mean for n in budgets) / base:.2f} and "
         f"{max(relative[n].mean for n in budgets) / base:.2f} times SFT's."
     ]
     x = list(budgets.values())
     plots = [
         Plot(title="Score over the budget", caption="Mean over seeds with its 95 % interval.",
              figure=against([intervals("mSFT", x, [scores[n] for n in budgets], 0)], x, scores["sft"].mean, "SFT",
-                            x_name="budget C, epochs", y="macro-average of the answer, %")),
+                            x_name="budget C, epochs", y="macro-average of the final model, %")),
         Plot(title="Compute over the budget", caption="Training, scoring and probes together.",
              figure=against([intervals("mSFT", x, [relative[n] for n in budgets], 0, scale=1 / base)], x, 1.0, "SFT",
                             x_name="budget C, epochs", y="FLOPs against SFT")),

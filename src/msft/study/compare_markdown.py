@@ -1,4 +1,4 @@
-"""A comparison of methods as Markdown: the tables of a page of results."""
+"""A comparison of methods as Markdown tables."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ LIKE_THESE = "95 %, sub-datasets like these"
 
 
 def to_markdown(data: Comparison) -> str:
-    """Methods, the reference minus each, what that says, sub-datasets; percentages and points, times left out.
+    """Methods, the reference minus each, conclusions, sub-datasets; in percent and points, without times.
 
-    Times depend on what else the machine does: the page and the CSV have them.
+    Times depend on the load of the machine; they are in the page and the CSV.
     """
     timeless = [number for number, heading in enumerate(HEADINGS) if heading != "time"]
     rows = [[*(cells(row)[number] for number in timeless), str(len(row["seeds"]))] for row in data["methods"]]
@@ -41,7 +41,7 @@ def to_markdown(data: Comparison) -> str:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its first column to the left and the others to the right."""
+    """A Markdown table with the first column aligned left and the others right."""
     lines = [list(headings), [":---", *["---:"] * (len(headings) - 1)]]
     lines += [[re.sub(r"([\\|`]|<(?=\S))", r"\\\1", cell) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,7 +1,7 @@
-"""The page of a comparison: report.html of a study. No script, and it asks the network for nothing.
+"""The page of a comparison: report.html of a study. It has no scripts and makes no network requests.
 
-Its figure is drawn here, as SVG: intervals about zero need no library of five megabytes. Its switches are check boxes
-whose state the style sheet reads: everything of method number i has the class `m{i}`.
+The figure is drawn here as SVG, without plotly, which would add five megabytes. The switches are checkboxes whose state
+the style sheet uses: everything of method number i has the class `m{i}`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ svg .wide { stroke: var(--accent); stroke-width: 2; opacity: .45; } svg .narrow 
 main:has(#intervals:checked) .more { display: block; }
 """
 MOST_NAME = 22
-"""Characters of a name beside the figure."""
+"""Maximum characters of a name in the figure."""
 
 
 def comparison_page(data: Comparison) -> str:
@@ -69,7 +69,7 @@ def _switched(methods: int) -> str:
 
 
 def _switches(data: Comparison) -> str:
-    """A switch for each method: a table of many is read a few columns at a time."""
+    """A checkbox per method that shows or hides its rows and columns."""
     chips = "".join(
         f'<label class="chip"><input type="checkbox" checked id="show-{i}">{_text(row["method"])}</label>'
         for i, row in enumerate(data["methods"])
@@ -101,9 +101,9 @@ def _body(data: Comparison) -> str:
         name = clean(data["reference"])
         parts += [
             _section(f"{name} against the others", _against(data)),
-            _section("Sub-dataset by sub-dataset", _by_task(data)),
+            _section("Differences by sub-dataset", _by_task(data)),
         ]
-    parts.append(_section("What they cost", _rows(data, COSTS, cost_cells)))
+    parts.append(_section("Cost", _rows(data, COSTS, cost_cells)))
     parts.append(_section(f"Scores by sub-dataset, {data['split']}, in %", _scores(data)))
     parts.append(_section("How to read this", "".join(f'<p class="soft">{_text(line)}</p>' for line in notes(data))))
     return "\n".join(parts)
@@ -111,10 +111,10 @@ def _body(data: Comparison) -> str:
 
 def _methods(data: Comparison) -> str:
     caption = (
-        "Average: the macro-average of the test reports in %, with its interval over seeds. Worst: the lowest "
-        "sub-dataset. Spread: standard deviation over sub-datasets. Gap: validation minus test of the answer, in "
-        "points (what choosing on validation flatters). FLOPs with scoring and probes. Disk: the most that was held, "
-        "in times of plain fine-tuning's."
+        "Average: macro-average of the test metrics in %, with its interval over seeds. Worst: the lowest "
+        "sub-dataset. Spread: standard deviation over sub-datasets. Gap: validation minus test score of the final "
+        "model, in points (the optimism from choosing on validation). FLOPs include scoring and probes; scoring share "
+        "is their share of the total. Disk: maximum held, relative to plain fine-tuning."
     )
     return _rows(data, HEADINGS, cells) + f'<p class="soft">{caption}</p>'
 
@@ -128,8 +128,8 @@ def _against(data: Comparison) -> str:
     said = zip(data["against"], marks, strict=True)
     lines = "".join(f'<li class="{mark}">{_text(sentence(data, row))}</li>' for row, mark in said)
     caption = (
-        f"{_text(data['reference'])} minus the method on the left, in points of the macro-average. Thick: 95 % on "
-        "these sub-datasets (Student, over seeds). Thin: on others like them (bootstrap over seeds, "
+        f"{_text(data['reference'])} minus the method on the left, in points of the macro-average. Thick: 95 % "
+        "interval on these sub-datasets (Student, over seeds). Thin: on sub-datasets like these (bootstrap over seeds, "
         "sub-datasets, items)."
     )
     told_apart = [row["holm"] is not None and row["holm"] < LEVEL for row in data["against"]]
@@ -139,7 +139,7 @@ def _against(data: Comparison) -> str:
 
 
 def _by_task(data: Comparison) -> str:
-    """Differences with their intervals over seeds and items; bold where a test over seeds decides."""
+    """Differences with their intervals over seeds and items; bold if a test over seeds is significant."""
     rows = []
     for index, entry in enumerate(data["tasks"]):
         columns = []
@@ -157,7 +157,7 @@ def _by_task(data: Comparison) -> str:
     table = f'<table class="scores compare"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     caption = (
         f"{_text(data['reference'])} minus each method, in points. Bold and coloured: p &lt; 0.05 over seeds. "
-        "The interval over seeds and items shows under the pointer, or below each difference:"
+        "Hover over a difference to see its interval over seeds and items, or show all intervals:"
     )
     box = '<label class="chip"><input type="checkbox" id="intervals">intervals</label>'
     return f'<p class="soft">{caption} {box}</p><div class="card wide">{table}</div>'
@@ -183,7 +183,7 @@ def _scores(data: Comparison) -> str:
 
 
 def _named(entry: Entry) -> str:
-    return _text(entry["task"]) + ("" if entry["learnable"] else ' <span class="soft">(not learnable here)</span>')
+    return _text(entry["task"]) + ("" if entry["learnable"] else ' <span class="soft">(no clear improvement)</span>')
 
 
 def forest(rows: Sequence[Entry], marks: Sequence[str]) -> str:
@@ -230,7 +230,7 @@ def forest(rows: Sequence[Entry], marks: Sequence[str]) -> str:
 
 
 def _step(span: float) -> float:
-    """A round number of points, of which four to ten fit into the span."""
+    """A round number of points that divides the span into four to ten steps."""
     step = 0.01
     for factor in (2, 2.5, 2) * 6:
         if span / step <= 9:
@@ -247,7 +247,7 @@ def _tick(at: float, step: float) -> str:
 def _table(
     headings: Sequence[str], rows: Sequence[Sequence[str]], marks: Sequence[str], coloured: Sequence[bool] = ()
 ) -> str:
-    """`marks`: the rows' classes. `coloured`: those whose difference, in the second column, is told apart from none."""
+    """`marks`: the rows' classes. `coloured`: whether the difference of a row (second column) is significant."""
 
     def cell(text: str, row: int, column: int) -> str:
         told = column == 1 and row < len(coloured) and coloured[row]

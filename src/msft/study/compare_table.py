@@ -25,11 +25,11 @@ from msft.study.compare_words import (
 )
 
 WIDE = 120
-"""Columns from which on the table of sub-datasets has one column for each method."""
+"""Minimum terminal width for the whole table of methods."""
 
 
 def render_comparison(data: Comparison, console: Console) -> None:
-    """Write a comparison to a console; names are printed as they are, never as mark-up."""
+    """Write a comparison to a console; names are printed literally, never as mark-up."""
     console.print(Text(headline(data), style="bold"))
     console.print(Text(verdict(data)))
     console.print()
@@ -50,7 +50,7 @@ def render_comparison(data: Comparison, console: Console) -> None:
 
 
 def _sub_datasets(data: Comparison, width: int) -> Group:
-    """Sub-datasets down, methods across; as many methods beside each other as the width holds."""
+    """One row per sub-dataset, one column per method; several tables if the width does not fit all methods."""
     names = [row["method"] for row in data["methods"]]
     longest = max(len(clean(entry["task"])) for entry in data["tasks"]) + 4
     fit = max(1, (width - min(longest, 24) - 8) // (max(8, *(len(clean(name)) for name in names)) + 2))
@@ -87,7 +87,7 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 def to_csv(data: Comparison) -> str:
     """One line per method and sub-dataset (and `average`), for a spreadsheet; shares in [0, 1], FLOPs, seconds, bytes.
 
-    `difference`: the reference minus this method. A name that a spreadsheet would take for a formula gets a quote.
+    `difference`: the reference minus this method. A name that a spreadsheet would run as a formula gets a quote.
     """
     lines: list[list[Any]] = [
         ["method", "sub-dataset", "seeds", "mean", "low", "high", "reference", "difference", "difference_low",

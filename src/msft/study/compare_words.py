@@ -1,4 +1,4 @@
-"""A comparison of methods (comparison.json) in words and cells; table, CSV and page say the same."""
+"""A comparison of methods (comparison.json) as sentences and cells, shared by table, CSV and page."""
 
 from __future__ import annotations
 
@@ -23,46 +23,50 @@ def headline(data: Comparison) -> str:
 
 
 def verdict(data: Comparison) -> str:
-    """Whether one method is better than all others."""
+    """Whether one method is significantly better than all others."""
     if winners := data["better_than_all"]:
-        return f"{clean(winners[0])} is better than every other method here (each p < 0.05 over the seeds)."
-    return "No method is better than every other one (each p < 0.05 over the seeds would be asked for)."
+        return f"{clean(winners[0])} is significantly better than all others (p < 0.05 against each)."
+    return "No method is significantly better than all others (needs p < 0.05 against each)."
 
 
 def sentence(data: Comparison, row: Entry) -> str:
-    """What one comparison shows, and how sure it is."""
+    """The result of one comparison, with its intervals and tests."""
     reference, other = clean(data["reference"]), clean(row["method"])
     gap = row["difference"]
     if gap is None:
-        return f"{reference} and {other}: no seed that both finished."
+        return f"{reference} and {other}: no seed is finished for both."
     start = f"{reference} against {other}: {difference(gap['mean'])} points"
     if row["p"] is None:
-        return f"{start}; nothing can be said of the methods (too few seeds, or all gave the same)."
-    parts = [f"{start}, 95 % from {interval(gap)} on these sub-datasets"]
+        return f"{start}; the methods cannot be tested (too few seeds, or identical differences)."
+    parts = [f"{start}, 95 % interval {interval(gap)} on these sub-datasets"]
     if row["like_these"]:
-        parts.append(f"{interval(row['like_these'])} on others like them")
+        parts.append(f"{interval(row['like_these'])} on sub-datasets like these")
     tests = [f"p = {row['p']:.2g} over {len(row['seeds'])} seeds"]
     if row["holm"] is not None and len(data["against"]) > 1:
-        tests.append(f"{row['holm']:.2g} by Holm for {len(data['against'])} comparisons")
+        tests.append(f"{row['holm']:.2g} with Holm's correction for {len(data['against'])} comparisons")
     if row["sign_flips"] is not None:
-        tests.append(f"{row['sign_flips']:.2g} by sign flips")
+        tests.append(f"{row['sign_flips']:.2g} by the sign-flip test")
     return f"{conclusion(row)} {', '.join(parts)}; {', '.join(tests)}."
 
 
 def in_brief(data: Comparison) -> list[str]:
-    """Which of the others the reference is better than, worse than, or not told apart from."""
+    """The other methods, grouped by whether the reference is better, worse, or shows no difference."""
     reference = clean(data["reference"])
     groups: dict[str, list[str]] = {}
     for row in data["against"]:
         groups.setdefault(conclusion(row).rstrip("."), []).append(row["method"])
     order = ("Better", "Better, but not after Holm's correction", "Worse", "Worse, but not after Holm's correction")
-    lines = [f"{name}: {reference} than {listed(groups[name])}." for name in order if name in groups]
+    lines = []
+    for name in (name for name in order if name in groups):
+        direction, _, condition = name.lower().partition(", ")
+        limited = f" ({condition.replace('holm', 'Holm')})" if condition else ""
+        lines.append(f"{reference} is {direction} than {listed(groups[name])}{limited}.")
     same = groups.get("No difference shown", [])
-    return [*lines, *([f"No difference shown: {reference} and {listed(same)}."] if same else [])]
+    return [*lines, *([f"No difference shown between {reference} and {listed(same)}."] if same else [])]
 
 
 def conclusion(row: Entry) -> str:
-    """One word or two, before the numbers."""
+    """The result in one or two words, before the numbers."""
     if row["p"] is None or row["p"] >= LEVEL:
         return "No difference shown."
     better = "Better" if row["difference"]["mean"] > 0 else "Worse"
@@ -72,39 +76,40 @@ def conclusion(row: Entry) -> str:
 
 
 def notes(data: Comparison) -> list[str]:
-    """What a reader must know to read the numbers rightly."""
+    """Notes that are needed to read the numbers."""
     lines = []
     if data["split"] == "validation":
         lines.append(
-            "No test split: these are validation scores, on which the methods themselves acted. Expect less "
-            "on new data."
+            "No test split: these are validation scores, and the methods acted on them. Expect lower scores on new "
+            "data."
         )
     lines.append(
-        "± is Student's 95 % interval over training seeds. Win, tie, loss: sub-datasets on which the reference is "
-        "better, not different, worse (p < 0.05 over seeds each, so that one in twenty may be chance)."
+        "± is Student's 95 % interval over training seeds. Win, tie, loss: number of sub-datasets on which the "
+        "reference is better, not different, worse (each tested over seeds at p < 0.05, so one in twenty can differ "
+        "by chance)."
     )
     pairs = [row["model_pairs"] for row in data["against"] if row["model_pairs"]["pairs"]]
     if pairs:
         total, apart = sum(p["pairs"] for p in pairs), sum(p["differ"] for p in pairs)
         lines.append(
-            f"Item by item, {apart} of {total} pairs of models differ (p < 0.05). That speaks of those two models "
-            "only, not of the methods: another seed gives other models."
+            f"Tested over items, {apart} of {total} pairs of models differ (p < 0.05). This compares single models, "
+            "not the methods: another seed gives other models."
         )
     if dull := [entry["task"] for entry in data["tasks"] if not entry["learnable"]]:
         lines.append(
-            f"Not learnable here (*): {listed(dull)} (validation never rose 3 standard errors above the base model). "
-            "They count like the others."
+            f"No clear improvement on validation (*, less than 3 standard errors above the base model): "
+            f"{listed(dull)}. These sub-datasets count like the others."
         )
     if data["left_out"]:
-        lines.append(f"Without a test split, so not in these numbers: {listed(data['left_out'])}.")
+        lines.append(f"Not in these numbers, because they have no test split: {listed(data['left_out'])}.")
     for name, messages in data["failures"].items():
         for seed, message in messages.items():
             lines.append(f"Failed: {clean(name)}, seed {seed}: {clean(message)}")
     return [*lines, *(clean(note) for note in data["notes"])]
 
 
-HEADINGS = ("method", "average", "worst", "spread", "gap", "FLOPs", "of them scoring", "time", "disk")
-"""Of `cells`. Disk: the most that was held, in times of what plain fine-tuning holds."""
+HEADINGS = ("method", "average", "worst", "spread", "gap", "FLOPs", "scoring share", "time", "disk")
+"""Headings of `cells`. Disk: maximum bytes held, relative to plain fine-tuning."""
 
 
 def cells(row: Entry) -> list[str]:
@@ -126,12 +131,14 @@ def cells(row: Entry) -> list[str]:
     ]
 
 
-COSTS = ("method", "training FLOPs", "scoring", "probes", "time", "disk, most", "disk, mean", "epoch of the answer")
-"""Of `cost_cells`. Disk in bytes of snapshots; an epoch is a position along the surviving trajectory."""
+COSTS = (
+    "method", "training FLOPs", "scoring", "probes", "time", "disk, maximum", "disk, mean", "epoch of the final model",
+)  # fmt: skip
+"""Headings of `cost_cells`. Disk in bytes of snapshots; the epoch is a position along the final path."""
 
 
 def cost_cells(row: Entry) -> list[str]:
-    """What one method took, each with its interval, in the order of COSTS."""
+    """The cost of one method, each with its interval, in the order of COSTS."""
     flops, disk = row["flops"], row["disk"]
     counted = [(flops[kind], "") for kind in ("train", "eval", "probe")]
     held = [(disk["peak_bytes"], "B"), (disk["mean_bytes"], "B")]
@@ -152,7 +159,7 @@ def _amount(entry: Entry | None, shown: Callable[[float], str]) -> str:
 
 
 AGAINST = ("against", "difference", "95 %", "p", "Holm", "win/tie/loss")
-"""Of `against_cells`."""
+"""Headings of `against_cells`."""
 
 
 def against_cells(row: Entry) -> list[str]:
@@ -175,12 +182,12 @@ def p_value(p: float | None) -> str:
 
 
 def interval(entry: Entry) -> str:
-    """From -0.3 to +1.2, in points; of a difference."""
+    """The interval of a difference, in points: −0.3 to +1.2."""
     return f"{difference(entry['low'])} to {difference(entry['high'])}" if entry["low"] is not None else NOT_KNOWN
 
 
 def with_reach(entry: Entry | None) -> str:
-    """61.3 ± 0.8, in per cent."""
+    """61.3 ± 0.8, in percent."""
     if entry is None:
         return NOT_KNOWN
     if entry["low"] is None:

@@ -32,19 +32,19 @@ from msft.study.statistics import (
 from msft.system import files
 
 VERSION = 1
-"""Of comparison.json; raised when a key changes its meaning or goes."""
+"""Version of comparison.json; increased when a key changes its meaning or is removed."""
 
 Json = dict[str, Any]
 
 
 @lru_cache(maxsize=2)
 def draws(seeds: int, sizes: tuple[int, ...]) -> Bootstrap:
-    """The same for all comparisons with as many seeds."""
+    """The draws, shared by all comparisons with the same number of seeds."""
     return Bootstrap(seeds, sizes)
 
 
 def comparison(results: Results, reference: str, notes: Sequence[str] = ()) -> Json:
-    """The whole of it. Reports and differences are shares in [0, 1]; `against` has the reference minus the other."""
+    """The content of comparison.json. Metrics and differences are shares; `against`: the reference minus the other."""
     runs = {name: by_seed for name, by_seed in results.runs.items() if by_seed}
     p_values = _pairs(runs)
     others = [name for name in runs if name != reference] if reference in runs else []
@@ -71,7 +71,7 @@ def comparison(results: Results, reference: str, notes: Sequence[str] = ()) -> J
 
 
 def write(folder: StudyFolder, data: Json) -> None:
-    """The numbers as JSON, CSV and Markdown, and the page."""
+    """Writes the numbers as JSON, CSV and Markdown, and the page."""
     numbers = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
     files.replace("comparison", folder.comparison, numbers.encode())
     files.replace("comparison", folder.table, to_csv(data).encode())
@@ -95,7 +95,7 @@ def _tasks(results: Results) -> list[Json]:
 
 
 def _method(results: Results, name: str) -> Json:
-    """One row: means over seeds with Student's intervals. What a method has no finished run for is null."""
+    """One row: means over seeds with Student's intervals; null if a method has no finished run with the value."""
     runs = list(results.runs[name].values())
     row: Json = {"method": name, "seeds": [run.seed for run in runs], "failed": len(results.failures.get(name, {}))}
 
@@ -152,7 +152,7 @@ def _differences(one: Mapping[int, Run], two: Mapping[int, Run]) -> Array:
 
 
 def _against(results: Results, reference: str, name: str) -> Json:
-    """The reference minus one other method, on the seeds that both have."""
+    """The reference minus one other method, on their common seeds."""
     one, two = results.runs[reference], results.runs[name]
     seeds = _shared_seeds(one, two)
     table = _differences(one, two)
@@ -194,7 +194,7 @@ def _task(task: Task, index: int, by_seed: Array, items: Array, bootstrap: Boots
 
 
 def _pairs(runs: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[str, float | None]]:
-    """p of the t test of every pair of methods, on the seeds that both have."""
+    """p of the t-test of every pair of methods, on their common seeds."""
     found: dict[str, dict[str, float | None]] = {name: {} for name in runs}
     for one in runs:
         for two in runs:
@@ -206,7 +206,7 @@ def _pairs(runs: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[str, float |
 def _beats_all(
     name: str, runs: Mapping[str, Mapping[int, Run]], p_values: Mapping[str, Mapping[str, float | None]]
 ) -> bool:
-    """Better than every other method, each with p < 0.05: an intersection of tests needs no correction."""
+    """Whether it is better than all others with p < 0.05 against each: an intersection of tests needs no correction."""
     others = [other for other in runs if other != name]
     for other in others:
         p = p_values[name].get(other)

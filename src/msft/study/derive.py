@@ -15,7 +15,7 @@ from msft.report.story import Story, read_story
 
 
 def equal_flops(config: Config, of: RunFolder) -> Config:
-    """SFT for as many steps as make its FLOPs, scoring and test included, come nearest to those of the run `of`."""
+    """SFT with the number of steps whose FLOPs, scoring and test included, are closest to those of the run `of`."""
     story = read_story(of)
     method = config.method
     clock = Clock(dict(zip(story.tasks, story.brief.sizes, strict=True)), story.brief.batch_size, method.eval_every)
@@ -25,7 +25,7 @@ def equal_flops(config: Config, of: RunFolder) -> Config:
     target = sum(flops(story).values()) / story.header["model"]["parameters"]
 
     def cost(steps: int) -> float:
-        """FLOPs per parameter: 6 per trained token, 2 per scored one (design 3.13)."""
+        """FLOPs per parameter: 6 per trained token, 2 per scored token (design 3.13)."""
         return 6 * per_epoch * clock.epochs(mixture, steps) + 2 * (fixed + scored * len(clock.ticks(mixture, steps)))
 
     affordable = int(target / (6 * clock.epochs(mixture, 1) * per_epoch)) + 1

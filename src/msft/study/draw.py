@@ -1,4 +1,4 @@
-"""The studies' figures. Sub-datasets stand on an axis, never in a legend: 21 of them stay readable."""
+"""The studies' figures. Sub-datasets are on an axis, not in a legend, so that 21 of them are readable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GREY = "#8a8a8a"
 
 
 def by_task(traces: Sequence[Figure], tasks: Sequence[Task], *, x: str, legend: bool = True) -> Figure:
-    """A figure with a row for each sub-dataset; traces give the row's number as y."""
+    """A figure with one row per sub-dataset; traces use the row's number as y."""
     return rows_of(figure(traces, height=110 + 24 * len(tasks), x=x, legend=legend), tasks)
 
 
@@ -24,7 +24,7 @@ def dots(name: str, x: Sequence[float], y: Sequence[float], number: int, *, size
 
 
 def beside(rows: int, number: int, series: int) -> list[float]:
-    """y of each row for one of several series, a little apart so that equal values do not hide each other."""
+    """y of each row for one of several series, with an offset so that equal values do not hide each other."""
     return [row + 0.5 * ((number + 0.5) / series - 0.5) for row in range(rows)]
 
 
@@ -38,7 +38,7 @@ def line(name: str, x: Sequence[float], y: Sequence[float | None], number: int, 
 
 
 def intervals(name: str, x: Sequence[float], values: Sequence[Interval], number: int, *, scale: float = 1) -> Figure:
-    """A line with the 95 % interval of each of its points, as far as there is one."""
+    """A line with the 95 % intervals of its points, where they exist."""
     up = [0.0 if v.high is None else scale * (v.high - v.mean) for v in values]
     down = [0.0 if v.low is None else scale * (v.mean - v.low) for v in values]
     error = {"type": "data", "array": up, "arrayminus": down, "thickness": 1.2, "width": 4}
@@ -61,7 +61,7 @@ def heatmap(z: Sequence[Sequence[float | None]], tasks: Sequence[Task], *, unit:
 
 
 def upright(x: float) -> Figure:
-    """A dashed vertical line over the whole height, for a figure's `uprights`."""
+    """A dashed vertical line, for a figure's `uprights`."""
     return {"at": [x, x], "colour": GREY, "dash": "dash"}
 
 
@@ -70,7 +70,7 @@ def colour(number: int) -> str:
 
 
 def against(traces: Sequence[Figure], x: Sequence[float], level: float, name: str, *, x_name: str, y: str) -> Figure:
-    """Lines over x, and a dashed level that they are to be read against."""
+    """Lines over x, and a dashed reference level."""
     style = {"color": GREY, "dash": "dash", "width": 2}
     plain = {"type": "scatter", "mode": "lines", "name": name, "x": [min(x), max(x)], "y": [level] * 2, "line": style}
     return figure([*traces, plain], height=320, x=x_name, y=y, legend=True)

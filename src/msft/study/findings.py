@@ -1,4 +1,4 @@
-"""What a study found: figures, tables and plain words, written as a page, as JSON and as CSV."""
+"""Findings of a study: figures, tables and sentences, written as a page, as JSON and as CSV."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Cell: TypeAlias = str | int | float | None
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of text and numbers; percentages are numbers from 0 to 100, epochs are epochs."""
+    """Rows of text and numbers; percentages are numbers from 0 to 100."""
 
     title: str
     columns: tuple[str, ...]
     rows: Sequence[Sequence[Cell]]
 
     def __post_init__(self) -> None:
-        assert all(len(row) == len(self.columns) for row in self.rows), "one cell for each column"
+        assert all(len(row) == len(self.columns) for row in self.rows), "each row needs one cell per column"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Plot:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """`said`: the answer in sentences. The first table is the one that becomes the CSV file."""
+    """`said`: the findings in sentences. The first table is written as the CSV file."""
 
     title: str
     said: Sequence[str]
@@ -57,7 +57,7 @@ class Findings:
             files.replace("page", folder.page, self.as_page().encode())
         except OSError as error:
             found = f"the findings cannot be written ({error.strerror})"
-            raise RunError(complaint(found, "make room, or name another folder", file=folder.path)) from None
+            raise RunError(complaint(found, "free disk space, or name another folder", file=folder.path)) from None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -82,7 +82,7 @@ class Findings:
 
 
 def shown(cell: Cell) -> str:
-    """A cell for people: numbers to two decimals, small ones to three."""
+    """A cell as text: two decimals, three for numbers below 1."""
     if isinstance(cell, float):
         digits = 2 if abs(cell) >= 1 else 3
         return f"{cell:.{digits}f}".replace("-", "−") if math.isfinite(cell) else "–"

@@ -16,14 +16,14 @@ from msft.study.statistics import Interval, t_interval
 PARTS = (1 / 4, 1 / 2, 1.0)
 """Shares of the data sets, in the configuration's order."""
 SIZES = (0.5, 1.0)
-"""Shares of each one's training examples."""
+"""Shares of the training examples of each data set."""
 
 
 def variants(config: Config) -> tuple[Variant, ...]:
     sizeless = [d.id for d in config.datasets if d.max_samples is None]
     if sizeless:
-        found = f"{', '.join(sizeless)}: how many training examples there are is left to the data"
-        raise ConfigError(complaint(found, "give max_samples, of which this study takes a share", field="datasets"))
+        found = f"{', '.join(sizeless)}: max_samples is not set"
+        raise ConfigError(complaint(found, "set max_samples; this study uses a share of it", field="datasets"))
     counts = sorted({max(2, round(part * len(config.datasets))) for part in PARTS})
     made = []
     for count in counts:

@@ -1,4 +1,4 @@
-"""What a study runs, and where it lies: a grid of variants and seeds, recorded before the first run."""
+"""The runs of a study and its folder: a grid of variants and seeds, recorded before the first run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from msft.record.run_folder import LOCK, RunFolder
 from msft.system import files
 
 VERSION = 1
-"""Of study.json; raised when an older one can no longer be gone on with."""
+"""Version of study.json; increased when studies of an older version can no longer be continued."""
 MOST = 6
-"""Differences named in one message."""
+"""Maximum number of differences in one message."""
 SHARED_SECTIONS = ("model.", "datasets.", "data.", "peft", "training.max_tokens_per_microbatch")
-"""What decides data and base scores."""
+"""The settings on which data and base scores depend."""
 
 
 def folder_name(variant: str) -> str:
@@ -35,7 +35,7 @@ class Variant:
     """One row of the grid: a configuration that is run with every seed.
 
     `config`: its `output` and `training.seed` are replaced. `after` and `rule`: some variants take a number from
-    another one's run of the same seed (`msft.study.derive.RULES`), and so run after it.
+    another variant's run of the same seed (`msft.study.derive.RULES`), and therefore run after it.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Variant:
 class Grid:
     """All runs of a study: each variant with each training seed.
 
-    `kind`: what the study is for, such as `compare`; a folder takes one kind and one grid.
+    `kind`: the purpose of the study, such as `compare`; a folder holds one kind and one grid.
     """
 
     kind: str
@@ -87,7 +87,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class StudyFolder:
-    """The files of a study. Nothing but this class knows a file's name."""
+    """The files of a study. Only this class defines their names."""
 
     path: Path
 
@@ -101,7 +101,7 @@ class StudyFolder:
 
     @property
     def workers(self) -> Path:
-        """Locked, shared, by every worker process for the whole of its life."""
+        """A file on which every worker process holds a shared lock until it ends."""
         return self.path / "workers.lock"
 
     @property
@@ -129,37 +129,37 @@ class StudyFolder:
         return self.path / "report.html"
 
     def run(self, variant: Variant | str, seed: int) -> RunFolder:
-        """Of a variant, or of its name."""
+        """The run folder of a variant, given itself or by name."""
         name = variant if isinstance(variant, str) else variant.name
         return RunFolder(self.path / "runs" / folder_name(name) / str(seed))
 
     def base(self, config: Config, threads: int) -> Path:
-        """Where the base model's scores lie for all configurations with this model and data."""
+        """The file of the base model's scores for all configurations with this model and data."""
         return self.path / "base" / f"{sharing_key(config, threads)}.json"
 
     def check(self, grid: Grid) -> None:
-        """Refuse a folder that holds something else, or this study with another grid. Writes nothing."""
+        """Raises RunError if the folder holds something else, or this study with another grid. Writes nothing."""
         if self.record.exists():
             was = {key: value for key, value in self._recorded().items() if key != "threads"}
             if changed := differences(was, json.loads(json.dumps(grid.to_json()))):
                 listed = "; ".join(changed[:MOST]) + (f"; and {len(changed) - MOST} more" if changed[MOST:] else "")
-                mend = "undo the change, or name another folder"
-                raise RunError(complaint(f"this study was begun with another grid: {listed}", mend, file=self.path))
+                fix = "undo the change, or name another folder"
+                raise RunError(complaint(f"this study was started with another grid: {listed}", fix, file=self.path))
             return
-        # A start that was cut off before the grid was recorded left nothing worth keeping.
+        # A start that was interrupted before the grid was recorded leaves these files only.
         ours = {LOCK, self.workers.name, f".{self.record.name}.tmp"}
         if self.path.exists() and (not self.path.is_dir() or {p.name for p in self.path.iterdir()} - ours):
             raise RunError(complaint("this is not an empty folder", "name another folder", file=self.path))
 
     def adopt(self, grid: Grid, threads: int) -> int:
-        """Record the grid, or find it recorded; returns the threads of each run, on which its last bits depend."""
+        """Record the grid unless it is recorded; returns the threads per run, on which the last bits depend."""
         if not self.record.exists():
             content = json.dumps({**grid.to_json(), "threads": threads}, indent=1, ensure_ascii=False)
             files.replace("study", self.record, content.encode())
         return int(self._recorded()["threads"])
 
     def recorded_grid(self) -> tuple[list[str], list[int]]:
-        """Names of the variants, and seeds, that were planned here. Raises RunError where nothing was."""
+        """Names of the variants, and seeds, of the recorded grid. Raises RunError if there is none."""
         recorded = self._recorded()
         return list(recorded["variants"]), list(recorded["seeds"])
 
@@ -179,17 +179,17 @@ class StudyFolder:
             int(recorded["threads"])
             dict(recorded["variants"]), list(recorded["seeds"])
         except (OSError, ValueError, KeyError, TypeError):
-            mend = "restore the file from a copy, or name another folder"
-            raise RunError(complaint("this record of a study cannot be read", mend, file=self.record)) from None
+            fix = "restore the file from a copy, or name another folder"
+            raise RunError(complaint("this record of a study cannot be read", fix, file=self.record)) from None
         return recorded
 
 
 def sharing_key(config: Config, threads: int) -> str:
-    """One text for all configurations that share data and base scores."""
+    """A key that is equal for all configurations that share data and base scores."""
     shared = {key: value for key, value in flatten(config).items() if key.startswith(SHARED_SECTIONS)}
     return hashlib.sha256(canonical({"config": shared, "threads": threads}).encode()).hexdigest()[:16]
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """All that decides a run but its seed and its folder."""
+    """All settings of a run except its seed and its folder."""
     return {key: value for key, value in flatten(config).items() if key not in {"output", "training.seed"}}

@@ -18,9 +18,9 @@ from msft.study.overrides import search, with_method
 from msft.study.reading import Evidence
 
 COUNT = 32
-"""Training examples of each sub-dataset whose gradient is taken."""
+"""Number of training examples per sub-dataset whose gradients are computed."""
 Curve = list[tuple[float, float]]
-"""(epoch, value) along the surviving trajectory."""
+"""(epoch, value) along the final path."""
 
 
 def variants(config: Config) -> tuple[Variant, ...]:
@@ -40,7 +40,8 @@ def find(evidence: Evidence) -> Findings:
     along = {name: mean(value for curve in conflicts[name] for _, value in curve[1:]) for name in names}
     said = [
         "Final training loss, nats per token: " + ", ".join(f"{n} {ends[n]:.3f}" for n in names)
-        + " (the paper finds mSFT's lower). mSFT's is that of what is active at the end, and so of another mixture.",
+        + " (in the paper, mSFT's is lower). The loss of mSFT is that of the sub-datasets active at the end, so it is "
+        "of another mixture.",
         "Mean cosine between two sub-datasets' gradients along the trajectory: "
         + ", ".join(f"{n} {along[n]:.3f}" for n in names) + ".",
     ]  # fmt: skip
@@ -56,9 +57,9 @@ def find(evidence: Evidence) -> Findings:
     )
     plots = [
         Plot(title="Training loss", figure=_drawn(losses, "training loss, nats per token"),
-             caption="The surviving trajectory, one line per method and seed: each segment's mean, at its end."),
+             caption="The final path, one line per method and seed: the mean of each segment, at its end."),
         Plot(title="Gradient conflict", figure=_drawn(conflicts, "mean cosine of two sub-datasets' gradients"),
-             caption=f"All pairs of sub-datasets, excluded ones too; {COUNT} training examples of each at most."),
+             caption=f"All pairs of sub-datasets, including excluded ones; at most {COUNT} training examples of each."),
     ]  # fmt: skip
     return Findings(title="Training loss and gradient conflict", said=said, plots=plots, tables=[table])
 
@@ -78,9 +79,9 @@ def _drawn(curves: dict[str, list[Curve]], y: str) -> dict[str, object]:
         for number, name in enumerate(curves)
         for first, curve in _marked(curves[name])
     ]
-    return figure(traces, height=340, x="epoch along the surviving trajectory", y=y, legend=True)
+    return figure(traces, height=340, x="epoch along the final path", y=y, legend=True)
 
 
 def _marked(curves: Sequence[Curve]) -> list[tuple[bool, Curve]]:
-    """Each curve, and whether it is the first, which alone has an entry in the legend."""
+    """Each curve, and whether it is the first: only the first has an entry in the legend."""
     return [(number == 0, curve) for number, curve in enumerate(curves)]

@@ -1,4 +1,4 @@
-"""`msft study noise`: how far scores and decisions depend on the validation items that happened to be drawn."""
+"""`msft study noise`: how much scores and decisions depend on the sample of validation items."""
 
 from __future__ import annotations
 
@@ -31,30 +31,32 @@ RESAMPLES = 200
 PARTS = (1 / 4, 1 / 2, 1.0)
 """Shares of the validation items."""
 KINDS = ("control", "report", "loss")
-"""What a search may act on: the measure's own control score (soft accuracy for choices), what people read, the loss
-of the right answer."""
+"""Scores on which a search can act: the measure's own search score (soft accuracy for choices), the reported metric,
+the loss of the right answer."""
+SHOWN = {"control": "search score", "report": "test metric", "loss": "loss"}
+"""Names of the kinds in sentences."""
 Decision: TypeAlias = tuple[frozenset[Task], float]
-"""Who leaves, and the position that the search returns to."""
+"""The sub-datasets that are excluded, and the position to which the search returns."""
 Drawn: TypeAlias = NDArray[np.int64]
-"""(items,): places of the items that were drawn."""
+"""(items,): indices of the items that were drawn."""
 
 
 @dataclass(frozen=True)
 class Items:
-    """The scores of every validation item of one sub-dataset along one run; (ticks, items)."""
+    """The scores of all validation items of one sub-dataset along one run; (ticks, items)."""
 
     values: Array
     logarithmic: bool
-    """The score is the exponential of the items' mean, and not the mean itself."""
+    """The score is the exponential of the items' mean instead of the mean."""
 
     def scores(self, drawn: Drawn) -> Array:
-        """(ticks,): the score at each tick on these items, the same ones at every tick."""
+        """(ticks,): the score at each tick on these items; every tick has the same items."""
         means = self.values[:, drawn].mean(axis=1)
         return np.asarray(np.exp(means) if self.logarithmic else means)
 
 
 def variants(config: Config) -> tuple[Variant, ...]:
-    """Plain fine-tuning: up to mSFT's first exclusion the two are the same."""
+    """Plain fine-tuning: it is identical to mSFT until mSFT's first exclusion."""
     return (Variant(name="sft", config=with_method(config, "sft")),)
 
 
@@ -81,9 +83,9 @@ def find(evidence: Evidence) -> Findings:
 
 
 def decision(story: Story, steps: Sequence[int], scores: Mapping[Task, Array], params: object) -> Decision | None:
-    """What mSFT would exclude first, and the position that it would return to, if these were the scores.
+    """The first exclusion of mSFT with these scores, and the position to which it would return.
 
-    The real search is asked; None where it excludes nothing.
+    This runs the actual search; None if it excludes nothing.
     """
 
     def at(row: int) -> dict[Task, float]:
@@ -105,7 +107,7 @@ def _who(decision: Decision | None) -> frozenset[Task]:
 
 
 def _items(job: Job, story: Story) -> dict[str, dict[Task, Items]]:
-    """Kind to sub-dataset to its items' scores at every tick; kinds that would repeat another are left out."""
+    """Kind to sub-dataset to its items' scores at every tick; kinds that would equal another are omitted."""
     parts = job.data
     asked = {task: (part.validation, replace(part.measure, control="control")) for task, part in parts.items()}
     choices = {task: _right_answers(part) for task, part in parts.items() if part.measure.name == "choice"}
@@ -121,7 +123,7 @@ def _items(job: Job, story: Story) -> dict[str, dict[Task, Items]]:
 
     seen = observe(job, story, measure)
     rows = [seen[point.snapshot] for point in story.trunk]
-    kinds = KINDS if choices else KINDS[:2]  # without choices the control score is the loss
+    kinds = KINDS if choices else KINDS[:2]  # without choices the search score is the loss
     return {
         kind: {
             task: Items(np.array([row[kind][task] for row in rows]), _logarithmic(kind, part.measure))
@@ -146,13 +148,13 @@ def _every(items: Items) -> Drawn:
 
 
 def _drawn(draw: np.random.Generator, items: Items, part: float) -> Drawn:
-    """As many items as that share has, drawn with replacement."""
+    """This share of the items, drawn with replacement."""
     count = items.values.shape[1]
     return np.asarray(draw.integers(0, count, max(1, round(part * count))))
 
 
 def _signal(draw: np.random.Generator, items: Items) -> tuple[float, float]:
-    """Standard error of the score at the curve's best tick, and the rise from the base model to there."""
+    """Standard error of the score at the curve's best tick, and the rise from the base model to that tick."""
     curve = items.scores(_every(items))
     best = int(curve.argmax())
     resampled = [items.scores(_drawn(draw, items, 1.0))[best] for _ in range(RESAMPLES)]
@@ -170,11 +172,11 @@ def _findings(
     who = {kind: [100 * mean(who for who, _ in changed[kind, part]) for part in PARTS] for kind in kinds}
     share = {kind: [100 * mean(whole for _, whole in changed[kind, part]) for part in PARTS] for kind in kinds}
     said = [
-        f"With as many validation items drawn anew ({items:g} per sub-dataset), mSFT's first decision (who leaves, and "
-        "the tick that it returns to) comes out differently in "
-        + ", ".join(f"{share[k][-1]:.0f} % of the draws when it acts on the {k} score" for k in kinds)
-        + "; who leaves differs in "
-        + ", ".join(f"{who[k][-1]:.0f} % ({k})" for k in kinds)
+        f"If the same number of validation items is resampled ({items:g} per sub-dataset), mSFT's first decision (the "
+        "excluded sub-datasets and the evaluation to which it returns) changes in "
+        + ", ".join(f"{share[k][-1]:.0f} % of the draws when it acts on the {SHOWN[k]}" for k in kinds)
+        + ", that is, by chance; the excluded sub-datasets change in "
+        + ", ".join(f"{who[k][-1]:.0f} % ({SHOWN[k]})" for k in kinds)
         + ".",
     ]
     ratio = {(k, t): mean(rise / error if error > 0 else 0.0 for error, rise in errors[k, t])
@@ -196,20 +198,22 @@ def _findings(
         ),
         Table(
             title="Decisions",
-            columns=("score", "validation items", "who leaves changes, %", "decisions that change, %"),
+            columns=("score", "validation items", "excluded sub-datasets change, %", "decisions that change, %"),
             rows=decisions,
         ),
     ]  # fmt: skip
     order = sorted(story.tasks, key=lambda t: -ratio["control", t])
-    traces = [dots(k, [ratio[k, t] for t in order], beside(len(order), i, len(kinds)), i) for i, k in enumerate(kinds)]
-    signal = by_task(traces, order, x="rise from the base model to the best tick, in standard errors")
-    over = figure([line(k, [items * part for part in PARTS], share[k], i) for i, k in enumerate(kinds)], height=320,
-                  x="validation items per sub-dataset", y="decisions that change, %", legend=True)  # fmt: skip
+    traces = [
+        dots(SHOWN[k], [ratio[k, t] for t in order], beside(len(order), i, len(kinds)), i) for i, k in enumerate(kinds)
+    ]
+    signal = by_task(traces, order, x="rise from the base model to the best evaluation, in standard errors")
+    lines = [line(SHOWN[k], [items * part for part in PARTS], share[k], i) for i, k in enumerate(kinds)]
+    over = figure(lines, height=320, x="validation items per sub-dataset", y="decisions that change, %", legend=True)
     over["layout"]["yaxis"]["range"] = [0, 105]
     plots = [
         Plot(title="How often the decision changes", figure=over,
-             caption=f"{RESAMPLES} draws with replacement for each seed and number of items; one draw for all ticks."),
+             caption=f"{RESAMPLES} draws with replacement per seed and number of items; all evaluations share a draw."),
         Plot(title="Signal and noise", figure=signal,
-             caption="Further right is better: the curve's rise against the error that the items leave."),
+             caption="Rise of the curve relative to the standard error from sampling the items. Higher is better."),
     ]  # fmt: skip
-    return Findings(title="What the validation items decide", said=said, plots=plots, tables=tables)
+    return Findings(title="Dependence on the validation items", said=said, plots=plots, tables=tables)

@@ -1,4 +1,4 @@
-"""Measuring afterwards what a finished run did not record: its segments are run again, and must come out the same."""
+"""Measures what a finished run did not record: repeats its segments, which must give the same training losses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from msft.snapshots.store import Store
 T = TypeVar("T")
 
 MEMORY = 0.4
-"""Share of the free memory that snapshots may take."""
+"""Maximum share of the free memory for snapshots."""
 
 
 def observe(
@@ -29,10 +29,10 @@ def observe(
     measure: Callable[[TorchEngine, Snapshot], T],
     wanted: Callable[[Snapshot], bool] = lambda snapshot: True,
 ) -> dict[Snapshot, T]:
-    """`measure(engine, snapshot)` of the base model and of every place of a run that is `wanted`.
+    """`measure(engine, snapshot)` for the base model and for every snapshot of a run that is `wanted`.
 
-    Nothing is scored again: it costs the run's training, and the measuring. Raises Diverged where the training loss is
-    not the recorded one, bit for bit: then something else would be measured than what was run.
+    Evaluations are not repeated: the cost is the run's training and the measurements. Raises Diverged if a training
+    loss is not bit-identical to the recorded one: the measurement would then be of a different run.
     """
     memory = int(MEMORY * psutil.virtual_memory().available)
     with TemporaryDirectory(prefix="msft-observe-") as folder, Store(Path(folder), memory_bytes=memory) as store:

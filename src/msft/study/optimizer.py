@@ -1,4 +1,4 @@
-"""`msft study optimizer`: Adam's moments at a roll-back, restored or reset."""
+"""`msft study optimizer`: Adam's moments restored or reset at a roll-back."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def find(evidence: Evidence) -> Findings:
     differences = [answer_score(a) - answer_score(b) for a, b in pairs]
     total, p = t_interval(differences), t_test(differences)
     said = [
-        f"Restored moments give {total.mean:+.2f} points against reset ones"
+        f"Restoring the moments changes the final model by {total.mean:+.2f} points compared with resetting them"
         + (f" (95 % interval {total.low:+.2f} to {total.high:+.2f})" if total.low is not None else "")
-        + (f", p = {p:.3f}." if p is not None else "; one seed allows no test."),
+        + (f", p = {p:.3f}." if p is not None else "; a test needs more than one seed."),
         "Mean training loss of the first segment after a roll-back: "
         + ", ".join(f"{kind} {_first_loss(runs[kind].values()):.3f}" for kind in KINDS) + ".",
     ]  # fmt: skip
@@ -51,9 +51,9 @@ def find(evidence: Evidence) -> Findings:
     drawn["uprights"] = [upright(0.0)]
     plots = [
         Plot(title="Difference by sub-dataset", figure=drawn, caption="Mean over seeds with its 95 % interval."),
-        Plot(title="Training loss", caption="The first seed: all segments in the order in which they were run.",
+        Plot(title="Training loss", caption="The first seed: all segments in the order in which they ran.",
              figure=figure([_losses(kind, runs[kind][seeds[0]], i) for i, kind in enumerate(KINDS)], height=320,
-                           x="steps trained, those rolled back included", y="training loss, nats per token",
+                           x="steps trained, including discarded ones", y="training loss, nats per token",
                            legend=True)),
     ]  # fmt: skip
     return Findings(title="Adam's moments at a roll-back", said=said, plots=plots, tables=[table])
@@ -64,7 +64,7 @@ def _row(value: Interval) -> tuple[float, float | None, float | None]:
 
 
 def _first_loss(stories: object) -> float:
-    """Mean training loss of the segments that begin a roll-out other than the first; nan where there is none."""
+    """Mean training loss of the first segment of every roll-out except the first; NaN if there is none."""
     found = [
         outcome.train_loss
         for story in stories  # type: ignore[attr-defined]

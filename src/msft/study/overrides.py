@@ -1,4 +1,4 @@
-"""Changes to a configuration that studies make."""
+"""Changes that studies make to a configuration."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from msft.core.errors import ConfigError, complaint
 from msft.methods import METHODS
 
 COMMON = ("max_epochs", "eval_every", "average", "score_excluded")
-"""What every method takes from the configuration's `method` section, unless its preset says otherwise."""
+"""Keys that every method takes from the configuration's `method` section, unless its preset sets them."""
 
 
 def with_method(config: Config, name: str, preset: str = "", /, **changes: object) -> Config:
-    """The configuration with another method; with its own one, unless a preset is asked for, as it stands.
+    """The configuration with another method. If `name` is its own method, without a preset, it keeps its settings.
 
-    Raises ConfigError where a changed value is not allowed.
+    Raises ConfigError if a changed value is not allowed.
     """
     own = config.method
     if name == own.name and not preset:
@@ -32,7 +32,7 @@ def with_method(config: Config, name: str, preset: str = "", /, **changes: objec
 def resolved(section: dict[str, object]) -> MethodConfig:
     """A method section. Raises ConfigError."""
     try:
-        # As from a file: a resolved section may hold tuples.
+        # Convert to plain JSON types, as read from a file: a resolved section may contain tuples.
         return resolve(TypeAdapter(dict[str, object]).dump_python(section, mode="json"))
     except ProblemsError as error:
         found = f"{section['name']}: {error}"
@@ -44,15 +44,15 @@ def with_datasets(config: Config, datasets: tuple[DatasetConfig, ...]) -> Config
 
 
 def search(config: Config, **changes: object) -> Config:
-    """mSFT as the configuration says, or, where that is another method, its default preset."""
+    """mSFT with the configuration's settings, or, if that is another method, with the default preset."""
     return with_method(config, "msft", **changes)
 
 
 def horizon(config: Config) -> float:
-    """Raises ConfigError where the method has none: a study needs an end that all its runs share."""
+    """The limit on epochs. Raises ConfigError if there is none: all runs of a study must have the same limit."""
     if config.method.max_epochs is None:
         found = f"the preset {config.method.preset} sets no max_epochs"
         raise ConfigError(
-            complaint(found, "give method.max_epochs: a study's runs share one", field="method.max_epochs")
+            complaint(found, "set method.max_epochs, which all runs of a study share", field="method.max_epochs")
         )
     return config.method.max_epochs

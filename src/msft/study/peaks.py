@@ -45,22 +45,25 @@ def find(evidence: Evidence) -> Findings:
     if len(peaks) > 1:
         spread, chance, p = agreement(peaks)
         said.append(
-            f"The sub-datasets' mean peaks spread by {spread:.2f} epochs (standard deviation). Dealt to the "
-            f"sub-datasets at random within each seed they would spread by {chance:.2f} (p = {p:.3f}): a small p says "
-            "that when a sub-dataset peaks is a property of it, not luck."
+            f"The standard deviation of the sub-datasets' mean peaks is {spread:.2f} epochs. If the peaks are permuted "
+            f"at random among the sub-datasets within each seed, it is {chance:.2f} (p = {p:.3f}). A small p means "
+            "that the time of the peak is a property of the sub-dataset, not chance."
         )
     table = Table(
         title="Peaks in epochs",
         columns=("sub-dataset", "mean", "earliest seed", "latest seed", "mean distance from the mixture's peak"),
         rows=rows,
     )
-    caption = "One dot for each seed; dashed: the peak of the macro-average, mean over seeds. Means over three ticks."
+    caption = (
+        "One dot per seed; dashed: the peak of the macro-average, mean over seeds. Peaks are found on means over three "
+        "evaluations."
+    )
     plot = Plot(title="When each sub-dataset peaks", figure=drawn, caption=caption)
     return Findings(title="Peaks under plain fine-tuning", said=said, plots=[plot], tables=[table])
 
 
 def agreement(peaks: Sequence[Mapping[Task, float]]) -> tuple[float, float, float]:
-    """Spread of the sub-datasets' mean peaks; its mean with labels permuted within each seed; one-sided p."""
+    """Spread of the sub-datasets' mean peaks; its mean if labels are permuted within each seed; one-sided p."""
     tasks, dice = list(peaks[0]), random.Random(20)
 
     def spread(columns: Sequence[Sequence[float]]) -> float:

@@ -1,4 +1,4 @@
-"""What the studies read from finished runs: peaks, answers, costs."""
+"""Values that the studies read from finished runs: peaks, scores of the final model, costs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Runs: TypeAlias = Mapping[str, Mapping[int, Story]]
 """Variant to seed to the story of its finished run."""
 
 WINDOW = 3
-"""Ticks in the centred mean under which the studies read a peak: with one tick, noise is read as peaks."""
+"""Ticks in the centred mean on which the studies find peaks: with one tick, they would find noise."""
 
 
 def read_runs(folder: StudyFolder, grid: Grid) -> dict[str, dict[int, Story]]:
-    """Every finished run; variants that have none are left out."""
+    """Every finished run; variants without a finished run are omitted."""
     found: dict[str, dict[int, Story]] = {}
     for variant in grid.variants:
         for seed in grid.seeds:
@@ -35,12 +35,12 @@ def read_runs(folder: StudyFolder, grid: Grid) -> dict[str, dict[int, Story]]:
 
 
 def answer_score(story: Story) -> float:
-    """Macro-average of the answer, in %: on the test split, or on the validation split where there is none."""
+    """Macro-average of the final model, in %: on the test split, or on the validation split if there is no test."""
     return 100 * mean(answer_reports(story).values())
 
 
 def answer_reports(story: Story) -> Mapping[Task, float]:
-    """The answer's reports on the split that people read."""
+    """The final model's metrics on the test split, or on the validation split if there is no test."""
     assert story.answer is not None, "only finished runs are read"
     return story.test["answer"].reports if "answer" in story.test else story.answer.reports
 
@@ -55,7 +55,7 @@ def over_seeds(stories: Mapping[int, Story], value: Callable[[Story], float]) ->
 
 
 def peak_epochs(points: Sequence[Point], tasks: Iterable[Task], window: int = WINDOW) -> dict[Task, float]:
-    """Epoch of the earliest best smoothed control score of each sub-dataset along one roll-out."""
+    """Epoch of the earliest best smoothed search score of each sub-dataset along one roll-out."""
     found = {}
     for task in tasks:
         scored = [point for point in points if task in point.scores]
@@ -70,7 +70,7 @@ def mixture_peak(points: Sequence[Point], tasks: Sequence[Task], window: int = W
 
 
 def left_at(story: Story) -> dict[Task, float]:
-    """Position at which each sub-dataset was excluded; that of the search's end for those that never were."""
+    """Position at which each sub-dataset was excluded; the end of the search if it was not excluded."""
     times = dict.fromkeys(story.tasks, story.tip.epoch)
     for rollout in story.rollouts:
         times |= dict.fromkeys(rollout.excluded, rollout.went_on.epoch)
@@ -79,9 +79,9 @@ def left_at(story: Story) -> dict[Task, float]:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a study's runs have left behind."""
+    """The finished runs of a study."""
 
     config: Config
     runs: Runs
     job: Callable[[str, int], Job]
-    """The job of a variant and a seed, to run it again and measure what it did not record."""
+    """The job of a variant and a seed, to repeat the run and measure what it did not record."""

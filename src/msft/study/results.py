@@ -1,4 +1,4 @@
-"""What the runs of a study measured, as arrays: read from the run folders, checked to be comparable."""
+"""Results of a study's runs as arrays: read from the run folders and checked to be comparable."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Run:
 
     seed: int
     reports: Array
-    """(T,): the answer's reports on the sub-datasets of the comparison."""
+    """(T,): metrics of the final model on the sub-datasets of the comparison."""
     items: Sequence[Array]
-    """Per sub-dataset its items, of which the report is the mean; the report alone where items were not recorded."""
+    """Items per sub-dataset, whose mean is the metric; the metric itself if items were not recorded."""
     validation: float | None
-    """The answer's macro-average over the same sub-datasets on the validation split."""
+    """Macro-average of the final model over the same sub-datasets on the validation split."""
     best: Mapping[Task, float]
-    """The best validation report of each sub-dataset anywhere in the run."""
+    """The best validation metric of each sub-dataset anywhere in the run."""
     summary: Mapping[str, Any]
 
 
@@ -44,11 +44,11 @@ class Results:
     split: Literal["test", "validation"]
     tasks: Sequence[Task]
     left_out: Sequence[Task]
-    """Sub-datasets without a test split, where others have one."""
+    """Sub-datasets without a test split, if others have one."""
     measures: Mapping[Task, str]
     validation_items: Mapping[Task, int]
     base: Mapping[Task, float]
-    """The base model's reports on `split`."""
+    """The base model's metrics on `split`."""
     base_validation: Mapping[Task, float]
     model: str
     runs: Mapping[str, Mapping[int, Run]]
@@ -57,7 +57,7 @@ class Results:
 
     @property
     def best(self) -> dict[Task, float]:
-        """The best validation report of each sub-dataset in any run."""
+        """The best validation metric of each sub-dataset in any run."""
         every = [run for runs in self.runs.values() for run in runs.values()]
         return {t: max((run.best[t] for run in every if t in run.best), default=math.nan) for t in self.tasks}
 
@@ -69,7 +69,7 @@ class Results:
 
 
 def read_results(folder: StudyFolder) -> Results:
-    """Every run that is finished so far. Raises RunError where there is none, or data or model are not the same."""
+    """Every finished run. Raises RunError if there is none, or if data or model differ between runs."""
     stories: dict[tuple[str, int], Story] = {}
     first: tuple[RunFolder, Story] | None = None
     names, seeds = folder.recorded_grid()
@@ -84,7 +84,7 @@ def read_results(folder: StudyFolder) -> Results:
     if first is None:
         failed = [message for by_seed in folder.read_failures().values() for message in by_seed.values()]
         found = "no run of this study is finished" + (f"; one failed: {failed[0]}" if failed else "")
-        raise RunError(complaint(found, "mend what the runs complain about, and start again", file=folder.path))
+        raise RunError(complaint(found, "remove the causes of the failures, and repeat the command", file=folder.path))
     story = first[1]
     tested = "answer" in story.test and bool(story.test["answer"].reports)
     split: Literal["test", "validation"] = "test" if tested else "validation"
@@ -109,17 +109,17 @@ def read_results(folder: StudyFolder) -> Results:
 
 
 def _check_same(first: tuple[RunFolder, Story], other: tuple[RunFolder, Story]) -> None:
-    """Paired are runs of one model on the same examples."""
+    """Raises RunError unless both runs have the same model and the same examples."""
     one, two = (story.header["fingerprints"] for _, story in (first, other))
     if changed := differences(one, two):
         found = f"it was run on other data or another model than {first[0].path}: {'; '.join(changed[:3])}"
-        raise RunError(complaint(found, "put them back, or start a new study", file=other[0].path))
+        raise RunError(complaint(found, "restore them, or start a new study", file=other[0].path))
 
 
 def _run(story: Story, seed: int, tasks: Sequence[Task], tested: bool) -> Run | None:
-    """None where the answer is not scored on every sub-dataset."""
+    """None if the final model is not scored on every sub-dataset."""
     answer = story.answer
-    assert answer is not None, "a summary is written behind the end of a run"
+    assert answer is not None, "a summary exists only after the end of a run"
     reports = story.test["answer"].reports if tested else answer.reports
     if not all(math.isfinite(reports.get(task, math.nan)) for task in tasks):
         return None
@@ -139,7 +139,7 @@ def _run(story: Story, seed: int, tasks: Sequence[Task], tested: bool) -> Run | 
 
 
 def _items(recorded: Sequence[float], report: float) -> Array:
-    """Items of which the report is the mean: log-likelihoods, of which it is the exponential, become linear in it."""
+    """Items whose mean is the metric; log-likelihoods are linearised if the metric is the exponential of their mean."""
     items = np.asarray(recorded, float)
     if len(items) and np.isfinite(items).all():
         centre = float(items.mean())

@@ -1,4 +1,4 @@
-"""The grid runner: every variant with every seed an ordinary run folder, in several processes, restarted at will."""
+"""The grid runner: one run folder per variant and seed, in several processes; it can be interrupted and restarted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from msft.study.worker import Result, begin, nothing, prepared, score, work
 
 @dataclass(frozen=True)
 class Progress:
-    """A run ended: `done` of `total` are through. `summary` is None where it failed."""
+    """A run ended: `done` of `total` runs have ended. `summary` is None if it failed."""
 
     done: int
     total: int
@@ -38,7 +38,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A run, or (`seed` None) the scoring of a base model; ready once those that it `needs` are done."""
+    """A run, or (`seed` None) the scoring of a base model; ready once all in `needs` are done."""
 
     name: str
     variant: Variant
@@ -57,9 +57,9 @@ def run_grid(
 ) -> dict[tuple[str, int], str]:
     """Run what is not finished yet, and return the failures: (variant, seed) to message.
 
-    A finished run is left alone, one that was cut off goes on from its journal, one that failed is tried again.
-    `setup`: a module's function that every worker process calls first. Raises a UserError, before anything is written,
-    where a configuration, a model, a data set or the folder cannot be used.
+    A finished run is kept, an interrupted run continues from its journal, a failed run is repeated. `setup`: a
+    module-level function that every worker process calls first. Raises a UserError, before anything is written, if a
+    configuration, a model, a data set or the folder cannot be used.
     """
     folder.check(grid)
     threads = max(1, torch.get_num_threads() // jobs)
@@ -73,13 +73,13 @@ def run_grid(
 
 
 def _wait_for_orphans(folder: StudyFolder) -> None:
-    """Workers whose parent was killed end at once, but may hold the locks of their runs for a moment yet."""
+    """Workers whose parent was killed end at once, but may hold the locks of their runs for another moment."""
     with folder.workers.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
 class _Runner:
-    """The runs that are left to do, and those that are being done."""
+    """The runs that are waiting, and those in progress."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class _Runner:
         return self.failures
 
     def _tasks(self) -> Iterator[_Piece]:
-        """Seed by seed, so that what is there when a study is cut off compares all variants."""
+        """Seed by seed, so that the finished runs of an interrupted study compare all variants."""
         left = [
             (variant, seed)
             for seed in self.grid.seeds
@@ -127,7 +127,7 @@ class _Runner:
             yield _Piece(_name(variant.name, seed), variant, seed, base, frozenset({base.stem, *after}))
 
     def _next(self) -> _Piece | None:
-        """The first that is ready; None where all that is left waits for something that is running."""
+        """The first that is ready; None if all others wait for running ones."""
         for task in self.waiting:
             if task.needs <= self.done:
                 self.waiting.remove(task)
@@ -142,7 +142,7 @@ class _Runner:
         if task.variant.rule is not None:
             (other,) = (v for v in self.grid.variants if v.name == task.variant.after)
             if (other.name, task.seed) in self.failures:
-                return _failed(f"not run: it follows {other.name}, whose run of this seed failed")
+                return _failed(f"not run: it depends on {other.name}, whose run of this seed failed")
             config = RULES[task.variant.rule](config, self.folder.run(other, task.seed))
         return executor.submit(work, config, self.threads, task.base)
 
@@ -183,7 +183,7 @@ def _result(future: Future[Result]) -> Result:
         return future.result()
     except BrokenProcessPool:
         found = "a process of the study died (killed, or out of memory)"
-        raise RunError(complaint(found, "run the same command again, with fewer --jobs if memory is short")) from None
+        raise RunError(complaint(found, "repeat the command, with fewer --jobs if memory is short")) from None
 
 
 def _failed(message: str) -> Future[Result]:
@@ -193,7 +193,7 @@ def _failed(message: str) -> Future[Result]:
 
 
 class _Here(Executor):
-    """Runs in this process what it is given, at once."""
+    """Runs each submitted call at once, in this process."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -203,7 +203,7 @@ class _Here(Executor):
 
 @contextmanager
 def _executor(jobs: int, grid: _Runner) -> Iterator[Executor]:
-    """`jobs` worker processes, each with a GPU of its own as far as there are any; for one job, this process."""
+    """`jobs` worker processes, each with its own GPU if there are enough; for one job, this process."""
     if jobs == 1:
         before = torch.get_num_threads()
         torch.set_num_threads(grid.threads)
@@ -224,12 +224,12 @@ def _executor(jobs: int, grid: _Runner) -> Iterator[Executor]:
         yield pool
         pool.shutdown()
     finally:
-        # Workers that are still at work end when this end of the pipe closes; what they journaled is safe.
+        # Workers that are still running end when this end of the pipe closes; their journals are safe.
         sender.close()
         pool.shutdown(cancel_futures=True)
 
 
 def _devices() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; counted without touching one."""
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; counted without initialising CUDA."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]

@@ -22,7 +22,7 @@ WITHOUT = "without_"
 def variants(config: Config) -> tuple[Variant, ...]:
     """The whole mixture, and the mixture without each data set in turn."""
     if len(config.datasets) < 2:
-        raise ConfigError(complaint("one data set alone cannot shift another", "give two or more", field="datasets"))
+        raise ConfigError(complaint("this study needs two data sets or more", "add data sets", field="datasets"))
     whole = with_method(config, "sft")
     rest = {d.id: tuple(other for other in config.datasets if other is not d) for d in config.datasets}
     return (
@@ -50,8 +50,8 @@ def find(evidence: Evidence) -> Findings:
     said = [
         f"Leaving one sub-dataset out moves the peaks of the others by {mean(shifts.values()):.2f} epochs on average "
         "(the paper: 0.91).",
-        f"Between two seeds of the same mixture they move by {mean(alike):.2f} epochs: only what exceeds this is an "
-        "effect of leaving out." if alike else "With one seed there is no saying how much of this is chance.",
+        f"Between two seeds of the same mixture they move by {mean(alike):.2f} epochs: only a larger shift is an "
+        "effect of leaving out." if alike else "With one seed, the share of chance in this cannot be estimated.",
     ]  # fmt: skip
     table = Table(
         title="Mean shift of the other sub-datasets' peaks, in epochs",
@@ -70,12 +70,13 @@ def find(evidence: Evidence) -> Findings:
             title="Where each peak goes",
             figure=heatmap([by_column.get(task, [None] * len(tasks)) for task in tasks], tasks, unit="epochs",
                            reach=reach),
-            caption="Row: left out. Column: whose peak moved. Red: later, blue: earlier; mean over seeds.",
+            caption="Row: sub-dataset left out. Column: sub-dataset whose peak moved. Red: later, blue: earlier; "
+            "mean over seeds.",
         ),
         Plot(
             title="Shift and chance",
             figure=_chance(moved, alike),
-            caption="Cumulative share of pairs whose peak moved by that or less: when one sub-dataset is left out, "
+            caption="Cumulative share of pairs whose peak moved by at most this much: with one sub-dataset left out, "
             "and between two seeds of the same mixture.",
         ),
     ]  # fmt: skip
@@ -91,10 +92,10 @@ def _chance(moved: dict[str, dict[Task, list[float]]], alike: list[float]) -> di
         for number, (name, values) in enumerate(series)
         if values
     ]
-    return figure(traces, height=320, x="shift of a peak, epochs", y="pairs that moved by that or less, %", legend=True)
+    return figure(traces, height=320, x="shift of a peak, epochs", y="pairs with at most this shift, %", legend=True)
 
 
 def _peaks(story: Story) -> dict[Task, float]:
-    """Peaks to whole ticks: a tick falls on a whole step, which is not the same epoch in mixtures of other sizes."""
+    """Peaks, rounded to whole ticks: a tick is at a whole step, whose epoch depends on the size of the mixture."""
     every = story.brief.eval_every
     return {task: every * round(epoch / every) for task, epoch in peak_epochs(story.trunk, story.tasks).items()}

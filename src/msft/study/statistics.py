@@ -1,10 +1,11 @@
-"""How sure a difference between methods is (design 5). Pure functions on arrays; docs/statistics.md checks them.
+"""Tests and intervals for differences between methods (design 5). Pure functions on arrays; see docs/statistics.md.
 
-Three questions, three tests. Does a method do better *on these sub-datasets*, whatever the training seed: `t_test` on
-the seeds' differences, and `sign_flips` without its assumption. And on sub-datasets *like these*: `Bootstrap`, over
-seeds, sub-datasets and items. Do *these two models* differ: `item_test`; it says nothing of the methods.
+There are three questions. Is a method better *on these sub-datasets*, over training seeds: `t_test` on the
+differences per seed, and `sign_flips`, which does not assume a normal distribution. Is it better on sub-datasets
+*like these*: `Bootstrap` over seeds, sub-datasets and items. Do *these two models* differ: `item_test`, which does not
+compare methods.
 
-Arrays: S seeds, T sub-datasets, n items of one of them. Reports are in [0, 1]; differences are paired by seed.
+Arrays: S seeds, T sub-datasets, n items of a sub-dataset. Metrics are in [0, 1]; differences are paired by seed.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ Array = NDArray[np.float64]
 
 LEVEL = 0.05
 POOL = 0.25
-"""A component of variance that is not significant at this level is left out (Bancroft's preliminary test)."""
+"""A component of variance that is not significant at this level is omitted (Bancroft's preliminary test)."""
 FEWEST_FLIPS = 6
-"""Seeds from which on sign flips can reject at 5 %: 2 of 2^6 patterns are as extreme as all signs alike."""
+"""Minimum number of seeds for sign flips to reject at 5 %: 2 of 2^6 patterns are as extreme as all signs equal."""
 MOST_FLIPS = 20
-"""Seeds up to which every sign pattern is looked at; of more seeds, as many random ones."""
+"""Maximum number of seeds for which all sign patterns are enumerated; for more seeds, random patterns are drawn."""
 FEWEST_TASKS = 5
-"""Sub-datasets from which on an interval over them is more than a guess."""
+"""Minimum number of sub-datasets for an interval over sub-datasets."""
 REPLICATES = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean with its 95 % interval; without one (`low` is None) where a single value does not allow it."""
+    """A mean with its 95 % interval; `low` and `high` are None if there is a single value only."""
 
     mean: float
     low: float | None = None
@@ -51,7 +52,7 @@ def t_interval(values: Sequence[float] | Array) -> Interval:
 
 
 def t_test(differences: Sequence[float] | Array) -> float | None:
-    """Two-sided p of the seeds' differences; None where they are too few, or all the same and not 0."""
+    """Two-sided p of the differences per seed; None if there are too few, or if all are equal and not 0."""
     d = np.asarray(differences, float)
     if len(d) < 2 or not np.isfinite(d).all():
         return None
@@ -61,9 +62,9 @@ def t_test(differences: Sequence[float] | Array) -> float | None:
 
 
 def sign_flips(differences: Sequence[float] | Array) -> float | None:
-    """Two-sided p by flipping the signs of the seeds' differences: exact up to 20 seeds; None below 6.
+    """Two-sided p by flipping the signs of the differences per seed: exact up to 20 seeds; None below 6.
 
-    Assumes only that without a difference each sign is as likely as the other.
+    The only assumption: if the methods do not differ, both signs are equally likely.
     """
     d = np.asarray(differences, float)
     if len(d) < FEWEST_FLIPS or not np.isfinite(d).all():
@@ -79,7 +80,7 @@ def sign_flips(differences: Sequence[float] | Array) -> float | None:
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's adjusted p values: which of several comparisons hold, with 5 % for a single false one among all."""
+    """Holm's adjusted p-values for several comparisons: they control the family-wise error rate."""
     adjusted: dict[str, float] = {}
     highest = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
@@ -91,7 +92,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 def item_test(differences: Sequence[Array]) -> float:
     """Two-sided p that these two models differ in the macro-average. One array of paired item differences per task.
 
-    Speaks of the two models only: with the seed, which it does not see, their difference changes as well.
+    It compares the two models only: their difference also depends on the seed, which this test does not consider.
     """
     mean = np.mean([d.mean() for d in differences])
     variance = sum(d.var(ddof=1) / len(d) for d in differences if len(d) > 1) / len(differences) ** 2
@@ -103,9 +104,9 @@ def item_test(differences: Sequence[Array]) -> float:
 def crossed_error(differences: Array) -> tuple[float, float]:
     """Standard error and degrees of freedom of the mean of an (S, T) table in which rows and columns are random.
 
-    With mean squares A of seeds, B of sub-datasets (or of items) and R of the rest, the mean's variance is
-    (A + B - R) / (S T), Satterthwaite's degrees of freedom. Where B is not larger than R by an F test at 25 %, what
-    remains is A / (S T) with S - 1: Student's test on the seeds.
+    With mean squares A of seeds, B of sub-datasets (or items) and R of the residual, the variance of the mean is
+    (A + B - R) / (S T), with Satterthwaite's degrees of freedom. If B is not larger than R by an F test at 25 %, the
+    variance is A / (S T) with S - 1 degrees of freedom, as in Student's test on the seeds.
     """
     rows, columns = differences.shape
     mean = differences.mean()
@@ -123,13 +124,14 @@ def crossed_error(differences: Array) -> tuple[float, float]:
 
 
 class Bootstrap:
-    """Hierarchical bootstrap of macro-averages: seeds, sub-datasets, and the items of each are drawn again.
+    """Hierarchical bootstrap of macro-averages: seeds, sub-datasets and the items of each are resampled.
 
-    `sizes`: items of each sub-dataset; they are the same for all seeds, and so is their draw. The draws are made once:
-    every comparison of a study sees the same ones.
+    `sizes`: number of items of each sub-dataset; all seeds have the same items, so they share a draw. The draws are
+    made once and used for every comparison of a study.
 
-    Drawing on three levels counts what seeds, sub-datasets and items share several times: left alone, its intervals
-    reject a true difference of 0 in 0.2 % of studies. It gives the shape here; `crossed_error` gives the width.
+    Resampling on three levels counts the variance that seeds, sub-datasets and items share several times: without
+    correction, the intervals reject a true difference of 0 in 0.2 % of studies. So the bootstrap gives the shape of
+    the interval only, and `crossed_error` gives the width.
     """
 
     def __init__(self, seeds: int, sizes: Sequence[int], replicates: int = REPLICATES) -> None:
@@ -139,9 +141,9 @@ class Bootstrap:
         self._items = [_draws(random, size, replicates) for size in sizes]
 
     def interval(self, differences: Sequence[Array]) -> Interval | None:
-        """Of the macro-average of paired differences, one (S, n) table per sub-dataset; S is at least 2.
+        """Interval of the macro-average of paired differences, one (S, n) table per sub-dataset; S is at least 2.
 
-        None where there are too few sub-datasets to speak of others.
+        None if there are too few sub-datasets to generalise to others.
         """
         if len(differences) < FEWEST_TASKS:
             return None
@@ -151,13 +153,13 @@ class Bootstrap:
         return _scaled(float(table.mean()), replicates, *crossed_error(table))
 
     def task_interval(self, task: int, differences: Array) -> Interval:
-        """Of one sub-dataset: seeds and items are drawn again."""
+        """Interval of one sub-dataset: seeds and items are resampled."""
         replicates = _twice(self._seeds, differences, self._items[task])
         return _scaled(float(differences.mean()), replicates, *crossed_error(differences))
 
 
 def _draws(random: np.random.Generator, count: int, replicates: int) -> Array:
-    """Each row: how often each of `count` is drawn, as weights that sum to 1."""
+    """Each row: the frequency with which each of `count` is drawn, as weights that sum to 1."""
     return random.multinomial(count, np.full(count, 1 / count), size=replicates) / count
 
 
@@ -168,7 +170,7 @@ def _twice(rows: Array, table: Array, columns: Array) -> Array:
 
 
 def _scaled(mean: float, replicates: Array, error: float, freedom: float) -> Interval:
-    """The replicates' quantiles about the mean, stretched so that their spread is the standard error's."""
+    """The quantiles of the replicates about the mean, scaled so that their spread equals the standard error."""
     spread = float(replicates.std())
     if spread < 1e-12:
         return Interval(mean, mean, mean)
@@ -178,9 +180,9 @@ def _scaled(mean: float, replicates: Array, error: float, freedom: float) -> Int
 
 
 def learnable(base: float, best: float, items: int) -> bool:
-    """Whether the best validation report of any run rises 3 standard errors above the base model's.
+    """Whether the best validation metric of any run is more than 3 standard errors above the base model's.
 
-    The standard error is that of a difference of two shares of `items`, which for scores in [0, 1] is at most that.
+    The standard error is that of a difference of two shares of `items`, an upper bound for scores in [0, 1].
     """
     error = math.sqrt((base * (1 - base) + best * (1 - best)) / items) if items else math.inf
     return bool(best - base > 3 * error)

@@ -1,4 +1,4 @@
-"""The studies by name: the paper's analyses, and the questions that it leaves open."""
+"""The studies by name: the paper's analyses, and questions that it leaves open."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from msft.study.worker import nothing
 
 @dataclass(frozen=True)
 class Study:
-    """`variants`: what is run, with every seed. `find`: what the finished runs say."""
+    """`variants`: the configurations, run with every seed. `find`: analyses the finished runs."""
 
     question: str
     figure: str
-    """The paper's; empty where it has none."""
+    """The figure of the paper; empty if there is none."""
     variants: Callable[[Config], Sequence[Variant]]
     find: Callable[[Evidence], Findings]
 
@@ -30,15 +30,15 @@ class Study:
 STUDIES: dict[str, Study] = {
     "peaks": Study("when does each sub-dataset peak?", "Figure 2", peaks.variants, peaks.find),
     "shift": Study("how do peaks move when one sub-dataset is left out?", "Figure 3", shift.variants, shift.find),
-    "budget": Study("what does the budget C of a roll-out decide?", "Figure 6", budget.variants, budget.find),
+    "budget": Study("what is the effect of the budget C of a roll-out?", "Figure 6", budget.variants, budget.find),
     "granularity": Study(
         "does the gain depend on the number and sizes of sub-datasets?", "", granularity.variants, granularity.find
     ),
-    "ticks": Study("how often must one look?", "", ticks.variants, ticks.find),
+    "ticks": Study("how often should a run be evaluated?", "", ticks.variants, ticks.find),
     "loss": Study("do training loss and gradient conflict differ from SFT's?", "Figure 9", loss.variants, loss.find),
     "optimizer": Study("restore Adam's moments at a roll-back, or reset them?", "", optimizer.variants, optimizer.find),
-    "noise": Study("do decisions hang on the validation items drawn?", "", noise.variants, noise.find),
-    "similar": Study("what does the search do with sub-datasets that are alike?", "", similar.variants, similar.find),
+    "noise": Study("would other validation examples change the decisions?", "", noise.variants, noise.find),
+    "similar": Study("how does the search treat similar sub-datasets?", "", similar.variants, similar.find),
 }
 
 
@@ -52,10 +52,10 @@ def run_study(
     tell: Callable[[Progress], None] = lambda progress: None,
     setup: Callable[[], None] = nothing,
 ) -> Findings:
-    """Run what is not finished yet, and write what was found.
+    """Run what is not finished yet, and write the findings.
 
-    Raises a UserError: before anything is written where the configuration does not suit the study, at the end where
-    runs failed (the others are kept, and the same call goes on).
+    Raises a UserError before anything is written if the configuration does not suit the study, and at the end if runs
+    failed (the others are kept, and the same call continues the study).
     """
     study = STUDIES[name]
     first = config.training_seed
@@ -64,7 +64,7 @@ def run_study(
     if failures:
         listed = "; ".join(f"{variant}, seed {seed}: {why}" for (variant, seed), why in list(failures.items())[:3])
         found = f"{len(failures)} of the study's runs failed: {listed}"
-        raise RunError(complaint(found, "mend what they complain about, and give the same command", file=folder.path))
+        raise RunError(complaint(found, "remove the causes and repeat the same command", file=folder.path))
     by_name = {variant.name: variant for variant in grid.variants}
 
     def job(variant: str, seed: int) -> Job:

@@ -1,4 +1,4 @@
-"""`msft study ticks`: how often to look, from half an epoch to an eighth (the sensitivity that the paper left open)."""
+"""`msft study ticks`: sensitivity to the evaluation interval, from half an epoch to an eighth (open in the paper)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def variants(config: Config) -> tuple[Variant, ...]:
 
 
 def _search(config: Config, every: float) -> Config:
-    """mSFT whose smoothing reaches as many epochs to either side as the configuration's, not as many ticks.
+    """mSFT with a smoothing window of the same number of epochs as in the configuration.
 
-    `smooth` counts ticks: left alone, it would shorten the window with the distance between ticks, and the study would
-    compare two windows instead of two ways of looking.
+    `smooth` counts ticks: unchanged, it would make the window shorter when ticks are closer, and the study would
+    compare windows instead of evaluation intervals.
     """
     own = search(config).method
     reach = (own.params.smooth - 1) / 2 * own.eval_every
@@ -53,17 +53,17 @@ def find(evidence: Evidence) -> Findings:
     ]  # fmt: skip
     windows = ", ".join(f"{_window(runs[n])} at {every[n]:g}" for n in names["msft"])
     said = [
-        f"The window under which mSFT reads a peak stays the same in epochs; in ticks: {windows}.",
-        f"From {max(EVERY):g} to {min(EVERY):g} epochs between ticks the answer of mSFT goes from "
+        f"The smoothing window of mSFT is the same in epochs; in evaluations: {windows}.",
+        f"From {max(EVERY):g} to {min(EVERY):g} epochs between evaluations, the final model of mSFT changes from "
         f"{scores[names['msft'][0]].mean:.2f} % to {scores[names['msft'][-1]].mean:.2f} %, that of SFT from "
         f"{scores[names['sft'][0]].mean:.2f} % to {scores[names['sft'][-1]].mean:.2f} %.",
-        f"Against ticks of {every[finest]:g}, the exclusions of mSFT move by "
+        f"Compared with an evaluation every {every[finest]:g} epochs, the exclusions of mSFT move by "
         + ", ".join(f"{moved[n]:.2f} epochs at {every[n]:g}" for n in names["msft"] if n != finest)
         + " (mean over sub-datasets and seeds).",
     ]
     table = Table(
-        title="Ticks",
-        columns=("run", "epochs between ticks", "answer, %", "low", "high", "FLOPs against the cheapest",
+        title="Evaluation interval",
+        columns=("run", "epochs between evaluations", "final model, %", "low", "high", "FLOPs against the cheapest",
                  "exclusions moved by, epochs"),
         rows=rows,
     )  # fmt: skip
@@ -79,21 +79,21 @@ def find(evidence: Evidence) -> Findings:
     x = [every[name] for name in runs]
     plots = [
         Plot(title="Score", caption="Mean over seeds with its 95 % interval.", figure=against(
-            lines(scores), x, base, "base model", x_name="epochs between ticks",
-            y="macro-average of the answer, %")),
-        Plot(title="Compute", caption="Training and scoring together, against the cheapest run.", figure=against(
-            lines(cost, 1 / unit), x, 1.0, "the cheapest", x_name="epochs between ticks", y="FLOPs")),
+            lines(scores), x, base, "base model", x_name="epochs between evaluations",
+            y="macro-average of the final model, %")),
+        Plot(title="Compute", caption="Training and scoring, relative to the cheapest run.", figure=against(
+            lines(cost, 1 / unit), x, 1.0, "the cheapest", x_name="epochs between evaluations", y="FLOPs")),
     ]  # fmt: skip
-    return Findings(title="How often to look", said=said, plots=plots, tables=[table])
+    return Findings(title="How often to evaluate", said=said, plots=plots, tables=[table])
 
 
 def _window(stories: Mapping[int, Story]) -> int:
-    """Ticks in the centred mean under which the search read its peaks."""
+    """Ticks in the centred mean on which the search found its peaks."""
     return next(iter(stories.values())).outlook.window
 
 
 def _moved(runs: Runs, name: str, finest: str) -> float:
-    """Mean absolute difference of the exclusion times to those with the finest ticks, over sub-datasets and seeds."""
+    """Mean absolute difference of the exclusion times to the run with the finest ticks, over sub-datasets and seeds."""
     seeds = [seed for seed in runs[name] if seed in runs[finest]]
     times = [(left_at(runs[name][seed]), left_at(runs[finest][seed])) for seed in seeds]
     return mean(abs(a[task] - b[task]) for a, b in times for task in a) if times else float("nan")

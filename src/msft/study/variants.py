@@ -1,4 +1,4 @@
-"""The names that `msft compare --methods` takes, and the configuration behind each (design 1, 5)."""
+"""The names that `msft compare --methods` accepts, and the configuration of each (design 1, 5)."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from msft.config.problems import one_of
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, complaint
 from msft.methods import METHODS
+from msft.report.words import listed
 from msft.study.grid import Variant
 from msft.study.overrides import resolved, with_method
 
 EARLY = 4
-"""Ticks after the best macro-average at which `sro_early` ends its first run."""
+"""Number of ticks after the best macro-average after which `sro_early` ends its first run."""
 
 
 def variants(config: Config, names: Sequence[str]) -> tuple[Variant, ...]:
-    """The variants of these names, in such an order that each comes after the one that it follows.
+    """The variants of these names, ordered so that each comes after the variant on which it depends.
 
-    The configuration's own method is taken as it stands there; another one with its defaults, or its preset's, and the
-    horizon, ticks and average of the configuration. Raises ConfigError for a name that is unknown, or given twice.
+    The configuration's own method keeps its settings. Another method has its defaults, or those of its preset, with
+    the limit on epochs, the ticks and the average of the configuration. Raises ConfigError for a name that is unknown
+    or given twice.
     """
     wanted = list(dict.fromkeys(everything() if list(names) == ["all"] else names))
     if "all" in wanted or (list(names) != ["all"] and len(wanted) < len(names)):
         found = f"--methods {','.join(names)} names a method twice, or all and others"
-        raise ConfigError(complaint(found, "name each once, or all alone"))
+        raise ConfigError(complaint(found, "name each method once, or `all` only"))
     made = [_variant(config, name, wanted) for name in wanted]
     return tuple(sorted(made, key=lambda variant: variant.after is not None))
 
 
 def everything() -> list[str]:
-    """What `--methods all` stands for: every method that is known, its further presets, and the controls."""
+    """The names in `--methods all`: every known method, its other presets, and the controls."""
     presets = {
         name: [f"{name}:{preset}" for preset in list(method.presets)[1:] if name not in CONTROLS]
         for name, method in METHODS.items()
@@ -42,7 +44,7 @@ def everything() -> list[str]:
 
 
 def ignored(config: Config, names: Sequence[str]) -> list[str]:
-    """What the configuration says that a method of the list takes no notice of, as notes for people."""
+    """Notes about settings of the configuration that do not apply to every method of the list."""
     own = config.method
     standard = resolve({"name": own.name, "preset": own.preset})
     said = [
@@ -50,15 +52,17 @@ def ignored(config: Config, names: Sequence[str]) -> list[str]:
         for field in dataclasses.fields(own.params)
         if getattr(own.params, field.name) != getattr(standard.params, field.name)
     ]
-    hears = {own.name, f"{own.name}_decay", *(["placebo"] if own.name == "msft" else [])}
-    deaf = [name for name in names if name not in hears]
+    applies = {own.name, f"{own.name}_decay", *(["placebo"] if own.name == "msft" else [])}
+    others = [name for name in names if name not in applies]
     notes = []
-    if said and deaf:
-        notes.append(f"{', '.join(said)}: set for {own.name} in the configuration, not for {', '.join(deaf)}")
+    if said and others:
+        which = "setting" if len(said) == 1 else "settings"
+        named = listed([f"`{key}`" for key in said])
+        notes.append(f"Note: your {which} {named} {'applies' if len(said) == 1 else 'apply'} to {own.name} only.")
     if config.training.schedule != "constant":
         notes.append(
-            f"the learning rate is a {config.training.schedule} function of position / horizon: methods that end "
-            "before the horizon never see its end; a constant rate treats all alike"
+            f"Note: the learning rate follows a {config.training.schedule} schedule over max_epochs. Methods that end "
+            "earlier do not reach its end; a constant rate treats all methods equally."
         )
     return notes
 
@@ -79,7 +83,7 @@ def _equal_flops(config: Config, names: Sequence[str]) -> Variant:
 
 
 def _decay(config: Config, method: str) -> Variant:
-    """With a rate that falls linearly to 0 at the horizon; a roll-back takes it back up."""
+    """With a rate that decays linearly to 0 at the limit on epochs; a roll-back raises it again."""
     changed = with_method(config, method)
     training = changed.training.model_copy(update={"schedule": "linear"})
     return Variant(name=f"{method}_decay", config=changed.model_copy(update={"training": training}))
@@ -90,7 +94,7 @@ def _early(config: Config, _: Sequence[str]) -> Variant:
 
 
 def _placebo(config: Config, names: Sequence[str]) -> Variant:
-    """Without mSFT in the list it runs the search itself."""
+    """The placebo of the list's mSFT; without mSFT in the list, it runs the search itself."""
     search = next((name for name in names if name.split(":")[0] == "msft"), None)
     if search is None:
         return Variant(name="placebo", config=with_method(config, "placebo"))
@@ -101,10 +105,10 @@ def _placebo(config: Config, names: Sequence[str]) -> Variant:
 
 
 def _search(config: Config, names: Sequence[str], control: str) -> str:
-    """The mSFT of the list that a control is measured against: the first one."""
+    """The mSFT of the list on which a control depends: the first one."""
     found = next((name for name in names if name.split(":")[0] == "msft"), None)
     if found is None:
-        raise ConfigError(complaint(f"--methods: {control} follows an msft run, and there is none", "add msft"))
+        raise ConfigError(complaint(f"--methods: {control} needs an msft run, and there is none", "add msft"))
     return found
 
 

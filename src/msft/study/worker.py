@@ -1,4 +1,4 @@
-"""What one process of a study does: the runs that it is handed, one after another."""
+"""A worker process of a study: it executes the runs assigned to it, one after another."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from msft.study.grid import sharing_key
 from msft.system import files
 
 PREPARED = 4
-"""Jobs whose tokenised data a process keeps."""
+"""Number of jobs whose tokenised data a process keeps."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run: its summary, or why there is none."""
+    """The result of a run: its summary, or the reason of its failure."""
 
     summary: dict[str, Any] | None
     failure: str | None
@@ -50,7 +50,7 @@ def nothing() -> None:
 
 
 def begin(parent: Connection, devices: Queue[str] | None, threads: int, setup: Callable[[], None], alive: Path) -> None:
-    """Set up a worker process: it ends with its parent, takes a device of its own, and its share of the cores."""
+    """Set up a worker process: it ends with its parent, has a device of its own, and a share of the cores."""
     fcntl.flock(os.open(alive, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_SH)  # until the process ends
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if devices is not None:
@@ -61,13 +61,13 @@ def begin(parent: Connection, devices: Queue[str] | None, threads: int, setup: C
 
 
 def _end_with(parent: Connection) -> None:
-    """At once, as if killed: what is journaled is safe, and a run without a study would hold its folder's lock."""
+    """Exit at once when the parent ends: the journal is safe, and an orphaned run would keep its folder locked."""
     parent.poll(None)
     os._exit(1)
 
 
 def score(config: Config, threads: int, file: Path) -> Result:
-    """Score the base model for all runs with this model and data, unless that is done."""
+    """Score the base model for all runs with this model and data, unless its scores exist."""
     began = time.perf_counter()
     try:
         if read_base(file) is None:
@@ -81,20 +81,20 @@ def score(config: Config, threads: int, file: Path) -> Result:
 
 
 def work(config: Config, threads: int, file: Path) -> Result:
-    """One run, begun or gone on with. `file`: the base model's scores."""
+    """Start or continue one run. `file`: the base model's scores."""
     began = time.perf_counter()
     try:
         shared = read_base(file)
         if shared is None:
-            raise RunError(complaint("the scores of the base model are damaged", "run the study again", file=file))
+            raise RunError(complaint("the scores of the base model are damaged", "repeat the study", file=file))
         job = prepared(config, threads)
         resume = RunFolder(Path(config.output)).exists
         summary = train(config, Silent(), resume=resume, job=job, shared=shared)
     except UserError as error:
         return Result(None, str(error), time.perf_counter() - began)
-    except Stopped:  # the study, not this run alone
+    except Stopped:  # stops the study, not only this run
         raise
-    except Exception as error:  # memory above all: one run that fails must not end the others
+    except Exception as error:  # mostly out of memory: one failed run must not end the others
         return Result(None, f"{type(error).__name__}: {error}", time.perf_counter() - began)
     return Result(summary, None, time.perf_counter() - began)
 
@@ -114,7 +114,7 @@ def prepared(config: Config, threads: int) -> Job:
 
 
 def read_base(file: Path) -> Shared | None:
-    """The base model's scores; None where there are none, or where they are not what was written."""
+    """The base model's scores; None if the file is missing or damaged."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if content["sha256"] != digest(canonical(content["body"])):
@@ -136,7 +136,7 @@ def _base_to_json(shared: Shared) -> dict[str, Any]:
 
 
 class Silent:
-    """Watches a run and says nothing: hundreds of runs would fill the terminal."""
+    """A watcher that prints nothing: hundreds of runs would fill the terminal."""
 
     def begin(self, brief: Brief, method: str) -> None: ...
 

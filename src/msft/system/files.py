@@ -1,10 +1,10 @@
-"""Every durable file operation of a run goes through here, under a name (design 3.15).
+"""The durable file operations of a run, each with a name (design 3.15).
 
-An operation announces itself to `observer` just before it happens, in the thread that does it, and so do the stages of
-the loop. Tests set the observer: it kills the process there, makes the operation fail, or records what a power loss may
-undo. In production it is None, and nothing but a test can set it: no setting and no environment variable reaches it.
+Each operation, and each stage of the loop, calls `observer` just before it happens, in the same thread. Tests set the
+observer to kill the process there, to make the operation fail, or to record what a power loss may undo. In production
+it is None, and only tests can set it: no setting and no environment variable does.
 
-Writes are unbuffered: what was not written when the process died is not written later. An OSError always carries the
+Writes are unbuffered: data that were not written when the process died are not written later. Every OSError has the
 path.
 """
 
@@ -26,27 +26,27 @@ Kind: TypeAlias = Literal["stage", "folder", "write", "append", "written", "cut"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What is about to happen."""
+    """An operation that is about to happen."""
 
     name: str
-    """Where in the code: `journal.append`, `snapshot.publish`."""
+    """Name of its place in the code: `journal.append`, `snapshot.publish`."""
     kind: Kind
     """`written`: a library wrote this file, and nothing has synced it yet; `stage`: no operation, a place in the loop;
     `sync` of a folder makes its entries durable."""
     path: Path
     to: Path | None = None
-    """Of a rename."""
+    """The target of a rename."""
     data: bytes = b""
-    """Of a write or an append."""
+    """The content of a write or an append."""
     size: int = 0
-    """Of a cut: the bytes that stay."""
+    """The size of the file after a cut, in bytes."""
 
 
 observer: Callable[[Operation], None] | None = None
 
 
 def stage(name: str) -> None:
-    """A place between two stages of the loop."""
+    """Announces a place between two stages of the loop."""
     if observer is not None:
         observer(Operation(name=name, kind="stage", path=Path()))
 
@@ -68,21 +68,21 @@ def make_folder(name: str, folder: Path, mode: int = 0o777) -> None:
 
 
 def make_draft(name: str, folder: Path) -> None:
-    """Makes a folder that need not last."""
+    """Makes a folder that need not be durable."""
     with _naming(folder):
         _announce(name, "folder", folder)
         folder.mkdir()
 
 
 def write(name: str, file: Path, data: bytes) -> None:
-    """The file's content, not yet durable."""
+    """Writes the file's content, which is not yet durable."""
     with _naming(file), file.open("wb", buffering=0) as out:
         _announce(name, "write", file, data=data)
         _write_all(out.fileno(), data)
 
 
 def write_blocks(name: str, file: Path, blocks: Iterable[bytes | memoryview]) -> tuple[int, str]:
-    """The file's content, block after block, not yet durable; its size, and the SHA-256 of what was handed over."""
+    """Writes the file's content block by block, not yet durable; returns its size and the SHA-256 of the blocks."""
     sha256 = hashlib.sha256()
     kind: Kind = "write"
     size, direct = 0, _Direct()
@@ -99,9 +99,9 @@ def write_blocks(name: str, file: Path, blocks: Iterable[bytes | memoryview]) ->
 
 
 class _Direct:
-    """Writes past the page cache where the file system can: copying gigabytes into it takes a core that trains.
+    """Bypasses the page cache if the file system can: copying gigabytes into it takes a core away from training.
 
-    That takes whole pages from an aligned buffer; what does not fill one at the end goes the usual way.
+    This requires whole pages from an aligned buffer; the rest at the end is written through the cache.
     """
 
     SIZE = 16 << 20
@@ -124,7 +124,7 @@ class _Direct:
                 self._held = 0
 
     def finish(self, descriptor: int) -> None:
-        """Writes what is left."""
+        """Writes the rest."""
         if self._buffer is not None:
             self._past_the_cache(descriptor, False)
             _write_all(descriptor, memoryview(self._buffer)[: self._held])
@@ -133,18 +133,18 @@ class _Direct:
     def _past_the_cache(descriptor: int, wanted: bool) -> None:
         flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
         flag = getattr(os, "O_DIRECT", 0)
-        with contextlib.suppress(OSError):  # a file system without it, such as one in memory, says so here
+        with contextlib.suppress(OSError):  # a file system without O_DIRECT, such as one in memory
             fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | flag if wanted else flags & ~flag)
 
 
 def written(name: str, file: Path) -> None:
-    """Tells the observer of a file that a library wrote."""
+    """Announces a file that a library wrote."""
     with _naming(file):
         _announce(name, "written", file)
 
 
 def append(name: str, file: Path, data: bytes, *, durable: bool = True) -> None:
-    """Adds bytes at a file's end and makes them durable; a failure takes them back as far as it can."""
+    """Appends bytes to a file and makes them durable; after a failure, removes them again if possible."""
     with _naming(file), file.open("ab", buffering=0) as out:
         size = os.fstat(out.fileno()).st_size
         try:
@@ -159,9 +159,9 @@ def append(name: str, file: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def replace(name: str, file: Path, data: bytes, *, place: bool = True) -> None:
-    """The whole content or nothing: a temporary file, synced, renamed into place, the folder synced.
+    """Replaces the content atomically: a temporary file is synced and renamed, then the folder is synced.
 
-    `place=False`: where the folder is synced by what follows anyway.
+    `place=False`: the folder is not synced, because a later operation does it.
     """
     temporary = file.with_name(f".{file.name}.tmp")
     try:
@@ -201,7 +201,7 @@ def rename(name: str, path: Path, to: Path) -> None:
 
 
 def remove(name: str, path: Path) -> None:
-    """Deletes a file or a whole folder, where it is there."""
+    """Deletes a file or a whole folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         for inner in sorted(path.iterdir()):
             remove(name, inner)
@@ -220,7 +220,7 @@ def _write_all(descriptor: int, data: bytes | memoryview) -> None:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """The kernel does not say which file is meant when a descriptor fails; people must know."""
+    """Adds the path to an OSError without one: for a descriptor, the kernel does not name the file."""
     try:
         yield
     except OSError as error:

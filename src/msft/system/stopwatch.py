@@ -1,8 +1,8 @@
-"""Where the wall-clock of a run goes, by kind. Standard library only; costs about two microseconds a use.
+"""Wall-clock time of a run by kind. Standard library only; each use costs about two microseconds.
 
-Every moment since a stopwatch was made belongs to the innermost kind that is open, so that nothing is counted twice
-and the sum is the time that passed. Code says what it is doing with `spent`, and need not know who measures: where
-no stopwatch is running (tests, a background thread), it does nothing.
+All time since a stopwatch was made counts towards the innermost open kind, so that no time is counted twice and the sum
+is the elapsed time. Code marks its kind with `spent`, which does nothing where no stopwatch is running (tests, a
+background thread).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Kind: TypeAlias = Literal[
     "eval.base", "eval.ticks", "eval.rollback", "eval.test",
     "probe", "snapshot.capture", "snapshot.durable", "restore", "record", "export",
 ]  # fmt: skip
-"""What a run can be doing, as `group` or `group.part`; docs/watching.md says what each holds."""
+"""The kinds of work of a run, as `group` or `group.part`; docs/watching.md defines them."""
 
 OTHER = "other"
-"""What no kind names."""
+"""Time outside all kinds."""
 
 
 class Stopwatch:
@@ -36,7 +36,7 @@ class Stopwatch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Within, `spent` of this thread is told to this stopwatch; one that ran before goes on afterwards."""
+        """In this context, `spent` in this thread uses this stopwatch; afterwards it uses the previous one again."""
         token = _running.set(self)
         try:
             yield
@@ -45,7 +45,7 @@ class Stopwatch:
 
     @contextmanager
     def during(self, kind: str) -> Iterator[None]:
-        """The time within is of this kind, but for what is of another one inside."""
+        """The time in this context counts towards `kind`, except the time in another kind inside it."""
         self._charge()
         self._open.append(kind)
         try:
@@ -66,13 +66,13 @@ class Stopwatch:
         self._since = now
 
 
-# A thread begins with an empty context: what it does beside the run is not of the run's wall-clock.
+# A thread begins with an empty context, so that a background thread adds no time.
 _running: ContextVar[Stopwatch | None] = ContextVar("msft_stopwatch", default=None)
 
 
 @contextmanager
 def spent(kind: Kind) -> Iterator[None]:
-    """The wall-clock within is of this kind, for the stopwatch that is running, if any. Decorates functions too."""
+    """The time in this context counts towards `kind` of the running stopwatch, if any. Also a decorator."""
     stopwatch = _running.get()
     if stopwatch is None:
         yield
