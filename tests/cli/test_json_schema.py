@@ -56,5 +56,5 @@ def test_keys_are_explained() -> None:
     training = schema["$defs"]["TrainingConfig"]["properties"]
     assert training["batch_size"]["description"].startswith("Examples per optimizer step")
     placebo = next(one for one in schema["properties"]["method"]["oneOf"] if one["title"] == "placebo")
-    assert placebo["properties"]["budget"]["description"] == "Epochs per roll-out: the paper's C."  # inherited
-    assert placebo["properties"]["times"]["description"].startswith("Epoch at which each sub-dataset left")
+    assert placebo["properties"]["budget"]["description"] == "Maximum epochs per roll-out (the paper's C)."  # inherited
+    assert placebo["properties"]["times"]["description"].startswith("Epoch at which mSFT's run")

@@ -108,6 +108,10 @@ def test_all_methods_of_a_comparison_are_all_that_are_known(tmp_path: Path, know
         ("import not_there_at_all", "--import own_bad: it needs not_there_at_all, which is missing. Fix: install it"),
         ("1 / 0", "--import own_bad: the module cannot be imported (ZeroDivisionError: division by zero)"),
         (MODULE.replace("NAME", "sft"), "the name sft belongs to another method"),
+        (
+            MODULE.replace("@dataclass(frozen=True, kw_only=True)", "").replace("NAME", "x"),
+            "must be a dataclass, found",
+        ),
         ("from msft.methods import register\nregister('x', 1)", "x must be a msft.core.method.Method, found int"),
     ],
 )

@@ -70,7 +70,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "missing shard": (lambda m: sharded(m, a="model-1.safetensors", b="model-2.safetensors"),
                       "model/model-2.safetensors", "the file is missing. Fix: download or copy the file again"),
     "weight_map above": (lambda m: sharded(m, a="../model/model-1.safetensors"),
-                         "model.safetensors.index.json", "weight_map names '../model/model-1.safetensors', which is not"),
+                         "model.safetensors.index.json", "weight_map names '../model/model-1.safetensors', which is"),
     "weight_map of no names": (lambda m: sharded(m, a=3), "model.safetensors.index.json", "no weight_map"),  # type: ignore[arg-type]
     "truncated": (cut, "model/model.safetensors", "but its header says"),
     "2^60 bytes of header": (claims_too_much, "model/model.safetensors", f"its header claims {2**60} bytes"),

@@ -7,7 +7,7 @@ when it is imported (`msft train c.yaml --import my_method`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -35,6 +35,8 @@ def register(name: str, method: Method) -> None:
     """Makes a method known under a name. Raises ValueError where the name belongs to another method."""
     if not isinstance(method, Method):
         raise ValueError(f"{name} must be a msft.core.method.Method, found {type(method).__name__}")
+    if not is_dataclass(method.Params):
+        raise ValueError(f"the Params of {name} must be a dataclass, found {method.Params!r}")
     if METHODS.setdefault(name, method) is not method:
         raise ValueError(f"the name {name} belongs to another method")
 
