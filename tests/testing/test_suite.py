@@ -69,7 +69,7 @@ def hoards(brief: Brief, at: Standing) -> Outlook:
         (Method(plan=wavers, Params=SFT.Params), Exception, "stop was|asks for something else|ends otherwise"),
         (Method(plan=shifts, Params=SFT.Params), RunError, "changes the mixture after 1 of the 17 steps"),
         (replace(SFT, outlook=boasts), AssertionError, "a promise"),
-        (replace(SFT, outlook=hoards), AssertionError, "holds more than 1 snapshots"),
+        (replace(SFT, outlook=hoards), AssertionError, "the outlook says at most 1"),
     ],
 )
 def test_a_wrong_method_is_caught(method: Method, error: type[Exception], message: str) -> None:

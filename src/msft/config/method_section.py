@@ -146,7 +146,10 @@ def _named(name: object, known: Mapping[str, Any], key: str) -> tuple[str, Any]:
     if name is None:
         raise ProblemsError([Problem(MISSING, f"use one of: {', '.join(known)}", (key,))])
     if not isinstance(name, str) or name not in known:
-        raise ProblemsError([Problem(f"found {shown(name)}", one_of(str(name), known), (key,))])
+        fix = one_of(str(name), known)
+        if key == "name" and fix.startswith("use one of"):
+            fix += "; or pass --import with the module that registers it"
+        raise ProblemsError([Problem(f"found {shown(name)}", fix, (key,))])
     return name, known[name]
 
 

@@ -17,10 +17,8 @@ from msft.config.schema import Config
 from msft.config.yaml12 import Document, UnreadableError, emit, parse
 from msft.core.errors import ConfigError, complaint
 from msft.core.paths import expanded
-from msft.core.wire import KeyPath
+from msft.core.wire import KEPT_NAMES, KeyPath
 
-HEADER_NAMES = {"method.max_epochs": "method.horizon"}
-"""Configuration key -> its name in journals and studies, which must not change."""
 MOST = 20
 """Maximum number of problems shown in one message."""
 
@@ -79,7 +77,7 @@ def flatten(config: Config) -> dict[str, Any]:
 
     plain = _plain(config)
     walk("", plain | {"datasets": {dataset["id"]: dataset for dataset in plain["datasets"]}})
-    return {HEADER_NAMES.get(key, key): value for key, value in without_later_defaults(flat).items()}
+    return {KEPT_NAMES.get(key, key): value for key, value in without_later_defaults(flat).items()}
 
 
 def without_later_defaults(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def unknown(brief: Brief, at: Standing) -> Outlook:
 
 
 def passes(brief: Brief, at: Standing, *, again: float = 0.0) -> Bound | None:
-    """The bound of a method that trains until the limit on epochs and never rolls back.
+    """The bound of a method that trains until the limit on epochs, never rolls back, and never adds a sub-dataset.
 
     `again`: additional epochs of the whole mixture, such as those of a second run.
     """

@@ -12,6 +12,8 @@ from msft.core.vocabulary import LATER, Brief, Mixture, Outcome, Probe, Segment,
 VERSION = 1
 """Increased when older journals can no longer be read as they are."""
 
+KEPT_NAMES = {"method.max_epochs": "method.horizon"}
+"""Key of a configuration to its name in journals and studies, which must not change."""
 Json = dict[str, Any]
 KeyPath: TypeAlias = tuple[str | int, ...]
 """The keys and indices that lead to a value."""

@@ -35,6 +35,8 @@ def register(name: str, method: Method) -> None:
     """Makes a method known under a name. Raises ValueError where the name belongs to another method."""
     if not isinstance(method, Method):
         raise ValueError(f"{name} must be a msft.core.method.Method, found {type(method).__name__}")
+    if not name or set(name) & set(",: "):
+        raise ValueError(f"the name of a method must have no comma, colon or space, found {name!r}")
     if not is_dataclass(method.Params):
         raise ValueError(f"the Params of {name} must be a dataclass, found {method.Params!r}")
     if METHODS.setdefault(name, method) is not method:

@@ -218,8 +218,7 @@ def _versions(story: Story) -> Iterable[str]:
 
 def _config(story: Story) -> Mapping[str, Any]:
     """Dotted keys of the resolved configuration."""
-    config: Mapping[str, Any] = story.header.get("config", {})
-    return config
+    return story.config
 
 
 def _datasets(story: Story) -> dict[str, dict[str, Any]]:

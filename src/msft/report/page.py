@@ -140,7 +140,7 @@ def _cost(story: Story) -> Section:
 
 def _settings(story: Story, environment: Mapping[str, Any]) -> Section:
     trees = [
-        ("Configuration", story.header.get("config", {})),
+        ("Configuration", story.config),
         ("Environment", environment),
         ("Fingerprints", story.header.get("fingerprints", {})),
     ]

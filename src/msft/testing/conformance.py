@@ -201,14 +201,19 @@ def check_outlook(method: Method, brief: Brief, journal: Journal) -> None:
     for i, (segment, _) in enumerate(journal):
         asked = ({segment.parent} | segment.keep) - {ROOT}
         # The segment's own snapshot comes on top while it runs into its end.
-        assert held is None or len(asked) + segment.trains <= held, f"segment {i + 1} holds more than {held} snapshots"
+        assert held is None or len(asked) + segment.trains <= held, (
+            f"segment {i + 1}: {len(asked) + segment.trains} snapshots are held, the outlook says at most {held}"
+        )
         if segment.trains and segment.start == 0:
             at = Standing(mixture=segment.mixture, rollout=segment.rollout, epoch=segment.epoch)
             bound = method.outlook(brief, at).bound
             # Roll-outs end on whole steps.
             slack = brief.batch_size * (1 + len({s.rollout for s, _ in journal[i:]}))
             found = sum(trained[i:])
-            assert bound is None or found <= bound.instances + slack, f"{found} instances, and said: {bound}"
+            assert bound is None or found <= bound.instances + slack, (
+                f"the outlook at roll-out {segment.rollout}, epoch {segment.epoch:g}, of {segment.mixture.tasks}: "
+                f"at most {bound.instances:g} instances ({bound.why}), but the search trained {found:g} from there on"
+            )
 
 
 def check_scoring_decides_nothing(method: Method, case: Case) -> None:
