@@ -15,7 +15,7 @@ from msft.config.schema import Config
 from msft.core.errors import ConfigError, complaint
 from msft.core.method import Method
 from msft.core.vocabulary import Brief, Plan
-from msft.methods import METHODS
+from msft.methods import METHODS, PASSED
 
 ADAPTER = ("r", "lora_alpha", "lora_dropout", "target_modules")
 """The fields that are taken from a LoraConfig."""
@@ -160,8 +160,8 @@ def _named(method: str | Method | Callable[[Brief], Plan]) -> tuple[str, Mapping
         return method, METHODS
     own = method if isinstance(method, Method) else Method(plan=method, Params=NoParams)
     name = f"{own.plan.__module__}:{own.plan.__qualname__}"
-    METHODS[name] = own  # the page and the summary ask for its outlook by this name
-    return name, METHODS
+    PASSED[name] = own  # the page and the summary ask for its outlook by this name
+    return name, {name: own}
 
 
 def adapter(config: LoraConfig) -> dict[str, Any]:

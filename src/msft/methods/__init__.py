@@ -27,6 +27,8 @@ METHODS: dict[str, Method] = {
     "ies": ies.METHOD,
     "placebo": placebo.METHOD,
 }
+PASSED: dict[str, Method] = {}
+"""Methods that the Python API received as objects: reports find their outlook here, and no command offers them."""
 GROUP = "msft.methods"
 """The group of entry points: `my_method = "my_package.module:METHOD"`."""
 
@@ -61,7 +63,7 @@ def outlook_of(name: str, brief: Brief, at: Standing | None = None) -> Outlook:
 
     `brief.params` may be the method's own `Params`, or, as a journal gives it back, a mapping.
     """
-    method = METHODS.get(name)
+    method = METHODS.get(name) or PASSED.get(name)
     if method is None:
         return Outlook()
     if isinstance(brief.params, Mapping):
