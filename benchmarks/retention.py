@@ -13,7 +13,6 @@ compute, scoring and itself included. --seeds shortens it.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import math
 import random
@@ -24,13 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from msft.core.retention import replayed
-from msft.core.search import Search
 from msft.core.vocabulary import Brief, Outcome, Segment, Snapshot
 from msft.methods import METHODS, outlook_of
-from msft.run.loop import drive
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from msft.testing.fake import Curve, FakeEngine, brief_of
+from msft.testing import conformance
+from msft.testing.fake import Curve, FakeEngine
 
 TASKS, SIZE, BATCH = 12, 1800, 64
 LOOK = 0.2
@@ -54,14 +52,8 @@ def searched(name: str, preset: str, seed: int, items: int) -> tuple[Brief, list
     named = {f"t{i:02}": curve for i, curve in enumerate(curves)}
     engine = FakeEngine(named, dict.fromkeys(named, SIZE), batch_size=BATCH, items=items)
     method = METHODS[name]
-    values = {key: math.inf if value is None else value for key, value in method.presets[preset].items()}
-    own = {field.name for field in dataclasses.fields(method.Params)}
-    params = method.Params(**{key: value for key, value in method.presets[preset].items() if key in own})
-    brief = brief_of(engine, params, **{key: value for key, value in values.items() if key not in own})
-    journal: list[tuple[Segment, Outcome]] = []
-    answer = drive(
-        Search(method, brief), engine, engine.store, lambda _, segment, outcome: journal.append((segment, outcome))
-    )
+    brief = conformance.brief_for(method, engine, preset)
+    answer, journal = conformance.run(method, brief, engine)
     return brief, journal, answer
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,13 @@ EXEMPT = {
 }
 
 
-def texts() -> Iterator[tuple[str, int, str]]:
+@cache
+def texts() -> list[tuple[str, int, str]]:
     """(file, line, text) of everything that people read."""
+    return list(_texts())
+
+
+def _texts() -> Iterator[tuple[str, int, str]]:
     for path in sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.yaml")]):
         name = path.relative_to(ROOT).as_posix()
         if name not in EXEMPT:
@@ -65,16 +71,13 @@ def texts() -> Iterator[tuple[str, int, str]]:
                 yield name, node.lineno, node.value
 
 
-TEXTS = list(texts())
-
-
 @pytest.mark.parametrize("phrase", PHRASES)
 def test_a_phrase_is_gone(phrase: str) -> None:
     word = re.compile(rf"\b{re.escape(phrase)}(?!\w)", re.IGNORECASE)
     allowed = ALLOWED.get(phrase)
     found = [
         f"{name}:{number}: {text.strip()[:120]}"
-        for name, number, text in TEXTS
+        for name, number, text in texts()
         if word.search(allowed.sub("", text) if allowed else text)
     ]
     assert not found, f"say {PHRASES[phrase]!r} instead of {phrase!r}:\n" + "\n".join(found)

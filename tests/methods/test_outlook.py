@@ -9,12 +9,12 @@ import pytest
 
 from msft.cli.estimate import most_epochs
 from msft.config.method_section import resolve
-from msft.core.clock import Clock
 from msft.core.outlook import Bound, Outlook, Standing
 from msft.core.search import Search
 from msft.core.vocabulary import Brief, Segment
 from msft.methods import METHODS, outlook_of
 from msft.run.loop import drive
+from msft.testing import conformance
 from msft.testing.fake import Curve, FakeEngine, brief_of
 
 SIZES = {"a": 40, "b": 80, "c": 200, "d": 120}
@@ -35,8 +35,7 @@ class Watched(FakeEngine):
 
 def brief_for(engine: FakeEngine, section: dict[str, object]) -> Brief:
     method = resolve(section)
-    horizon = float("inf") if method.max_epochs is None else method.max_epochs
-    return brief_of(engine, method.params, horizon=horizon, select=method.select, average=method.average)
+    return brief_of(engine, method.params, horizon=method.horizon, select=method.select, average=method.average)
 
 
 @pytest.mark.parametrize(("name", "preset"), PRESETS)
@@ -67,12 +66,8 @@ def test_the_bound_holds_from_every_roll_out_on(method: str, params: dict[str, A
     curves = {task: Curve(peak=peak) for task, peak in zip(SIZES, peaks, strict=True)}
     engine = FakeEngine(curves, dict(zip(SIZES, (20, 24, 28, 32), strict=True)))
     brief = brief_of(engine, METHODS[method].Params(**params))
-    search, clock = Search(METHODS[method], brief), Clock.of(brief)
-    trained: list[tuple[Segment, float]] = []
-    while (segment := search.ask()) is not None:
-        epochs = clock.epochs(segment.mixture, segment.stop - segment.start) if segment.trains else 0.0
-        trained.append((segment, epochs * clock.instances(segment.mixture)))
-        search.tell(engine.run(segment, search.number))
+    _, journal = conformance.run(METHODS[method], brief, engine)
+    trained = [(segment, conformance.instances(brief, segment)) for segment, _ in journal]
     for i, (segment, _) in enumerate(trained):
         if segment.trains and segment.start == 0:
             limit = bound(method, brief, segment)

@@ -15,7 +15,8 @@ from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Snapshot
 from msft.methods import METHODS, outlook_of
 from msft.run.loop import drive
-from msft.testing.fake import Curve, FakeEngine, brief_of
+from msft.testing import conformance
+from msft.testing.fake import Curve, FakeEngine
 
 Journal = list[tuple[Segment, Outcome]]
 PRESETS = [(name, preset) for name, method in METHODS.items() for preset in method.presets]
@@ -44,12 +45,7 @@ def job(name: str, preset: str, seed: int, tasks: int) -> tuple[Counting, Brief]
         for i in range(tasks)
     }
     engine = Counting(curves, {task: draw.choice([5, 9, 17]) for task in curves}, items=10, interference=0.05)
-    method = METHODS[name]
-    values = dict(method.presets[preset])
-    params = {field.name for field in dataclasses.fields(method.Params)}
-    made = method.Params(**{key: value for key, value in values.items() if key in params})
-    changes = {key: value for key, value in values.items() if key not in params and value is not None}
-    return engine, brief_of(engine, made, **{"horizon": 5.0, "eval_every": 0.5, **changes})
+    return engine, conformance.brief_for(METHODS[name], engine, preset, horizon=5.0, eval_every=0.5)
 
 
 def go(engine: Counting, brief: Brief, name: str, journal: Journal, limit: int | None) -> tuple[Snapshot, list[int]]:

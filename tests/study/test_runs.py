@@ -88,7 +88,20 @@ def test_a_finished_study_runs_nothing(config: Path, whole: StudyFolder) -> None
     assert contents(whole) == before
 
 
-def test_another_plan_is_refused_by_name(config: Path, whole: StudyFolder) -> None:
+def test_a_study_that_recorded_every_default_continues(config: Path, whole: StudyFolder) -> None:
+    """As version 0.1 did."""
+    recorded = whole.record.read_bytes()
+    old = json.loads(recorded)
+    for variant in old["variants"].values():
+        variant["config"]["method.score_excluded"] = "rollout"
+    whole.record.write_text(json.dumps(old))
+    told: list[Progress] = []
+    assert run_grid(whole, grid_of(config, "msft", "sft"), tell=told.append) == {}
+    assert told == []
+    whole.record.write_bytes(recorded)
+
+
+def test_another_grid_is_refused_by_name(config: Path, whole: StudyFolder) -> None:
     for grid, named in (
         (grid_of(config, "msft", "sft", seeds=(1, 2, 3)), "seeds was [1, 2], is now [1, 2, 3]"),
         (grid_of(config, "msft", "sft", more=("training.learning_rate=0.5",)), "learning_rate was 0.01, is now 0.5"),

@@ -14,7 +14,7 @@ import psutil
 
 from msft.core.clock import Clock
 from msft.core.method import Method
-from msft.core.outlook import Outlook, Standing
+from msft.core.outlook import Outlook
 from msft.core.vocabulary import Brief, Mixture
 from msft.data.examples import Item, Measure, TaskData
 from msft.forward.batches import row
@@ -152,7 +152,10 @@ def estimate(job: Job) -> Estimate:
         snapshot_memory_bytes=(in_memory + IN_PASSING) * snapshot,
         warnings=(),
     )
-    return _with_warnings(made, job)
+    return replace(
+        made,
+        warnings=(*_about_data(made), *outlook.warnings, *_about_rhythm(made, method.eval_every), *_about_space(made)),
+    )
 
 
 def part_of(data: TaskData) -> Part:
@@ -194,7 +197,7 @@ def most_epochs(method: Method, brief: Brief, tokens: Sequence[int]) -> float | 
     With tokens as sizes, the outlook's bound is in tokens. None if it gives no bound.
     """
     in_tokens = replace(brief, sizes=tuple(tokens))
-    bound = method.outlook(in_tokens, Standing.start(in_tokens)).bound
+    bound = method.outlook_at(in_tokens).bound
     return None if bound is None else bound.instances / sum(tokens)
 
 
@@ -213,10 +216,6 @@ def _free_disk(output: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def _with_warnings(made: Estimate, job: Job) -> Estimate:
-    return replace(made, warnings=(*_about_data(made), *_about_rhythm(made, job), *_about_space(made)))
-
-
 def _about_data(made: Estimate) -> Warnings:
     few = [part for part in made.parts if part.validation < FEW]
     return [
@@ -226,9 +225,9 @@ def _about_data(made: Estimate) -> Warnings:
     ]
 
 
-def _about_rhythm(made: Estimate, job: Job) -> Warnings:
-    method, warnings = job.config.method, list(job.outlook.warnings)
-    if made.ticks_per_epoch < math.floor(1 / method.eval_every):
+def _about_rhythm(made: Estimate, eval_every: float) -> Warnings:
+    warnings = []
+    if made.ticks_per_epoch < math.floor(1 / eval_every):
         warnings.append(
             f"method.eval_every: an epoch has only {made.steps_per_epoch} steps, so several evaluations coincide and "
             f"{made.ticks_per_epoch} per epoch remain; use a smaller batch_size or evaluate less often"

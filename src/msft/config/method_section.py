@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 import itertools
+import math
 import textwrap
 import typing
 from collections.abc import Mapping
@@ -15,17 +16,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from msft.config.problems import Problem, ProblemsError, one_of, shown, unknown_key
 from msft.core.method import Method
+from msft.core.vocabulary import LATER
+from msft.core.wire import KEPT_NAMES
 from msft.methods import METHODS
 
 MISSING = "is missing"
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-RENAMED = {"horizon": "max_epochs"}
+RENAMED = {kept.removeprefix("method."): name.removeprefix("method.") for name, kept in KEPT_NAMES.items()}
 """Keys of a method section that were renamed after version 0.1: old name -> new name."""
-LATER = "later"
-"""Marks a key that was added after version 0.1: journals and studies contain it only if it differs from its default, so
-that older ones stay valid."""
 
 
 def later(section: type[BaseModel]) -> dict[str, Any]:
@@ -50,6 +50,11 @@ class MethodConfig:
     """The method's own `Params`."""
     definition: Method
     """The method that `name` refers to."""
+
+    @property
+    def horizon(self) -> float:
+        """`max_epochs` as a number: infinite where there is no limit."""
+        return math.inf if self.max_epochs is None else self.max_epochs
 
     def as_dict(self) -> dict[str, Any]:
         """The flat mapping from which `resolve` makes an equal MethodConfig."""

@@ -16,9 +16,10 @@ from pydantic import (
 )
 
 from msft.config.columns import Columns, FormatName, Names, no_jinja, not_empty
-from msft.config.method_section import LATER, STRICT, MethodConfig, resolve
+from msft.config.method_section import STRICT, MethodConfig, resolve
 from msft.config.problems import Problem, ProblemsError, folded, not_portable
 from msft.config.scorer import ScorerConfig
+from msft.core.vocabulary import LATER
 
 Scalar: TypeAlias = str | int | float | bool | None
 # Strict tuples refuse lists, and YAML has only lists.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from msft.core.outlook import Forecast, unknown
+from msft.core.outlook import Forecast, Outlook, Standing, unknown
 from msft.core.vocabulary import Brief, Plan
 
 
@@ -24,6 +24,10 @@ class Method:
     Params: type[Any]
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"default": {}})
     outlook: Forecast = unknown
+
+    def outlook_at(self, brief: Brief, at: Standing | None = None) -> Outlook:
+        """The outlook from `at` on; None: from the start of the search."""
+        return self.outlook(brief, at or Standing.start(brief))
 
 
 def require(holds: bool, name: str, rule: str, found: object) -> None:

@@ -8,7 +8,7 @@ from dataclasses import fields
 from msft.core.clock import Clock, Epochs
 from msft.core.errors import Diverged, RunError, complaint
 from msft.core.method import Method
-from msft.core.outlook import Outlook, Standing
+from msft.core.outlook import Outlook
 from msft.core.vocabulary import ROOT, Brief, Outcome, Plan, Probe, Segment, Snapshot
 
 
@@ -23,7 +23,7 @@ class Search:
 
     def __init__(self, method: Method, brief: Brief, history: Iterable[tuple[Segment, Outcome]] = ()) -> None:
         self.brief = brief
-        self.outlook: Outlook = method.outlook(brief, Standing.start(brief))
+        self.outlook: Outlook = method.outlook_at(brief)
         self.number = 1
         """The number of the segment that `ask` returns, and of the snapshot that it makes."""
         self.answer: Snapshot | None = None

@@ -68,7 +68,7 @@ def outlook_of(name: str, brief: Brief, at: Standing | None = None) -> Outlook:
         return Outlook()
     if isinstance(brief.params, Mapping):
         brief = replace(brief, params=params_of(method, brief.params))
-    return method.outlook(brief, at or Standing.start(brief))
+    return method.outlook_at(brief, at)
 
 
 def params_of(method: Method, values: Mapping[str, Any]) -> Any:

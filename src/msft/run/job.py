@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -13,7 +12,7 @@ from transformers import PreTrainedModel
 
 from msft.config.reader import flatten
 from msft.config.schema import Config
-from msft.core.outlook import Lookahead, Outlook, Standing
+from msft.core.outlook import Lookahead, Outlook
 from msft.core.version import __version__
 from msft.core.vocabulary import ROOT, Brief, Outcome, Task
 from msft.core.wire import brief_to_json
@@ -80,14 +79,9 @@ class Job:
         return any(part.test for part in self.data.values())
 
     @property
-    def horizon(self) -> float:
-        return math.inf if self.config.method.max_epochs is None else self.config.method.max_epochs
-
-    @property
     def outlook(self) -> Outlook:
         """What the method may do at most."""
-        brief = self.brief(UNSCORED)
-        return self.config.method.definition.outlook(brief, Standing.start(brief))
+        return self.config.method.definition.outlook_at(self.brief(UNSCORED))
 
     def brief(self, base: Outcome) -> Brief:
         method = self.config.method
@@ -98,7 +92,7 @@ class Job:
             batch_size=self.config.training.batch_size,
             seed=self.config.training_seed,
             base=base,
-            horizon=self.horizon,
+            horizon=method.horizon,
             eval_every=method.eval_every,
             select=method.select,
             average=method.average,
@@ -163,7 +157,7 @@ def settings_of(config: Config, lookahead: Lookahead = NO_LOOKAHEAD) -> EngineSe
     return EngineSettings(
         seed=config.training_seed,
         batch_size=t.batch_size,
-        horizon=math.inf if config.method.max_epochs is None else config.method.max_epochs,
+        horizon=config.method.horizon,
         learning_rate=t.learning_rate,
         schedule=t.schedule,
         warmup=t.warmup,

@@ -12,7 +12,7 @@ from typing import Any
 from msft.core.errors import Diverged, RunError, complaint
 from msft.core.retention import Limits
 from msft.core.vocabulary import Snapshot
-from msft.core.wire import Json, KeyPath, changed, dotted
+from msft.core.wire import KEPT_NAMES, Json, KeyPath, changed, dotted
 from msft.record.journal import Journal, Transcript, canonical, digest
 from msft.record.run_folder import RunFolder
 from msft.report.cost import MAX, limits_of
@@ -28,8 +28,12 @@ HARMLESS = (
 )  # fmt: skip
 """Fields that a resumed run may change with `--allow-changed`. Content is fingerprinted: a path may change, a file's
 content may not. A new learning rate or `snapshots.max` applies from the next segment on."""
-_ALIASES = {"model.name": "model.name_or_path", "msft": "environment.msft",
-            "method.horizon": "method.max_epochs", "brief.horizon": "method.max_epochs"}  # fmt: skip
+_ALIASES = {
+    "model.name": "model.name_or_path",
+    "msft": "environment.msft",
+    "brief.horizon": "method.max_epochs",
+    **{kept: name for name, kept in KEPT_NAMES.items()},
+}
 _RATE, _BOUND = ("config", "training.learning_rate"), ("config", MAX)
 
 
@@ -154,7 +158,7 @@ def final_is_whole(folder: RunFolder, about: Mapping[str, Any], note: Callable[[
 def _named(path: KeyPath) -> str:
     """The full name of a header field, or the configuration's name where the header has an older one."""
     field = _field(path)
-    return field if field == "method.max_epochs" else dotted(path)
+    return field if field in KEPT_NAMES else dotted(path)
 
 
 def _field(path: KeyPath) -> str:

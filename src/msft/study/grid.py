@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from msft.config.problems import not_portable
-from msft.config.reader import flatten, load
+from msft.config.reader import flatten, load, without_later_defaults
 from msft.config.schema import Config
 from msft.core.errors import RunError, complaint
 from msft.core.wire import differences
@@ -141,6 +141,8 @@ class StudyFolder:
         """Raises RunError if the folder holds something else, or this study with another grid. Writes nothing."""
         if self.record.exists():
             was = {key: value for key, value in self._recorded().items() if key != "threads"}
+            for variant in was["variants"].values():  # version 0.1 recorded every default
+                variant["config"] = without_later_defaults(variant["config"])
             if changed := differences(was, json.loads(json.dumps(grid.to_json()))):
                 listed = "; ".join(changed[:MOST]) + (f"; and {len(changed) - MOST} more" if changed[MOST:] else "")
                 fix = "undo the change, or name another folder"

@@ -73,7 +73,8 @@ def _variant(config: Config, name: str, names: Sequence[str]) -> Variant:
     method, _, preset = name.partition(":")
     known = [*METHODS, *(f"{m}:{p}" for m, entry in METHODS.items() for p in entry.presets if len(entry.presets) > 1)]
     if name not in known:
-        raise ConfigError(complaint(f"--methods: found {name!r}", one_of(name, [*known, *CONTROLS, "all"])))
+        fix = one_of(name, dict.fromkeys([*known, *CONTROLS, "all"]))
+        raise ConfigError(complaint(f"--methods: found {name!r}", fix))
     return Variant(name=name, config=with_method(config, method, preset))
 
 

@@ -82,9 +82,7 @@ class Case:
         sizes = dict(zip(curves, SIZES[self.sizes], strict=False))
         return FakeEngine(curves, sizes, items=self.items, interference=0.05)
 
-    def brief(
-        self, method: Method, engine: FakeEngine, score_excluded: Literal["rollout", "tick"] = "rollout"
-    ) -> Brief:
+    def brief(self, method: Method, engine: FakeEngine, score_excluded: Excluded = "rollout") -> Brief:
         """The brief of the method with the case's preset."""
         return brief_for(method, engine, self.preset, score_excluded=score_excluded)
 
@@ -196,7 +194,7 @@ def check_crash(method: Method, brief: Brief, journal: Journal, answer: Snapshot
 
 def check_outlook(method: Method, brief: Brief, journal: Journal) -> None:
     """No more is trained from any roll-out on than the outlook said, and no more snapshots are held."""
-    held = method.outlook(brief, Standing.start(brief)).snapshots
+    held = method.outlook_at(brief).snapshots
     trained = [instances(brief, segment) for segment, _ in journal]
     for i, (segment, _) in enumerate(journal):
         asked = ({segment.parent} | segment.keep) - {ROOT}
