@@ -1,0 +1,78 @@
+"""Tiny random language models with a tokenizer of single characters, made on the spot: what the tests of faults that
+people reported are tried on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+SPECIAL = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|endoftext|>"]
+
+
+def tokenizer_of(
+    *,
+    eos: str = "</s>",
+    template: str | None = None,
+    blank_first: bool = False,
+    listed: tuple[str, ...] = ("<|im_start|>", "<|im_end|>"),
+    more_special: tuple[str, ...] = (),
+) -> PreTrainedTokenizerFast:
+    """`blank_first`: as SentencePiece has it, a blank is put before every text. `listed`: the special tokens that
+    `all_special_ids` knows beside the usual ones; `more_special`: further special tokens of the vocabulary."""
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=_characters(blank_first, [*SPECIAL, *more_special]),
+        bos_token="<s>",
+        eos_token=eos,
+        additional_special_tokens=list(listed),
+        clean_up_tokenization_spaces=False,
+    )
+    if template is not None:
+        made.chat_template = template
+    return made
+
+
+def make_model(
+    folder: Path, kind: str = "llama", words: PreTrainedTokenizerFast | None = None, **more: Any
+) -> PreTrainedTokenizerFast:
+    """Saves a model and its tokenizer (the plain one by default) in `folder`; `more`: values of its configuration."""
+    words = words or tokenizer_of()
+    shape = {
+        "vocab_size": len(words), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "pad_token_id": 0,
+        "bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id,
+    }  # fmt: skip
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(1)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **(shape | more)))
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.mul_(3)  # so that likelihoods differ from token to token
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
+    return words
+
+
+def _characters(blank_first: bool, special: list[str]) -> Tokenizer:
+    """One byte, one token."""
+    if blank_first:
+        tokens = [*special, *(f"<0x{n:02X}>" for n in range(256)), "\u2581", *(chr(n) for n in range(33, 127))]
+        vocabulary = {token: number for number, token in enumerate(tokens)}
+        made = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True, unk_token="<unk>"))
+        made.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+        made.decoder = decoders.Sequence(
+            [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        )
+        before = [("<s>", vocabulary["<s>"])]
+        made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=before)
+    else:
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        vocabulary = {token: number for number, token in enumerate([*special, *alphabet])}
+        made = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(special)
+    return made
