@@ -64,7 +64,7 @@ class Bench:
             seed=work.seed, batch_size=work.batch_size, horizon=1, learning_rate=work.learning_rate
         )
         self.loss = TokenLoss(model).to(device).train()
-        self._layout = fitting_layout(self.loss, device)
+        self._layout = fitting_layout(self.loss, device).rows
         self._bf16 = work.bf16
         self._runtime = Runtime(device=device, max_tokens=FEW, bf16=work.bf16, layout=self._layout)
         self._stepper = Stepper(self.loss, make_optimizer(model, settings), settings, self._runtime)

@@ -55,7 +55,7 @@ class Ours:
         self.encoder = Encoder(load_tokenizer(source))
         self.model = TokenLoss(load_model(source)).eval()
         device = torch.device("cpu")
-        self.runtime = Runtime(device=device, max_tokens=max_tokens, layout=fitting_layout(self.model, device))
+        self.runtime = Runtime(device=device, max_tokens=max_tokens, layout=fitting_layout(self.model, device).rows)
 
     def __call__(self, samples: list[Sample]) -> tuple[list[list[float]], float]:
         """Log-likelihood of each option of each item, and the accuracy."""

@@ -49,7 +49,7 @@ def plain(*, tied: bool = True, frozen: bool = False) -> TokenLoss:
         for parameter in (*model.get_input_embeddings().parameters(), *model.get_output_embeddings().parameters()):
             parameter.requires_grad = False
     loss = TokenLoss(model)
-    assert fitting_layout(loss, CPU) == "flat"
+    assert fitting_layout(loss, CPU).rows == "flat"
     return loss
 
 

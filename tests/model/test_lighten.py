@@ -56,7 +56,7 @@ def loss_and_gradients(loss: TokenLoss, given: MicroBatch) -> tuple[Tensor, dict
 
 def lightened(model: PreTrainedModel, *, bf16: bool = False) -> TokenLoss:
     loss = TokenLoss(model)
-    lighten(loss, fitting_layout(loss, CPU), CPU, bf16=bf16, direct=True)
+    lighten(loss, fitting_layout(loss, CPU).rows, CPU, bf16=bf16, direct=True)
     return loss
 
 
@@ -286,7 +286,7 @@ def test_an_adapter_merges_into_a_light_model() -> None:
                 parameter.data.normal_()
         if light:
             loss = TokenLoss(adapted)
-            lighten(loss, fitting_layout(loss, CPU), CPU, bf16=True, direct=True)
+            lighten(loss, fitting_layout(loss, CPU).rows, CPU, bf16=True, direct=True)
             assert swapped(adapted)
         whole = copy.deepcopy(adapted).merge_and_unload()
         with torch.no_grad():

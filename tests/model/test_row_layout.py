@@ -104,11 +104,56 @@ def padded(batch: list[Example]) -> object:
     return collate([row([e]) for e in batch], CPU)
 
 
-def test_a_model_that_changes_its_scores_is_not_attended_for() -> None:
+def test_a_bias_by_position_is_refused_in_flat_rows() -> None:
     tensor = torch.zeros(1, 2, 4, 8)
     rows = collate([row([example(4, np.random.default_rng(0))])], CPU, flat=True)
-    with pytest.raises(ValueError, match="softcap"):
-        attention.attend(torch.nn.Identity(), tensor, tensor, tensor, None, msft_spans=rows.spans, softcap=30.0)
+    with pytest.raises(ValueError, match="position_bias"):
+        attention.attend(torch.nn.Identity(), tensor, tensor, tensor, None, msft_spans=rows.spans, position_bias=tensor)
+
+
+@pytest.mark.parametrize("by_products", [True, False])
+@pytest.mark.parametrize("window", [None, 1, 4, 9])
+@pytest.mark.parametrize("cap", [None, 2.0])
+@pytest.mark.parametrize("with_sinks", [False, True])
+def test_windows_caps_and_sinks_are_those_of_the_definition(
+    by_products: bool, window: int | None, cap: float | None, with_sinks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against attention written out for single sequences, with branches and padding inside a span."""
+    monkeypatch.setattr(attention, "PRODUCTS", 512 if by_products else 0)
+    monkeypatch.setattr("msft.forward.batches.SPAN_PRICE", {"cpu": 10_000})
+    random = np.random.default_rng(1)
+    trunk = random.integers(1, VOCABULARY, 6)
+    group = [
+        Example(ids=np.append(trunk, random.integers(1, VOCABULARY, n)).astype(np.int32), trained=np.arange(6 + n) >= 6)
+        for n in (3, 8, 5)
+    ]
+    rows = sorted([row(group), *(row([example(n, random)]) for n in (4, 9, 14))], key=len)
+    batch = collate(rows, CPU, flat=True)
+    assert any(span.sees is not None and span.slots is not None for span in batch.spans)
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, heads, batch.ids.shape[1], 8) for heads in (4, 2, 2))
+    sinks = torch.randn(4) if with_sinks else None
+    module = torch.nn.Identity()
+    module.num_key_value_groups = 2
+    found, _ = attention.attend(
+        module, q, k, v, batch.mask, msft_spans=batch.spans, sliding_window=window, softcap=cap, s_aux=sinks
+    )
+    start = 0
+    for one in rows:
+        for at in range(len(one)):
+            sees = [
+                other
+                for other in range(at + 1)
+                if one.branch[other] in (0, one.branch[at])
+                and (window is None or one.positions[at] - one.positions[other] < window)
+            ]
+            for head in range(4):
+                scores = q[0, head, start + at] @ k[0, head // 2, [start + n for n in sees]].T * 8**-0.5
+                scores = scores if cap is None else cap * torch.tanh(scores / cap)
+                whole = scores if sinks is None else torch.cat([scores, sinks[head : head + 1]])
+                expected = whole.softmax(0)[: len(sees)] @ v[0, head // 2, [start + n for n in sees]]
+                torch.testing.assert_close(found[0, start + at, head], expected, rtol=1e-4, atol=1e-5)
+        start += len(one)
 
 
 @pytest.mark.parametrize("layout", ["padded", "flat"])
@@ -156,7 +201,7 @@ def test_a_compiled_model_computes_the_same_and_keeps_its_names() -> None:
     expected = gradients(tiny_model(), batch, "flat", 40)
     model = tiny_model()
     names = [name for name, _ in model.named_parameters()]
-    assert fitting_layout(TokenLoss(model), CPU) == "flat"
+    assert fitting_layout(TokenLoss(model), CPU).rows == "flat"
     compile_layers(model, CPU)
     found = gradients(model, batch, "flat", 40)
     assert names == [name for name, _ in model.named_parameters()]

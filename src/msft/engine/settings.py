@@ -26,6 +26,8 @@ class EngineSettings:
     loss_reduction: Literal["token", "example"] = "token"
     max_tokens_per_microbatch: int | None = None
     """Padding included; None: a fixed number on a CPU, what fits on a GPU."""
+    longest: int | None = None
+    """No sequence has more tokens; None: unknown. A longer window of the model is inert."""
     gradient_checkpointing: bool = False
     torch_compile: bool = False
     light: bool | Literal["auto"] = "auto"

@@ -26,11 +26,13 @@ def runtime_for(processes: Processes, settings: EngineSettings, loss: TokenLoss)
     """
     has_bf16 = hardware_has_bf16(processes.device)
     bf16 = settings.autocast == "bf16" or (settings.autocast == "auto" and has_bf16)
+    layout = fitting_layout(loss, processes.device, settings.longest)
     found = Runtime(
         device=processes.device,
-        max_tokens=settings.max_tokens_per_microbatch or ON_A_CPU,
+        max_tokens=layout.budget(settings.max_tokens_per_microbatch or ON_A_CPU),
         bf16=bf16,
-        layout=fitting_layout(loss, processes.device),
+        layout=layout.rows,
+        border=layout.border,
         # Compiled layers do not run the forward that uses packed weights.
         packs=bf16 and has_bf16 and processes.device.type == "cpu" and not settings.torch_compile and can_pack(),
         rank=processes.rank,
@@ -47,7 +49,7 @@ def runtime_for(processes: Processes, settings: EngineSettings, loss: TokenLoss)
             else "no layer of this model can be made lighter"
         )
         raise ModelError(complaint(reason, "leave it out, or set it to auto", field="training.light"))
-    if settings.max_tokens_per_microbatch is not None:
+    if settings.max_tokens_per_microbatch is not None or layout.alone:
         return found, said
     budgets = np.zeros(processes.world)
     budgets[processes.rank] = token_budget(loss, found.layout, processes.device, found.autocast)

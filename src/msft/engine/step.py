@@ -61,7 +61,8 @@ class Stepper:
         nll = np.zeros(len(examples))
         flat = self.runtime.layout == "flat"
         rows = [row([example]) for example in examples]
-        hand = deal([len(one) for one in rows], self.runtime.max_tokens, self.runtime.world, flat=flat)[rank]
+        lengths = [len(one) for one in rows]
+        hand = deal(lengths, self.runtime.max_tokens, self.runtime.world, flat=flat, border=self.runtime.border)[rank]
         pending = []
         # One autocast context for the whole step, so that weights are cast once and not for every micro-batch.
         with self._mode(key), self.runtime.autocast():

@@ -44,6 +44,8 @@ class Span:
     """[stop - start] int64: the index of each token in rows x longest; None if all rows are that long."""
     sees: Tensor | None
     """[rows, longest, longest] bool: which token (second axis) attends to which (third); None: causal."""
+    positions: Tensor | None = None
+    """[rows, longest] int64: the position of each token in its own sequence; None: 0, 1, 2, ..."""
     kept: dict[Any, Tensor] = field(default_factory=dict, compare=False, repr=False)
     """The masks that attention computed from `sees` in one layer, for the other layers."""
 
@@ -181,9 +183,7 @@ def _padded(rows: Sequence[Row], longest: int, here: Callable[[NDArray[Any]], Te
     mask, positions = None, None
     if any(one.branches for one in rows):
         mask = here(_sees(rows, longest)[:, None])
-        at = np.zeros_like(ids)
-        at[real] = np.concatenate([one.positions for one in rows])
-        positions = here(at)
+        positions = here(_positions(rows, longest, real))
     elif not real.all():
         mask = here(real.astype(np.int64))
     return {"ids": here(ids), "mask": mask, "positions": positions}
@@ -198,6 +198,7 @@ def _end_to_end(rows: Sequence[Row], here: Callable[[NDArray[Any]], Tensor], dev
         part = [rows[place] for place in places]
         longest, stop = len(part[-1]), start + sum(map(len, part))
         real = _real(part, longest)
+        branches = any(one.branches for one in part)
         spans.append(
             Span(
                 start=start,
@@ -205,7 +206,8 @@ def _end_to_end(rows: Sequence[Row], here: Callable[[NDArray[Any]], Tensor], dev
                 rows=len(part),
                 longest=longest,
                 slots=None if real.all() else here(np.flatnonzero(real)),
-                sees=here(_sees(part, longest)) if any(one.branches for one in part) else None,
+                sees=here(_sees(part, longest)) if branches else None,
+                positions=here(_positions(part, longest, real)) if branches else None,
             )
         )
         start = stop
@@ -220,6 +222,13 @@ def _real(rows: Sequence[Row], longest: int) -> NDArray[np.bool_]:
     """[rows, longest] True on real tokens."""
     real: NDArray[np.bool_] = np.arange(longest) < np.array([len(one) for one in rows])[:, None]
     return real
+
+
+def _positions(rows: Sequence[Row], longest: int, real: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """[rows, longest] the position of each token in its own sequence, 0 on padding."""
+    positions = np.zeros((len(rows), longest), np.int64)
+    positions[real] = np.concatenate([one.positions for one in rows])
+    return positions
 
 
 def _sees(rows: Sequence[Row], longest: int) -> NDArray[np.bool_]:

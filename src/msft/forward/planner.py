@@ -71,22 +71,33 @@ def _even(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
 
 
 def deal(
-    lengths: Sequence[int], max_tokens: int, world: int, price: float = FIXED_PRICE, *, flat: bool = False
+    lengths: Sequence[int],
+    max_tokens: int,
+    world: int,
+    price: float = FIXED_PRICE,
+    *,
+    flat: bool = False,
+    border: int | None = None,
 ) -> list[list[list[int] | None]]:
     """The micro-batches of each of `world` processes: the same number for each, None where one has no work.
 
     Sequences are distributed in order of length, one to each process in turn, so that all processes get about the same
-    work.
+    work. `border`: sequences of up to this many tokens never share a micro-batch with longer ones.
     """
+    places = range(len(lengths))
+    if border is not None:
+        hands: list[list[list[int] | None]] = [[] for _ in range(world)]
+        for side in ([p for p in places if lengths[p] <= border], [p for p in places if lengths[p] > border]):
+            if side:
+                dealt = deal([lengths[p] for p in side], max_tokens, world, price, flat=flat)
+                for hand, more in zip(hands, dealt, strict=True):
+                    hand += [batch and [side[at] for at in batch] for batch in more]
+        return hands
     order = np.argsort(np.asarray(lengths, np.int64), kind="stable")
-    hands: list[list[list[int] | None]] = []
+    hands = []
     for rank in range(world):
-        hand = order[rank::world].tolist()
-        hands.append(
-            [
-                [hand[place] for place in cut]
-                for cut in micro_batches([lengths[i] for i in hand], max_tokens, price, flat=flat)
-            ]
-        )
+        share = order[rank::world].tolist()
+        cuts = micro_batches([lengths[i] for i in share], max_tokens, price, flat=flat)
+        hands.append([[share[place] for place in cut] for cut in cuts])
     most = max(map(len, hands))
     return [hand + [None] * (most - len(hand)) for hand in hands]

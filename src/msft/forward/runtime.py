@@ -37,6 +37,9 @@ class Runtime:
     """Whether matrix products run in bfloat16 (autocast over fp32 weights)."""
     layout: RowLayout = "padded"
     """The row layout that the model supports."""
+    border: int | None = None
+    """Rows of up to this many tokens never share a micro-batch with longer ones, because the model computes each row
+    according to the longest beside it (longrope); None where no such length exists."""
     packs: bool = False
     """Whether scoring uses packed weights (`forward/packed_weights.py`)."""
     rank: int = 0
@@ -103,7 +106,9 @@ def sequence_scores(
     first = np.cumsum([0, *(len(one.counts) for one in rows)])
     sums = np.zeros((2, len(sequences)))
     done = 0
-    hand = deal([len(one) for one in rows], runtime.max_tokens, runtime.world, flat=flat)[runtime.rank]
+    hand = deal([len(one) for one in rows], runtime.max_tokens, runtime.world, flat=flat, border=runtime.border)[
+        runtime.rank
+    ]
     # no_grad, not inference_mode: what a model caches in a forward pass must stay usable in training. One autocast
     # context for all micro-batches, so that weights are cast once.
     layers = packed(model, runtime.max_tokens) if runtime.packs else nullcontext()

@@ -1,4 +1,5 @@
-"""Probes at load time which row layout a model supports, instead of keeping a list of architectures."""
+"""Chooses how the rows of a micro-batch are laid out: the cheapest layout that is proven (`isolation.py`) and that the
+model itself passes a trial in."""
 
 from __future__ import annotations
 
@@ -8,49 +9,73 @@ import numpy as np
 import torch
 from peft import PeftModel
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from msft.core.errors import ModelError, complaint
 from msft.data.examples import Example
-from msft.forward.batches import MicroBatch, RowLayout, collate, row
+from msft.forward.batches import MicroBatch, collate, row
 from msft.forward.runtime import undisturbed
 from msft.model.attention import NAME
+from msft.model.isolation import REFUSALS, Layout, Probe, laid_out, proven, unmoved, vocabulary_of
 from msft.model.token_loss import TokenLoss
 
 BEGIN_ALIKE = [[1, 2, 3, 4, 5], [1, 2, 3, 6], [1, 2, 3, 5, 4, 6]]
 ALONE = [[4, 2, 5], [2, 5, 1, 3], [3, 1, 4, 1, 5, 2, 6, 5, 3, 5, 1]]
+_FEW = Probe((2, 3, 5), 3, (2, 1, 3))
+"""What a model itself is tried on, which may be large: the thorough proof is its twin's."""
 
 
-def fitting_layout(loss: TokenLoss, device: torch.device) -> RowLayout:
-    """The cheapest layout in which each sequence gets the same likelihood as alone, probed on a few tokens.
+def fitting_layout(loss: TokenLoss, device: torch.device, longest: int | None = None) -> Layout:
+    """The cheapest layout that is proven for the model, and in which no likelihood changes with the tokens of other
+    rows when the model itself is tried on a few of them.
 
-    Other layouts than `padded` need a model that uses position ids, whose attention obeys our mask or can be replaced,
-    and without a recurrent state along the row. A model with a sliding window gets `padded`: it would pass the probe
-    and fail on longer rows. If the result is `flat`, the model uses msft.model.attention from here on.
+    `longest`: no row of the run has more tokens (None: unknown). If the rows are flat, the model uses
+    msft.model.attention from here on. Raises ModelError where even single rows are not what the plain model computes.
     """
-    model: Any = loss.model.get_base_model() if isinstance(loss.model, PeftModel) else loss.model
-    alike, alone = examples(BEGIN_ALIKE), examples(ALONE)
+    model = _base(loss.model)
+    own = model.config._attn_implementation
     with undisturbed(loss, device), torch.no_grad():
-        loss.probe(collate([row([alone[0]])], device))
-        if getattr(model.config, "sliding_window", None) is not None:
-            return "padded"
-        apart = {id(e): loss(collate([row([e])], device)).nll for e in [*alike, *alone]}
+        few = _FEW.within(vocabulary_of(model))
+        loss.probe(collate([row([examples(ALONE)[0]])], device))
+        for layout in proven(model, longest, device):
+            model.set_attn_implementation(NAME if layout.rows == "flat" else own)
+            if _agrees(loss, layout, few, device) and unmoved(loss, layout, few, device):
+                return layout
+    model.set_attn_implementation(own)
+    raise _unfit(model)
 
-        def same(groups: list[list[Example]], flat: bool) -> bool:
-            expected = torch.cat([apart[id(example)] for group in groups for example in group])
-            return gives(loss, collate([row(group) for group in groups], device, flat=flat), expected)
 
-        if model.config._attn_implementation == "sdpa":
-            model.set_attn_implementation(NAME)
-            if same([alone[:1], alone[1:2], alike, alone[2:]], flat=True):
-                return "flat"
-            model.set_attn_implementation("sdpa")
-        return "branches" if same([alike], flat=False) else "padded"
+def _agrees(loss: TokenLoss, layout: Layout, probe: Probe, device: torch.device) -> bool:
+    """Whether the model's likelihoods are, up to rounding, those of single rows."""
+    alone = Layout(rows="padded", alone=True)
+    try:
+        found, expected = (laid_out(loss, each, probe.rows(), device, learned=False).nll for each in (layout, alone))
+    except REFUSALS:
+        return False
+    return torch.allclose(torch.cat(found), torch.cat(expected), rtol=1e-3, atol=1e-4, equal_nan=True)
+
+
+def check_rows(model: PreTrainedModel | PeftModel, longest: int) -> None:
+    """Raises ModelError where no layout is proven for the model, which may be on the meta device."""
+    base = _base(model)
+    if next(proven(base, longest, torch.device("cpu")), None) is None:
+        raise _unfit(base)
+
+
+def _base(model: Any) -> Any:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _unfit(model: PreTrainedModel) -> ModelError:
+    found = f"{type(model).__name__} cannot be trained here: no layout of rows gives what it computes of single ones"
+    return ModelError(complaint(found, "use another model", field="model.name_or_path"))
 
 
 def gives(loss: TokenLoss, batch: MicroBatch, expected: Tensor) -> bool:
     """Whether the model accepts the micro-batch and returns these likelihoods."""
     try:
         found: Tensor = loss(batch).nll
-    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
+    except REFUSALS:
         return False
     return bool(torch.allclose(found, expected, rtol=1e-3, atol=1e-4))
 

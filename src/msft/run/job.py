@@ -20,6 +20,7 @@ from msft.data.examples import TaskData
 from msft.data.load import chat_template, load_tasks
 from msft.engine.settings import EngineSettings
 from msft.model.open import ModelSource, OpenModel, check_data_fits
+from msft.model.row_layout import check_rows
 from msft.record.run_folder import environment
 from msft.system.stopwatch import spent
 
@@ -63,6 +64,8 @@ class Job:
         with spent("start.data"):
             data = load_tasks(config, model.tokenizer)
         check_data_fits(model.skeleton, data)
+        with spent("start.proof"):
+            check_rows(model.skeleton, config.data.max_length)
         return cls(config, model, data)
 
     def of(self, config: Config) -> Job:
@@ -165,6 +168,7 @@ def settings_of(config: Config, lookahead: Lookahead = NO_LOOKAHEAD) -> EngineSe
         max_grad_norm=t.max_grad_norm,
         loss_reduction=t.loss_reduction,
         max_tokens_per_microbatch=None if tokens == "auto" else tokens,
+        longest=config.data.max_length,
         gradient_checkpointing=t.gradient_checkpointing,
         torch_compile=t.torch_compile,
         light=t.light,

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import Literal, TypeAlias
 
 Kind: TypeAlias = Literal[
-    "start.imports", "start.data", "start.model", "start.folder",
+    "start.imports", "start.data", "start.model", "start.proof", "start.folder",
     "train.compute", "train.optimizer", "train.input",
     "eval.base", "eval.ticks", "eval.rollback", "eval.test",
     "probe", "snapshot.capture", "snapshot.durable", "restore", "record", "export",
