@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from msft.core.errors import ModelError, complaint
+from msft.engine.decoding import fitting_decoding
 from msft.engine.parallel import Processes
 from msft.engine.settings import EngineSettings
 from msft.forward.packed_weights import can_pack
@@ -18,11 +19,14 @@ from msft.model.token_budget import ON_A_CPU, token_budget
 from msft.model.token_loss import TokenLoss
 
 
-def runtime_for(processes: Processes, settings: EngineSettings, loss: TokenLoss) -> tuple[Runtime, str]:
+def runtime_for(
+    processes: Processes, settings: EngineSettings, loss: TokenLoss, *, generates: bool
+) -> tuple[Runtime, str]:
     """The runtime on this machine, and what was made lighter in the model, in words (empty if nothing was).
 
     Probes the row layout that the model supports, the work that it can skip and, on a GPU, how many tokens fit. Raises
-    ModelError if `training.light` is true and nothing can be made lighter.
+    ModelError if no layout fits, if `training.light` is true and nothing can be made lighter, or if the model
+    `generates` and cannot.
     """
     has_bf16 = hardware_has_bf16(processes.device)
     bf16 = settings.autocast == "bf16" or (settings.autocast == "auto" and has_bf16)
@@ -33,6 +37,7 @@ def runtime_for(processes: Processes, settings: EngineSettings, loss: TokenLoss)
         bf16=bf16,
         layout=layout.rows,
         border=layout.border,
+        decoding=fitting_decoding(loss.model, settings.longest, processes.device) if generates else "dropped",
         # Compiled layers do not run the forward that uses packed weights.
         packs=bf16 and has_bf16 and processes.device.type == "cpu" and not settings.torch_compile and can_pack(),
         rank=processes.rank,

@@ -77,7 +77,7 @@ class TorchEngine:
         if settings.gradient_checkpointing:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
         loss = TokenLoss(self._model).to(self._processes.device).train()
-        runtime, self.light = runtime_for(self._processes, settings, loss)
+        runtime, self.light = runtime_for(self._processes, settings, loss, generates=generates)
         if settings.torch_compile:
             compile_layers(self._model, self._processes.device)
         self._stepper = Stepper(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -16,6 +17,10 @@ from msft.data.examples import Example
 from msft.forward.batches import RowLayout, TokenScores, collate, filler, per_sequence, row
 from msft.forward.packed_weights import packed
 from msft.forward.planner import deal
+
+RowsOfABatch: TypeAlias = Literal["dropped", "kept", "alone"]
+"""How a batch of rows is continued when one of them is finished: it is dropped; it is kept until all are, as the
+model's cache cannot drop it; or every row is a batch of its own."""
 
 
 class NotFiniteError(UserError):
@@ -40,6 +45,8 @@ class Runtime:
     border: int | None = None
     """Rows of up to this many tokens never share a micro-batch with longer ones, because the model computes each row
     according to the longest beside it (longrope); None where no such length exists."""
+    decoding: RowsOfABatch = "dropped"
+    """How rows share a batch in generation."""
     packs: bool = False
     """Whether scoring uses packed weights (`forward/packed_weights.py`)."""
     rank: int = 0

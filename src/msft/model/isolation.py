@@ -72,12 +72,20 @@ def proven(model: PreTrainedModel, longest: int | None, device: torch.device) ->
     the run has more tokens (None: unknown); `model` may be on the meta device, `device` is where it will run. Raises
     ModelError for a model that is not causal, or whose head is not found.
     """
-    configuration = json.dumps(model.config.to_dict(), sort_keys=True, default=str)
-    key = type(model), configuration, model.config._attn_implementation, longest, device.type
+    key = key_of(model, longest, device)
     if key not in _PROVEN:
         _PROVEN[key] = _prove(model, longest, device)
     _PROVEN[key], found = tee(_PROVEN[key])
     return found
+
+
+def key_of(model: PreTrainedModel, longest: int | None, device: torch.device) -> Any:
+    """Equal where a twin, and all that is proven of it, is equal."""
+    fields = model.config.to_dict()
+    for name in ("dtype", "torch_dtype", "_name_or_path", "transformers_version", "architectures"):
+        fields.pop(name, None)
+    shape = json.dumps(fields, sort_keys=True, default=str)
+    return type(model), shape, model.config._attn_implementation, longest, device.type
 
 
 _PROVEN: dict[Any, Iterator[Layout]] = {}
@@ -126,7 +134,7 @@ def _prove(model: PreTrainedModel, longest: int | None, device: torch.device) ->
 
 
 def _candidates(model: PreTrainedModel) -> Iterator[Layout]:
-    border = _rope_border(model.config)
+    border = border_of(model.config)
     rows: RowLayout
     ours = model.config._attn_implementation in ("sdpa", "eager")  # an attention that the user chose is not replaced
     for rows in ("flat", "branches", "padded") if ours else ("branches", "padded"):
@@ -136,7 +144,7 @@ def _candidates(model: PreTrainedModel) -> Iterator[Layout]:
     yield Layout(rows="padded", alone=True)
 
 
-def _rope_border(config: Any) -> int | None:
+def border_of(config: Any) -> int | None:
     """The length beyond which the rotary embedding of a whole micro-batch follows its longest row; None: it never
     does."""
     text = config.get_text_config(decoder=True)
@@ -188,7 +196,7 @@ def laid_out(
     loss: TokenLoss, layout: Layout, groups: Groups, device: torch.device, *, learned: bool = True
 ) -> _Reading:
     """Through the wrapped model, in the layout; without gradients unless `learned`."""
-    border = None if layout.border is None else _rope_border(loss.model.config)
+    border = None if layout.border is None else border_of(loss.model.config)
     loss.zero_grad()
     if layout.rows == "padded":
         groups = [[example] for group in groups for example in group]

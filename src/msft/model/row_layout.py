@@ -3,8 +3,6 @@ model itself passes a trial in."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from peft import PeftModel
@@ -18,6 +16,7 @@ from msft.forward.runtime import undisturbed
 from msft.model.attention import NAME
 from msft.model.isolation import REFUSALS, Layout, Probe, laid_out, proven, unmoved, vocabulary_of
 from msft.model.token_loss import TokenLoss
+from msft.model.twin import base_of
 
 BEGIN_ALIKE = [[1, 2, 3, 4, 5], [1, 2, 3, 6], [1, 2, 3, 5, 4, 6]]
 ALONE = [[4, 2, 5], [2, 5, 1, 3], [3, 1, 4, 1, 5, 2, 6, 5, 3, 5, 1]]
@@ -32,7 +31,7 @@ def fitting_layout(loss: TokenLoss, device: torch.device, longest: int | None = 
     `longest`: no row of the run has more tokens (None: unknown). If the rows are flat, the model uses
     msft.model.attention from here on. Raises ModelError where even single rows are not what the plain model computes.
     """
-    model = _base(loss.model)
+    model = base_of(loss.model)
     own = model.config._attn_implementation
     with undisturbed(loss, device), torch.no_grad():
         few = _FEW.within(vocabulary_of(model))
@@ -57,13 +56,9 @@ def _agrees(loss: TokenLoss, layout: Layout, probe: Probe, device: torch.device)
 
 def check_rows(model: PreTrainedModel | PeftModel, longest: int) -> None:
     """Raises ModelError where no layout is proven for the model, which may be on the meta device."""
-    base = _base(model)
+    base = base_of(model)
     if next(proven(base, longest, torch.device("cpu")), None) is None:
         raise _unfit(base)
-
-
-def _base(model: Any) -> Any:
-    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def _unfit(model: PreTrainedModel) -> ModelError:

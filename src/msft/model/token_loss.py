@@ -180,7 +180,8 @@ class TokenLoss(nn.Module):
         if states is None:
             raise _no_head(self.model, "its head is not called for the next token")
         if getattr(output, "past_key_values", None) is None:
-            raise _no_head(self.model, "it returns no key-value cache to generate with")
+            found = f"{type(self._base).__name__} cannot generate here: it returns no key-value cache"
+            raise ModelError(complaint(found, "score by loss, choice or exact_match", field="datasets.scorer"))
         return NextTokens(self._most_likely(output.logits[:, -1], states[:, 0]), output.past_key_values)
 
     def _keep_predicting(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -73,6 +74,11 @@ def twin(model: PreTrainedModel, layers: int, longest: int | None, device: torch
     made.set_attn_implementation(model.config._attn_implementation)
     made.eval()
     return cast(PreTrainedModel, made)
+
+
+def base_of(model: Any) -> PreTrainedModel:
+    """The model without its adapter."""
+    return cast(PreTrainedModel, model.get_base_model() if isinstance(model, PeftModel) else model)
 
 
 def shrunken(config: Any, layers: int, longest: int | None = None) -> Any:

@@ -72,8 +72,8 @@ def evaluate(
         raise DataError(complaint(f"no sub-dataset has a {split} split", mend, field="--split"))
     processes = Processes()
     loss = TokenLoss(loaded).to(processes.device)
-    runtime, _ = runtime_for(processes, settings_of(config), loss)
     generates = any(measure.generates for _, measure in asked.values())
+    runtime, _ = runtime_for(processes, settings_of(config), loss, generates=generates)
     decoding = decoding_of(loaded, tokenizer) if generates else None
     scores, _ = score(loss, asked, runtime, decoding=decoding, progress=progress)
     return Evaluation(model, split, data, scores)

@@ -18,6 +18,7 @@ from msft.core.vocabulary import ROOT, Brief, Outcome, Task
 from msft.core.wire import brief_to_json
 from msft.data.examples import TaskData
 from msft.data.load import chat_template, load_tasks
+from msft.engine.decoding import fitting_decoding
 from msft.engine.settings import EngineSettings
 from msft.model.open import ModelSource, OpenModel, check_data_fits
 from msft.model.row_layout import check_rows
@@ -66,6 +67,8 @@ class Job:
         check_data_fits(model.skeleton, data)
         with spent("start.proof"):
             check_rows(model.skeleton, config.data.max_length)
+            if any(part.measure.generates for part in data.values()):
+                fitting_decoding(model.skeleton, config.data.max_length, torch.device("cpu"))
         return cls(config, model, data)
 
     def of(self, config: Config) -> Job:

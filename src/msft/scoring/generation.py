@@ -74,15 +74,19 @@ def generate(
     done so far.
     """
     said = np.zeros((len(requests), max((request.max_new_tokens for request in requests), default=0)))
-    hand = deal([request.most for request in requests], ROOM * runtime.max_tokens, runtime.world, PRICE)[runtime.rank]
+    lengths, room = [request.most for request in requests], ROOM * runtime.max_tokens
+    hand = deal(lengths, room, runtime.world, PRICE, border=runtime.border)[runtime.rank]
     done = 0
     with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast():
         for places in hand:
             if places is None:
                 continue
-            spoken = _decode(model, [requests[place] for place in places], decoder, runtime.device)
-            for place, tokens in zip(places, spoken, strict=True):
-                said[place, : len(tokens)] = np.array(tokens) + 1  # 0 means no token
+            # Rows that grow beyond the border are read anew there, each at a time of its own.
+            beyond = runtime.border is not None and requests[places[0]].most > runtime.border
+            for part in [[place] for place in places] if beyond or runtime.decoding == "alone" else [places]:
+                spoken = _decode(model, [requests[place] for place in part], decoder, runtime)
+                for place, tokens in zip(part, spoken, strict=True):
+                    said[place, : len(tokens)] = np.array(tokens) + 1  # 0 means no token
             done += len(places)
             if progress is not None:
                 progress(done * runtime.world)
@@ -93,30 +97,42 @@ def generate(
     return [_text(row, request, decoder) for row, request in zip(spoken, requests, strict=True)], count
 
 
-def _decode(model: nn.Module, requests: Sequence[Request], decoder: Decoder, device: torch.device) -> list[list[int]]:
-    """The new tokens of each row, including the one that ends it; finished rows are removed from the batch."""
-    longest = max(len(request.prompt) for request in requests)
-    ids = np.zeros((len(requests), longest), np.int64)
+def _start(prompts: Sequence[Sequence[int] | NDArray[np.int32]], device: torch.device) -> Continuation:
+    """The prompts, padded on the left."""
+    longest = max(map(len, prompts))
+    ids = np.zeros((len(prompts), longest), np.int64)
     mask = np.zeros_like(ids)
-    for number, request in enumerate(requests):
-        ids[number, longest - len(request.prompt) :] = request.prompt
-        mask[number, longest - len(request.prompt) :] = 1
+    for number, prompt in enumerate(prompts):
+        ids[number, longest - len(prompt) :] = prompt
+        mask[number, longest - len(prompt) :] = 1
     seen = torch.from_numpy(mask).to(device)
-    reading = Continuation(
-        ids=torch.from_numpy(ids).to(device), mask=seen, positions=(seen.cumsum(-1) - 1).clamp(min=0)
-    )
+    return Continuation(ids=torch.from_numpy(ids).to(device), mask=seen, positions=(seen.cumsum(-1) - 1).clamp(min=0))
+
+
+def _decode(model: nn.Module, requests: Sequence[Request], decoder: Decoder, runtime: Runtime) -> list[list[int]]:
+    """The new tokens of each row, including the one that ends it.
+
+    A row beyond `runtime.border` must be the only one: where it crosses the border, it is read anew from its start.
+    """
+    reading = _start([request.prompt for request in requests], runtime.device)
     spoken: list[list[int]] = [[] for _ in requests]
+    done = [False] * len(requests)
     rows = list(range(len(requests)))
     while True:
         tokens, cache = model(reading)
         for row, token in zip(rows, tokens.tolist(), strict=True):
-            spoken[row].append(token)
-        going = [at for at, row in enumerate(rows) if not _finished(spoken[row], requests[row], decoder)]
+            if not done[row]:
+                spoken[row].append(token)
+                done[row] = _finished(spoken[row], requests[row], decoder)
+        going = [at for at, row in enumerate(rows) if not done[row]]
         if not going:
             return spoken
+        if runtime.border is not None and len(requests[0].prompt) + len(spoken[0]) == runtime.border + 1:
+            reading = _start([[*requests[0].prompt.tolist(), *spoken[0]]], runtime.device)
+            continue
         mask_, positions = reading.mask, reading.positions[:, -1:]
-        if len(going) < len(rows):
-            keep = torch.tensor(going, device=device)
+        if len(going) < len(rows) and runtime.decoding == "dropped":
+            keep = torch.tensor(going, device=runtime.device)
             cache.batch_select_indices(keep)
             tokens, mask_, positions = tokens[keep], mask_[keep], positions[keep]
             rows = [rows[at] for at in going]
