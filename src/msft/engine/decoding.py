@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -35,9 +34,10 @@ twin's windows."""
 class _Numbers:
     """Writes tokens as their numbers."""
 
-    all_special_ids: ClassVar[list[int]] = []
+    def __init__(self) -> None:
+        self.all_special_ids: list[int] = []
 
-    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> str:
+    def decode(self, token_ids: Any, *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> str:
         """The numbers of the tokens, with blanks between them."""
         return " ".join(map(str, token_ids))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +26,7 @@ from msft.engine.settings import EngineSettings, learning_rate_at
 from msft.engine.setup import runtime_for
 from msft.engine.step import Stepper, make_optimizer
 from msft.forward.runtime import sequence_scores
+from msft.model.adapters import write_merged
 from msft.model.compiled import compile_layers
 from msft.model.open import OpenModel, check_data_fits, export_model, fingerprint, non_embedding_parameters
 from msft.model.token_loss import TokenLoss
@@ -159,10 +159,10 @@ class TorchEngine:
         """Writes a snapshot as a Hugging Face folder; for LoRA, the adapter or, with `merge`, the merged model."""
         self._become(snapshot)
         if self._processes.is_main:
-            model = self._model
-            if merge and isinstance(model, PeftModel):
-                model = copy.deepcopy(model).merge_and_unload()
-            export_model(model, self._opened.tokenizer, folder)
+            if merge and isinstance(self._model, PeftModel):
+                write_merged(self._model, folder, lambda merged, to: export_model(merged, self._opened.tokenizer, to))
+            else:
+                export_model(self._model, self._opened.tokenizer, folder)
         self._processes.barrier()
 
     def _become(self, snapshot: Snapshot) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
 from transformers.utils import GENERATION_CONFIG_NAME
@@ -19,6 +18,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from msft.core.errors import ModelError, complaint
 from msft.core.vocabulary import Task
 from msft.data.examples import Example, TaskData
+from msft.model.adapters import fresh_adapter
 from msft.model.folder import ModelSource, check_model_folder, check_shapes, complaining, fingerprint
 
 __all__ = [
@@ -100,7 +100,7 @@ def _skeleton(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftMode
     if source.peft is None:
         return model
     with torch.device("meta"):
-        return _with_adapter(model, source)
+        return fresh_adapter(model, source.peft, source.seed)
 
 
 def load_model(source: ModelSource) -> PreTrainedModel | PeftModel:
@@ -127,7 +127,7 @@ def _weights(source: ModelSource) -> PreTrainedModel | PeftModel:
         raise ModelError(complaint(found, "give a complete causal language model", file=source.name_or_path))
     if source.gguf_file is not None:
         _forget_quantisation(model)
-    return model if source.peft is None else _with_adapter(model, source)
+    return model if source.peft is None else fresh_adapter(model, source.peft, source.seed)
 
 
 def export_model(model: PreTrainedModel | PeftModel, tokenizer: Any, folder: Path) -> None:
@@ -187,17 +187,6 @@ def check_data_fits(model: PreTrainedModel | PeftModel, data: Mapping[Task, Task
             found = f"a prompt of {most} tokens and max_new_tokens: {part.measure.max_new_tokens} are more"
             mend = f"make them at most {positions} together"
             raise ModelError(complaint(f"{found} than the model's {positions} positions", mend, field=task))
-
-
-def _with_adapter(model: PreTrainedModel, source: ModelSource) -> PeftModel:
-    seed = int.from_bytes(hashlib.sha256(f"adapter {source.seed}".encode()).digest()[:8], "little")
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **(source.peft or {})))
-    except (TypeError, ValueError, KeyError) as error:
-        mend = "use arguments of peft.LoraConfig; target_modules: all-linear always fits"
-        raise ModelError(complaint(f"the adapter cannot be made ({error})", mend, field="peft")) from error
 
 
 def _forget_quantisation(model: Any) -> None:

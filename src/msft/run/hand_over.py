@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from msft.config.reader import load
 from msft.core.errors import ModelError, RunError, complaint
+from msft.model.adapters import write_merged
 from msft.model.open import ModelSource, export_model, fingerprint, load_model, load_tokenizer
 from msft.record.run_folder import RunFolder
 from msft.report.card import FILE as CARD
@@ -110,8 +111,14 @@ def export(
     def fill(draft: Path) -> None:
         if finished.is_adapter and merge:
             model: Any = finished.model()
-            merged = model.merge_and_unload(safe_merge=True)
-            export_model(merged.to(_torch(dtype)), finished.tokenizer(), draft)
+            tokenizer = finished.tokenizer()
+            write_merged(
+                model,
+                draft,
+                lambda merged, folder: export_model(merged, tokenizer, folder),
+                dtype=_torch(dtype),
+                inplace=True,
+            )
         elif dtype is None:
             shutil.copytree(run.final, draft, dirs_exist_ok=True, ignore=OURS)
         elif finished.is_adapter:

@@ -1,0 +1,99 @@
+"""Adapters (PEFT): made from the configuration, and merged into their base for hand-over."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from msft.core.errors import ModelError, complaint
+
+_TRIAL = 32
+"""Tokens whose likelihoods a merged model is held against."""
+_NATS = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
+"""Mean difference of a token's likelihood that the rounding of merged weights may make."""
+
+
+def fresh_adapter(model: PreTrainedModel, arguments: dict[str, Any], seed: int) -> PeftModel:
+    """The model with a new adapter, whose initial weights depend on `seed` alone.
+
+    `arguments`: of peft.LoraConfig. Raises ModelError for others, and for an adapter on a weight that two layers share.
+    """
+    drawn = int.from_bytes(hashlib.sha256(f"adapter {seed}".encode()).digest()[:8], "little")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(drawn)
+            made = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **arguments))
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        mend = "use arguments of peft.LoraConfig; target_modules: all-linear always fits"
+        raise ModelError(complaint(f"the adapter cannot be made ({error})", mend, field="peft")) from error
+    _check_shared(made)
+    return made
+
+
+def _check_shared(model: PeftModel) -> None:
+    """Raises ModelError where the adapter changes a layer whose weight another layer shares: merged, it would change
+    both (tied embeddings)."""
+    owners: dict[int, set[str]] = {}
+    adapted: dict[int, str] = {}
+    for name, parameter in model.get_base_model().named_parameters(remove_duplicate=False):
+        layer, _, _ = name.rpartition(".")
+        plain = layer.removesuffix(".base_layer").removesuffix(".original_module")
+        owners.setdefault(id(parameter), set()).add(plain)
+        if plain != layer:
+            adapted[id(parameter)] = plain
+    for weight, layer in adapted.items():
+        if others := owners[weight] - {layer}:
+            found = f"the adapter changes {layer}, whose weight {sorted(others)[0]} shares: merging would change both"
+            short = layer.rpartition(".")[2]
+            mend = f"leave {short} out of peft.target_modules, or untie the model's embeddings"
+            raise ModelError(complaint(found, mend, field="peft"))
+
+
+def write_merged(
+    model: PeftModel,
+    folder: Path,
+    write: Callable[[Any, Path], None],
+    *,
+    dtype: torch.dtype = torch.float32,
+    inplace: bool = False,
+) -> None:
+    """Merges the adapter into its base, writes it by `write(merged, folder)`, and reads it again.
+
+    `inplace`: spends `model`, which saves memory. Raises ModelError where the folder's model gives other likelihoods
+    than the adapter on its base.
+    """
+    kind: Any = type(model.get_base_model())
+    expected, device = _likelihoods(model), next(model.parameters()).device
+    merged: Any = (model if inplace else copy.deepcopy(model)).merge_and_unload(safe_merge=True)
+    write(merged.to(dtype), folder)
+    del merged
+    # In fp32, whatever the file holds: only the rounding of the weights may show.
+    loaded = kind.from_pretrained(str(folder), dtype=torch.float32).to(device)
+    difference = float((_likelihoods(loaded) - expected).abs().mean())
+    if not difference <= _NATS[dtype]:
+        found = f"merged, the model's likelihoods differ by {difference:.2g} nats a token from those of the adapter"
+        mend = "hand over the adapter itself, without merging, and report this with the model's name and peft's keys"
+        raise ModelError(complaint(found, mend, file=folder))
+
+
+@torch.no_grad()
+def _likelihoods(model: Any) -> Tensor:
+    """[_TRIAL - 1] the log-probability of each of some made-up tokens."""
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    vocabulary = model.config.get_text_config(decoder=True).vocab_size
+    ids = torch.from_numpy(np.random.default_rng(0).integers(0, vocabulary, _TRIAL)).to(device)[None]
+    logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+    model.train(training)
+    found: Tensor = logits.log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0].cpu()
+    return found
