@@ -12,5 +12,5 @@ if "e2e" not in sys.argv and "campaign" not in sys.argv:
     os.environ["OMP_NUM_THREADS"] = "1"  # tiny models: two workers with two threads each would only wait for each other
 
 # Helpers lie beside the tests that use them most, and are imported by their plain names.
-for folder in ("data", "engine", "cli", "run", "report", "study", "crash", "cases"):
+for folder in ("data", "engine", "cli", "run", "report", "study", "crash", "cases", "../benchmarks"):
     sys.path.insert(0, str(Path(__file__).parent / folder))

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from msft.core.errors import ModelError, complaint
 from msft.forward.runtime import RowsOfABatch, Runtime
 from msft.model.attention import NAME
-from msft.model.isolation import REFUSALS, border_of, key_of, proven, twin_of, vocabulary_of
+from msft.model.isolation import key_of, proven, twin_of
+from msft.model.readings import REFUSALS, border_of, vocabulary_of
 from msft.model.token_loss import TokenLoss
 from msft.model.twin import SPECIAL, base_of
 from msft.scoring.generation import Decoding, Request, generate
@@ -26,7 +27,7 @@ def decoding_of(model: PreTrainedModel | PeftModel, tokenizer: Any) -> Decoding:
     return Decoding(decoder=tokenizer, eos=frozenset(map(int, ends)))
 
 
-PROMPTS, NEW_TOKENS = (3, 9, 12, 20), (2, 14, 5, 9)
+PROMPTS, NEW_TOKENS = (3, 9, 12, 20, 6, 17, 8), (2, 14, 5, 9, 18, 12, 24)
 """Tokens of the prompts of a trial, and how many are generated: rows end at different places, within and beyond the
 twin's windows."""
 

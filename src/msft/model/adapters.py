@@ -33,7 +33,7 @@ def fresh_adapter(model: PreTrainedModel, arguments: dict[str, Any], seed: int) 
             torch.manual_seed(drawn)
             made = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **arguments))
     except (TypeError, ValueError, KeyError, RuntimeError) as error:
-        mend = "use arguments of peft.LoraConfig; target_modules: all-linear always fits"
+        mend = "name layers that an adapter fits in peft.target_modules, such as [q_proj, v_proj]"
         raise ModelError(complaint(f"the adapter cannot be made ({error})", mend, field="peft")) from error
     _check_shared(made)
     return made

@@ -15,9 +15,11 @@ from msft.forward.swap import swapped
 from msft.model.embedding import gather_directly
 from msft.model.gated import lighten_gates
 from msft.model.head import FusedHead
+from msft.model.isolation import last_mlp_skips
 from msft.model.norms import lighten_norms
 from msft.model.row_layout import ALONE, examples, gives
 from msft.model.token_loss import TokenLoss
+from msft.model.twin import base_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +52,13 @@ def lighten(
     gradients of the embedding and the head bypass autograd, which is correct in a single process only.
     `msft.forward.swap.restore` restores the replaced layers.
     """
-    batch = collate([row([e]) for e in sorted(examples(ALONE), key=len)], device, flat=layout == "flat")
+    # Few targets: what reads the outputs of other tokens, such as a convolution, shows where they are skipped.
+    batch = collate([row([e]) for e in sorted(examples(ALONE, every=4), key=len)], device, flat=layout == "flat")
     with undisturbed(loss, device), torch.no_grad():
         expected: Tensor = loss(batch).nll
         if parts.last_mlp and loss.narrows and not loss.checkpoints:
             loss.narrow = True
-            loss.narrow = gives(loss, batch, expected)
+            loss.narrow = gives(loss, batch, expected) and last_mlp_skips(base_of(loss.model), device)
         if parts.head and isinstance(head := loss.head, nn.Linear) and FusedHead.fits(head) and loss.ends_with_head:
             loss.fused = FusedHead(head, direct=direct)
             if gives(loss, batch, expected):

@@ -3,9 +3,11 @@ model itself passes a trial in."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -14,11 +16,11 @@ from msft.data.examples import Example
 from msft.forward.batches import MicroBatch, collate, row
 from msft.forward.runtime import undisturbed
 from msft.model.attention import NAME
-from msft.model.isolation import REFUSALS, Layout, Probe, laid_out, proven, unmoved, vocabulary_of
+from msft.model.isolation import proven, twin_of, unmoved
+from msft.model.readings import REFUSALS, Layout, Probe, laid_out, vocabulary_of
 from msft.model.token_loss import TokenLoss
 from msft.model.twin import base_of
 
-BEGIN_ALIKE = [[1, 2, 3, 4, 5], [1, 2, 3, 6], [1, 2, 3, 5, 4, 6]]
 ALONE = [[4, 2, 5], [2, 5, 1, 3], [3, 1, 4, 1, 5, 2, 6, 5, 3, 5, 1]]
 _FEW = Probe((2, 3, 5), 3, (2, 1, 3))
 """What a model itself is tried on, which may be large: the thorough proof is its twin's."""
@@ -35,13 +37,27 @@ def fitting_layout(loss: TokenLoss, device: torch.device, longest: int | None = 
     own = model.config._attn_implementation
     with undisturbed(loss, device), torch.no_grad():
         few = _FEW.within(vocabulary_of(model))
-        loss.probe(collate([row([examples(ALONE)[0]])], device))
+        _try(loss, device)
         for layout in proven(model, longest, device):
             model.set_attn_implementation(NAME if layout.rows == "flat" else own)
             if _agrees(loss, layout, few, device) and unmoved(loss, layout, few, device):
                 return layout
     model.set_attn_implementation(own)
     raise _unfit(model)
+
+
+def _try(loss: TokenLoss, device: torch.device) -> None:
+    """One forward pass of a few tokens. Raises ModelError where the model, or an adapter on it, cannot compute it."""
+    try:
+        loss.probe(collate([row([examples(ALONE)[0]])], device))
+    except REFUSALS as error:
+        name = type(base_of(loss.model)).__name__
+        if isinstance(loss.model, PeftModel):
+            found = f"{name} cannot be trained with this adapter: {type(error).__name__}: {error}"
+            mend = "name only layers that an adapter fits, such as target_modules: [q_proj, v_proj]"
+            raise ModelError(complaint(found, mend, field="peft")) from error
+        found = f"{name} cannot be trained here: {type(error).__name__}: {error}"
+        raise ModelError(complaint(found, "use another model", field="model.name_or_path")) from error
 
 
 def _agrees(loss: TokenLoss, layout: Layout, probe: Probe, device: torch.device) -> bool:
@@ -55,10 +71,18 @@ def _agrees(loss: TokenLoss, layout: Layout, probe: Probe, device: torch.device)
 
 
 def check_rows(model: PreTrainedModel | PeftModel, longest: int) -> None:
-    """Raises ModelError where no layout is proven for the model, which may be on the meta device."""
-    base = base_of(model)
-    if next(proven(base, longest, torch.device("cpu")), None) is None:
+    """Raises ModelError where no layout is proven for the model, which may be on the meta device, or where its adapter
+    does not fit a twin of it."""
+    base, cpu = base_of(model), torch.device("cpu")
+    if next(proven(base, longest, cpu), None) is None:
         raise _unfit(base)
+    if isinstance(model, PeftModel) and (made := twin_of(base, longest, cpu)) is not None:
+        try:
+            adapted = get_peft_model(made, replace(model.peft_config["default"]))
+        except ValueError:  # it names layers that the twin does not have
+            return
+        with torch.no_grad():
+            _try(TokenLoss(adapted), cpu)
 
 
 def _unfit(model: PreTrainedModel) -> ModelError:
@@ -75,7 +99,12 @@ def gives(loss: TokenLoss, batch: MicroBatch, expected: Tensor) -> bool:
     return bool(torch.allclose(found, expected, rtol=1e-3, atol=1e-4))
 
 
-def examples(sequences: list[list[int]]) -> list[Example]:
+def examples(sequences: list[list[int]], every: int = 1) -> list[Example]:
+    """Sequences of which every token, or the last of `every` tokens, is a target, but for the first three."""
     return [
-        Example(ids=np.array(ids, np.int32), trained=np.arange(len(ids)) >= min(3, len(ids) - 1)) for ids in sequences
+        Example(
+            ids=np.array(ids, np.int32),
+            trained=(np.arange(len(ids)) >= min(3, len(ids) - 1)) & ((len(ids) - 1 - np.arange(len(ids))) % every == 0),
+        )
+        for ids in sequences
     ]
