@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import DistributedType, parse_flag_from_env
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from msft.core.errors import ConfigError, complaint
+from msft.engine.launch import DDP, check_ways_of_training
+
 
 class Processes:
-    """The processes that were launched together (one without a launcher). Construction joins their group."""
+    """The processes that were launched together (one without a launcher). Construction joins their group.
+
+    Raises ConfigError if the launcher asks for a way of training that does not exist here.
+    """
 
     def __init__(self) -> None:
+        check_ways_of_training()
         # Without an accelerator, no process group is started unless `cpu` is set.
-        self._state = PartialState(cpu=not torch.accelerator.is_available())
+        on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+        self._state = PartialState(cpu=on_cpu)
+        if self._state.distributed_type is DistributedType.XLA:
+            raise ConfigError(complaint("these processes run on XLA devices", f"use GPUs or CPUs; {DDP}"))
         self.device: torch.device = self._state.device
         self.rank: int = self._state.process_index
         self.world: int = self._state.num_processes
+        self.on_this_machine: int = min(self.world, int(os.environ.get("LOCAL_WORLD_SIZE", self.world)))
+        """How many of the processes share this machine's memory."""
 
     @property
     def is_main(self) -> bool:

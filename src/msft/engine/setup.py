@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
+import torch
 
 from msft.core.errors import ModelError, complaint
 from msft.engine.parallel import Processes
@@ -25,7 +27,7 @@ def runtime_for(processes: Processes, settings: EngineSettings, loss: TokenLoss)
     ModelError if `training.light` is true and nothing can be made lighter.
     """
     has_bf16 = hardware_has_bf16(processes.device)
-    bf16 = settings.autocast == "bf16" or (settings.autocast == "auto" and has_bf16)
+    bf16 = trains_in_bf16(settings.autocast, processes.device)
     found = Runtime(
         device=processes.device,
         max_tokens=settings.max_tokens_per_microbatch or ON_A_CPU,
@@ -53,3 +55,8 @@ def runtime_for(processes: Processes, settings: EngineSettings, loss: TokenLoss)
     budgets[processes.rank] = token_budget(loss, found.layout, processes.device, found.autocast)
     # The minimum over all: every process must make the same number of micro-batches of a global batch.
     return replace(found, max_tokens=int(processes.total(budgets).min())), said
+
+
+def trains_in_bf16(autocast: Literal["auto", "bf16", "no"], device: torch.device) -> bool:
+    """Whether forward passes autocast to bf16 on this device."""
+    return autocast == "bf16" or (autocast == "auto" and hardware_has_bf16(device))

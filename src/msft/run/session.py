@@ -10,8 +10,10 @@ from typing import Any
 from msft.config.reader import flatten
 from msft.config.schema import Config
 from msft.core.vocabulary import ROOT
+from msft.engine.launch import check_precision_and_compiler
 from msft.engine.parallel import Processes
 from msft.engine.progress import ScoreInfo, StepInfo, Watcher
+from msft.engine.setup import trains_in_bf16
 from msft.engine.torch_engine import TorchEngine
 from msft.model.finite import check_finite
 from msft.record.run_folder import RunFolder
@@ -60,6 +62,9 @@ def train(
     folder = RunFolder(Path(config.output))
     check = folder.check_resumable if resume else folder.check_free
     processes = Processes()
+    check_precision_and_compiler(
+        bf16=trains_in_bf16(config.model.autocast, processes.device), torch_compile=config.training.torch_compile
+    )
     stopwatch = stopwatch or Stopwatch()
     with ExitStack() as held:
         held.enter_context(stopwatch.running())
