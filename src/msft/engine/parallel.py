@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -33,7 +34,7 @@ class Processes:
         self.device: torch.device = self._state.device
         self.rank: int = self._state.process_index
         self.world: int = self._state.num_processes
-        self.on_this_machine: int = min(self.world, int(os.environ.get("LOCAL_WORLD_SIZE", self.world)))
+        self.on_this_machine: int = of_this_machine(self.world)
         """How many of the processes share this machine's memory."""
 
     @property
@@ -63,3 +64,9 @@ class Processes:
 def unsynchronised(module: nn.Module) -> AbstractContextManager[None]:
     """Context in which gradients stay local: for all micro-batches of a step but the last."""
     return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
+
+
+def of_this_machine(world: int, environment: Mapping[str, str] = os.environ) -> int:
+    """How many of `world` processes run on this machine; all of them, if the launcher does not say."""
+    local = environment.get("LOCAL_WORLD_SIZE", "")
+    return min(world, int(local)) if local.isdecimal() and int(local) else world
