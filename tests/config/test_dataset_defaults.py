@@ -69,9 +69,7 @@ def test_the_resolved_configuration_is_the_one_written_out(tmp_path: Path) -> No
 def test_overrides_see_the_defaults(tmp_path: Path, override: str, written: tuple[str, str] | None) -> None:
     expected = WRITTEN_OUT.replace(*written) if written else ""
     if written is None:
-        entry = (
-            "{id: z, path: owner/name, scorer: {name: loss}, where: {split: train}, validation: {max_samples: 30}}"
-        )
+        entry = "{id: z, path: owner/name, scorer: {name: loss}, where: {split: train}, validation: {max_samples: 30}}"
         expected = f"model: {{name_or_path: some/model}}\ndatasets: [{entry}]\noutput: runs/first\n"
     assert read(tmp_path, SHORT, override) == read(tmp_path, expected)
 

@@ -110,13 +110,15 @@ def laughs(inner: str, levels: int = 40, times: int = 9) -> str:
 @pytest.mark.parametrize("inner", ["[{}]", "{{b: 1, <<: [{}]}}", "{{k: [{}]}}"])
 def test_aliases_that_stand_for_billions_are_refused_at_once(inner):
     began = time.perf_counter()
-    with pytest.raises(UnreadableError, match="100,000 values|levels of nesting"):
+    with pytest.raises(UnreadableError, match=r"100,000 values|levels of nesting"):
         parse(laughs(inner))
     assert time.perf_counter() - began < 5
 
 
 def test_an_alias_is_written_out_and_shares_nothing():
-    text = "a: &x {scorer: {name: loss}, n: [1]}\nb: *x\nc:\n  <<: *x\n  n: 2\nd: [*x, *x]\ne: {<<: [{n: 3}, *x], m: 4}\n"
+    text = (
+        "a: &x {scorer: {name: loss}, n: [1]}\nb: *x\nc:\n  <<: *x\n  n: 2\nd: [*x, *x]\ne: {<<: [{n: 3}, *x], m: 4}\n"
+    )
     document = parse(text)
     whole = {"scorer": {"name": "loss"}, "n": [1]}
     assert document.data == {

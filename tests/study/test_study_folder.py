@@ -34,7 +34,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return capsys.readouterr().out
 
 
-def test_the_report_is_the_comparison_that_compare_wrote(study: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_is_the_one_that_compare_wrote(study: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:
     ours = (study.page, study.comparison, study.table, study.markdown)
     before = [file.read_bytes() for file in ours]
     for file in (study.page, study.table):

@@ -16,7 +16,7 @@ NAME = "msft.encodable"
 
 
 def in_plain_characters(error: UnicodeError) -> tuple[str, int]:
-    """An error handler of codecs: what cannot be encoded as plain characters, or else as an escape, such as `\\u4e2d`."""
+    """An error handler of codecs: what cannot be encoded as plain characters, or else as an escape like `\\u4e2d`."""
     assert isinstance(error, UnicodeEncodeError), "only for output"
     found = error.object[error.start : error.end]
     return "".join(PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in found), error.end

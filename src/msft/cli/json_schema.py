@@ -11,7 +11,6 @@ from msft.config.method_section import STRICT
 from msft.config.method_section import json_schema as method_schema
 from msft.config.schema import Config
 
-
 MEANING = (
     "Keys that every entry of `datasets` has unless it gives them itself. A value is inherited whole: an entry with a "
     "`validation` of its own has nothing of the default one, and `null` in an entry switches a default off."

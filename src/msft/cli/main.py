@@ -121,8 +121,11 @@ def parser() -> argparse.ArgumentParser:
     schema.set_defaults(run=_schema)
 
     train = commands.add_parser("train", help="run the job of a configuration file")
-    _takes_config(train)
-    train.add_argument("--resume", action="store_true", help="continue the run in the output folder")
+    train.add_argument("config", type=Path, help="the configuration (YAML); with --resume also the folder of a run")
+    _takes_overrides(train)
+    train.add_argument(
+        "--resume", action="store_true", help="continue the run in the output folder, with the --set that it began with"
+    )
     train.add_argument(
         "--allow-changed", action="append", default=[], metavar="FIELD",
         help="with --resume: continue although this differs, such as environment, model.name_or_path, "
@@ -259,11 +262,13 @@ def _schema(_: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     stopwatch = Stopwatch()
     with stopwatch.running(), spent("start.imports"):
-        from msft.cli.train import run
-        from msft.config.reader import load
+        from msft.cli.train import read, run
 
-    config = load(arguments.config, arguments.overrides)
-    run(config, resume=arguments.resume, allow_changed=arguments.allow_changed, stopwatch=stopwatch)
+    config, overrides = read(arguments.config, arguments.overrides, resume=arguments.resume)
+    run(
+        config, overrides=overrides, resume=arguments.resume, allow_changed=arguments.allow_changed,
+        stopwatch=stopwatch,
+    )  # fmt: skip
 
 
 def _compare(arguments: argparse.Namespace) -> int:

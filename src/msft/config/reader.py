@@ -60,6 +60,22 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(_listing(error, data, places, file, inherited)) from None
 
 
+def output_of(path: Path, overrides: Sequence[str] = ()) -> Path | None:
+    """The run folder that a file names, whatever else is wrong with it; None if it names none. Raises ConfigError if
+    the file is not YAML."""
+    data = _read(path).data
+    for override in overrides:
+        if key_of(override) == "output":
+            _apply(data, {}, override)
+    output = data.get("output")
+    return expanded(output) if isinstance(output, str) else None
+
+
+def key_of(override: str) -> str:
+    """The key that an override `a.b=value` sets."""
+    return override.partition("=")[0]
+
+
 def from_mapping(data: Mapping[str, Any], source: str) -> Config:
     """The configuration in a mapping. Raises ConfigError, naming `source` and the field of every problem."""
     try:

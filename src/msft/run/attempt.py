@@ -99,9 +99,10 @@ class Attempt:
         stopwatch: Stopwatch,
         engine: MakeEngine,
         store: Callable[..., Store],
+        overrides: Sequence[str] = (),
     ) -> None:
         self.job, self.folder, self.processes, self.watcher, self.stop = job, folder, processes, watcher, stop
-        self.shared, self.stopwatch = shared, stopwatch
+        self.shared, self.stopwatch, self.overrides = shared, stopwatch, overrides
         self.started = False
         memory = snapshot_memory(processes, shared.jobs if shared else 1)
         self.store = store(folder.snapshots, memory_bytes=memory, main=processes.is_main)
@@ -167,6 +168,7 @@ class Attempt:
             with spent("start.folder"):
                 for file, content in self._derived().items():
                     files.replace(file.stem, file, content, place=False)  # synced when the journal is created
+                self.folder.keep_overrides(self.overrides)
                 if self.shared is None:
                     self.store.rehearse(self.engine.state())
         base = self.shared.base if self.shared else self.engine.base()
@@ -196,6 +198,7 @@ class Attempt:
             journal.sweep()
             note = (lambda text: None) if changes else self.watcher.note
             restore_derived(self.folder, self._derived(), note)
+            self.folder.keep_overrides(self.overrides)
             for path, was, new in changes if past.final is None else []:
                 journal.change(path, was, new)
         return journal, past

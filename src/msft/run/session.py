@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,14 @@ def train(
     stopwatch: Stopwatch | None = None,
     engine: MakeEngine = torch_engine,
     store: Callable[..., Store] = Store,
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Runs a configuration to its end, and returns the summary, which is in the run folder as summary.json.
 
     `resume`: continues the run in the folder. `allow_changed`: fields of `resume.HARMLESS` in which it may differ from
     the run that is resumed; the journal records them. `job`: one prepared for another run with the same model and data.
     `shared`: for a run of a study. `stopwatch`: started when the command began. `engine`, `store`: their factories.
+    `overrides`: the `--set` that `config` has, kept in the run folder, so that a resumed run has them too.
 
     Raises a UserError before anything is written if configuration, data, model or run folder cannot be used, and
     Stopped if a signal ended the run.
@@ -94,7 +96,7 @@ def train(
                 held.enter_context(closing(trackers))
             watching = watcher if trackers is None else Several(watcher, trackers)
             tested = folder.summary.exists()
-            run = Attempt(job, folder, processes, watching, stop, shared, stopwatch, engine, store)
+            run = Attempt(job, folder, processes, watching, stop, shared, stopwatch, engine, store, overrides)
             with run.store:
                 summary = run.go(resume, allow_changed)
             if trackers is not None and not tested:
