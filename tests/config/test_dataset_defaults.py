@@ -112,5 +112,6 @@ def test_defaults_that_are_not_keys_and_values(tmp_path: Path, value: str) -> No
 def test_the_json_schema_has_them() -> None:
     validator = Draft202012Validator(json_schema())
     validator.validate(parse(SHORT).data)
+    validator.validate(parse(WRITTEN_OUT + "dataset_defaults: null\n").data)
     for old, new in (("normalize: byte", "normalize: bite"), ("  where:", "  id:"), ("  where:", "  wher:")):
         assert not validator.is_valid(parse(SHORT.replace(old, new, 1)).data)

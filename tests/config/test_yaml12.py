@@ -107,6 +107,12 @@ def laughs(inner: str, levels: int = 40, times: int = 9) -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.parametrize("inner", ["[{}]", "{{<<: {}}}"])
+def test_long_chains_do_not_exhaust_the_stack(inner):
+    with pytest.raises(UnreadableError, match="levels of nesting"):
+        parse(laughs(inner, levels=2000, times=1))
+
+
 @pytest.mark.parametrize("inner", ["[{}]", "{{b: 1, <<: [{}]}}", "{{k: [{}]}}"])
 def test_aliases_that_stand_for_billions_are_refused_at_once(inner):
     began = time.perf_counter()

@@ -30,7 +30,8 @@ def json_schema() -> dict[str, Any]:
     entry = schema["$defs"]["DatasetConfig"]
     defaults = {key: value for key, value in entry["properties"].items() if key != "id"}
     entry["required"].remove("path")  # the defaults may hold it
+    section = {"type": "object", "properties": defaults, "additionalProperties": False}
     schema["properties"][DATASET_DEFAULTS] = {
-        "type": "object", "properties": defaults, "additionalProperties": False, "description": MEANING,
+        "anyOf": [section, {"type": "null"}], "default": None, "description": MEANING,
     }  # fmt: skip
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "A job of msft"}

@@ -111,8 +111,6 @@ class _Reader:
             # YAML's core schema has no underscores in numbers.
             plain = node.style is None and str(node.tag) in READ and "_" not in node.value
             return self._yaml.constructor.construct_object(node) if plain else node.value
-        if len(path) > DEEPEST:
-            raise _too_deep(_line(node))
         with self._inside(node):
             if isinstance(node, SequenceNode):
                 return [self._item(item, item, (*path, number)) for number, item in enumerate(node.value)]
@@ -146,6 +144,8 @@ class _Reader:
     def _inside(self, node: Node) -> Iterator[None]:
         if any(node is above for above in self._open):
             raise UnreadableError(f"&{node.anchor} contains itself", "write the value in full", _line(node))
+        if len(self._open) > DEEPEST:  # also of mappings that are merged into each other
+            raise _too_deep(_line(node))
         self._number += 1 + len(node.value)
         if self._number > MOST_VALUES:
             found = f"more than {MOST_VALUES:,} values, with aliases written out"
