@@ -24,9 +24,10 @@ CONFIGURATION = """\
 # Configuration
 
 All keys of a configuration file, generated from the schema that checks it. Files are YAML 1.2: `no` is a string, `1e-5`
-a number, and a duplicate key an error. Unknown keys are errors, and the message suggests the nearest key. `msft schema`
-prints the JSON Schema, for completion in editors. Any value can be set on the command line: `--set
-training.batch_size=32`, `--set datasets.gsm8k.max_samples=100`. A dash means no default: the key may be omitted.
+a number, and a duplicate key an error. Anchors, aliases and `<<` are read; tags are not. Unknown keys are errors, and
+the message suggests the nearest key. `msft schema` prints the JSON Schema, for completion in editors. Any value can be
+set on the command line: `--set training.batch_size=32`, `--set datasets.gsm8k.max_samples=100`. A dash means no
+default: the key may be omitted.
 """
 ALL_METHODS = """\
 # Methods

@@ -173,7 +173,7 @@ def test_overrides(write):
         ("training.batch_sise=3", "did you mean 'batch_size'?"),
         ("training.batch_size=0", "--set training.batch_size=0 training.batch_size: found 0"),
         ("data.seed=[1", "not valid YAML"),
-        ("data.seed=&x 1", "anchor"),
+        ("data.seed=*x", "undefined alias"),
     ],
 )
 def test_overrides_that_are_wrong(write, override, found):

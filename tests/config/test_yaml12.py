@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,6 +60,9 @@ def test_what_is_emitted_reads_back_equal(tree):
         ("~", None),
         ("", None),
         ("-.inf", float("-inf")),
+        ("=", "="),
+        ("'<<'", "<<"),
+        ("&x 5", 5),
     ],
 )
 def test_plain_scalars_follow_the_core_schema(text, value):
@@ -69,15 +74,21 @@ def test_plain_scalars_follow_the_core_schema(text, value):
     ("text", "line", "found"),
     [
         ("a: 1\nb: 2\na: 3\n", 3, "'a' appears twice (first on line 1)"),
-        ("a: &x 1\n", 1, "anchor &x"),
-        ("a: 1\nb: [*x]\n", 2, "alias *x"),
+        ("a: 1\nb: [*x]\n", 2, "undefined alias 'x'"),
+        ("a: &x 1\nb: &x 2\n", 2, "&x appears twice (first on line 1)"),
+        ("a: 1\nb: &x [*x]\n", 2, "&x contains itself"),
+        ("a: &x\n  b: 1\n  c: {d: [*x]}\n", 1, "&x contains itself"),
+        ("a: &x\n  <<: *x\n", 1, "&x contains itself"),
+        ("a: &x 1\nb: {<<: *x}\n", 1, "<< cannot merge"),
+        ("a: &x {c: 1}\nb: {<<: *x, <<: *x}\n", 2, "'<<' appears twice"),
+        ("a: &x !!str 5\nb: *x\n", 1, "tag"),
         ("a: !!python/object/apply:os.system [ls]\n", 1, "tag"),
         ("a: !!str 5\n", 1, "tag"),
         ("!k a: 5\n", 1, "tag"),
         ("a:\n\tb: 1\n", 2, "not valid YAML"),
         ("a: [1\nb: 2\n", 2, "not valid YAML"),
         ("[a]: 1\n", 1, "plain name"),
-        ("a: 1\n---\nb: 2\n", 2, "second document"),
+        ("a: 1\n---\nb: 2\n", 2, "another document"),
         ("a: " + "[" * 50, 1, "levels of nesting"),
         ("a: \x00", None, "not valid YAML"),
     ],
@@ -86,6 +97,45 @@ def test_what_is_refused_names_the_line(text, line, found):
     with pytest.raises(UnreadableError) as caught:
         parse(text)
     assert found in caught.value.found and caught.value.line == line
+
+
+def laughs(inner: str, levels: int = 40, times: int = 9) -> str:
+    """Each line repeats the line before it, so that the last stands for times ** levels of the first."""
+    lines = ["a0: &a0 {x: 1}"]
+    for n in range(1, levels):
+        lines.append(f"a{n}: &a{n} {inner.format(', '.join([f'*a{n - 1}'] * times))}")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("inner", ["[{}]", "{{<<: {}}}"])
+def test_long_chains_do_not_exhaust_the_stack(inner):
+    with pytest.raises(UnreadableError, match="levels of nesting"):
+        parse(laughs(inner, levels=2000, times=1))
+
+
+@pytest.mark.parametrize("inner", ["[{}]", "{{b: 1, <<: [{}]}}", "{{k: [{}]}}"])
+def test_aliases_that_stand_for_billions_are_refused_at_once(inner):
+    began = time.perf_counter()
+    with pytest.raises(UnreadableError, match=r"100,000 values|levels of nesting"):
+        parse(laughs(inner))
+    assert time.perf_counter() - began < 5
+
+
+def test_an_alias_is_written_out_and_shares_nothing():
+    text = (
+        "a: &x {scorer: {name: loss}, n: [1]}\nb: *x\nc:\n  <<: *x\n  n: 2\nd: [*x, *x]\ne: {<<: [{n: 3}, *x], m: 4}\n"
+    )
+    document = parse(text)
+    whole = {"scorer": {"name": "loss"}, "n": [1]}
+    assert document.data == {
+        "a": whole, "b": whole, "c": {**whole, "n": 2}, "d": [whole, whole], "e": {**whole, "n": 3, "m": 4},
+    }  # fmt: skip
+    document.data["b"]["scorer"]["name"] = "choice"
+    document.data["d"][0]["n"].append(2)
+    assert document.data["a"] == whole and document.data["d"][1] == whole
+    # What an alias repeats has the place where it is written.
+    assert document.lines["b",] == 2 and document.lines["b", "scorer", "name"] == 1
+    assert document.lines["c", "n"] == 5 and document.lines["c", "scorer"] == 1
 
 
 def test_a_tab_is_explained():

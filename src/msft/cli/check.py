@@ -26,7 +26,7 @@ def run(config: Config, *, as_json: bool = False) -> None:
     quiet()
     made = estimate(Job.prepare(config))
     if as_json:
-        sys.stdout.write(json.dumps(as_dict(made), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.write(json.dumps(as_dict(made), indent=2, allow_nan=False) + "\n")
     else:
         console = Console(highlight=False)
         show(made, console if console.is_terminal else Console(width=PIPED, highlight=False))

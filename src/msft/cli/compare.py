@@ -13,7 +13,7 @@ from msft.config.schema import Config
 from msft.core.errors import ConfigError, RunError, complaint
 from msft.report.words import clean, duration
 from msft.study.compare_table import render_comparison, summary_line
-from msft.study.comparison import comparison, write
+from msft.study.comparison import Json, comparison, write
 from msft.study.grid import Grid, StudyFolder
 from msft.study.results import read_results
 from msft.study.runs import Progress, run_grid
@@ -43,6 +43,12 @@ def run(
     failures = run_grid(folder, grid, jobs=jobs, tell=lambda progress: _tell(err, progress), setup=quiet)
     data = comparison(read_results(folder), reference, ignored(config, names))
     write(folder, data)
+    show(folder, data)
+    return 1 if failures else 0
+
+
+def show(folder: StudyFolder, data: Json) -> None:
+    """Prints the comparison, and the files that hold it."""
     out = Console()
     render_comparison(data, out)
     for what, path in (
@@ -52,7 +58,6 @@ def run(
         ("As Markdown", folder.markdown),
     ):
         out.print(f"{what}: {path}", markup=False, highlight=False, soft_wrap=True)
-    return 1 if failures else 0
 
 
 def _tell(console: Console, progress: Progress) -> None:

@@ -17,7 +17,7 @@ SETTINGS = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "PYTORC
 def run() -> None:
     """Prints JSON."""
     quiet()
-    sys.stdout.write(json.dumps(collected(), indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(collected(), indent=2) + "\n")
 
 
 def collected() -> dict[str, Any]:

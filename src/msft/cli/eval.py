@@ -43,7 +43,7 @@ def run(model: str, config: Path | None, overrides: Sequence[str], *, split: Spl
             progress=lambda done, total: progress.update(bar, completed=done, total=total),
         )  # fmt: skip
     if as_json:
-        sys.stdout.write(json.dumps(as_dict(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.write(json.dumps(as_dict(found), indent=2, allow_nan=False) + "\n")
     else:
         show(found, Console(highlight=False))
 

@@ -6,9 +6,15 @@ from typing import Any
 
 from pydantic import create_model
 
+from msft.config.dataset_defaults import KEY as DATASET_DEFAULTS
 from msft.config.method_section import STRICT
 from msft.config.method_section import json_schema as method_schema
 from msft.config.schema import Config
+
+MEANING = (
+    "Keys that every entry of `datasets` has unless it gives them itself. A value is inherited whole: an entry with a "
+    "`validation` of its own has nothing of the default one, and `null` in an entry switches a default off."
+)
 
 
 def json_schema() -> dict[str, Any]:
@@ -21,4 +27,11 @@ def json_schema() -> dict[str, Any]:
     }
     schema = create_model("Config", __config__=STRICT, **fields).model_json_schema()
     schema["properties"]["method"] = method_schema()
+    entry = schema["$defs"]["DatasetConfig"]
+    defaults = {key: value for key, value in entry["properties"].items() if key != "id"}
+    entry["required"].remove("path")  # the defaults may hold it
+    section = {"type": "object", "properties": defaults, "additionalProperties": False}
+    schema["properties"][DATASET_DEFAULTS] = {
+        "anyOf": [section, {"type": "null"}], "default": None, "description": MEANING,
+    }  # fmt: skip
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "A job of msft"}

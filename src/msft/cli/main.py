@@ -14,6 +14,8 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from msft.cli.encodable import said as not_encodable
+from msft.cli.encodable import use_plain_characters
 from msft.core.errors import Stopped, UserError
 from msft.core.version import __version__
 from msft.system.stopwatch import Stopwatch, spent
@@ -30,6 +32,7 @@ def entry() -> None:
     # Read by torch at its first allocation: large tensors then lie in large pages, where Linux has some to give. Those
     # of a vocabulary come and go with every micro-batch, in tens of thousands of small pages otherwise.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    use_plain_characters()
     sys.exit(main(sys.argv[1:]))
 
 
@@ -44,6 +47,9 @@ def main(argv: Sequence[str]) -> int:
         return arguments.run(arguments) or 0
     except UserError as error:
         _say(f"msft: {error}")
+        return 2
+    except UnicodeEncodeError as error:
+        _say(f"msft: {not_encodable(error)}")
         return 2
     except Stopped as stopped:
         more = [] if arguments.continues_by_itself or "--resume" in argv else ["--resume"]
@@ -70,6 +76,8 @@ def _know_methods(modules: Sequence[str]) -> None:
 
 def _say(text: str) -> None:
     """A message; nothing that data or names put into it may move the cursor."""
+    # Bytes of names that are not text would vanish too, so they are shown as escapes.
+    text = text.encode("utf-8", "backslashreplace").decode()
     shown = "".join(c for c in text if c == "\n" or not unicodedata.category(c).startswith("C"))
     Console(stderr=True, highlight=False).print(shown, markup=False, soft_wrap=True)
 
@@ -113,8 +121,11 @@ def parser() -> argparse.ArgumentParser:
     schema.set_defaults(run=_schema)
 
     train = commands.add_parser("train", help="run the job of a configuration file")
-    _takes_config(train)
-    train.add_argument("--resume", action="store_true", help="continue the run in the output folder")
+    train.add_argument("config", type=Path, help="the configuration (YAML); with --resume also the folder of a run")
+    _takes_overrides(train)
+    train.add_argument(
+        "--resume", action="store_true", help="continue the run in the output folder, with the --set that it began with"
+    )
     train.add_argument(
         "--allow-changed", action="append", default=[], metavar="FIELD",
         help="with --resume: continue although this differs, such as environment, model.name_or_path, "
@@ -251,11 +262,13 @@ def _schema(_: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     stopwatch = Stopwatch()
     with stopwatch.running(), spent("start.imports"):
-        from msft.cli.train import run
-        from msft.config.reader import load
+        from msft.cli.train import read, run
 
-    config = load(arguments.config, arguments.overrides)
-    run(config, resume=arguments.resume, allow_changed=arguments.allow_changed, stopwatch=stopwatch)
+    config, overrides = read(arguments.config, arguments.overrides, resume=arguments.resume)
+    run(
+        config, overrides=overrides, resume=arguments.resume, allow_changed=arguments.allow_changed,
+        stopwatch=stopwatch,
+    )  # fmt: skip
 
 
 def _compare(arguments: argparse.Namespace) -> int:

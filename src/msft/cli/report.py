@@ -1,4 +1,4 @@
-"""`msft report`: the table and the page of one run, or of several runs side by side."""
+"""`msft report`: the table and the page of one run, of several runs side by side, or of a comparison."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from msft.report.page import write_page
 from msft.report.several import find_runs
 from msft.report.several_page import render_several, write_several
 from msft.report.table import render_text
+from msft.study.grid import StudyFolder
 
 EVERY = 10
 """Interval of `--watch` in seconds; a browser reloads the page at the same interval."""
@@ -23,6 +24,11 @@ def run(paths: Sequence[Path], page: Path | None, *, watch: bool = False) -> Non
     """Prints the tables and writes the page. Raises RunError if a folder holds no run."""
     out = Console()
     single = RunFolder(paths[0])
+    if len(paths) == 1 and StudyFolder(paths[0]).holds_study:
+        from msft.cli.study_folder import report  # with all that reads the runs of a study
+
+        report(StudyFolder(paths[0]), page, watch=watch)
+        return
     if len(paths) == 1 and (single.exists or not paths[0].is_dir()):
         made = page or single.page
         if watch:

@@ -1,4 +1,4 @@
-"""`msft status`: the state of a run, read from its folder only; the run may be in progress."""
+"""`msft status`: the state of a run or a study, read from its folder only; it may be in progress."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.table import headline
 from msft.report.words import answer, duration
+from msft.study.grid import StudyFolder
 
 
 def run(path: Path) -> None:
     """Prints the state of a run. Raises RunError if the folder holds no readable run."""
     folder, out = RunFolder(path), Console()
+    if StudyFolder(path).holds_study:
+        from msft.cli.study_folder import status
+
+        status(StudyFolder(path), out)
+        return
 
     def line(text: str) -> None:
         out.print(Text(text), soft_wrap=True)

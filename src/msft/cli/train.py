@@ -3,23 +3,60 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from msft.cli.display import Display
 from msft.cli.quiet import quiet
+from msft.config.reader import key_of, load, output_of
 from msft.config.schema import Config
+from msft.core.errors import ConfigError, complaint
 from msft.record.run_folder import RunFolder
 from msft.report.table import render_text
 from msft.run.session import train
 from msft.system.stopwatch import Stopwatch
 
 
+def read(path: Path, overrides: Sequence[str], *, resume: bool) -> tuple[Config, list[str]]:
+    """The configuration of a run, from a file or from the folder of a run that is resumed, and its overrides: those
+    that the run began with are applied again. Raises ConfigError or RunError."""
+    folder = RunFolder(path)
+    if not path.is_dir():
+        output = output_of(path, overrides) if resume else None
+        kept = list(overrides) if output is None else _kept(RunFolder(output), overrides)
+        return load(path, kept), _to_keep(kept)
+    if not resume and folder.exists:
+        fix = "add --resume to continue the run, or name a configuration file"
+        raise ConfigError(complaint("this is the folder of a run, not a configuration", fix, file=path))
+    if not resume:
+        raise ConfigError(complaint("this is a folder", "name a configuration file", file=path))
+    folder.check_resumable()
+    if any(key_of(override) == "output" for override in overrides):
+        found = "the run that is resumed is the one in the folder that is named"
+        raise ConfigError(complaint(found, "omit it", file="--set", field="output"))
+    config = load(folder.config, overrides)
+    if Path(config.output).resolve() != path.resolve():  # it was moved, or is seen from another working directory
+        config = config.model_copy(update={"output": str(path)})
+    return config, _to_keep(_kept(folder, overrides))
+
+
+def _kept(folder: RunFolder, overrides: Sequence[str]) -> list[str]:
+    """The overrides that a run began with, and the new ones."""
+    new = set(map(key_of, overrides))
+    return [*(kept for kept in folder.read_overrides() if key_of(kept) not in new), *overrides]
+
+
+def _to_keep(overrides: Sequence[str]) -> list[str]:
+    """Without the run folder, which may be moved."""
+    return [override for override in overrides if key_of(override) != "output"]
+
+
 def run(
     config: Config,
     *,
+    overrides: Sequence[str] = (),
     resume: bool = False,
     allow_changed: Collection[str] = (),
     stopwatch: Stopwatch | None = None,
@@ -28,7 +65,9 @@ def run(
     quiet()
     main = os.environ.get("RANK", "0") == "0"
     with Display(Console(stderr=True, quiet=not main)) as display:
-        train(config, display, resume=resume, allow_changed=allow_changed, stopwatch=stopwatch)
+        train(
+            config, display, resume=resume, allow_changed=allow_changed, stopwatch=stopwatch, overrides=overrides
+        )  # fmt: skip
     if main:
         folder = RunFolder(Path(config.output))
         out = Console()

@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from msft.config.dataset_defaults import KEY as DATASET_DEFAULTS
+from msft.config.dataset_defaults import at_the_defaults, inherit, is_default
 from msft.config.method_section import MISSING, Common, later, problem_of
 from msft.config.problems import Problem, ProblemsError, unknown_key
 from msft.config.schema import Config
@@ -39,13 +41,39 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     document = _read(path)
     places = {key: _Location(str(path), line) for key, line in document.lines.items()}
     data = document.data
-    for override in overrides:
-        _apply(data, places, override)
+    file = _Location(str(path), None)
+    inherited: dict[KeyPath, KeyPath] = {}
+    try:
+        # The defaults come first: an override of an entry changes a part of a value that the entry inherits.
+        for override in sorted(overrides, key=is_default, reverse=True):
+            if not is_default(override):
+                inherited |= inherit(data, places)
+            _apply(data, places, override)
+        inherited |= inherit(data, places)
+    except ProblemsError as error:
+        raise ConfigError("\n".join(_said(problem, places, file)[1] for problem in error.problems)) from None
+    data.pop(DATASET_DEFAULTS, None)
     _absolute_paths(data, path.parent)
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_listing(error, data, places, _Location(str(path), None))) from None
+        raise ConfigError(_listing(error, data, places, file, inherited)) from None
+
+
+def output_of(path: Path, overrides: Sequence[str] = ()) -> Path | None:
+    """The run folder that a file names, whatever else is wrong with it; None if it names none. Raises ConfigError if
+    the file is not YAML."""
+    data = _read(path).data
+    for override in overrides:
+        if key_of(override) == "output":
+            _apply(data, {}, override)
+    output = data.get("output")
+    return expanded(output) if isinstance(output, str) else None
+
+
+def key_of(override: str) -> str:
+    """The key that an override `a.b=value` sets."""
+    return override.partition("=")[0]
 
 
 def from_mapping(data: Mapping[str, Any], source: str) -> Config:
@@ -193,7 +221,13 @@ def _leads_somewhere(path: Path) -> bool:
         return False
 
 
-def _listing(error: ValidationError, data: Any, places: Mapping[KeyPath, _Location], file: _Location) -> str:
+def _listing(
+    error: ValidationError,
+    data: Any,
+    places: Mapping[KeyPath, _Location],
+    file: _Location,
+    inherited: Mapping[KeyPath, KeyPath] | None = None,
+) -> str:
     """All problems, one per line, in the order of the file."""
     merged: dict[tuple[KeyPath, str], Problem] = {}
     for problem in _problems(error):
@@ -202,18 +236,23 @@ def _listing(error: ValidationError, data: Any, places: Mapping[KeyPath, _Locati
         # pydantic reports a value that fits no member of a union once for each member.
         mend = problem.mend if known is None else f"{known.mend}, or {problem.mend.removeprefix('give ')}"
         merged[key, problem.found] = Problem(problem.found, mend, key)
-    lines = []
-    for problem in merged.values():
-        place = next(
-            (places[problem.key[:n]] for n in range(len(problem.key), 0, -1) if problem.key[:n] in places), file
-        )
-        field = ".".join(map(str, problem.key))
-        lines.append(
-            (place.line or 0, complaint(problem.found, problem.mend, file=place.file, line=place.line, field=field))
-        )
+    own = {each: key for each, key in at_the_defaults(merged, inherited or {}).items()
+           if _place(each[0], places, file) == _place(key, places, file)}  # fmt: skip
+    told = [Problem(p.found, p.mend, own.get(each, p.key)) for each, p in merged.items()]
+    lines = list(dict.fromkeys(_said(problem, places, file) for problem in told))
     lines.sort(key=lambda line: line[0])
     shown = [text for _, text in lines[:MOST]]
     return "\n".join([*shown, *([f"... and {len(lines) - MOST} more"] if len(lines) > MOST else [])])
+
+
+def _place(key: KeyPath, places: Mapping[KeyPath, _Location], file: _Location) -> _Location:
+    return next((places[key[:n]] for n in range(len(key), 0, -1) if key[:n] in places), file)
+
+
+def _said(problem: Problem, places: Mapping[KeyPath, _Location], file: _Location) -> tuple[int, str]:
+    """The line (0 if there is none) and the message."""
+    place, field = _place(problem.key, places, file), ".".join(map(str, problem.key))
+    return place.line or 0, complaint(problem.found, problem.mend, file=place.file, line=place.line, field=field)
 
 
 def _problems(error: ValidationError) -> Iterator[Problem]:
@@ -246,7 +285,8 @@ def _keys_at(key: KeyPath) -> list[str]:
     for part in key:
         if isinstance(part, str):
             section = next(_sections(section.model_fields[part].annotation))
-    return [field.alias or name for name, field in section.model_fields.items()]
+    names = [field.alias or name for name, field in section.model_fields.items()]
+    return names if section is not Config else [*names, DATASET_DEFAULTS]
 
 
 def _sections(annotation: Any) -> Iterator[type[BaseModel]]:

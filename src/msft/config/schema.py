@@ -109,7 +109,8 @@ class DatasetConfig(Section):
     id: str
     """Unique name of the sub-dataset, used in file names, tables and messages."""
     path: Text
-    """Hub id, folder, .jsonl/.json/.parquet/.csv file or glob, or `reasoning_gym:<task>`."""
+    """Hub id, folder, .jsonl/.json/.parquet/.csv file or glob, or `reasoning_gym:<task>`. Required, here or in
+    `dataset_defaults`."""
     name: Text | None = None
     """Name of the data set's configuration on the hub."""
     revision: Text | None = None

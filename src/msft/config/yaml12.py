@@ -1,7 +1,7 @@
 """Reads and writes YAML 1.2: plain data only, with the line of every key.
 
-It reads the parser's events instead of using a constructor: so `no` is a string and `1e-5` a number, duplicate keys are
-detected, tags, anchors and aliases are refused, and a file cannot construct objects.
+ruamel.yaml composes the nodes and reads the numbers. Here they become plain data without tags: so dates and `1_000` are
+strings, as in YAML's core schema, a file cannot construct objects, and what anchors repeat is bounded.
 """
 
 from __future__ import annotations
@@ -9,39 +9,27 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import (
-    AliasEvent,
-    DocumentEndEvent,
-    DocumentStartEvent,
-    Event,
-    MappingEndEvent,
-    MappingStartEvent,
-    ScalarEvent,
-    SequenceEndEvent,
-    SequenceStartEvent,
-    StreamEndEvent,
-    StreamStartEvent,
-)
-from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.representer import SafeRepresenter
 
 from msft.core.wire import KeyPath
 
 DEEPEST = 20
 """Maximum levels of nesting: more than any configuration needs, too few to exhaust the stack."""
+MOST_VALUES = 100_000
+"""Maximum number of keys and values, aliases written out: a few lines of aliases can stand for billions."""
 
-INTEGER = re.compile(r"[-+]?[0-9]{1,30}|0x[0-9a-fA-F]{1,16}|0o[0-7]{1,16}")
-FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-NAMED: dict[str, Any] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-}
+READ = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float")}
+"""What an unquoted scalar may be, other than a string."""
+MERGE = "tag:yaml.org,2002:merge"
 RESERVED = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 """Words that this or an older version of YAML does not read as strings."""
 SAFE_UNQUOTED = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
@@ -65,17 +53,14 @@ class Document:
 
 def parse(text: str) -> Document:
     """The one document in `text`; empty text gives None. Raises UnreadableError."""
-    lines: dict[KeyPath, int] = {}
-    data = None
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = _Composer
     try:
-        events = iter(YAML(typ="safe", pure=True).parse(text))
-        for event in events:
-            if isinstance(event, DocumentStartEvent):
-                if lines or data is not None:
-                    raise UnreadableError("a second document begins", "keep one document in the file", _line(event))
-                data = _node(next(events), events, (), lines)
-            else:
-                assert isinstance(event, StreamStartEvent | DocumentEndEvent | StreamEndEvent)
+        node = yaml.compose(text)
+        if node is None:
+            return Document(None)
+        reader = _Reader(yaml)
+        return Document(reader.value(node, ()), reader.lines)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         found = "not valid YAML: " + " ".join(part for part in (error.context, error.problem) if part)
@@ -84,58 +69,94 @@ def parse(text: str) -> Document:
     except (YAMLError, ValueError) as error:
         found = f"not valid YAML: {str(error).splitlines()[0]}"
         raise UnreadableError(found, "remove the character or fix the YAML", None) from None
-    return Document(data, lines)
 
 
-def _line(event: Event) -> int:
-    return int(event.start_mark.line) + 1
+def _too_deep(line: int) -> UnreadableError:
+    return UnreadableError(f"more than {DEEPEST} levels of nesting", "nest less deeply", line)
 
 
-def _node(event: Any, events: Iterator[Event], path: KeyPath, lines: dict[KeyPath, int]) -> Any:
-    """The value that begins with `event`; takes the rest of its events from `events`."""
-    if isinstance(event, AliasEvent) or event.anchor is not None:
-        found = f"found the {'alias *' if isinstance(event, AliasEvent) else 'anchor &'}{event.anchor}"
-        raise UnreadableError(found, "write the value in full: anchors and aliases are not supported", _line(event))
-    if event.tag is not None:
-        raise UnreadableError(f"found the tag {event.tag}", "remove it: tags are not supported", _line(event))
-    if len(path) > DEEPEST:
-        raise UnreadableError(f"more than {DEEPEST} levels of nesting", "nest less deeply", _line(event))
-    if isinstance(event, MappingStartEvent):
-        return _mapping(events, path, lines)
-    if isinstance(event, SequenceStartEvent):
-        items: list[Any] = []
-        while not isinstance(event := next(events), SequenceEndEvent):
-            lines[*path, len(items)] = _line(event)
-            items.append(_node(event, events, (*path, len(items)), lines))
-        return items
-    assert isinstance(event, ScalarEvent)
-    return resolved(event.value) if event.implicit[0] else event.value
+class _Composer(Composer):
+    """Refuses tags, which nodes no longer show, a second anchor of the same name, and deep nesting."""
+
+    levels = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.parser.peek_event()
+        line = event.start_mark.line + 1
+        if getattr(event, "tag", None) is not None:
+            raise UnreadableError(f"found the tag {event.tag}", "remove it: tags are not supported", line)
+        anchor = getattr(event, "anchor", None)
+        if anchor in self.anchors and not isinstance(event, AliasEvent):
+            first = self.anchors[anchor].start_mark.line + 1
+            found = f"the anchor &{anchor} appears twice (first on line {first})"
+            raise UnreadableError(found, "give it another name", line)
+        if self.levels > DEEPEST:
+            raise _too_deep(line)
+        self.levels += 1
+        node = super().compose_node(parent, index)
+        self.levels -= 1
+        return node
 
 
-def _mapping(events: Iterator[Event], path: KeyPath, lines: dict[KeyPath, int]) -> dict[str, Any]:
-    mapping: dict[str, Any] = {}
-    while not isinstance(event := next(events), MappingEndEvent):
-        if not isinstance(event, ScalarEvent):
-            raise UnreadableError("found a key that is not a plain name", "use a plain name as key", _line(event))
-        _node(event, events, path, lines)  # a key may have no tag or anchor either
-        key = event.value
-        if key in mapping:
-            found = f"the key {key!r} appears twice (first on line {lines[*path, key]})"
-            raise UnreadableError(found, "keep one of them", _line(event))
-        lines[*path, key] = _line(event)
-        mapping[key] = _node(next(events), events, (*path, key), lines)
-    return mapping
+class _Reader:
+    """Makes plain data of nodes. A node that aliases repeat becomes new data each time: a change of one leaves the
+    others as they are."""
+
+    def __init__(self, yaml: YAML) -> None:
+        self.lines: dict[KeyPath, int] = {}
+        self._yaml, self._number, self._open = yaml, 0, list[Node]()
+
+    def value(self, node: Node, path: KeyPath) -> Any:
+        if isinstance(node, ScalarNode):
+            # YAML's core schema has no underscores in numbers.
+            plain = node.style is None and str(node.tag) in READ and "_" not in node.value
+            return self._yaml.constructor.construct_object(node) if plain else node.value
+        with self._inside(node):
+            if isinstance(node, SequenceNode):
+                return [self._item(item, item, (*path, number)) for number, item in enumerate(node.value)]
+            return {name: self._item(key, value, (*path, name)) for name, (key, value) in self._pairs(node).items()}
+
+    def _item(self, place: Node, value: Node, path: KeyPath) -> Any:
+        self.lines[path] = _line(place)
+        return self.value(value, path)
+
+    def _pairs(self, node: Node) -> dict[str, tuple[Node, Node]]:
+        """The keys and values of a mapping: its own, then those that `<<` merges into it."""
+        pairs: dict[str, tuple[Node, Node]] = {}
+        for key, value in node.value:
+            if not isinstance(key, ScalarNode):
+                raise UnreadableError("found a key that is not a plain name", "use a plain name as key", _line(key))
+            if key.value in pairs:
+                found = f"the key {key.value!r} appears twice (first on line {_line(pairs[key.value][0])})"
+                raise UnreadableError(found, "keep one of them", _line(key))
+            pairs[key.value] = key, value
+        if "<<" not in pairs or str(pairs["<<"][0].tag) != MERGE:  # quoted, it is a name as any other
+            return pairs
+        _, merged = pairs.pop("<<")
+        for base in merged.value if isinstance(merged, SequenceNode) else [merged]:
+            if not isinstance(base, MappingNode):
+                raise UnreadableError("found a value that << cannot merge", "give it an alias of keys", _line(base))
+            with self._inside(base):
+                pairs = self._pairs(base) | pairs
+        return pairs
+
+    @contextmanager
+    def _inside(self, node: Node) -> Iterator[None]:
+        if any(node is above for above in self._open):
+            raise UnreadableError(f"&{node.anchor} contains itself", "write the value in full", _line(node))
+        if len(self._open) > DEEPEST:  # also of mappings that are merged into each other
+            raise _too_deep(_line(node))
+        self._number += 1 + len(node.value)
+        if self._number > MOST_VALUES:
+            found = f"more than {MOST_VALUES:,} values, with aliases written out"
+            raise UnreadableError(found, "use fewer aliases", _line(node))
+        self._open.append(node)
+        yield
+        self._open.pop()
 
 
-def resolved(text: str) -> Any:
-    """The value of an unquoted scalar in the core schema of YAML 1.2."""
-    if text in NAMED:
-        return NAMED[text]
-    if INTEGER.fullmatch(text):
-        return int(text, 0) if text[:2] in {"0x", "0o"} else int(text)
-    if FLOAT.fullmatch(text):
-        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-    return text
+def _line(node: Node) -> int:
+    return int(node.start_mark.line) + 1
 
 
 class _Representer(SafeRepresenter):

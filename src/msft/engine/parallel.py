@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import DistributedType, parse_flag_from_env
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from msft.core.errors import ConfigError, complaint
+from msft.engine.launch import DDP, check_ways_of_training
+
 
 class Processes:
-    """The processes that were launched together (one without a launcher). Construction joins their group."""
+    """The processes that were launched together (one without a launcher). Construction joins their group.
+
+    Raises ConfigError if the launcher asks for a way of training that does not exist here.
+    """
 
     def __init__(self) -> None:
+        check_ways_of_training()
         # Without an accelerator, no process group is started unless `cpu` is set.
-        self._state = PartialState(cpu=not torch.accelerator.is_available())
+        on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+        self._state = PartialState(cpu=on_cpu)
+        if self._state.distributed_type is DistributedType.XLA:
+            raise ConfigError(complaint("these processes run on XLA devices", f"use GPUs or CPUs; {DDP}"))
         self.device: torch.device = self._state.device
         self.rank: int = self._state.process_index
         self.world: int = self._state.num_processes
+        self.on_this_machine: int = of_this_machine(self.world)
+        """How many of the processes share this machine's memory."""
 
     @property
     def is_main(self) -> bool:
@@ -49,3 +64,9 @@ class Processes:
 def unsynchronised(module: nn.Module) -> AbstractContextManager[None]:
     """Context in which gradients stay local: for all micro-batches of a step but the last."""
     return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
+
+
+def of_this_machine(world: int, environment: Mapping[str, str] = os.environ) -> int:
+    """How many of `world` processes run on this machine; all of them, if the launcher does not say."""
+    local = environment.get("LOCAL_WORLD_SIZE", "")
+    return min(world, int(local)) if local.isdecimal() and int(local) else world

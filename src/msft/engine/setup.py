@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
+import torch
 
 from msft.core.errors import ModelError, complaint
 from msft.engine.decoding import fitting_decoding
@@ -29,7 +31,7 @@ def runtime_for(
     `generates` and cannot.
     """
     has_bf16 = hardware_has_bf16(processes.device)
-    bf16 = settings.autocast == "bf16" or (settings.autocast == "auto" and has_bf16)
+    bf16 = trains_in_bf16(settings.autocast, processes.device)
     layout = fitting_layout(loss, processes.device, settings.longest)
     found = Runtime(
         device=processes.device,
@@ -60,3 +62,8 @@ def runtime_for(
     budgets[processes.rank] = token_budget(loss, found.layout, processes.device, found.autocast)
     # The minimum over all: every process must make the same number of micro-batches of a global batch.
     return replace(found, max_tokens=int(processes.total(budgets).min())), said
+
+
+def trains_in_bf16(autocast: Literal["auto", "bf16", "no"], device: torch.device) -> bool:
+    """Whether forward passes autocast to bf16 on this device."""
+    return autocast == "bf16" or (autocast == "auto" and hardware_has_bf16(device))

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -39,6 +39,11 @@ class RunFolder:
     @property
     def environment(self) -> Path:
         return self.path / "environment.json"
+
+    @property
+    def overrides(self) -> Path:
+        """What was given as `--set` when the run began; there is no file if nothing was."""
+        return self.path / "overrides.json"
 
     @property
     def notes(self) -> Path:
@@ -120,8 +125,8 @@ class RunFolder:
         ours = {
             file.name
             for file in (
-                self.config, self.environment, self.notes, self.trackers, self.journal, self.timings, self.snapshots,
-                self.inputs,
+                self.config, self.environment, self.overrides, self.notes, self.trackers, self.journal, self.timings,
+                self.snapshots, self.inputs,
             )
         }  # fmt: skip
         known = {LOCK, *ours, *(f".{name}.tmp" for name in ours)}
@@ -207,11 +212,24 @@ class RunFolder:
 
     def read_notes(self) -> list[str]:
         """The notes about the data from the start of the run; empty if the file is missing or damaged."""
-        try:
-            content = json.loads(self.notes.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return []
-        return [note for note in content if isinstance(note, str)] if isinstance(content, list) else []
+        return _texts(self.notes)
+
+    def read_overrides(self) -> list[str]:
+        """What `--set` was given when the run began; empty if the file is missing or damaged."""
+        return _texts(self.overrides)
+
+    def keep_overrides(self, overrides: Sequence[str]) -> None:
+        """Writes them, unless they are what is there."""
+        if list(overrides) != self.read_overrides():
+            self.write_json(self.overrides, list(overrides), place=False)
+
+
+def _texts(file: Path) -> list[str]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [text for text in content if isinstance(text, str)] if isinstance(content, list) else []
 
 
 def environment() -> dict[str, Any]:

@@ -45,7 +45,8 @@ from msft.system import files
 from msft.system.stopwatch import Stopwatch, spent
 
 SNAPSHOT_MEMORY = 0.4
-"""Share of the memory free at the start that snapshots may take; further ones are kept on disk only."""
+"""Share of the memory free at the start that snapshots may take, those of all processes that share the machine; further
+ones are kept on disk only."""
 
 
 class RunEngine(Engine, Protocol):
@@ -80,6 +81,8 @@ class Shared:
     base: Outcome
     test: Outcome | None
     """None if there is no test split."""
+    jobs: int = 1
+    """Runs of the study at the same time: they share the machine's memory."""
 
 
 class Attempt:
@@ -96,11 +99,13 @@ class Attempt:
         stopwatch: Stopwatch,
         engine: MakeEngine,
         store: Callable[..., Store],
+        overrides: Sequence[str] = (),
     ) -> None:
         self.job, self.folder, self.processes, self.watcher, self.stop = job, folder, processes, watcher, stop
-        self.shared, self.stopwatch = shared, stopwatch
+        self.shared, self.stopwatch, self.overrides = shared, stopwatch, overrides
         self.started = False
-        self.store = store(folder.snapshots, memory_bytes=_snapshot_memory(processes), main=processes.is_main)
+        memory = snapshot_memory(processes, shared.jobs if shared else 1)
+        self.store = store(folder.snapshots, memory_bytes=memory, main=processes.is_main)
         with spent("start.model"):
             self.engine = engine(job, self.store, self._progress)
         if self.engine.light and shared is None:
@@ -163,6 +168,7 @@ class Attempt:
             with spent("start.folder"):
                 for file, content in self._derived().items():
                     files.replace(file.stem, file, content, place=False)  # synced when the journal is created
+                self.folder.keep_overrides(self.overrides)
                 if self.shared is None:
                     self.store.rehearse(self.engine.state())
         base = self.shared.base if self.shared else self.engine.base()
@@ -192,6 +198,7 @@ class Attempt:
             journal.sweep()
             note = (lambda text: None) if changes else self.watcher.note
             restore_derived(self.folder, self._derived(), note)
+            self.folder.keep_overrides(self.overrides)
             for path, was, new in changes if past.final is None else []:
                 journal.change(path, was, new)
         return journal, past
@@ -278,10 +285,15 @@ class Attempt:
             self.folder.add_timing({"kind": kind, "number": number, "seconds": seconds})
 
 
-def _snapshot_memory(processes: Processes) -> int:
-    """Bytes that snapshots may take in each process's memory; equal, so that all decide alike what goes to disk."""
-    free = SNAPSHOT_MEMORY * psutil.virtual_memory().available / processes.world
-    return int(processes.total(np.array([free if processes.is_main else 0.0]))[0])
+def snapshot_memory(processes: Processes, jobs: int) -> int:
+    """Bytes that snapshots may take in the memory of each process. `jobs`: runs on this machine at the same time.
+
+    Equal in all processes, so that all decide alike what goes to disk: what the machine with the least memory has.
+    """
+    free = np.zeros(processes.world)
+    sharing = processes.on_this_machine * jobs
+    free[processes.rank] = SNAPSHOT_MEMORY * psutil.virtual_memory().available / sharing
+    return int(processes.total(free).min())
 
 
 def _as_json(header: dict[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from msft.core.vocabulary import Task
 from msft.data.examples import TaskData
 from msft.data.load import load_tasks
 from msft.engine.decoding import decoding_of
+from msft.engine.launch import check_precision_and_compiler
 from msft.engine.parallel import Processes
-from msft.engine.setup import runtime_for
+from msft.engine.setup import runtime_for, trains_in_bf16
 from msft.model.open import ModelSource, check_data_fits, load_model, load_tokenizer
 from msft.model.token_loss import TokenLoss
 from msft.record.run_folder import RunFolder
@@ -63,6 +64,8 @@ def evaluate(
     `progress` is called with (items done, all items). Raises RunError, ModelError or DataError before anything is
     scored.
     """
+    processes = Processes()
+    check_precision_and_compiler(bf16=trains_in_bf16(config.model.autocast, processes.device), torch_compile=False)
     loaded, tokenizer = _loaded(config, model)
     data = load_tasks(config, tokenizer)
     check_data_fits(loaded, data)
@@ -70,7 +73,6 @@ def evaluate(
     if not asked:
         mend = f"name one with datasets.<id>.{split}, or choose another --split"
         raise DataError(complaint(f"no sub-dataset has a {split} split", mend, field="--split"))
-    processes = Processes()
     loss = TokenLoss(loaded).to(processes.device)
     generates = any(measure.generates for _, measure in asked.values())
     runtime, _ = runtime_for(processes, settings_of(config), loss, generates=generates)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 from msft.config.reader import flatten
 from msft.config.schema import Config
 from msft.core.vocabulary import ROOT
+from msft.engine.launch import check_precision_and_compiler
 from msft.engine.parallel import Processes
 from msft.engine.progress import ScoreInfo, StepInfo, Watcher
+from msft.engine.setup import trains_in_bf16
 from msft.engine.torch_engine import TorchEngine
 from msft.model.finite import check_finite
 from msft.record.run_folder import RunFolder
@@ -47,12 +49,14 @@ def train(
     stopwatch: Stopwatch | None = None,
     engine: MakeEngine = torch_engine,
     store: Callable[..., Store] = Store,
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Runs a configuration to its end, and returns the summary, which is in the run folder as summary.json.
 
     `resume`: continues the run in the folder. `allow_changed`: fields of `resume.HARMLESS` in which it may differ from
     the run that is resumed; the journal records them. `job`: one prepared for another run with the same model and data.
     `shared`: for a run of a study. `stopwatch`: started when the command began. `engine`, `store`: their factories.
+    `overrides`: the `--set` that `config` has, kept in the run folder, so that a resumed run has them too.
 
     Raises a UserError before anything is written if configuration, data, model or run folder cannot be used, and
     Stopped if a signal ended the run.
@@ -60,6 +64,9 @@ def train(
     folder = RunFolder(Path(config.output))
     check = folder.check_resumable if resume else folder.check_free
     processes = Processes()
+    check_precision_and_compiler(
+        bf16=trains_in_bf16(config.model.autocast, processes.device), torch_compile=config.training.torch_compile
+    )
     stopwatch = stopwatch or Stopwatch()
     with ExitStack() as held:
         held.enter_context(stopwatch.running())
@@ -89,7 +96,7 @@ def train(
                 held.enter_context(closing(trackers))
             watching = watcher if trackers is None else Several(watcher, trackers)
             tested = folder.summary.exists()
-            run = Attempt(job, folder, processes, watching, stop, shared, stopwatch, engine, store)
+            run = Attempt(job, folder, processes, watching, stop, shared, stopwatch, engine, store, overrides)
             with run.store:
                 summary = run.go(resume, allow_changed)
             if trackers is not None and not tested:

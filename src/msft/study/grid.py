@@ -160,6 +160,16 @@ class StudyFolder:
             files.replace("study", self.record, content.encode())
         return int(self._recorded()["threads"])
 
+    @property
+    def holds_study(self) -> bool:
+        """Whether a study was started in the folder."""
+        return self.record.is_file()
+
+    @property
+    def kind(self) -> str:
+        """`compare`, or `study NAME`: the command that made the folder. Raises RunError if its record is damaged."""
+        return str(self._recorded()["kind"])
+
     def recorded_grid(self) -> tuple[list[str], list[int]]:
         """Names of the variants, and seeds, of the recorded grid. Raises RunError if there is none."""
         recorded = self._recorded()
@@ -179,7 +189,7 @@ class StudyFolder:
         try:
             recorded: dict[str, Any] = json.loads(self.record.read_text(encoding="utf-8"))
             int(recorded["threads"])
-            dict(recorded["variants"]), list(recorded["seeds"])
+            dict(recorded["variants"]), list(recorded["seeds"]), str(recorded["kind"])
         except (OSError, ValueError, KeyError, TypeError):
             fix = "restore the file from a copy, or name another folder"
             raise RunError(complaint("this record of a study cannot be read", fix, file=self.record)) from None

@@ -91,6 +91,7 @@ class _Runner:
     ) -> None:
         self.folder, self.grid, self.threads, self.tell, self.setup = folder, grid, threads, tell, setup
         self.total = len(grid.variants) * len(grid.seeds)
+        self.jobs = 1
         self.failures: dict[tuple[str, int], str] = {}
         self.done: set[str] = set()
         self.waiting: list[_Piece] = list(self._tasks())
@@ -98,9 +99,10 @@ class _Runner:
 
     def run(self, jobs: int) -> dict[tuple[str, int], str]:
         running: dict[Future[Result], _Piece] = {}
-        with _executor(min(jobs, max(1, len(self.waiting))), self) as executor:
+        self.jobs = min(jobs, max(1, len(self.waiting)))
+        with _executor(self.jobs, self) as executor:
             while self.waiting or running:
-                while len(running) < jobs and (task := self._next()):
+                while len(running) < self.jobs and (task := self._next()):
                     running[self._submit(executor, task)] = task
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     self._ended(running.pop(future), _result(future))
@@ -144,7 +146,7 @@ class _Runner:
             if (other.name, task.seed) in self.failures:
                 return _failed(f"not run: it depends on {other.name}, whose run of this seed failed")
             config = RULES[task.variant.rule](config, self.folder.run(other, task.seed))
-        return executor.submit(work, config, self.threads, task.base)
+        return executor.submit(work, config, self.threads, task.base, self.jobs)
 
     def _ended(self, task: _Piece, result: Result) -> None:
         self.done.add(task.name)

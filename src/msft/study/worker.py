@@ -9,7 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -80,8 +80,8 @@ def score(config: Config, threads: int, file: Path) -> Result:
     return Result({}, None, time.perf_counter() - began)
 
 
-def work(config: Config, threads: int, file: Path) -> Result:
-    """Start or continue one run. `file`: the base model's scores."""
+def work(config: Config, threads: int, file: Path, jobs: int) -> Result:
+    """Start or continue one run. `file`: the base model's scores. `jobs`: runs at the same time."""
     began = time.perf_counter()
     try:
         shared = read_base(file)
@@ -89,7 +89,7 @@ def work(config: Config, threads: int, file: Path) -> Result:
             raise RunError(complaint("the scores of the base model are damaged", "repeat the study", file=file))
         job = prepared(config, threads)
         resume = RunFolder(Path(config.output)).exists
-        summary = train(config, Silent(), resume=resume, job=job, shared=shared)
+        summary = train(config, Silent(), resume=resume, job=job, shared=replace(shared, jobs=jobs))
     except UserError as error:
         return Result(None, str(error), time.perf_counter() - began)
     except Stopped:  # stops the study, not only this run

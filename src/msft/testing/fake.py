@@ -130,7 +130,7 @@ class FakeEngine:
 
     def export(self, snapshot: Snapshot, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
-        (folder / "state.txt").write_text(repr(sorted(self.states[snapshot].items())))
+        (folder / "state.txt").write_text(repr(sorted(self.states[snapshot].items())), encoding="utf-8")
 
     def score(self, snapshot: Snapshot, task: Task) -> tuple[float, ...]:
         """Item scores; their mean is the sub-dataset's score."""

@@ -1,0 +1,109 @@
+"""`msft train --resume`: the `--set` that the run began with need not be given again, and a run's folder is enough."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from job import make_job
+
+from msft.cli.main import main
+from msft.record.run_folder import RunFolder
+
+SET = ("--set", "training.learning_rate=2e-5", "--set", "datasets.0.validation.max_samples=12")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job whose run began with overrides."""
+    folder = tmp_path_factory.mktemp("overrides")
+    config = make_job(folder, "sft", ", max_epochs: 1")
+    assert main(["train", str(config), *SET, "--set", f"output={folder / 'run'}"]) == 0
+    return config
+
+
+@pytest.fixture
+def job(finished: Path, tmp_path: Path) -> tuple[str, Path]:
+    """The configuration, whose output is now the copy of the run, and that copy."""
+    run = tmp_path / "moved"
+    shutil.copytree(finished.parent / "run", run)
+    lines = finished.read_text(encoding="utf-8").splitlines()
+    text = "\n".join([*(line for line in lines if not line.startswith("output:")), f"output: {run}"])
+    config = finished.parent / f"{tmp_path.name}.yaml"
+    config.write_text(text, encoding="utf-8")
+    return str(config), run
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    assert main(arguments) == 2
+    return capsys.readouterr().err
+
+
+def test_the_overrides_are_applied_again(job: tuple[str, Path]) -> None:
+    config, run = job
+    before = (run / "journal.jsonl").read_bytes()
+    assert main(["train", config, "--resume"]) == 0
+    assert main(["train", config, "--resume", *SET]) == 0
+    assert main(["train", config, "--resume", *SET[:2]]) == 0
+    assert (run / "journal.jsonl").read_bytes() == before
+    assert sorted(RunFolder(run).read_overrides()) == sorted(SET[1::2])
+
+
+def test_another_value_is_refused_by_name(job: tuple[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    config, run = job
+    again = ("train", config, "--resume", "--set", "training.learning_rate=3e-5")
+    assert "training.learning_rate was 2e-05, is now 3e-05" in refused(capsys, *again)
+    assert "weight_decay was 0.0, is now 0.5" in refused(capsys, *again[:-1], "training.weight_decay=0.5")
+    # Where it may change, the next `--resume` knows it, and one of another key is kept.
+    assert main([*again, "--allow-changed", "training.learning_rate"]) == 0
+    said = RunFolder(run).read_overrides()
+    assert said[-1] == "training.learning_rate=3e-5" and "datasets.0.validation.max_samples=12" in said
+
+
+def test_without_its_record_the_overrides_must_be_given_again(
+    job: tuple[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = job
+    for content in (None, b"", b"{}", b"\xff"):
+        (run / "overrides.json").unlink() if content is None else (run / "overrides.json").write_bytes(content)
+        assert "training.learning_rate was 2e-05, is now " in refused(capsys, "train", config, "--resume")
+    assert main(["train", config, "--resume", *SET]) == 0
+    assert main(["train", config, "--resume"]) == 0
+
+
+def test_the_folder_of_a_run_is_enough(
+    job: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was moved since it began; and from another working directory."""
+    _, run = job
+    journal = (run / "journal.jsonl").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert main(["train", "moved", "--resume"]) == 0
+    assert "The page: moved/report.html" in capsys.readouterr().out
+    assert (run / "journal.jsonl").read_bytes() == journal
+    monkeypatch.chdir(run)
+    assert main(["train", ".", "--resume", *SET]) == 0
+    assert "is now 3e-05" in refused(capsys, "train", ".", "--resume", "--set", "training.learning_rate=3e-5")
+
+
+def test_a_folder_that_cannot_be_used_says_what_to_do(
+    job: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, run = job
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "is the folder of a run, not a configuration. Fix: add --resume" in refused(capsys, "train", str(run))
+    assert "this is a folder. Fix: name a configuration file" in refused(capsys, "train", str(empty))
+    assert "this folder holds no run to resume" in refused(capsys, "train", str(empty), "--resume")
+    assert "Fix: omit it" in refused(capsys, "train", str(run), "--resume", "--set", "output=elsewhere")
+    (run / "config.yaml").unlink()
+    assert "config.yaml: there is no such file" in refused(capsys, "train", str(run), "--resume")
+
+
+def test_a_run_without_overrides_has_no_record_of_them(tmp_path: Path) -> None:
+    config = make_job(tmp_path, "sft", ", max_epochs: 1")
+    assert main(["train", str(config), "--set", f"output={tmp_path / 'plain'}"]) == 0
+    assert not (tmp_path / "plain" / "overrides.json").exists()
