@@ -53,8 +53,7 @@ def checked(rows: Rows, form: Format, encoder: Encoder, complaints: Complaints) 
             if sample.messages:
                 encoder.conversation(sample.messages)
         except ValueError as error:
-            place = f"row {row.number}" if row.line is None else ""
-            complaints.add(str(error), "fix or remove this row", file=row.file, line=row.line, field=place)
+            complaints.row(str(error), "fix or remove this row", file=row.file, line=row.line, number=row.number)
         else:
             if len(rows) <= IN_MEMORY:
                 made.append(sample)
