@@ -66,9 +66,7 @@ def _of_list(inner: Convert | None) -> Convert | None:
 def _of_object(inner: Mapping[str, Convert | None]) -> Convert | None:
     if not any(inner.values()):
         return None
-    return lambda values: {
-        key: convert(values[key]) if (convert := inner.get(key)) else values[key] for key in values
-    }
+    return lambda values: {key: convert(values[key]) if (convert := inner.get(key)) else values[key] for key in values}
 
 
 def _optional(convert: Convert | None) -> Convert | None:

@@ -21,7 +21,7 @@ from msft.data.leaks import Leak, Part, find_leaks
 from msft.data.own_scorer import resolve
 from msft.data.samples import Samples, checked
 from msft.data.sources import Source
-from msft.data.splits import split
+from msft.data.splits import mixed_splits, split
 
 FEW_ITEMS = 20
 """Number of validation items below which a score is mostly noise."""
@@ -65,6 +65,7 @@ def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Enc
         checked(rows, form, encoder, complaints) for rows in (splits.train, splits.validation, splits.test)
     )
     complaints.check()
+    notes += mixed_splits(dataset, splits.train)
     if len(validation) < FEW_ITEMS:
         # The standard error of an accuracy is largest at one half.
         points = 100 * math.sqrt(0.25 / len(validation))

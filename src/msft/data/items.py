@@ -31,9 +31,7 @@ def build(
     return [Item(options=(example,)) for example in examples]
 
 
-def _generating(
-    samples: Sequence[Sample], measure: Measure, encoder: Encoder, complaints: Complaints
-) -> list[Item]:
+def _generating(samples: Sequence[Sample], measure: Measure, encoder: Encoder, complaints: Complaints) -> list[Item]:
     items = []
     for sample, example in zip(samples, encoder.whole(samples), strict=True):
         row = sample.row
