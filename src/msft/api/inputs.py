@@ -110,13 +110,9 @@ class Inputs:
         if not isinstance(rows, (datasets.Dataset, str, list, tuple)):
             mend = "give a datasets.Dataset, a list of rows, or a path"
             raise DataError(complaint(f"found a {type(rows).__name__}", mend, field=f"{name}[{task!r}]"))
-        odd = (
-            next((row for row in rows if not isinstance(row, Mapping)), None)
-            if isinstance(rows, (list, tuple))
-            else None
-        )
-        if odd is not None:
-            found = f"found a {type(odd).__name__} among the rows"
+        odd = [row for row in rows if not isinstance(row, Mapping)] if isinstance(rows, (list, tuple)) else []
+        if odd:
+            found = f"found a {type(odd[0]).__name__} among the rows"
             raise DataError(complaint(found, "give every row as a dict", field=f"{name}[{task!r}]"))
 
     def _objects(self) -> list[tuple[str, str, Any, Path]]:
@@ -161,9 +157,9 @@ def _write(rows: Any, file: Path, field: str) -> None:
         datasets.Dataset.from_dict(columns).to_parquet(file)
     except Exception as error:  # Arrow raises errors of many kinds
         names = [name for name, values in columns.items() if not _is_column(name, values)]
-        found = (
-            f"the column {shown(names[0])} has values of several types" if names else f"{type(error).__name__}: {error}"
-        )
+        found = f"the rows cannot be written ({type(error).__name__})"
+        if names:
+            found = f"the column {shown(names[0])} has values of several types"
         raise DataError(complaint(found, "give all values of a column one type", field=field)) from error
 
 

@@ -127,9 +127,8 @@ def _section(name: str, files: dict[str, Path], base: Path) -> str:
         scorer = "{name: loss}"
     lines = [f"  # {len(rows)} rows; {described}", f"  - id: {_quoted(name)}", f"    path: {_relative(path, base)}"]
     if "train" in splits:
-        lines.append(
-            f"    where: {{split: {splits['train']}}}" + (f"  # not used: {', '.join(others)}" if others else "")
-        )
+        unused_splits = f"  # not used: {', '.join(others)}" if others else ""
+        lines.append(f"    where: {{split: {splits['train']}}}{unused_splits}")
     lines.append("    # max_samples: 1800  # maximum number of training examples, sampled with a seed")
     for part, otherwise in (("validation", "{fraction: 0.1}"), ("test", None)):
         if part in files:

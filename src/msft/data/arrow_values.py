@@ -1,4 +1,4 @@
-"""Values of Arrow columns as what is learned: names of classes, the digits of short floats, numbers and dates as text."""
+"""Values of Arrow columns as they are learned: classes by name, short floats in their own digits, dates as text."""
 
 from __future__ import annotations
 

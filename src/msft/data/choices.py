@@ -16,7 +16,7 @@ DERIVED = ("answer_text", "answer_letter", "choices_text")
 OWN_LETTER = re.compile(r"\s*\(?(?P<letter>[A-Z])\s*[).:]\s*(?P<text>.*\S.*)", re.DOTALL)
 AMBIGUOUS = (
     "the answer is ambiguous: as a position (from 0) or letter it is another choice than the one that has it as text; "
-    "say which is meant by labels (choices: {text: [...], label: [...]}, or columns.choices with a name for each column)"
+    "labels say which is meant (choices: {text: [...], label: [...]}, or columns.choices with a name for each column)"
 )
 
 

@@ -135,9 +135,7 @@ class _Scan:
             return True  # a single column
         if self.file.suffix == ".csv" and len(others) == 1:
             self.separator = others[0]
-            self.notes.append(
-                f"{self.file}: the header has no {usual}, so that {SEPARATORS[others[0]]} separate fields"
-            )
+            self.notes.append(f"{self.file}: the header has no {usual}, so {SEPARATORS[others[0]]} separate its fields")
             return True
         found = f"the header has no {usual}, but {' and '.join(SEPARATORS[mark] for mark in others)}"
         self._bad(found, "name the file .csv" if others == [","] else SAVE_AGAIN, 1)

@@ -83,9 +83,7 @@ def mixed_splits(dataset: DatasetConfig, rows: Rows) -> list[str]:
         return []
     names = ", ".join(name for found in parts.values() for name in found)
     mend = f"{{{SPLIT_COLUMN}: {parts['train'][0]}}}"
-    return [
-        f"the column {SPLIT_COLUMN} names {names}, but all rows are trained on. Fix: choose rows with where: {mend}"
-    ]
+    return [f"the column {SPLIT_COLUMN} names {names}, but all rows are used. Fix: choose rows with where: {mend}"]
 
 
 def sample(rows: Sequence[T], count: int | None, seed: int, *key: str) -> Sequence[T]:
