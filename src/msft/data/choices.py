@@ -15,8 +15,8 @@ DERIVED = ("answer_text", "answer_letter", "choices_text")
 """Names that a template may use in addition to the columns, if rows have choices and an answer."""
 OWN_LETTER = re.compile(r"\s*\(?(?P<letter>[A-Z])\s*[).:]\s*(?P<text>.*\S.*)", re.DOTALL)
 AMBIGUOUS = (
-    "the answer is ambiguous: as a position (from 0) or letter it is another choice than the one that has it as text; "
-    "labels say which is meant (choices: {text: [...], label: [...]}, or columns.choices with a name for each column)"
+    "the answer is ambiguous: as a position (from 0) or letter it is one choice, as a text another; labels decide it: "
+    "choices: {text: [...], label: [...]}, or columns.choices with a name for each column"
 )
 
 
@@ -117,7 +117,7 @@ def _of_label(answer: Any, labels: Any, count: int) -> int:
     """The position of a label. Numbers are compared as texts: data sets write 1 here and "1" there."""
     if not isinstance(answer, str | int | float):
         raise ValueError("the answer is missing, or not the name of a label")
-    if not isinstance(labels, Sequence) or len(labels) != count:
+    if not isinstance(labels, Sequence) or isinstance(labels, str) or len(labels) != count:
         raise ValueError(f"the labels are not {count}, one for each choice")
     found = [position for position, label in enumerate(labels) if str(label) == str(answer).strip()]
     if len(found) != 1:
