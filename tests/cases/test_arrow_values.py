@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from texts_of_data import all_loaded, completions, loaded, refusal
 
-from msft.data.sources import Source
 from msft.config.schema import DatasetConfig
+from msft.data.sources import Source
 
 
 @pytest.fixture(autouse=True)

@@ -59,9 +59,7 @@ def test_an_answer_that_no_label_has_is_an_error(labels: Any, answer: Any, found
     [([3, 1, 2, 0], 0), (["3", "1", "2", "0"], "0"), ([3, 1, 2, 0], "0"), (["3", "1", "2", "0"], 0),
      ([1, 2, 3, 4], 2), (["2", "B", "A"], "A"), ([2, 4, 0], 2)],
 )  # fmt: skip
-def test_a_number_that_is_a_position_and_another_choice_is_ambiguous(
-    tmp_path: Path, choices: Any, answer: Any
-) -> None:
+def test_a_number_that_is_a_position_and_another_choice_is_ambiguous(tmp_path: Path, choices: Any, answer: Any) -> None:
     assert ":1 datasets.d: the answer is ambiguous" in refusal(written(tmp_path / "a.jsonl", choices, [answer] * 3))
 
 
@@ -80,7 +78,9 @@ def test_one_reading_or_two_that_agree(choices: Any, answer: Any, right: str | N
 
 
 def test_either_of_two_equal_choices_is_right(tmp_path: Path) -> None:
-    data = loaded(written(tmp_path / "a.jsonl", ["red", "red", "blue"], [0, 1, 2, "red"]), validation={"max_samples": 3})
+    data = loaded(
+        written(tmp_path / "a.jsonl", ["red", "red", "blue"], [0, 1, 2, "red"]), validation={"max_samples": 3}
+    )
     assert sorted(completions(data)) == [" blue", " red", " red", " red"]
     sizes = {
         completion: len(item.options) for completion, item in zip(completions(data)[1:], data.validation, strict=True)

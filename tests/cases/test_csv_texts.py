@@ -80,8 +80,8 @@ def test_other_separators(tmp_path: Path, name: str, separator: str) -> None:
     ("name", "content", "found"),
     [
         ("a.csv", "question;answer|x\na;b|c\n", ":1 datasets.d: the header has no commas, but semicolons and vertical"),
-        ("a.tsv", "question,answer\na,b\n", ":1 datasets.d: the header has no tabs, but commas. Fix: name the file .csv"),
-        ("a.tsv", "question;answer\na;b\n", ":1 datasets.d: the header has no tabs, but semicolons. Fix: save the file"),
+        ("a.tsv", "question,answer\na,b\n", ":1 datasets.d: the header has no tabs, but commas. Fix: name the"),
+        ("a.tsv", "question;answer\na;b\n", ":1 datasets.d: the header has no tabs, but semicolons. Fix: save"),
         ("a.csv", "question;answer\na;b\nc;d;e\n", ":3 datasets.d: the record has 3 fields, the header 2. Fix: put"),
         ("a.csv", 'q,a\n"two\nlines",b\nx\n', ":4 datasets.d: the record has 1 fields"),
         ("a.csv", 'q,a\nx,y\n"open,b\nmore,c\n', ":3 datasets.d: invalid CSV: unexpected end of data"),

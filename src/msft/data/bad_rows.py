@@ -18,9 +18,9 @@ def leave_out_bad_rows(dataset: DatasetConfig, source: Source, encoder: Encoder)
     until no row is bad. Each time fewer rows are left, and the order of the rows decides nothing.
     """
     places = _places(dataset)
+    rows = sum(len(source.rows(*place)) for place in places)
     dropped, source.dropped = source.dropped, []
-    total = len(dropped) + sum(len(source.rows(*place)) for place in places)
-    dropped, source.dropped = dropped + source.dropped, []
+    total = rows + len(dropped)
     while True:
         form = detect(dataset, source.rows(where=dataset.where))
         if form.conversation and encoder.chat_template is None:

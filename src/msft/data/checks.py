@@ -65,7 +65,7 @@ def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Enc
         checked(rows, form, encoder, complaints) for rows in (splits.train, splits.validation, splits.test)
     )
     complaints.check()
-    notes += mixed_splits(dataset, splits.train)
+    notes += mixed_splits(dataset, source.rows(where=dataset.where))
     if len(validation) < FEW_ITEMS:
         # The standard error of an accuracy is largest at one half.
         points = 100 * math.sqrt(0.25 / len(validation))
