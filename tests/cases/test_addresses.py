@@ -64,8 +64,8 @@ def test_a_file_address_is_read_where_it_lies(tmp_path: Path) -> None:
         ("odd://bucket/a.jsonl", "could not be read: ValueError: Protocol not known: odd"),
         ("memory://b/none.jsonl", "there is no file 'memory://b/none.jsonl'"),
         ("memory://b/none*.jsonl", "there is no file"),
-        ("memory://b/a.txt", "ends in .txt. Fix: give files of one kind: .jsonl"),
-        ("memory://b", "is a folder. Fix: name its files by a pattern"),
+        ("memory://b/a.txt", "ends in .txt. Fix: name files of one kind"),
+        ("memory://b", "ends in no known ending. Fix: name files of one kind, those of a folder by a pattern such"),
         ("file:///no/such/a.jsonl", "there is no file"),
     ],
 )

@@ -93,7 +93,7 @@ def test_an_unknown_class_is_missing_and_classes_in_lists_have_names(tmp_path: P
     assert [row.values["tags"] for row in rows] == [["a", "b"], []]
 
 
-@pytest.mark.parametrize("cache", ["file/below", "file"])
+@pytest.mark.parametrize("cache", ["file/below", "file", "/proc/none/cache"])
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: Any, cache: str) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / cache)

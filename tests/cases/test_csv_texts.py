@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import datasets
 import pytest
 from texts_of_data import completions, loaded, refusal
 
@@ -112,3 +113,16 @@ def test_a_field_may_be_long_and_files_of_a_pattern_have_the_same_columns(tmp_pa
     assert [len(row.values["question"]) for row in rows] == [200_000, 1] and rows[1].values["answer"] == "02"
     (tmp_path / "c.csv").write_text("question,reply\nq,a\n")
     assert "c.csv:1 datasets.d: the column 'answer' is only in one of a.csv and this" in refusal(tmp_path / "*.csv")
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_a_folder_that_the_library_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, declared: bool) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "train.csv").write_text("question,answer\na,00501\nb,02\nc,3\n")
+    types = "dataset_info:\n  features:\n  - {name: question, dtype: string}\n  - {name: answer, dtype: int64}\n"
+    (tmp_path / "d" / "README.md").write_text(f"---\nlicense: mit\n{types if declared else ''}---\n")
+    answers = ["2", "3", "501"] if declared else ["00501", "02", "3"]
+    assert sorted(completions(loaded(tmp_path / "d"))) == answers
+    source = Source(DatasetConfig(id="d", path=str(tmp_path / "d")), 0)
+    assert len(source.rows(where={"answer": 3})) == 1

@@ -35,14 +35,13 @@ def fetched(address: str, field: str) -> list[Path]:
     try:
         system, place = _opened(address)
         found = sorted(map(str, system.glob(place))) if "*" in place else [place]
-        if "*" not in place and system.isdir(place):
-            raise bad(f"{shown(address)} is a folder", "name its files by a pattern, such as .../*.jsonl")
+        names = [PurePosixPath(urlsplit(place).path).name for place in found]
+        endings = sorted({Path(name).suffix for name in names})
+        if endings and (len(endings) > 1 or endings[0] not in SUFFIXES):
+            mend = f"name files of one kind, those of a folder by a pattern such as .../*.jsonl: {', '.join(SUFFIXES)}"
+            raise bad(f"{shown(address)} ends in {' and '.join(end or 'no known ending' for end in endings)}", mend)
         if not found or not all(map(system.exists, found)):
             raise bad(f"there is no file {shown(address)}", "check the address, and that you may read it")
-        names = [PurePosixPath(urlsplit(place).path).name for place in found]
-        if len({Path(name).suffix for name in names}) > 1 or Path(names[0]).suffix not in SUFFIXES:
-            endings = " and ".join(sorted({Path(name).suffix or "nothing" for name in names}))
-            raise bad(f"{shown(address)} ends in {endings}", f"give files of one kind: {', '.join(SUFFIXES)}")
         if isinstance(system, LocalFileSystem):
             return [Path(place) for place in found]
         return [_copied(system, place, name) for place, name in zip(found, names, strict=True)]

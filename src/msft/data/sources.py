@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Set
+from collections.abc import Callable, Set
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from msft.data.gym import generate
 from msft.data.json_files import JsonLines, check_not_wrapped, is_array, json_rows
 from msft.data.local_files import local_files, same_file
 from msft.data.rows import IN_MEMORY, Listed, Row, Rows, Subset, survey
-from msft.data.tables import Table, check_parquet, library_trouble
+from msft.data.tables import Table, check_parquet, csv_options, library_trouble
 
 REASONING_GYM = "reasoning_gym:"
 GYM_SIZE = 500
@@ -41,6 +41,8 @@ class Source:
         self.dropped: list[str] = []
         """Place and reason of every line that was read so far and holds no row."""
         self._read: dict[tuple[str, str], Rows] = {}
+        self._text_only: set[str] = set()
+        """Paths whose values are all texts."""
         self._fetched: dict[str, list[Path]] = {}
         self._digests: dict[Path, str] = {}
 
@@ -52,7 +54,7 @@ class Source:
         rows = self._read[path, split]
         if not rows:
             raise self._bad(f"{path} has no rows", "give rows, or remove this data set")
-        return self._taken(rows, where) if where else rows
+        return self._taken(rows, where, _same_text if path in self._text_only else _same) if where else rows
 
     def leave_out(self, path: str | None, split: str | None, bad: Set[tuple[str, int]]) -> None:
         """From now on, `rows` of these arguments are without the rows whose (file, number) is in `bad`."""
@@ -155,6 +157,7 @@ class Source:
             names = [str(file) for file in files]
             return self._loaded(path, "parquet", "train", data_files=names, name=f"content-{content}")
         if suffix in TEXT_ONLY:
+            self._text_only.add(path)
             records = CsvRows(files, complaints, self.notes)
             return records if len(records) > IN_MEMORY else Listed(list(records))
         if suffix == ".json":
@@ -173,6 +176,9 @@ class Source:
             if (folder / "dataset_info.json").is_file() or (folder / "dataset_dict.json").is_file():
                 saved = datasets.load_from_disk(path)
                 return Table(saved[split] if isinstance(saved, datasets.DatasetDict) else saved, path)
+            if folder.is_dir() and (texts := csv_options(builder, split, options)):
+                self._text_only.add(path)
+                options |= texts
             return Table(datasets.load_dataset(builder, split=split, **options), path)
         except Exception as error:  # the library and the network may raise anything
             local = builder == "parquet" or folder.exists()
@@ -201,13 +207,13 @@ class Source:
             for number, entry in enumerate(kept, 1)
         ]
 
-    def _taken(self, rows: Rows, where: Where) -> Rows:
+    def _taken(self, rows: Rows, where: Where, same: Callable[[Any, Scalar], bool]) -> Rows:
         known = survey(rows).columns
         for column in where:
             if column not in known:
                 raise self._bad(f"where: no row has a column {shown(column)}", one_of(column, known))
         try:
-            kept = [number for number, row in enumerate(rows) if _fits(row, where)]
+            kept = [number for number, row in enumerate(rows) if _fits(row, where, same)]
         except ValueError as error:
             raise self._bad(str(error), "give the texts that you mean, each in quotes") from None
         if not kept:
@@ -217,9 +223,7 @@ class Source:
         return Subset(rows, np.array(kept, np.int64))
 
 
-def _fits(row: Row, where: Where) -> bool:
-    """Raises ValueError for a number that equals a text in value only."""
-    same = _same_text if row.file.endswith(TEXT_ONLY) else _same
+def _fits(row: Row, where: Where, same: Callable[[Any, Scalar], bool]) -> bool:
     for column, wanted in where.items():
         value = row.values.get(column)
         if not any(same(value, option) for option in (wanted if isinstance(wanted, tuple) else (wanted,))):
@@ -233,7 +237,8 @@ def _same(value: Any, option: Scalar) -> bool:
 
 
 def _same_text(value: str | None, option: Scalar) -> bool:
-    """Whether the text of a file is the option, or its number or truth value as text."""
+    """Whether a text of a file is the option, or its number or truth value as text. Raises ValueError for a number that
+    equals the text in value only."""
     if value is None or option is None or isinstance(option, str):
         return value == option
     if isinstance(option, bool):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,20 @@ def _reason(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
+def csv_options(folder: str, split: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with which the `datasets` library reads the CSV files of a folder as texts, as `CsvRows` does; none for
+    other files, and none where the folder's README.md declares types."""
+    import datasets
+    from datasets.packaged_modules.csv.csv import Csv
+
+    builder = datasets.load_dataset_builder(folder, **options)
+    if not isinstance(builder, Csv) or builder.config.features or builder.info.features:
+        return {}
+    first: dict[str, Any] = next(iter(datasets.load_dataset(folder, split=split, streaming=True, **options)), {})
+    texts = datasets.Features({column: datasets.Value("string") for column in first})
+    return {"features": texts, "keep_default_na": False, "na_values": [""]} if first else {}
+
+
 def library_trouble(error: BaseException, *, local: bool) -> tuple[str, str]:
     """What an error of the `datasets` library says, with its causes, and how to fix it."""
     import datasets
@@ -134,7 +148,8 @@ def library_trouble(error: BaseException, *, local: bool) -> tuple[str, str]:
 def _is_of_cache(error: OSError, cache: Path) -> bool:
     if error.errno == errno.ENOSPC:
         return True
-    return error.filename is not None and Path(str(error.filename)).is_relative_to(cache)
+    place = Path(str(error.filename or ""))
+    return place.is_absolute() and (place.is_relative_to(cache) or cache.is_relative_to(place))
 
 
 def _said(error: BaseException) -> str:
