@@ -12,6 +12,7 @@ import pytest
 from texts_of_data import completions, loaded, refusal
 
 from msft.config.schema import DatasetConfig
+from msft.data import sources
 from msft.data.sources import Source
 
 
@@ -36,6 +37,15 @@ def test_files_elsewhere_are_read_and_read_again_when_they_change(tmp_path: Path
     source = Source(DatasetConfig(id="d", path="memory://bucket/a.jsonl"), 0)
     assert source.size == len(text("b")) and "a.jsonl" in source.identity
     assert source.identity == Source(DatasetConfig(id="d", path="memory://bucket/a.jsonl"), 0).identity
+
+
+def test_rows_that_are_read_later_are_those_that_were_checked(storage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "IN_MEMORY", 1)
+    storage.pipe("/bucket/a.jsonl", text("a"))
+    rows = Source(DatasetConfig(id="d", path="memory://bucket/a.jsonl"), 0).rows()
+    storage.pipe("/bucket/a.jsonl", text("b"))
+    other = Source(DatasetConfig(id="d", path="memory://bucket/a.jsonl"), 0).rows()
+    assert (rows[0].values["completion"], other[0].values["completion"]) == ("a0", "b0")
 
 
 def test_patterns_other_kinds_and_validation_elsewhere(tmp_path: Path, storage: Any) -> None:

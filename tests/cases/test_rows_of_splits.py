@@ -51,7 +51,10 @@ def test_splits_that_are_given_are_taken_as_given(tmp_path: Path) -> None:
     assert made["where"] == {"split": ["train"]} and set(made["validation"]) == {"path"}
 
 
-@pytest.mark.parametrize("parts", [["train"] * 12, ["train", "other"] * 6, ["a", "b"] * 6, ["test"] * 12, [1, 2] * 6])
+@pytest.mark.parametrize(
+    "parts",
+    [["train"] * 12, ["train", "other"] * 6, ["train", "test", "x"] * 4, ["a", "b"] * 6, ["test"] * 12, [1, 2] * 6],
+)
 def test_rows_without_several_known_splits_are_taken_whole(tmp_path: Path, parts: list[Any]) -> None:
     rows = [row | {"split": part} for row, part in zip(ROWS, parts, strict=True)]
     assert set(section(tmp_path, rows)) == {"id", "path"}

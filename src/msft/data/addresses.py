@@ -40,13 +40,15 @@ def fetched(address: str, field: str) -> list[Path]:
         if endings and (len(endings) > 1 or endings[0] not in SUFFIXES):
             mend = f"name files of one kind, those of a folder by a pattern such as .../*.jsonl: {', '.join(SUFFIXES)}"
             raise bad(f"{shown(address)} ends in {' and '.join(end or 'no known ending' for end in endings)}", mend)
-        if not found or not all(map(system.exists, found)):
-            raise bad(f"there is no file {shown(address)}", "check the address, and that you may read it")
+        if not found or (isinstance(system, LocalFileSystem) and not all(map(system.isfile, found))):
+            raise FileNotFoundError(address)
         if isinstance(system, LocalFileSystem):
             return [Path(place) for place in found]
         return [_copied(system, place, name) for place, name in zip(found, names, strict=True)]
     except DataError:
         raise
+    except FileNotFoundError as error:
+        raise bad(f"there is no file {shown(address)}", "check the address, and that you may read it") from error
     except ImportError as error:
         raise bad(f"{shown(address)} needs a package that is not installed", _package(address)) from error
     except Exception as error:  # every kind of storage raises errors of its own
