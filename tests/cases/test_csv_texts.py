@@ -60,6 +60,7 @@ def test_where_compares_with_the_text(tmp_path: Path) -> None:
         return [row.line for row in source.rows(where={"k": value})]  # type: ignore[dict-item]
 
     assert lines("2") == [2, 3] and lines(("x", "02")) == [4, 6] and lines(True) == [5]
+    assert lines((2, "02")) == [2, 3, 4]
     for number in (2, 1.5):
         with pytest.raises(Exception, match=r"is also written as the text '(02|1\.50)'\. Fix: give the texts"):
             lines(number)

@@ -226,7 +226,9 @@ class Source:
 def _fits(row: Row, where: Where, same: Callable[[Any, Scalar], bool]) -> bool:
     for column, wanted in where.items():
         value = row.values.get(column)
-        if not any(same(value, option) for option in (wanted if isinstance(wanted, tuple) else (wanted,))):
+        options = wanted if isinstance(wanted, tuple) else (wanted,)
+        # Texts first: a number that has other forms is no problem where these are listed, too.
+        if not any(same(value, option) for option in sorted(options, key=lambda option: not isinstance(option, str))):
             return False
     return True
 
