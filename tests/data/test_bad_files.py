@@ -129,7 +129,7 @@ FILES = {  # name, content, what is said
     "ragged CSV": ("a.csv", b"prompt,completion\np,c\np,c,secret\n", ":3 datasets.d: the record has 3 fields"),
     "open quote in CSV": ("a.csv", b'prompt,completion\n"secret,c\n', "invalid CSV: unexpected end of data"),
     "repeated CSV column": ("a.csv", b"prompt,prompt\np,c\n", ":1 datasets.d: the column 'prompt' appears twice"),
-    "CSV in Latin-1": ("a.csv", b"prompt,completion\n\xe9,c\n", "the file is not valid UTF-8"),
+    "CSV in Latin-1": ("a.csv", b"prompt,completion\n\xe9,c\n", ":2 datasets.d: byte 1 is not valid UTF-8"),
     "empty CSV": ("a.csv", b"", "the file is empty"),
     "CSV header only": ("a.csv", b"prompt,completion\n", "has no rows"),
     "Parquet bad magic": ("a.parquet", b"not parquet at all", "the file is not a Parquet file"),

@@ -112,11 +112,10 @@ def test_globs_read_every_file_in_order(tmp_path):
     assert [row.values["v"] for row in source(tmp_path / "*.jsonl").rows()] == ["a", "b"]
 
 
-def test_csv_through_the_datasets_library(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+def test_csv_has_texts_and_lines(tmp_path):
     (tmp_path / "a.csv").write_text("q,a\none,1\ntwo,2\n")
     rows = source(tmp_path / "a.csv").rows()
-    assert [(row.values["q"], row.values["a"], row.number) for row in rows] == [("one", 1, 1), ("two", 2, 2)]
+    assert [(row.values["q"], row.values["a"], row.line) for row in rows] == [("one", "1", 2), ("two", "2", 3)]
 
 
 def test_reasoning_gym_repeats_itself_and_never_a_question():

@@ -59,6 +59,7 @@ class MSFTConfig:
         data_seed: Determines samples and carved splits; None: `seed`.
         leaks: What to do with training examples that an evaluation split also contains: stop with an error, drop
             them, or only warn.
+        bad_rows: Whether rows that cannot be used are errors, or are dropped and listed.
         scorer: How every sub-dataset is scored, such as `"exact_match"` or `{"name": "generate", "extract": "####"}`;
             None: choices by likelihood, all others by loss.
         dataset_kwargs: Further keys of an entry of `datasets` in a configuration file, by sub-dataset: `scorer`,
@@ -95,6 +96,7 @@ class MSFTConfig:
     seed: int = 20
     data_seed: int | None = None
     leaks: Literal["error", "drop", "warn"] = "drop"
+    bad_rows: Literal["error", "drop"] = "error"
     scorer: str | Mapping[str, Any] | None = None
     dataset_kwargs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     report_to: Sequence[str] = ()
@@ -114,6 +116,7 @@ class MSFTConfig:
                 "seed": self.seed if self.data_seed is None else self.data_seed,
                 "leaks": self.leaks,
                 "max_length": self.max_length,
+                "bad_rows": self.bad_rows,
             },
             "training": {
                 "seed": self.seed,

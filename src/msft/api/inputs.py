@@ -16,7 +16,10 @@ import datasets
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from msft.config.problems import shown
 from msft.core.errors import DataError, ModelError, RunError, complaint
+from msft.data.splits import SPLIT_COLUMN, named_splits
+from msft.data.tables import Table
 
 Rows: TypeAlias = datasets.Dataset | Sequence[Mapping[str, Any]] | str
 """A sub-dataset's rows: a data set, a list of rows, or a path or hub id."""
@@ -58,8 +61,8 @@ class Inputs:
             self.model.save_pretrained(str(self._model))
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(self._model if not isinstance(self.model, str) else self._tokenizer)
-        for _, _, rows, file in self._objects():
-            _write(rows, file)
+        for split, task, rows, file in self._objects():
+            _write(rows, file, f"{split} rows of {task}")
 
     def check_unchanged(self) -> None:
         """Raises RunError if a data set differs from the one that the run began with. The model is read from the run
@@ -67,7 +70,7 @@ class Inputs:
         with tempfile.TemporaryDirectory() as scratch:
             for split, task, rows, file in self._objects():
                 again = Path(scratch) / "rows.parquet"
-                _write(rows, again)
+                _write(rows, again, f"{split} rows of {task}")
                 if not file.is_file() or again.read_bytes() != file.read_bytes():
                     mend = "give the same rows, or another output_dir"
                     found = f"the {split} rows of {task} are not those that the run began with"
@@ -84,7 +87,7 @@ class Inputs:
         train, validation, test = (self.splits[split] or {} for split in SPLITS)
         sections: list[dict[str, Any]] = []
         for task, rows in train.items():
-            section: dict[str, Any] = {"id": task, "path": self._path("train", task, rows)}
+            section: dict[str, Any] = {"id": task, "path": self._path("train", task, rows), **_by_split(rows)}
             for split, given in (("validation", validation), ("test", test)):
                 if task in given:
                     section[split] = {"path": self._path(split, task, given[task])}
@@ -107,6 +110,10 @@ class Inputs:
         if not isinstance(rows, (datasets.Dataset, str, list, tuple)):
             mend = "give a datasets.Dataset, a list of rows, or a path"
             raise DataError(complaint(f"found a {type(rows).__name__}", mend, field=f"{name}[{task!r}]"))
+        odd = [row for row in rows if not isinstance(row, Mapping)] if isinstance(rows, (list, tuple)) else []
+        if odd:
+            found = f"found a {type(odd[0]).__name__} among the rows"
+            raise DataError(complaint(found, "give every row as a dict", field=f"{name}[{task!r}]"))
 
     def _objects(self) -> list[tuple[str, str, Any, Path]]:
         """(split, sub-dataset, rows, file) of all rows that were passed as objects."""
@@ -125,6 +132,40 @@ class Inputs:
         return str(self.folder / f"{number:02d}-{split}.parquet")
 
 
-def _write(rows: Any, file: Path) -> None:
-    table = rows if isinstance(rows, datasets.Dataset) else datasets.Dataset.from_list([dict(row) for row in rows])
-    table.to_parquet(file)
+def _by_split(rows: Rows) -> dict[str, Any]:
+    """The splits of rows that name them in a column `split`, as `msft init` writes them for a file of such rows."""
+    if isinstance(rows, datasets.Dataset):
+        column = [SPLIT_COLUMN] if SPLIT_COLUMN in rows.column_names else []
+        names = [row.values[SPLIT_COLUMN] for row in Table(rows.select_columns(column), "")] if column else []
+    else:
+        names = [] if isinstance(rows, str) else [row.get(SPLIT_COLUMN) for row in rows]
+    parts = named_splits(names)
+    if len(parts) < 2 or len({*names}) > sum(map(len, parts.values())):
+        return {}
+    where = {part: {"where": {SPLIT_COLUMN: found}} for part, found in parts.items()}
+    return where.pop("train") | where
+
+
+def _write(rows: Any, file: Path, field: str) -> None:
+    """Raises DataError if a column of the rows has values of several types."""
+    if isinstance(rows, datasets.Dataset):
+        rows.to_parquet(file)
+        return
+    # `Dataset.from_list` would leave out the columns that the first row does not have.
+    columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
+    try:
+        datasets.Dataset.from_dict(columns).to_parquet(file)
+    except Exception as error:  # Arrow raises errors of many kinds
+        names = [name for name, values in columns.items() if not _is_column(name, values)]
+        found = f"the rows cannot be written ({type(error).__name__})"
+        if names:
+            found = f"the column {shown(names[0])} has values of several types"
+        raise DataError(complaint(found, "give all values of a column one type", field=field)) from error
+
+
+def _is_column(name: Any, values: Sequence[Any]) -> bool:
+    try:
+        datasets.Dataset.from_dict({name: values})
+    except Exception:  # as above
+        return False
+    return True

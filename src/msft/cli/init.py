@@ -11,18 +11,15 @@ from pathlib import Path
 from msft.config.schema import DatasetConfig
 from msft.config.yaml12 import RESERVED, SAFE_UNQUOTED
 from msft.core.errors import ConfigError, DataError, complaint
+from msft.data.choices import DERIVED
 from msft.data.detect import detect
 from msft.data.formats import Format
+from msft.data.local_files import SUFFIXES
 from msft.data.rows import Row
 from msft.data.sources import Source
+from msft.data.splits import SPLIT_COLUMN, SPLIT_NAMES, named_splits
 
-ENDINGS = (".jsonl", ".json", ".parquet", ".csv")
-PARTS = {
-    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
-    "dev": "validation", "test": "test",
-}  # fmt: skip
-"""Names of splits in files and rows, and their meaning."""
-PART = re.compile(rf"[-_.]({'|'.join(PARTS)})$", re.IGNORECASE)
+PART = re.compile(rf"[-_.]({'|'.join(SPLIT_NAMES)})$", re.IGNORECASE)
 """The end of a file name that names the split."""
 LOOKED_AT = 200
 """Number of rows from which the scorer is guessed."""
@@ -63,7 +60,7 @@ def write(folder: Path, output: Path, model: str | None = None) -> None:
         raise ConfigError(complaint("there is no such folder", "name the folder of your data files", file=folder))
     found = _files(folder)
     if not found:
-        fix = f"add {', '.join(ENDINGS)} files, one per sub-dataset"
+        fix = f"add {', '.join(SUFFIXES)} files, one per sub-dataset"
         raise ConfigError(complaint("the folder holds no data files", fix, file=folder))
     sections: list[str] = []
     errors: list[str] = []
@@ -85,17 +82,17 @@ def _files(folder: Path) -> dict[str, dict[str, Path]]:
     """The files of each sub-dataset by split: task.jsonl, task_train.jsonl and task_test.jsonl, or task/train.jsonl."""
     found: dict[str, dict[str, Path]] = {}
     for path in sorted([*folder.glob("*"), *folder.glob("*/*")]):
-        if path.suffix not in ENDINGS or not path.is_file() or path.name.startswith("."):
+        if path.suffix not in SUFFIXES or not path.is_file() or path.name.startswith("."):
             continue
         ending = PART.search(path.stem)
-        if path.stem.casefold() in PARTS:
+        if path.stem.casefold() in SPLIT_NAMES:
             name, part = path.resolve().parent.name, path.stem
         elif ending:
             name, part = path.stem[: ending.start()], ending[1]
         else:
             name, part = path.stem, "train"
         files = found.setdefault(_id(name), {})
-        kind = PARTS[part.casefold()]
+        kind = SPLIT_NAMES[part.casefold()]
         if kind in files:
             clash = f"{files[kind].name} and {path} would both be the {kind} split of {_id(name)}"
             raise ConfigError(complaint(clash, "rename or move one of them", file=folder))
@@ -115,18 +112,23 @@ def _section(name: str, files: dict[str, Path], base: Path) -> str:
     path = files["train"]
     bare = DatasetConfig(id=name, path=str(path.resolve()))
     rows = Source(bare, 0).rows()
-    splits = _splits(rows)
+    splits, others = _splits(rows)
+    columns = list(dict.fromkeys(column for row in rows[:LOOKED_AT] for column in row.values))
     try:
         form = detect(bare, rows)
-        described = f"format: {_format(form)}"
+        used = _columns(form)
+        described = f"format: {' + '.join(used)}"
+        unused = [column for column in columns if column not in {*used, *([SPLIT_COLUMN] if splits else [])}]
+        if unused:
+            described += f"; not used: {', '.join(unused)}"
         scorer = _scorer(form, rows)
     except DataError:
-        columns = ", ".join(dict.fromkeys(column for row in rows[:LOOKED_AT] for column in row.values))
-        described = f"no known format: assign these columns with `columns` or `template`: {columns}"
+        described = f"no known format: assign these columns with `columns` or `template`: {', '.join(columns)}"
         scorer = "{name: loss}"
     lines = [f"  # {len(rows)} rows; {described}", f"  - id: {_quoted(name)}", f"    path: {_relative(path, base)}"]
     if "train" in splits:
-        lines.append(f"    where: {{split: {splits['train']}}}")
+        unused_splits = f"  # not used: {', '.join(others)}" if others else ""
+        lines.append(f"    where: {{split: {splits['train']}}}{unused_splits}")
     lines.append("    # max_samples: 1800  # maximum number of training examples, sampled with a seed")
     for part, otherwise in (("validation", "{fraction: 0.1}"), ("test", None)):
         if part in files:
@@ -140,17 +142,25 @@ def _section(name: str, files: dict[str, Path], base: Path) -> str:
     return "\n".join([*lines, f"    scorer: {scorer}", ""])
 
 
-def _splits(rows: Sequence[Row]) -> dict[str, str]:
-    """The name of each split in a `split` column; empty if no such column names training rows."""
-    names = sorted({str(row.values.get("split")) for row in rows if isinstance(row.values.get("split"), str)})
-    parts = {PARTS[name.casefold()]: _quoted(name) for name in reversed(names) if name.casefold() in PARTS}
-    return parts if "train" in parts else {}
+def _splits(rows: Sequence[Row]) -> tuple[dict[str, str], list[str]]:
+    """The value of each split in a `split` column, as YAML, and the values that name no split; empty if no such column
+    names training rows."""
+    names = {str(row.values.get(SPLIT_COLUMN)) for row in rows if row.values.get(SPLIT_COLUMN) is not None}
+    parts = named_splits(names)
+    known = {part: [_quoted(name) for name in found] for part, found in parts.items()}
+    others = sorted(names - {name for found in parts.values() for name in found}) if parts else []
+    return {part: found[0] if len(found) == 1 else f"[{', '.join(found)}]" for part, found in known.items()}, others
 
 
-def _format(form: Format) -> str:
-    if form.conversation:
-        return "messages"
-    return " + ".join(f"{role} ({column})" if role != column else role for role, column in form.roles.items())
+def _columns(form: Format) -> list[str]:
+    """The columns that the format uses, in the order of its roles."""
+    if form.conversation and form.kind is not None:
+        return [form.roles[form.kind.roles[0]]]
+    templates = (form.prompt, form.completion, form.option, form.without_input)
+    names = {name for template in templates if template is not None for name in template.names}
+    if names & set(DERIVED):
+        names |= {form.roles["choices"], form.roles["answer"]}
+    return [column for column in form.roles.values() if column in names]
 
 
 def _scorer(form: Format, rows: Sequence[Row]) -> str:

@@ -109,8 +109,8 @@ class DatasetConfig(Section):
     id: str
     """Unique name of the sub-dataset, used in file names, tables and messages."""
     path: Text
-    """Hub id, folder, .jsonl/.json/.parquet/.csv file or glob, or `reasoning_gym:<task>`. Required, here or in
-    `dataset_defaults`."""
+    """Hub id, folder, .jsonl/.json/.parquet/.csv/.tsv file or glob, address such as `s3://bucket/a.jsonl`, or
+    `reasoning_gym:<task>`. Required, here or in `dataset_defaults`."""
     name: Text | None = None
     """Name of the data set's configuration on the hub."""
     revision: Text | None = None
@@ -118,7 +118,8 @@ class DatasetConfig(Section):
     split: Text = "train"
     """Name of the split to train on."""
     where: Where | None = None
-    """Rows to use: column -> the value, or a list of values, that a row must have there; null: all rows."""
+    """Rows to use: column -> the value, or a list of values, that a row must have there; null: all rows. The values of
+    .csv and .tsv files are texts; a number here means its text."""
     max_samples: int | None = Field(default=None, ge=1)
     """Maximum number of training examples (a seeded sample), counted after validation and test are carved."""
     format: FormatName | None = None
@@ -188,6 +189,10 @@ class DataConfig(Section):
     sub-dataset: raise an error, drop them from training, or only warn."""
     max_length: int = Field(default=1024, ge=2)
     """Maximum tokens per example; longer examples are truncated at the end."""
+    bad_rows: Annotated[Literal["error", "drop"], LATER] = "error"
+    """What to do with rows that cannot be used, such as lines that are not JSON, or rows without an answer: raise an
+    error that lists them, or leave them out before the splits are made and list them in the notes. More than 10 % of a
+    sub-dataset's rows are always an error, as is a file that cannot be read."""
 
 
 class TrainingConfig(Section):

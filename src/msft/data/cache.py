@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from msft.config.schema import Config
 from msft.core.errors import DataError, complaint
+from msft.core.paths import cache_home
 from msft.core.vocabulary import Task
 from msft.data.drafts import Draft
 from msft.data.encode import Encoder
@@ -126,7 +126,7 @@ class Cache:
 
 def cache_folder() -> Path:
     """The folder of the entries: `$XDG_CACHE_HOME/msft/data`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "msft" / "data"
+    return cache_home() / "data"
 
 
 def _digests(folder: Path) -> dict[str, str]:

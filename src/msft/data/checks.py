@@ -11,6 +11,7 @@ import numpy as np
 from msft.config.schema import DataConfig, DatasetConfig
 from msft.core.errors import DataError, complaint
 from msft.core.vocabulary import Task
+from msft.data.bad_rows import leave_out_bad_rows
 from msft.data.complaints import MOST, Complaints
 from msft.data.detect import detect
 from msft.data.encode import Encoder
@@ -20,7 +21,7 @@ from msft.data.leaks import Leak, Part, find_leaks
 from msft.data.own_scorer import resolve
 from msft.data.samples import Samples, checked
 from msft.data.sources import Source
-from msft.data.splits import split
+from msft.data.splits import mixed_splits, split
 
 FEW_ITEMS = 20
 """Number of validation items below which a score is mostly noise."""
@@ -42,12 +43,13 @@ class Checked:
 def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Encoder) -> Checked:
     """Reads one sub-dataset and converts every row of its splits to text. Raises DataError."""
     field = f"datasets.{dataset.id}"
+    known, notes = leave_out_bad_rows(dataset, source, encoder) if data.bad_rows == "drop" else (None, [])
     splits = split(dataset, source, data.seed)
     if not splits.validation:
         raise DataError(
             complaint("there is no validation example", "give more rows, or a validation split", field=field)
         )
-    form = detect(dataset, splits.train)
+    form = known or detect(dataset, splits.train)
     check_installed(form.measure, f"{field}.scorer.extract")
     if form.measure.own:
         resolve(form.measure.name)
@@ -63,7 +65,7 @@ def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Enc
         checked(rows, form, encoder, complaints) for rows in (splits.train, splits.validation, splits.test)
     )
     complaints.check()
-    notes = []
+    notes += mixed_splits(dataset, source.rows(where=dataset.where))
     if len(validation) < FEW_ITEMS:
         # The standard error of an accuracy is largest at one half.
         points = 100 * math.sqrt(0.25 / len(validation))

@@ -9,9 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msft.data.arrow_values import ClassName
+
 DERIVED = ("answer_text", "answer_letter", "choices_text")
 """Names that a template may use in addition to the columns, if rows have choices and an answer."""
 OWN_LETTER = re.compile(r"\s*\(?(?P<letter>[A-Z])\s*[).:]\s*(?P<text>.*\S.*)", re.DOTALL)
+AMBIGUOUS = (
+    "the answer is ambiguous: as a position (from 0) or letter it is one choice, as a text another; labels decide it: "
+    "choices: {text: [...], label: [...]}, or columns.choices with a name for each column"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +38,9 @@ class Spread:
         """
         choices: Any = [values.get(column) for column in self.columns]
         if self.answer not in self.columns:
-            answer = values.get(self.answer)
-            if self.labels is None:
-                return choices_of(choices, answer)
-            if isinstance(answer, int) and not isinstance(answer, bool):
-                answer = str(answer)
-            return choices_of({"text": choices, "label": self.labels}, answer)
-        texts, right = choices_of(choices, self.columns.index(self.answer))
+            labelled = choices if self.labels is None else {"text": choices, "label": self.labels}
+            return choices_of(labelled, values.get(self.answer))
+        texts, right = _texts_of(choices), self.columns.index(self.answer)
         order = sorted(range(len(texts)), key=lambda position: _drawn(texts, position))
         return tuple(texts[position] for position in order), order.index(right)
 
@@ -53,20 +55,25 @@ def choices_of(choices: Any, answer: Any) -> tuple[tuple[str, ...], int]:
     """The texts of the choices and the position of the correct one. Raises ValueError, saying what is wrong.
 
     `choices`: a list of texts or numbers, or the hub's `{text: [...], label: [...]}`; if all begin with their own
-    letters (`A)21`), the letters are removed. `answer`: a position from 0 (as a number or as text), a label (or a
-    letter from A, if there are no labels), or the text of a choice.
+    letters (`A)21`), the letters are removed. `answer`: a label, if there are labels, whether numbers or texts. Without
+    labels: a position from 0 (as a number or as text), a letter from A, or a choice itself. An answer that can be read
+    in two ways which differ is refused.
     """
     labels: Any = None
     if isinstance(choices, Mapping):
         choices, labels = choices.get("text"), choices.get("label")
+    texts = _texts_of(choices)
+    return texts, _of_label(answer, labels, len(texts)) if labels else _position(answer, choices, texts)
+
+
+def _texts_of(choices: Any) -> tuple[str, ...]:
     if not isinstance(choices, Sequence) or isinstance(choices, str):
         raise ValueError("the choices are not a list")
     if not 2 <= len(choices) <= 26:
         raise ValueError(f"there are {len(choices)} choices, where 2 to 26 are needed")
     if not all(isinstance(choice, str | int | float) and str(choice).strip() for choice in choices):
         raise ValueError("a choice is empty or not text")
-    texts = tuple(str(choice) for choice in choices)
-    return _without_letters(texts), _position(answer, texts, labels)
+    return _without_letters(tuple(str(choice) for choice in choices))
 
 
 def _without_letters(texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -77,26 +84,62 @@ def _without_letters(texts: tuple[str, ...]) -> tuple[str, ...]:
     return bare if letters == string.ascii_uppercase[: len(texts)] else texts
 
 
-def _position(answer: Any, texts: tuple[str, ...], labels: Any) -> int:
-    if isinstance(answer, int) and not isinstance(answer, bool):
-        if not 0 <= answer < len(texts):
-            raise ValueError(f"the answer is {answer}, but positions go from 0 to {len(texts) - 1}")
-        return answer
-    if not isinstance(answer, str):
+def _position(answer: Any, choices: Sequence[Any], texts: tuple[str, ...]) -> int:
+    """Reads an answer without labels: as a position, as a letter and as a choice itself."""
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise ValueError("the answer is missing, or neither a position nor text")
-    names = [str(label) for label in labels] if labels else list(string.ascii_uppercase[: len(texts)])
-    named = [position for position, name in enumerate(names) if name == answer.strip()]
-    # Labels are unambiguous; without them, a letter may also be the text of another choice.
-    found = named if labels else sorted({*named, *(n for n, text in enumerate(texts) if text == answer)})
-    if not found and not labels and answer.isdecimal() and int(answer) < len(texts):
-        return int(answer)  # a position, stored as text
+    letters = string.ascii_uppercase[: len(texts)]
+    if isinstance(answer, ClassName) and answer in (str(answer.number), letters[answer.number : answer.number + 1]):
+        return _within(answer.number, len(texts))  # all classes are named by positions
+    said = str(answer)
+    found = [at for at, choice in enumerate(choices) if said in (str(choice), texts[at])]
+    if isinstance(answer, str):
+        found += [letters.index(said.strip())] if said.strip() in set(letters) else []
+        found += [int(said)] if said.isdecimal() and int(said) < len(letters) else []
+    elif isinstance(answer, int) and 0 <= answer < len(letters):
+        found.append(answer)
+    if not found and isinstance(answer, int):
+        return _within(answer, len(texts))
+    if not found:
+        raise ValueError("the answer is not a position (from 0), label or text of a choice")
+    if len({texts[at] for at in found}) > 1:
+        raise ValueError(AMBIGUOUS)
+    return found[-1]
+
+
+def _within(position: int, count: int) -> int:
+    if not 0 <= position < count:
+        raise ValueError(f"the answer is {position}, but positions go from 0 to {count - 1}")
+    return position
+
+
+def _of_label(answer: Any, labels: Any, count: int) -> int:
+    """The position of a label. Numbers are compared as texts: data sets write 1 here and "1" there."""
+    if not isinstance(answer, str | int | float):
+        raise ValueError("the answer is missing, or not the name of a label")
+    if not isinstance(labels, Sequence) or isinstance(labels, str) or len(labels) != count:
+        raise ValueError(f"the labels are not {count}, one for each choice")
+    found = [position for position, label in enumerate(labels) if str(label) == str(answer).strip()]
     if len(found) != 1:
-        raise ValueError(
-            "the answer is not a position (from 0), label or text of a choice"
-            if not found
-            else "the answer is ambiguous"
-        )
+        raise ValueError("the answer is none of the labels" if not found else "the answer is the label of two choices")
     return found[0]
+
+
+def without_doubles(texts: tuple[str, ...], answer: int, *, lettered: bool) -> tuple[tuple[str, ...], int]:
+    """The choices without those that repeat the text of the correct one, and its new position: either is right.
+
+    `lettered`: a letter is learned or scored, and the row may list the choices itself. Raises ValueError then.
+    """
+    right = texts[answer]
+    if texts.count(right) == 1:
+        return texts, answer
+    if lettered:
+        raise ValueError("two choices have the text of the correct one, so that two letters are right")
+    first = texts.index(right)
+    kept = tuple(text for at, text in enumerate(texts) if text != right or at == first)
+    if len(kept) == 1:
+        raise ValueError("all choices have the same text")
+    return kept, kept.index(right)
 
 
 def derived(texts: tuple[str, ...], answer: int) -> dict[str, str]:

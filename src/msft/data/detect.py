@@ -17,7 +17,7 @@ from msft.data.formats import CONVERSATIONS, INSTRUCTION, KINDS, LETTERED, QUEST
 from msft.data.rows import Row, Survey, survey
 from msft.data.templates import Template
 
-LABELS = ("label", "labels", "target", "class")
+LABELS = ("label", "labels", "target", "class", "completion", "output", "response", "answer")
 """Columns which suggest that `text` is not all that is to be learned."""
 EXPECTED = (
     "prompt + completion, messages, conversations, instruction (+ input) + output, question + choices + answer, "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from msft.config.columns import FormatName
-from msft.data.choices import DERIVED, Spread, choices_of, derived
+from msft.data.choices import DERIVED, Spread, choices_of, derived, without_doubles
 from msft.data.conversations import turns_of
 from msft.data.examples import Measure
 from msft.data.rows import Row
@@ -118,8 +118,12 @@ class Format:
 
     def _choices(self, values: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
         if self.spread is not None:
-            return self.spread.choices_of(values)
-        return choices_of(values.get(self.roles["choices"]), values.get(self.roles["answer"]))
+            texts, answer = self.spread.choices_of(values)
+        else:
+            texts, answer = choices_of(values.get(self.roles["choices"]), values.get(self.roles["answer"]))
+        used = (self.prompt, self.completion, self.option, self.stated)
+        lettered = any("answer_letter" in template.names for template in used if template is not None)
+        return without_doubles(texts, answer, lettered=lettered)
 
     def _stated(self, values: Mapping[str, Any]) -> str | None:
         return None if self.stated is None else self.stated.render(values)

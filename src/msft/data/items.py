@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from msft.core.vocabulary import Task
 from msft.data.complaints import Complaints
 from msft.data.encode import Encoder, cut
 from msft.data.examples import Item, Measure
@@ -13,8 +12,11 @@ from msft.data.extract import reference_of
 from msft.data.formats import Sample
 
 
-def build(samples: Sequence[Sample], measure: Measure, encoder: Encoder, max_length: int, task: Task) -> list[Item]:
-    """One item per sample, truncated only for `loss`. Raises DataError if no answer can be extracted from a row."""
+def build(
+    samples: Sequence[Sample], measure: Measure, encoder: Encoder, max_length: int, complaints: Complaints
+) -> list[Item]:
+    """One item per sample, truncated only for `loss`. Raises DataError if no answer can be extracted from a row, unless
+    `complaints` drops such rows."""
     if measure.name == "choice":
         sizes = [tuple(len(option.strip().encode()) for option in sample.options) for sample in samples]
         return [
@@ -22,19 +24,18 @@ def build(samples: Sequence[Sample], measure: Measure, encoder: Encoder, max_len
             for sample, options, size in zip(samples, encoder.options(samples), sizes, strict=True)
         ]
     if measure.generates:
-        return _generating([_up_to_last_turn(sample) for sample in samples], measure, encoder, task)
+        return _generating([_up_to_last_turn(sample) for sample in samples], measure, encoder, complaints)
     examples = encoder.whole(samples)
     if measure.name == "loss":
         examples = [cut(example, max_length) or example for example in examples]
     return [Item(options=(example,)) for example in examples]
 
 
-def _generating(samples: Sequence[Sample], measure: Measure, encoder: Encoder, task: Task) -> list[Item]:
-    complaints = Complaints(f"datasets.{task}")
+def _generating(samples: Sequence[Sample], measure: Measure, encoder: Encoder, complaints: Complaints) -> list[Item]:
     items = []
     for sample, example in zip(samples, encoder.whole(samples), strict=True):
         row = sample.row
-        place = f"{row.file}:{row.line}" if row.line is not None else f"{row.file} row {row.number}"
+        place = row.place
         prompt, completion = _texts(sample, encoder)
         if measure.own:
             fields = {"prompt": prompt, "completion": completion, "row": dict(row.values)}
@@ -43,9 +44,8 @@ def _generating(samples: Sequence[Sample], measure: Measure, encoder: Encoder, t
         try:
             reference = reference_of(completion, sample.stated, measure)
         except ValueError as error:
-            number = f"row {row.number}" if row.line is None else ""
             mend = "fix the row, choose another extract, or name the answer's column in columns.answer"
-            complaints.add(str(error), mend, file=row.file, line=row.line, field=number)
+            complaints.row(str(error), mend, file=row.file, line=row.line, number=row.number)
         else:
             items.append(Item(options=(example,), place=place, reference=reference))
     complaints.check()

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from msft.config.problems import shown
 from msft.data.complaints import Complaints
 from msft.data.rows import Row, Rows
 from msft.data.strict_json import (
@@ -31,6 +32,8 @@ LARGEST_JSON = 512 * 2**20
 READ_AHEAD = 2**18
 """Number of bytes read at once."""
 OBJECT_A_LINE = "give one JSON object a line"
+A_ROW = ("messages", "conversations", "prompt", "completion", "chosen", "rejected", "choices", "tools")
+"""Keys of rows whose values may be lists or objects."""
 
 
 class JsonLines(Rows):
@@ -94,7 +97,7 @@ def _objects(handle: BinaryIO, file: Path, complaints: Complaints) -> Generator[
             while not raw.endswith(b"\n") and (raw := handle.readline(READ_AHEAD)):
                 start += len(raw)
             found = f"the line has {start - here:,} bytes, more than any example ({LONGEST_LINE:,})"
-            complaints.add(found, OBJECT_A_LINE, file=str(file), line=line)
+            complaints.row(found, OBJECT_A_LINE, file=str(file), line=line)
             filled = True
             continue
         content = without_mark(raw) if line == 1 else raw
@@ -104,7 +107,7 @@ def _objects(handle: BinaryIO, file: Path, complaints: Complaints) -> Generator[
         try:
             json_object(content.rstrip(b"\r\n"))
         except BadJsonError as error:
-            complaints.add(str(error), error.mend, file=str(file), line=line)
+            complaints.row(str(error), error.mend, file=str(file), line=line)
         else:
             yield line, here
     return filled
@@ -140,6 +143,49 @@ def is_array(file: Path) -> bool:
         with file.open("rb") as handle:
             return without_mark(handle.read(HEAD)).lstrip()[:1] == b"["
     except OSError:
+        return False
+
+
+def check_not_wrapped(file: Path, complaints: Complaints) -> None:
+    """Adds a problem for a .json file that is one object around its rows, such as `{"data": [...]}`, or one over
+    several lines. A file of JSON lines is none, nor is an object on one line that has the columns of a row."""
+    try:
+        with file.open("rb") as handle:
+            first = without_mark(handle.readline(LONGEST_LINE)).strip()
+            more = bool(handle.read(READ_AHEAD).strip())
+        if not first.startswith(b"{") or (more and _is_object(first)) or file.stat().st_size > LARGEST_JSON:
+            return
+        text = decoded(without_mark(file.read_bytes()))
+        values, end = json_value(text)
+    except (OSError, BadJsonError):
+        return  # reading it as JSON lines says what is wrong
+    rows, columns = _rows_inside(values), all(map(_is_column, values.values()))
+    if blank(text, end) != len(text) or not (more or rows or columns):
+        return
+    found = "the file is one object, not an array of rows"
+    found += f": its rows seem to be under {shown(rows[0])}" if rows else ""
+    mend = f"write the array under {shown(rows[0])} to a file of its own" if rows else "give an array of objects"
+    complaints.add(found, f"{mend}, or one object a line as .jsonl", file=str(file))
+
+
+def _rows_inside(values: dict[str, object]) -> list[str]:
+    """The keys of an object that seem to hold rows."""
+    return [
+        key
+        for key, value in values.items()
+        if isinstance(value, list) and value and isinstance(value[0], dict | list) and key not in A_ROW
+    ]
+
+
+def _is_column(value: object) -> bool:
+    """Whether a value could be a whole column, as pandas writes them: a list of values, or an object by row number."""
+    return isinstance(value, dict) or (isinstance(value, list) and not isinstance((value or [None])[0], dict))
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return bool(json_object(line))
+    except BadJsonError:
         return False
 
 

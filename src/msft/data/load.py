@@ -16,6 +16,7 @@ from msft.core.errors import ConfigError, DataError, complaint
 from msft.core.vocabulary import Task
 from msft.data.cache import Cache
 from msft.data.checks import Checked, check, without_leaks
+from msft.data.complaints import Complaints, note_of_dropped
 from msft.data.encode import Encoder, cut
 from msft.data.examples import Example, Item, Measure, TaskData
 from msft.data.formats import Sample
@@ -40,7 +41,8 @@ def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
     and then read from the cache.
     """
     encoder = Encoder(tokenizer)
-    sources = [Source(dataset, config.data.seed) for dataset in config.datasets]
+    drop = config.data.bad_rows == "drop"
+    sources = [Source(dataset, config.data.seed, drop=drop) for dataset in config.datasets]
     cache = Cache.of(config, sources, encoder)
     if cache is not None and (known := cache.read()) is not None:
         return known
@@ -61,7 +63,7 @@ def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
                 continue
             try:
                 tasks[dataset.id] = check(dataset, config.data, source, encoder)
-                tasks[dataset.id].notes.extend(notes if dataset is datasets[0] else ())
+                tasks[dataset.id].notes.extend([*notes, *source.notes] if dataset is datasets[0] else ())
             except DataError as error:
                 errors.append(str(error))
     if errors:
@@ -86,7 +88,7 @@ def _encoded(
     made: dict[Task, TaskData] = {}
     errors: list[str] = []
     for task, checked in tasks.items():
-        builder = _Builder(task, data.max_length, encoder, checked.notes)
+        builder = _Builder(task, data, encoder, checked.notes)
         try:
             stream = builder.examples(train[task])
             examples = list(stream) if cache is None else cache.pack(f"{len(made)}.train", stream)
@@ -131,8 +133,9 @@ def chat_template(given: str | None) -> str | None:
 class _Builder:
     """Tokenises the splits of one sub-dataset and notes what does not fit."""
 
-    def __init__(self, task: Task, max_length: int, encoder: Encoder, notes: list[str]) -> None:
-        self.task, self.max_length, self.encoder, self.notes = task, max_length, encoder, notes
+    def __init__(self, task: Task, data: DataConfig, encoder: Encoder, notes: list[str]) -> None:
+        self.task, self.max_length, self.encoder, self.notes = task, data.max_length, encoder, notes
+        self.drop = data.bad_rows == "drop"
 
     def examples(self, samples: Sequence[Sample]) -> Iterator[Example]:
         """The examples truncated to `max_length`, without those that keep no learned token.
@@ -154,7 +157,10 @@ class _Builder:
 
     def items(self, samples: Sequence[Sample], measure: Measure, kind: str) -> list[Item]:
         """The items of a split, without those that truncation would make easier or unanswerable."""
-        items = build(samples, measure, self.encoder, self.max_length, self.task)
+        field = f"datasets.{self.task}"
+        complaints = Complaints(field, drop=self.drop)
+        items = build(samples, measure, self.encoder, self.max_length, complaints)
+        self.notes.extend(note_of_dropped(complaints.dropped, len(samples), field, f"{kind} rows"))
         kept = [item for item in items if all(0 < len(o) <= self.max_length and o.targets for o in item.options)]
         self._check(len(items) - len(kept), len(items), kind, "they do not fit")
         return kept

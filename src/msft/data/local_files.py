@@ -11,7 +11,7 @@ from msft.config.problems import shown
 from msft.core.errors import DataError, complaint
 from msft.core.paths import expanded
 
-SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
+SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 

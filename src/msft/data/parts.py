@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from msft.config.problems import folded, not_portable, one_of, shown
 from msft.config.schema import DatasetConfig, Scalar, SplitConfig
 from msft.core.errors import DataError, complaint
+from msft.data.arrow_values import ClassName
+from msft.data.complaints import note_of_dropped
 from msft.data.rows import survey
 from msft.data.sources import Source
 
@@ -36,6 +38,9 @@ def parts(dataset: DatasetConfig, source: Source) -> tuple[list[DatasetConfig], 
         named[name] = value
     least = min(counts, key=lambda value: counts[value])
     notes = [f"{len(made)} sub-datasets by {column}; the smallest, {shown(least)}, has {counts[least]} rows"]
+    # Lines that hold no row belong to none of the sub-datasets.
+    lines, source.dropped = source.dropped, []
+    notes += note_of_dropped(lines, missing + sum(counts.values()) + len(lines), f"datasets.{dataset.id}", "lines")
     if missing:
         notes.append(f"{missing} rows without {column} belong to none of the sub-datasets")
     return made, notes
@@ -54,6 +59,7 @@ def _counts(
         if value is None:
             missing += 1
         elif isinstance(value, str | int | float):
+            value = str(value) if isinstance(value, ClassName) else value
             counts[value] = counts.get(value, 0) + 1
             first.setdefault(value, row.place)
         else:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from msft.data.complaints import Complaints
 from msft.data.encode import Encoder
 from msft.data.formats import Format, Sample
-from msft.data.rows import IN_MEMORY, Rows, Subset
+from msft.data.rows import IN_MEMORY, Row, Rows, Subset
 
 T = TypeVar("T")
 
@@ -44,17 +44,22 @@ class Samples(Sequence[Sample]):
         return Samples(Subset(self.rows, indices), self.form, made)
 
 
+def sample_of(row: Row, form: Format, encoder: Encoder) -> Sample:
+    """The sample of a row. Raises ValueError if the row cannot be converted, or its conversation not be rendered."""
+    sample = form.sample(row)
+    if sample.messages:
+        encoder.conversation(sample.messages)
+    return sample
+
+
 def checked(rows: Rows, form: Format, encoder: Encoder, complaints: Complaints) -> Samples:
     """The samples of the rows. Each row is converted and checked here; problems are added to `complaints`."""
     made: list[Sample] = []
     for row in rows:
         try:
-            sample = form.sample(row)
-            if sample.messages:
-                encoder.conversation(sample.messages)
+            sample = sample_of(row, form, encoder)
         except ValueError as error:
-            place = f"row {row.number}" if row.line is None else ""
-            complaints.add(str(error), "fix or remove this row", file=row.file, line=row.line, field=place)
+            complaints.row(str(error), "fix or remove this row", file=row.file, line=row.line, number=row.number)
         else:
             if len(rows) <= IN_MEMORY:
                 made.append(sample)

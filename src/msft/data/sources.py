@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Set
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ from typing import Any
 import numpy as np
 
 from msft.config.problems import one_of, shown
-from msft.config.schema import DatasetConfig, SplitConfig, Where
+from msft.config.schema import DatasetConfig, Scalar, SplitConfig, Where
 from msft.core.errors import DataError, complaint
+from msft.data.addresses import fetched, is_address
 from msft.data.complaints import Complaints
+from msft.data.csv_files import TEXT_ONLY, CsvRows
 from msft.data.gym import generate
-from msft.data.json_files import JsonLines, is_array, json_rows
+from msft.data.json_files import JsonLines, check_not_wrapped, is_array, json_rows
 from msft.data.local_files import local_files, same_file
 from msft.data.rows import IN_MEMORY, Listed, Row, Rows, Subset, survey
-from msft.data.tables import BUILDERS, OPTIONS, Table, check_csv, check_parquet
+from msft.data.tables import Table, check_parquet, csv_options, library_trouble
 
 REASONING_GYM = "reasoning_gym:"
 GYM_SIZE = 500
@@ -27,11 +30,20 @@ GYM_SIZE = 500
 class Source:
     """The rows of one data set's splits; each file, hub split or stream is read once."""
 
-    def __init__(self, dataset: DatasetConfig, seed: int) -> None:
+    def __init__(self, dataset: DatasetConfig, seed: int, *, drop: bool = False) -> None:
         self.dataset = dataset
         self.seed = seed
+        self.drop = drop
+        """Whether bad rows are left out instead of being errors (`data.bad_rows`)."""
         self.field = f"datasets.{dataset.id}"
+        self.notes: list[str] = []
+        """Notes for people about the files that were read so far."""
+        self.dropped: list[str] = []
+        """Place and reason of every line that was read so far and holds no row."""
         self._read: dict[tuple[str, str], Rows] = {}
+        self._text_only: set[str] = set()
+        """Paths whose values are all texts."""
+        self._fetched: dict[str, list[Path]] = {}
         self._digests: dict[Path, str] = {}
 
     def rows(self, path: str | None = None, split: str | None = None, where: Where | None = None) -> Rows:
@@ -42,7 +54,14 @@ class Source:
         rows = self._read[path, split]
         if not rows:
             raise self._bad(f"{path} has no rows", "give rows, or remove this data set")
-        return self._taken(rows, where) if where else rows
+        return self._taken(rows, where, _same_text if path in self._text_only else _same) if where else rows
+
+    def leave_out(self, path: str | None, split: str | None, bad: Set[tuple[str, int]]) -> None:
+        """From now on, `rows` of these arguments are without the rows whose (file, number) is in `bad`."""
+        key = path or self.dataset.path, split or self.dataset.split
+        rows = self._read[key]
+        kept = [index for index, row in enumerate(rows) if (row.file, row.number) not in bad]
+        self._read[key] = Subset(rows, np.array(kept, np.int64))
 
     def are_training_rows(self, wanted: SplitConfig) -> bool:
         """Whether a split that is read has the training rows themselves, even under another name or through a link."""
@@ -54,7 +73,7 @@ class Source:
             return True
         if any(path.startswith(REASONING_GYM) for path, _ in (mine, theirs)):
             return False
-        files = [local_files(*place, self.field) for place in (mine, theirs)]
+        files = [self._files(*place) for place in (mine, theirs)]
         if files[0] is None or files[1] is None or len(files[0]) != len(files[1]):
             return False
         return all(same_file(one, other) for one, other in zip(files[0], files[1], strict=True))
@@ -80,7 +99,7 @@ class Source:
         if path.startswith(REASONING_GYM):
             self.rows(path, split)  # raises DataError if the library is missing
             return 0, version("reasoning-gym")
-        files = local_files(path, split, self.field)
+        files = self._files(path, split)
         if files is not None:
             size = sum(file.stat().st_size for file in files)
             return size, " ".join(f"{file} {self._digest(file)}" for file in files) if digest else ""
@@ -103,25 +122,49 @@ class Source:
                 mend = "carve with max_samples or fraction, or name another path"
                 raise self._bad(f"{path} holds a single split, but split: {split} was asked for", mend)
             return Listed(self._generated(path))
-        files = local_files(path, split, self.field)
+        files = self._files(path, split)
         if files is None:
             return self._loaded(path, path, split, name=self.dataset.name, revision=self.dataset.revision)
-        complaints = Complaints(self.field)
+        complaints = Complaints(self.field, drop=self.drop)
+        rows = self._rows_of(path, files, complaints)
+        complaints.check()
+        self.dropped += complaints.dropped
+        return rows
+
+    def _files(self, path: str, split: str) -> list[Path] | None:
+        """As `local_files`, also of files at an address, which are fetched once."""
+        if not is_address(path):
+            return local_files(path, split, self.field)
+        if split != "train":
+            mend = "choose rows with where, such as {where: {split: test}}, or name another path"
+            raise self._bad(f"{path} holds a single split, but split: {split} was asked for", mend)
+        if path not in self._fetched:
+            self._fetched[path] = fetched(path, self.field)
+            copies = [str(file) for file in self._fetched[path]]
+            self.notes.append(f"{path} was copied to {', '.join(copies[:3])}{', ...' if len(copies) > 3 else ''}")
+        return self._fetched[path]
+
+    def _rows_of(self, path: str, files: list[Path], complaints: Complaints) -> Rows:
+        """The rows of files of one kind; problems are added to `complaints`."""
         suffix = files[0].suffix
         if suffix == ".json" and all(map(is_array, files)):
-            rows = Listed([row for file in files for row in json_rows(file, complaints)])
+            return Listed([row for file in files for row in json_rows(file, complaints)])
+        if suffix == ".parquet":
+            check_parquet(files, complaints)
             complaints.check()
-            return rows
-        if suffix in BUILDERS:
-            (check_parquet if suffix == ".parquet" else check_csv)(files, complaints)
-            complaints.check()
-            names = [str(file) for file in files]
             # The library identifies files that it has converted by time and size; this name identifies their content.
             content = hashlib.sha256("".join(map(self._digest, files)).encode()).hexdigest()
-            options = {"data_files": names, "name": f"content-{content}", **OPTIONS[suffix]}
-            return self._loaded(path, BUILDERS[suffix], "train", **options)
+            names = [str(file) for file in files]
+            return self._loaded(path, "parquet", "train", data_files=names, name=f"content-{content}")
+        if suffix in TEXT_ONLY:
+            self._text_only.add(path)
+            records = CsvRows(files, complaints, self.notes)
+            return records if len(records) > IN_MEMORY else Listed(list(records))
+        if suffix == ".json":
+            for file in files:
+                check_not_wrapped(file, complaints)
+            complaints.check()
         lines = JsonLines(files, complaints)
-        complaints.check()
         return lines if len(lines) > IN_MEMORY else Listed(list(lines))
 
     def _loaded(self, path: str, builder: str, split: str, **options: Any) -> Table:
@@ -133,11 +176,14 @@ class Source:
             if (folder / "dataset_info.json").is_file() or (folder / "dataset_dict.json").is_file():
                 saved = datasets.load_from_disk(path)
                 return Table(saved[split] if isinstance(saved, datasets.DatasetDict) else saved, path)
+            if folder.is_dir() and (texts := csv_options(builder, split, options)):
+                self._text_only.add(path)
+                options |= texts
             return Table(datasets.load_dataset(builder, split=split, **options), path)
         except Exception as error:  # the library and the network may raise anything
-            reason = (str(error).strip().splitlines() or ["no message"])[0][:200]
-            found = f"{path} (split {split}) could not be read: {type(error).__name__}: {reason}"
-            raise self._bad(found, "check path, name, revision and split, and that the hub can be reached") from error
+            local = builder == "parquet" or folder.exists()
+            reason, mend = library_trouble(error, local=local)
+            raise self._bad(f"{path} (split {split}) could not be read: {reason}", mend) from error
 
     def _generated(self, path: str) -> list[Row]:
         """The rows of a reasoning-gym task without repeated questions, so that no question is in two splits."""
@@ -161,23 +207,50 @@ class Source:
             for number, entry in enumerate(kept, 1)
         ]
 
-    def _taken(self, rows: Rows, where: Where) -> Rows:
+    def _taken(self, rows: Rows, where: Where, same: Callable[[Any, Scalar], bool]) -> Rows:
         known = survey(rows).columns
         for column in where:
             if column not in known:
                 raise self._bad(f"where: no row has a column {shown(column)}", one_of(column, known))
-        kept = [number for number, row in enumerate(rows) if _fits(row, where)]
+        try:
+            kept = [number for number, row in enumerate(rows) if _fits(row, where, same)]
+        except ValueError as error:
+            raise self._bad(str(error), "give the texts that you mean, each in quotes") from None
         if not kept:
             found = f"where: none of the {len(rows)} rows of {rows[0].file} fits {shown(where)}"
-            raise self._bad(found, "check the values, and that they have the type of the column (text in quotes)")
+            mend = "check the values, and that they have the type of the column (text in quotes, classes by name)"
+            raise self._bad(found, mend)
         return Subset(rows, np.array(kept, np.int64))
 
 
-def _fits(row: Row, where: Where) -> bool:
+def _fits(row: Row, where: Where, same: Callable[[Any, Scalar], bool]) -> bool:
     for column, wanted in where.items():
         value = row.values.get(column)
         options = wanted if isinstance(wanted, tuple) else (wanted,)
-        # True equals 1 in Python, but data sets mean different values by them.
-        if not any(value == option and isinstance(value, bool) == isinstance(option, bool) for option in options):
+        # Texts first: a number that has other forms is no problem where these are listed, too.
+        if not any(same(value, option) for option in sorted(options, key=lambda option: not isinstance(option, str))):
             return False
     return True
+
+
+def _same(value: Any, option: Scalar) -> bool:
+    # True equals 1 in Python, but data sets mean different values by them.
+    return bool(value == option) and isinstance(value, bool) == isinstance(option, bool)
+
+
+def _same_text(value: str | None, option: Scalar) -> bool:
+    """Whether a text of a file is the option, or its number or truth value as text. Raises ValueError for a number that
+    equals the text in value only."""
+    if value is None or option is None or isinstance(option, str):
+        return value == option
+    if isinstance(option, bool):
+        return value.casefold() == str(option).casefold()
+    if value == str(option):
+        return True
+    try:
+        equal = float(value) == option
+    except ValueError:
+        return False
+    if equal:
+        raise ValueError(f"where: the number {option} is also written as the text {shown(value)}")
+    return False

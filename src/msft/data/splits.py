@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar
@@ -19,6 +19,13 @@ from msft.data.streams import raw_bits
 
 T = TypeVar("T")
 
+SPLIT_COLUMN = "split"
+"""The column of rows that names the split of each."""
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "test": "test",
+}  # fmt: skip
+"""Names of splits in files and rows, and their meaning."""
 DEFAULT_FRACTION = 0.1
 DEFAULT_LEAST = 50
 """Minimum number of validation examples carved by default, if this leaves half of the rows to train on."""
@@ -56,6 +63,27 @@ def split(dataset: DatasetConfig, source: Source, seed: int) -> Splits:
         validation=_given(dataset, dataset.validation, source, seed, "validation") or Subset(rows, np.sort(validation)),
         test=_given(dataset, dataset.test, source, seed, "test") or Subset(rows, np.sort(test)),
     )
+
+
+def named_splits(names: Iterable[object]) -> dict[str, list[str]]:
+    """Train, validation or test -> its names among these values of a `split` column; empty without training rows."""
+    parts: dict[str, list[str]] = {}
+    for name in sorted({name for name in names if isinstance(name, str)}):
+        if name.casefold() in SPLIT_NAMES:
+            parts.setdefault(SPLIT_NAMES[name.casefold()], []).append(name)
+    return parts if "train" in parts else {}
+
+
+def mixed_splits(dataset: DatasetConfig, rows: Rows) -> list[str]:
+    """A note if training rows say of themselves that some are for validation or test."""
+    if SPLIT_COLUMN in (dataset.where or {}) or SPLIT_COLUMN not in rows[0].values:
+        return []
+    parts = named_splits(row.values.get(SPLIT_COLUMN) for row in rows)
+    if len(parts) < 2:
+        return []
+    names = ", ".join(name for found in parts.values() for name in found)
+    mend = f"{{{SPLIT_COLUMN}: {parts['train'][0]}}}"
+    return [f"the column {SPLIT_COLUMN} names {names}, but all rows are used. Fix: choose rows with where: {mend}"]
 
 
 def sample(rows: Sequence[T], count: int | None, seed: int, *key: str) -> Sequence[T]:

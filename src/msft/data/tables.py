@@ -1,25 +1,20 @@
-"""Columnar sources: Parquet and CSV files, and data of the `datasets` library, all as memory-mapped Arrow."""
+"""Columnar sources: Parquet files, and data of the `datasets` library, all as memory-mapped Arrow."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator, Sequence
+import errno
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from msft.data.arrow_values import converter
 from msft.data.complaints import Complaints
 from msft.data.rows import Row, Rows
 from msft.data.strict_json import HEAD, impostor
 
 BATCH = 1000
 """Number of rows read from Arrow at once."""
-BUILDERS = {".parquet": "parquet", ".csv": "csv"}
-OPTIONS: dict[str, dict[str, Any]] = {
-    # Otherwise the texts "None", "NA", "null" and "nan" would be read as missing.
-    ".csv": {"keep_default_na": False, "na_values": [""]},
-    ".parquet": {},
-}
 
 
 class Table(Rows):
@@ -27,6 +22,11 @@ class Table(Rows):
 
     def __init__(self, dataset: Any, name: str) -> None:
         self._dataset, self._name = dataset, name
+        # As Arrow, images and sounds stay undecoded: they are not learned, and their libraries may not be installed.
+        self._content = dataset.with_format("arrow")
+        self._converters = {
+            column: convert for column, of in dataset.features.items() if (convert := converter(of)) is not None
+        }
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -43,7 +43,9 @@ class Table(Rows):
     def take(self, indices: Iterable[int]) -> Iterator[Row]:
         ahead = iter(indices)
         while batch := list(islice(ahead, BATCH)):
-            columns = self._dataset[batch]
+            columns = self._content[batch].to_pydict()
+            for column, convert in self._converters.items():
+                columns[column] = list(map(convert, columns[column]))
             for position, index in enumerate(batch):
                 values = {column: content[position] for column, content in columns.items()}
                 yield Row(values, self._name, None, index + 1)
@@ -108,41 +110,47 @@ def _reason(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
-def check_csv(files: Sequence[Path], complaints: Complaints) -> None:
-    """Checks encoding, header and the number of fields of every record; problems are added to `complaints`."""
-    for file in files:
-        try:
-            with file.open("rb") as handle:
-                known = impostor(handle.read(HEAD))
-            if known:
-                complaints.add(str(known), known.mend, file=str(file))
-                continue
-            with file.open(encoding="utf-8-sig", newline="") as text:
-                _check_records(text, file, complaints)
-        except UnicodeDecodeError:
-            complaints.add("the file is not valid UTF-8", "save the file as UTF-8", file=str(file))
-        except OSError as error:
-            complaints.add(f"the file cannot be read ({error.strerror})", "check its permissions", file=str(file))
+def csv_options(folder: str, split: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with which the `datasets` library reads the CSV files of a folder as texts, as `CsvRows` does; none for
+    other files, and none where the folder's README.md declares types."""
+    import datasets
+    from datasets.packaged_modules.csv.csv import Csv
+
+    builder = datasets.load_dataset_builder(folder, **options)
+    if not isinstance(builder, Csv) or builder.config.features or builder.info.features:
+        return {}
+    first: dict[str, Any] = next(iter(datasets.load_dataset(folder, split=split, streaming=True, **options)), {})
+    texts = datasets.Features({column: datasets.Value("string") for column in first})
+    return {"features": texts, "keep_default_na": False, "na_values": [""]} if first else {}
 
 
-def _check_records(text: Iterable[str], file: Path, complaints: Complaints) -> None:
-    reader = csv.reader(text, strict=True)
-    try:
-        header = next(reader, [])
-        if not any(header):
-            complaints.add("the file is empty", "give a header and rows", file=str(file))
-        twice = sorted({name for name in header if header.count(name) > 1})
-        if twice:
-            complaints.add(f"the column {twice[0][:60]!r} appears twice", "rename one", file=str(file), line=1)
-        records = 0
-        for record in reader:
-            records += bool(record)
-            if record and len(record) != len(header):
-                found = f"the record has {len(record)} fields, the header {len(header)}"
-                mend = 'put texts with commas or line breaks in "quotes"'
-                complaints.add(found, mend, file=str(file), line=reader.line_num)
-        if not records and any(header):
-            complaints.add("the file has no rows", "give rows, or remove the file", file=str(file))
-    except csv.Error as error:
-        mend = 'close every quote, write " inside one as ""'
-        complaints.add(f"invalid CSV: {error}", mend, file=str(file), line=reader.line_num)
+def library_trouble(error: BaseException, *, local: bool) -> tuple[str, str]:
+    """What an error of the `datasets` library says, with its causes, and how to fix it."""
+    import datasets
+
+    chain: list[BaseException] = []
+    at: BaseException | None = error
+    while at is not None and at not in chain:
+        chain.append(at)
+        at = at.__cause__ or at.__context__
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    for cause in chain:
+        if isinstance(cause, OSError) and _is_of_cache(cause, cache):
+            found = f"the cache folder {cache} of the datasets library cannot be written ({cause.strerror})"
+            return found, "make room, or set HF_DATASETS_CACHE to a folder that can be written"
+    told = [chain[0], chain[-1]] if len(chain) > 1 else chain
+    reason = ": ".join(f"{type(cause).__name__}: {_said(cause)}" for cause in told)
+    if local:
+        return reason, "check that the files are whole, and what a library of their kind says of them"
+    return reason, "check path, name, revision and split, and that the hub can be reached"
+
+
+def _is_of_cache(error: OSError, cache: Path) -> bool:
+    if error.errno == errno.ENOSPC:
+        return True
+    place = Path(str(error.filename or ""))
+    return place.is_absolute() and (place.is_relative_to(cache) or cache.is_relative_to(place))
+
+
+def _said(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0][:200]

@@ -1,0 +1,132 @@
+"""Which choice is the right one: labels are the data set's own word, and an answer with two readings is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from texts_of_data import completions, loaded, refusal
+
+from msft.data.choices import choices_of
+
+COLOURS = ["red", "green", "blue", "black"]
+
+
+def written(path: Path, choices: Any, answers: list[Any]) -> Path:
+    rows = [{"question": f"Q{n}?", "choices": choices, "answer": answer} for n, answer in enumerate(answers)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("labels", [["1", "2", "3", "4"], [1, 2, 3, 4]])
+@pytest.mark.parametrize("answers", [[1, 2, 3], ["1", "2", "3"]])
+def test_labels_that_are_numbers_decide(tmp_path: Path, labels: list[Any], answers: list[Any]) -> None:
+    file = written(tmp_path / "a.jsonl", {"text": COLOURS, "label": labels}, answers)
+    assert sorted(completions(loaded(file))) == [" blue", " green", " red"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "answer", "right"),
+    [
+        ([4, 3, 2, 1], 1, "black"), ([10, 20, 30, 40], 20, "green"), (["A", "B", "C", "D"], "D", "black"),
+        ([0, 1, 2, 3], "0", "red"), ([-1, 0, 1, 2], 0, "green"), ([0.5, 1.5, 2.5, 3.5], 1.5, "green"),
+        (["True", "False", "x", "y"], False, "green"), ([], 3, "black"), (None, 3, "black"),
+    ],
+)  # fmt: skip
+def test_an_answer_is_one_of_the_labels(labels: Any, answer: Any, right: str) -> None:
+    texts, position = choices_of({"text": COLOURS, "label": labels}, answer)
+    assert texts[position] == right
+
+
+@pytest.mark.parametrize(
+    ("labels", "answer", "found"),
+    [
+        ([1, 2, 3, 4], 0, "none of the labels"), (["1", "2", "3", "4"], 5, "none of the labels"),
+        (["A", "B", "C", "D"], 0, "none of the labels"), ([1, 1, 2, 3], 1, "the label of two choices"),
+        ([1, 2, 3], 1, "the labels are not 4"), ("ABCD", "A", "the labels are not 4"), ([1, 2, 3, 4], None, "missing"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_no_label_has_is_an_error(labels: Any, answer: Any, found: str) -> None:
+    with pytest.raises(ValueError, match=found):
+        choices_of({"text": COLOURS, "label": labels}, answer)
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer"),
+    [([3, 1, 2, 0], 0), (["3", "1", "2", "0"], "0"), ([3, 1, 2, 0], "0"), (["3", "1", "2", "0"], 0),
+     ([1, 2, 3, 4], 2), (["2", "B", "A"], "A"), ([2, 4, 0], 2)],
+)  # fmt: skip
+def test_a_number_that_is_a_position_and_another_choice_is_ambiguous(tmp_path: Path, choices: Any, answer: Any) -> None:
+    assert ":1 datasets.d: the answer is ambiguous" in refusal(written(tmp_path / "a.jsonl", choices, [answer] * 3))
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "right"),
+    [([0, 1, 2, 3], 2, "2"), (["0", "1"], "1", "1"), ([10, 20, 30], 20, "20"), ([10, 20, 30], 1, "20"),
+     (["x", "2", "y"], "2", None), ([0.5, 1.5], 1.5, "1.5"), ([3, 1, 2, 0], "A", "3"), (["10", "20"], "0", "10")],
+)  # fmt: skip
+def test_one_reading_or_two_that_agree(choices: Any, answer: Any, right: str | None) -> None:
+    if right is None:
+        with pytest.raises(ValueError, match="ambiguous"):
+            choices_of(choices, answer)
+        return
+    texts, position = choices_of(choices, answer)
+    assert texts[position] == right
+
+
+def test_either_of_two_equal_choices_is_right(tmp_path: Path) -> None:
+    data = loaded(
+        written(tmp_path / "a.jsonl", ["red", "red", "blue"], [0, 1, 2, "red"]), validation={"max_samples": 3}
+    )
+    assert sorted(completions(data)) == [" blue", " red", " red", " red"]
+    sizes = {
+        completion: len(item.options) for completion, item in zip(completions(data)[1:], data.validation, strict=True)
+    }
+    assert sizes[" red"] == 2  # "red" once
+    assert sizes.get(" blue", 3) == 3  # two equal distractors stay
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "keys", "found"),
+    [
+        (["a", "a", "b"], 1, {"scorer": {"name": "choice", "of": "letter"}}, "two letters are right"),
+        (["a", "a"], 0, {}, "all choices have the same text"),
+        (["A) a", "B) a", "C) b"], "B", {"template": {"prompt": "{question}", "completion": " {answer_letter}"}},
+         "two letters are right"),
+    ],
+)  # fmt: skip
+def test_equal_choices_that_leave_the_answer_open(
+    tmp_path: Path, choices: Any, answer: Any, keys: Any, found: str
+) -> None:
+    assert found in refusal(written(tmp_path / "a.jsonl", choices, [answer] * 3), **keys)
+
+
+def test_columns_of_a_csv_file_and_their_names(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("question,a,b,c,answer\n" + "q?,4,2,0,2\n" * 3)
+    columns = {"choices": ["a", "b", "c"], "answer": "answer"}
+    assert "ambiguous" in refusal(tmp_path / "a.csv", columns=columns)
+    named = {"choices": {"0": "a", "1": "b", "2": "c"}, "answer": "answer"}
+    assert completions(loaded(tmp_path / "a.csv", columns=named)) == [" 0"] * 3
+
+
+@pytest.mark.parametrize(
+    ("names", "choices", "right"),
+    [
+        (["A", "B", "C"], ["O", "A", "B"], " A"),  # the letter of a position, whatever the choices are
+        (["0", "1", "2"], ["2", "0", "1"], " 0"),
+        (["x", "y", "z"], ["z", "x", "y"], " y"),  # a choice
+        (["1", "2", "3"], {"text": ["u", "v", "w"], "label": [3, 2, 1]}, " v"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_a_class(tmp_path: Path, names: list[str], choices: Any, right: str) -> None:
+    features = datasets.Features(
+        question=datasets.Value("string"),
+        choices=datasets.Dataset.from_list([{"c": choices}]).features["c"],
+        answer=datasets.ClassLabel(names=names),
+    )
+    rows = [{"question": f"{n}?", "choices": choices, "answer": 1} for n in range(3)]
+    datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / "a.parquet")
+    assert completions(loaded(tmp_path / "a.parquet")) == [right] * 3
