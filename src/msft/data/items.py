@@ -32,13 +32,13 @@ def build(samples: Sequence[Sample], measure: Measure, encoder: Encoder, max_len
 def _generating(samples: Sequence[Sample], measure: Measure, encoder: Encoder, task: Task) -> list[Item]:
     complaints = Complaints(f"datasets.{task}")
     items = []
-    for sample, example in zip(samples, encoder.whole(samples), strict=True):
+    for sample, (example, repeated) in zip(samples, encoder.encoded(samples), strict=True):
         row = sample.row
         place = f"{row.file}:{row.line}" if row.line is not None else f"{row.file} row {row.number}"
         prompt, completion = _texts(sample, encoder)
         if measure.own:
             fields = {"prompt": prompt, "completion": completion, "row": dict(row.values)}
-            items.append(Item(options=(example,), place=place, fields=fields))
+            items.append(Item(options=(example,), place=place, repeated=repeated, fields=fields))
             continue
         try:
             reference = reference_of(completion, sample.stated, measure)
@@ -47,7 +47,7 @@ def _generating(samples: Sequence[Sample], measure: Measure, encoder: Encoder, t
             mend = "fix the row, choose another extract, or name the answer's column in columns.answer"
             complaints.add(str(error), mend, file=row.file, line=row.line, field=number)
         else:
-            items.append(Item(options=(example,), place=place, reference=reference))
+            items.append(Item(options=(example,), place=place, repeated=repeated, reference=reference))
     complaints.check()
     return items
 

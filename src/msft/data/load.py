@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from msft.core.vocabulary import Task
 from msft.data.cache import Cache
 from msft.data.checks import Checked, check, without_leaks
 from msft.data.encode import Encoder, cut
+from msft.data.ends import TaskEnds
 from msft.data.examples import Example, Item, Measure, TaskData
 from msft.data.formats import Sample
 from msft.data.items import build
@@ -107,6 +109,7 @@ def _encoded(
             test=items["test"],
             measure=measure,
             fingerprint=_fingerprint(examples, items["validation"], items["test"], measure),
+            ends=builder.ends.found,
             notes=tuple(checked.notes),
         )
     if errors:
@@ -133,6 +136,7 @@ class _Builder:
 
     def __init__(self, task: Task, max_length: int, encoder: Encoder, notes: list[str]) -> None:
         self.task, self.max_length, self.encoder, self.notes = task, max_length, encoder, notes
+        self.ends = TaskEnds(encoder.end_rule)
 
     def examples(self, samples: Sequence[Sample]) -> Iterator[Example]:
         """The examples truncated to `max_length`, without those that keep no learned token.
@@ -140,8 +144,10 @@ class _Builder:
         Raises DataError at the end if these are too many.
         """
         out = shortened = 0
+        said: Counter[str] = Counter()
         for batch in batches(samples, BATCH):
-            for whole in self.encoder.whole(batch):
+            for whole in self.encoder.whole(batch, said):
+                self.ends.add(whole)
                 example = cut(whole, self.max_length)
                 if example is None:
                     out += 1
@@ -151,6 +157,7 @@ class _Builder:
         self._check(out, len(samples), "training", "no learned token of them is left")
         if shortened:
             self.notes.append(f"{shortened} training examples were truncated to {self.max_length} tokens")
+        self.notes += [f"{count} of {len(samples)} training examples: {what}" for what, count in said.items() if count]
 
     def items(self, samples: Sequence[Sample], measure: Measure, kind: str) -> list[Item]:
         """The items of a split, without those that truncation would make easier or unanswerable."""

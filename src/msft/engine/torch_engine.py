@@ -73,7 +73,7 @@ class TorchEngine:
         self.parameters = non_embedding_parameters(self._model)
         self.model_bytes = sum(parameter.nbytes for parameter in self._model.parameters())
         generates = any(part.measure.generates for part in data.values())
-        self._decoding = decoding_of(self._model, opened.tokenizer) if generates else None
+        self._decoding = decoding_of(self._model, opened.tokenizer, data) if generates else None
         if settings.gradient_checkpointing:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
         loss = TokenLoss(self._model).to(self._processes.device).train()
@@ -162,7 +162,8 @@ class TorchEngine:
             model = self._model
             if merge and isinstance(model, PeftModel):
                 model = copy.deepcopy(model).merge_and_unload()
-            export_model(model, self._opened.tokenizer, folder)
+            ends = [end for part in self._data.values() for end in part.ends]
+            export_model(model, self._opened.tokenizer, folder, ends)
         self._processes.barrier()
 
     def _become(self, snapshot: Snapshot) -> None:
