@@ -91,7 +91,12 @@ class PieceTokenizer:
         if low == high:
             return Border(low, low, "")
         start, end = encoding.token_to_chars(low)
-        if high == low + 1 and (content := self._added.get(ids[low])):
+        if high > low + 1:
+            # Offsets of bytes are those of all unknown characters in a row: ask where the text before ends.
+            before = self.ids(text[:at])
+            if low < len(before) <= high and before == ids[: len(before)]:
+                return Border(len(before), len(before), "")
+        elif content := self._added.get(ids[low]):
             # An added token may take the blanks beside it along, but it holds no more than its own text.
             found = text.find(content, start, end)
             if found >= at or 0 <= found <= at - len(content):

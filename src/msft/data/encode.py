@@ -72,7 +72,7 @@ class Encoder:
         shorter prompt.
         """
         pieces = [((sample.prompt, False), (option, True)) for sample in samples for option in sample.options]
-        made = (_example(self._begun(tokens, Counter()), []) for tokens in self._tokens(pieces))
+        made = (_encoded(self._begun(tokens, Counter()), []).example for tokens in self._tokens(pieces))
         return [tuple(next(made) for _ in sample.options) for sample in samples]
 
     def conversation(self, messages: Sequence[Mapping[str, Any]], given: int = 0) -> Pieces:
@@ -125,20 +125,18 @@ class Encoder:
         ended = bool(len(tokens.ids)) and tokens.learned[-1] and tokens.ids[-1] == self.end_rule.eos
         said[STRADDLES] += tokens.straddling > 0
         said[ENDED] += bool(ended)
-        return Encoded(_example(self._begun(tokens, said), [] if ended else [self.end_rule.eos]), tokens.repeated)
+        return _encoded(self._begun(tokens, said), [] if ended else [self.end_rule.eos])
 
     def _conversation_of(self, tokens: Tokens, said: Counter[str]) -> Encoded:
         """A rendered conversation: the end-of-sequence token follows a last turn that no special token ends."""
         said[STRADDLES] += tokens.straddling > 0
-        example = _example(tokens, [])
-        last = [*learned_spans(example)][-1:]
-        if not last or self.end_rule.place(last[0]) is not None:
-            return Encoded(example, tokens.repeated)
-        if not example.trained[-1]:
-            said[OPEN] += 1
-            return Encoded(example, tokens.repeated)
-        said[CLOSED] += 1
-        return Encoded(_example(tokens, [self.end_rule.eos]), tokens.repeated)
+        as_rendered = _encoded(tokens, [])
+        last = [*learned_spans(as_rendered.example)][-1:]
+        if not last or self.end_rule.ending(last[0]):
+            return as_rendered
+        closes = as_rendered.example.trained[-1]
+        said[CLOSED if closes else OPEN] += 1
+        return _encoded(tokens, [self.end_rule.eos]) if closes else as_rendered
 
     def _begun(self, tokens: Tokens, said: Counter[str]) -> Tokens:
         """The tokens after those that the tokenizer adds, of which the text may have brought some."""
@@ -149,11 +147,13 @@ class Encoder:
         return tokens._replace(ids=added + ids, learned=np.append(np.zeros(len(added), np.bool_), tokens.learned))
 
 
-def _example(tokens: Tokens, after: list[int]) -> Example:
+def _encoded(tokens: Tokens, after: list[int]) -> Encoded:
     """The example of the tokens, with `after`, which is learned."""
     trained = np.append(tokens.learned, np.ones(len(after), np.bool_))
-    trained[:1] = False  # there is no token before it to predict it from
-    return Example(ids=np.asarray(tokens.ids + after, np.int32), trained=trained)
+    # There is no token before the first one to predict it from: it is given, with what it holds of the prompt.
+    repeated = "" if trained[:1].any() else tokens.repeated
+    trained[:1] = False
+    return Encoded(Example(ids=np.asarray(tokens.ids + after, np.int32), trained=trained), repeated)
 
 
 def cut(example: Example, max_length: int) -> Example | None:

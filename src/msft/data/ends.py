@@ -19,7 +19,7 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
 
 
 class EndRule:
-    """The rule for one tokenizer: a special token ends a learned text if only blanks follow it there."""
+    """The rule for one tokenizer: what is learned ends with the special tokens that nothing but blanks follows."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.special = special_ids(tokenizer)
@@ -27,51 +27,57 @@ class EndRule:
         self._tokenizer = tokenizer
         self._blank: dict[int, bool] = {}
 
-    def place(self, ids: Sequence[int] | NDArray[np.int32]) -> int | None:
-        """The index of the token that ends a learned text; None if no special token does."""
-        for at in range(len(ids) - 1, -1, -1):
-            token = int(ids[at])
+    def ending(self, ids: Sequence[int] | NDArray[np.int32]) -> tuple[int, ...]:
+        """The special tokens that end a learned text, in order; none if it ends with another token."""
+        found: list[int] = []
+        for token in map(int, ids[::-1]):
             if token in self.special:
-                return at
-            if not self._is_blank(token):
-                return None
-        return None
+                found.append(token)
+            elif not self._is_blank(token):
+                break
+        return tuple(reversed(found))
+
+    def text(self, token: int) -> str:
+        """The text of a token."""
+        return str(self._tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _is_blank(self, token: int) -> bool:
         if token not in self._blank:
-            text = self._tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-            self._blank[token] = not text.strip()
+            self._blank[token] = not self.text(token).strip()
         return self._blank[token]
 
 
 class TaskEnds:
     """The end tokens of one sub-dataset, found from the examples that `add` is called with.
 
-    These are the end-of-sequence token and the tokens that end the examples; and those that end earlier turns, unless
-    a learned text goes on after one of them (a channel of an answer ends with it, say).
+    A text ends with the first of the special tokens at its end, unless other learned texts go on after that token (a
+    channel of an answer ends with it, say); then with the last one. What ends earlier turns only, and is also found
+    within learned texts, ends nothing.
     """
 
     def __init__(self, rule: EndRule) -> None:
         self._rule = rule
-        self._last: set[int] = set()
-        self._earlier: set[int] = set()
+        self._last: set[tuple[int, ...]] = set()
+        self._earlier: set[tuple[int, ...]] = set()
         self._inside: set[int] = set()
 
     def add(self, example: Example) -> None:
         """`example`: whole, because truncation may end it anywhere."""
         spans = list(learned_spans(example))
         for number, span in enumerate(spans, 1):
-            place = self._rule.place(span)
-            inner = span if place is None else span[:place]
-            self._inside |= self._rule.special.intersection(inner.tolist())
-            if place is not None:
-                (self._last if number == len(spans) else self._earlier).add(int(span[place]))
+            ending = self._rule.ending(span)
+            special = [token for token in span.tolist() if token in self._rule.special]
+            self._inside.update(special[: len(special) - len(ending)])
+            (self._last if number == len(spans) else self._earlier).add(ending)
 
     @property
     def found(self) -> tuple[int, ...]:
         """The end-of-sequence token, then the others in ascending order."""
-        others = (self._last | (self._earlier - self._inside)) - {self._rule.eos}
-        return (self._rule.eos, *sorted(others))
+        firsts = (next((t for t in ending if t not in self._inside), None) for ending in self._last | self._earlier)
+        ends = {first for first in firsts if first is not None}
+        # A last turn must end somewhere.
+        ends |= {ending[-1] for ending in self._last if ending and not ends.intersection(ending)}
+        return (self._rule.eos, *sorted(ends - {self._rule.eos}))
 
     @property
     def inside(self) -> frozenset[int]:
