@@ -13,8 +13,18 @@ from msft.data.extract import reference_of
 from msft.data.formats import Sample
 
 
-def build(samples: Sequence[Sample], measure: Measure, encoder: Encoder, max_length: int, task: Task) -> list[Item]:
-    """One item per sample, truncated only for `loss`. Raises DataError if no answer can be extracted from a row."""
+def build(
+    samples: Sequence[Sample],
+    measure: Measure,
+    encoder: Encoder,
+    max_length: int,
+    task: Task,
+    ends: Sequence[int] = (),
+) -> list[Item]:
+    """One item per sample, truncated only for `loss`. `ends`: the tokens that end a generated text.
+
+    Raises DataError if no answer can be extracted from a row.
+    """
     if measure.name == "choice":
         sizes = [tuple(len(option.strip().encode()) for option in sample.options) for sample in samples]
         return [
@@ -22,14 +32,17 @@ def build(samples: Sequence[Sample], measure: Measure, encoder: Encoder, max_len
             for sample, options, size in zip(samples, encoder.options(samples), sizes, strict=True)
         ]
     if measure.generates:
-        return _generating([_up_to_last_turn(sample) for sample in samples], measure, encoder, task)
+        texts = [encoder.end_rule.text(end) for end in ends]
+        return _generating([_up_to_last_turn(sample) for sample in samples], measure, encoder, task, texts)
     examples = encoder.whole(samples)
     if measure.name == "loss":
         examples = [cut(example, max_length) or example for example in examples]
     return [Item(options=(example,)) for example in examples]
 
 
-def _generating(samples: Sequence[Sample], measure: Measure, encoder: Encoder, task: Task) -> list[Item]:
+def _generating(
+    samples: Sequence[Sample], measure: Measure, encoder: Encoder, task: Task, ends: Sequence[str]
+) -> list[Item]:
     complaints = Complaints(f"datasets.{task}")
     items = []
     for sample, (example, repeated) in zip(samples, encoder.encoded(samples), strict=True):
@@ -41,7 +54,7 @@ def _generating(samples: Sequence[Sample], measure: Measure, encoder: Encoder, t
             items.append(Item(options=(example,), place=place, repeated=repeated, fields=fields))
             continue
         try:
-            reference = reference_of(completion, sample.stated, measure)
+            reference = reference_of(_without(ends, completion), sample.stated, measure)
         except ValueError as error:
             number = f"row {row.number}" if row.line is None else ""
             mend = "fix the row, choose another extract, or name the answer's column in columns.answer"
@@ -50,6 +63,13 @@ def _generating(samples: Sequence[Sample], measure: Measure, encoder: Encoder, t
             items.append(Item(options=(example,), place=place, repeated=repeated, reference=reference))
     complaints.check()
     return items
+
+
+def _without(ends: Sequence[str], completion: str) -> str:
+    """The completion without the end tokens that are written at its end: a generated text has none."""
+    while end := next((end for end in ends if end and completion.rstrip().endswith(end)), None):
+        completion = completion.rstrip().removesuffix(end)
+    return completion
 
 
 def _up_to_last_turn(sample: Sample) -> Sample:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def _encoded(
 ) -> dict[Task, TaskData]:
     """The sub-datasets as tokens. Raises DataError if too many examples do not fit."""
     made: dict[Task, TaskData] = {}
+    inside: dict[Task, frozenset[int]] = {}
     errors: list[str] = []
     for task, checked in tasks.items():
         builder = _Builder(task, data.max_length, encoder, checked.notes)
@@ -112,9 +114,20 @@ def _encoded(
             ends=builder.ends.found,
             notes=tuple(checked.notes),
         )
+        inside[task] = builder.ends.inside
     if errors:
         raise DataError("\n".join(errors))
-    return made
+    ends = {end for part in made.values() for end in part.ends}
+    return {task: _told(part, sorted(inside[task] & ends), encoder) for task, part in made.items()}
+
+
+def _told(part: TaskData, cut: Sequence[int], encoder: Encoder) -> TaskData:
+    """The sub-dataset with a note on the end tokens, `cut`, after which its answers go on."""
+    if not cut:
+        return part
+    texts = " and ".join(map(encoder.end_rule.text, cut))
+    note = f"some answers go on after {texts}, where the final model stops. Fix: write something else there"
+    return replace(part, notes=(*part.notes, note))
 
 
 def chat_template(given: str | None) -> str | None:
@@ -161,7 +174,7 @@ class _Builder:
 
     def items(self, samples: Sequence[Sample], measure: Measure, kind: str) -> list[Item]:
         """The items of a split, without those that truncation would make easier or unanswerable."""
-        items = build(samples, measure, self.encoder, self.max_length, self.task)
+        items = build(samples, measure, self.encoder, self.max_length, self.task, self.ends.found)
         kept = [item for item in items if all(0 < len(o) <= self.max_length and o.targets for o in item.options)]
         self._check(len(items) - len(kept), len(items), kind, "they do not fit")
         return kept
