@@ -85,9 +85,7 @@ class Slow(PreTrainedTokenizer):
         }
         self._tokens = {n: token for token, n in self._vocabulary.items()}
         more = ["<|im_start|>", "<|im_end|>"]
-        super().__init__(
-            unk_token="<unk>", bos_token="<s>", eos_token="</s>", additional_special_tokens=more, **keys
-        )
+        super().__init__(unk_token="<unk>", bos_token="<s>", eos_token="</s>", additional_special_tokens=more, **keys)
 
     @property
     def vocab_size(self) -> int:

@@ -1,4 +1,4 @@
-"""Reported: a trained chat went on for ever outside of msft, and scoring stopped at a special token within an answer."""
+"""Reported: a trained chat never stopped outside of msft, and scoring stopped at a special token within an answer."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from small_models import make_model, tokenizer_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from msft.cli.main import main
+from msft.data.ends import EndRule, TaskEnds
+from msft.data.examples import Example
 from msft.record.run_folder import RunFolder
 from msft.report.story import read_story
 
@@ -161,3 +164,30 @@ def test_answers_that_go_on_after_another_sub_dataset_s_end_are_told(tmp_path: P
     assert "d: some answers go on after <|im_end|>, where the final model stops" in said
     assert "e: some answers" not in said
     assert "ends at <|endoftext|> (d); <|endoftext|> or <|im_end|> (e)" in said
+
+
+A, B, END, CALL, EOS, BLANK = (
+    tokenizer_of().convert_tokens_to_ids(t) for t in ("a", "b", "<|im_end|>", "<|im_start|>", "</s>", "\u010a")
+)
+
+
+@pytest.mark.parametrize(
+    ("spans", "ends"),
+    [
+        ([[A, END, BLANK]], [END]),
+        ([[A, END], [B, EOS]], [END]),  # turns end with one token, conversations with another
+        ([[A, END, EOS]], [END]),  # the first of several
+        ([[A, CALL, B, END], [B, CALL]], [END, CALL]),  # a last turn ends somewhere, whatever stands within another
+        ([[A, CALL, B, EOS]], []),
+        ([[A, END], [A, END, B, EOS]], []),  # a channel of an answer ends as earlier turns do
+        ([[A, CALL, EOS], [A, CALL, B, EOS]], []),
+        ([[A], [B, EOS]], []),
+        ([[A]], []),
+    ],
+)
+def test_the_tokens_that_end_what_is_learned(spans: list[list[int]], ends: list[int]) -> None:
+    found = TaskEnds(EndRule(tokenizer_of()))
+    ids = [token for span in spans for token in (B, CALL, *span)]
+    trained = [learned for span in spans for learned in (False, False, *(True for _ in span))]
+    found.add(Example(ids=np.array(ids, np.int32), trained=np.array(trained)))
+    assert found.found == (EOS, *sorted(ends))

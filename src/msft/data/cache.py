@@ -83,9 +83,8 @@ class Cache:
             for number, data in enumerate(tasks.values()):
                 for kind, items in (("validation", data.validation), ("test", data.test)):
                     pack_items(draft, f"{number}.{kind}", items)
-                entry = {"task": data.task, "fingerprint": data.fingerprint}
-                entry |= {"ends": data.ends, "notes": data.notes}
-                entries.append({**entry, "measure": dataclasses.asdict(data.measure)})
+                plain = {name: getattr(data, name) for name in ("task", "fingerprint", "ends", "notes")}
+                entries.append({**plain, "measure": dataclasses.asdict(data.measure)})
             index = {"tasks": entries, "files": _digests(draft)}
             (draft / INDEX).write_text(json.dumps(index), encoding="utf-8")
             try:

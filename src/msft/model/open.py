@@ -130,9 +130,7 @@ def _weights(source: ModelSource) -> PreTrainedModel | PeftModel:
     return model if source.peft is None else _with_adapter(model, source)
 
 
-def export_model(
-    model: PreTrainedModel | PeftModel, tokenizer: Any, folder: Path, ends: Iterable[int] = ()
-) -> None:
+def export_model(model: PreTrainedModel | PeftModel, tokenizer: Any, folder: Path, ends: Iterable[int] = ()) -> None:
     """Writes a plain Hugging Face folder: safetensors, configuration, generation settings, tokenizer.
 
     For a LoRA run, the adapter only. `ends`: the tokens with which training taught the model to end.
