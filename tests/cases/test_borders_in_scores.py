@@ -1,4 +1,4 @@
-"""A token that straddles the border between a prompt and what follows it, in likelihoods, generation and run folders."""
+"""A token that straddles the border between a prompt and what follows it: likelihoods, generation, run folders."""
 
 from __future__ import annotations
 
@@ -59,16 +59,11 @@ def test_options_that_begin_within_a_token_have_their_own_likelihoods(
     model.set_attn_implementation(NAME if layout == "flat" else "sdpa")
     ((*group,),) = Encoder(words).options([Sample(row=ROW, prompt=prompt, completion=options[0], options=options)])
     assert len({int(np.argmax(example.trained)) for example in group}) == starts, "some begin within a token"
-    found = sequence_scores(
-        TokenLoss(model), [group], Runtime(device=torch.device("cpu"), max_tokens=99, layout=layout)
-    )
+    runtime = Runtime(device=torch.device("cpu"), max_tokens=99, layout=layout)
+    found = sequence_scores(TokenLoss(model), [group], runtime)
     assert found.nll == pytest.approx([-alone(model, example) for example in group], rel=1e-4)
     item = Item(options=tuple(group), answer=0)
-    given = scores_of(
-        TokenLoss(model),
-        {"d": ([item], Measure(name="choice"))},
-        Runtime(device=torch.device("cpu"), max_tokens=99, layout=layout),
-    )[0]["d"]
+    given = scores_of(TokenLoss(model), {"d": ([item], Measure(name="choice"))}, runtime)[0]["d"]
     each = [math.exp(alone(model, example)) for example in group]
     assert given.items == pytest.approx([each[0] / sum(each)], rel=1e-3)
 

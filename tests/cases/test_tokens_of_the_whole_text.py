@@ -1,5 +1,5 @@
-"""Reported: pieces of an example were tokenised apart: SentencePiece's blank was learned twice, and tokens differed from
-those of the whole text."""
+"""Reported: pieces of an example were tokenised apart: SentencePiece's blank was learned twice, and tokens differed
+from those of the whole text."""
 
 from __future__ import annotations
 
