@@ -137,6 +137,17 @@ def test_a_token_on_the_border_is_the_completion_s_and_people_are_told(
     assert (shown(words, example), again, said[STRADDLES]) == (right, repeated, 1)
 
 
+@pytest.mark.parametrize("kind", ["unigram", "blank first", "characters", "byte-level", "slow bytes"])
+@pytest.mark.parametrize(("prompt", "completion"), [("é", "😀"), ("a:\n", "\nb"), ("語", "語")])
+def test_bytes_of_neighbours_are_told_apart(kind: str, prompt: str, completion: str) -> None:
+    """Where one character is several tokens, and the offsets of some tokenizers are those of all in a row."""
+    words, said = made(kind), Counter[str]()
+    (example,) = Encoder(words).whole([pair(prompt, completion)], said)
+    assert said[STRADDLES] == 0
+    first = int(np.argmax(example.trained))
+    assert words.decode(example.ids[first:-1]) == completion
+
+
 def test_blanks_that_a_special_token_takes_along_do_not_make_it_learned() -> None:
     words = tokenizer_of(template=PLAIN)
     words.add_special_tokens({"additional_special_tokens": [AddedToken("<|go|>", rstrip=True, special=True)]})
