@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kinds_of_tokenizers import KINDS, ROUND_TRIP, Slow, byte_level, metaspace
 from small_models import tokenizer_of
 from tokenizers import AddedToken
 
+from msft.data.borders import PieceTokenizer
 from msft.data.encode import BEGUN, CLOSED, ENDED, OPEN, STRADDLES, Encoder
 from msft.data.formats import Sample
 from msft.data.sources import Row
@@ -96,6 +97,7 @@ LETTERS = st.text(st.sampled_from(" \n:;xthe.Aé\u0301語😀ﬁ7"), max_size=8)
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=50, deadline=None)
 @given(prompt=LETTERS, completion=LETTERS)
 def test_any_text_has_its_own_tokens_and_its_completion_is_learned(kind: str, prompt: str, completion: str) -> None:
     words, encoder = made(kind), encoder_of(kind)
@@ -116,6 +118,21 @@ def test_any_text_has_its_own_tokens_and_its_completion_is_learned(kind: str, pr
         assert learned.lstrip(" ") == (repeated + completion).lstrip(" "), "what straddles, and no more"
     elif before:
         assert repeated == prompt
+
+
+@pytest.mark.parametrize(
+    "kind", ["characters", "blank first", "byte-level", "byte-level, merges across words", "metaspace first"]
+)
+@settings(max_examples=50, deadline=None)
+@given(pieces=st.lists(st.tuples(LETTERS, st.booleans()), max_size=6))
+def test_a_token_is_learned_if_it_holds_a_learned_character(kind: str, pieces: list[tuple[str, bool]]) -> None:
+    text = "".join(piece for piece, _ in pieces)
+    flags = [learned for piece, learned in pieces for _ in piece]
+    spans = made(kind)(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    (tokens,) = PieceTokenizer(made(kind))([pieces])
+    assert tokens.learned.tolist() == [any(flags[start:end]) for start, end in spans]
+    inside = [(start, end) for start, end in spans if len(set(flags[start:end])) > 1]
+    assert (tokens.straddling > 0) == bool(inside)
 
 
 @pytest.mark.parametrize(
