@@ -28,7 +28,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from msft.core.errors import ModelError
 from msft.data.examples import Example
-from msft.engine.decoding import fitting_decoding
+from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.settings import EngineSettings
 from msft.engine.step import Stepper, make_optimizer
 from msft.forward.runtime import Runtime

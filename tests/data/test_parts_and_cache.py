@@ -131,7 +131,7 @@ def same(one, other):
 
     rest = [
         [(i.answer, i.option_bytes, len(i.options)) for i in (*t.validation, *t.test)]
-        + [t.measure, t.fingerprint, t.notes]
+        + [t.measure, t.fingerprint, t.ends, t.notes]
         for t in (one, other)
     ]
     return rest[0] == rest[1] and all(map(np.array_equal, arrays(one), arrays(other)))

@@ -164,7 +164,7 @@ def test_control_is_the_likelihood_of_the_reference_and_report_what_was_said() -
     assert tokens == 3 * (prompted + 6) + 2 * (prompted + 18)
 
 
-def test_a_special_token_that_ends_a_reference_ends_the_text_too() -> None:
+def test_a_token_that_a_sub_dataset_teaches_to_end_with_ends_its_texts_only() -> None:
     model = tiny_model()
     model.generation_config.eos_token_id = None
     with torch.no_grad():  # whatever it reads, it says the token that ends a turn
@@ -175,7 +175,7 @@ def test_a_special_token_that_ends_a_reference_ends_the_text_too() -> None:
     measure = Measure(name="generate", max_new_tokens=4)
     turn = [item([1, 2], [3, VOCABULARY - 2, 5], "")]
     plain = [item([1, 2], [3, 5], Letters().decode([VOCABULARY - 2] * 4))]
-    decoding = Decoding(decoder=Letters(), eos=frozenset({0}))
+    decoding = Decoding(decoder=Letters(), eos=frozenset({0}), taught={"a": frozenset({VOCABULARY - 2})})
     found, tokens = score(TokenLoss(model), {"a": (turn, measure), "b": (plain, measure)}, runtime(), decoding=decoding)
     hidden.remove()
     assert found["b"].report == 1

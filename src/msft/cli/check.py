@@ -97,8 +97,19 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
         ("at most", _training(made)),
         ("snapshots", _snapshots(made)),
         ("memory", f"{scaled(made.training_bytes, 'B')} for weights, gradients and moments, plus activations"),
+        ("ends", _ends(made)),
         ("errors", "± is the largest standard error of an accuracy over this number of items, in percentage points"),
     ]
+
+
+def _ends(made: Estimate) -> str:
+    """At which tokens a generated text ends; where the sub-datasets differ, for each of them."""
+    by_tokens: dict[tuple[str, ...], list[str]] = {}
+    for part in made.parts:
+        by_tokens.setdefault(part.ends, []).append(clean(part.task))
+    listed = {" or ".join(map(clean, ends)): ", ".join(tasks) for ends, tasks in by_tokens.items()}
+    which = [tokens if len(listed) == 1 else f"{tokens} ({tasks})" for tokens, tasks in listed.items()]
+    return f"a generated text ends at {'; '.join(which)}, as the training examples do"
 
 
 def _training(made: Estimate) -> str:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import psutil
@@ -56,6 +56,8 @@ class Part:
     """The part of `validation_tokens` that is generation: the prompts again, and the new tokens."""
     test: int
     test_tokens: int
+    ends: tuple[str, ...]
+    """The texts of the tokens at which a generated text ends."""
     notes: tuple[str, ...]
 
     @property
@@ -105,7 +107,7 @@ class Estimate:
 def estimate(job: Job) -> Estimate:
     """The estimate of a job whose data have been read and whose model exists as a skeleton only."""
     method, data = job.config.method, job.data
-    parts = tuple(part_of(task_data) for task_data in data.values())
+    parts = tuple(part_of(task_data, job.model.tokenizer) for task_data in data.values())
     mixture = Mixture(tasks=tuple(data))
     sizes = {part.task: part.train for part in parts}
     clock = Clock(sizes, job.config.training.batch_size, method.eval_every)
@@ -158,7 +160,7 @@ def estimate(job: Job) -> Estimate:
     )
 
 
-def part_of(data: TaskData) -> Part:
+def part_of(data: TaskData, tokenizer: Any) -> Part:
     """The numbers of one sub-dataset."""
     lengths = np.array([len(example) for example in data.train])
     measure = data.measure
@@ -176,6 +178,7 @@ def part_of(data: TaskData) -> Part:
         generated_tokens=_generated(data.validation, measure),
         test=len(data.test),
         test_tokens=_scored(data.test) + _generated(data.test, measure),
+        ends=tuple(map(str, tokenizer.convert_ids_to_tokens(list(data.ends)))),
         notes=data.notes,
     )
 

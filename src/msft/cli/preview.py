@@ -14,6 +14,7 @@ from msft.config.problems import one_of, shown
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, complaint
 from msft.core.vocabulary import Task
+from msft.data.ends import special_ids
 from msft.data.examples import Example, TaskData
 from msft.data.load import load_tasks
 from msft.model.open import load_tokenizer
@@ -46,8 +47,7 @@ class _Writer:
     def __init__(self, tokenizer: Any, console: Console) -> None:
         self.tokenizer, self.console = tokenizer, console
         self.colour = console.is_terminal and console.color_system is not None
-        added = getattr(tokenizer, "added_tokens_decoder", {})
-        self.special = {*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)}
+        self.special = special_ids(tokenizer)
 
     def part(self, data: TaskData, rows: int) -> None:
         """The first training examples, and the first validation item with its options."""
@@ -62,14 +62,17 @@ class _Writer:
             self._print(title, self.text(item.options[0]))
             return
         first = item.options[0]
-        shared = Text()
-        for piece, _, special in self._pieces(first, 0, _scored_from(first)):
-            shared.append(piece, SPECIAL if special else "")
-        self._print(title, shared)
+        # A token that holds the end of the prompt and the beginning of an option is scored with that option.
+        shared = min(map(_scored_from, item.options))
+        text = Text()
+        for piece, _, special in self._pieces(first, 0, shared):
+            text.append(piece, SPECIAL if special else "")
+        self._print(title, text)
         for number, option in enumerate(item.options):
             mark = "  right: " if number == item.answer else "  wrong: "
             scored = "".join(piece for piece, _, _ in self._pieces(option, _scored_from(option), len(option)))
-            self.console.print(Text.assemble(mark, self._learned(scored)), soft_wrap=True)
+            given = "".join(piece for piece, _, _ in self._pieces(option, shared, _scored_from(option)))
+            self.console.print(Text.assemble(mark, given, self._learned(scored)), soft_wrap=True)
 
     def text(self, example: Example) -> Text:
         """The example's text: learned tokens marked, special tokens visible."""

@@ -83,8 +83,8 @@ class Cache:
             for number, data in enumerate(tasks.values()):
                 for kind, items in (("validation", data.validation), ("test", data.test)):
                     pack_items(draft, f"{number}.{kind}", items)
-                entry = {"task": data.task, "fingerprint": data.fingerprint, "notes": data.notes}
-                entries.append({**entry, "measure": dataclasses.asdict(data.measure)})
+                plain = {name: getattr(data, name) for name in ("task", "fingerprint", "ends", "notes")}
+                entries.append({**plain, "measure": dataclasses.asdict(data.measure)})
             index = {"tasks": entries, "files": _digests(draft)}
             (draft / INDEX).write_text(json.dumps(index), encoding="utf-8")
             try:
@@ -116,6 +116,7 @@ class Cache:
             test=read_items(self.folder, f"{number}.test"),
             measure=Measure(**measure),
             fingerprint=str(entry["fingerprint"]),
+            ends=tuple(entry["ends"]),  # type: ignore[arg-type]
             notes=tuple(entry["notes"]),  # type: ignore[arg-type]
         )
 

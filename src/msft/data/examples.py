@@ -45,6 +45,9 @@ class Item:
     answer: int = 0
     option_bytes: tuple[int, ...] = ()
     """UTF-8 bytes of each option's text, for `normalize: byte`."""
+    repeated: str = ""
+    """Generating measures: the end of the prompt's text that the first learned token holds too, so that the generated
+    text begins with it."""
     reference: str = ""
     """`generate`: the correct answer, to which the extracted answer is compared."""
     fields: Mapping[str, Any] | None = None
@@ -101,5 +104,8 @@ class TaskData:
     measure: Measure
     fingerprint: str
     """SHA-256 of every token, mask and answer, and of the measure."""
+    ends: tuple[int, ...] = ()
+    """The tokens that end what the training examples teach: the end-of-sequence token first. Not in the fingerprint:
+    they follow from the examples and the tokenizer."""
     notes: tuple[str, ...] = ()
     """Notes for people: what was truncated or left out."""

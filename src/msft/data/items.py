@@ -13,10 +13,17 @@ from msft.data.formats import Sample
 
 
 def build(
-    samples: Sequence[Sample], measure: Measure, encoder: Encoder, max_length: int, complaints: Complaints
+    samples: Sequence[Sample],
+    measure: Measure,
+    encoder: Encoder,
+    max_length: int,
+    complaints: Complaints,
+    ends: Sequence[int] = (),
 ) -> list[Item]:
-    """One item per sample, truncated only for `loss`. Raises DataError if no answer can be extracted from a row, unless
-    `complaints` drops such rows."""
+    """One item per sample, truncated only for `loss`. `ends`: the tokens that end a generated text.
+
+    Raises DataError if no answer can be extracted from a row, unless `complaints` drops such rows.
+    """
     if measure.name == "choice":
         sizes = [tuple(len(option.strip().encode()) for option in sample.options) for sample in samples]
         return [
@@ -24,32 +31,42 @@ def build(
             for sample, options, size in zip(samples, encoder.options(samples), sizes, strict=True)
         ]
     if measure.generates:
-        return _generating([_up_to_last_turn(sample) for sample in samples], measure, encoder, complaints)
+        texts = [encoder.end_rule.text(end) for end in ends]
+        return _generating([_up_to_last_turn(sample) for sample in samples], measure, encoder, complaints, texts)
     examples = encoder.whole(samples)
     if measure.name == "loss":
         examples = [cut(example, max_length) or example for example in examples]
     return [Item(options=(example,)) for example in examples]
 
 
-def _generating(samples: Sequence[Sample], measure: Measure, encoder: Encoder, complaints: Complaints) -> list[Item]:
+def _generating(
+    samples: Sequence[Sample], measure: Measure, encoder: Encoder, complaints: Complaints, ends: Sequence[str]
+) -> list[Item]:
     items = []
-    for sample, example in zip(samples, encoder.whole(samples), strict=True):
+    for sample, (example, repeated) in zip(samples, encoder.encoded(samples), strict=True):
         row = sample.row
         place = row.place
         prompt, completion = _texts(sample, encoder)
         if measure.own:
             fields = {"prompt": prompt, "completion": completion, "row": dict(row.values)}
-            items.append(Item(options=(example,), place=place, fields=fields))
+            items.append(Item(options=(example,), place=place, repeated=repeated, fields=fields))
             continue
         try:
-            reference = reference_of(completion, sample.stated, measure)
+            reference = reference_of(_without(ends, completion), sample.stated, measure)
         except ValueError as error:
             mend = "fix the row, choose another extract, or name the answer's column in columns.answer"
             complaints.row(str(error), mend, file=row.file, line=row.line, number=row.number)
         else:
-            items.append(Item(options=(example,), place=place, reference=reference))
+            items.append(Item(options=(example,), place=place, repeated=repeated, reference=reference))
     complaints.check()
     return items
+
+
+def _without(ends: Sequence[str], completion: str) -> str:
+    """The completion without the end tokens that are written at its end: a generated text has none."""
+    while end := next((end for end in ends if end and completion.rstrip().endswith(end)), None):
+        completion = completion.rstrip().removesuffix(end)
+    return completion
 
 
 def _up_to_last_turn(sample: Sample) -> Sample:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from msft.data.cache import Cache
 from msft.data.checks import Checked, check, without_leaks
 from msft.data.complaints import Complaints, note_of_dropped
 from msft.data.encode import Encoder, cut
+from msft.data.ends import TaskEnds
 from msft.data.examples import Example, Item, Measure, TaskData
 from msft.data.formats import Sample
 from msft.data.items import build
@@ -86,6 +89,7 @@ def _encoded(
 ) -> dict[Task, TaskData]:
     """The sub-datasets as tokens. Raises DataError if too many examples do not fit."""
     made: dict[Task, TaskData] = {}
+    inside: dict[Task, frozenset[int]] = {}
     errors: list[str] = []
     for task, checked in tasks.items():
         builder = _Builder(task, data, encoder, checked.notes)
@@ -109,11 +113,23 @@ def _encoded(
             test=items["test"],
             measure=measure,
             fingerprint=_fingerprint(examples, items["validation"], items["test"], measure),
+            ends=builder.ends.found,
             notes=tuple(checked.notes),
         )
+        inside[task] = builder.ends.inside
     if errors:
         raise DataError("\n".join(errors))
-    return made
+    ends = {end for part in made.values() for end in part.ends}
+    return {task: _told(part, sorted(inside[task] & ends), encoder) for task, part in made.items()}
+
+
+def _told(part: TaskData, cut: Sequence[int], encoder: Encoder) -> TaskData:
+    """The sub-dataset with a note on the end tokens, `cut`, after which its answers go on."""
+    if not cut:
+        return part
+    texts = " and ".join(map(encoder.end_rule.text, cut))
+    note = f"some answers go on after {texts}, where the final model stops. Fix: write something else there"
+    return replace(part, notes=(*part.notes, note))
 
 
 def chat_template(given: str | None) -> str | None:
@@ -136,6 +152,7 @@ class _Builder:
     def __init__(self, task: Task, data: DataConfig, encoder: Encoder, notes: list[str]) -> None:
         self.task, self.max_length, self.encoder, self.notes = task, data.max_length, encoder, notes
         self.drop = data.bad_rows == "drop"
+        self.ends = TaskEnds(encoder.end_rule)
 
     def examples(self, samples: Sequence[Sample]) -> Iterator[Example]:
         """The examples truncated to `max_length`, without those that keep no learned token.
@@ -143,8 +160,10 @@ class _Builder:
         Raises DataError at the end if these are too many.
         """
         out = shortened = 0
+        said: Counter[str] = Counter()
         for batch in batches(samples, BATCH):
-            for whole in self.encoder.whole(batch):
+            for whole in self.encoder.whole(batch, said):
+                self.ends.add(whole)
                 example = cut(whole, self.max_length)
                 if example is None:
                     out += 1
@@ -154,12 +173,13 @@ class _Builder:
         self._check(out, len(samples), "training", "no learned token of them is left")
         if shortened:
             self.notes.append(f"{shortened} training examples were truncated to {self.max_length} tokens")
+        self.notes += [f"{count} of {len(samples)} training examples: {what}" for what, count in said.items() if count]
 
     def items(self, samples: Sequence[Sample], measure: Measure, kind: str) -> list[Item]:
         """The items of a split, without those that truncation would make easier or unanswerable."""
         field = f"datasets.{self.task}"
         complaints = Complaints(field, drop=self.drop)
-        items = build(samples, measure, self.encoder, self.max_length, complaints)
+        items = build(samples, measure, self.encoder, self.max_length, complaints, self.ends.found)
         self.notes.extend(note_of_dropped(complaints.dropped, len(samples), field, f"{kind} rows"))
         kept = [item for item in items if all(0 < len(o) <= self.max_length and o.targets for o in item.options)]
         self._check(len(items) - len(kept), len(items), kind, "they do not fit")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from msft.core.errors import ModelError, complaint
-from msft.engine.decoding import fitting_decoding
+from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.parallel import Processes
 from msft.engine.settings import EngineSettings
 from msft.forward.packed_weights import can_pack

@@ -73,7 +73,7 @@ class TorchEngine:
         self.parameters = non_embedding_parameters(self._model)
         self.model_bytes = sum(parameter.nbytes for parameter in self._model.parameters())
         generates = any(part.measure.generates for part in data.values())
-        self._decoding = decoding_of(self._model, opened.tokenizer) if generates else None
+        self._decoding = decoding_of(self._model, opened.tokenizer, data) if generates else None
         if settings.gradient_checkpointing:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
         loss = TokenLoss(self._model).to(self._processes.device).train()
@@ -159,10 +159,15 @@ class TorchEngine:
         """Writes a snapshot as a Hugging Face folder; for LoRA, the adapter or, with `merge`, the merged model."""
         self._become(snapshot)
         if self._processes.is_main:
+            ends = [end for part in self._data.values() for end in part.ends]
+
+            def write(model: Any, to: Path) -> None:
+                export_model(model, self._opened.tokenizer, to, ends)
+
             if merge and isinstance(self._model, PeftModel):
-                write_merged(self._model, folder, lambda merged, to: export_model(merged, self._opened.tokenizer, to))
+                write_merged(self._model, folder, write)
             else:
-                export_model(self._model, self._opened.tokenizer, folder)
+                write(self._model, folder)
         self._processes.barrier()
 
     def _become(self, snapshot: Snapshot) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -130,29 +130,43 @@ def _weights(source: ModelSource) -> PreTrainedModel | PeftModel:
     return model if source.peft is None else fresh_adapter(model, source.peft, source.seed)
 
 
-def export_model(model: PreTrainedModel | PeftModel, tokenizer: Any, folder: Path) -> None:
+def export_model(model: PreTrainedModel | PeftModel, tokenizer: Any, folder: Path, ends: Iterable[int] = ()) -> None:
     """Writes a plain Hugging Face folder: safetensors, configuration, generation settings, tokenizer.
 
-    For a LoRA run, the adapter only.
+    For a LoRA run, the adapter only. `ends`: the tokens with which training taught the model to end.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(str(folder))
     tokenizer.save_pretrained(folder)
-    _write_generation_settings(model, tokenizer, folder)
+    _write_generation_settings(model, tokenizer, folder, ends)
 
 
-def _write_generation_settings(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Writes the base model's settings with the tokenizer's end-of-sequence token added, as `Trainer` does."""
+def _write_generation_settings(model: Any, tokenizer: Any, folder: Path, ends: Iterable[int]) -> None:
+    """Writes the base model's settings with the tokenizer's end-of-sequence token, as `Trainer` does, and `ends`."""
     file = folder / GENERATION_CONFIG_NAME
     if not file.exists():  # an adapter is saved without them
         model.generation_config.save_pretrained(folder)
     settings = json.loads(file.read_text(encoding="utf-8"))
-    known = settings.get("eos_token_id")
-    ends = known if isinstance(known, list) else [known]
-    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ends:
+    known = [end for end in _listed(settings.get("eos_token_id")) if end is not None]
+    first = [end for end in (tokenizer.eos_token_id,) if end is not None and end not in known]
+    others = sorted({int(end) for end in ends} - {*first, *known})
+    if first or others:
         # Edited as JSON: transformers refuses to save changed settings that it finds invalid; some published ones are.
-        settings["eos_token_id"] = [tokenizer.eos_token_id, *(end for end in ends if end is not None)]
+        settings["eos_token_id"] = [*first, *known, *others]
         file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def end_tokens(folder: Path) -> list[int]:
+    """The end tokens in the generation settings of a model's folder; none where it has no such settings."""
+    file = folder / GENERATION_CONFIG_NAME
+    if not file.is_file():
+        return []
+    known = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+    return [int(end) for end in _listed(known) if end is not None]
+
+
+def _listed(ends: Any) -> list[Any]:
+    return ends if isinstance(ends, list) else [ends]
 
 
 def non_embedding_parameters(model: PreTrainedModel | PeftModel) -> int:

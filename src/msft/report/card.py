@@ -44,10 +44,11 @@ tokenizer = AutoTokenizer.from_pretrained(place)
 """
 LOAD_ADAPTER = """\
 from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 
 place = {place}
 model = AutoPeftModelForCausalLM.from_pretrained(place)  # the base model, and the adapter on it
+model.generation_config = GenerationConfig.from_pretrained(place)  # an answer ends where training taught it to
 tokenizer = AutoTokenizer.from_pretrained(place)
 """
 ASK = """\

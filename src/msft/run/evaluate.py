@@ -76,7 +76,7 @@ def evaluate(
     loss = TokenLoss(loaded).to(processes.device)
     generates = any(measure.generates for _, measure in asked.values())
     runtime, _ = runtime_for(processes, settings_of(config), loss, generates=generates)
-    decoding = decoding_of(loaded, tokenizer) if generates else None
+    decoding = decoding_of(loaded, tokenizer, data) if generates else None
     scores, _ = score(loss, asked, runtime, decoding=decoding, progress=progress)
     return Evaluation(model, split, data, scores)
 

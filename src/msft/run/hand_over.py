@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from msft.config.reader import load
 from msft.core.errors import ModelError, RunError, complaint
 from msft.model.adapters import write_merged
-from msft.model.open import ModelSource, export_model, fingerprint, load_model, load_tokenizer
+from msft.model.open import ModelSource, end_tokens, export_model, fingerprint, load_model, load_tokenizer
 from msft.record.run_folder import RunFolder
 from msft.report.card import FILE as CARD
 from msft.report.card import card, form_of, on_hub
@@ -109,13 +109,14 @@ def export(
         raise RunError(complaint(found, "push a whole model: add --merge", field="--push-to-hub"))
 
     def fill(draft: Path) -> None:
+        ends = end_tokens(run.final)
         if finished.is_adapter and merge:
             model: Any = finished.model()
             tokenizer = finished.tokenizer()
             write_merged(
                 model,
                 draft,
-                lambda merged, folder: export_model(merged, tokenizer, folder),
+                lambda merged, folder: export_model(merged, tokenizer, folder, ends),
                 dtype=_torch(dtype),
                 inplace=True,
             )
@@ -127,7 +128,7 @@ def export(
             save_file({n: t.to(_torch(dtype)) for n, t in tensors.items()}, draft / ADAPTER, metadata={"format": "pt"})
         else:
             model = finished.model()
-            export_model(model.to(_torch(dtype)), finished.tokenizer(), draft)
+            export_model(model.to(_torch(dtype)), finished.tokenizer(), draft, ends)
         form = form_of(draft, dtype=dtype or "float32", hub_id=hub_id)
         (draft / CARD).write_text(card(finished.story, form), encoding="utf-8")
 

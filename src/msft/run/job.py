@@ -18,7 +18,7 @@ from msft.core.vocabulary import ROOT, Brief, Outcome, Task
 from msft.core.wire import brief_to_json
 from msft.data.examples import TaskData
 from msft.data.load import chat_template, load_tasks
-from msft.engine.decoding import fitting_decoding
+from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.settings import EngineSettings
 from msft.model.open import ModelSource, OpenModel, check_data_fits
 from msft.model.row_layout import check_rows

@@ -89,9 +89,19 @@ def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path
         if all(map(_harmless, mends)):
             flags = " ".join(f"--allow-changed {_quoted(field)}" for field in mends)
             mend = f"undo the change, or add {flags}, which the journal records"
+        if any(path[:2] == ("fingerprints", "data") for path, _, _ in refused):
+            mend = _about_data(str(recorded.get("msft", "")))
         said = {f"{_named(path)} was {was!r}, is now {new!r}": None for path, was, new in refused}
         raise Diverged(str(where), list(said), mend)
     return found_changes
+
+
+def _about_data(version: str) -> str:
+    """What to do where the data's fingerprint differs; `version`: of the msft that made the run."""
+    mend = "restore the data, the tokenizer and the chat template, or start a new run folder"
+    if version.startswith("0.1."):
+        mend += f" (if they are as they were: msft {version} tokenised prompts and completions apart)"
+    return mend
 
 
 def limits(past: Transcript, changes: Collection[tuple[KeyPath, Any, Any]]) -> Limits:

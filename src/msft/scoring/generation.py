@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from msft.core.vocabulary import Task
 from msft.data.extract import until
 from msft.forward.batches import Continuation
 from msft.forward.planner import deal
@@ -27,8 +28,6 @@ are."""
 class Decoder(Protocol):
     """The part of a tokenizer that turns tokens into text."""
 
-    all_special_ids: list[int]
-
     def decode(self, token_ids: Any, *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> str:
         """The text of some tokens."""
 
@@ -39,6 +38,9 @@ class Decoding:
 
     decoder: Decoder
     eos: frozenset[int]
+    """Tokens that end a text in every sub-dataset."""
+    taught: Mapping[Task, frozenset[int]] = field(default_factory=dict)
+    """Tokens that the training examples of a sub-dataset end with, and that end a text there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,8 @@ class Request:
     stop: tuple[str, ...]
     """Texts that end the text and are not part of it."""
     max_new_tokens: int
+    repeated: str = ""
+    """The text that the first token repeats from the prompt; it is not part of the generated text."""
 
     @property
     def most(self) -> int:
@@ -150,12 +154,14 @@ def _finished(tokens: Sequence[int], request: Request, decoder: Decoder) -> bool
     # A token is at least one byte, so a stop sequence that was just completed lies within this many last tokens.
     most = max(len(stop.encode()) for stop in request.stop)
     tail = _decoded(tokens[-most:], decoder)
+    if len(tokens) <= most:
+        tail = tail.removeprefix(request.repeated)
     return any(stop in tail for stop in request.stop)
 
 
 def _text(tokens: Sequence[int], request: Request, decoder: Decoder) -> str:
     end = next((at for at, token in enumerate(tokens) if token in request.ends), len(tokens))
-    return until(_decoded(tokens[:end], decoder), request.stop)
+    return until(_decoded(tokens[:end], decoder).removeprefix(request.repeated), request.stop)
 
 
 def _decoded(tokens: Sequence[int], decoder: Decoder) -> str:

@@ -62,7 +62,7 @@ def score(
     tokens = found.tokens
     if speaking:
         assert decoding is not None, "a measure that generates needs a tokenizer"
-        requests = [r for items, measure in speaking.values() for r in _requests(items, measure, decoding)]
+        requests = [r for task, asked in speaking.items() for r in _requests(task, *asked, decoding)]
         texts, spoken = generate(model, requests, decoding.decoder, runtime, progress=told(len(groups)))
         verdicts, tokens = _verdicts(speaking, texts, runtime), tokens + spoken
     scores = {}
@@ -74,13 +74,17 @@ def score(
     return scores, tokens
 
 
-def _requests(items: Sequence[Item], measure: Measure, decoding: Decoding) -> list[Request]:
-    """One request per item. A special token in a reference, such as the end of a turn, ends the text too."""
-    special = set(decoding.decoder.all_special_ids)
-    learned = {token for item in items for token in item.options[0].ids[len(item.prompt) :].tolist()}
-    ends = decoding.eos | (special & learned)
+def _requests(task: Task, items: Sequence[Item], measure: Measure, decoding: Decoding) -> list[Request]:
+    """One request per item. The tokens that the sub-dataset's training examples end with end the text."""
+    ends = decoding.eos | decoding.taught.get(task, frozenset())
     return [
-        Request(prompt=item.prompt, ends=ends, stop=measure.stop, max_new_tokens=measure.max_new_tokens)
+        Request(
+            prompt=item.prompt,
+            ends=ends,
+            stop=measure.stop,
+            max_new_tokens=measure.max_new_tokens,
+            repeated=item.repeated,
+        )
         for item in items
     ]
 
