@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -17,7 +18,7 @@ from pydantic import (
 
 from msft.config.columns import Columns, FormatName, Names, no_jinja, not_empty
 from msft.config.method_section import STRICT, MethodConfig, resolve
-from msft.config.problems import Problem, ProblemsError, folded, not_portable
+from msft.config.problems import Problem, ProblemsError, folded, not_portable, shown
 from msft.config.scorer import ScorerConfig
 from msft.core.vocabulary import LATER
 
@@ -30,6 +31,13 @@ def _not_blank(text: str) -> str:
     if not text.strip():
         raise ProblemsError([Problem("found an empty text", "give a value")])
     return text
+
+
+def _a_day(text: str) -> str:
+    try:
+        return datetime.date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise ProblemsError([Problem(f"found {shown(text)}, which is not a day", "write it as 2026-01-31")]) from None
 
 
 Text: TypeAlias = Annotated[str, AfterValidator(_not_blank)]
@@ -187,6 +195,9 @@ class DataConfig(Section):
     sub-dataset: raise an error, drop them from training, or only warn."""
     max_length: int = Field(default=1024, ge=2)
     """Maximum tokens per example; longer examples are truncated at the end."""
+    date: Annotated[str, AfterValidator(_a_day)] | None = None
+    """The day that a chat template with a clock (`strftime_now`) writes, as YYYY-MM-DD; null: the day on which the run
+    began, which the run keeps."""
 
 
 class TrainingConfig(Section):

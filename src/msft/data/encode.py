@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+import datetime
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from msft.core.errors import ModelError, complaint
+from msft.data.chat_template import ChatTemplate
+from msft.data.chats import Pieces, renderings
 from msft.data.examples import Example
 from msft.data.formats import Sample
-
-Pieces: TypeAlias = Sequence[tuple[str, bool]]
-"""The texts of an example in order, each with whether it is learned. Each is tokenised separately, so that the token
-boundary between prompt and completion is the same as when the model is used."""
 
 BATCH = 1000
 """Number of texts passed to the tokenizer at once."""
@@ -22,14 +21,15 @@ BATCH = 1000
 class Encoder:
     """One tokenizer for all sub-datasets.
 
-    `tokenizer`: a transformers tokenizer; `chat_template`: Jinja text in place of its own. Raises ModelError if it
-    has no end-of-sequence token.
+    `tokenizer`: a transformers tokenizer; `chat_template`: Jinja text in place of its own; `day`: the date that a chat
+    template shows, by default today. Raises ModelError if the tokenizer has no end-of-sequence token.
     """
 
-    def __init__(self, tokenizer: Any, chat_template: str | None = None) -> None:
+    def __init__(self, tokenizer: Any, chat_template: str | None = None, day: datetime.date | None = None) -> None:
         self.tokenizer = tokenizer
         self.chat_template: str | None = chat_template or tokenizer.chat_template
         self.name = str(tokenizer.name_or_path or type(tokenizer).__name__)
+        self.chats = ChatTemplate(tokenizer, self.name, chat_template, day or datetime.date.today())
         if tokenizer.eos_token_id is None:
             found = f"the tokenizer of {self.name} has no end-of-sequence token"
             mend = "set eos_token in its tokenizer_config.json: a model learns from it where to stop"
@@ -38,58 +38,21 @@ class Encoder:
 
     def whole(self, samples: Sequence[Sample]) -> list[Example]:
         """The samples as tokens, not truncated. Learned: the completion and the end-of-sequence token, or the assistant
-        turns.
+        turns. A conversation may give several examples (`renderings`); any other sample gives one.
 
-        Raises ValueError where `conversation` does.
+        Raises ValueError where `renderings` does.
         """
         if any(sample.messages for sample in samples):
-            return self._encoded([self.conversation(sample.messages, sample.given) for sample in samples], [], [])
-        pieces = [((sample.prompt, False), (sample.completion, True)) for sample in samples]
-        return self._encoded(pieces, self._before, [int(self.tokenizer.eos_token_id)])
+            pieces = [rendering.pieces for sample in samples for rendering in renderings(self.chats, sample)]
+            return self._encoded(pieces, [], [])
+        texts = [((sample.prompt, False), (sample.completion, True)) for sample in samples]
+        return self._encoded(texts, self._before, [int(self.tokenizer.eos_token_id)])
 
     def options(self, samples: Sequence[Sample]) -> list[tuple[Example, ...]]:
         """For each sample, its prompt with each of its options, not truncated; only the option's tokens are scored."""
         pieces = [((sample.prompt, False), (option, True)) for sample in samples for option in sample.options]
         examples = iter(self._encoded(pieces, self._before, []))
         return [tuple(next(examples) for _ in sample.options) for sample in samples]
-
-    def conversation(self, messages: Sequence[Mapping[str, Any]], given: int = 0) -> Pieces:
-        """The rendered conversation, split where assistant turns begin and end (their end token is learned).
-
-        Nothing is learned of the first `given` turns.
-
-        The boundaries are found by rendering the first one, two, ... turns. Raises ValueError if the chat template
-        cannot render the turns, or if a rendered beginning is not a prefix of the rendered conversation.
-        """
-        text = self._rendered(messages)
-        pieces: list[tuple[str, bool]] = []
-        at = 0
-        for position, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            opening = self._rendered(messages[:position], ask=True) if position else ""
-            closing = self._rendered(messages[: position + 1])
-            if not (text.startswith(opening) and text.startswith(closing) and at <= len(opening) < len(closing)):
-                found = f"the chat template of {self.name} renders turn {position + 1} differently when others follow"
-                raise ValueError(found)
-            pieces += [(text[at : len(opening)], False), (text[len(opening) : len(closing)], position >= given)]
-            at = len(closing)
-        return [*pieces, (text[at:], False)]
-
-    def _rendered(self, messages: Sequence[Mapping[str, Any]], *, ask: bool = False) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    [dict(message) for message in messages],
-                    chat_template=self.chat_template,
-                    add_generation_prompt=ask,
-                    tokenize=False,
-                )
-            )
-        except TemplateError as error:
-            raise ValueError(f"the chat template of {self.name} refuses the turns ({error})") from None
 
     def _added_before(self) -> list[int]:
         """The tokens that the tokenizer adds before a text: the beginning-of-sequence token, or none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from msft.config.schema import Config, DataConfig
 from msft.core.errors import ConfigError, DataError, complaint
 from msft.core.vocabulary import Task
 from msft.data.cache import Cache
+from msft.data.chat_template import ChatTemplateError
 from msft.data.checks import Checked, check, without_leaks
 from msft.data.encode import Encoder, cut
 from msft.data.examples import Example, Item, Measure, TaskData
@@ -39,7 +41,7 @@ def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
     naming the problems of all data sets, and ModelError if the tokenizer cannot be used. Large data are tokenised once
     and then read from the cache.
     """
-    encoder = Encoder(tokenizer)
+    encoder = Encoder(tokenizer, day=date.fromisoformat(config.data.date) if config.data.date else None)
     sources = [Source(dataset, config.data.seed) for dataset in config.datasets]
     cache = Cache.of(config, sources, encoder)
     if cache is not None and (known := cache.read()) is not None:
@@ -75,6 +77,20 @@ def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
         cache.discard()
 
 
+def dated(config: Config, tokenizer: Any) -> Config:
+    """The configuration with `data.date` set, to today unless it is given, if the chat template reads the date."""
+    if config.data.date is not None or not Encoder(tokenizer).chats.has_clock:
+        return config
+    return on_day(config, date.today().isoformat())
+
+
+def on_day(config: Config, day: str | None) -> Config:
+    """The configuration with `data.date` set to `day` if neither is missing and none is given."""
+    if day is None or config.data.date is not None:
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"date": day})})
+
+
 def _encoded(
     tasks: Mapping[Task, Checked],
     train: Mapping[Task, Samples],
@@ -99,6 +115,9 @@ def _encoded(
             }
         except DataError as error:
             errors.append(str(error))
+            continue
+        except ChatTemplateError as error:  # of a conversation with shots; all others were rendered before
+            errors.append(complaint(str(error), error.fix, field=f"datasets.{task}.scorer.shots"))
             continue
         made[task] = TaskData(
             task=task,
@@ -139,16 +158,23 @@ class _Builder:
 
         Raises DataError at the end if these are too many.
         """
-        out = shortened = 0
+        out = shortened = made = 0
         for batch in batches(samples, BATCH):
             for whole in self.encoder.whole(batch):
+                made += 1
                 example = cut(whole, self.max_length)
                 if example is None:
                     out += 1
                     continue
                 shortened += len(whole) > self.max_length
                 yield example
-        self._check(out, len(samples), "training", "no learned token of them is left")
+        self._check(out, made, "training", "no learned token of them is left")
+        if made > len(samples):
+            self.notes.append(
+                f"{len(samples)} conversations became {made} training examples: the chat template writes earlier turns "
+                "differently when others follow, so a turn is learned as it is written when it is the last; of a "
+                "validation or test conversation, the last assistant turn is scored"
+            )
         if shortened:
             self.notes.append(f"{shortened} training examples were truncated to {self.max_length} tokens")
 

@@ -8,9 +8,12 @@ from typing import TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from msft.data.chat_template import ChatTemplateError
+from msft.data.chats import renderings
 from msft.data.complaints import Complaints
 from msft.data.encode import Encoder
 from msft.data.formats import Format, Sample
+from msft.data.remarks import Remarks
 from msft.data.rows import IN_MEMORY, Rows, Subset
 
 T = TypeVar("T")
@@ -44,17 +47,19 @@ class Samples(Sequence[Sample]):
         return Samples(Subset(self.rows, indices), self.form, made)
 
 
-def checked(rows: Rows, form: Format, encoder: Encoder, complaints: Complaints) -> Samples:
-    """The samples of the rows. Each row is converted and checked here; problems are added to `complaints`."""
+def checked(rows: Rows, form: Format, encoder: Encoder, complaints: Complaints, remarks: Remarks) -> Samples:
+    """The samples of the rows. Each row is converted and checked here; problems are added to `complaints`, and what
+    the chat template does to a conversation to `remarks`."""
     made: list[Sample] = []
     for row in rows:
         try:
             sample = form.sample(row)
             if sample.messages:
-                encoder.conversation(sample.messages)
+                remarks.add(sample, renderings(encoder.chats, sample))
         except ValueError as error:
             place = f"row {row.number}" if row.line is None else ""
-            complaints.add(str(error), "fix or remove this row", file=row.file, line=row.line, field=place)
+            fix = error.fix if isinstance(error, ChatTemplateError) else "fix or remove this row"
+            complaints.add(str(error), fix, file=row.file, line=row.line, field=place)
         else:
             if len(rows) <= IN_MEMORY:
                 made.append(sample)

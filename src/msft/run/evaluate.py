@@ -14,7 +14,7 @@ from msft.config.schema import Config
 from msft.core.errors import DataError, complaint
 from msft.core.vocabulary import Task
 from msft.data.examples import TaskData
-from msft.data.load import load_tasks
+from msft.data.load import load_tasks, on_day
 from msft.engine.decoding import decoding_of
 from msft.engine.parallel import Processes
 from msft.engine.setup import runtime_for
@@ -63,6 +63,9 @@ def evaluate(
     `progress` is called with (items done, all items). Raises RunError, ModelError or DataError before anything is
     scored.
     """
+    run = RunFolder(Path(model))
+    if run.exists:
+        config = on_day(config, run.day)
     loaded, tokenizer = _loaded(config, model)
     data = load_tasks(config, tokenizer)
     check_data_fits(loaded, data)
