@@ -36,6 +36,10 @@ class ChatTemplateError(ValueError):
         self.fix = fix
 
 
+class ChatTemplateRefusal(ChatTemplateError):  # noqa: N818 - the name says what happened
+    """An error that the template itself raised."""
+
+
 class ChatTemplate:
     """The chat template of a tokenizer.
 
@@ -118,13 +122,13 @@ class ChatTemplate:
         now = datetime.datetime.combine(self.day, datetime.time())
         return CLOCK + text, {"msft_clock": {code: now.strftime(code) for code in CODES}}
 
-    def _refused(self, error: Exception) -> ChatTemplateError:
+    def _refused(self, error: Exception) -> ChatTemplateRefusal:
         lines = str(error).strip().splitlines()
         what = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
         found = f"the chat template of {self.name} refuses the turns ({what})"
         if not self._renders_anything:
-            return ChatTemplateError(found, "give another model.chat_template: it renders no conversation at all")
-        return ChatTemplateError(found, "give a model.chat_template that takes such turns, or change the turns")
+            return ChatTemplateRefusal(found, "give another model.chat_template: it renders no conversation at all")
+        return ChatTemplateRefusal(found, "give a model.chat_template that takes such turns, or change the turns")
 
     @cached_property
     def _renders_anything(self) -> bool:

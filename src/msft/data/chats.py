@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import TypeAlias
 
 from msft.config.problems import shown
-from msft.data.chat_template import TRIVIAL, ChatTemplate, ChatTemplateError, Span
-from msft.data.conversations import REASONING, Turn
+from msft.data.chat_template import TRIVIAL, ChatTemplate, ChatTemplateError, ChatTemplateRefusal, Span
+from msft.data.conversations import REASONING, Turn, function_name
 from msft.data.formats import Sample
 
 Pieces: TypeAlias = Sequence[tuple[str, bool]]
@@ -46,6 +46,9 @@ def renderings(template: ChatTemplate, sample: Sample) -> list[Rendering]:
     """A conversation as training examples, in the order of their last turns; every assistant turn after the first
     `given` turns is learned in one of them.
 
+    A turn with which the template cannot end (some want a question first), or of whose calls it writes nothing, is not
+    learned.
+
     - Where the template has `{% generation %}` marks, what they mark is learned.
     - Otherwise a turn is learned as it is rendered when it is the last, which is how the model writes it in use: from
       the end of the generation prompt to the end of the turn. Turns whose renderings are all beginnings of one text
@@ -63,14 +66,18 @@ def renderings(template: ChatTemplate, sample: Sample) -> list[Rendering]:
 
 
 def as_item(template: ChatTemplate, sample: Sample) -> Sample:
-    """The conversation of which a single example is scored: itself, or only its last assistant turn where the template
-    makes several examples of it."""
-    return sample if len(renderings(template, sample)) == 1 else up_to_last_turn(sample)
+    """The conversation of which a single example is scored: itself, or only the last turn that is learned where the
+    template makes several examples of it."""
+    made = renderings(template, sample)
+    return sample if len(made) == 1 else _up_to(sample, max(made[-1].turns))
 
 
 def up_to_last_turn(sample: Sample) -> Sample:
     """A conversation up to its last assistant turn, the only one to be scored."""
-    last = max(position for position, turn in enumerate(sample.messages) if turn["role"] == "assistant")
+    return _up_to(sample, max(at for at, turn in enumerate(sample.messages) if turn["role"] == "assistant"))
+
+
+def _up_to(sample: Sample, last: int) -> Sample:
     return replace(sample, messages=sample.messages[: last + 1], given=last)
 
 
@@ -99,6 +106,18 @@ class _Conversation:
         if position not in self._done:
             self._done[position] = self.rendered(self.turns[: position + 1])
         return self._done[position]
+
+    def can_end_with(self, position: int) -> bool:
+        """Whether the template renders the turn at `position` as the last, with something of what it says."""
+        try:
+            written = self.done(position)[self.opening(position)[0] :]
+        except ChatTemplateRefusal:
+            if position == self.learned[-1]:
+                raise
+            return False
+        turn = self.turns[position]
+        names = [function_name(call) for call in turn.get("tool_calls", ())]
+        return bool(turn["content"].strip()) or not names or any(name in written for name in names)
 
     def opening(self, position: int) -> tuple[int, str]:
         """Where the learned part of `done(position)` begins, in characters; and the end of the generation prompt that
@@ -132,7 +151,7 @@ class _Conversation:
             return None
         try:
             return self.rendered(self.turns[:position], ask=True)
-        except ChatTemplateError:
+        except ChatTemplateRefusal:
             return None
 
     def _header(self, position: int) -> str:
@@ -141,7 +160,7 @@ class _Conversation:
         for answer in ANSWERS:
             try:
                 texts.append(self.rendered([*self.turns[:position], answer]))
-            except ChatTemplateError:
+            except ChatTemplateRefusal:
                 if REASONING[0] not in answer:
                     raise
         return _beginning(texts)
@@ -156,8 +175,8 @@ class _Conversation:
 def _split(view: _Conversation) -> list[Rendering]:
     """Each turn as it is rendered when it is the last; turns that share a text share an example."""
     made: list[Rendering] = []
-    left = view.learned
     whole = view.rendered(view.turns)
+    left = [position for position in view.learned if view.can_end_with(position)]
     while left:
         text = view.done(left[-1])
         if not made and whole.startswith(text):

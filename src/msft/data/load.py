@@ -116,8 +116,8 @@ def _encoded(
         except DataError as error:
             errors.append(str(error))
             continue
-        except ChatTemplateError as error:  # of a conversation with shots; all others were rendered before
-            errors.append(complaint(str(error), error.fix, field=f"datasets.{task}.scorer.shots"))
+        except ChatTemplateError as error:  # every row was rendered before, but not with shots or in part
+            errors.append(complaint(str(error), error.fix, field=f"datasets.{task}.scorer"))
             continue
         made[task] = TaskData(
             task=task,

@@ -23,7 +23,7 @@ class Remarks:
         self.template = template
         self._conversations = 0
         self._dropped: Counter[str] = Counter()
-        self._unmarked = 0
+        self._unmarked = self._lost = 0
         self._unlike: Counter[str] = Counter()
 
     def add(self, sample: Sample, made: Sequence[Rendering]) -> None:
@@ -31,6 +31,11 @@ class Remarks:
         self._conversations += 1
         self._dropped.update({*self._missing(sample, made)})
         self._unlike.update({rendering.unlike for rendering in made if rendering.unlike})
+        learnable = {
+            position for position, turn in enumerate(sample.messages)
+            if turn["role"] == "assistant" and position >= sample.given
+        }  # fmt: skip
+        self._lost += bool(learnable - {position for rendering in made for position in rendering.turns})
         if self.template.marks:
             learned = _squeezed("".join(rendering.learned for rendering in made))
             texts = (turn["content"] for turn in sample.messages[sample.given :] if turn["role"] == "assistant")
@@ -44,6 +49,11 @@ class Remarks:
             f"the chat template drops the {what} of {count} {of}: the model never sees it. {fix}"
             for what, count in sorted(self._dropped.items())
         ]
+        if self._lost:
+            notes.append(
+                f"the chat template cannot end with an assistant turn, or writes nothing of it, in {self._lost} {of}: "
+                "the turn is not learned. Fix: give a model.chat_template that can"
+            )
         if self._unmarked:
             notes.append(
                 f"the generation marks of the chat template leave out assistant turns of {self._unmarked} {of}, which "
