@@ -1,6 +1,6 @@
 """Conversations rendered by published chat templates, as text with what is learned in [[ ]].
 
-`python tests/cases/published_templates.py` (with `src` and `tests` on the path) writes golden_chats.txt anew: read
+`PYTHONPATH=src python tests/cases/published_templates.py` writes golden_chats.txt anew: read
 every line of it that changed.
 """
 
@@ -10,7 +10,8 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from cases.small_models import tokenizer_of
+from small_models import tokenizer_of
+
 from msft.data.chat_template import ChatTemplate
 from msft.data.chats import renderings
 from msft.data.conversations import conversation, turns_of

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from published_templates import CHATS, DAY, GOLDEN, NAMES, sample, shown, template, turn
 
-from cases.published_templates import CHATS, DAY, GOLDEN, NAMES, sample, shown, template, turn
 from msft.data.chat_template import ChatTemplate
 from msft.data.chats import renderings
 from msft.data.conversations import conversation, tools_of, turns_of

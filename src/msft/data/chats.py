@@ -140,8 +140,8 @@ class _Conversation:
         if len(shared) >= len(header):
             return len(header), asked[len(header) :]
         found = (
-            f"the chat template of {self.template.name} does not begin turn {position + 1} as its generation prompt "
-            f"does: {shown(done[len(shared) :][:40])} stands where the prompt has {shown(asked[len(shared) :][:40])}"
+            f"the chat template of {self.template.name} does not begin turn {position + 1} as its generation prompt, "
+            f"which ends with {shown(self._prompt)}"
         )
         raise ChatTemplateError(found, "give a model.chat_template whose generation prompt begins an assistant turn")
 
