@@ -195,7 +195,7 @@ class DataConfig(Section):
     sub-dataset: raise an error, drop them from training, or only warn."""
     max_length: int = Field(default=1024, ge=2)
     """Maximum tokens per example; longer examples are truncated at the end."""
-    date: Annotated[str, AfterValidator(_a_day)] | None = None
+    date: Annotated[Annotated[str, AfterValidator(_a_day)] | None, LATER] = None
     """The day that a chat template with a clock (`strftime_now`) writes, as YYYY-MM-DD; null: the day on which the run
     began, which the run keeps."""
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
 
-from msft.config.problems import shown
 from msft.data.chat_template import TRIVIAL, ChatTemplate, ChatTemplateError, ChatTemplateRefusal, Span
 from msft.data.conversations import REASONING, Turn, function_name
 from msft.data.formats import Sample
@@ -140,8 +139,8 @@ class _Conversation:
         if len(shared) >= len(header):
             return len(header), asked[len(header) :]
         found = (
-            f"the chat template of {self.template.name} does not begin turn {position + 1} as its generation prompt, "
-            f"which ends with {shown(self._prompt)}"
+            f"the chat template of {self.template.name} does not begin turn {position + 1} as its generation prompt "
+            "does, and they differ before the turn's own text"
         )
         raise ChatTemplateError(found, "give a model.chat_template whose generation prompt begins an assistant turn")
 

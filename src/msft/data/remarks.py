@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from msft.config.problems import shown
 from msft.data.chat_template import ChatTemplate
 from msft.data.chats import Rendering
 from msft.data.conversations import REASONING, Turn, function_name
 from msft.data.formats import Sample
+from msft.data.rows import Row
 
+BESIDE_TEXT = ("system", "tools", "history")
+"""Columns that belong to a prompt, and that no known format of texts reads."""
 THOUGHT = "</think>"
 """Ends the reasoning in a turn's content."""
 
@@ -25,6 +28,7 @@ class Remarks:
         self._dropped: Counter[str] = Counter()
         self._unmarked = self._lost = 0
         self._unlike: Counter[str] = Counter()
+        self._unread: Counter[str] = Counter()
 
     def add(self, sample: Sample, made: Sequence[Rendering]) -> None:
         """Counts one conversation, rendered as `made`."""
@@ -41,8 +45,20 @@ class Remarks:
             texts = (turn["content"] for turn in sample.messages[sample.given :] if turn["role"] == "assistant")
             self._unmarked += any(not _is_in(_answer(text), learned) for text in texts)
 
+    def add_text(self, row: Row, read: Container[str]) -> None:
+        """Counts one row that is no conversation; `read`: the columns that its texts are made of."""
+        self._unread.update(name for name in BESIDE_TEXT if row.values.get(name) and name not in read)
+
     def notes(self) -> list[str]:
         """The remarks as sentences."""
+        unread = [
+            f"the column {name} is filled in {count} rows and not used: the model never sees it. Fix: give a template "
+            f"with {{{name}}}, or remove the column"
+            for name, count in sorted(self._unread.items())
+        ]
+        return [*unread, *self._of_the_template()]
+
+    def _of_the_template(self) -> list[str]:
         of = f"of {self._conversations} conversations"
         fix = "Fix: give a model.chat_template that writes it, or remove it from the data"
         notes = [

@@ -51,11 +51,14 @@ def checked(rows: Rows, form: Format, encoder: Encoder, complaints: Complaints, 
     """The samples of the rows. Each row is converted and checked here; problems are added to `complaints`, and what
     the chat template does to a conversation to `remarks`."""
     made: list[Sample] = []
+    read = {*form.prompt.names, *form.completion.names}
     for row in rows:
         try:
             sample = form.sample(row)
             if sample.messages:
                 remarks.add(sample, renderings(encoder.chats, sample))
+            else:
+                remarks.add_text(row, read)
         except ValueError as error:
             place = f"row {row.number}" if row.line is None else ""
             fix = error.fix if isinstance(error, ChatTemplateError) else "fix or remove this row"
