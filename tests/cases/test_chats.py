@@ -403,6 +403,22 @@ def test_marks_decide_what_is_learned(tmp_path):
     assert all(text.count("[") == 1 and text.endswith(f"{A}[3<|im_end|>]\n") for text in texts(made))
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("{% macro all(messages) %}", "{% endmacro %}{{ '!' }}{{ all(messages) }}"),
+        ("{%- set text -%}", "{%- endset -%}{{ '!' }}{{ text }}"),
+        ("{% filter upper %}", "{% endfilter %}"),
+        ("{% macro other() %}{% endmacro %}{% set text %}", "{% endset %}{{ text }}"),
+    ],
+)
+def test_marks_whose_place_cannot_be_told_are_refused(tmp_path, before, after):
+    message = refused(tmp_path, {"messages": TALK}, before + MARKED + after)
+    assert "within a macro or a block that is kept" in message and "Fix: move the marks out of it" in message
+    beside = "{% macro other() %}{% endmacro %}{% set a %}b{% endset %}{% set c = 1 %}" + MARKED
+    assert texts(load(tmp_path, {"messages": TALK}, beside)) == texts(load(tmp_path, {"messages": TALK}, MARKED))
+
+
 def test_turns_without_marks_are_counted(tmp_path):
     turns = [TALK[0], {**TALK[1], "skip": True}, *TALK[2:]]
     made = load(tmp_path, {"messages": turns}, MARKED)

@@ -15,6 +15,8 @@ Span: TypeAlias = tuple[int, int]
 """Start and end of a part of a text, in characters."""
 
 MARKS = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+HELD_BACK = re.compile(r"\{%[-+]?\s*(?:(end)?(?:macro|call|filter)\b|(end)set\b|set\s[^=%]*%\}|(generation)\b)")
+"""Tags of blocks whose text is written elsewhere or later, and of marks."""
 TRIVIAL: tuple[Turn, ...] = ({"role": "user", "content": "Qwert"}, {"role": "assistant", "content": "Yuiop"})
 """A conversation that every chat template should render."""
 # transformers replaces functions among a template's variables, so the clock is a macro that it calls by the same name.
@@ -85,6 +87,9 @@ class ChatTemplate:
         """The text of the turns, and the parts of it between `{% generation %}` marks. Raises ChatTemplateError."""
         from transformers.utils import chat_template_utils
 
+        if any(map(_hides_marks, self._sources)):
+            found = f"the chat template of {self.name} marks what is generated within a macro or a block that is kept"
+            raise ChatTemplateError(f"{found}: where it stands in the text cannot be told", "move the marks out of it")
         render: Any = chat_template_utils.render_jinja_template  # annotated as returning text; it returns a pair
         try:
             chat_template, more = self._prepared(tools)
@@ -189,6 +194,16 @@ class ChatTemplate:
             return self._text(turns, (), {}, False)
         except Exception:  # a template can raise an error of any type
             return None
+
+
+def _hides_marks(source: str) -> bool:
+    """Whether a generation mark stands in a macro, or another block whose text is not written where it stands."""
+    depth = 0
+    for tag in HELD_BACK.finditer(source):
+        if tag[3] and depth:
+            return True
+        depth += 0 if tag[3] else -1 if tag[1] or tag[2] else 1
+    return False
 
 
 def _calling(arguments: Any, content: str | None) -> list[Turn]:
