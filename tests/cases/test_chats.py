@@ -108,6 +108,20 @@ def test_the_last_turn_is_scored_where_turns_do_not_fit_in_one_text(tmp_path):
     }
 
 
+def test_what_does_not_fit_is_counted_in_examples(tmp_path):
+    message = refused(tmp_path, {"messages": TALK}, STRIP, data={"max_length": 60})
+    assert "20 of 40 training examples are left out: no learned token of them is left within 60 tokens" in message
+
+
+def test_given_turns_of_a_prompt_stay_given_behind_shots(tmp_path):
+    rows = {"prompt": TALK[:3], "completion": TALK[3:], "system": "S"}
+    scorer = {"name": "loss", "shots": {"k": 1}}
+    task, words = load(tmp_path, rows, scorer=scorer, data={"max_length": 400})
+    for item in task.validation:
+        text = shown(item.options[0], words)
+        assert text.count("[") == 1 and text.count("More?") == 2 and text.endswith(f"{A}[3{END}]")
+
+
 def test_a_stable_template_gives_one_example(tmp_path):
     made = load(tmp_path, {"messages": TALK})
     assert len(made[0].train) == 20 and not notes(made)
@@ -295,6 +309,17 @@ def test_nulls_that_arrow_adds_are_removed_at_every_depth(tmp_path):
         number = int(text.split("Weather ")[1].split("?")[0])
         assert f'{{"at": {{"{"town" if number % 2 else "zip"}": "{number}"}}}}</tool_call>' in text
         assert "null" not in text and f'"parameters": {{"{"a" if number % 2 else "b"}": 1}}' in text
+
+
+WITHOUT = CHATML.replace("m['content']", "(m['content'] if m['content'] is defined else m['tool_calls'] | string)")
+CONCATENATED = CHATML.replace("m['content']", "m['content'] + (m['tool_calls'] or '') | string")
+
+
+@pytest.mark.parametrize("content", [None, ""], ids=["null", "empty"])
+@pytest.mark.parametrize("template", [WITHOUT, CONCATENATED], ids=["template wants null", "template wants text"])
+def test_a_turn_that_only_calls_has_the_content_that_the_template_takes(tmp_path, content, template):
+    made = load(tmp_path, calling(content, {"town": "{n}"}), template)
+    assert not notes(made) and all("'weather'" in text.split("tool\n")[0] for text in texts(made))
 
 
 def test_a_null_in_arguments_as_text_stays(tmp_path):

@@ -11,7 +11,10 @@ from small_models import make_model, tokenizer_of
 
 from msft.config.reader import load
 from msft.core.errors import ConfigError, Diverged
+from msft.data import cache
+from msft.data.encode import Encoder
 from msft.data.load import load_tasks
+from msft.data.sources import Source
 from msft.record.run_folder import RunFolder
 from msft.run.evaluate import evaluate
 from msft.run.job import Job
@@ -99,6 +102,17 @@ def test_all_runs_of_a_study_have_one_day(folder, tmp_path):
     study.adopt(began, 1)
     assert on_one_day(grid, study) == began
     study.check(on_one_day(grid, study))
+
+
+def test_cached_tokens_are_those_of_the_day(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    words = tokenizer_of(template=CLOCK)
+    made = config(folder)
+    sources = [Source(dataset, made.data.seed) for dataset in made.datasets]
+    days = [datetime.date(2020, 2, day) for day in (1, 1, 2)]
+    monkeypatch.setattr(cache, "CACHE_FROM", 0)
+    one, same, other = (cache.Cache.of(made, sources, Encoder(words, day=day)).folder for day in days)
+    assert one == same != other
 
 
 @pytest.mark.parametrize("day", ["yesterday", "2020-02-31", "20"])
