@@ -40,7 +40,7 @@ AS_TEXT = TOOLS.replace("c['function']['arguments'] | tojson", "c['function']['a
 ROWS = 30
 
 
-def load(folder, rows, template=CHATML, *, data=None, **keys):
+def load(folder, rows, chat_template=CHATML, *, data=None, **keys):
     """The sub-dataset of rows with its tokenizer. `{n}` in a row is its number; a table is read from Parquet."""
     file = Path(folder) / "rows.jsonl"
     if isinstance(rows, dict):
@@ -51,7 +51,7 @@ def load(folder, rows, template=CHATML, *, data=None, **keys):
     dataset = {"id": "d", "path": str(file), "scorer": {"name": "loss"}, "validation": {"max_samples": 10}, **keys}
     config = {"model": {"name_or_path": "m"}, "datasets": [dataset], "output": "o", "data": {"leaks": "warn"}}
     config["data"] |= data or {}
-    words = tokenizer_of(template=template)
+    words = tokenizer_of(template=chat_template)
     return load_tasks(Config.model_validate(config), words)["d"], words
 
 
@@ -109,8 +109,8 @@ def test_the_last_turn_is_scored_where_turns_do_not_fit_in_one_text(tmp_path):
 
 
 def test_what_does_not_fit_is_counted_in_examples(tmp_path):
-    message = refused(tmp_path, {"messages": TALK}, STRIP, data={"max_length": 60})
-    assert "20 of 40 training examples are left out: no learned token of them is left within 60 tokens" in message
+    message = refused(tmp_path, {"messages": TALK}, STRIP, data={"max_length": 50})
+    assert "20 of 40 training examples are left out: no learned token of them is left within 50 tokens" in message
 
 
 def test_given_turns_of_a_prompt_stay_given_behind_shots(tmp_path):
@@ -258,6 +258,29 @@ def test_tools_and_system_columns_reach_the_template(tmp_path):
     assert "drops the tools of 30 of 30" in notes(load(tmp_path, {**rows, "tools": [tool]}))
     named = load(tmp_path, {**rows, "functions": [tool]}, TOOLS, columns={"tools": "functions"})
     assert all(text.startswith(expected) for text in texts(named))
+
+
+def test_a_template_that_needs_tools_and_one_of_its_own_for_them(tmp_path):
+    """Some tokenizers have a template beside the default one, for conversations with tools."""
+    rows = {
+        "messages": [say("user", "{n}"), say("assistant", "a")],
+        "tools": [{"name": "f", "parameters": {"a": None}}],
+    }
+    both = {"default": CHATML, "tool_use": "{% if not tools %}{{ raise_exception('no') }}{% endif %}" + TOOLS}
+    made = load(tmp_path, rows, both)
+    assert all(text.startswith("<|im_start|>system\nTools: ") for text in texts(made)) and not notes(made)
+    assert all(text.startswith(U) for text in texts(load(tmp_path, {"messages": rows["messages"]}, both)))
+    as_text = {**rows, "tools": json.dumps(rows["tools"])}
+    assert all('"a": null' in text for text in texts(load(tmp_path, as_text, both)))
+
+
+def test_columns_that_no_text_format_reads_are_noted(tmp_path):
+    rows = {"instruction": "Add {n}", "output": "two", "system": "Be short.", "history": [["a", "b"]]}
+    assert "the column system is filled in 30 rows and not used" in notes(load(tmp_path, rows))
+    made = load(tmp_path, rows, template={"prompt": "{system} {instruction} ", "completion": "{output}"})
+    assert "column history" in notes(made) and "column system" not in notes(made)
+    message = refused(tmp_path, rows, columns={"system": "system"})
+    assert "datasets.d.columns.system: only conversations have it" in message
 
 
 def test_two_system_texts_are_refused(tmp_path):

@@ -67,14 +67,14 @@ def conversation(turns: tuple[Turn, ...], column: str, system: Any = None, given
 
 def tools_of(value: Any) -> tuple[Mapping[str, Any], ...]:
     """The JSON schemas of a `tools` column, which holds a list or its JSON text. Raises ValueError."""
-    value = _parsed(value) if isinstance(value, str) else value
+    value = _parsed(value) if isinstance(value, str) else without_nulls(value)
     if value is None or value == "":
         return ()
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise ValueError("the column tools is not a list of JSON schemas")
     tools = []
     for number, tool in enumerate(value, 1):
-        schema = without_nulls(_parsed(tool) if isinstance(tool, str) else tool)
+        schema = _parsed(tool) if isinstance(tool, str) else tool
         if not isinstance(schema, dict):
             raise ValueError(f"tool {number} of the column tools is not a JSON schema")
         wrapped = schema if "function" in schema or "name" not in schema else {"type": "function", "function": schema}

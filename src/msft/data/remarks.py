@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 
 from msft.config.problems import shown
-from msft.data.chat_template import ChatTemplate
+from msft.data.chat_template import ChatTemplate, ChatTemplateError
 from msft.data.chats import Rendering
 from msft.data.conversations import REASONING, Turn, function_name
 from msft.data.formats import Sample
@@ -98,15 +98,18 @@ class Remarks:
             within = learned if scored and not self.template.marks else text
             if not all(_is_in(function_name(call), within) for call in turn.get("tool_calls", ())):
                 yield "tool calls"
-        if sample.tools:
-            with_tools, without = (
-                self.template.render(sample.messages, tools, sample.variables) for tools in (sample.tools, ())
-            )
-            if with_tools == without:
-                yield "tools"
+        if sample.tools and self._is_same_without_tools(sample):
+            yield "tools"
         for name in sample.variables:
             if not self.template.names(name):
                 yield f"column or variable {name}"
+
+    def _is_same_without_tools(self, sample: Sample) -> bool:
+        try:
+            texts = {self.template.render(sample.messages, tools, sample.variables) for tools in (sample.tools, ())}
+        except ChatTemplateError:  # a template may fail without tools
+            return False
+        return len(texts) == 1
 
 
 def _answer(content: str) -> str:
