@@ -283,6 +283,14 @@ def test_columns_that_no_text_format_reads_are_noted(tmp_path):
     assert "datasets.d.columns.system: only conversations have it" in message
 
 
+def test_tools_that_only_held_out_rows_have(tmp_path):
+    rows = {"messages": [say("user", "{n}"), say("assistant", "a")], "part": "{n}"}
+    (tmp_path / "held.jsonl").write_text(json.dumps({**rows, "tools": [{"name": "f"}], "system": "S"}) + "\n")
+    task, words = load(tmp_path, rows, TOOLS, validation={"path": str(tmp_path / "held.jsonl")})
+    text = shown(task.validation[0].options[0], words)
+    assert text.startswith("<|im_start|>system\nTools: ") and "<|im_start|>system\nS<|im_end|>" in text
+
+
 def test_two_system_texts_are_refused(tmp_path):
     rows = {"messages": [say("system", "A"), say("user", "{n}"), say("assistant", "a")], "system": "B"}
     assert "the column system and a system turn of messages differ" in refused(tmp_path, rows)

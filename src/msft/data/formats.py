@@ -128,14 +128,14 @@ class Format:
         columns = [self.roles[role] for role in self.kind.roles]
         parts = [turns_of(row.values.get(column), column) for column in columns]
         given = len(parts[0]) if len(parts) > 1 else 0
-        system = row.values.get(self.roles.get("system", ""))
+        system = row.values.get(self.roles.get("system", "system"))
         own = tuple(turn for part in parts for turn in part)
         turns = conversation(own, columns[-1], system, given)
         return Sample(
             row=row,
             messages=turns,
             given=given + len(turns) - len(own) if given else 0,
-            tools=tools_of(row.values.get(self.roles.get("tools", ""))),
+            tools=tools_of(row.values.get(self.roles.get("tools", "tools"))),
             variables=variables_of(row.values),
             stated=self._stated(row.values),
         )
