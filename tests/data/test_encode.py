@@ -55,16 +55,19 @@ def test_every_assistant_turn_is_learned_with_its_end_token():
     )
 
 
-def test_a_template_that_rewrites_history_is_refused():
+def conversation(*roles):
+    return Sample(row=ROW, messages=tuple({"role": role, "content": "xy"} for role in roles))
+
+
+def test_a_template_whose_turn_begins_unlike_its_prompt_is_refused():
     rewriting = "{% for m in messages %}{{ m['content'] if loop.last else '-' }}{% endfor %}"
-    messages = [{"role": role, "content": "xy"} for role in ("user", "assistant", "user")]
-    with pytest.raises(ValueError, match="renders turn 2 differently"):
-        Encoder(tokenizer(), rewriting).conversation(messages)
+    with pytest.raises(ValueError, match="does not begin turn 2 as its generation prompt does"):
+        Encoder(tokenizer(), rewriting).whole([conversation("user", "assistant", "user")])
 
 
 def test_a_template_that_refuses_turns_is_named():
     with pytest.raises(ValueError, match=r"refuses the turns .*no system"):
-        Encoder(tokenizer(), "{{ raise_exception('no system') }}").conversation([{"role": "system", "content": "x"}])
+        Encoder(tokenizer(), "{{ raise_exception('no system') }}").whole([conversation("system", "assistant")])
 
 
 def test_a_cut_takes_the_end_and_never_the_prompt():

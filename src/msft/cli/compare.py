@@ -14,6 +14,7 @@ from msft.core.errors import ConfigError, RunError, complaint
 from msft.report.words import clean, duration
 from msft.study.compare_table import render_comparison, summary_line
 from msft.study.comparison import Json, comparison, write
+from msft.study.days import on_one_day
 from msft.study.grid import Grid, StudyFolder
 from msft.study.results import read_results
 from msft.study.runs import Progress, run_grid
@@ -39,6 +40,7 @@ def run(
     first = config.training_seed
     grid = Grid(kind="compare", variants=made, seeds=tuple(range(first, first + seeds)))
     folder = StudyFolder(output or Path(f"{config.output}-compare"))
+    grid = on_one_day(grid, folder)
     err = Console(stderr=True, highlight=False)
     failures = run_grid(folder, grid, jobs=jobs, tell=lambda progress: _tell(err, progress), setup=quiet)
     data = comparison(read_results(folder), reference, ignored(config, names))

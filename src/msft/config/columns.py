@@ -21,6 +21,8 @@ Role: TypeAlias = Literal[
     "choices",
     "answer",
     "text",
+    "system",
+    "tools",
 ]
 FormatName: TypeAlias = Literal[
     "prompt_completion", "messages", "sharegpt", "alpaca", "choices", "question_answer", "text"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -17,7 +18,7 @@ from pydantic import (
 
 from msft.config.columns import Columns, FormatName, Names, no_jinja, not_empty
 from msft.config.method_section import STRICT, MethodConfig, resolve
-from msft.config.problems import Problem, ProblemsError, folded, not_portable
+from msft.config.problems import Problem, ProblemsError, folded, not_portable, shown
 from msft.config.scorer import ScorerConfig
 from msft.core.vocabulary import LATER
 
@@ -30,6 +31,13 @@ def _not_blank(text: str) -> str:
     if not text.strip():
         raise ProblemsError([Problem("found an empty text", "give a value")])
     return text
+
+
+def _a_day(text: str) -> str:
+    try:
+        return datetime.date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise ProblemsError([Problem(f"found {shown(text)}, which is not a day", "write it as 2026-01-31")]) from None
 
 
 Text: TypeAlias = Annotated[str, AfterValidator(_not_blank)]
@@ -193,6 +201,9 @@ class DataConfig(Section):
     """What to do with rows that cannot be used, such as lines that are not JSON, or rows without an answer: raise an
     error that lists them, or leave them out before the splits are made and list them in the notes. More than 10 % of a
     sub-dataset's rows are always an error, as is a file that cannot be read."""
+    date: Annotated[Annotated[str, AfterValidator(_a_day)] | None, LATER] = None
+    """The day that a chat template with a clock (`strftime_now`) writes, as YYYY-MM-DD; null: the day on which the run
+    began, which the run keeps."""
 
 
 class TrainingConfig(Section):

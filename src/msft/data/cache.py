@@ -49,7 +49,8 @@ class Cache:
         except DataError:
             return None
         settings = [config.data.model_dump_json(), *(dataset.model_dump_json() for dataset in config.datasets)]
-        parts = [*settings, *content, encoder.chat_template or "", _tokenizer(encoder), _code()]
+        day = str(encoder.chats.day) if encoder.chats.has_clock else ""
+        parts = [*settings, *content, encoder.chat_template or "", day, _tokenizer(encoder), _code()]
         return cls(hashlib.sha256(json.dumps(parts).encode()).hexdigest())
 
     def read(self) -> dict[Task, TaskData] | None:

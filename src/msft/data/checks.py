@@ -19,6 +19,7 @@ from msft.data.extract import check_installed
 from msft.data.formats import TEXT, Format
 from msft.data.leaks import Leak, Part, find_leaks
 from msft.data.own_scorer import resolve
+from msft.data.remarks import Remarks
 from msft.data.samples import Samples, checked
 from msft.data.sources import Source
 from msft.data.splits import mixed_splits, split
@@ -61,11 +62,13 @@ def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Enc
         mend = "give model.chat_template, or columns or a template for prompt and completion"
         raise DataError(complaint(found, mend, field=field))
     complaints = Complaints(field)
+    remarks = Remarks(encoder.chats)
     train, validation, test = (
-        checked(rows, form, encoder, complaints) for rows in (splits.train, splits.validation, splits.test)
+        checked(rows, form, encoder, complaints, remarks) for rows in (splits.train, splits.validation, splits.test)
     )
     complaints.check()
     notes += mixed_splits(dataset, source.rows(where=dataset.where))
+    notes += remarks.notes()
     if len(validation) < FEW_ITEMS:
         # The standard error of an accuracy is largest at one half.
         points = 100 * math.sqrt(0.25 / len(validation))

@@ -13,7 +13,18 @@ from msft.config.schema import DatasetConfig
 from msft.core.errors import DataError, complaint
 from msft.data.choices import DERIVED, Spread
 from msft.data.examples import Measure
-from msft.data.formats import CONVERSATIONS, INSTRUCTION, KINDS, LETTERED, QUESTION, TEXT, Format, Kind
+from msft.data.formats import (
+    BESIDE_TURNS,
+    CONVERSATIONS,
+    INSTRUCTION,
+    KINDS,
+    LETTERED,
+    QUESTION,
+    TEXT,
+    TURNS,
+    Format,
+    Kind,
+)
 from msft.data.rows import Row, Survey, survey
 from msft.data.templates import Template
 
@@ -32,7 +43,7 @@ def detect(dataset: DatasetConfig, rows: Sequence[Row]) -> Format:
 
 class _Detector:
     def __init__(self, dataset: DatasetConfig, rows: Sequence[Row]) -> None:
-        self.dataset = dataset
+        self.dataset, self.rows = dataset, rows
         self.survey: Survey = survey(rows)
         self.columns = self.survey.columns
         self.named, self.choices = self._configured()
@@ -52,9 +63,13 @@ class _Detector:
             raise self._bad("the choice scorer needs choices and an answer", "name them in columns", "scorer")
         kind = self._kind()
         explicit = self.dataset.template
+        beside = [role for role in BESIDE_TURNS if role in self.named]
+        if beside and (explicit is not None or kind is None or (kind.name not in CONVERSATIONS and kind is not TURNS)):
+            found = "only conversations have it, and the rows are none"
+            raise self._bad(found, "remove it, or put its column into a template", f"columns.{beside[0]}")
         if explicit is None and kind is None:
             raise self._unknown()
-        if explicit is None and kind is not None and kind.name in CONVERSATIONS:
+        if explicit is None and kind is not None and (kind.name in CONVERSATIONS or kind is TURNS):
             if self.of is not None:
                 raise self._bad("the choice scorer needs a prompt, not messages", "give a template", "scorer")
             nothing = Template.parse("")
@@ -148,7 +163,7 @@ class _Detector:
             if column in self.survey.null:
                 found = f"the column {shown(column)} is null in all of the {self.survey.rows} rows"
                 raise self._bad(found, "name a column that is filled", f"columns.{role}")
-        known = {role for kind in KINDS for role in kind.roles}
+        known = {role for kind in KINDS for role in kind.roles} | {*BESIDE_TURNS}
         filled = [column for column in self.columns if column in known and column not in self.survey.null]
         return {column: column for column in filled} | self.named
 
@@ -160,8 +175,15 @@ class _Detector:
                 if set(kind.roles) <= roles and wanted in {None, kind.name}:
                     if kind is TEXT and wanted is None and not self.named:
                         self._check_only_text()
+                    if kind.roles == TURNS.roles and self._are_turns(self.roles["prompt"]):
+                        return TURNS
                     return LETTERED if kind is QUESTION and self.of == "letter" else kind
         return None
+
+    def _are_turns(self, column: str) -> bool:
+        """Whether the first row that has the column has a list there."""
+        values = (row.values.get(column) for row in self.rows)
+        return isinstance(next((value for value in values if value is not None), None), list | tuple)
 
     def _check_only_text(self) -> None:
         labels = [column for column in self.columns if column in LABELS]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from msft.core.errors import ModelError, complaint
-from msft.data.borders import Pieces, PieceTokenizer, Tokens
+from msft.data.borders import PieceTokenizer, Tokens
+from msft.data.chat_template import ChatTemplate
+from msft.data.chats import renderings
 from msft.data.ends import EndRule, learned_spans
 from msft.data.examples import Example
 from msft.data.formats import Sample
@@ -32,14 +35,15 @@ class Encoded(NamedTuple):
 class Encoder:
     """One tokenizer for all sub-datasets.
 
-    `tokenizer`: a transformers tokenizer; `chat_template`: Jinja text in place of its own. Raises ModelError if it
-    has no end-of-sequence token.
+    `tokenizer`: a transformers tokenizer; `chat_template`: Jinja text in place of its own; `day`: the date that a chat
+    template shows, by default today. Raises ModelError if the tokenizer has no end-of-sequence token.
     """
 
-    def __init__(self, tokenizer: Any, chat_template: str | None = None) -> None:
+    def __init__(self, tokenizer: Any, chat_template: str | None = None, day: datetime.date | None = None) -> None:
         self.tokenizer = tokenizer
         self.chat_template: str | None = chat_template or tokenizer.chat_template
         self.name = str(tokenizer.name_or_path or type(tokenizer).__name__)
+        self.chats = ChatTemplate(tokenizer, self.name, chat_template, day or datetime.date.today())
         if tokenizer.eos_token_id is None:
             found = f"the tokenizer of {self.name} has no end-of-sequence token"
             mend = "set eos_token in its tokenizer_config.json: a model learns from it where to stop"
@@ -50,9 +54,9 @@ class Encoder:
 
     def whole(self, samples: Sequence[Sample], said: Counter[str] | None = None) -> list[Example]:
         """The samples as tokens, not truncated. Learned: the completion and the end-of-sequence token, or the assistant
-        turns.
+        turns. A conversation may give several examples (`renderings`); any other sample gives one.
 
-        `said` counts what people should know of the samples. Raises ValueError where `conversation` does.
+        `said` counts what people should know of the samples. Raises ValueError where `renderings` does.
         """
         return [made.example for made in self.encoded(samples, said)]
 
@@ -60,7 +64,7 @@ class Encoder:
         """As `whole`, with the text of the prompt that a model repeats when it generates."""
         said = Counter() if said is None else said
         if any(sample.messages for sample in samples):
-            rendered = [self.conversation(sample.messages, sample.given) for sample in samples]
+            rendered = [rendering.pieces for sample in samples for rendering in renderings(self.chats, sample)]
             return [self._conversation_of(tokens, said) for tokens in self._tokens(rendered)]
         pieces = [((sample.prompt, False), (sample.completion, True)) for sample in samples]
         return [self._completion_of(tokens, said) for tokens in self._tokens(pieces)]
@@ -74,44 +78,6 @@ class Encoder:
         pieces = [((sample.prompt, False), (option, True)) for sample in samples for option in sample.options]
         made = (_encoded(self._begun(tokens, Counter()), []).example for tokens in self._tokens(pieces))
         return [tuple(next(made) for _ in sample.options) for sample in samples]
-
-    def conversation(self, messages: Sequence[Mapping[str, Any]], given: int = 0) -> Pieces:
-        """The rendered conversation, split where assistant turns begin and end (their end token is learned).
-
-        Nothing is learned of the first `given` turns.
-
-        The boundaries are found by rendering the first one, two, ... turns. Raises ValueError if the chat template
-        cannot render the turns, or if a rendered beginning is not a prefix of the rendered conversation.
-        """
-        text = self._rendered(messages)
-        pieces: list[tuple[str, bool]] = []
-        at = 0
-        for position, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            opening = self._rendered(messages[:position], ask=True) if position else ""
-            closing = self._rendered(messages[: position + 1])
-            if not (text.startswith(opening) and text.startswith(closing) and at <= len(opening) < len(closing)):
-                found = f"the chat template of {self.name} renders turn {position + 1} differently when others follow"
-                raise ValueError(found)
-            pieces += [(text[at : len(opening)], False), (text[len(opening) : len(closing)], position >= given)]
-            at = len(closing)
-        return [*pieces, (text[at:], False)]
-
-    def _rendered(self, messages: Sequence[Mapping[str, Any]], *, ask: bool = False) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    [dict(message) for message in messages],
-                    chat_template=self.chat_template,
-                    add_generation_prompt=ask,
-                    tokenize=False,
-                )
-            )
-        except TemplateError as error:
-            raise ValueError(f"the chat template of {self.name} refuses the turns ({error})") from None
 
     def _added_before(self) -> list[int]:
         """The tokens that the tokenizer adds before a text: the beginning-of-sequence token, or none."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from msft.config.columns import FormatName
 from msft.data.choices import DERIVED, Spread, choices_of, derived, without_doubles
-from msft.data.conversations import turns_of
+from msft.data.conversations import conversation, tools_of, turns_of, variables_of
 from msft.data.examples import Measure
 from msft.data.rows import Row
 from msft.data.templates import Template
@@ -27,6 +27,8 @@ class Kind:
 QUESTION = Kind("choices", ("question", "choices", "answer"), "Question: {question}\nAnswer:", " {answer_text}")
 LETTERED = Kind("choices", QUESTION.roles, "Question: {question}\n{choices_text}Answer:", " {answer_letter}")
 INSTRUCTION = Kind("alpaca", ("instruction", "output"), "{instruction}\n\n", "{output}")
+TURNS = Kind("prompt_completion", ("prompt", "completion"))
+"""A prompt and a completion that are lists of turns, as TRL's conversational format has them."""
 TEXT = Kind("text", ("text",), "", "{text}")
 KINDS = (  # the first of which all roles exist is used
     Kind("prompt_completion", ("prompt", "completion"), "{prompt}", "{completion}"),
@@ -40,6 +42,8 @@ KINDS = (  # the first of which all roles exist is used
     TEXT,
 )
 CONVERSATIONS = ("messages", "sharegpt")
+BESIDE_TURNS = ("system", "tools")
+"""Roles of columns beside the turns: a first turn, and the tools that the model may call."""
 OPTIONAL = ("input",)
 """Roles that may be null in some rows."""
 
@@ -60,6 +64,10 @@ class Sample:
     """`generate` scorer: the correct answer, if the row has it in a separate column."""
     given: int = 0
     """Number of turns at the start that are neither learned nor scored."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Conversations: JSON schemas of the tools that the chat template presents to the model."""
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    """Conversations: further variables of the chat template."""
 
     @property
     def question(self) -> str:
@@ -94,9 +102,7 @@ class Format:
         """The row as text. Raises ValueError, which says what is wrong without showing the content."""
         self._check_kind(row)
         if self.conversation:
-            column = self.roles[self.kind.roles[0]] if self.kind else ""
-            turns = turns_of(row.values.get(column), column)
-            return Sample(row=row, messages=turns, stated=self._stated(row.values))
+            return self._conversation(row)
         values = dict(row.values)
         options: tuple[str, ...] = ()
         answer = 0
@@ -116,6 +122,24 @@ class Format:
             stated=self._stated(values),
         )
 
+    def _conversation(self, row: Row) -> Sample:
+        """The turns of one column, or those of the prompt and, learned alone, those of the completion."""
+        assert self.kind is not None
+        columns = [self.roles[role] for role in self.kind.roles]
+        parts = [turns_of(row.values.get(column), column) for column in columns]
+        given = len(parts[0]) if len(parts) > 1 else 0
+        system = row.values.get(self.roles.get("system", "system"))
+        own = tuple(turn for part in parts for turn in part)
+        turns = conversation(own, columns[-1], system, given)
+        return Sample(
+            row=row,
+            messages=turns,
+            given=given + len(turns) - len(own) if given else 0,
+            tools=tools_of(row.values.get(self.roles.get("tools", "tools"))),
+            variables=variables_of(row.values),
+            stated=self._stated(row.values),
+        )
+
     def _choices(self, values: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
         if self.spread is not None:
             texts, answer = self.spread.choices_of(values)
@@ -130,7 +154,8 @@ class Format:
 
     @property
     def conversation(self) -> bool:
-        return self.kind is not None and self.kind.name in CONVERSATIONS
+        """Whether a row is a conversation."""
+        return self.kind is not None and (self.kind.name in CONVERSATIONS or self.kind is TURNS)
 
     def _check_kind(self, row: Row) -> None:
         """Raises ValueError for a row that has another format than the data set."""

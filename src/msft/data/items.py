@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 
+from msft.data.chats import as_item, renderings, up_to_last_turn
 from msft.data.complaints import Complaints
 from msft.data.encode import Encoder, cut
 from msft.data.examples import Item, Measure
@@ -23,6 +24,9 @@ def build(
     """One item per sample, truncated only for `loss`. `ends`: the tokens that end a generated text.
 
     Raises DataError if no answer can be extracted from a row, unless `complaints` drops such rows.
+
+    Of a conversation, all assistant turns are scored together; only the last one where it has to be generated, or where
+    the turns cannot be rendered in one text.
     """
     if measure.name == "choice":
         sizes = [tuple(len(option.strip().encode()) for option in sample.options) for sample in samples]
@@ -32,7 +36,9 @@ def build(
         ]
     if measure.generates:
         texts = [encoder.end_rule.text(end) for end in ends]
-        return _generating([_up_to_last_turn(sample) for sample in samples], measure, encoder, complaints, texts)
+        samples = [up_to_last_turn(sample) if sample.messages else sample for sample in samples]
+        return _generating(samples, measure, encoder, complaints, texts)
+    samples = [as_item(encoder.chats, sample) if sample.messages else sample for sample in samples]
     examples = encoder.whole(samples)
     if measure.name == "loss":
         examples = [cut(example, max_length) or example for example in examples]
@@ -69,18 +75,10 @@ def _without(ends: Sequence[str], completion: str) -> str:
     return completion
 
 
-def _up_to_last_turn(sample: Sample) -> Sample:
-    """A conversation up to its last assistant turn, the only one to be generated."""
-    if not sample.messages:
-        return sample
-    last = max(position for position, turn in enumerate(sample.messages) if turn["role"] == "assistant")
-    return replace(sample, messages=sample.messages[: last + 1], given=last)
-
-
 def _texts(sample: Sample, encoder: Encoder) -> tuple[str, str]:
     """The prompt as the model reads it, and the completion (in a conversation: the content of its last turn)."""
     if not sample.messages:
         return sample.prompt, sample.completion
-    pieces = encoder.conversation(sample.messages, sample.given)
-    learned = next(number for number, (_, learned) in enumerate(pieces) if learned)
-    return "".join(text for text, _ in pieces[:learned]), str(sample.messages[-1]["content"])
+    (rendering,) = renderings(encoder.chats, sample)
+    before = itertools.takewhile(lambda piece: not piece[1], rendering.pieces)
+    return "".join(text for text, _ in before), str(sample.messages[-1]["content"])

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from msft.config.schema import Config, DataConfig
 from msft.core.errors import ConfigError, DataError, complaint
 from msft.core.vocabulary import Task
 from msft.data.cache import Cache
+from msft.data.chat_template import ChatTemplateError
 from msft.data.checks import Checked, check, without_leaks
 from msft.data.complaints import Complaints, note_of_dropped
 from msft.data.encode import Encoder, cut
@@ -43,7 +45,7 @@ def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
     naming the problems of all data sets, and ModelError if the tokenizer cannot be used. Large data are tokenised once
     and then read from the cache.
     """
-    encoder = Encoder(tokenizer)
+    encoder = Encoder(tokenizer, day=date.fromisoformat(config.data.date) if config.data.date else None)
     drop = config.data.bad_rows == "drop"
     sources = [Source(dataset, config.data.seed, drop=drop) for dataset in config.datasets]
     cache = Cache.of(config, sources, encoder)
@@ -80,6 +82,20 @@ def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
         cache.discard()
 
 
+def dated(config: Config, tokenizer: Any) -> Config:
+    """The configuration with `data.date` set, to today unless it is given, if the chat template reads the date."""
+    if config.data.date is not None or not Encoder(tokenizer).chats.has_clock:
+        return config
+    return on_day(config, date.today().isoformat())
+
+
+def on_day(config: Config, day: str | None) -> Config:
+    """The configuration with `data.date` set to `day` if neither is missing and none is given."""
+    if day is None or config.data.date is not None:
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"date": day})})
+
+
 def _encoded(
     tasks: Mapping[Task, Checked],
     train: Mapping[Task, Samples],
@@ -105,6 +121,9 @@ def _encoded(
             }
         except DataError as error:
             errors.append(str(error))
+            continue
+        except ChatTemplateError as error:  # every row was rendered before, but not with shots or in part
+            errors.append(complaint(str(error), error.fix, field=f"datasets.{task}.scorer"))
             continue
         made[task] = TaskData(
             task=task,
@@ -159,10 +178,11 @@ class _Builder:
 
         Raises DataError at the end if these are too many.
         """
-        out = shortened = 0
+        out = shortened = made = 0
         said: Counter[str] = Counter()
         for batch in batches(samples, BATCH):
             for whole in self.encoder.whole(batch, said):
+                made += 1
                 self.ends.add(whole)
                 example = cut(whole, self.max_length)
                 if example is None:
@@ -170,7 +190,13 @@ class _Builder:
                     continue
                 shortened += len(whole) > self.max_length
                 yield example
-        self._check(out, len(samples), "training", "no learned token of them is left")
+        self._check(out, made, "training", "no learned token of them is left")
+        if made > len(samples):
+            self.notes.append(
+                f"{len(samples)} conversations became {made} training examples: the chat template writes earlier turns "
+                "differently when others follow, so a turn is learned as it is written when it is the last; of a "
+                "validation or test conversation, the last assistant turn is scored"
+            )
         if shortened:
             self.notes.append(f"{shortened} training examples were truncated to {self.max_length} tokens")
         self.notes += [f"{count} of {len(samples)} training examples: {what}" for what, count in said.items() if count]

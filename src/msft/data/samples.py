@@ -8,9 +8,12 @@ from typing import TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from msft.data.chat_template import ChatTemplateError
+from msft.data.chats import renderings
 from msft.data.complaints import Complaints
 from msft.data.encode import Encoder
 from msft.data.formats import Format, Sample
+from msft.data.remarks import Remarks
 from msft.data.rows import IN_MEMORY, Row, Rows, Subset
 
 T = TypeVar("T")
@@ -44,22 +47,31 @@ class Samples(Sequence[Sample]):
         return Samples(Subset(self.rows, indices), self.form, made)
 
 
-def sample_of(row: Row, form: Format, encoder: Encoder) -> Sample:
-    """The sample of a row. Raises ValueError if the row cannot be converted, or its conversation not be rendered."""
+def sample_of(row: Row, form: Format, encoder: Encoder, remarks: Remarks | None = None) -> Sample:
+    """The sample of a row. Raises ValueError if the row cannot be converted, or its conversation not be rendered.
+
+    What the chat template does to a conversation, and columns that are not read, are added to `remarks`.
+    """
     sample = form.sample(row)
     if sample.messages:
-        encoder.conversation(sample.messages)
+        rendered = renderings(encoder.chats, sample)
+        if remarks is not None:
+            remarks.add(sample, rendered)
+    elif remarks is not None:
+        remarks.add_text(row, {*form.prompt.names, *form.completion.names})
     return sample
 
 
-def checked(rows: Rows, form: Format, encoder: Encoder, complaints: Complaints) -> Samples:
-    """The samples of the rows. Each row is converted and checked here; problems are added to `complaints`."""
+def checked(rows: Rows, form: Format, encoder: Encoder, complaints: Complaints, remarks: Remarks) -> Samples:
+    """The samples of the rows. Each row is converted and checked here; problems are added to `complaints`, and what
+    the chat template does to a conversation to `remarks`."""
     made: list[Sample] = []
     for row in rows:
         try:
-            sample = sample_of(row, form, encoder)
+            sample = sample_of(row, form, encoder, remarks)
         except ValueError as error:
-            complaints.row(str(error), "fix or remove this row", file=row.file, line=row.line, number=row.number)
+            fix = error.fix if isinstance(error, ChatTemplateError) else "fix or remove this row"
+            complaints.row(str(error), fix, file=row.file, line=row.line, number=row.number)
         else:
             if len(rows) <= IN_MEMORY:
                 made.append(sample)

@@ -10,6 +10,7 @@ import numpy as np
 from msft.config.scorer import ShotsConfig
 from msft.core.errors import DataError, complaint
 from msft.core.vocabulary import Task
+from msft.data.conversations import OPENERS
 from msft.data.formats import Sample
 from msft.data.streams import raw_bits
 
@@ -35,8 +36,9 @@ def after(shots: Sequence[Sample], sample: Sample) -> Sample:
     if not sample.messages:
         texts = [(shot.prompt + shot.completion).rstrip() for shot in shots]
         return replace(sample, prompt=BETWEEN.join([*texts, sample.prompt]))
-    # A conversation has one system turn, and it comes first.
-    system = [turn for turn in sample.messages if turn["role"] == "system"]
-    earlier = [turn for shot in shots for turn in shot.messages if turn["role"] != "system"]
-    own = [turn for turn in sample.messages if turn["role"] != "system"]
-    return replace(sample, messages=(*system, *earlier, *own), given=len(system) + len(earlier))
+    # Only the first turns of a conversation may be the system's.
+    system = [turn for turn in sample.messages if turn["role"] in OPENERS]
+    earlier = [turn for shot in shots for turn in shot.messages if turn["role"] not in OPENERS]
+    own = [turn for turn in sample.messages if turn["role"] not in OPENERS]
+    given = max(len(system), sample.given) + len(earlier)
+    return replace(sample, messages=(*system, *earlier, *own), given=given)

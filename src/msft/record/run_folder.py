@@ -192,6 +192,12 @@ class RunFolder:
             raise RunError(complaint("this folder holds no run", mend, file=self.path))
         return read(self.journal, self.sidecars)
 
+    @property
+    def day(self) -> str | None:
+        """The day that the run's chat template writes (`data.date`); None if it writes none."""
+        day = self.transcript().header["config"].get("data.date")
+        return day if isinstance(day, str) else None
+
     def write_json(self, file: Path, content: Any, *, place: bool = True) -> None:
         """`place=False`: see `files.replace`."""
         data = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -14,7 +14,7 @@ from msft.config.schema import Config
 from msft.core.errors import DataError, complaint
 from msft.core.vocabulary import Task
 from msft.data.examples import TaskData
-from msft.data.load import load_tasks
+from msft.data.load import load_tasks, on_day
 from msft.engine.decoding import decoding_of
 from msft.engine.launch import check_precision_and_compiler
 from msft.engine.parallel import Processes
@@ -66,6 +66,9 @@ def evaluate(
     """
     processes = Processes()
     check_precision_and_compiler(bf16=trains_in_bf16(config.model.autocast, processes.device), torch_compile=False)
+    run = RunFolder(Path(model))
+    if run.exists:
+        config = on_day(config, run.day)
     loaded, tokenizer = _loaded(config, model)
     data = load_tasks(config, tokenizer)
     check_data_fits(loaded, data)

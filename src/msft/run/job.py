@@ -17,7 +17,7 @@ from msft.core.version import __version__
 from msft.core.vocabulary import ROOT, Brief, Outcome, Task
 from msft.core.wire import brief_to_json
 from msft.data.examples import TaskData
-from msft.data.load import chat_template, load_tasks
+from msft.data.load import chat_template, dated, load_tasks, on_day
 from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.settings import EngineSettings
 from msft.model.open import ModelSource, OpenModel, check_data_fits
@@ -62,6 +62,7 @@ class Job:
         """Finds and checks model and data. Raises ModelError or DataError before any weight is loaded."""
         with spent("start.model"):
             model = OpenModel.open(model_source(config))
+            config = dated(config, model.tokenizer)
         with spent("start.data"):
             data = load_tasks(config, model.tokenizer)
         check_data_fits(model.skeleton, data)
@@ -73,6 +74,7 @@ class Job:
 
     def of(self, config: Config) -> Job:
         """The same model and data under another configuration, which differs in method, training or output only."""
+        config = on_day(config, self.config.data.date)
         return replace(self, config=config, model=self.model.of(model_source(config)))
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 from msft.config.reader import flatten
 from msft.config.schema import Config
 from msft.core.vocabulary import ROOT
+from msft.data.load import on_day
 from msft.engine.launch import check_precision_and_compiler
 from msft.engine.parallel import Processes
 from msft.engine.progress import ScoreInfo, StepInfo, Watcher
@@ -75,6 +76,8 @@ def train(
                 held.enter_context(folder.owned())  # a second process fails here, before anything is loaded
             check()
             check_trackers(config.training.report_to)
+        if resume:
+            config = on_day(config, folder.day)
         job = job.of(config) if job else Job.prepare(config)
         if processes.is_main and shared is None:
             with spent("start.model"):

@@ -175,6 +175,11 @@ class StudyFolder:
         recorded = self._recorded()
         return list(recorded["variants"]), list(recorded["seeds"])
 
+    def recorded_days(self) -> dict[str, str]:
+        """Variant to the day that its chat template writes, where it writes one."""
+        configs = {name: variant["config"] for name, variant in self._recorded()["variants"].items()}
+        return {name: config["data.date"] for name, config in configs.items() if "data.date" in config}
+
     def read_failures(self) -> dict[str, dict[str, str]]:
         """Variant to seed to the message of a run that failed."""
         return json.loads(self.failures.read_text(encoding="utf-8")) if self.failures.exists() else {}

@@ -9,6 +9,7 @@ from msft.config.schema import Config
 from msft.core.errors import RunError, complaint
 from msft.run.job import Job
 from msft.study import budget, granularity, loss, noise, optimizer, peaks, shift, similar, ticks
+from msft.study.days import on_one_day
 from msft.study.findings import Cell, Findings
 from msft.study.grid import Grid, StudyFolder, Variant
 from msft.study.reading import Evidence, read_runs
@@ -60,6 +61,7 @@ def run_study(
     study = STUDIES[name]
     first = config.training_seed
     grid = Grid(kind=f"study {name}", variants=tuple(study.variants(config)), seeds=tuple(range(first, first + seeds)))
+    grid = on_one_day(grid, folder)
     failures = run_grid(folder, grid, jobs=jobs, tell=tell, setup=setup)
     if failures:
         listed = "; ".join(f"{variant}, seed {seed}: {why}" for (variant, seed), why in list(failures.items())[:3])

@@ -1,0 +1,132 @@
+"""What a chat template does to the conversations of a sub-dataset that people must know, counted."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
+
+from msft.config.problems import shown
+from msft.data.chat_template import ChatTemplate, ChatTemplateError
+from msft.data.chats import Rendering
+from msft.data.conversations import REASONING, Turn, function_name
+from msft.data.formats import Sample
+from msft.data.rows import Row
+
+BESIDE_TEXT = ("system", "tools", "history")
+"""Columns that belong to a prompt, and that no known format of texts reads."""
+THOUGHT = "</think>"
+"""Ends the reasoning in a turn's content."""
+
+
+class Remarks:
+    """Counts conversations in which the template leaves something out, and others that deserve a note."""
+
+    def __init__(self, template: ChatTemplate) -> None:
+        self.template = template
+        self._conversations = 0
+        self._dropped: Counter[str] = Counter()
+        self._unmarked = self._lost = 0
+        self._unlike: Counter[str] = Counter()
+        self._unread: Counter[str] = Counter()
+
+    def add(self, sample: Sample, made: Sequence[Rendering]) -> None:
+        """Counts one conversation, rendered as `made`."""
+        self._conversations += 1
+        self._dropped.update({*self._missing(sample, made)})
+        self._unlike.update({rendering.unlike for rendering in made if rendering.unlike})
+        learnable = {
+            position for position, turn in enumerate(sample.messages)
+            if turn["role"] == "assistant" and position >= sample.given
+        }  # fmt: skip
+        self._lost += bool(learnable - {position for rendering in made for position in rendering.turns})
+        if self.template.marks:
+            learned = _squeezed("".join(rendering.learned for rendering in made))
+            texts = (turn["content"] for turn in sample.messages[sample.given :] if turn["role"] == "assistant")
+            self._unmarked += any(not _is_in(_answer(text), learned) for text in texts)
+
+    def add_text(self, row: Row, read: Container[str]) -> None:
+        """Counts one row that is no conversation; `read`: the columns that its texts are made of."""
+        self._unread.update(name for name in BESIDE_TEXT if row.values.get(name) and name not in read)
+
+    def notes(self) -> list[str]:
+        """The remarks as sentences."""
+        unread = [
+            f"the column {name} is filled in {count} rows and not used: the model never sees it. Fix: give a template "
+            f"with {{{name}}}, or remove the column"
+            for name, count in sorted(self._unread.items())
+        ]
+        return [*unread, *self._of_the_template()]
+
+    def _of_the_template(self) -> list[str]:
+        of = f"of {self._conversations} conversations"
+        fix = "Fix: give a model.chat_template that writes it, or remove it from the data"
+        notes = [
+            f"the chat template drops the {what} of {count} {of}: the model never sees it. {fix}"
+            for what, count in sorted(self._dropped.items())
+        ]
+        if self._lost:
+            notes.append(
+                f"the chat template cannot end with an assistant turn, or writes nothing of it, in {self._lost} {of}: "
+                "the turn is not learned. Fix: give a model.chat_template that can"
+            )
+        if self._unmarked:
+            notes.append(
+                f"the generation marks of the chat template leave out assistant turns of {self._unmarked} {of}, which "
+                "are not learned. Fix: give a model.chat_template that marks them"
+            )
+        notes += [
+            f"the generation prompt of the chat template ends with {shown(end)}, but in {count} {of} an assistant turn "
+            "begins without it: it is trained and scored without it. Fix: give a model.chat_template whose turns begin "
+            "as its generation prompt does"
+            for end, count in sorted(self._unlike.items())
+        ]
+        if self._conversations and self.template.has_clock:
+            notes.append(f"the chat template reads the date, which is {self.template.day} throughout (data.date)")
+        return notes
+
+    def _missing(self, sample: Sample, made: Sequence[Rendering]) -> Iterator[str]:
+        """What the sample has and none of its renderings."""
+        text = _squeezed("".join(rendering.text for rendering in made))
+        learned = _squeezed("".join(rendering.learned for rendering in made))
+        for position, turn in enumerate(sample.messages):
+            scored = turn["role"] == "assistant" and position >= sample.given
+            if not _is_in(_answer(turn["content"]) if turn["role"] == "assistant" else turn["content"], text):
+                yield "system text" if turn["role"] in ("system", "developer") else f"content of {turn['role']} turns"
+            if scored and not all(_is_in(thought, text) for thought in _thoughts(turn)):
+                yield "reasoning"
+            within = learned if scored and not self.template.marks else text
+            if not all(_is_in(function_name(call), within) for call in turn.get("tool_calls", ())):
+                yield "tool calls"
+        if sample.tools and self._is_same_without_tools(sample):
+            yield "tools"
+        for name in sample.variables:
+            if not self.template.names(name):
+                yield f"column or variable {name}"
+
+    def _is_same_without_tools(self, sample: Sample) -> bool:
+        try:
+            texts = {self.template.render(sample.messages, tools, sample.variables) for tools in (sample.tools, ())}
+        except ChatTemplateError:  # a template may fail without tools
+            return False
+        return len(texts) == 1
+
+
+def _answer(content: str) -> str:
+    """The content of an assistant turn after its reasoning."""
+    return content.rpartition(THOUGHT)[2]
+
+
+def _thoughts(turn: Turn) -> Iterator[str]:
+    """The reasoning of a turn: of its keys, and in its content."""
+    yield from (turn[key] for key in REASONING if isinstance(turn.get(key), str))
+    yield turn["content"].rpartition(THOUGHT)[0].rpartition("<think>")[2]
+
+
+def _is_in(part: str, squeezed: str) -> bool:
+    """Whether a text contains a part, as it is or as JSON writes it; white space does not count."""
+    return _squeezed(part) in squeezed or _squeezed(json.dumps(part, ensure_ascii=False)[1:-1]) in squeezed
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
