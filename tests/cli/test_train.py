@@ -70,7 +70,7 @@ def test_all_of_the_time_is_accounted_for_by_kind(place: Path) -> None:
     seconds = json.loads((place / "clock" / "summary.json").read_text())["seconds"]
     # The summary is written before the page and the table on the terminal.
     assert 0.5 * passed < seconds["total"] < passed
-    assert set(seconds["parts"]["start"]) == {"imports", "data", "model", "folder"}
+    assert set(seconds["parts"]["start"]) == {"imports", "data", "model", "proof", "folder"}
     assert set(seconds["parts"]["train"]) == {"compute", "optimizer", "input"}
     assert {"base", "ticks", "test"} <= set(seconds["parts"]["eval"])
     assert set(seconds["parts"]["snapshot"]) == {"capture", "durable"}
