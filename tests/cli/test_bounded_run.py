@@ -32,10 +32,14 @@ def same_weights(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_bound_changes_neither_record_nor_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("average", ["null", "0.5"])
+def test_a_bound_changes_neither_record_nor_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, average: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     more = ", max_epochs: 4, budget: 2, smooth: 1, leave_within: 0, roll_back: earliest"
-    fast = ["--set", "training.learning_rate=0.2"]  # everything overfits, so that the search goes back
+    # Everything overfits, so that the search goes back.
+    fast = ["--set", "training.learning_rate=0.2", "--set", f"training.average={average}"]
     plain = make_job(tmp_path, "msft", more, output="plain")
     assert main(["train", str(plain), *fast]) == 0
     bounded = make_job(tmp_path, "msft", more, output="bounded")

@@ -30,7 +30,9 @@ def data() -> dict[Task, TaskData]:
 def main(folder: Path, results: Path) -> None:
     torch.set_num_threads(1)
     rank = PartialState(cpu=True).process_index
-    engine, store = tiny_engine(folder, results / f"snapshots{rank}", batch_size=7, weight_decay=0.1, data=data())
+    engine, store = tiny_engine(
+        folder, results / f"snapshots{rank}", batch_size=7, weight_decay=0.1, average=0.5, data=data()
+    )
     probes = frozenset({Probe.LOOKAHEAD, Probe.LOSSES})
     base = engine.base()
     mixture = Mixture(tasks=TASKS, without=frozenset({("two", 1)}))

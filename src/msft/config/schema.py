@@ -220,6 +220,13 @@ class TrainingConfig(Section):
     """Learning rate as a function of position / `max_epochs` (design 3.12)."""
     warmup: float = Field(default=0.0, ge=0, lt=1)
     """Share of `max_epochs` over which the learning rate rises linearly from 0."""
+    average: Annotated[Annotated[float, Field(gt=0)] | None, LATER] = None
+    """Epochs of the full mixture over which the weights are averaged (exponential moving average); null: they are not.
+    Evaluations, decisions and the final model use the average, and training goes on from the weights themselves. It
+    needs no falling learning rate, which is how it is best used: with `schedule: constant`."""
+    average_warmup: Annotated[Literal["none", "debiased", "ramp"], LATER] = "none"
+    """How much the first steps count in the average: `none`: as all others, the base model fades with the window;
+    `debiased`: the base model does not count; `ramp`: a decay of at most (1 + t) / (10 + t) at step t."""
     optimizer: Literal["adamw"] = "adamw"
     """AdamW with betas 0.9 and 0.999, torch's defaults."""
     weight_decay: float = Field(default=0.0, ge=0)

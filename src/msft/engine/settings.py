@@ -33,6 +33,10 @@ class EngineSettings:
     light: bool | Literal["auto"] = "auto"
     """Whether layers do less work for the same results; `auto`: where a probe shows that they can; true: fail if none
     can."""
+    average: float | None = None
+    """Epochs of the full mixture over which weights are averaged; None: they are not."""
+    average_warmup: Literal["none", "debiased", "ramp"] = "none"
+    """How much the first steps count in the average (engine/averaging.py)."""
     autocast: Literal["auto", "bf16", "no"] = "auto"
     lookahead_batch: int = 32
     """Examples of each sub-dataset in a look-ahead."""

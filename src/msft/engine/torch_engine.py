@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -13,9 +14,10 @@ from peft import PeftModel
 
 from msft.core.clock import Clock
 from msft.core.errors import RunError, complaint
-from msft.core.vocabulary import ROOT, Outcome, Probe, Segment, Snapshot, Task, Tokens
+from msft.core.vocabulary import ROOT, Mixture, Outcome, Probe, Segment, Snapshot, Task, Tokens
 from msft.data.examples import Example, Item, Measure, TaskData
 from msft.data.order import Cursor, Order
+from msft.engine.averaging import Average
 from msft.engine.conflict import cosines
 from msft.engine.decoding import decoding_of
 from msft.engine.outcomes import Losses, diverged, outcome
@@ -83,6 +85,10 @@ class TorchEngine:
         self._stepper = Stepper(
             self._processes.distributed(loss), make_optimizer(self._model, settings), settings, runtime
         )
+        self._average: Average | None = None
+        if settings.average is not None:
+            steps = self._clock.steps_per_epoch(Mixture(tasks=tuple(sizes)))
+            self._average = Average(self._model, settings.average * steps, settings.average_warmup)
         self.learning_rates: Sequence[tuple[int, float]] = [(1, settings.learning_rate)]
         self._live: Snapshot | None = ROOT
         self._cursor = Cursor()
@@ -148,7 +154,8 @@ class TorchEngine:
     ) -> dict[Task, TaskScores]:
         """A snapshot's scores on the given items; for studies, outside any search and not counted as cost."""
         self._become(snapshot)
-        return score(self._stepper.model, items, self._stepper.runtime, decoding=self._decoding)[0]
+        with self._evaluated():
+            return score(self._stepper.model, items, self._stepper.runtime, decoding=self._decoding)[0]
 
     def conflict(self, snapshot: Snapshot, count: int) -> dict[tuple[Task, Task], float]:
         """The cosines between the sub-datasets' gradients at a snapshot, over their first `count` training examples."""
@@ -164,11 +171,17 @@ class TorchEngine:
             def write(model: Any, to: Path) -> None:
                 export_model(model, self._opened.tokenizer, to, ends)
 
-            if merge and isinstance(self._model, PeftModel):
-                write_merged(self._model, folder, write)
-            else:
-                write(self._model, folder)
+            with self._evaluated():
+                if merge and isinstance(self._model, PeftModel):
+                    write_merged(self._model, folder, write)
+                else:
+                    write(self._model, folder)
         self._processes.barrier()
+
+    def _evaluated(self) -> AbstractContextManager[None]:
+        """Context in which the model has the weights that are evaluated and handed over: their average if there is
+        one."""
+        return nullcontext() if self._average is None else self._average.in_place_of_weights()
 
     def _become(self, snapshot: Snapshot) -> None:
         """Restores a snapshot, unless the live state is that snapshot."""
@@ -178,6 +191,8 @@ class TorchEngine:
             self._live = None
             state = self._root() if snapshot == ROOT else self._store.get(snapshot)
             restore(self._model, self._stepper.optimizer, state)
+            if self._average is not None:
+                self._average.load(state.tensors)
             self._live, self._cursor = snapshot, state.cursor
 
     def _root(self) -> State:
@@ -208,6 +223,8 @@ class TorchEngine:
                 raise diverged(segment, step, batch)
             with spent("train.optimizer"):
                 self._stepper.update(rate)
+                if self._average is not None:
+                    self._average.update()
             tokens = sum(map(len, examples))
             total += tokens
             per_step.append(result.loss)
@@ -242,7 +259,7 @@ class TorchEngine:
             self._tell(ScoreInfo(tasks=names, done=done, total=total))
 
         asked = {task: (getattr(self._data[task], split), self._data[task].measure) for task in names}
-        with spent(kind):
+        with spent(kind), self._evaluated():
             return score(self._stepper.model, asked, self._stepper.runtime, decoding=self._decoding, progress=progress)
 
     def _lookahead(self, segment: Segment, number: int) -> tuple[dict[Task, float], int]:
@@ -278,7 +295,8 @@ class TorchEngine:
         the background, unless it does not fit in memory.
         """
         with spent("snapshot.capture"):
-            state = capture(self._model, self._stepper.optimizer, self._cursor)
+            mean = {} if self._average is None else self._average.tensors()
+            state = capture(self._model, self._stepper.optimizer, self._cursor, more=mean)
         with spent("snapshot.durable"):
             durable = self._settings.durable == "tick"
             if self._settings.durable == "auto":

@@ -115,8 +115,9 @@ class Job:
 
     @property
     def snapshot_bytes(self) -> int:
-        """Size of the largest snapshot: the trainable weights and Adam's two moments of each, in fp32."""
-        return 12 * sum(p.numel() for p in self.skeleton.parameters() if p.requires_grad)
+        """Size of the largest snapshot: the trainable weights, Adam's two moments and the average of each, in fp32."""
+        each = 12 if self.config.training.average is None else 16
+        return each * sum(p.numel() for p in self.skeleton.parameters() if p.requires_grad)
 
     @property
     def model_bytes(self) -> int:
@@ -177,6 +178,8 @@ def settings_of(config: Config, lookahead: Lookahead = NO_LOOKAHEAD) -> EngineSe
         gradient_checkpointing=t.gradient_checkpointing,
         torch_compile=t.torch_compile,
         light=t.light,
+        average=t.average,
+        average_warmup=t.average_warmup,
         autocast=config.model.autocast,
         lookahead_batch=lookahead.examples,
         virtual=lookahead.optimizer,

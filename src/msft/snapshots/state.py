@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ class State:
 
     tensors: Mapping[str, Tensor]
     """`weight/<name>` of each trainable parameter, tied ones once; `exp_avg/<name>`, `exp_avg_sq/<name>` and
-    `step/<name>` of each that the optimizer has updated."""
+    `step/<name>` of each that the optimizer has updated; with averaged weights also `mean/<name>` and `mean_steps`."""
     cursor: Cursor = field(default_factory=Cursor)
 
     @property
@@ -40,10 +41,15 @@ def weights(model: nn.Module, *, device: torch.device | str | None = "cpu") -> d
 
 
 def capture(
-    model: nn.Module, optimizer: torch.optim.Optimizer, cursor: Cursor, *, device: torch.device | str | None = "cpu"
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    cursor: Cursor,
+    *,
+    more: Mapping[str, Tensor] = MappingProxyType({}),
+    device: torch.device | str | None = "cpu",
 ) -> State:
-    """A copy of the weights and moments; `device=None` leaves them where they are."""
-    tensors = weights(model, device=device)
+    """A copy of the weights and moments, and of `more` tensors; `device=None` leaves them where they are."""
+    tensors = weights(model, device=device) | {name: _copy(tensor, device) for name, tensor in more.items()}
     for name, parameter in trainable(model).items():
         # `.get`: the optimizer's state is a defaultdict, in which `[]` would add an entry.
         for moment, value in optimizer.state.get(parameter, {}).items():
