@@ -189,3 +189,20 @@ def test_data_that_changed_since_the_base_was_scored_are_refused(tmp_path: Path)
     failures = run_grid(folder, grid)
     assert "since the base model was scored, data.copy was" in failures["sft", 1]
     assert not list(folder.path.glob("runs/*/*/journal.jsonl"))
+
+
+def test_a_seed_may_draw_its_own_rows(config: Path, whole: StudyFolder) -> None:
+    """A run is then the one that train makes with both seeds, and base scores belong to the seed."""
+    folder = StudyFolder(config.parent / "redrawn")
+    grid = replace(grid_of(config, "sft"), redraw=True)
+    assert run_grid(folder, grid, jobs=1) == {}
+    headers = [json.loads((folder.run("sft", seed).journal).read_text().splitlines()[0])["body"] for seed in (1, 2)]
+    assert [header["config"]["data.seed"] for header in headers] == [1, 2]
+    assert headers[0]["fingerprints"]["data"] != headers[1]["fingerprints"]["data"]
+    assert len(list(folder.path.glob("base/*.json"))) == 2
+    ordinary = config.parent / "ordinary of seed 2"
+    seeds = ["--set", "training.seed=2", "--set", "data.seed=2", "--set", f"output={ordinary}"]
+    assert main(["train", str(config), "--set", METHODS["sft"], *seeds]) == 0
+    assert folder.run("sft", 2).journal.read_bytes() == (ordinary / "journal.jsonl").read_bytes()
+    with pytest.raises(RunError, match="redraw"):
+        run_grid(folder, grid_of(config, "sft"))

@@ -50,12 +50,22 @@ def test_controls_name_what_they_follow_and_come_behind_it(config: Config) -> No
     assert variants(config, ["placebo"])[0].after is None, "alone, it runs the search itself"
 
 
-def test_only_the_decaying_control_decays(config: Config) -> None:
+@pytest.mark.parametrize("own", [None, 0.5])
+def test_only_the_controls_change_how_a_model_is_trained(config: Config, own: float | None) -> None:
+    """A decaying one is without averages, an averaged one without decay, whatever the configuration has."""
+    config = config.model_copy(update={"training": config.training.model_copy(update={"average": own})})
+    names = ["sft", "sft_decay", "msft_decay", "sft_average", "msft_average"]
     made = {
-        variant.name: variant.config.training.schedule
-        for variant in variants(config, ["sft", "sft_decay", "msft_decay"])
+        variant.name: (variant.config.training.schedule, variant.config.training.average)
+        for variant in variants(config, names)
     }
-    assert made == {"sft": "constant", "sft_decay": "linear", "msft_decay": "linear"}
+    assert made == {
+        "sft": ("constant", own),
+        "sft_decay": ("linear", None),
+        "msft_decay": ("linear", None),
+        "sft_average": ("constant", own or 1.0),
+        "msft_average": ("constant", own or 1.0),
+    }
 
 
 @pytest.mark.parametrize(

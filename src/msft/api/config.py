@@ -49,6 +49,8 @@ class MSFTConfig:
         lr_scheduler_type: The schedule of the learning rate over `num_train_epochs`.
         warmup_ratio: Share of `num_train_epochs` over which the learning rate rises from 0.
         weight_decay: Weight decay of AdamW, on matrices only.
+        average: Epochs of the full mixture over which the weights are averaged; None: they are not. Evaluations,
+            decisions and the final model use the average.
         max_grad_norm: The norm to which gradients are clipped; None: no clipping.
         loss_reduction: Whether the loss is the mean over the global batch's tokens or over its examples' means.
         max_length: Maximum tokens of an example; longer ones are truncated at the end.
@@ -87,6 +89,7 @@ class MSFTConfig:
     lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
     warmup_ratio: float = 0.0
     weight_decay: float = 0.0
+    average: float | None = None
     max_grad_norm: float | None = None
     loss_reduction: Literal["token", "example"] = "token"
     max_length: int = 1024
@@ -125,6 +128,7 @@ class MSFTConfig:
                 "schedule": self.lr_scheduler_type,
                 "warmup": self.warmup_ratio,
                 "weight_decay": self.weight_decay,
+                "average": self.average,
                 "max_grad_norm": self.max_grad_norm,
                 "loss_reduction": self.loss_reduction,
                 "gradient_checkpointing": self.gradient_checkpointing,

@@ -22,7 +22,14 @@ from msft.study.variants import ignored, variants
 
 
 def run(
-    config: Config, methods: Sequence[str], *, seeds: int, jobs: int, output: Path | None, against: str | None
+    config: Config,
+    methods: Sequence[str],
+    *,
+    seeds: int,
+    jobs: int,
+    output: Path | None,
+    against: str | None,
+    redraw: bool = False,
 ) -> int:
     """Runs what is missing and prints the comparison of all runs. Returns 1 if a run failed, else 0.
 
@@ -38,7 +45,7 @@ def run(
         found = f"--against: {reference!r} is not one of the methods"
         raise ConfigError(complaint(found, f"use one of: {', '.join(names)}"))
     first = config.training_seed
-    grid = Grid(kind="compare", variants=made, seeds=tuple(range(first, first + seeds)))
+    grid = Grid(kind="compare", variants=made, seeds=tuple(range(first, first + seeds)), redraw=redraw)
     folder = StudyFolder(output or Path(f"{config.output}-compare"))
     grid = on_one_day(grid, folder)
     err = Console(stderr=True, highlight=False)

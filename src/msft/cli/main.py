@@ -141,6 +141,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     compare.add_argument("--seeds", type=_positive, default=6, help="training seeds of each method (default: 6)")
     compare.add_argument("--jobs", type=_positive, default=1, help="runs at the same time (default: 1)")
+    compare.add_argument("--redraw", action="store_true", help="each seed draws its own rows and splits, too")
     compare.add_argument("--against", metavar="METHOD", help="the reference, in place of the first (or msft, of all)")
     compare.add_argument("--output", type=Path, help="the study's folder (default: <output>-compare)")
     compare.set_defaults(run=_compare, continues_by_itself=True)
@@ -280,6 +281,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         arguments.methods,
         seeds=arguments.seeds,
         jobs=arguments.jobs,
+        redraw=arguments.redraw,
         output=arguments.output,
         against=arguments.against,
     )

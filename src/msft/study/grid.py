@@ -67,6 +67,16 @@ class Grid:
     kind: str
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
+    redraw: bool = False
+    """Whether a seed also draws its own rows and splits (`data.seed`), so that differences between seeds hold the
+    variation of the data too."""
+
+    def seeded(self, config: Config, seed: int) -> Config:
+        """The configuration with this seed."""
+        changed: dict[str, Any] = {"training": config.training.model_copy(update={"seed": seed})}
+        if self.redraw:
+            changed["data"] = config.data.model_copy(update={"seed": seed})
+        return config.model_copy(update=changed)
 
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.variants]
@@ -78,6 +88,7 @@ class Grid:
             "version": VERSION,
             "kind": self.kind,
             "seeds": list(self.seeds),
+            **({"redraw": True} if self.redraw else {}),
             "variants": {
                 variant.name: {"config": _settings(variant.config), "after": variant.after, "rule": variant.rule}
                 for variant in self.variants

@@ -45,6 +45,8 @@ class _Piece:
     seed: int | None
     base: Path
     needs: frozenset[str]
+    drawn_by: int = 0
+    """Of the scoring of a base model: the seed of its data, where a seed draws its own."""
 
 
 def run_grid(
@@ -121,10 +123,10 @@ class _Runner:
         names = {_name(variant.name, seed) for variant, seed in left}
         bases: set[str] = set()
         for variant, seed in left:
-            base = self.folder.base(variant.config, self.threads)
+            base = self.folder.base(self.grid.seeded(variant.config, seed), self.threads)
             if base.stem not in bases:
                 bases.add(base.stem)
-                yield _Piece(base.stem, variant, None, base, frozenset())
+                yield _Piece(base.stem, variant, None, base, frozenset(), seed)
             after = {_name(variant.after, seed)} & names if variant.after else set()
             yield _Piece(_name(variant.name, seed), variant, seed, base, frozenset({base.stem, *after}))
 
@@ -138,9 +140,10 @@ class _Runner:
 
     def _submit(self, executor: Executor, task: _Piece) -> Future[Result]:
         if task.seed is None:
-            return executor.submit(score, task.variant.config, self.threads, task.base)
+            config = self.grid.seeded(task.variant.config, task.drawn_by)
+            return executor.submit(score, config, self.threads, task.base)
         run = self.folder.run(task.variant, task.seed)
-        config = _seeded(task.variant.config, task.seed, run)
+        config = self.grid.seeded(task.variant.config, task.seed).model_copy(update={"output": str(run.path)})
         if task.variant.rule is not None:
             (other,) = (v for v in self.grid.variants if v.name == task.variant.after)
             if (other.name, task.seed) in self.failures:
@@ -169,15 +172,11 @@ def _name(variant: str | None, seed: int) -> str:
     return f"{variant} {seed}"
 
 
-def _seeded(config: Config, seed: int, run: RunFolder) -> Config:
-    training = config.training.model_copy(update={"seed": seed})
-    return config.model_copy(update={"training": training, "output": str(run.path)})
-
-
 def _distinct(grid: Grid, threads: int) -> dict[str, Config]:
-    """One configuration for each model and data of the grid."""
+    """One configuration for each model and data of the grid; of seeds that draw their own data, the first one's."""
     folder = StudyFolder(Path())
-    return {folder.base(variant.config, threads).stem: variant.config for variant in grid.variants}
+    configs = (grid.seeded(variant.config, grid.seeds[0]) for variant in grid.variants)
+    return {folder.base(config, threads).stem: config for config in configs}
 
 
 def _result(future: Future[Result]) -> Result:

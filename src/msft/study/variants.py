@@ -52,7 +52,7 @@ def ignored(config: Config, names: Sequence[str]) -> list[str]:
         for field in dataclasses.fields(own.params)
         if getattr(own.params, field.name) != getattr(standard.params, field.name)
     ]
-    applies = {own.name, f"{own.name}_decay", *(["placebo"] if own.name == "msft" else [])}
+    applies = {own.name, f"{own.name}_decay", f"{own.name}_average", *(["placebo"] if own.name == "msft" else [])}
     others = [name for name in names if name not in applies]
     notes = []
     if said and others:
@@ -84,10 +84,19 @@ def _equal_flops(config: Config, names: Sequence[str]) -> Variant:
 
 
 def _decay(config: Config, method: str) -> Variant:
-    """With a rate that decays linearly to 0 at the limit on epochs; a roll-back raises it again."""
+    """With a rate that decays linearly to 0 at the limit on epochs, without averaged weights; a roll-back raises it
+    again."""
     changed = with_method(config, method)
-    training = changed.training.model_copy(update={"schedule": "linear"})
+    training = changed.training.model_copy(update={"schedule": "linear", "average": None})
     return Variant(name=f"{method}_decay", config=changed.model_copy(update={"training": training}))
+
+
+def _average(config: Config, method: str) -> Variant:
+    """With weights averaged over about an epoch, or over the configuration's own window, at a constant rate."""
+    changed = with_method(config, method)
+    window = config.training.average or 1.0
+    training = changed.training.model_copy(update={"schedule": "constant", "average": window})
+    return Variant(name=f"{method}_average", config=changed.model_copy(update={"training": training}))
 
 
 def _early(config: Config, _: Sequence[str]) -> Variant:
@@ -116,6 +125,8 @@ def _search(config: Config, names: Sequence[str], control: str) -> str:
 CONTROLS: dict[str, Callable[[Config, Sequence[str]], Variant]] = {
     "sft_equal_flops": _equal_flops,
     "sft_decay": lambda config, _: _decay(config, "sft"),
+    "sft_average": lambda config, _: _average(config, "sft"),
+    "msft_average": lambda config, _: _average(config, "msft"),
     "msft_decay": lambda config, _: _decay(config, "msft"),
     "sro_early": _early,
     "placebo": _placebo,
