@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_engine import same, segment, tiny_engine, tiny_folder
 
+from msft.core.averages import Averaging
 from msft.core.vocabulary import ROOT, Probe
-from msft.engine.averaging import Average
 from msft.snapshots.store import Store
 
 LORA = {"r": 2, "target_modules": "all-linear"}
@@ -118,8 +118,7 @@ def test_a_look_ahead_and_losses_read_the_raw_weights(folder: Path, tmp_path: Pa
 
 
 def test_the_mean_age_is_that_of_its_shares() -> None:
-    model = torch.nn.Linear(2, 2)
-    average = Average(model, 10, "none")
-    assert average.age(1) == pytest.approx(0.9)  # a tenth is new, the rest is the base model, one step old
-    assert average.age(1000) == pytest.approx(9)
-    assert Average(model, 10, "debiased").age(3) < 1.01 and Average(model, 10, "ramp").age(1000) == pytest.approx(9)
+    plain = Averaging(10)
+    assert plain.age(1) == pytest.approx(0.9)  # a tenth is new, the rest is the base model, one step old
+    assert plain.age(1000) == pytest.approx(9)
+    assert Averaging(10, "debiased").age(3) < 1.01 and Averaging(10, "ramp").age(1000) == pytest.approx(9)

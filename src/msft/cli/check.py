@@ -14,6 +14,7 @@ from rich.text import Text
 from msft.cli.estimate import Estimate, Part, estimate
 from msft.cli.quiet import quiet
 from msft.config.schema import Config
+from msft.core.averages import Averaging
 from msft.report.words import NOT_KNOWN, clean, scaled
 from msft.run.job import Job
 
@@ -96,10 +97,24 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
         ),
         ("at most", _training(made)),
         ("snapshots", _snapshots(made)),
-        ("memory", f"{scaled(made.training_bytes, 'B')} for weights, gradients and moments, plus activations"),
+        ("memory", f"{scaled(made.training_bytes, 'B')} for {_in_memory(made)}, plus activations"),
+        *([("average", _average(made.averaging, made.steps_per_epoch))] if made.averaging is not None else []),
         ("ends", _ends(made)),
         ("errors", "± is the largest standard error of an accuracy over this number of items, in percentage points"),
     ]
+
+
+def _in_memory(made: Estimate) -> str:
+    return "weights, gradients and moments" if made.averaging is None else "weights, gradients, moments and averages"
+
+
+def _average(averaging: Averaging, epoch: int) -> str:
+    """Over how many steps the weights are averaged, and how old the average is."""
+    ages = [f"{averaging.age(epochs * epoch) / epoch:.2g} epochs old after {epochs}" for epochs in (1, 5)]
+    return (
+        f"evaluations and the final model use weights averaged over {averaging.window:,.0f} steps, on average "
+        f"{', '.join(ages)}"
+    )
 
 
 def _ends(made: Estimate) -> str:

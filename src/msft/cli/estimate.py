@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import psutil
 
+from msft.core.averages import Averaging
 from msft.core.clock import Clock
 from msft.core.method import Method
 from msft.core.outlook import Outlook
@@ -98,7 +99,9 @@ class Estimate:
     """Snapshots and the final model."""
     free_disk_bytes: int
     training_bytes: int
-    """Memory of weights, gradients and moments in fp32, without activations."""
+    """Memory of weights, gradients, moments and averages in fp32, without activations."""
+    averaging: Averaging | None
+    """How the weights are averaged; None: they are not."""
     snapshot_memory_bytes: int
     """Maximum memory of snapshots, including those being written; the others are on disk only."""
     warnings: tuple[str, ...]
@@ -123,7 +126,8 @@ def estimate(job: Job) -> Estimate:
     wanted, bound = outlook.snapshots, job.config.snapshots.max
     # The limit holds between segments: at the end of a segment, its own snapshot is held too.
     kept = min((n for n in (wanted, None if bound is None else bound + 1) if n is not None), default=None)
-    snapshot = 3 * FLOAT * trained  # the weights and Adam's two moments
+    snapshot = job.snapshot_bytes
+    window = job.config.training.average
     room = int(SNAPSHOT_MEMORY * psutil.virtual_memory().available)
     in_memory = room // snapshot if kept is None else min(kept, room // snapshot)
     final = FLOAT * (trained if job.source.peft else all_parameters)
@@ -150,7 +154,8 @@ def estimate(job: Job) -> Estimate:
         unbounded_snapshots=wanted,
         disk_bytes=None if kept is None else kept * snapshot + final,
         free_disk_bytes=_free_disk(Path(job.config.output)),
-        training_bytes=FLOAT * all_parameters + 3 * FLOAT * trained,
+        training_bytes=FLOAT * all_parameters + (3 if window is None else 4) * FLOAT * trained,
+        averaging=None if window is None else Averaging(window * steps, job.config.training.average_warmup),
         snapshot_memory_bytes=(in_memory + IN_PASSING) * snapshot,
         warnings=(),
     )

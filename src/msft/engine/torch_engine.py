@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from peft import PeftModel
 
+from msft.core.averages import Averaging
 from msft.core.clock import Clock
 from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import ROOT, Mixture, Outcome, Probe, Segment, Snapshot, Task, Tokens
@@ -88,7 +89,7 @@ class TorchEngine:
         self._average: Average | None = None
         if settings.average is not None:
             steps = self._clock.steps_per_epoch(Mixture(tasks=tuple(sizes)))
-            self._average = Average(self._model, settings.average * steps, settings.average_warmup)
+            self._average = Average(self._model, Averaging(settings.average * steps, settings.average_warmup))
         self.learning_rates: Sequence[tuple[int, float]] = [(1, settings.learning_rate)]
         self._live: Snapshot | None = ROOT
         self._cursor = Cursor()
