@@ -206,3 +206,24 @@ def test_a_seed_may_draw_its_own_rows(config: Path, whole: StudyFolder) -> None:
     assert folder.run("sft", 2).journal.read_bytes() == (ordinary / "journal.jsonl").read_bytes()
     with pytest.raises(RunError, match="redraw"):
         run_grid(folder, grid_of(config, "sft"))
+
+
+def test_redrawn_seeds_are_compared_within_themselves(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = config.parent / "redrawn comparison"
+    asked = ["compare", str(config), "--set", METHODS["msft"], "--methods", "sft,msft", "--seeds", "2", "--redraw"]
+    assert main([*asked, "--output", str(output)]) == 0
+    data = json.loads((output / "comparison.json").read_text())
+    assert any("Each seed drew its own rows" in note for note in data["notes"])
+    first, second = (
+        json.loads((output / "runs" / "sft" / str(seed) / "summary.json").read_text())["test"]["base"]
+        for seed in (20, 21)
+    )
+    task = data["tasks"][0]["task"]
+    assert data["base"]["tasks"][task] == pytest.approx((first[task] + second[task]) / 2)
+    assert main(["report", str(output)]) == 0
+    # A run of other data than its seed's is still found out.
+    shutil.copytree(output / "runs" / "sft" / "21", output / "runs" / "msft" / "moved")
+    shutil.rmtree(output / "runs" / "msft" / "20")
+    (output / "runs" / "msft" / "moved").rename(output / "runs" / "msft" / "20")
+    assert main(["report", str(output)]) == 2
+    assert "other data" in capsys.readouterr().err

@@ -35,6 +35,7 @@ VERSION = 1
 """Version of comparison.json; increased when a key changes its meaning or is removed."""
 
 Json = dict[str, Any]
+REDRAWN = "Each seed drew its own rows and splits: the intervals over seeds hold the variation of the data."
 
 
 @lru_cache(maxsize=2)
@@ -66,7 +67,7 @@ def comparison(results: Results, reference: str, notes: Sequence[str] = ()) -> J
         "p_values": p_values,
         "better_than_all": [name for name in runs if _beats_all(name, runs, p_values)],
         "failures": {name: dict(messages) for name, messages in results.failures.items()},
-        "notes": list(notes),
+        "notes": [*notes, *([REDRAWN] if results.redrawn else [])],
     }
 
 

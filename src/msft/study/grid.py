@@ -186,6 +186,11 @@ class StudyFolder:
         recorded = self._recorded()
         return list(recorded["variants"]), list(recorded["seeds"])
 
+    @property
+    def redrawn(self) -> bool:
+        """Whether each seed draws its own rows and splits."""
+        return bool(self._recorded().get("redraw", False))
+
     def recorded_days(self) -> dict[str, str]:
         """Variant to the day that its chat template writes, where it writes one."""
         configs = {name: variant["config"] for name, variant in self._recorded()["variants"].items()}

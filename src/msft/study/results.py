@@ -29,7 +29,8 @@ class Run:
     reports: Array
     """(T,): metrics of the final model on the sub-datasets of the comparison."""
     items: Sequence[Array]
-    """Items per sub-dataset, whose mean is the metric; the metric itself if items were not recorded."""
+    """Items per sub-dataset, whose mean is the metric; the metric itself if items were not recorded, or if each seed
+    has its own."""
     validation: float | None
     """Macro-average of the final model over the same sub-datasets on the validation split."""
     best: Mapping[Task, float]
@@ -54,6 +55,8 @@ class Results:
     runs: Mapping[str, Mapping[int, Run]]
     """Variant to seed to run."""
     failures: Mapping[str, Mapping[str, str]]
+    redrawn: bool = False
+    """Whether each seed has its own rows and splits; `base` and `base_validation` are then means over seeds."""
 
     @property
     def best(self) -> dict[Task, float]:
@@ -69,39 +72,45 @@ class Results:
 
 
 def read_results(folder: StudyFolder) -> Results:
-    """Every finished run. Raises RunError if there is none, or if data or model differ between runs."""
+    """Every finished run. Raises RunError if there is none, or if data or model differ between runs (between those of
+    one seed, where each seed draws its own data)."""
     stories: dict[tuple[str, int], Story] = {}
-    first: tuple[RunFolder, Story] | None = None
+    firsts: dict[int, tuple[RunFolder, Story]] = {}
     names, seeds = folder.recorded_grid()
+    redrawn = folder.redrawn
     for name in names:
         for seed in seeds:
             run = folder.run(name, seed)
             if run.summary.exists():
                 story = read_story(run)
-                first = first or (run, story)
+                first = firsts.setdefault(seed if redrawn else 0, (run, story))
                 _check_same(first, (run, story))
                 stories[name, seed] = story
-    if first is None:
+    if not firsts:
         failed = [message for by_seed in folder.read_failures().values() for message in by_seed.values()]
         found = "no run of this study is finished" + (f"; one failed: {failed[0]}" if failed else "")
         raise RunError(complaint(found, "remove the causes of the failures, and repeat the command", file=folder.path))
-    story = first[1]
+    story = next(iter(firsts.values()))[1]
     tested = "answer" in story.test and bool(story.test["answer"].reports)
     split: Literal["test", "validation"] = "test" if tested else "validation"
-    base = story.test["base"].reports if tested else story.base.reports
-    tasks = [task for task in story.tasks if task in base]
+    bases = [each.test["base"].reports if tested else each.base.reports for _, each in firsts.values()]
+    tasks = [task for task in story.tasks if task in bases[0]]
     runs: dict[str, dict[int, Run]] = {name: {} for name in names}
     for (name, seed), each in stories.items():
-        if (made := _run(each, seed, tasks, tested)) is not None:
+        if (made := _run(each, seed, tasks, tested, shared=not redrawn)) is not None:
             runs[name][seed] = made
     return Results(
         split=split,
         tasks=tasks,
-        left_out=[task for task in story.tasks if task not in base],
+        left_out=[task for task in story.tasks if task not in tasks],
         measures={task: measure_label(story, task) for task in tasks},
         validation_items=dict(zip(story.tasks, story.brief.validation_sizes, strict=True)),
-        base={task: base[task] for task in tasks},
-        base_validation=dict(story.base.reports),
+        base={task: float(np.mean([base[task] for base in bases])) for task in tasks},
+        base_validation={
+            task: float(np.mean([each.base.reports[task] for _, each in firsts.values()]))
+            for task in story.base.reports
+        },
+        redrawn=redrawn,
         model=str(story.header.get("model", {}).get("name", "")),
         runs=runs,
         failures=folder.read_failures(),
@@ -116,14 +125,14 @@ def _check_same(first: tuple[RunFolder, Story], other: tuple[RunFolder, Story]) 
         raise RunError(complaint(found, "restore them, or start a new study", file=other[0].path))
 
 
-def _run(story: Story, seed: int, tasks: Sequence[Task], tested: bool) -> Run | None:
-    """None if the final model is not scored on every sub-dataset."""
+def _run(story: Story, seed: int, tasks: Sequence[Task], tested: bool, *, shared: bool) -> Run | None:
+    """None if the final model is not scored on every sub-dataset. `shared`: all seeds have the same items."""
     answer = story.answer
     assert answer is not None, "a summary exists only after the end of a run"
     reports = story.test["answer"].reports if tested else answer.reports
     if not all(math.isfinite(reports.get(task, math.nan)) for task in tasks):
         return None
-    recorded = (story.test["answer"].items or {}) if tested else {}
+    recorded = (story.test["answer"].items or {}) if tested and shared else {}
     best: dict[Task, float] = {}
     for place in story.trail.points.values():
         for task, report in place.reports.items():
