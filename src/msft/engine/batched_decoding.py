@@ -18,9 +18,9 @@ from msft.model.token_loss import TokenLoss
 from msft.model.twin import SPECIAL, base_of
 from msft.scoring.generation import Request, generate
 
-PROMPTS, NEW_TOKENS = (3, 9, 12, 20, 6, 17, 8), (2, 14, 5, 9, 18, 12, 24)
+PROMPTS, NEW_TOKENS = (3, 9, 12, 20, 6, 17, 8), (2, 14, 5, 8, 18, 11, 20)
 """Tokens of the prompts of a trial, and how many are generated: rows end at different places, within and beyond the
-twin's windows."""
+twin's windows, with at most `twin.LONGEST` tokens."""
 
 
 class _Numbers:

@@ -16,7 +16,7 @@ from msft.data.examples import Example
 from msft.forward.batches import RowLayout, collate, row
 from msft.forward.planner import deal
 from msft.model.token_loss import TokenLoss
-from msft.model.twin import BORDER, SPECIAL, VOCABULARY
+from msft.model.twin import BORDER, LONGEST, SPECIAL, VOCABULARY
 
 Groups: TypeAlias = Sequence[Sequence[Example]]
 """Rows: each a sequence, or several that begin alike."""
@@ -187,5 +187,5 @@ def vocabulary_of(model: Any) -> int:
 
 CHANGES = ("odd", "even", "branches")
 """Which tokens change: those of every second row, of all others, or of all branches of a row but the first."""
-THOROUGH = Probe((3, 7, 8, 9, 9, 13, 20, 27), BORDER + 3, (3, BORDER + 2, 6))
-"""Rows within, at and beyond one, two and three times BORDER."""
+THOROUGH = Probe((3, 7, 8, 9, 9, 13, 20, LONGEST - 1), BORDER + 3, (3, BORDER + 2, 2 * BORDER))
+"""Rows within, at and beyond one, two and three times BORDER, of up to LONGEST tokens; the one with branches is longer."""
