@@ -78,6 +78,15 @@ def twin(model: PreTrainedModel, layers: int, longest: int | None, device: torch
     return cast(PreTrainedModel, made)
 
 
+@torch.no_grad()
+def reads_a_row(made: Any, device: torch.device) -> None:
+    """Raises whatever the model's class raises where a twin cannot read rows of a proof."""
+    known = made.config.get_text_config(decoder=True).vocab_size
+    for length in (2, LONGEST):
+        ids = (SPECIAL + torch.arange(length, device=device)[None]) % known
+        made(input_ids=ids, use_cache=False)
+
+
 def base_of(model: Any) -> PreTrainedModel:
     """The model without its adapter."""
     return cast(PreTrainedModel, model.get_base_model() if isinstance(model, PeftModel) else model)
@@ -127,9 +136,9 @@ def _named(name: str) -> bool:
 def _shapes(kind: Any, config: Any) -> dict[str, torch.Size] | None:
     """The shapes of the weights of a model that computes something; None if it does not."""
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.random.fork_rng(devices=[]):
             made = kind(copy.deepcopy(config)).eval()
-            made(input_ids=torch.tensor([[SPECIAL, SPECIAL + 1]]), use_cache=False)
+        reads_a_row(made, torch.device("cpu"))
     except Exception:  # whatever the model's own code raises where a number does not fit
         return None
     return {name: weight.shape for name, weight in made.named_parameters()}
