@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from small_models import make_model
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
+from msft.core.errors import ModelError
 from msft.data.examples import Example
+from msft.engine.batched_decoding import fitting_decoding
 from msft.forward.runtime import Runtime, sequence_scores
+from msft.model import attention
 from msft.model.isolation import last_mlp_skips, proven, twin_of
 from msft.model.row_layout import fitting_layout
 from msft.model.token_loss import TokenLoss
@@ -97,3 +101,22 @@ def test_tokens_that_a_convolution_reads_are_not_skipped() -> None:
 
     inkling, llama = (architectures.small(name) for name in ("inkling_text", "llama"))
     assert not last_mlp_skips(inkling, CPU) and last_mlp_skips(llama, CPU)
+
+
+def test_generation_is_held_against_the_plain_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not against the attention that is tried: here one that forgets the soft cap of the scores."""
+    make_model(tmp_path, "gemma2", head_dim=8, sliding_window=16, attn_logit_softcapping=0.5)
+    for forgets, longest in ((False, 100), (True, 101)):  # another length: what was tried is remembered
+        model = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+        assert fitting_layout(TokenLoss(model), CPU, longest).rows == "flat"
+        if not forgets:
+            assert fitting_decoding(AutoModelForCausalLM.from_pretrained(tmp_path), longest, CPU) == "dropped"
+            continue
+        given = attention._by_mask
+
+        def forgetful(query: Any, key: Any, value: Any, mask: Any, scores: Any, dropout: float) -> Any:
+            return given(query, key, value, mask, replace(scores, cap=None), dropout)
+
+        monkeypatch.setattr(attention, "_by_mask", forgetful)
+        with pytest.raises(ModelError, match="with its cache it continues prompts otherwise than without"):
+            fitting_decoding(AutoModelForCausalLM.from_pretrained(tmp_path), longest, CPU)

@@ -194,7 +194,9 @@ def test_a_finished_row_that_stays_takes_no_more_positions(kind: str) -> None:
         for size, new in ((most - 2, 3), (2, most - 10), (most - 20, 5))
     ]  # fmt: skip
     seen: list[int] = []
-    model.register_forward_pre_hook(lambda _, __, given: seen.append(int(given["position_ids"].max())), with_kwargs=True)
+    model.register_forward_pre_hook(
+        lambda _, __, given: seen.append(int(given["position_ids"].max())), with_kwargs=True
+    )
     loss = TokenLoss(model)
     together, alone = (
         generate(loss, asked, Letters(), runtime(1000, decoding=way))[0] for way in ("kept", "alone")

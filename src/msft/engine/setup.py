@@ -32,6 +32,8 @@ def runtime_for(
     """
     has_bf16 = hardware_has_bf16(processes.device)
     bf16 = trains_in_bf16(settings.autocast, processes.device)
+    # Before the layout, which may give the model another attention than the one that says what it computes.
+    decoding = fitting_decoding(loss.model, settings.longest, processes.device) if generates else "dropped"
     layout = fitting_layout(loss, processes.device, settings.longest)
     found = Runtime(
         device=processes.device,
@@ -39,7 +41,7 @@ def runtime_for(
         bf16=bf16,
         layout=layout.rows,
         border=layout.border,
-        decoding=fitting_decoding(loss.model, settings.longest, processes.device) if generates else "dropped",
+        decoding=decoding,
         # Compiled layers do not run the forward that uses packed weights.
         packs=bf16 and has_bf16 and processes.device.type == "cpu" and not settings.torch_compile and can_pack(),
         rank=processes.rank,
