@@ -106,17 +106,17 @@ def test_tokens_that_a_convolution_reads_are_not_skipped() -> None:
 def test_generation_is_held_against_the_plain_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And not against the attention that is tried: here one that forgets the soft cap of the scores."""
     make_model(tmp_path, "gemma2", head_dim=8, sliding_window=16, attn_logit_softcapping=0.5)
+    given = attention._by_mask
+
+    def forgetful(query: Any, key: Any, value: Any, mask: Any, scores: Any, dropout: float) -> Any:
+        return given(query, key, value, mask, replace(scores, cap=None), dropout)
+
     for forgets, longest in ((False, 100), (True, 101)):  # another length: what was tried is remembered
         model = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
         assert fitting_layout(TokenLoss(model), CPU, longest).rows == "flat"
         if not forgets:
             assert fitting_decoding(AutoModelForCausalLM.from_pretrained(tmp_path), longest, CPU) == "dropped"
             continue
-        given = attention._by_mask
-
-        def forgetful(query: Any, key: Any, value: Any, mask: Any, scores: Any, dropout: float) -> Any:
-            return given(query, key, value, mask, replace(scores, cap=None), dropout)
-
         monkeypatch.setattr(attention, "_by_mask", forgetful)
         with pytest.raises(ModelError, match="with its cache it continues prompts otherwise than without"):
             fitting_decoding(AutoModelForCausalLM.from_pretrained(tmp_path), longest, CPU)

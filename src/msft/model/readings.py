@@ -188,4 +188,5 @@ def vocabulary_of(model: Any) -> int:
 CHANGES = ("odd", "even", "branches")
 """Which tokens change: those of every second row, of all others, or of all branches of a row but the first."""
 THOROUGH = Probe((3, 7, 8, 9, 9, 13, 20, LONGEST - 1), BORDER + 3, (3, BORDER + 2, 2 * BORDER))
-"""Rows within, at and beyond one, two and three times BORDER, of up to LONGEST tokens; the one with branches is longer."""
+"""Rows within, at and beyond one, two and three times BORDER, of up to LONGEST tokens; the one with branches is
+longer."""
