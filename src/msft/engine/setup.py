@@ -24,7 +24,8 @@ from msft.model.token_loss import TokenLoss
 def runtime_for(
     processes: Processes, settings: EngineSettings, loss: TokenLoss, *, generates: bool
 ) -> tuple[Runtime, str]:
-    """The runtime on this machine, and what was made lighter in the model, in words (empty if nothing was).
+    """The runtime on this machine, and in words why rows are padded and what was made lighter in the model (empty if
+    neither is so).
 
     Probes the row layout that the model supports, the work that it can skip and, on a GPU, how many tokens fit. Raises
     ModelError if no layout fits, if `training.light` is true and nothing can be made lighter, or if the model
@@ -58,6 +59,8 @@ def runtime_for(
             else "no layer of this model can be made lighter"
         )
         raise ModelError(complaint(reason, "leave it out, or set it to auto", field="training.light"))
+    if layout.why:
+        said = "; ".join(filter(None, (f"a micro-batch has {layout}, because rows would touch ({layout.why})", said)))
     if settings.max_tokens_per_microbatch is not None or layout.alone:
         return found, said
     budgets = np.zeros(processes.world)
