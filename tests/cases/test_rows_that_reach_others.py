@@ -120,3 +120,33 @@ def test_generation_is_held_against_the_plain_model(tmp_path: Path, monkeypatch:
         monkeypatch.setattr(attention, "_by_mask", forgetful)
         with pytest.raises(ModelError, match="with its cache it continues prompts otherwise than without"):
             fitting_decoding(AutoModelForCausalLM.from_pretrained(tmp_path), longest, CPU)
+
+
+@pytest.mark.parametrize("lengths", [(58, 62, 66, 90), (66, 40, 65, 64), (30, 31, 60)])
+def test_options_on_both_sides_of_a_border(lengths: tuple[int, ...], tmp_path: Path) -> None:
+    """The options of a choice share a row, which is longer than each of them; beside it are long and short rows."""
+    model = model_of("longrope", tmp_path)
+    random = np.random.default_rng(2)
+    trunk, others = random.integers(6, 250, 28), (20, 64, 65, 80)
+    groups = [
+        [
+            Example(
+                ids=np.append(trunk, random.integers(6, 250, n - 28)).astype(np.int32), trained=np.arange(n) >= 28
+            )
+            for n in lengths
+        ],
+        *([Example(ids=random.integers(6, 250, n).astype(np.int32), trained=np.arange(n) >= 3)] for n in others),
+    ]
+    expected = []
+    with torch.no_grad():
+        for example in (example for group in groups for example in group):
+            ids = torch.from_numpy(example.ids.astype(np.int64))[None]
+            at = np.flatnonzero(example.trained)
+            logits = model(input_ids=ids[:, :-1], use_cache=False).logits[0, at - 1]
+            expected.append(float(functional.cross_entropy(logits, ids[0, at], reduction="sum")))
+    loss = TokenLoss(model)
+    layout = fitting_layout(loss, CPU)
+    assert layout.rows == "flat" and layout.border == 64
+    for most in (1000, 100):
+        runtime = Runtime(device=CPU, max_tokens=most, layout=layout.rows, border=layout.border)
+        np.testing.assert_allclose(sequence_scores(loss, groups, runtime).nll, expected, rtol=1e-5)

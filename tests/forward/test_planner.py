@@ -59,7 +59,7 @@ def test_so_it_is_with_a_border_which_no_micro_batch_crosses(
     lengths: list[int], budget: int, world: int, border: int, flat: bool
 ) -> None:
     """Processes that made other numbers of micro-batches would wait for each other without end."""
-    hands = deal(lengths, budget, world, flat=flat, border=border)
+    hands = deal(lengths, budget, world, flat=flat, sides=[length > border for length in lengths])
     assert len(hands) == world and len({len(hand) for hand in hands}) == 1
     batches = [batch for hand in hands for batch in hand if batch is not None]
     assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))

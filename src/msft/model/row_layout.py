@@ -22,7 +22,7 @@ from msft.model.token_loss import TokenLoss
 from msft.model.twin import base_of
 
 ALONE = [[4, 2, 5], [2, 5, 1, 3], [3, 1, 4, 1, 5, 2, 6, 5, 3, 5, 1]]
-_FEW = Probe((2, 3, 5), 3, (2, 1, 3))
+_FEW = Probe((2, 3, 5), ((3, (2, 1, 3)),))
 """What a model itself is tried on, which may be large: the thorough proof is its twin's."""
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from msft.core.vocabulary import Task
 from msft.data.extract import until
-from msft.forward.batches import Continuation
+from msft.forward.batches import Continuation, sides_of
 from msft.forward.planner import deal
 from msft.forward.runtime import Runtime, undisturbed
 
@@ -79,7 +79,7 @@ def generate(
     """
     said = np.zeros((len(requests), max((request.max_new_tokens for request in requests), default=0)))
     lengths, room = [request.most for request in requests], ROOM * runtime.max_tokens
-    hand = deal(lengths, room, runtime.world, PRICE, border=runtime.border)[runtime.rank]
+    hand = deal(lengths, room, runtime.world, PRICE, sides=sides_of(lengths, runtime.border))[runtime.rank]
     done = 0
     with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast():
         for places in hand:
