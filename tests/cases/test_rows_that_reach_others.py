@@ -130,9 +130,7 @@ def test_options_on_both_sides_of_a_border(lengths: tuple[int, ...], tmp_path: P
     trunk, others = random.integers(6, 250, 28), (20, 64, 65, 80)
     groups = [
         [
-            Example(
-                ids=np.append(trunk, random.integers(6, 250, n - 28)).astype(np.int32), trained=np.arange(n) >= 28
-            )
+            Example(ids=np.append(trunk, random.integers(6, 250, n - 28)).astype(np.int32), trained=np.arange(n) >= 28)
             for n in lengths
         ],
         *([Example(ids=random.integers(6, 250, n).astype(np.int32), trained=np.arange(n) >= 3)] for n in others),
