@@ -14,6 +14,7 @@ from small_models import tokenizer_of
 
 from msft.config.schema import Config
 from msft.core.errors import DataError
+from msft.data.encode import CLOSED
 from msft.data.load import load_tasks
 
 CHATML = (
@@ -98,6 +99,13 @@ def test_each_turn_is_learned_as_when_it_is_the_last(tmp_path):
     found = [re.sub("Add [0-9]+", "Add 7", shown(example, made[1])) for example in made[0].train]
     assert found == [one, two] * (ROWS - 10)
     assert "20 conversations became 40 training examples: the chat template" in notes(made)
+
+
+@pytest.mark.parametrize("ending", ["", "!", "</turn>\\n"])
+def test_what_is_said_of_examples_counts_examples(tmp_path, ending):
+    """Not conversations, of which one gives several."""
+    template = STRIP.replace("<|im_end|>", ending)
+    assert f"40 of 40 training examples: {CLOSED}" in notes(load(tmp_path, {"messages": TALK}, template))
 
 
 def test_the_last_turn_is_scored_where_turns_do_not_fit_in_one_text(tmp_path):

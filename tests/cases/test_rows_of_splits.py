@@ -60,6 +60,15 @@ def test_rows_without_several_known_splits_are_taken_whole(tmp_path: Path, parts
     assert set(section(tmp_path, rows)) == {"id", "path"}
 
 
+def test_a_split_that_is_a_list_is_no_name(tmp_path: Path) -> None:
+    """Of mixed types, which the file of the rows refuses by name."""
+    rows = [row | {"split": ["test"] if number == 3 else row["split"]} for number, row in enumerate(ROWS)]
+    made = inputs(tmp_path, rows)
+    assert [set(section) for section in made.dataset_sections()] == [{"id", "path"}]
+    with pytest.raises(DataError, match="the column 'split' has values of several types"):
+        made.write()
+
+
 def test_a_file_of_which_all_splits_are_trained_on_is_noted(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from small_models import make_model
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
+from msft.core.errors import ModelError
 from msft.data.examples import Example
+from msft.engine.batched_decoding import fitting_decoding
 from msft.forward.runtime import Runtime, sequence_scores
+from msft.model import attention
 from msft.model.isolation import last_mlp_skips, proven, twin_of
 from msft.model.row_layout import fitting_layout
 from msft.model.token_loss import TokenLoss
@@ -97,3 +101,50 @@ def test_tokens_that_a_convolution_reads_are_not_skipped() -> None:
 
     inkling, llama = (architectures.small(name) for name in ("inkling_text", "llama"))
     assert not last_mlp_skips(inkling, CPU) and last_mlp_skips(llama, CPU)
+
+
+def test_generation_is_held_against_the_plain_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not against the attention that is tried: here one that forgets the soft cap of the scores."""
+    make_model(tmp_path, "gemma2", head_dim=8, sliding_window=16, attn_logit_softcapping=0.5)
+    given = attention._by_mask
+
+    def forgetful(query: Any, key: Any, value: Any, mask: Any, scores: Any, dropout: float) -> Any:
+        return given(query, key, value, mask, replace(scores, cap=None), dropout)
+
+    for forgets, longest in ((False, 100), (True, 101)):  # another length: what was tried is remembered
+        model = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+        assert fitting_layout(TokenLoss(model), CPU, longest).rows == "flat"
+        if not forgets:
+            assert fitting_decoding(AutoModelForCausalLM.from_pretrained(tmp_path), longest, CPU) == "dropped"
+            continue
+        monkeypatch.setattr(attention, "_by_mask", forgetful)
+        with pytest.raises(ModelError, match="with its cache it continues prompts otherwise than without"):
+            fitting_decoding(AutoModelForCausalLM.from_pretrained(tmp_path), longest, CPU)
+
+
+@pytest.mark.parametrize("lengths", [(58, 62, 66, 90), (66, 40, 65, 64), (30, 31, 60)])
+def test_options_on_both_sides_of_a_border(lengths: tuple[int, ...], tmp_path: Path) -> None:
+    """The options of a choice share a row, which is longer than each of them; beside it are long and short rows."""
+    model = model_of("longrope", tmp_path)
+    random = np.random.default_rng(2)
+    trunk, others = random.integers(6, 250, 28), (20, 64, 65, 80)
+    groups = [
+        [
+            Example(ids=np.append(trunk, random.integers(6, 250, n - 28)).astype(np.int32), trained=np.arange(n) >= 28)
+            for n in lengths
+        ],
+        *([Example(ids=random.integers(6, 250, n).astype(np.int32), trained=np.arange(n) >= 3)] for n in others),
+    ]
+    expected = []
+    with torch.no_grad():
+        for example in (example for group in groups for example in group):
+            ids = torch.from_numpy(example.ids.astype(np.int64))[None]
+            at = np.flatnonzero(example.trained)
+            logits = model(input_ids=ids[:, :-1], use_cache=False).logits[0, at - 1]
+            expected.append(float(functional.cross_entropy(logits, ids[0, at], reduction="sum")))
+    loss = TokenLoss(model)
+    layout = fitting_layout(loss, CPU)
+    assert layout.rows == "flat" and layout.border == 64
+    for most in (1000, 100):
+        runtime = Runtime(device=CPU, max_tokens=most, layout=layout.rows, border=layout.border)
+        np.testing.assert_allclose(sequence_scores(loss, groups, runtime).nll, expected, rtol=1e-5)

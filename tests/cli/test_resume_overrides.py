@@ -62,6 +62,32 @@ def test_another_value_is_refused_by_name(job: tuple[str, Path], capsys: pytest.
     assert said[-1] == "training.learning_rate=3e-5" and "datasets.0.validation.max_samples=12" in said
 
 
+def test_a_change_of_the_file_that_an_override_would_hide_is_refused(
+    job: tuple[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = job
+    file = Path(config)
+    text = file.read_text(encoding="utf-8")
+    assert "learning_rate: 0.01" in text
+    file.write_text(text.replace("learning_rate: 0.01", "learning_rate: 4.e-5"), encoding="utf-8")
+    before = (run / "journal.jsonl").read_bytes()
+    allow = ("--allow-changed", "training.learning_rate")
+    said = refused(capsys, "train", config, "--resume", *allow)
+    assert "began with --set training.learning_rate=2e-5, which applies again" in said
+    assert "Fix: give the new value as --set training.learning_rate=VALUE" in said
+    assert (run / "journal.jsonl").read_bytes() == before
+    assert main(["train", config, "--resume", *allow, "--set", "training.learning_rate=2e-5"]) == 0
+    assert main(["train", config, "--resume", "--allow-changed", "snapshots.max"]) == 0
+
+
+def test_data_that_differ_because_of_a_key_name_the_key(
+    job: tuple[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, "train", job[0], "--resume", "--set", "data.seed=9")
+    assert "data.seed was" in said and "fingerprints.data" in said
+    assert "Fix: undo the change, or start a new run folder" in said
+
+
 def test_without_its_record_the_overrides_must_be_given_again(
     job: tuple[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,6 +54,21 @@ def test_every_process_gets_the_same_number_and_everything_is_dealt_once(
     assert deal(lengths, budget, 1) == [micro_batches(lengths, budget)]
 
 
+@given(lengths_, budgets, st.integers(1, 5), st.integers(0, 70), st.booleans())
+def test_so_it_is_with_a_border_which_no_micro_batch_crosses(
+    lengths: list[int], budget: int, world: int, border: int, flat: bool
+) -> None:
+    """Processes that made other numbers of micro-batches would wait for each other without end."""
+    hands = deal(lengths, budget, world, flat=flat, sides=[length > border for length in lengths])
+    assert len(hands) == world and len({len(hand) for hand in hands}) == 1
+    batches = [batch for hand in hands for batch in hand if batch is not None]
+    assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert batch and len({lengths[place] > border for place in batch}) == 1
+        held = sum(lengths[at] for at in batch) if flat else len(batch) * max(lengths[at] for at in batch)
+        assert len(batch) == 1 or held <= budget
+
+
 @given(lengths_, budgets)
 def test_end_to_end_the_budget_holds_with_as_few_micro_batches_as_can_be_and_even_ones(
     lengths: list[int], budget: int

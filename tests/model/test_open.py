@@ -124,6 +124,22 @@ def test_data_that_the_model_has_no_weights_for_is_refused() -> None:
         check_data_fits(tiny_model(), {"one": _with(data["one"], long)})
 
 
+def test_positions_of_a_nested_configuration_count() -> None:
+    """A model for images and text keeps those of its texts in `text_config`."""
+    import architectures
+
+    model = architectures.small("gemma3")
+    assert not isinstance(model, str) and not hasattr(model.config, "max_position_embeddings")
+    data, most = tiny_data(), model.config.text_config.max_position_embeddings
+    for length in (most, most + 1):
+        part = _with(data["one"], Example(ids=np.ones(length, np.int32), trained=np.arange(length) > 0))
+        if length == most:
+            check_data_fits(model, {"one": part})
+            continue
+        with pytest.raises(ModelError, match=rf"{length} tokens, the model has {most} positions"):
+            check_data_fits(model, {"one": part})
+
+
 def _with(part: TaskData, example: Example) -> TaskData:
     return replace(part, train=[*part.train, example])
 

@@ -180,3 +180,26 @@ def test_a_token_that_a_sub_dataset_teaches_to_end_with_ends_its_texts_only() ->
     hidden.remove()
     assert found["b"].report == 1
     assert tokens == (4 + 3) + (2 + 0) + (2 + 3), "the first ends at once, the other where it is interrupted"
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_finished_row_that_stays_takes_no_more_positions(kind: str) -> None:
+    """The model has as many as each row needs by itself, and a row that is done waits for another one."""
+    model = tiny_model(kind)
+    random = np.random.default_rng(8)
+    most = model.config.max_position_embeddings
+    asked = [
+        Request(prompt=random.integers(1, VOCABULARY, size).astype(np.int32), ends=frozenset(), stop=(),
+                max_new_tokens=new)
+        for size, new in ((most - 2, 3), (2, most - 10), (most - 20, 5))
+    ]  # fmt: skip
+    seen: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _, __, given: seen.append(int(given["position_ids"].max())), with_kwargs=True
+    )
+    loss = TokenLoss(model)
+    together, alone = (
+        generate(loss, asked, Letters(), runtime(1000, decoding=way))[0] for way in ("kept", "alone")
+    )  # fmt: skip
+    assert together == alone
+    assert max(seen) < most

@@ -140,7 +140,8 @@ def _by_split(rows: Rows) -> dict[str, Any]:
     else:
         names = [] if isinstance(rows, str) else [row.get(SPLIT_COLUMN) for row in rows]
     parts = named_splits(names)
-    if len(parts) < 2 or len({*names}) > sum(map(len, parts.values())):
+    known = [name for found in parts.values() for name in found]
+    if len(parts) < 2 or any(name not in known for name in names):
         return {}
     where = {part: {"where": {SPLIT_COLUMN: found}} for part, found in parts.items()}
     return where.pop("train") | where

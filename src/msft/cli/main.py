@@ -265,7 +265,9 @@ def _train(arguments: argparse.Namespace) -> None:
     with stopwatch.running(), spent("start.imports"):
         from msft.cli.train import read, run
 
-    config, overrides = read(arguments.config, arguments.overrides, resume=arguments.resume)
+    config, overrides = read(
+        arguments.config, arguments.overrides, resume=arguments.resume, allow_changed=arguments.allow_changed
+    )
     run(
         config, overrides=overrides, resume=arguments.resume, allow_changed=arguments.allow_changed,
         stopwatch=stopwatch,

@@ -19,13 +19,17 @@ from msft.run.session import train
 from msft.system.stopwatch import Stopwatch
 
 
-def read(path: Path, overrides: Sequence[str], *, resume: bool) -> tuple[Config, list[str]]:
+def read(
+    path: Path, overrides: Sequence[str], *, resume: bool, allow_changed: Collection[str] = ()
+) -> tuple[Config, list[str]]:
     """The configuration of a run, from a file or from the folder of a run that is resumed, and its overrides: those
-    that the run began with are applied again. Raises ConfigError or RunError."""
+    that the run began with are applied again. Raises ConfigError or RunError, also where one of them would undo a
+    change of the file that `allow_changed` allows."""
     folder = RunFolder(path)
     if not path.is_dir():
         output = output_of(path, overrides) if resume else None
         kept = list(overrides) if output is None else _kept(RunFolder(output), overrides)
+        _check_changed(kept, overrides, allow_changed)
         return load(path, kept), _to_keep(kept)
     if not resume and folder.exists:
         fix = "add --resume to continue the run, or name a configuration file"
@@ -46,6 +50,16 @@ def _kept(folder: RunFolder, overrides: Sequence[str]) -> list[str]:
     """The overrides that a run began with, and the new ones."""
     new = set(map(key_of, overrides))
     return [*(kept for kept in folder.read_overrides() if key_of(kept) not in new), *overrides]
+
+
+def _check_changed(kept: Sequence[str], overrides: Sequence[str], allowed: Collection[str]) -> None:
+    """Raises ConfigError if a field that may change has an override of the run, which would hide a new value in the
+    file."""
+    for override in kept:
+        if key_of(override) in allowed and override not in overrides:
+            found = f"the run began with --set {override}, which applies again, whatever the file says"
+            fix = f"give the new value as --set {key_of(override)}=VALUE"
+            raise ConfigError(complaint(found, fix, file="--allow-changed", field=key_of(override)))
 
 
 def _to_keep(overrides: Sequence[str]) -> list[str]:

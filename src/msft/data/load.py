@@ -199,7 +199,7 @@ class _Builder:
             )
         if shortened:
             self.notes.append(f"{shortened} training examples were truncated to {self.max_length} tokens")
-        self.notes += [f"{count} of {len(samples)} training examples: {what}" for what, count in said.items() if count]
+        self.notes += [f"{count} of {made} training examples: {what}" for what, count in said.items() if count]
 
     def items(self, samples: Sequence[Sample], measure: Measure, kind: str) -> list[Item]:
         """The items of a split, without those that truncation would make easier or unanswerable."""

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 import torch
 from peft import PeftModel
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from msft.core.errors import ModelError, complaint
+from msft.forward.batches import Continuation, NextTokens
 from msft.forward.runtime import RowsOfABatch, Runtime
 from msft.model.attention import NAME
 from msft.model.isolation import key_of, proven, twin_of
-from msft.model.readings import REFUSALS, border_of, vocabulary_of
+from msft.model.readings import LIKELIHOOD, REFUSALS, border_of, vocabulary_of
 from msft.model.token_loss import TokenLoss
 from msft.model.twin import SPECIAL, base_of
 from msft.scoring.generation import Request, generate
 
-PROMPTS, NEW_TOKENS = (3, 9, 12, 20, 6, 17, 8), (2, 14, 5, 9, 18, 12, 24)
+PROMPTS, NEW_TOKENS = (3, 9, 12, 20, 6, 17, 8), (2, 14, 5, 8, 18, 11, 20)
 """Tokens of the prompts of a trial, and how many are generated: rows end at different places, within and beyond the
-twin's windows."""
-
-
-class _Numbers:
-    """Writes tokens as their numbers."""
-
-    def decode(self, token_ids: Any, *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> str:
-        """The numbers of the tokens, with blanks between them."""
-        return " ".join(map(str, token_ids))
+twin's windows, with at most `twin.LONGEST` tokens."""
 
 
 def fitting_decoding(model: PreTrainedModel | PeftModel, longest: int | None, device: torch.device) -> RowsOfABatch:
-    """The cheapest way to share a batch in which the model's twin (`model/twin.py`) continues prompts exactly as it
-    does without a cache, one by one.
+    """The cheapest way to share a batch in which the model's twin (`model/twin.py`) gives every next token the
+    likelihoods that it has without a cache, one by one.
 
-    `longest`: no row of the run has more tokens (None: unknown); `model` may be on the meta device. Raises ModelError
-    where it continues them otherwise in every way.
+    `longest`: no row of the run has more tokens (None: unknown); `model` may be on the meta device, and still has its
+    own attention. Raises ModelError where the likelihoods are others in every way.
     """
     model = base_of(model)
     key = key_of(model, longest, device)
@@ -50,42 +45,94 @@ _FITTING: dict[Any, RowsOfABatch] = {}
 
 
 def _tried(model: PreTrainedModel, longest: int | None, device: torch.device) -> RowsOfABatch:
-    twin, layout = twin_of(model, longest, device), next(proven(model, longest, device), None)
-    if twin is None:
+    made, plain = (twin_of(model, longest, device) for _ in range(2))
+    layout = next(proven(model, longest, device), None)
+    if made is None or plain is None:
         return "alone"
     if layout is not None and layout.rows == "flat":
-        twin.set_attn_implementation(NAME)
+        made.set_attn_implementation(NAME)
     random = np.random.default_rng(0)
     requests = [
         Request(
-            prompt=random.integers(SPECIAL, vocabulary_of(twin), length).astype(np.int32),
+            prompt=random.integers(SPECIAL, vocabulary_of(made), length).astype(np.int32),
             ends=frozenset(),
             stop=(),
             max_new_tokens=new,
         )
         for length, new in zip(PROMPTS, NEW_TOKENS, strict=True)
     ]
-    expected = [_plainly(twin, request, device) for request in requests]
-    loss, border = TokenLoss(twin), border_of(twin.config)
+    followed = _Followed(made, plain, requests)
     ways: tuple[RowsOfABatch, ...] = get_args(RowsOfABatch)
     for way in ways:
+        runtime = Runtime(device=device, max_tokens=1 << 20, decoding=way, border=border_of(made.config))
         try:
-            runtime = Runtime(device=device, max_tokens=1 << 20, decoding=way, border=border)
-            if generate(loss, requests, _Numbers(), runtime)[0] == expected:
-                return way
+            generate(followed, requests, _Numbers(), runtime)
         except REFUSALS:
             continue
+        return way
     found = f"{type(model).__name__} cannot generate here: with its cache it continues prompts otherwise than without"
     raise ModelError(complaint(found, "score by loss, choice or exact_match", field="datasets.scorer"))
 
 
-@torch.no_grad()
-def _plainly(twin: PreTrainedModel, request: Request, device: torch.device) -> str:
-    """The greedy continuation of one prompt, which is read anew for every token."""
-    ids = torch.from_numpy(request.prompt.astype(np.int64)).to(device)[None]
-    for _ in range(request.max_new_tokens):
-        found = twin(input_ids=ids, use_cache=False).logits[:, -1:].argmax(-1)
-        ids = torch.cat([ids, found], 1)
-    return _Numbers().decode(
-        ids[0, len(request.prompt) :].tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False
-    )
+@dataclass
+class _Texts:
+    """A cache, and the rows that it is of."""
+
+    cache: Any
+    rows: list[list[int]]
+    """All tokens of each row so far."""
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self.cache.batch_select_indices(indices)
+        self.rows = [self.rows[at] for at in indices.tolist()]
+
+
+class _Followed(nn.Module):
+    """A model in generation, held at every step against another that reads each row alone and anew.
+
+    The texts are made up and not the model's own, which may repeat one token, whatever came before. Raises ValueError
+    where a likelihood differs.
+    """
+
+    def __init__(self, made: PreTrainedModel, plain: PreTrainedModel, requests: list[Request]) -> None:
+        super().__init__()
+        self.loss, self.plain = TokenLoss(made), plain
+        self._most = {tuple(request.prompt.tolist()): request.most for request in requests}
+        self._logits = torch.empty(0)
+        made.register_forward_hook(self._keep_logits)
+
+    def _keep_logits(self, made: nn.Module, inputs: Any, output: Any) -> None:
+        self._logits = output.logits[:, -1]
+
+    def forward(self, reading: Continuation) -> NextTokens:
+        """Made-up tokens, of which the model says how likely they are."""
+        held = reading.cache
+        if held is None:
+            rows = [ids[seen > 0].tolist() for ids, seen in zip(reading.ids, reading.mask, strict=True)]
+        else:
+            rows = [[*row, token] for row, (token,) in zip(held.rows, reading.ids.tolist(), strict=True)]
+        cache = None if held is None else held.cache
+        given = Continuation(ids=reading.ids, mask=reading.mask, positions=reading.positions, cache=cache)
+        cache = self.loss(given).cache
+        device, known = reading.ids.device, vocabulary_of(self.plain)
+        for row, logits in zip(rows, self._logits, strict=True):
+            if len(row) >= self._room(row):  # it is finished, and stays only for the others
+                continue
+            expected = self.plain(input_ids=torch.tensor([row], device=device), use_cache=False).logits[0, -1]
+            one, other = (each.float().log_softmax(-1) for each in (logits, expected))
+            if not torch.allclose(one, other, rtol=LIKELIHOOD, atol=LIKELIHOOD):
+                raise ValueError(f"a likelihood differs by {float((one - other).abs().max()):.2g} nats")
+        tokens = [SPECIAL + (7 * sum(row) + 31 * len(row)) % (known - SPECIAL) for row in rows]
+        return NextTokens(torch.tensor(tokens, device=device), _Texts(cache, rows))
+
+    def _room(self, row: list[int]) -> int:
+        """The most tokens of a row, which begins with its prompt."""
+        return next(most for prompt, most in self._most.items() if tuple(row[: len(prompt)]) == prompt)
+
+
+class _Numbers:
+    """Writes tokens as their numbers."""
+
+    def decode(self, token_ids: Any, *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> str:
+        """The numbers of the tokens, with blanks between them."""
+        return " ".join(map(str, token_ids))

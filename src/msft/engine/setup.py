@@ -24,7 +24,8 @@ from msft.model.token_loss import TokenLoss
 def runtime_for(
     processes: Processes, settings: EngineSettings, loss: TokenLoss, *, generates: bool
 ) -> tuple[Runtime, str]:
-    """The runtime on this machine, and what was made lighter in the model, in words (empty if nothing was).
+    """The runtime on this machine, and in words why rows are padded and what was made lighter in the model (empty if
+    neither is so).
 
     Probes the row layout that the model supports, the work that it can skip and, on a GPU, how many tokens fit. Raises
     ModelError if no layout fits, if `training.light` is true and nothing can be made lighter, or if the model
@@ -32,6 +33,8 @@ def runtime_for(
     """
     has_bf16 = hardware_has_bf16(processes.device)
     bf16 = trains_in_bf16(settings.autocast, processes.device)
+    # Before the layout, which may give the model another attention than the one that says what it computes.
+    decoding = fitting_decoding(loss.model, settings.longest, processes.device) if generates else "dropped"
     layout = fitting_layout(loss, processes.device, settings.longest)
     found = Runtime(
         device=processes.device,
@@ -39,7 +42,7 @@ def runtime_for(
         bf16=bf16,
         layout=layout.rows,
         border=layout.border,
-        decoding=fitting_decoding(loss.model, settings.longest, processes.device) if generates else "dropped",
+        decoding=decoding,
         # Compiled layers do not run the forward that uses packed weights.
         packs=bf16 and has_bf16 and processes.device.type == "cpu" and not settings.torch_compile and can_pack(),
         rank=processes.rank,
@@ -56,6 +59,8 @@ def runtime_for(
             else "no layer of this model can be made lighter"
         )
         raise ModelError(complaint(reason, "leave it out, or set it to auto", field="training.light"))
+    if layout.why:
+        said = "; ".join(filter(None, (f"a micro-batch has {layout}, because rows would touch ({layout.why})", said)))
     if settings.max_tokens_per_microbatch is not None or layout.alone:
         return found, said
     budgets = np.zeros(processes.world)

@@ -16,7 +16,7 @@ from torch import nn
 from msft.data.examples import Example
 from msft.engine.parallel import unsynchronised
 from msft.engine.settings import EngineSettings
-from msft.forward.batches import collate, filler, per_sequence, row
+from msft.forward.batches import collate, filler, per_sequence, row, sides_of
 from msft.forward.planner import deal
 from msft.forward.runtime import Runtime, undisturbed
 
@@ -62,7 +62,8 @@ class Stepper:
         flat = self.runtime.layout == "flat"
         rows = [row([example]) for example in examples]
         lengths = [len(one) for one in rows]
-        hand = deal(lengths, self.runtime.max_tokens, self.runtime.world, flat=flat, border=self.runtime.border)[rank]
+        sides = sides_of(lengths, self.runtime.border)
+        hand = deal(lengths, self.runtime.max_tokens, self.runtime.world, flat=flat, sides=sides)[rank]
         pending = []
         # One autocast context for the whole step, so that weights are cast once and not for every micro-batch.
         with self._mode(key), self.runtime.autocast():

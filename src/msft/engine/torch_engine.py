@@ -50,7 +50,7 @@ class TorchEngine:
     """Trains one model on the segments passed to `run`, and scores it.
 
     `parameters`: number of parameters outside the embeddings, for the cost law; `model_bytes`: all weights, in fp32;
-    `fingerprint`: of the base model; `light`: what was made lighter in it, in words. `learning_rates`: (first segment,
+    `fingerprint`: of the base model; `light`: see `runtime_for`. `learning_rates`: (first segment,
     rate from there on), in order, as a resumed run may have changed it. Raises ModelError where model and data do not
     fit together.
     """

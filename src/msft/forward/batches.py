@@ -109,6 +109,11 @@ class Row:
     def branches(self) -> bool:
         return bool(self.branch.any())
 
+    @property
+    def reach(self) -> int:
+        """Tokens of its longest sequence."""
+        return int(self.positions.max()) + 1
+
 
 def row(group: Sequence[Example]) -> Row:
     """Lays out sequences as one row; their targets all come after the common prefix."""
@@ -140,6 +145,33 @@ def row(group: Sequence[Example]) -> Row:
         np.concatenate(targets),
         tuple(map(len, targets)),
     )
+
+
+def rows_of(
+    groups: Sequence[Sequence[Example]], *, apart: bool, border: int | None = None
+) -> tuple[list[Row], list[NDArray[np.int64]]]:
+    """The rows of all groups, and for each the places of its sequences, counted through all groups.
+
+    `apart`: every sequence is a row of its own. `border`: sequences of up to this many tokens share no row with longer
+    ones of their group.
+    """
+    rows, places = [], []
+    start = 0
+    for group in groups:
+        parts: dict[int, list[int]] = {}
+        for at, example in enumerate(group):
+            key = at if apart else int(border is not None and _read(example) > border)
+            parts.setdefault(key, []).append(at)
+        for part in parts.values():
+            rows.append(row([group[at] for at in part]))
+            places.append(start + np.array(part, np.int64))
+        start += len(group)
+    return rows, places
+
+
+def sides_of(reaches: Sequence[int], border: int | None) -> list[bool] | None:
+    """On which side of a border each row is, by the tokens of its longest sequence; None without a border."""
+    return None if border is None else [reach > border for reach in reaches]
 
 
 def _read(example: Example) -> int:

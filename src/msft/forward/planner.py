@@ -77,19 +77,19 @@ def deal(
     price: float = FIXED_PRICE,
     *,
     flat: bool = False,
-    border: int | None = None,
+    sides: Sequence[bool] | None = None,
 ) -> list[list[list[int] | None]]:
     """The micro-batches of each of `world` processes: the same number for each, None where one has no work.
 
     Sequences are distributed in order of length, one to each process in turn, so that all processes get about the same
-    work. `border`: sequences of up to this many tokens never share a micro-batch with longer ones.
+    work. `sides`: of each sequence; those of different sides never share a micro-batch.
     """
-    places = range(len(lengths))
-    if border is not None:
+    if sides is not None:
         hands: list[list[list[int] | None]] = [[] for _ in range(world)]
-        for side in ([p for p in places if lengths[p] <= border], [p for p in places if lengths[p] > border]):
+        for which in (False, True):
+            side = [place for place, mine in enumerate(sides) if mine is which]
             if side:
-                dealt = deal([lengths[p] for p in side], max_tokens, world, price, flat=flat)
+                dealt = deal([lengths[place] for place in side], max_tokens, world, price, flat=flat)
                 for hand, more in zip(hands, dealt, strict=True):
                     hand += [batch and [side[at] for at in batch] for batch in more]
         return hands

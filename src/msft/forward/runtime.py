@@ -14,7 +14,7 @@ from torch import nn
 
 from msft.core.errors import UserError, complaint
 from msft.data.examples import Example
-from msft.forward.batches import RowLayout, TokenScores, collate, filler, per_sequence, row
+from msft.forward.batches import RowLayout, TokenScores, collate, filler, per_sequence, rows_of, sides_of
 from msft.forward.packed_weights import packed
 from msft.forward.planner import deal
 
@@ -43,7 +43,7 @@ class Runtime:
     layout: RowLayout = "padded"
     """The row layout that the model supports."""
     border: int | None = None
-    """Rows of up to this many tokens never share a micro-batch with longer ones, because the model computes each row
+    """Sequences of up to this many tokens never share a micro-batch with longer ones, because the model computes each
     according to the longest beside it (longrope); None where no such length exists."""
     decoding: RowsOfABatch = "dropped"
     """How rows share a batch in generation."""
@@ -108,14 +108,12 @@ def sequence_scores(
     `all_hit`. `progress` is called with the number of rows done so far. Raises NotFiniteError.
     """
     apart, flat = runtime.layout == "padded", runtime.layout == "flat"
-    rows = [row(part) for group in groups for part in ([[e] for e in group] if apart else [group])]
+    rows, of_row = rows_of(groups, apart=apart, border=runtime.border)
     sequences = [example for group in groups for example in group]
-    first = np.cumsum([0, *(len(one.counts) for one in rows)])
     sums = np.zeros((2, len(sequences)))
     done = 0
-    hand = deal([len(one) for one in rows], runtime.max_tokens, runtime.world, flat=flat, border=runtime.border)[
-        runtime.rank
-    ]
+    lengths, sides = [len(one) for one in rows], sides_of([one.reach for one in rows], runtime.border)
+    hand = deal(lengths, runtime.max_tokens, runtime.world, flat=flat, sides=sides)[runtime.rank]
     # no_grad, not inference_mode: what a model caches in a forward pass must stay usable in training. One autocast
     # context for all micro-batches, so that weights are cast once.
     layers = packed(model, runtime.max_tokens) if runtime.packs else nullcontext()
@@ -126,7 +124,7 @@ def sequence_scores(
                 continue
             batch = collate([rows[place] for place in places], runtime.device, flat=flat, hits=hits)
             scores: TokenScores = model(batch)
-            owners = np.concatenate([np.arange(first[place], first[place + 1]) for place in places])
+            owners = np.concatenate([of_row[place] for place in places])
             sums[0, owners] = per_sequence(scores.nll.cpu().numpy(), batch.counts)
             if scores.hits is not None:
                 sums[1, owners] = per_sequence(scores.hits.cpu().numpy(), batch.counts)

@@ -36,7 +36,7 @@ from msft.model.readings import (
     vocabulary_of,
 )  # fmt: skip
 from msft.model.token_loss import TokenLoss
-from msft.model.twin import BORDER, SPECIAL, depth, kinds, twin
+from msft.model.twin import BORDER, depth, kinds, reads_a_row, twin
 
 EXPERTS = 1e-5
 """Nats, and share, by which a likelihood in fp32 may change with the tokens of other rows in a mixture of experts,
@@ -49,12 +49,26 @@ def proven(model: PreTrainedModel, longest: int | None, device: torch.device) ->
 
     Where no twin can be made, padded rows, which only a trial of the model itself can confirm. `longest`: no row of
     the run has more tokens (None: unknown); `model` may be on the meta device, `device` is where it will run. Raises
-    ModelError for a model that is not causal, or whose head is not found.
+    ModelError for a model that is not causal, whose head is not found, or for which no layout is proven.
     """
     key = key_of(model, longest, device)
     if key not in _PROVEN:
-        _PROVEN[key] = _prove(model, longest, device)
+        _PROVEN[key] = _with_error(_prove(model, longest, device))
     _PROVEN[key], found = tee(_PROVEN[key])
+    return map(_layout, found)
+
+
+def _with_error(layouts: Iterator[Layout]) -> Iterator[Layout | ModelError]:
+    """The layouts, and last the error that ends them: it is raised each time that they are asked for."""
+    try:
+        yield from layouts
+    except ModelError as error:
+        yield error
+
+
+def _layout(found: Layout | ModelError) -> Layout:
+    if isinstance(found, ModelError):
+        raise found
     return found
 
 
@@ -67,7 +81,7 @@ def key_of(model: PreTrainedModel, longest: int | None, device: torch.device) ->
     return type(model), shape, model.config._attn_implementation, longest, device.type
 
 
-_PROVEN: dict[Any, Iterator[Layout]] = {}
+_PROVEN: dict[Any, Iterator[Layout | ModelError]] = {}
 """A process may open a model several times, and proves it once."""
 
 
@@ -80,8 +94,7 @@ def twin_of(model: PreTrainedModel, longest: int | None, device: torch.device) -
     for layers in sorted({min(count, max(2, times * first)) for times in (1, 2)} | {count}):
         try:
             made = twin(model, layers, longest, device)
-            with torch.no_grad():
-                made(input_ids=torch.tensor([[SPECIAL, SPECIAL + 1]], device=device), use_cache=False)
+            reads_a_row(made, device)
         except Exception:  # whatever the model's own code raises where sizes do not fit
             continue
         if len(set(kinds(made, layers))) >= len(wanted):
@@ -104,12 +117,21 @@ def _prove(model: PreTrainedModel, longest: int | None, device: torch.device) ->
     probe = THOROUGH.within(vocabulary_of(made))
     apart = singly(made, probe.rows(), device)
     reasons: list[str] = []
-    for layout in _candidates(model):
+    candidates = list(_candidates(model))
+    for layout in candidates:
         made.set_attn_implementation(NAME if layout.rows == "flat" else own)
         if reason := _touches(loss, layout, probe, apart, device):
             reasons.append(f"{layout}: {reason}")
         else:
             yield replace(layout, why="; ".join(reasons))
+    if len(reasons) == len(candidates):
+        raise unfit(model, reasons[-1])
+
+
+def unfit(model: PreTrainedModel, why: str) -> ModelError:
+    """The error for a model that no layout fits."""
+    found = f"{type(model).__name__} cannot be trained here: no layout of rows gives what it computes of single ones"
+    return ModelError(complaint(f"{found} ({why})", "use another model", field="model.name_or_path"))
 
 
 def _candidates(model: PreTrainedModel) -> Iterator[Layout]:

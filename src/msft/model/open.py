@@ -187,7 +187,7 @@ def check_data_fits(model: PreTrainedModel | PeftModel, data: Mapping[Task, Task
     """Raises ModelError if a sequence has a token or a position that the model does not have."""
     embeddings = model.get_input_embeddings()
     rows = embeddings.weight.shape[0] if isinstance(embeddings, nn.Embedding) else None
-    positions = getattr(model.config, "max_position_embeddings", None)
+    positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     for task, part in data.items():
         for example in _sequences(part):
             if rows is not None and len(example) and int(example.ids.max()) >= rows:

@@ -13,10 +13,10 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from msft.data.examples import Example
-from msft.forward.batches import RowLayout, collate, row
+from msft.forward.batches import RowLayout, collate, rows_of, sides_of
 from msft.forward.planner import deal
 from msft.model.token_loss import TokenLoss
-from msft.model.twin import BORDER, SPECIAL, VOCABULARY
+from msft.model.twin import BORDER, LONGEST, SPECIAL, VOCABULARY
 
 Groups: TypeAlias = Sequence[Sequence[Example]]
 """Rows: each a sequence, or several that begin alike."""
@@ -93,13 +93,10 @@ def laid_out(loss: TokenLoss, layout: Layout, groups: Groups, device: torch.devi
     """Through the wrapped model, in the layout; without gradients unless `learned`."""
     border = None if layout.border is None else border_of(loss.model.config)
     loss.zero_grad()
-    if layout.rows == "padded":
-        groups = [[example] for group in groups for example in group]
-    rows = [row(group) for group in groups]
-    first = np.cumsum([0, *map(len, groups)])
-    nll: list[Tensor] = [torch.empty(0)] * int(first[-1])
-    flat = layout.rows == "flat"
-    (hand,) = deal([len(one) for one in rows], layout.budget(_PLENTY), 1, flat=flat, border=border)
+    rows, of_row = rows_of(groups, apart=layout.rows == "padded", border=border)
+    nll: list[Tensor] = [torch.empty(0)] * sum(map(len, groups))
+    flat, sides = layout.rows == "flat", sides_of([one.reach for one in rows], border)
+    (hand,) = deal([len(one) for one in rows], layout.budget(_PLENTY), 1, flat=flat, sides=sides)
     for places in hand:
         assert places is not None
         batch = collate([rows[place] for place in places], device, flat=flat)
@@ -107,7 +104,7 @@ def laid_out(loss: TokenLoss, layout: Layout, groups: Groups, device: torch.devi
             found = torch.split(loss(batch).nll, list(batch.counts))
             if learned:
                 torch.autograd.backward([_weighted(each) for each in found])
-        owners = np.concatenate([np.arange(first[place], first[place + 1]) for place in places])
+        owners = np.concatenate([of_row[place] for place in places])
         for owner, each in zip(owners, found, strict=True):
             nll[owner] = each.detach()
     return Reading(nll, _gradients(loss.model))
@@ -141,12 +138,11 @@ def differs(found: Reading, expected: Reading) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Made-up rows, sorted by length: single sequences and one row of three sequences that begin alike."""
+    """Made-up rows: single sequences, and rows of several sequences that begin alike."""
 
     lengths: tuple[int, ...]
-    trunk: int
-    tails: tuple[int, int, int]
-    """Tokens of the common beginning, and of what follows it in each of the three."""
+    forks: tuple[tuple[int, tuple[int, ...]], ...]
+    """Of each such row, the tokens of the common beginning, and of what follows it in each sequence."""
     vocabulary: int = VOCABULARY
     every: int = 1
     """Every such token is a target, the last included."""
@@ -164,16 +160,19 @@ class Probe:
             return random.integers(special, self.vocabulary, length).astype(np.int32)
 
         groups = [[drawn(length + 1)] for length in self.lengths]
-        begin = drawn(self.trunk)
-        groups.append([np.concatenate([begin, drawn(more)]) for more in self.tails])
+        trunks = [0] * len(groups)
+        for trunk, tails in self.forks:
+            begin = drawn(trunk)
+            groups.append([np.concatenate([begin, drawn(more)]) for more in tails])
+            trunks.append(trunk)
         made = []
         for place, group in enumerate(groups):
             for number, ids in enumerate(group):
                 of_row = change in ("odd", "even") and (change == "odd") == (place % 2 == 1)
                 of_branch = change == "branches" and number > 0
-                at = 0 if of_row else self.trunk if of_branch else len(ids)
+                at = 0 if of_row else trunks[place] if of_branch else len(ids)
                 ids[at:] = special + (ids[at:] - special + 1) % (self.vocabulary - special)
-            before = self.trunk if len(group) > 1 else 1
+            before = max(1, trunks[place])
             places = [np.arange(len(ids)) for ids in group]
             trained = [(at >= before) & ((len(at) - 1 - at) % self.every == 0) for at in places]
             made.append([Example(ids=ids, trained=t) for ids, t in zip(group, trained, strict=True)])
@@ -187,5 +186,8 @@ def vocabulary_of(model: Any) -> int:
 
 CHANGES = ("odd", "even", "branches")
 """Which tokens change: those of every second row, of all others, or of all branches of a row but the first."""
-THOROUGH = Probe((3, 7, 8, 9, 9, 13, 20, 27), BORDER + 3, (3, BORDER + 2, 6))
-"""Rows within, at and beyond one, two and three times BORDER."""
+THOROUGH = Probe(
+    (3, 7, 8, 9, 9, 13, 20, LONGEST - 1), ((BORDER + 3, (3, BORDER + 2, 2 * BORDER)), (4, (6, 3, 2 * BORDER, 5)))
+)
+"""Rows within, at and beyond one, two and three times BORDER, of up to LONGEST tokens; those with branches are longer,
+and the sequences of one lie on both sides of BORDER."""

@@ -16,13 +16,13 @@ from msft.data.examples import Example
 from msft.forward.batches import MicroBatch, collate, row
 from msft.forward.runtime import undisturbed
 from msft.model.attention import NAME
-from msft.model.isolation import proven, twin_of, unmoved
+from msft.model.isolation import proven, twin_of, unfit, unmoved
 from msft.model.readings import REFUSALS, Layout, Probe, laid_out, vocabulary_of
 from msft.model.token_loss import TokenLoss
 from msft.model.twin import base_of
 
 ALONE = [[4, 2, 5], [2, 5, 1, 3], [3, 1, 4, 1, 5, 2, 6, 5, 3, 5, 1]]
-_FEW = Probe((2, 3, 5), 3, (2, 1, 3))
+_FEW = Probe((2, 3, 5), ((3, (2, 1, 3)),))
 """What a model itself is tried on, which may be large: the thorough proof is its twin's."""
 
 
@@ -43,7 +43,7 @@ def fitting_layout(loss: TokenLoss, device: torch.device, longest: int | None = 
             if _agrees(loss, layout, few, device) and unmoved(loss, layout, few, device):
                 return layout
     model.set_attn_implementation(own)
-    raise _unfit(model)
+    raise unfit(model, "on a few tokens, its own weights give other likelihoods than those of single rows")
 
 
 def _try(loss: TokenLoss, device: torch.device) -> None:
@@ -74,8 +74,7 @@ def check_rows(model: PreTrainedModel | PeftModel, longest: int) -> None:
     """Raises ModelError where no layout is proven for the model, which may be on the meta device, or where its adapter
     does not fit a twin of it."""
     base, cpu = base_of(model), torch.device("cpu")
-    if next(proven(base, longest, cpu), None) is None:
-        raise _unfit(base)
+    next(proven(base, longest, cpu), None)
     if isinstance(model, PeftModel) and (made := twin_of(base, longest, cpu)) is not None:
         try:
             adapted = get_peft_model(made, replace(model.peft_config["default"]))
@@ -83,11 +82,6 @@ def check_rows(model: PreTrainedModel | PeftModel, longest: int) -> None:
             return
         with torch.no_grad():
             _try(TokenLoss(adapted), cpu)
-
-
-def _unfit(model: PreTrainedModel) -> ModelError:
-    found = f"{type(model).__name__} cannot be trained here: no layout of rows gives what it computes of single ones"
-    return ModelError(complaint(found, "use another model", field="model.name_or_path"))
 
 
 def gives(loss: TokenLoss, batch: MicroBatch, expected: Tensor) -> bool:

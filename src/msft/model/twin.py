@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -18,8 +18,9 @@ BORDER = 8
 VOCABULARY = 64
 SPECIAL = 3
 """Tokens from 0 on that no row of a proof contains: the twin's padding, beginning and end."""
-_INERT = 4_096
-"""Tokens: the twin's size of a window that no row of the run is longer than."""
+LONGEST = 28
+"""Tokens of the longest row of a proof, and the twin's size of a window that no row of the run is longer than: it has
+no effect on a row, but shows where something counts the tokens of a whole micro-batch."""
 
 _BORDERS = re.compile(
     r".*window|.*window_size|attention_chunk_size|.*_chunk_length|local_attention|local_attention_window_len|"
@@ -64,6 +65,7 @@ def twin(model: PreTrainedModel, layers: int, longest: int | None, device: torch
     model's class raises where its configuration cannot be shrunk.
     """
     config = shrunken(model.config, layers, longest)
+    _cut_unnamed(type(model), config, _cutter(longest))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
         torch.manual_seed(0)
         made: Any = type(model)(config)
@@ -76,6 +78,15 @@ def twin(model: PreTrainedModel, layers: int, longest: int | None, device: torch
     return cast(PreTrainedModel, made)
 
 
+@torch.no_grad()
+def reads_a_row(made: Any, device: torch.device) -> None:
+    """Raises whatever the model's class raises where a twin cannot read rows of a proof."""
+    known = made.config.get_text_config(decoder=True).vocab_size
+    for length in (2, LONGEST):
+        ids = (SPECIAL + torch.arange(length, device=device)[None]) % known
+        made(input_ids=ids, use_cache=False)
+
+
 def base_of(model: Any) -> PreTrainedModel:
     """The model without its adapter."""
     return cast(PreTrainedModel, model.get_base_model() if isinstance(model, PeftModel) else model)
@@ -84,8 +95,53 @@ def base_of(model: Any) -> PreTrainedModel:
 def shrunken(config: Any, layers: int, longest: int | None = None) -> Any:
     """A copy of a configuration with small sizes and its first `layers` layers."""
     config = copy.deepcopy(config)
-    _shrink(config, layers, lambda value: BORDER if longest is None or value < longest else _INERT)
+    _shrink(config, layers, _cutter(longest))
     return config
+
+
+def _cutter(longest: int | None) -> Callable[[int], int]:
+    """What becomes of a number of tokens, where no row of the run has more than `longest`."""
+    return lambda value: BORDER if longest is None or value < longest else LONGEST
+
+
+def _cut_unnamed(kind: Any, config: Any, cut: Callable[[int], int]) -> None:
+    """Cuts the numbers whose names are in no table above, where the model has the same weights with them: such a number
+    may be a length under another name, which no row of a proof would reach."""
+    shapes = _shapes(kind, config)
+    if shapes is None:
+        return
+    for holder, key in _unnamed(vars(config.get_text_config(decoder=True))):
+        was = holder[key]
+        holder[key] = cut(was)
+        if _shapes(kind, config) != shapes:
+            holder[key] = was
+
+
+def _unnamed(fields: Any) -> Iterator[tuple[Any, Any]]:
+    """The places of whole numbers above LONGEST: of a configuration, and of the lists and objects in it."""
+    for name, value in list(fields.items()) if isinstance(fields, dict) else list(enumerate(fields)):
+        if isinstance(name, str) and (name.startswith("_") or _named(name)):
+            continue
+        if isinstance(value, dict | list):
+            yield from _unnamed(value)
+        elif isinstance(value, int) and not isinstance(value, bool) and value > LONGEST:
+            yield fields, name
+
+
+def _named(name: str) -> bool:
+    tables = (_LAYERS, _TOKENS, _BORDERS, *(names for names, _ in _SIZES))
+    return any(names.fullmatch(name) for names in tables)
+
+
+def _shapes(kind: Any, config: Any) -> dict[str, torch.Size] | None:
+    """The shapes of the weights of a model that computes something; None if it does not."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            made = kind(copy.deepcopy(config)).eval()
+        reads_a_row(made, torch.device("cpu"))
+    except Exception:  # whatever the model's own code raises where a number does not fit
+        return None
+    return {name: weight.shape for name, weight in made.named_parameters()}
 
 
 def kinds(model: nn.Module, layers: int) -> list[Any]:

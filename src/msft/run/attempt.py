@@ -58,7 +58,7 @@ class RunEngine(Engine, Protocol):
     """Number of parameters outside the embeddings, for the cost law."""
     model_bytes: int
     light: str
-    """What was made lighter in the model, in words; empty if nothing was."""
+    """Why rows are padded, and what was made lighter in the model, in words; empty if neither is so."""
     learning_rates: Sequence[tuple[int, float]]
     """(first segment, learning rate from there on), in order."""
 

@@ -67,9 +67,10 @@ class Job:
             data = load_tasks(config, model.tokenizer)
         check_data_fits(model.skeleton, data)
         with spent("start.proof"):
-            check_rows(model.skeleton, config.data.max_length)
+            longest = longest_row(config)
+            check_rows(model.skeleton, longest)
             if any(part.measure.generates for part in data.values()):
-                fitting_decoding(model.skeleton, config.data.max_length, torch.device("cpu"))
+                fitting_decoding(model.skeleton, longest, torch.device("cpu"))
         return cls(config, model, data)
 
     def of(self, config: Config) -> Job:
@@ -159,6 +160,12 @@ def made_with() -> dict[str, Any]:
     return {**environment(), "threads": torch.get_num_threads()}
 
 
+def longest_row(config: Config) -> int:
+    """The most tokens that a row of the run can have; a generated text goes on after `data.max_length`."""
+    spoken = (dataset.scorer.max_new_tokens or 0 for dataset in config.datasets if dataset.scorer is not None)
+    return config.data.max_length + max(spoken, default=0)
+
+
 def settings_of(config: Config, lookahead: Lookahead = NO_LOOKAHEAD) -> EngineSettings:
     """The engine's settings from a configuration. `lookahead`: the method's."""
     t = config.training
@@ -174,7 +181,7 @@ def settings_of(config: Config, lookahead: Lookahead = NO_LOOKAHEAD) -> EngineSe
         max_grad_norm=t.max_grad_norm,
         loss_reduction=t.loss_reduction,
         max_tokens_per_microbatch=None if tokens == "auto" else tokens,
-        longest=config.data.max_length,
+        longest=longest_row(config),
         gradient_checkpointing=t.gradient_checkpointing,
         torch_compile=t.torch_compile,
         light=t.light,

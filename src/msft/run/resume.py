@@ -89,7 +89,9 @@ def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path
         if all(map(_harmless, mends)):
             flags = " ".join(f"--allow-changed {_quoted(field)}" for field in mends)
             mend = f"undo the change, or add {flags}, which the journal records"
-        if any(path[:2] == ("fingerprints", "data") for path, _, _ in refused):
+        of_data = [path for path, _, _ in refused if path[:2] == ("fingerprints", "data")]
+        # Data differ also where a key of the configuration does, which is then what to undo.
+        if of_data and all(path in of_data or _harmless(_field(path)) for path, _, _ in refused):
             mend = _about_data(str(recorded.get("msft", "")))
         said = {f"{_named(path)} was {was!r}, is now {new!r}": None for path, was, new in refused}
         raise Diverged(str(where), list(said), mend)

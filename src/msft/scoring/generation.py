@@ -13,7 +13,7 @@ from torch import nn
 
 from msft.core.vocabulary import Task
 from msft.data.extract import until
-from msft.forward.batches import Continuation
+from msft.forward.batches import Continuation, sides_of
 from msft.forward.planner import deal
 from msft.forward.runtime import Runtime, undisturbed
 
@@ -79,7 +79,7 @@ def generate(
     """
     said = np.zeros((len(requests), max((request.max_new_tokens for request in requests), default=0)))
     lengths, room = [request.most for request in requests], ROOM * runtime.max_tokens
-    hand = deal(lengths, room, runtime.world, PRICE, border=runtime.border)[runtime.rank]
+    hand = deal(lengths, room, runtime.world, PRICE, sides=sides_of(lengths, runtime.border))[runtime.rank]
     done = 0
     with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast():
         for places in hand:
@@ -141,8 +141,10 @@ def _decode(model: nn.Module, requests: Sequence[Request], decoder: Decoder, run
             tokens, mask_, positions = tokens[keep], mask_[keep], positions[keep]
             rows = [rows[at] for at in going]
         more = torch.ones_like(mask_[:, :1])
+        # A finished row that stays takes no more positions: there may be none, or they may be beyond a border.
+        steps = torch.tensor([[int(not done[row])] for row in rows], device=runtime.device)
         reading = Continuation(
-            ids=tokens[:, None], mask=torch.cat([mask_, more], -1), positions=positions + 1, cache=cache
+            ids=tokens[:, None], mask=torch.cat([mask_, more], -1), positions=positions + steps, cache=cache
         )
 
 
