@@ -18,7 +18,7 @@ from msft.model.attention import NAME
 from msft.model.isolation import key_of, proven, twin_of
 from msft.model.readings import LIKELIHOOD, REFUSALS, border_of, vocabulary_of
 from msft.model.token_loss import TokenLoss
-from msft.model.twin import SPECIAL, base_of
+from msft.model.twin import SPECIAL, base_of, one_thread
 from msft.scoring.generation import Request, generate
 
 PROMPTS, NEW_TOKENS = (3, 9, 12, 20, 6, 17, 8), (2, 14, 5, 8, 18, 11, 20)
@@ -44,6 +44,7 @@ _FITTING: dict[Any, RowsOfABatch] = {}
 """A process may open a model several times, and tries it once."""
 
 
+@one_thread()
 def _tried(model: PreTrainedModel, longest: int | None, device: torch.device) -> RowsOfABatch:
     made, plain = (twin_of(model, longest, device) for _ in range(2))
     layout = next(proven(model, longest, device), None)

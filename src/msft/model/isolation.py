@@ -36,7 +36,7 @@ from msft.model.readings import (
     vocabulary_of,
 )  # fmt: skip
 from msft.model.token_loss import TokenLoss
-from msft.model.twin import BORDER, depth, kinds, reads_a_row, twin
+from msft.model.twin import BORDER, depth, kinds, one_thread, reads_a_row, twin
 
 EXPERTS = 1e-5
 """Nats, and share, by which a likelihood in fp32 may change with the tokens of other rows in a mixture of experts,
@@ -85,6 +85,7 @@ _PROVEN: dict[Any, Iterator[Layout | ModelError]] = {}
 """A process may open a model several times, and proves it once."""
 
 
+@one_thread()
 def twin_of(model: PreTrainedModel, longest: int | None, device: torch.device) -> PreTrainedModel | None:
     """The shallowest twin with every kind of layer that the model has, or None if none can be made."""
     count = depth(model.config.get_text_config(decoder=True)) or 1
@@ -156,6 +157,7 @@ def _causal(made: PreTrainedModel, device: torch.device) -> bool:
     return torch.allclose(first, second, rtol=EXPERTS, atol=EXPERTS)
 
 
+@one_thread()
 def _touches(loss: TokenLoss, layout: Layout, probe: Probe, apart: Reading, device: torch.device) -> str:
     """In what way rows touch in this layout, or empty if they do not."""
     try:
@@ -166,6 +168,7 @@ def _touches(loss: TokenLoss, layout: Layout, probe: Probe, apart: Reading, devi
     return "" if unmoved(loss, layout, probe, device) else "a likelihood changes with the tokens of other rows"
 
 
+@one_thread()
 def last_mlp_skips(model: PreTrainedModel, device: torch.device) -> bool:
     """Whether the last MLP of the model's twin can skip tokens that predict nothing, because nothing else reads their
     outputs (a convolution after it would)."""

@@ -16,7 +16,7 @@ from msft.data.examples import Example
 from msft.forward.batches import RowLayout, collate, rows_of, sides_of
 from msft.forward.planner import deal
 from msft.model.token_loss import TokenLoss
-from msft.model.twin import BORDER, LONGEST, SPECIAL, VOCABULARY
+from msft.model.twin import BORDER, LONGEST, SPECIAL, VOCABULARY, one_thread
 
 Groups: TypeAlias = Sequence[Sequence[Example]]
 """Rows: each a sequence, or several that begin alike."""
@@ -75,6 +75,7 @@ class Reading:
     """Of the weighted sum of all, by parameter; a parameter without one is left out."""
 
 
+@one_thread()
 @torch.enable_grad()
 def singly(made: PreTrainedModel, groups: Groups, device: torch.device) -> Reading:
     """Sequence by sequence, by the plain model."""

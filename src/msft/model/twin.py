@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -85,6 +86,18 @@ def reads_a_row(made: Any, device: torch.device) -> None:
     for length in (2, LONGEST):
         ids = (SPECIAL + torch.arange(length, device=device)[None]) % known
         made(input_ids=ids, use_cache=False)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Context in which torch has one thread: a twin is too small for more, which wait for each other where other
+    processes run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def base_of(model: Any) -> PreTrainedModel:
