@@ -28,7 +28,7 @@ from msft.scoring.generation import Request, generate
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-import architectures  # noqa: E402
+import architectures
 
 CPU = torch.device("cpu")
 WAYS = {

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from msft.data.conversations import Turn
+from msft.data.ends import special_ids
 
 Span: TypeAlias = tuple[int, int]
 """Start and end of a part of a text, in characters."""
@@ -75,11 +76,15 @@ class ChatTemplate:
         *,
         ask: bool = False,
     ) -> str:
-        """The text of the turns; `ask`: with the beginning of the answer. Raises ChatTemplateError."""
+        """The text of the turns; `ask`: with the beginning of the answer. Raises ChatTemplateError.
+
+        Without `ask`, the beginning of a next answer that some templates always write is left out.
+        """
         try:
-            return self._text([self._fitted(turn) for turn in turns], tools, variables or {}, ask)
+            text = self._text([self._fitted(turn) for turn in turns], tools, variables or {}, ask)
         except Exception as error:  # a template can raise an error of any type
             raise self._refused(error) from None
+        return text if ask else text.removesuffix(self.always_asks)
 
     def marked(
         self, turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]
@@ -100,7 +105,7 @@ class ChatTemplate:
                 return_assistant_tokens_mask=True,
                 **{**self.tokenizer.special_tokens_map, **variables, **more},
             )
-            return str(texts[0]), [(int(start), int(end)) for start, end in spans[0]]
+            return str(texts[0]).removesuffix(self.always_asks), [(int(start), int(end)) for start, end in spans[0]]
         except Exception as error:
             raise self._refused(error) from None
 
@@ -138,6 +143,34 @@ class ChatTemplate:
     @cached_property
     def _renders_anything(self) -> bool:
         return self._tried(TRIVIAL) is not None
+
+    def ends(self, text: str) -> bool:
+        """Whether a text ends with a special token, which blanks may follow."""
+        return text.rstrip().endswith(self._special)
+
+    @cached_property
+    def _special(self) -> tuple[str, ...]:
+        return tuple(self.tokenizer.convert_ids_to_tokens(sorted(special_ids(self.tokenizer))))
+
+    @cached_property
+    def always_asks(self) -> str:
+        """The beginning of a next answer that the template writes after every conversation, asked to or not; empty for
+        most templates.
+
+        It begins after the first special token that ends the last turn. Without one, it is all that follows the turn's
+        own text: where the turn ends and the next one begins cannot be told.
+        """
+        asks, says = map(self._fitted, TRIVIAL)
+        asked, done, more = (self._tried(turns) for turns in ([asks], [asks, says], [asks, says, asks]))
+        if asked is None or done is None or more is None or asked != self._tried([asks], ask=True):
+            return ""
+        header = done[len(beginning([done, more])) :]
+        before, found, after = done.rpartition(TRIVIAL[1]["content"])
+        if not header.strip() or not found or before != asked or not asked.endswith(header):
+            return ""
+        found_at = ((after.find(token), len(token)) for token in self._special)
+        ends = [(at, size) for at, size in found_at if 0 <= at < len(after) - len(header)]
+        return after[sum(min(ends, default=(0, 0))) :]
 
     # Templates differ in the form of a turn. Each form below is chosen once, by trial on an example.
 
@@ -188,12 +221,19 @@ class ChatTemplate:
         text = self._tried(_calling(arguments, None))
         return None if text is not None and "None" not in text and "weather_of" in text else ""
 
-    def _tried(self, turns: Sequence[Turn]) -> str | None:
+    def _tried(self, turns: Sequence[Turn], *, ask: bool = False) -> str | None:
         """The rendering of turns in the very form given; None if the template fails."""
         try:
-            return self._text(turns, (), {}, False)
+            return self._text(turns, (), {}, ask)
         except Exception:  # a template can raise an error of any type
             return None
+
+
+def beginning(texts: Sequence[str]) -> str:
+    """The longest text with which all of the texts begin."""
+    first, last = min(texts), max(texts)  # in the order of the alphabet, where these two differ most
+    same = next((at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+    return first[:same]
 
 
 def _hides_marks(source: str) -> bool:

@@ -194,8 +194,8 @@ class _Builder:
         if made > len(samples):
             self.notes.append(
                 f"{len(samples)} conversations became {made} training examples: the chat template writes earlier turns "
-                "differently when others follow, so a turn is learned as it is written when it is the last; of a "
-                "validation or test conversation, the last assistant turn is scored"
+                "differently when others follow, or ends them with no special token, so a turn is learned as it is "
+                "written when it is the last; of a validation or test conversation, the last assistant turn is scored"
             )
         if shortened:
             self.notes.append(f"{shortened} training examples were truncated to {self.max_length} tokens")
