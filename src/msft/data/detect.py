@@ -69,6 +69,8 @@ class _Detector:
             raise self._bad(found, "remove it, or put its column into a template", f"columns.{beside[0]}")
         if explicit is None and kind is None:
             raise self._unknown()
+        if explicit is None and kind is not None:
+            self._check_columns_of_choices(kind)
         if explicit is None and kind is not None and (kind.name in CONVERSATIONS or kind is TURNS):
             if self.of is not None:
                 raise self._bad("the choice scorer needs a prompt, not messages", "give a template", "scorer")
@@ -190,6 +192,24 @@ class _Detector:
         if labels and self.dataset.template is None:
             found = f"there is a column {labels[0]} besides text, which the model would not see"
             raise self._bad(found, "set format: text, or give a template with both", "format")
+
+    def _check_columns_of_choices(self, kind: Kind) -> None:
+        """Raises DataError if every answer names another column, which then holds a choice that nothing reads."""
+        role = next((role for role in ("completion", "output", "answer") if role in kind.roles), "")
+        if not role or "choices" in kind.roles:
+            return
+        others = {*self.columns} - {self.roles[name] for name in kind.roles}
+        column, found = self.roles[role], set()
+        for row in self.rows:
+            answer = row.values.get(column)
+            if not isinstance(answer, str) or answer.strip() not in others:
+                return
+            found.add(answer.strip())
+        names = ", ".join(f"{name}: {name}" for name in sorted(found))
+        what = f"every {column} is the name of a column that the model would not see ({', '.join(sorted(found))})"
+        raise self._bad(
+            what, f"name all choices, as in columns: {{choices: {{{names}}}}}, or give a template", "columns"
+        )
 
     def _unknown(self) -> DataError:
         found = f"no known format has these columns: {', '.join(self.columns)}"
