@@ -3,10 +3,11 @@ Llama 3, Command A). It was learned as if the model had said it, and could take 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from published_templates import CHATS, DAY, NAMES, sample, template
+from published_templates import CHATS, DAY, NAMES, TOOL, sample, template
 from small_models import tokenizer_of
 from test_where_generation_ends import CHATML, chats, check_that_it_stops, score, trained
 
@@ -63,6 +64,17 @@ def test_what_it_writes_after_the_end_is_not_learned(case: str) -> None:
             tokenize=False,
         )
         assert whole.startswith(one.text)
+
+
+@pytest.mark.parametrize("thinks", [True, False, None])
+def test_what_it_writes_may_depend_on_variables_and_tools(thinks: bool | None) -> None:
+    text = LLAMA + "{{ '' if enable_thinking else '<think></think>' }}{{ tools | length if tools else '' }}"
+    variables = {} if thinks is None else {"enable_thinking": thinks}
+    turns, _ = CHATS["several turns"]
+    for tools in ((), (TOOL,), (TOOL, TOOL)):
+        one = replace(sample(turns, tools), variables=variables)
+        learned = [piece for each in renderings(made(text), one) for piece, is_learned in each.pieces if is_learned]
+        assert learned[-1] == "Say 2<|eot|>"
 
 
 NOT = {

@@ -53,6 +53,7 @@ class ChatTemplate:
         self.tokenizer, self.name, self._given, self.day = tokenizer, name, text, day
         own = text or tokenizer.chat_template
         self._sources = list(own.values()) if isinstance(own, dict) else [own or ""]
+        self._nexts: dict[str, str] = {}
 
     @property
     def has_clock(self) -> bool:
@@ -84,7 +85,7 @@ class ChatTemplate:
             text = self._text([self._fitted(turn) for turn in turns], tools, variables or {}, ask)
         except Exception as error:  # a template can raise an error of any type
             raise self._refused(error) from None
-        return text if ask else text.removesuffix(self.always_asks)
+        return text if ask else text.removesuffix(self._next_answer(tools, variables or {}))
 
     def marked(
         self, turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]
@@ -105,7 +106,8 @@ class ChatTemplate:
                 return_assistant_tokens_mask=True,
                 **{**self.tokenizer.special_tokens_map, **variables, **more},
             )
-            return str(texts[0]).removesuffix(self.always_asks), [(int(start), int(end)) for start, end in spans[0]]
+            text = str(texts[0]).removesuffix(self._next_answer(tools, variables))
+            return text, [(int(start), int(end)) for start, end in spans[0]]
         except Exception as error:
             raise self._refused(error) from None
 
@@ -160,13 +162,26 @@ class ChatTemplate:
         It begins after the first special token that ends the last turn. Without one, it is all that follows the turn's
         own text: where the turn ends and the next one begins cannot be told.
         """
+        return self._found_always((), {})
+
+    def _next_answer(self, tools: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
+        """`always_asks` for these tools and variables, on which it may depend."""
+        if not self.always_asks or not (tools or variables):
+            return self.always_asks
+        key = json.dumps([tools, variables], sort_keys=True, default=str)
+        if key not in self._nexts:
+            self._nexts[key] = self._found_always(tools, variables)
+        return self._nexts[key]
+
+    def _found_always(self, tools: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
         asks, says = map(self._fitted, TRIVIAL)
-        asked, done, more = (self._tried(turns) for turns in ([asks], [asks, says], [asks, says, asks]))
-        if asked is None or done is None or more is None or asked != self._tried([asks], ask=True):
+        tried = ([asks], [asks, says], [asks, says, asks])
+        asked, done, more = (self._tried(turns, tools, variables) for turns in tried)
+        if asked is None or done is None or more is None or asked != self._tried([asks], tools, variables, ask=True):
             return ""
         header = done[len(beginning([done, more])) :]
         before, found, after = done.rpartition(TRIVIAL[1]["content"])
-        if not header.strip() or not found or before != asked or not asked.endswith(header):
+        if not header.strip() or not found or not asked.startswith(before) or not asked.endswith(header):
             return ""
         found_at = ((after.find(token), len(token)) for token in self._special)
         ends = [(at, size) for at, size in found_at if 0 <= at < len(after) - len(header)]
@@ -221,10 +236,17 @@ class ChatTemplate:
         text = self._tried(_calling(arguments, None))
         return None if text is not None and "None" not in text and "weather_of" in text else ""
 
-    def _tried(self, turns: Sequence[Turn], *, ask: bool = False) -> str | None:
+    def _tried(
+        self,
+        turns: Sequence[Turn],
+        tools: Sequence[Mapping[str, Any]] = (),
+        variables: Mapping[str, Any] | None = None,
+        *,
+        ask: bool = False,
+    ) -> str | None:
         """The rendering of turns in the very form given; None if the template fails."""
         try:
-            return self._text(turns, (), {}, ask)
+            return self._text(turns, tools, variables or {}, ask)
         except Exception:  # a template can raise an error of any type
             return None
 

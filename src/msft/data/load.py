@@ -157,7 +157,7 @@ def chat_template(given: str | None) -> str | None:
         return given
     try:
         if Path(given).is_file():
-            return Path(given).read_text(encoding="utf-8")
+            return Path(given).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         found = f"{shown(given)} cannot be read ({type(error).__name__})"
         raise ConfigError(complaint(found, "save the template as UTF-8 text", field="model.chat_template")) from None
