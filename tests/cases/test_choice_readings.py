@@ -160,6 +160,7 @@ def test_choices_in_columns_that_nothing_reads_are_told(
         ("question,A,B,answer", ("q,1,2,A", "r,1,2,neither")),
         ("question,answer,yes", ("q,yes,", "r,no,")),
         ("question,answer", ("q,question", "r,answer")),
+        ("question,A,B,answer", ("A. one B. two,one,two,A", "A. ten B. nine,ten,nine,B")),  # the prompt has them
     ],
 )
 def test_answers_that_are_no_names_of_other_columns_are_learned(

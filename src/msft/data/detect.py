@@ -194,22 +194,23 @@ class _Detector:
             raise self._bad(found, "set format: text, or give a template with both", "format")
 
     def _check_columns_of_choices(self, kind: Kind) -> None:
-        """Raises DataError if every answer names another column, which then holds a choice that nothing reads."""
+        """Raises DataError if every answer names another column that nothing reads: it holds a choice."""
         role = next((role for role in ("completion", "output", "answer") if role in kind.roles), "")
-        if not role or "choices" in kind.roles:
+        if not role or self.choices or "choices" in kind.roles:
             return
-        others = {*self.columns} - {self.roles[name] for name in kind.roles}
+        read = {self.roles[name] for name in kind.roles}
         column, found = self.roles[role], set()
         for row in self.rows:
             answer = row.values.get(column)
-            if not isinstance(answer, str) or answer.strip() not in others:
+            name = answer.strip() if isinstance(answer, str) else ""
+            prompt = " ".join(str(row.values.get(other)) for other in read - {column})
+            if name not in self.columns or name in read or str(row.values.get(name)) in prompt:
                 return
-            found.add(answer.strip())
+            found.add(name)
         names = ", ".join(f"{name}: {name}" for name in sorted(found))
         what = f"every {column} is the name of a column that the model would not see ({', '.join(sorted(found))})"
-        raise self._bad(
-            what, f"name all choices, as in columns: {{choices: {{{names}}}}}, or give a template", "columns"
-        )
+        mend = f"name all choices, as in columns: {{choices: {{{names}}}}}, or give a template"
+        raise self._bad(what, mend, "columns")
 
     def _unknown(self) -> DataError:
         found = f"no known format has these columns: {', '.join(self.columns)}"

@@ -86,7 +86,8 @@ class Remarks:
         """What the sample has and none of its renderings."""
         text = _squeezed("".join(rendering.text for rendering in made))
         learned = _squeezed("".join(rendering.learned for rendering in made))
-        for position, turn in enumerate(sample.messages):
+        last = max((at for at, turn in enumerate(sample.messages) if is_learned(turn)), default=-1)
+        for position, turn in enumerate(sample.messages[: last + 1]):  # nothing is learned of what follows
             scored = is_learned(turn) and position >= sample.given
             if not _is_in(_answer(turn["content"]) if turn["role"] == "assistant" else turn["content"], text):
                 yield "system text" if turn["role"] in ("system", "developer") else f"content of {turn['role']} turns"
