@@ -7,10 +7,11 @@ every line of it that changed.
 from __future__ import annotations
 
 import datetime
+import re
 from pathlib import Path
 from typing import Any
 
-from small_models import tokenizer_of
+from small_models import SPECIAL, tokenizer_of
 
 from msft.data.chat_template import ChatTemplate
 from msft.data.chats import renderings
@@ -18,6 +19,8 @@ from msft.data.conversations import conversation, turns_of
 from msft.data.formats import Sample
 from msft.data.rows import Row
 
+TOKENS = re.compile(r"<[|｜][^<>|｜ ]+[|｜]>|<\w+_of_\w+>|\[/?[A-Z_]+\]|\[gMASK\]|<sop>")
+"""The special tokens in a template's text."""
 FOLDER = Path(__file__).parent / "templates"
 GOLDEN = Path(__file__).parent / "golden_chats.txt"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.jinja"))
@@ -69,10 +72,16 @@ CHATS: dict[str, tuple[list[dict[str, Any]], tuple[dict[str, Any], ...]]] = {
 }
 
 
+def words_of(name: str, eos: str = "</s>") -> Any:
+    """A small tokenizer with a published template and its special tokens."""
+    text = (FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
+    more = tuple(token for token in dict.fromkeys(TOKENS.findall(text)) if token not in SPECIAL)
+    return tokenizer_of(eos=eos, template=text, more_special=more)
+
+
 def template(name: str, day: datetime.date = DAY) -> ChatTemplate:
-    """A published template, with the special tokens of the small models."""
-    made = tokenizer_of(template=(FOLDER / f"{name}.jinja").read_text(encoding="utf-8"))
-    return ChatTemplate(made, name, None, day)
+    """A published template."""
+    return ChatTemplate(words_of(name), name, None, day)
 
 
 def sample(turns: list[dict[str, Any]], tools: tuple[dict[str, Any], ...] = ()) -> Sample:

@@ -20,11 +20,13 @@ def tokenizer_of(
     blank_first: bool = False,
     listed: tuple[str, ...] = ("<|im_start|>", "<|im_end|>"),
     more_special: tuple[str, ...] = (),
+    letters: str = "",
 ) -> PreTrainedTokenizerFast:
     """`blank_first`: as SentencePiece has it, a blank is put before every text. `listed`: the special tokens that
-    `all_special_ids` knows beside the usual ones; `more_special`: further special tokens of the vocabulary."""
+    `all_special_ids` knows beside the usual ones; `more_special`: further special tokens of the vocabulary.
+    `letters`: the only characters that it knows (by default all), for models with few tokens."""
     made = PreTrainedTokenizerFast(
-        tokenizer_object=_characters(blank_first, [*SPECIAL, *more_special]),
+        tokenizer_object=_characters(blank_first, [*SPECIAL, *more_special], letters),
         bos_token="<s>",
         eos_token=eos,
         additional_special_tokens=list(listed),
@@ -56,7 +58,7 @@ def make_model(
     return words
 
 
-def _characters(blank_first: bool, special: list[str]) -> Tokenizer:
+def _characters(blank_first: bool, special: list[str], letters: str = "") -> Tokenizer:
     """One byte, one token."""
     if blank_first:
         tokens = [*special, *(f"<0x{n:02X}>" for n in range(256)), "\u2581", *(chr(n) for n in range(33, 127))]
@@ -69,7 +71,7 @@ def _characters(blank_first: bool, special: list[str]) -> Tokenizer:
         before = [("<s>", vocabulary["<s>"])]
         made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=before)
     else:
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        alphabet = sorted(letters.replace(" ", "\u0120") or pre_tokenizers.ByteLevel.alphabet())
         vocabulary = {token: number for number, token in enumerate([*special, *alphabet])}
         made = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
         made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -119,3 +119,15 @@ def test_an_error_of_the_library_names_its_cause_and_no_hub(tmp_path: Path, monk
     message = refusal(parquet(tmp_path / "a.parquet", ["x", "y"]))
     assert "DatasetGenerationError: An error occurred: ArrowInvalid: the column is odd" in message
     assert "hub" not in message
+
+
+@pytest.mark.parametrize("names", [["prompt", "prompt", "completion"], ["prompt", "completion", "completion"]])
+def test_a_column_that_appears_twice_is_named(tmp_path: Path, names: list[str]) -> None:
+    """It ended in a traceback."""
+    table = pa.Table.from_arrays([pa.array([text] * 12) for text in "abc"], names=names)
+    pq.write_table(table, tmp_path / "d.parquet")
+    twice = max(names, key=names.count)
+    assert f"d.parquet datasets.d: the column '{twice}' appears twice" in refusal(path=str(tmp_path / "d.parquet"))
+    once = pa.table({"prompt": ["a"] * 12, "completion": ["b"] * 12})
+    pq.write_table(once, tmp_path / "c.parquet")
+    assert "appears twice" in refusal(path=str(tmp_path / "*.parquet"))

@@ -15,7 +15,7 @@ from small_models import tokenizer_of
 from msft.config.schema import Config
 from msft.core.errors import DataError
 from msft.data.encode import CLOSED
-from msft.data.load import load_tasks
+from msft.data.load import chat_template, load_tasks
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
@@ -526,3 +526,12 @@ def test_the_date_of_the_configuration_is_written(tmp_path):
     assert "the chat template reads the date, which is 2026-02-03 throughout (data.date)" in notes(made)
     other = load(tmp_path, {"messages": TALK}, CLOCK, data={"date": "2026-02-04"})
     assert made[0].fingerprint != other[0].fingerprint
+
+
+@pytest.mark.parametrize("content", ["\ufeff" + CHATML, CHATML.replace("\n", "\r\n"), CHATML + "\n"])
+def test_a_template_file_is_its_text(tmp_path, content):
+    """A byte order mark at its beginning was read by the model in every conversation."""
+    (tmp_path / "t.jinja").write_bytes(content.encode())
+    assert texts(load(tmp_path, {"messages": TALK}, chat_template(str(tmp_path / "t.jinja")))) == texts(
+        load(tmp_path, {"messages": TALK})
+    )

@@ -130,3 +130,40 @@ def test_an_answer_that_is_a_class(tmp_path: Path, names: list[str], choices: An
     rows = [{"question": f"{n}?", "choices": choices, "answer": 1} for n in range(3)]
     datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / "a.parquet")
     assert completions(loaded(tmp_path / "a.parquet")) == [right] * 3
+
+
+def csv(path: Path, header: str, *records: str) -> Path:
+    path.write_text("\n".join([header, *records * 6]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("header", "records", "names"),
+    [
+        ("question,A,B,C,D,answer", ("q,1,2,3,4,A", "r,1,2,3,4,D"), "A, D"),
+        ("prompt,a,b,completion", ("q,1,2,b", "r,1,2, a "), "a, b"),
+        ("instruction,input,option1,option2,output", ("q,x,1,2,option1", "r,y,1,2,option2"), "option1, option2"),
+    ],
+)
+def test_choices_in_columns_that_nothing_reads_are_told(
+    tmp_path: Path, header: str, records: tuple[str, ...], names: str
+) -> None:
+    """The letter of a choice was learned without the choices."""
+    message = refusal(path=str(csv(tmp_path / "d.csv", header, *records)))
+    assert f"is the name of a column that the model would not see ({names})" in message
+    assert f"columns: {{choices: {{{', '.join(f'{name}: {name}' for name in names.split(', '))}}}}}" in message
+
+
+@pytest.mark.parametrize(
+    ("header", "records"),
+    [
+        ("question,A,B,answer", ("q,1,2,A", "r,1,2,neither")),
+        ("question,answer,yes", ("q,yes,", "r,no,")),
+        ("question,answer", ("q,question", "r,answer")),
+        ("question,A,B,answer", ("A. one B. two,one,two,A", "A. ten B. nine,ten,nine,B")),  # the prompt has them
+    ],
+)
+def test_answers_that_are_no_names_of_other_columns_are_learned(
+    tmp_path: Path, header: str, records: tuple[str, ...]
+) -> None:
+    assert loaded(path=str(csv(tmp_path / "d.csv", header, *records)))

@@ -83,12 +83,13 @@ def test_sentencepiece_s_blank_is_learned_once(prompt: str, completion: str, rig
 def test_a_chat_has_the_tokens_of_its_template(kind: str, template: str) -> None:
     words, turns = made(kind), ("Capital of France?", "Paris, the", "And \n", "é😀 x")
     encoder = Encoder(words, template)
-    (example,) = encoder.whole([chat(*turns)])
+    examples = encoder.whole([chat(*turns)])
+    example = examples[-1]
     messages = list(chat(*turns).messages)
     whole = words.apply_chat_template(messages, chat_template=template, tokenize=True, return_dict=False)
     ids = example.ids.tolist()
     assert ids == whole or ("<|im_end|>" not in words.get_vocab() and ids == [*whole, words.eos_token_id])
-    learned = words.decode(example.ids[example.trained])
+    learned = "".join(words.decode(one.ids[one.trained]) for one in examples)
     if kind in ROUND_TRIP:
         assert "Paris, the" in learned and "é😀 x" in learned and "Capital" not in learned and "And" not in learned
 
@@ -181,10 +182,23 @@ def test_beginning_and_end_come_once() -> None:
     assert (said[BEGUN], said[ENDED], said[STRADDLES]) == (1, 1, 0)
 
 
-def test_a_template_without_an_end_gets_the_end_of_sequence_after_its_last_turn() -> None:
+def test_a_template_without_an_end_gets_the_end_of_sequence_after_every_answer() -> None:
+    """Nothing can be added in the middle of a text, so every answer is the last of an example."""
     words = tokenizer_of(template=PLAIN)
     said: Counter[str] = Counter()
-    first, second = Encoder(words).whole([chat("u", "a", "v", "b"), chat("u", "a", "v")], said)
-    assert shown(words, first) == "user: u\n\nassistant: [a\n\n]user: v\n\nassistant: [b\n\n</s>]"
-    assert shown(words, second) == "user: u\n\nassistant: [a\n\n]user: v\n\n"
-    assert (said[CLOSED], said[OPEN]) == (1, 1)
+    found = Encoder(words).whole([chat("u", "a", "v", "b"), chat("u", "a", "v")], said)
+    first = "user: u\n\nassistant: [a\n\n</s>]"
+    second = "user: u\n\nassistant: a\n\nuser: v\n\nassistant: [b\n\n</s>]"
+    assert [shown(words, example) for example in found] == [first, second, first]
+    assert (said[CLOSED], said[OPEN]) == (3, 0)
+
+
+def test_marks_that_leave_no_place_for_an_end_are_told() -> None:
+    words = tokenizer_of(
+        template=PLAIN.replace(
+            "m['content'] + '\n\n' }}", "' ' }}{% generation %}{{ m['content'] }}{% endgeneration %}{{ '\n\n' }}"
+        )
+    )
+    said: Counter[str] = Counter()
+    Encoder(words).whole([chat("u", "a", "v", "b")], said)
+    assert (said[CLOSED], said[OPEN]) == (0, 1)

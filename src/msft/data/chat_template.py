@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from msft.data.conversations import Turn
+from msft.data.ends import special_ids
 
 Span: TypeAlias = tuple[int, int]
 """Start and end of a part of a text, in characters."""
@@ -52,6 +53,7 @@ class ChatTemplate:
         self.tokenizer, self.name, self._given, self.day = tokenizer, name, text, day
         own = text or tokenizer.chat_template
         self._sources = list(own.values()) if isinstance(own, dict) else [own or ""]
+        self._nexts: dict[str, str] = {}
 
     @property
     def has_clock(self) -> bool:
@@ -75,11 +77,15 @@ class ChatTemplate:
         *,
         ask: bool = False,
     ) -> str:
-        """The text of the turns; `ask`: with the beginning of the answer. Raises ChatTemplateError."""
+        """The text of the turns; `ask`: with the beginning of the answer. Raises ChatTemplateError.
+
+        Without `ask`, the beginning of a next answer that some templates always write is left out.
+        """
         try:
-            return self._text([self._fitted(turn) for turn in turns], tools, variables or {}, ask)
+            text = self._text([self._fitted(turn) for turn in turns], tools, variables or {}, ask)
         except Exception as error:  # a template can raise an error of any type
             raise self._refused(error) from None
+        return text if ask else text.removesuffix(self._next_answer(tools, variables or {}))
 
     def marked(
         self, turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]
@@ -100,7 +106,8 @@ class ChatTemplate:
                 return_assistant_tokens_mask=True,
                 **{**self.tokenizer.special_tokens_map, **variables, **more},
             )
-            return str(texts[0]), [(int(start), int(end)) for start, end in spans[0]]
+            text = str(texts[0]).removesuffix(self._next_answer(tools, variables))
+            return text, [(int(start), int(end)) for start, end in spans[0]]
         except Exception as error:
             raise self._refused(error) from None
 
@@ -138,6 +145,47 @@ class ChatTemplate:
     @cached_property
     def _renders_anything(self) -> bool:
         return self._tried(TRIVIAL) is not None
+
+    def ends(self, text: str) -> bool:
+        """Whether a text ends with a special token, which blanks may follow."""
+        return text.rstrip().endswith(self._special)
+
+    @cached_property
+    def _special(self) -> tuple[str, ...]:
+        return tuple(self.tokenizer.convert_ids_to_tokens(sorted(special_ids(self.tokenizer))))
+
+    @cached_property
+    def always_asks(self) -> str:
+        """The beginning of a next answer that the template writes after every conversation, asked to or not; empty for
+        most templates.
+
+        It begins after the first special token that ends the last turn. Without one, it is all that follows the turn's
+        own text: where the turn ends and the next one begins cannot be told.
+        """
+        return self._found_always((), {})
+
+    def _next_answer(self, tools: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
+        """`always_asks` for these tools and variables, on which it may depend."""
+        if not self.always_asks or not (tools or variables):
+            return self.always_asks
+        key = json.dumps([tools, variables], sort_keys=True, default=str)
+        if key not in self._nexts:
+            self._nexts[key] = self._found_always(tools, variables)
+        return self._nexts[key]
+
+    def _found_always(self, tools: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
+        asks, says = map(self._fitted, TRIVIAL)
+        tried = ([asks], [asks, says], [asks, says, asks])
+        asked, done, more = (self._tried(turns, tools, variables) for turns in tried)
+        if asked is None or done is None or more is None or asked != self._tried([asks], tools, variables, ask=True):
+            return ""
+        header = done[len(beginning([done, more])) :]
+        before, found, after = done.rpartition(TRIVIAL[1]["content"])
+        if not header.strip() or not found or not asked.startswith(before) or not asked.endswith(header):
+            return ""
+        found_at = ((after.find(token), len(token)) for token in self._special)
+        ends = [(at, size) for at, size in found_at if 0 <= at < len(after) - len(header)]
+        return after[sum(min(ends, default=(0, 0))) :]
 
     # Templates differ in the form of a turn. Each form below is chosen once, by trial on an example.
 
@@ -188,12 +236,26 @@ class ChatTemplate:
         text = self._tried(_calling(arguments, None))
         return None if text is not None and "None" not in text and "weather_of" in text else ""
 
-    def _tried(self, turns: Sequence[Turn]) -> str | None:
+    def _tried(
+        self,
+        turns: Sequence[Turn],
+        tools: Sequence[Mapping[str, Any]] = (),
+        variables: Mapping[str, Any] | None = None,
+        *,
+        ask: bool = False,
+    ) -> str | None:
         """The rendering of turns in the very form given; None if the template fails."""
         try:
-            return self._text(turns, (), {}, False)
+            return self._text(turns, tools, variables or {}, ask)
         except Exception:  # a template can raise an error of any type
             return None
+
+
+def beginning(texts: Sequence[str]) -> str:
+    """The longest text with which all of the texts begin."""
+    first, last = min(texts), max(texts)  # in the order of the alphabet, where these two differ most
+    same = next((at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+    return first[:same]
 
 
 def _hides_marks(source: str) -> bool:

@@ -7,8 +7,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from msft.data.borders import Pieces
-from msft.data.chat_template import TRIVIAL, ChatTemplate, ChatTemplateError, ChatTemplateRefusal, Span
-from msft.data.conversations import REASONING, Turn, function_name
+from msft.data.chat_template import (
+    TRIVIAL,
+    ChatTemplate,
+    ChatTemplateError,
+    ChatTemplateRefusal,
+    Span,
+    beginning,
+)
+from msft.data.conversations import REASONING, Turn, function_name, is_learned
 from msft.data.formats import Sample
 
 ANSWERS: tuple[Turn, ...] = (
@@ -40,7 +47,7 @@ class Rendering:
 
 def renderings(template: ChatTemplate, sample: Sample) -> list[Rendering]:
     """A conversation as training examples, in the order of their last turns; every assistant turn after the first
-    `given` turns is learned in one of them.
+    `given` turns whose `weight` is not 0 is learned in one of them.
 
     A turn with which the template cannot end (some want a question first), or of whose calls it writes nothing, is not
     learned.
@@ -48,7 +55,8 @@ def renderings(template: ChatTemplate, sample: Sample) -> list[Rendering]:
     - Where the template has `{% generation %}` marks, what they mark is learned.
     - Otherwise a turn is learned as it is rendered when it is the last, which is how the model writes it in use: from
       the end of the generation prompt to the end of the turn. Turns whose renderings are all beginnings of one text
-      share an example. So a template that never rewrites earlier turns gives one example.
+      share an example, if special tokens end them: only the last turn of an example can be followed by an end that the
+      template does not write. So most templates that never rewrite earlier turns give one example.
 
     Raises ChatTemplateError if the template fails, or where a turn begins cannot be told.
     """
@@ -69,8 +77,8 @@ def as_item(template: ChatTemplate, sample: Sample) -> Sample:
 
 
 def up_to_last_turn(sample: Sample) -> Sample:
-    """A conversation up to its last assistant turn, the only one to be scored."""
-    return _up_to(sample, max(at for at, turn in enumerate(sample.messages) if turn["role"] == "assistant"))
+    """A conversation up to its last learned turn, the only one to be scored."""
+    return _up_to(sample, max(at for at, turn in enumerate(sample.messages) if is_learned(turn)))
 
 
 def _up_to(sample: Sample, last: int) -> Sample:
@@ -82,11 +90,8 @@ class _Conversation:
 
     def __init__(self, template: ChatTemplate, sample: Sample) -> None:
         self.template, self.sample, self.turns = template, sample, sample.messages
-        self.learned = [
-            position
-            for position, turn in enumerate(self.turns)
-            if turn["role"] == "assistant" and position >= sample.given
-        ]
+        self.learned = [at for at, turn in enumerate(self.turns) if is_learned(turn) and at >= sample.given]
+        self.skips = any(turn["role"] == "assistant" and not is_learned(turn) for turn in self.turns[sample.given :])
         self._done: dict[int, str] = {}
         self._openings: dict[int, tuple[int, str]] = {}
 
@@ -102,6 +107,10 @@ class _Conversation:
         if position not in self._done:
             self._done[position] = self.rendered(self.turns[: position + 1])
         return self._done[position]
+
+    def ends(self, position: int) -> bool:
+        """Whether the template ends the turn at `position` with a special token."""
+        return self.template.ends(self.done(position))
 
     def can_end_with(self, position: int) -> bool:
         """Whether the template renders the turn at `position` as the last, with something of what it says."""
@@ -132,7 +141,7 @@ class _Conversation:
             # Nothing can be asked before the first turn: the prompt is taken from another conversation.
             at = header.rfind(self._prompt)
             return (at + len(self._prompt) if at >= 0 else len(header)), ""
-        shared = _beginning([asked, done])
+        shared = beginning([asked, done])
         if len(shared) >= len(header):
             return len(header), asked[len(header) :]
         found = (
@@ -159,7 +168,7 @@ class _Conversation:
             except ChatTemplateRefusal:
                 if REASONING[0] not in answer:
                     raise
-        return _beginning(texts)
+        return beginning(texts)
 
     @cached_property
     def _prompt(self) -> str:
@@ -175,11 +184,13 @@ def _split(view: _Conversation) -> list[Rendering]:
     left = [position for position in view.learned if view.can_end_with(position)]
     while left:
         text = view.done(left[-1])
-        if not made and whole.startswith(text):
+        if not made and whole.startswith(text) and view.ends(left[-1]):
             text = whole
         group: list[int] = []
         end = len(text)
         for position in reversed(left):
+            if group and not view.ends(position):
+                continue
             if text.startswith(view.done(position)) and len(view.done(position)) <= end:
                 group.insert(0, position)
                 end = view.opening(position)[0]
@@ -191,27 +202,24 @@ def _split(view: _Conversation) -> list[Rendering]:
 
 
 def _marked(view: _Conversation) -> list[Rendering]:
-    """What the template marks. Marks in the given turns do not count."""
+    """What the template marks. Marks in turns that are not learned do not count."""
     text, spans = view.marked(len(view.turns))
-    if not view.sample.given:
-        return [Rendering(pieces=_pieces(text, spans), turns=tuple(view.learned))]
-    first = view.learned[0]
-    start, unlike = view.opening(first)
-    if text.startswith(view.done(first)[:start]):
-        return [Rendering(pieces=_pieces(text, spans, start), turns=tuple(view.learned), unlike=unlike)]
+    turns = tuple(view.learned)
+    if not view.sample.given and not view.skips:
+        return [Rendering(pieces=_pieces(text, spans), turns=turns)]
+    start, unlike = view.opening(turns[0])
+    if not view.skips and text.startswith(view.done(turns[0])[:start]):
+        return [Rendering(pieces=_pieces(text, spans, start), turns=turns, unlike=unlike)]
+    if all(text.startswith(view.done(position)) for position in turns):
+        within = [(view.opening(position)[0], len(view.done(position))) for position in turns]
+        spans = [(max(one[0], two[0]), min(one[1], two[1])) for one in spans for two in within]
+        return [Rendering(pieces=_pieces(text, spans), turns=turns, unlike=unlike)]
     made = []
-    for position in view.learned:  # the template writes the given turns differently when others follow
+    for position in turns:  # the template writes earlier turns differently when others follow
         text, spans = view.marked(position + 1)
         start, unlike = view.opening(position)
         made.append(Rendering(pieces=_pieces(text, spans, start), turns=(position,), unlike=unlike))
     return [rendering for rendering in made if rendering.learned]
-
-
-def _beginning(texts: Sequence[str]) -> str:
-    """The longest text with which all of the texts begin."""
-    first, last = min(texts), max(texts)  # in the order of the alphabet, where these two differ most
-    same = next((at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
-    return first[:same]
 
 
 def _pieces(text: str, spans: Sequence[Span], start: int = 0) -> Pieces:

@@ -9,7 +9,10 @@ from typing import Any, TypeAlias
 from msft.config.problems import shown
 
 Turn: TypeAlias = Mapping[str, Any]
-"""`role`, `content` (text), and further keys such as `tool_calls` and `reasoning_content`. No value is null."""
+"""`role`, `content` (text), and further keys such as `tool_calls` and `reasoning_content`. No value is null.
+
+`weight` is 0 where the data say that an assistant turn is not learned.
+"""
 
 ROLES = {
     "system": "system", "developer": "developer", "user": "user", "human": "user", "assistant": "assistant",
@@ -23,6 +26,9 @@ REASONING = ("reasoning_content", "reasoning", "thinking")
 """Keys of a turn that hold what the model thinks before it answers."""
 VARIABLES = ("documents", "enable_thinking", "chat_template_kwargs")
 """Columns beside the turns that are passed to the chat template as they are."""
+
+LEARNED = ("weight", "train", "loss")
+"""Keys of a turn that say whether it is learned: 1 or true, 0 or false."""
 
 RESERVED = frozenset({
     "add_generation_prompt", "chat_template", "continue_final_message", "conversation", "conversations", "messages",
@@ -49,7 +55,7 @@ def conversation(turns: tuple[Turn, ...], column: str, system: Any = None, given
 
     `given`: number of turns at the start of which nothing is learned.
     """
-    if not any(turn["role"] == "assistant" for turn in turns[given:]):
+    if not any(map(is_learned, turns[given:])):
         raise ValueError(f"{column} has no assistant turn to learn")
     if system is not None and not isinstance(system, str):
         raise ValueError(f"the column system is a {type(system).__name__}, not text")
@@ -63,6 +69,11 @@ def conversation(turns: tuple[Turn, ...], column: str, system: Any = None, given
     if opening > len({*names[:opening]}) or any(name in OPENERS for name in names[opening:]):
         raise ValueError(f"{column} has a system turn that is not the first")
     return turns
+
+
+def is_learned(turn: Turn) -> bool:
+    """Whether a turn is the model's, and to be learned."""
+    return bool(turn["role"] == "assistant" and turn.get("weight") != 0)
 
 
 def tools_of(value: Any) -> tuple[Mapping[str, Any], ...]:
@@ -130,6 +141,11 @@ def _turn(turn: Any, place: str) -> Turn:
     if name not in ROLES:
         raise ValueError(f"{place} has the unknown role {shown(name)}, which is not one of {', '.join(ROLES)}")
     more = {key: without_nulls(value) for key, value in turn.items() if value is not None and key not in keys}
+    said = {key: _truth(more.pop(key), f"{key} of {place}") for key in LEARNED if key in more}
+    if ROLES[name] == "assistant" and not all(said.values()):
+        more["weight"] = 0
+    elif ROLES[name] != "assistant" and said.get("train"):
+        raise ValueError(f"{place} has train: true, but only assistant turns are learned")
     calls = _calls(more.pop("tool_calls", None), place)
     content = turn.get(keys[1])
     if name == "function_call":
@@ -141,6 +157,12 @@ def _turn(turn: Any, place: str) -> Turn:
     if ROLES[name] == "assistant" and not (text.strip() or calls or thinks):
         raise ValueError(f"{place} is an empty assistant turn")
     return {"role": ROLES[name], "content": text, **more}
+
+
+def _truth(value: Any, place: str) -> bool:
+    if value not in (0, 1):
+        raise ValueError(f"{place} is {shown(value)}: only 0 or false (not learned) and 1 or true (learned) are known")
+    return bool(value)
 
 
 def _text(content: Any, missing: str, *, may_lack: bool) -> str:

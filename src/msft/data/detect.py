@@ -69,6 +69,8 @@ class _Detector:
             raise self._bad(found, "remove it, or put its column into a template", f"columns.{beside[0]}")
         if explicit is None and kind is None:
             raise self._unknown()
+        if explicit is None and kind is not None:
+            self._check_columns_of_choices(kind)
         if explicit is None and kind is not None and (kind.name in CONVERSATIONS or kind is TURNS):
             if self.of is not None:
                 raise self._bad("the choice scorer needs a prompt, not messages", "give a template", "scorer")
@@ -190,6 +192,25 @@ class _Detector:
         if labels and self.dataset.template is None:
             found = f"there is a column {labels[0]} besides text, which the model would not see"
             raise self._bad(found, "set format: text, or give a template with both", "format")
+
+    def _check_columns_of_choices(self, kind: Kind) -> None:
+        """Raises DataError if every answer names another column that nothing reads: it holds a choice."""
+        role = next((role for role in ("completion", "output", "answer") if role in kind.roles), "")
+        if not role or self.choices or "choices" in kind.roles:
+            return
+        read = {self.roles[name] for name in kind.roles}
+        column, found = self.roles[role], set()
+        for row in self.rows:
+            answer = row.values.get(column)
+            name = answer.strip() if isinstance(answer, str) else ""
+            prompt = " ".join(str(row.values.get(other)) for other in read - {column})
+            if name not in self.columns or name in read or str(row.values.get(name)) in prompt:
+                return
+            found.add(name)
+        names = ", ".join(f"{name}: {name}" for name in sorted(found))
+        what = f"every {column} is the name of a column that the model would not see ({', '.join(sorted(found))})"
+        mend = f"name all choices, as in columns: {{choices: {{{names}}}}}, or give a template"
+        raise self._bad(what, mend, "columns")
 
     def _unknown(self) -> DataError:
         found = f"no known format has these columns: {', '.join(self.columns)}"

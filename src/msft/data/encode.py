@@ -20,7 +20,7 @@ from msft.data.formats import Sample
 STRADDLES = "a token holds the border between what is learned and what is not, and is learned"
 BEGUN = "the text begins with the token that the tokenizer puts before it, which is not repeated"
 ENDED = "the completion ends with the end-of-sequence token, which is not repeated"
-CLOSED = "the chat template ends a turn with no special token, so the end-of-sequence token follows the last turn"
+CLOSED = "the chat template ends a turn with no special token, so the end-of-sequence token follows it"
 OPEN = "no special token ends the assistant's turns, and another turn follows the last one: no end is learned"
 
 

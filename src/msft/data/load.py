@@ -157,7 +157,7 @@ def chat_template(given: str | None) -> str | None:
         return given
     try:
         if Path(given).is_file():
-            return Path(given).read_text(encoding="utf-8")
+            return Path(given).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         found = f"{shown(given)} cannot be read ({type(error).__name__})"
         raise ConfigError(complaint(found, "save the template as UTF-8 text", field="model.chat_template")) from None
@@ -194,8 +194,8 @@ class _Builder:
         if made > len(samples):
             self.notes.append(
                 f"{len(samples)} conversations became {made} training examples: the chat template writes earlier turns "
-                "differently when others follow, so a turn is learned as it is written when it is the last; of a "
-                "validation or test conversation, the last assistant turn is scored"
+                "differently when others follow, or ends them with no special token, so a turn is learned as it is "
+                "written when it is the last; of a validation or test conversation, the last assistant turn is scored"
             )
         if shortened:
             self.notes.append(f"{shortened} training examples were truncated to {self.max_length} tokens")

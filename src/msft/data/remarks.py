@@ -9,7 +9,7 @@ from collections.abc import Container, Iterator, Sequence
 from msft.config.problems import shown
 from msft.data.chat_template import ChatTemplate, ChatTemplateError
 from msft.data.chats import Rendering
-from msft.data.conversations import REASONING, Turn, function_name
+from msft.data.conversations import REASONING, Turn, function_name, is_learned
 from msft.data.formats import Sample
 from msft.data.rows import Row
 
@@ -35,14 +35,11 @@ class Remarks:
         self._conversations += 1
         self._dropped.update({*self._missing(sample, made)})
         self._unlike.update({rendering.unlike for rendering in made if rendering.unlike})
-        learnable = {
-            position for position, turn in enumerate(sample.messages)
-            if turn["role"] == "assistant" and position >= sample.given
-        }  # fmt: skip
+        learnable = {at for at, turn in enumerate(sample.messages) if is_learned(turn) and at >= sample.given}
         self._lost += bool(learnable - {position for rendering in made for position in rendering.turns})
         if self.template.marks:
             learned = _squeezed("".join(rendering.learned for rendering in made))
-            texts = (turn["content"] for turn in sample.messages[sample.given :] if turn["role"] == "assistant")
+            texts = (turn["content"] for turn in sample.messages[sample.given :] if is_learned(turn))
             self._unmarked += any(not _is_in(_answer(text), learned) for text in texts)
 
     def add_text(self, row: Row, read: Container[str]) -> None:
@@ -89,8 +86,9 @@ class Remarks:
         """What the sample has and none of its renderings."""
         text = _squeezed("".join(rendering.text for rendering in made))
         learned = _squeezed("".join(rendering.learned for rendering in made))
-        for position, turn in enumerate(sample.messages):
-            scored = turn["role"] == "assistant" and position >= sample.given
+        last = max((at for at, turn in enumerate(sample.messages) if is_learned(turn)), default=-1)
+        for position, turn in enumerate(sample.messages[: last + 1]):  # nothing is learned of what follows
+            scored = is_learned(turn) and position >= sample.given
             if not _is_in(_answer(turn["content"]) if turn["role"] == "assistant" else turn["content"], text):
                 yield "system text" if turn["role"] in ("system", "developer") else f"content of {turn['role']} turns"
             if scored and not all(_is_in(thought, text) for thought in _thoughts(turn)):

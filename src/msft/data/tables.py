@@ -97,8 +97,13 @@ def _has_magic(file: Path, complaints: Complaints) -> bool:
 
 
 def _check_schema(file: Path, schema: Any, first: tuple[Path, Any], complaints: Complaints) -> None:
-    """Checks that every file has the columns of the first one, with the same types."""
+    """Checks that every file has the columns of the first one, once each, with the same types."""
+    if twice := [name for name in dict.fromkeys(schema.names) if schema.names.count(name) > 1]:
+        complaints.add(f"the column {twice[0]!r} appears twice", "rename one", file=str(file))
+        return
     earlier, wanted = first
+    if len({*wanted.names}) < len(wanted.names):
+        return
     for name in dict.fromkeys([*wanted.names, *schema.names]):
         types = [str(s.field(name).type) if name in s.names else "missing" for s in (wanted, schema)]
         if types[0] != types[1]:
