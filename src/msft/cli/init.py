@@ -46,6 +46,7 @@ data:
 training:
   batch_size: 64  # examples per optimizer step, on any hardware
   learning_rate: 1e-5
+  average: 1  # epochs over which the weights are averaged, against the noise of a constant rate
 # peft: {r: 16, lora_alpha: 32}  # trains and saves a LoRA adapter only
 output: runs/first
 """
