@@ -1,6 +1,6 @@
 """What averaged weights cost: training steps with and without the update of the average, in turn, in one process.
 
-    python benchmarks/averaging.py --model random:135m --data synthetic --repeats 20
+    python benchmarks/averaging.py --model random:smollm2-135m --data synthetic --repeats 20
 
 A step is forward and backward pass, optimizer and, where asked, the average. The ratio is the median of the pairs'
 ratios, with a 95 % interval by resampling the pairs.
