@@ -100,7 +100,7 @@ def test_tokens_that_a_convolution_reads_are_not_skipped() -> None:
     import architectures
 
     inkling, llama = (architectures.small(name) for name in ("inkling_text", "llama"))
-    assert not last_mlp_skips(inkling, CPU) and last_mlp_skips(llama, CPU)
+    assert not last_mlp_skips(inkling, None, CPU) and last_mlp_skips(llama, None, CPU)
 
 
 def test_generation_is_held_against_the_plain_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from msft.core.errors import ModelError, complaint
 from msft.forward.batches import Continuation, NextTokens
 from msft.forward.runtime import RowsOfABatch, Runtime
 from msft.model.attention import NAME
-from msft.model.isolation import key_of, proven, twin_of
+from msft.model.isolation import once_per_twin, proven, twin_of
 from msft.model.readings import LIKELIHOOD, REFUSALS, border_of, vocabulary_of
 from msft.model.token_loss import TokenLoss
 from msft.model.twin import SPECIAL, base_of, one_thread
@@ -33,17 +33,10 @@ def fitting_decoding(model: PreTrainedModel | PeftModel, longest: int | None, de
     `longest`: no row of the run has more tokens (None: unknown); `model` may be on the meta device, and still has its
     own attention. Raises ModelError where the likelihoods are others in every way.
     """
-    model = base_of(model)
-    key = key_of(model, longest, device)
-    if key not in _FITTING:
-        _FITTING[key] = _tried(model, longest, device)
-    return _FITTING[key]
+    return _tried(base_of(model), longest, device)
 
 
-_FITTING: dict[Any, RowsOfABatch] = {}
-"""A process may open a model several times, and tries it once."""
-
-
+@once_per_twin
 @one_thread()
 def _tried(model: PreTrainedModel, longest: int | None, device: torch.device) -> RowsOfABatch:
     made, plain = (twin_of(model, longest, device) for _ in range(2))

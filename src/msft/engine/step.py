@@ -16,8 +16,7 @@ from torch import nn
 from msft.data.examples import Example
 from msft.engine.parallel import unsynchronised
 from msft.engine.settings import EngineSettings
-from msft.forward.batches import collate, filler, per_sequence, row, sides_of
-from msft.forward.planner import deal
+from msft.forward.batches import collate, filler, per_sequence, row
 from msft.forward.runtime import Runtime, undisturbed
 
 
@@ -61,9 +60,7 @@ class Stepper:
         nll = np.zeros(len(examples))
         flat = self.runtime.layout == "flat"
         rows = [row([example]) for example in examples]
-        lengths = [len(one) for one in rows]
-        sides = sides_of(lengths, self.runtime.border)
-        hand = deal(lengths, self.runtime.max_tokens, self.runtime.world, flat=flat, sides=sides)[rank]
+        hand = self.runtime.share_of(rows)
         pending = []
         # One autocast context for the whole step, so that weights are cast once and not for every micro-batch.
         with self._mode(key), self.runtime.autocast():

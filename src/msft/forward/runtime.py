@@ -14,7 +14,7 @@ from torch import nn
 
 from msft.core.errors import UserError, complaint
 from msft.data.examples import Example
-from msft.forward.batches import RowLayout, TokenScores, collate, filler, per_sequence, rows_of, sides_of
+from msft.forward.batches import Row, RowLayout, TokenScores, collate, filler, per_sequence, rows_of, sides_of
 from msft.forward.packed_weights import packed
 from msft.forward.planner import deal
 
@@ -53,6 +53,12 @@ class Runtime:
     world: int = 1
     total: Callable[[NDArray[np.float64]], NDArray[np.float64]] = _alone
     """Returns the sum of an array over all processes, the same on each."""
+
+    def share_of(self, rows: Sequence[Row]) -> list[list[int] | None]:
+        """The micro-batches of this process, as positions in `rows`; None where it has no work while others do."""
+        sides = None if self.border is None else sides_of([one.reach for one in rows], self.border)
+        lengths = [len(one) for one in rows]
+        return deal(lengths, self.max_tokens, self.world, flat=self.layout == "flat", sides=sides)[self.rank]
 
     def autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
@@ -112,13 +118,11 @@ def sequence_scores(
     sequences = [example for group in groups for example in group]
     sums = np.zeros((2, len(sequences)))
     done = 0
-    lengths, sides = [len(one) for one in rows], sides_of([one.reach for one in rows], runtime.border)
-    hand = deal(lengths, runtime.max_tokens, runtime.world, flat=flat, sides=sides)[runtime.rank]
     # no_grad, not inference_mode: what a model caches in a forward pass must stay usable in training. One autocast
     # context for all micro-batches, so that weights are cast once.
     layers = packed(model, runtime.max_tokens) if runtime.packs else nullcontext()
     with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast(), layers:
-        for places in hand:
+        for places in runtime.share_of(rows):
             if places is None:
                 model(filler(runtime.device, flat=flat))
                 continue

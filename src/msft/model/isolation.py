@@ -8,10 +8,11 @@ sequences, and no likelihood may change by a bit when the tokens of other rows c
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import wraps
 from itertools import chain, tee
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ from msft.model.readings import (
 from msft.model.token_loss import TokenLoss
 from msft.model.twin import BORDER, depth, kinds, one_thread, reads_a_row, twin
 
+T = TypeVar("T")
 EXPERTS = 1e-5
 """Nats, and share, by which a likelihood in fp32 may change with the tokens of other rows in a mixture of experts,
 where the routing changes the sizes of matrix products; 0 in all other models."""
@@ -79,6 +81,21 @@ def key_of(model: PreTrainedModel, longest: int | None, device: torch.device) ->
         fields.pop(name, None)
     shape = json.dumps(fields, sort_keys=True, default=str)
     return type(model), shape, model.config._attn_implementation, longest, device.type
+
+
+def once_per_twin(found: Callable[[PreTrainedModel, int | None, torch.device], T]) -> Callable[..., T]:
+    """Decorator of what a twin shows: found once in a process, which may open a model several times. An error is found
+    again."""
+    known: dict[Any, T] = {}
+
+    @wraps(found)
+    def remembered(model: PreTrainedModel, longest: int | None, device: torch.device) -> T:
+        key = key_of(model, longest, device)
+        if key not in known:
+            known[key] = found(model, longest, device)
+        return known[key]
+
+    return remembered
 
 
 _PROVEN: dict[Any, Iterator[Layout | ModelError]] = {}
@@ -168,29 +185,27 @@ def _touches(loss: TokenLoss, layout: Layout, probe: Probe, apart: Reading, devi
     return "" if unmoved(loss, layout, probe, device) else "a likelihood changes with the tokens of other rows"
 
 
+@once_per_twin
 @one_thread()
-def last_mlp_skips(model: PreTrainedModel, device: torch.device) -> bool:
+def last_mlp_skips(model: PreTrainedModel, longest: int | None, device: torch.device) -> bool:
     """Whether the last MLP of the model's twin can skip tokens that predict nothing, because nothing else reads their
     outputs (a convolution after it would)."""
-    key = "last mlp", *key_of(model, None, device)
-    if key not in _SKIPS:
-        made = twin_of(model, None, device)
-        rows = THOROUGH.within(vocabulary_of(model), every=4).rows()
-        loss = None if made is None else TokenLoss(made)
-        if made is None or loss is None or not loss.narrows:
-            _SKIPS[key] = False
-        else:
-            loss.narrow = True
-            alone = Layout(rows="padded", alone=True)
-            _SKIPS[key] = not differs(laid_out(loss, alone, rows, device), singly(made, rows, device))
-    return _SKIPS[key]
+    made = twin_of(model, longest, device)
+    if made is None or not (loss := TokenLoss(made)).narrows:
+        return False
+    loss.narrow = True
+    rows = THOROUGH.within(vocabulary_of(made), every=4).rows()
+    alone = Layout(rows="padded", alone=True)
+    return not differs(laid_out(loss, alone, rows, device), singly(made, rows, device))
 
 
-_SKIPS: dict[Any, bool] = {}
+def unmoved(
+    loss: TokenLoss, layout: Layout, probe: Probe, device: torch.device, first: Sequence[Tensor] | None = None
+) -> bool:
+    """Whether no likelihood changes when the tokens of other rows do: to the bit, or by EXPERTS where there are any.
 
-
-def unmoved(loss: TokenLoss, layout: Layout, probe: Probe, device: torch.device) -> bool:
-    """Whether no likelihood changes when the tokens of other rows do: to the bit, or by EXPERTS where there are any."""
+    `first`: the likelihoods of the probe's rows, if they have been read without gradients.
+    """
     bound = EXPERTS if _experts(loss) else 0.0
 
     def read(rows: Groups) -> list[Tensor]:
@@ -198,7 +213,7 @@ def unmoved(loss: TokenLoss, layout: Layout, probe: Probe, device: torch.device)
 
     plain = list(chain.from_iterable(probe.rows()))
     try:
-        first = read(probe.rows())
+        first = read(probe.rows()) if first is None else first
         for change in CHANGES:
             changed = list(chain.from_iterable(probe.rows(change)))
             for before, after, one, two in zip(first, read(probe.rows(change)), plain, changed, strict=True):

@@ -58,7 +58,7 @@ def lighten(
         expected: Tensor = loss(batch).nll
         if parts.last_mlp and loss.narrows and not loss.checkpoints:
             loss.narrow = True
-            loss.narrow = gives(loss, batch, expected) and last_mlp_skips(base_of(loss.model), device)
+            loss.narrow = gives(loss, batch, expected) and last_mlp_skips(base_of(loss.model), None, device)
         if parts.head and isinstance(head := loss.head, nn.Linear) and FusedHead.fits(head) and loss.ends_with_head:
             loss.fused = FusedHead(head, direct=direct)
             if gives(loss, batch, expected):

@@ -13,8 +13,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from msft.data.examples import Example
-from msft.forward.batches import RowLayout, collate, rows_of, sides_of
-from msft.forward.planner import deal
+from msft.forward.batches import RowLayout, collate, rows_of
+from msft.forward.runtime import Runtime
 from msft.model.token_loss import TokenLoss
 from msft.model.twin import BORDER, LONGEST, SPECIAL, VOCABULARY, one_thread
 
@@ -96,11 +96,10 @@ def laid_out(loss: TokenLoss, layout: Layout, groups: Groups, device: torch.devi
     loss.zero_grad()
     rows, of_row = rows_of(groups, apart=layout.rows == "padded", border=border)
     nll: list[Tensor] = [torch.empty(0)] * sum(map(len, groups))
-    flat, sides = layout.rows == "flat", sides_of([one.reach for one in rows], border)
-    (hand,) = deal([len(one) for one in rows], layout.budget(_PLENTY), 1, flat=flat, sides=sides)
-    for places in hand:
+    runtime = Runtime(device=device, max_tokens=layout.budget(_PLENTY), layout=layout.rows, border=border)
+    for places in runtime.share_of(rows):
         assert places is not None
-        batch = collate([rows[place] for place in places], device, flat=flat)
+        batch = collate([rows[place] for place in places], device, flat=layout.rows == "flat")
         with torch.set_grad_enabled(learned):
             found = torch.split(loss(batch).nll, list(batch.counts))
             if learned:
@@ -121,6 +120,7 @@ def _gradients(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def differs(found: Reading, expected: Reading) -> str:
+    """In what way two readings of the same sequences differ by more than rounding, or empty if they do not."""
     for mine, plain in zip(found.nll, expected.nll, strict=True):
         if not torch.allclose(mine, plain, rtol=LIKELIHOOD, atol=LIKELIHOOD):
             worst = float((mine - plain).abs().max())

@@ -40,7 +40,8 @@ def fitting_layout(loss: TokenLoss, device: torch.device, longest: int | None = 
         _try(loss, device)
         for layout in proven(model, longest, device):
             model.set_attn_implementation(NAME if layout.rows == "flat" else own)
-            if _agrees(loss, layout, few, device) and unmoved(loss, layout, few, device):
+            found = _as_alone(loss, layout, few, device)
+            if found is not None and unmoved(loss, layout, few, device, found):
                 return layout
     model.set_attn_implementation(own)
     raise unfit(model, "on a few tokens, its own weights give other likelihoods than those of single rows")
@@ -60,14 +61,15 @@ def _try(loss: TokenLoss, device: torch.device) -> None:
         raise ModelError(complaint(found, "use another model", field="model.name_or_path")) from error
 
 
-def _agrees(loss: TokenLoss, layout: Layout, probe: Probe, device: torch.device) -> bool:
-    """Whether the model's likelihoods are, up to rounding, those of single rows."""
+def _as_alone(loss: TokenLoss, layout: Layout, probe: Probe, device: torch.device) -> list[Tensor] | None:
+    """The model's likelihoods, or None if they are not, up to rounding, those of single rows."""
     alone = Layout(rows="padded", alone=True)
     try:
         found, expected = (laid_out(loss, each, probe.rows(), device, learned=False).nll for each in (layout, alone))
     except REFUSALS:
-        return False
-    return torch.allclose(torch.cat(found), torch.cat(expected), rtol=1e-3, atol=1e-4, equal_nan=True)
+        return None
+    same = torch.allclose(torch.cat(found), torch.cat(expected), rtol=1e-3, atol=1e-4, equal_nan=True)
+    return found if same else None
 
 
 def check_rows(model: PreTrainedModel | PeftModel, longest: int) -> None:

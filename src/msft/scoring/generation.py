@@ -141,11 +141,12 @@ def _decode(model: nn.Module, requests: Sequence[Request], decoder: Decoder, run
             tokens, mask_, positions = tokens[keep], mask_[keep], positions[keep]
             rows = [rows[at] for at in going]
         more = torch.ones_like(mask_[:, :1])
-        # A finished row that stays takes no more positions: there may be none, or they may be beyond a border.
-        steps = torch.tensor([[int(not done[row])] for row in rows], device=runtime.device)
-        reading = Continuation(
-            ids=tokens[:, None], mask=torch.cat([mask_, more], -1), positions=positions + steps, cache=cache
-        )
+        positions = positions + 1
+        if len(going) < len(rows):
+            # A finished row that stays takes no more positions: there may be none, or they may be beyond a border.
+            stays = torch.tensor([[int(done[row])] for row in rows], device=runtime.device)
+            positions = positions - stays
+        reading = Continuation(ids=tokens[:, None], mask=torch.cat([mask_, more], -1), positions=positions, cache=cache)
 
 
 def _finished(tokens: Sequence[int], request: Request, decoder: Decoder) -> bool:
