@@ -3,13 +3,26 @@ people reported are tried on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from msft.data.examples import Example
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+PLAIN = (
+    "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
 SPECIAL = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|endoftext|>"]
 
 
@@ -56,6 +69,17 @@ def make_model(
     model.save_pretrained(folder)
     words.save_pretrained(folder)
     return words
+
+
+def plainly(model: Any, rows: Sequence[Example]) -> list[float]:
+    """The nats of each row's targets, from its fourth token on, by the plain model and row by row."""
+    found = []
+    with torch.no_grad():
+        for example in rows:
+            ids = torch.from_numpy(example.ids.astype(np.int64))[None]
+            logits = model(input_ids=ids[:, :-1], use_cache=False).logits[0, 2:]
+            found.append(float(functional.cross_entropy(logits, ids[0, 3:], reduction="sum")))
+    return found
 
 
 def _characters(blank_first: bool, special: list[str], letters: str = "") -> Tokenizer:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from kinds_of_tokenizers import Slow, byte_level, metaspace
+from run_folders import with_header
 from small_models import make_model, tokenizer_of
 from test_where_generation_ends import COLOURS, score, trained
 from torch.nn import functional
@@ -25,7 +26,6 @@ from msft.forward.batches import RowLayout
 from msft.forward.runtime import Runtime, sequence_scores
 from msft.model.attention import NAME
 from msft.model.token_loss import TokenLoss
-from msft.record.journal import canonical, digest
 from msft.scoring.scorers import score as scores_of
 
 ROW = Row({}, "f", 1, 1)
@@ -77,27 +77,13 @@ def test_an_answer_that_begins_within_a_token_is_judged_right(tmp_path: Path, sc
     assert score(run) == 1
 
 
-def with_header(journal: Path, **changes: Any) -> None:
-    """The journal as if its header had said this; its records chained again."""
-    previous, lines = "0" * 64, []
-    for line in journal.read_text().splitlines():
-        record = json.loads(line)
-        del record["sha"]
-        if record["kind"] == "header":
-            record["body"].update(changes)
-        record["prev"] = previous
-        previous = record["sha"] = digest(canonical(record))
-        lines.append(canonical(record))
-    journal.write_text("\n".join(lines) + "\n")
-
-
 @pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
 def test_a_run_with_other_tokens_is_refused_by_name(tmp_path: Path, version: str, capsys: Any) -> None:
     rows = [{"prompt": f"Say {n}:", "completion": " x"} for n in range(12)]
     arguments = ["--set", "method.max_epochs=1", "--set", "method.eval_every=1"]
     run = trained(tmp_path, rows, metaspace("first"), "{name: loss}", arguments)
     body = json.loads(run.journal.read_text().splitlines()[0])["body"]
-    with_header(run.journal, msft=version, fingerprints=body["fingerprints"] | {"data": {"d": "0" * 64}})
+    with_header(run, msft=version, fingerprints=body["fingerprints"] | {"data": {"d": "0" * 64}})
     allow = [f"--allow-changed={field}" for field in ("environment",)]
     capsys.readouterr()
     assert main(["train", str(tmp_path / "config.yaml"), *arguments, "--resume", *allow]) == 2

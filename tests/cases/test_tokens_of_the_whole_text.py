@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kinds_of_tokenizers import KINDS, ROUND_TRIP, Slow, byte_level, metaspace
-from small_models import tokenizer_of
+from small_models import CHATML, PLAIN, tokenizer_of
 from tokenizers import AddedToken
 
 from msft.data.borders import PieceTokenizer
@@ -24,14 +24,6 @@ ROW = Row({}, "f", 1, 1)
 INST = (
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
     "{% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
-)
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-PLAIN = (
-    "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}assistant: {% endif %}"
 )
 
 

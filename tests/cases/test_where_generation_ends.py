@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_models import make_model, tokenizer_of
+from small_models import CHATML, PLAIN, make_model, tokenizer_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from msft.cli.main import main
@@ -18,14 +18,6 @@ from msft.data.examples import Example
 from msft.record.run_folder import RunFolder
 from msft.report.story import read_story
 
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-PLAIN = (
-    "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}assistant: {% endif %}"
-)
 COLOURS = ("red", "blue", "pink", "grey")
 CONFIG = """\
 model: {{name_or_path: {model}, autocast: no}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from msft.core.search import Search
 from msft.core.vocabulary import Brief, Outcome, Segment
 from msft.core.wire import brief_to_json, outcome_to_json
 from msft.methods import METHODS
-from msft.record.journal import Journal
+from msft.record.journal import Journal, canonical, digest
 from msft.record.run_folder import RunFolder, environment
 from msft.run.loop import drive
 from msft.testing.fake import Curve, FakeEngine, brief_of
@@ -72,3 +73,18 @@ def make_run(
     tested = {"base": outcome_to_json(engine.test(0)), "answer": outcome_to_json(engine.test(answer))}
     journal.final({"answer": answer, "test": tested})
     return folder
+
+
+def with_header(run: RunFolder, **changes: Any) -> RunFolder:
+    """The run as if its header had said this; its records chained again."""
+    previous, lines = "0" * 64, []
+    for line in run.journal.read_text().splitlines():
+        record = json.loads(line)
+        del record["sha"]
+        if record["kind"] == "header":
+            record["body"].update(changes)
+        record["prev"] = previous
+        previous = record["sha"] = digest(canonical(record))
+        lines.append(canonical(record))
+    run.journal.write_text("\n".join(lines) + "\n")
+    return run

@@ -10,32 +10,16 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
-from run_folders import NAMES, make_run
+from run_folders import NAMES, make_run, with_header
 from scipy.stats import binomtest
 
 from msft.record.journal import canonical, digest
-from msft.record.run_folder import RunFolder
 from msft.report.card import FILE, Form, card, write_card
 from msft.report.intervals import of_items, wilson
 from msft.report.story import Story, read_story
 
 NASTY = ("<img src=x onerror=alert(1)>", "a|b | c", "[x](javascript:alert(1))", "`tick` *star* _under_ $m$ &lt;")
 MODEL = Form(kind="model")
-
-
-def with_header(run: RunFolder, **changes: Any) -> RunFolder:
-    """The run as if its header had said this; its records chained again."""
-    previous, lines = "0" * 64, []
-    for line in run.journal.read_text().splitlines():
-        record = json.loads(line)
-        del record["sha"]
-        if record["kind"] == "header":
-            record["body"].update(changes)
-        record["prev"] = previous
-        previous = record["sha"] = digest(canonical(record))
-        lines.append(canonical(record))
-    run.journal.write_text("\n".join(lines) + "\n")
-    return run
 
 
 def config_of(**datasets: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from msft.config.columns import Columns, FormatName, Names, no_jinja, not_empty
 from msft.config.method_section import STRICT, MethodConfig, resolve
 from msft.config.problems import Problem, ProblemsError, folded, not_portable, shown
 from msft.config.scorer import ScorerConfig
+from msft.core.averages import WarmUp
 from msft.core.vocabulary import LATER
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -224,7 +225,7 @@ class TrainingConfig(Section):
     """Epochs of the full mixture over which the weights are averaged (exponential moving average); null: they are not.
     Evaluations, decisions and the final model use the average, and training goes on from the weights themselves. It
     needs no falling learning rate, which is how it is best used: with `schedule: constant`."""
-    average_warmup: Annotated[Literal["none", "debiased", "ramp"], LATER] = "none"
+    average_warmup: Annotated[WarmUp, LATER] = "none"
     """How much the first steps count in the average: `none`: as all others, the base model fades with the window;
     `debiased`: the base model does not count; `ramp`: a decay of at most (1 + t) / (10 + t) at step t."""
     optimizer: Literal["adamw"] = "adamw"

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from msft.core.averages import WarmUp
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
@@ -35,7 +37,7 @@ class EngineSettings:
     can."""
     average: float | None = None
     """Epochs of the full mixture over which weights are averaged; None: they are not."""
-    average_warmup: Literal["none", "debiased", "ramp"] = "none"
+    average_warmup: WarmUp = "none"
     """How much the first steps count in the average (engine/averaging.py)."""
     autocast: Literal["auto", "bf16", "no"] = "auto"
     lookahead_batch: int = 32
