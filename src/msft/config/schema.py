@@ -312,6 +312,13 @@ class Config(Section):
         return datasets
 
     @model_validator(mode="after")
+    def _averages_what_is_read(self) -> Config:
+        if self.method.definition.averaged and self.training.average is None:
+            found = f"the method {self.method.name} reads averaged weights, and training.average is not given"
+            raise ProblemsError([Problem(found, "give training.average, such as 1", ("method", "name"))])
+        return self
+
+    @model_validator(mode="after")
     def _schedule_has_an_end(self) -> Config:
         needs = [
             key

@@ -14,12 +14,12 @@ from fractions import Fraction
 from msft.core.vocabulary import Task
 
 
-def number(score: float) -> Fraction | float:
+def number(score: Fraction | float) -> Fraction | float:
     """The score as an exact number; NaN or infinite becomes -inf, which is worse than any other score."""
     return Fraction(score) if math.isfinite(score) else -math.inf
 
 
-def smoothed(curve: Sequence[float], window: int) -> Sequence[Fraction | float]:
+def smoothed(curve: Sequence[Fraction | float], window: int) -> Sequence[Fraction | float]:
     """Centred mean over `window` ticks (odd); near the ends of the curve, over the ticks that exist."""
     if window == 1:
         return [score if math.isfinite(score) else -math.inf for score in curve]
@@ -43,7 +43,7 @@ class Peak:
     """Whether the smoothed score at the end is below the best."""
 
 
-def peak(curve: Sequence[float], window: int = 1) -> Peak:
+def peak(curve: Sequence[Fraction | float], window: int = 1) -> Peak:
     """The peak of one curve of at least one tick."""
     values = smoothed(curve, window)
     best = max(values)
@@ -51,7 +51,7 @@ def peak(curve: Sequence[float], window: int = 1) -> Peak:
     return Peak(tick, before_end=tick < len(values) - 1, falls=values[-1] < best)
 
 
-def may_be_peaks(curves: Mapping[Task, Sequence[float]], window: int = 1) -> set[int]:
+def may_be_peaks(curves: Mapping[Task, Sequence[Fraction | float]], window: int = 1) -> set[int]:
     """The ticks that may still become the peak of one of these unfinished curves of equal length.
 
     The smoothed score of a tick is final once window // 2 ticks follow it. Of the final ticks, only the best of each
@@ -66,7 +66,7 @@ def may_be_peaks(curves: Mapping[Task, Sequence[float]], window: int = 1) -> set
 
 
 def average(
-    scores: Mapping[Task, float], tasks: Sequence[Task], weights: Sequence[int] | None = None
+    scores: Mapping[Task, Fraction | float], tasks: Sequence[Task], weights: Sequence[int] | None = None
 ) -> Fraction | float:
     """Macro-average over the sub-datasets; with weights (validation items) the micro-average."""
     shares = weights if weights is not None else [1] * len(tasks)

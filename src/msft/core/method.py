@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from msft.core.outlook import Forecast, Outlook, Standing, unknown
-from msft.core.vocabulary import Brief, Plan
+from msft.core.vocabulary import Brief, Outcome, Plan
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class Method:
     Params: type[Any]
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"default": {}})
     outlook: Forecast = unknown
+    explain: Callable[[Brief, Sequence[Outcome]], list[str]] | None = None
+    """Sentences for people on what the method has decided so far and why, from the outcomes of its segments."""
+    averaged: bool = False
+    """Whether the method reads averaged weights, so that it is refused without `training.average`."""
 
     def outlook_at(self, brief: Brief, at: Standing | None = None) -> Outlook:
         """The outlook from `at` on; None: from the start of the search."""

@@ -192,7 +192,13 @@ def curves(points: list[Point], tasks: Iterable[Task]) -> dict[Task, list[float]
 
 
 def depart(
-    track: Track, here: Point, leaves: Mapping[Task, float], answer: Answer, *, replay: float = 0.0
+    track: Track,
+    here: Point,
+    leaves: Mapping[Task, float],
+    answer: Answer,
+    *,
+    replay: float = 0.0,
+    probes: Iterable[Probe] = (),
 ) -> Generator[Segment, Outcome, Point]:
     """Train from `here` and exclude each sub-dataset at its epoch in `leaves`; the last of these epochs ends training.
 
@@ -205,7 +211,7 @@ def depart(
             # Only the shares change, so `advance` would continue the current epoch, whose content must not change.
             here = yield from track.turn(here, mixture, keep=answer.keep)
         stop = track.start(here, mixture) + track.clock.steps(mixture, epoch - here.epoch)
-        here = yield from track.advance(here, mixture, stop, score=tasks, keep=answer.keep)
+        here = yield from track.advance(here, mixture, stop, score=tasks, keep=answer.keep, probes=probes)
         answer.offer(here)
     return here
 

@@ -35,6 +35,8 @@ class Probe(enum.Enum):
 
     ITEMS = "items"
     """The search score of each validation item of each scored sub-dataset, at `stop`."""
+    METRICS = "metrics"
+    """The test metric of each validation item of each scored sub-dataset, at `stop`."""
     LOOKAHEAD = "lookahead"
     """For each sub-dataset, the relative decrease of the loss on one batch after a virtual step on it, at `stop`."""
     LOSSES = "losses"
@@ -126,6 +128,7 @@ class Outcome:
     lookahead: Mapping[Task, float] | None = None
     losses: Mapping[Task, Mapping[int, float]] | None = None
     """For each sub-dataset: index of an instance -> its loss (mean NLL of its trained tokens)."""
+    metrics: Mapping[Task, tuple[float, ...]] | None = field(default=None, metadata=LATER)
     train_loss: float | None = None
     """Mean over the segment's steps of the loss of the global batch."""
     tokens: Tokens = field(default_factory=Tokens)

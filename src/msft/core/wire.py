@@ -35,6 +35,14 @@ def _in(scores: Json | None) -> dict[Task, float] | None:
     return None if scores is None else {task: float(score) for task, score in scores.items()}
 
 
+def _items_out(items: Mapping[Task, tuple[float, ...]] | None) -> Json | None:
+    return None if items is None else {task: [to_number(x) for x in xs] for task, xs in items.items()}
+
+
+def _items_in(items: Json | None) -> dict[Task, tuple[float, ...]] | None:
+    return None if items is None else {task: tuple(from_number(x) for x in xs) for task, xs in items.items()}
+
+
 def mixture_to_json(mixture: Mixture) -> Json:
     without: dict[Task, list[int]] = {}
     for task, index in sorted(mixture.without):
@@ -87,12 +95,13 @@ def segment_from_json(data: Json) -> Segment:
 
 
 def outcome_to_json(outcome: Outcome) -> Json:
-    items, losses = outcome.items, outcome.losses
+    losses = outcome.losses
     return {
         "snapshot": outcome.snapshot,
         "scores": _out(outcome.scores),
         "reports": _out(outcome.reports),
-        "items": None if items is None else {task: [to_number(x) for x in xs] for task, xs in items.items()},
+        "items": _items_out(outcome.items),
+        **({} if outcome.metrics is None else {"metrics": _items_out(outcome.metrics)}),
         "lookahead": _out(outcome.lookahead),
         "losses": None
         if losses is None
@@ -104,12 +113,13 @@ def outcome_to_json(outcome: Outcome) -> Json:
 
 
 def outcome_from_json(data: Json) -> Outcome:
-    items, losses = data["items"], data["losses"]
+    losses = data["losses"]
     return Outcome(
         snapshot=data["snapshot"],
         scores=_in(data["scores"]) or {},
         reports=_in(data["reports"]) or {},
-        items=None if items is None else {task: tuple(from_number(x) for x in xs) for task, xs in items.items()},
+        items=_items_in(data["items"]),
+        metrics=_items_in(data.get("metrics")),
         lookahead=_in(data["lookahead"]),
         losses=None
         if losses is None

@@ -99,10 +99,16 @@ class TorchEngine:
         return State(tensors={f"weight/{name}": tensor.detach() for name, tensor in trainable(self._model).items()})
 
     def base(self) -> Outcome:
-        """Scores the base model on the validation items of every sub-dataset."""
+        """Scores the base model on the validation items of every sub-dataset, and records each item."""
         self._become(ROOT)
         scores, tokens = self._score(self._data, "validation", "eval.base")
-        return outcome(ROOT, scores, Tokens(eval=tokens))
+        return outcome(
+            ROOT,
+            scores,
+            Tokens(eval=tokens),
+            items={task: found.items for task, found in scores.items()},
+            metrics={task: found.reported for task, found in scores.items()},
+        )
 
     def run(self, segment: Segment, number: int) -> Outcome:
         """Trains from the segment's parent to its end, keeps snapshot `number`, and scores and probes it.
@@ -135,6 +141,7 @@ class TorchEngine:
             scores,
             Tokens(train=trained, eval=scored, probe=probed),
             items={task: found.items for task, found in scores.items()} if Probe.ITEMS in segment.probes else None,
+            metrics={t: found.reported for t, found in scores.items()} if Probe.METRICS in segment.probes else None,
             lookahead=falls,
             losses=losses if Probe.LOSSES in segment.probes else None,
             train_loss=train_loss,

@@ -6,19 +6,20 @@ when it is imported (`msft train c.yaml --import my_method`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from importlib.metadata import entry_points
 from typing import Any
 
 from msft.core.method import Method
 from msft.core.outlook import Outlook, Standing
-from msft.core.vocabulary import Brief
-from msft.methods import continual, dynamix, ies, msft, one_pass, placebo, sft, sro
+from msft.core.vocabulary import Brief, Outcome
+from msft.methods import auto, continual, dynamix, ies, msft, one_pass, placebo, sft, sro
 
 METHODS: dict[str, Method] = {
     "msft": msft.METHOD,
     "sft": sft.METHOD,
+    "auto": auto.METHOD,
     "continual": continual.METHOD,
     "sro": sro.SRO,
     "soft_sro": sro.SOFT_SRO,
@@ -64,11 +65,19 @@ def outlook_of(name: str, brief: Brief, at: Standing | None = None) -> Outlook:
     `brief.params` may be the method's own `Params`, or, as a journal gives it back, a mapping.
     """
     method = METHODS.get(name) or PASSED.get(name)
-    if method is None:
-        return Outlook()
+    return Outlook() if method is None else method.outlook_at(_own(method, brief), at)
+
+
+def explanation_of(name: str, brief: Brief, outcomes: Sequence[Outcome]) -> list[str]:
+    """What the method of this name says about its decisions so far; empty where it says nothing, or is unknown."""
+    method = METHODS.get(name) or PASSED.get(name)
+    return [] if method is None or method.explain is None else method.explain(_own(method, brief), outcomes)
+
+
+def _own(method: Method, brief: Brief) -> Brief:
     if isinstance(brief.params, Mapping):
-        brief = replace(brief, params=params_of(method, brief.params))
-    return method.outlook_at(brief, at)
+        return replace(brief, params=params_of(method, brief.params))
+    return brief
 
 
 def params_of(method: Method, values: Mapping[str, Any]) -> Any:

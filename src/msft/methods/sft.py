@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msft.core.headroom import recorded
 from msft.core.method import Method
 from msft.core.outlook import PLAIN_HELD, Outlook, Standing, passes
 from msft.core.rollout import Answer, Track
@@ -20,7 +21,9 @@ def plan(brief: Brief) -> Plan:
     answer = Answer(brief, track.base)
     here, mixture = track.base, Mixture(tasks=brief.tasks)
     for stop in track.ticks(here, mixture, brief.horizon):
-        here = yield from track.advance(here, mixture, stop, score=brief.tasks, keep=answer.keep)
+        here = yield from track.advance(
+            here, mixture, stop, score=brief.tasks, keep=answer.keep, probes=recorded(brief)
+        )
         answer.offer(here)
     return answer.choose(here)
 

@@ -29,7 +29,7 @@ from msft.core.wire import (
 )
 from msft.system import files
 
-SIDECAR_FIELDS = ("items", "losses")
+SIDECAR_FIELDS = ("items", "metrics", "losses")
 FIRST = "0" * 64
 _SEAL = len(',"sha":""}') + 64
 RESTORE = "restore the file from a copy, or start a new run folder"
@@ -117,7 +117,7 @@ class Journal:
         """Records a segment: the commit point of the segment."""
         body = outcome_to_json(outcome)
         for name in SIDECAR_FIELDS:
-            if body[name] is not None:
+            if body.get(name) is not None:
                 body[name] = self._sidecar(name, number, body[name])
         self._append("segment", {"number": number, "segment": segment_to_json(segment), "outcome": body})
         self.before.append(len(self.heads) - 1)
@@ -230,7 +230,7 @@ class _Reading:
 
     def _with_sidecars(self, outcome: Json) -> Json:
         for name in SIDECAR_FIELDS:
-            reference: Mapping[str, str] | None = outcome[name]
+            reference: Mapping[str, str] | None = outcome.get(name)
             if reference is not None:
                 file = self.sidecars / Path(reference["file"]).name
                 self.sidecar_names.add(file.name)

@@ -93,7 +93,11 @@ class Job:
         return self.config.method.definition.outlook_at(self.brief(UNSCORED))
 
     def brief(self, base: Outcome) -> Brief:
+        """The brief. It keeps the base model's scores item by item in runs with averaged weights only: headroom is
+        read from averaged curves (`msft.core.headroom`)."""
         method = self.config.method
+        if self.config.training.average is None:
+            base = replace(base, items=None, metrics=None)
         return Brief(
             tasks=tuple(self.data),
             sizes=tuple(len(part.train) for part in self.data.values()),

@@ -82,7 +82,8 @@ class FakeEngine:
         self.cursors: dict[Snapshot, Cursor] = {}
 
     def base(self) -> Outcome:
-        return self._measure(ROOT, tuple(self.sizes), frozenset(), {}, 0)
+        probes = frozenset({Probe.ITEMS, Probe.METRICS} if self.items else ())
+        return self._measure(ROOT, tuple(self.sizes), probes, {}, 0)
 
     def run(self, segment: Segment, number: int) -> Outcome:
         assert segment.parent in (ROOT, self.live) or self.store.has(segment.parent), f"{segment.parent} was let go"
@@ -167,6 +168,7 @@ class FakeEngine:
             scores=scores,
             reports=dict(scores),
             items=items if Probe.ITEMS in probes else None,
+            metrics=items if Probe.METRICS in probes else None,
             lookahead={t: 1.0 / (1.0 + state[t]) for t in self.sizes} if Probe.LOOKAHEAD in probes else None,
             losses=losses,
             train_loss=math.exp(-sum(state.values()) / len(state)) if gained else None,
