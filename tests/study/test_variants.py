@@ -33,6 +33,7 @@ def test_the_configured_method_is_taken_as_it_stands_others_with_its_rhythm(conf
         assert (made[name].max_epochs, made[name].eval_every, made[name].average) == (6, 0.5, "macro")
     assert made["continual"].select == "last"
     assert made["sro_early"].params.stop_after == 4
+    assert (made["auto"].params.peaks, made["auto_placebo"].params.peaks) == ("own", "random")
     assert made["sro"].params.stop_after is None
     assert made["placebo"].params.budget == 2, "the placebo's parameters are those of the search that it copies"
 
@@ -54,7 +55,7 @@ def test_controls_name_what_they_follow_and_come_behind_it(config: Config) -> No
 def test_only_the_controls_change_how_a_model_is_trained(config: Config, own: float | None) -> None:
     """A decaying one is without averages, an averaged one without decay, whatever the configuration has."""
     config = config.model_copy(update={"training": config.training.model_copy(update={"average": own})})
-    names = ["sft", "sft_decay", "msft_decay", "sft_average", "msft_average"]
+    names = ["sft", "sft_decay", "msft_decay", "sft_average", "msft_average", "auto", "sft_average_equal_flops"]
     made = {
         variant.name: (variant.config.training.schedule, variant.config.training.average)
         for variant in variants(config, names)
@@ -65,6 +66,8 @@ def test_only_the_controls_change_how_a_model_is_trained(config: Config, own: fl
         "msft_decay": ("linear", None),
         "sft_average": ("constant", own or 1.0),
         "msft_average": ("constant", own or 1.0),
+        "auto": ("constant", own or 1.0),
+        "sft_average_equal_flops": ("constant", own or 1.0),
     }
 
 
@@ -74,6 +77,7 @@ def test_only_the_controls_change_how_a_model_is_trained(config: Config, own: fl
         (["sft", "msff"], "did you mean 'msft'"),
         (["msft:relaese"], "did you mean 'msft:release'"),
         (["sft", "sft_equal_flops"], "there is none. Fix: add msft"),
+        (["sft_average_equal_flops"], "there is none. Fix: add auto"),
         (["sft", "sft"], "names a method twice"),
         (["all", "sft"], "`all` only"),
         ([""], "use one of: msft"),

@@ -20,7 +20,7 @@ from msft.core.errors import Stopped, UserError
 from msft.core.version import __version__
 from msft.system.stopwatch import Stopwatch, spent
 
-STUDIES = ("peaks", "shift", "budget", "granularity", "ticks", "loss", "optimizer", "noise", "similar")
+STUDIES = ("peaks", "shift", "budget", "granularity", "ticks", "loss", "optimizer", "noise", "headroom", "similar")
 """As in `msft.study.studies`, which is not imported for `--help`."""
 SIGNALLED = 128
 """Beside the number of the signal, the exit code of a command that it ended."""

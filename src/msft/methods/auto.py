@@ -1,18 +1,21 @@
 """auto: plain fine-tuning with averaged weights, then a search, but only where one can pay.
 
-The first roll-out is SFT's. It ends early only when no sub-dataset still rises. Half of each sub-dataset's validation
-items then choose: they give the headroom (`msft.core.headroom`), and with it whether to search. The search is a second
-run, in which each sub-dataset falls to a small share at its own peak; it starts from the snapshot of the first peak.
-The other half of the items compares its best model, once, with SFT's. So the method costs at most twice SFT, and its
-final model is SFT's, bit for bit, unless items that chose nothing show the other to be better.
+The first roll-out is SFT's. It ends early only when the average falls and no sub-dataset still rises. Half of each
+sub-dataset's validation items then choose: they give the headroom (`msft.core.headroom`), and with it whether to
+search. The search is a second run, in which each sub-dataset falls to a small share at its own peak; it starts from the
+snapshot of the first peak. The other half of the items compares its best model, once, with SFT's. So the method costs
+at most twice SFT, and its final model is SFT's, bit for bit, unless items that chose nothing show the other to be
+better.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import fmean, variance
+from typing import Literal
 
 from msft.core.curves import may_be_peaks
 from msft.core.headroom import (
@@ -46,6 +49,9 @@ class Params:
     """Share of a sub-dataset that stays in the mixture of the search after its peak."""
     realised: float = 0.4
     """Share of the headroom that a search is expected to realise: two fifths in the jobs measured so far."""
+    peaks: Literal["own", "random"] = "own"
+    """Whether the search excludes each sub-dataset at its own peak, or at one dealt to it at random: the control for a
+    claim that peaks matter."""
     patience: float = 1.0
     """Epochs over which no sub-dataset may have risen before the first roll-out ends early."""
 
@@ -89,7 +95,9 @@ def _plan(brief: Brief, said: list[str]) -> Plan:
         said.append(_declined(room, p, unreached(found, read)))
         return answer.choose(last)
     plain = answer.best if brief.select == "best" else last
-    best = yield from _search(track, p, {task: points[tick] for task, tick in read.own.items()}, plain, choosing)
+    best = yield from _search(
+        track, p, {t: points[tick] for t, tick in _dealt(read, p, brief).items()}, plain, choosing
+    )
     verdict = _compare(best, plain, brief.tasks, {task: part[1] for task, part in parts.items()})
     said.append(
         f"It searched, because reading each sub-dataset at its own peak would gain {_points(room.score)} (search "
@@ -110,8 +118,8 @@ def _first(track: Track, p: Params, answer: Answer, said: list[str]) -> Generato
         answer.offer(here)
         if here.epoch < brief.horizon - 1e-6 and _over(points, brief, p.patience):
             said.append(
-                f"The first roll-out ended at epoch {here.epoch:.2f}: no sub-dataset had risen by more than its "
-                f"standard error for {p.patience:g} epochs."
+                f"The first roll-out ended at epoch {here.epoch:.2f}: the average had fallen, and no sub-dataset had "
+                f"risen by more than its standard error for {p.patience:g} epochs."
             )
             break
     return points
@@ -127,13 +135,18 @@ def _starts(points: list[Point], brief: Brief) -> set[Snapshot]:
 
 
 def _over(points: list[Point], brief: Brief, patience: float) -> bool:
-    """Whether the average has passed its peak, and no sub-dataset has risen beyond its noise, for so many epochs."""
+    """Whether the average has fallen beyond doubt since its best, `patience` epochs ago or more, and no sub-dataset has
+    risen beyond its noise since then. With few items nothing is beyond doubt, and the roll-out goes on."""
     found = evidence(((point.epoch, point.outcome) for point in points), brief.tasks)
     if found is None:
         return False
     now = len(points) - 1
     before = [i for i, point in enumerate(points) if point.epoch <= points[now].epoch - patience + 1e-9]
-    if not before or moments({task: m.exact() for task, m in found.scores.items()}).common > before[-1]:
+    best = moments({task: m.exact() for task, m in found.scores.items()}).common
+    if not before or best > before[-1]:
+        return False
+    lost = {task: m.changes(now, best) for task, m in found.scores.items()}
+    if fmean(map(fmean, lost.values())) >= -SURE * standard_error(lost):
         return False
     changes = [m.changes(now, before[-1]) for m in found.scores.values()]
     return all(fmean(each) <= (variance(each) / len(each)) ** 0.5 for each in changes)
@@ -142,6 +155,15 @@ def _over(points: list[Point], brief: Brief, patience: float) -> bool:
 def _worth(room: Headroom, p: Params) -> bool:
     """Whether what a search would realise can be shown, and both measures say that there is something to gain."""
     return p.realised * room.score > SURE * room.error and room.metric > 0
+
+
+def _dealt(read: Moments, p: Params, brief: Brief) -> Mapping[Task, int]:
+    """The tick at which the search excludes each sub-dataset."""
+    if p.peaks == "own":
+        return read.own
+    ticks = list(read.own.values())
+    random.Random(brief.seed).shuffle(ticks)
+    return dict(zip(read.own, ticks, strict=True))
 
 
 class _Candidate(Answer):

@@ -7,7 +7,6 @@ of the validation items only, not that of another training run.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -186,8 +185,3 @@ def sentences(gains: Gains) -> list[str]:
         )
     said.append("The intervals hold the variation of the validation items, not that of another seed.")
     return said
-
-
-def finite(gains: Gains) -> bool:
-    """Whether every number is finite."""
-    return all(math.isfinite(x) for g in (gains.score, gains.metric) for x in g.as_json().values())

@@ -12,13 +12,14 @@ from msft.report.base_and_answer import compare
 from msft.report.cautions import cautions
 from msft.report.charts import change_figure, compute_figure, disk_figure, time_figure
 from msft.report.figures import Curves
+from msft.report.gains import gains_of, sentences
 from msft.report.html import Section, axis, document, flat, items, pairs, plot, soft, table, text, toggles
 from msft.report.lanes import lane_figure
 from msft.report.plots import Figure
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.table import costs, headline, notes, shown_columns, smoothing
-from msft.report.words import decisions, scaled
+from msft.report.words import decisions, epochs, scaled
 from msft.system import files
 
 
@@ -41,6 +42,7 @@ def page(story: Story, environment: Mapping[str, Any], *, refresh: int | None = 
     """The page as text."""
     curves = Curves(story)
     sections = [_cautions(story), _scores(story), _lanes(story), _curves(story, curves), _happened(story)]
+    sections.append(_headroom(story))
     sections += [_cost(story), _settings(story, environment)]
     intro = soft(decisions(story)[-1]) + _facts(story)
     said = [section for section in sections if section.content]
@@ -120,6 +122,16 @@ def _curves(story: Story, curves: Curves) -> Section:
 def _happened(story: Story) -> Section:
     smooth = soft(smoothing(story.outlook.window)) if story.outlook.window > 1 else ""
     return Section(name="decisions", title="What happened", content=items(decisions(story), ordered=True) + smooth)
+
+
+def _headroom(story: Story) -> Section:
+    """What reading each sub-dataset at its own best epoch would gain; empty where it was not recorded."""
+    gains = gains_of(story)
+    if gains is None:
+        return Section(name="headroom", title="Headroom", content="")
+    rows = [[task, epochs(gains.own[task]), "still rising" if task in gains.unreached else ""] for task in story.tasks]
+    content = items(sentences(gains)) + table(["sub-dataset", "best epoch", ""], rows, average=False)
+    return Section(name="headroom", title="Headroom", content=content)
 
 
 def _cost(story: Story) -> Section:

@@ -18,7 +18,7 @@ from msft.core.curves import peak, smoothed
 from msft.core.outlook import Outlook
 from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Segment, Snapshot, Task, Tokens
 from msft.core.wire import KEPT_NAMES, Json, outcome_from_json
-from msft.methods import outlook_of
+from msft.methods import explanation_of, outlook_of
 from msft.record.run_folder import RunFolder
 
 
@@ -196,6 +196,12 @@ class Story:
         tested = {outcome.snapshot: outcome.tokens for outcome in self.test.values()}
         counted = [self.brief.base.tokens, *(outcome.tokens for _, outcome in self.segments), *tested.values()]
         return sum(counted, start=Tokens())
+
+    @property
+    def explanations(self) -> list[str]:
+        """What the method itself says about its decisions so far."""
+        outcomes = [outcome for _, outcome in self.segments]
+        return explanation_of(str(self.header.get("method", "")), self.brief, outcomes)
 
     def measure(self, task: Task) -> Mapping[str, str]:
         """How a sub-dataset is scored: `name` and, for a choice, `normalize`; empty if the header does not say."""

@@ -10,6 +10,7 @@ from msft.core.vocabulary import Task
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import mean
 from msft.report.cost import flops, holdings
+from msft.report.gains import gains_of
 from msft.report.seconds import seconds_of
 from msft.report.story import Rollout, Story, read_story
 
@@ -45,6 +46,7 @@ def summary_of(story: Story) -> dict[str, Any]:
             "test": {which: mean(list(test.get(which, {}).values())) for which in ("base", "answer")},
         },
         "flops": flops(story),
+        "headroom": None if (gains := gains_of(story)) is None else gains.as_json(),
         "seconds": seconds_of(story).as_json(),
         "disk": disk(story),
     }

@@ -12,6 +12,7 @@ from rich.text import Text
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import Comparison, Row, compare
 from msft.report.cost import flops, plain
+from msft.report.gains import gains_of, sentences
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.summary import disk
@@ -51,6 +52,11 @@ def render_text(folder: RunFolder, console: Console) -> None:
         console.print(Text(f"- {line}"))
     if story.outlook.window > 1:
         console.print(Text(f"  {smoothing(story.outlook.window)}", style="dim"))
+    if (gains := gains_of(story)) is not None:
+        console.print()
+        console.print(Text("Headroom", style="bold"))
+        for line in sentences(gains):
+            console.print(Text(f"- {line}"))
     console.print()
     console.print(Text("What it cost", style="bold"))
     for name, value in costs(story):

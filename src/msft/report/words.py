@@ -77,10 +77,11 @@ def decision(rollout: Rollout) -> str:
 
 
 def decisions(story: Story) -> list[str]:
-    """One entry per roll-out, in the order in which they ran; the choice of the final model last."""
+    """One entry per roll-out, in the order in which they ran; then what the method says about them; the choice of the
+    final model last."""
     done = [rollout for rollout in story.rollouts if story.answer or rollout.followed]
     last = answer(story) if story.answer else f"Not finished: the search is at epoch {epochs(story.tip.epoch)}."
-    return [*map(decision, done), last]
+    return [*map(decision, done), *story.explanations, last]
 
 
 def answer(story: Story) -> str:

@@ -29,6 +29,14 @@ def with_method(config: Config, name: str, preset: str = "", /, **changes: objec
     return config.model_copy(update={"method": resolved(section)})
 
 
+def with_average(config: Config, name: str) -> Config:
+    """The configuration with another method, a constant rate, and weights averaged over its own window, or an epoch."""
+    changed = with_method(config, name)
+    window = config.training.average or 1.0
+    training = changed.training.model_copy(update={"schedule": "constant", "average": window})
+    return changed.model_copy(update={"training": training})
+
+
 def resolved(section: dict[str, object]) -> MethodConfig:
     """A method section. Raises ConfigError."""
     try:

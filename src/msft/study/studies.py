@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from msft.config.schema import Config
 from msft.core.errors import RunError, complaint
 from msft.run.job import Job
-from msft.study import budget, granularity, loss, noise, optimizer, peaks, shift, similar, ticks
+from msft.study import budget, granularity, loss, noise, optimizer, own_moments, peaks, shift, similar, ticks
 from msft.study.days import on_one_day
 from msft.study.findings import Cell, Findings
 from msft.study.grid import Grid, StudyFolder, Variant
@@ -39,6 +39,9 @@ STUDIES: dict[str, Study] = {
     "loss": Study("do training loss and gradient conflict differ from SFT's?", "Figure 9", loss.variants, loss.find),
     "optimizer": Study("restore Adam's moments at a roll-back, or reset them?", "", optimizer.variants, optimizer.find),
     "noise": Study("would other validation examples change the decisions?", "", noise.variants, noise.find),
+    "headroom": Study(
+        "what would stopping each sub-dataset at its own best moment gain?", "", own_moments.variants, own_moments.find
+    ),
     "similar": Study("how does the search treat similar sub-datasets?", "", similar.variants, similar.find),
 }
 

@@ -12,7 +12,7 @@ from msft.core.errors import ConfigError, complaint
 from msft.methods import METHODS
 from msft.report.words import listed
 from msft.study.grid import Variant
-from msft.study.overrides import resolved, with_method
+from msft.study.overrides import resolved, with_average, with_method
 
 EARLY = 4
 """Number of ticks after the best macro-average after which `sro_early` ends its first run."""
@@ -75,6 +75,8 @@ def _variant(config: Config, name: str, names: Sequence[str]) -> Variant:
     if name not in known:
         fix = one_of(name, dict.fromkeys([*known, *CONTROLS, "all"]))
         raise ConfigError(complaint(f"--methods: found {name!r}", fix))
+    if METHODS[method].averaged:
+        return Variant(name=name, config=with_average(config, method))
     return Variant(name=name, config=with_method(config, method, preset))
 
 
@@ -92,11 +94,22 @@ def _decay(config: Config, method: str) -> Variant:
 
 
 def _average(config: Config, method: str) -> Variant:
-    """With weights averaged over about an epoch, or over the configuration's own window, at a constant rate."""
-    changed = with_method(config, method)
-    window = config.training.average or 1.0
-    training = changed.training.model_copy(update={"schedule": "constant", "average": window})
-    return Variant(name=f"{method}_average", config=changed.model_copy(update={"training": training}))
+    """With averaged weights at a constant rate."""
+    return Variant(name=f"{method}_average", config=with_average(config, method))
+
+
+def _auto_placebo(config: Config, _: Sequence[str]) -> Variant:
+    made = with_average(config, "auto")
+    return Variant(name="auto_placebo", config=with_method(made, "auto", peaks="random"))
+
+
+def _average_equal_flops(config: Config, names: Sequence[str]) -> Variant:
+    """SFT with averaged weights, for as long as it takes to spend the FLOPs of the auto run."""
+    if "auto" not in names:
+        found = "--methods: sft_average_equal_flops needs an auto run, and there is none"
+        raise ConfigError(complaint(found, "add auto"))
+    made = with_average(config, "sft")
+    return Variant(name="sft_average_equal_flops", config=made, after="auto", rule="equal_flops")
 
 
 def _early(config: Config, _: Sequence[str]) -> Variant:
@@ -126,6 +139,8 @@ CONTROLS: dict[str, Callable[[Config, Sequence[str]], Variant]] = {
     "sft_equal_flops": _equal_flops,
     "sft_decay": lambda config, _: _decay(config, "sft"),
     "sft_average": lambda config, _: _average(config, "sft"),
+    "sft_average_equal_flops": _average_equal_flops,
+    "auto_placebo": _auto_placebo,
     "msft_average": lambda config, _: _average(config, "msft"),
     "msft_decay": lambda config, _: _decay(config, "msft"),
     "sro_early": _early,

@@ -1,0 +1,141 @@
+"""auto: SFT unless a search can pay; what it compares, what it hands over, and what it costs at most."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Snapshot
+from msft.methods import METHODS, auto, explanation_of
+from msft.testing.conformance import Journal, run
+from msft.testing.fake import Curve, FakeEngine, brief_of
+
+APART = {"early": Curve(peak=1, fall=0.12), "late": Curve(peak=7), "later": Curve(peak=8), "middle": Curve(peak=4)}
+TOGETHER = {task: Curve(peak=8) for task in APART}
+FALLING = {task: Curve(peak=1, fall=0.1) for task in APART}
+
+
+def search(
+    curves: dict[str, Curve], *, items: int = 1000, method: str = "auto", **changes: Any
+) -> tuple[Snapshot, Journal, Brief, FakeEngine]:
+    engine = FakeEngine(curves, dict.fromkeys(curves, 16), items=items, eval_every=0.5)
+    brief = brief_of(engine, METHODS[method].Params(**changes), horizon=8.0)
+    answer, journal = run(METHODS[method], brief, engine)
+    return answer, journal, brief, engine
+
+
+def cost(journal: Journal) -> tuple[int, int]:
+    return sum(o.tokens.train for _, o in journal), sum(o.tokens.eval for _, o in journal)
+
+
+def bare(journal: Journal) -> list[tuple[Segment, Outcome]]:
+    return [(replace(segment, keep=frozenset()), outcome) for segment, outcome in journal]
+
+
+def test_it_searches_where_peaks_are_apart_and_hands_over_the_better_model() -> None:
+    answer, journal, brief, engine = search(APART)
+    plain, sft, _, sft_engine = search(APART, method="sft")
+    first = [entry for entry in journal if entry[0].rollout == 1]
+    assert bare(first) == bare(sft), "the first roll-out is SFT's"
+    assert len(journal) > len(sft) and journal[answer - 1][0].rollout > 1
+    truth = {s: sum(APART[t](x) for t, x in e.states[s].items()) for s, e in ((answer, engine), (plain, sft_engine))}
+    assert truth[answer] > truth[plain]
+    said = explanation_of("auto", brief, [outcome for _, outcome in journal])
+    assert len(said) == 1 and said[0].startswith("It searched") and "is the final model" in said[0]
+
+
+def test_the_second_run_starts_at_the_first_peak_and_keeps_a_floor() -> None:
+    _, journal, _, _ = search(APART)
+    second = [segment for segment, _ in journal if segment.rollout > 1]
+    start = second[0]
+    assert start.parent != ROOT and 0.5 <= start.epoch <= 1.5
+    assert start.mixture.tasks == tuple(APART) and start.mixture.shares == (0.15, 1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("curves", [APART, TOGETHER, FALLING])
+@pytest.mark.parametrize("items", [0, 20, 1000])
+def test_it_costs_at_most_twice_sft(curves: dict[str, Curve], items: int) -> None:
+    _, journal, _, _ = search(curves, items=items)
+    _, sft, _, _ = search(curves, items=items, method="sft")
+    for ours, theirs in zip(cost(journal), cost(sft), strict=True):
+        assert ours <= 2 * theirs
+
+
+@pytest.mark.parametrize("items", [0, 20, 1000])
+def test_without_a_search_it_is_sft_bit_for_bit(items: int) -> None:
+    answer, journal, brief, _ = search(TOGETHER, items=items)
+    plain, sft, _, _ = search(TOGETHER, items=items, method="sft")
+    assert answer == plain and bare(journal) == bare(sft)
+    said = explanation_of("auto", brief, [outcome for _, outcome in journal])
+    assert len(said) == 1 and said[0].startswith("It did not search")
+
+
+def test_too_few_items_show_nothing() -> None:
+    """The same curves as in the search above, but a gain that ten items cannot show."""
+    answer, journal, _, _ = search(APART, items=10)
+    plain, _, _, _ = search(APART, items=10, method="sft")
+    assert answer == plain and {segment.rollout for segment, _ in journal} == {1}
+
+
+def test_it_ends_early_only_when_nothing_rises() -> None:
+    _, journal, brief, _ = search(FALLING, floor=0.1)
+    ended = max(segment.stop for segment, _ in journal if segment.rollout == 1)
+    assert 2 * 16 <= ended <= 4 * 16, "at 16 steps an epoch: after the peak at epoch 1 and a window of patience"
+    assert "ended at epoch" in explanation_of("auto", brief, [outcome for _, outcome in journal])[0]
+    _, journal, _, _ = search({**FALLING, "late": Curve(peak=8)})
+    assert max(segment.stop for segment, _ in journal if segment.rollout == 1) == 8 * 16
+
+
+def outcome(snapshot: Snapshot, score: float, metric: float) -> Any:
+    """A point whose items all have this score, and this share of right answers."""
+    right = tuple(float(i < 10 * metric) for i in range(10))
+    items, metrics = {"a": (score,) * 10}, {"a": right}
+    measured = Outcome(snapshot=snapshot, scores={"a": score}, reports={"a": metric}, items=items, metrics=metrics)
+    return auto.Point(snapshot=snapshot, epoch=1.0, scores=measured.scores, outcome=measured)
+
+
+@pytest.mark.parametrize(
+    ("score", "metric", "better"),
+    [(0.6, 0.5, True), (0.5, 0.6, False), (0.4, 0.9, False), (0.6, 0.4, True), (0.6, 0.1, False)],
+)
+def test_the_candidate_needs_the_search_score_and_must_not_lose_the_metric(
+    score: float, metric: float, better: bool
+) -> None:
+    """One right answer less of ten is within the standard error, four are not."""
+    verdict = auto._compare(outcome(2, score, metric), outcome(1, 0.5, 0.5), ("a",), {"a": range(10)})
+    assert verdict.better is better
+
+
+def test_the_items_that_compare_are_not_those_that_choose() -> None:
+    """Peaks and candidate are the same whatever the comparing items say; only the verdict changes."""
+    _, journal, brief, _ = search(APART)
+
+    def turned(outcome: Outcome) -> Outcome:
+        """The comparing half of each sub-dataset's items, upside down, after the first roll-out."""
+        if outcome.items is None:
+            return outcome
+        items = {t: list(values) for t, values in outcome.items.items()}
+        for task, values in items.items():
+            for i in auto.halves(len(values), task, auto.SPLITS)[1]:
+                values[i] = 0.0
+        kept = {task: tuple(values) for task, values in items.items()}
+        means = {task: sum(values) / len(values) for task, values in kept.items()}
+        return replace(outcome, items=kept, metrics=kept, scores=means, reports=means)
+
+    second = [number for number, (segment, _) in enumerate(journal) if segment.rollout > 1]
+    changed = [(s, turned(o) if n in second else o) for n, (s, o) in enumerate(journal)]
+    replayed = auto_search(brief, changed)
+    assert journal[replayed - 1][0].rollout == 1, "the worse candidate is discarded"
+    said = explanation_of("auto", brief, [outcome for _, outcome in changed])
+    assert "was discarded" in said[0]
+
+
+def auto_search(brief: Brief, journal: Journal) -> Snapshot:
+    """The answer of a replayed search; it raises where the method asks for anything else."""
+    from msft.core.search import Search
+
+    answer = Search(METHODS["auto"], brief, journal).answer
+    assert answer is not None
+    return answer

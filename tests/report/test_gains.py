@@ -1,0 +1,119 @@
+"""The headroom in reports: summary, terminal and page say one thing, and only where it was recorded."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from msft.core.headroom import Measured
+from msft.report.gains import Gain, Gains, gains_of, measure, sentences
+from msft.report.page import page
+from msft.report.story import read_story
+from msft.report.summary import summarise
+from msft.report.table import render_text
+from msft.study.own_moments import gains_over_seeds
+from report.run_folders import make_run
+
+
+@pytest.mark.parametrize("method", ["sft", "auto"])
+def test_summary_terminal_and_page_show_the_headroom(tmp_path: Path, method: str) -> None:
+    run = make_run(tmp_path / "run", method, items=200, horizon=6.0)
+    story = read_story(run)
+    gains = gains_of(story)
+    assert gains is not None and gains.score.estimate > 0 and gains.score == gains.metric
+    assert json.loads(json.dumps(summarise(run)["headroom"])) == json.loads(json.dumps(gains.as_json()))
+    console = Console(file=io.StringIO(), width=400)
+    render_text(run, console)
+    shown, drawn = console.file.getvalue(), page(story, {})  # type: ignore[attr-defined]
+    for sentence in sentences(gains):
+        assert sentence in shown and sentence.replace("'", "&#x27;") in drawn
+    for sentence in story.explanations:
+        assert sentence in shown
+    assert bool(story.explanations) == (method == "auto")
+
+
+@pytest.mark.parametrize(("method", "items"), [("msft", 200), ("sft", 0)])
+def test_nothing_is_said_where_nothing_was_recorded(tmp_path: Path, method: str, items: int) -> None:
+    run = make_run(tmp_path / "run", method, items=items, horizon=6.0)
+    assert summarise(run)["headroom"] is None
+    assert "Headroom" not in page(read_story(run), {})
+
+
+def test_the_first_roll_out_alone_is_read(tmp_path: Path) -> None:
+    """A search that follows in the same run, and a run that is cut off, change nothing before it."""
+    auto = read_story(make_run(tmp_path / "auto", "auto", items=1000, horizon=6.0, peaks=(1.0, 5.0, 5.5, 6.0)))
+    sft = read_story(make_run(tmp_path / "sft", "sft", items=1000, horizon=6.0, peaks=(1.0, 5.0, 5.5, 6.0)))
+    assert {segment.rollout for segment, _ in auto.segments} > {1}, "the job has a search"
+    assert gains_of(auto) == gains_of(sft)
+    cut = make_run(tmp_path / "cut", "sft", items=1000, horizon=6.0, stop_after=10)
+    gains = gains_of(read_story(cut))
+    assert gains is not None and max(gains.own.values()) <= 2.5
+
+
+def gains(score: float, metric: float, width: float, unreached: tuple[str, ...] = ()) -> Gains:
+    of = [Gain(g, g - width, g + width, g) for g in (score, metric)]
+    return Gains(score=of[0], metric=of[1], own={"a": 1.0}, common=2.0, unreached=unreached)
+
+
+@pytest.mark.parametrize(
+    ("found", "worth"),
+    [
+        (gains(0.02, 0.01, 0.01), True),
+        (gains(0.02, -0.01, 0.01), None),  # the measures disagree
+        (gains(0.0, 0.0, 0.004), False),
+        (gains(0.0, 0.0, 0.004, ("a",)), None),  # a peak may still come
+        (gains(0.0, 0.0, 0.02), None),
+    ],
+)
+def test_a_verdict_needs_both_measures_and_every_peak(found: Gains, worth: bool | None) -> None:
+    assert found.worth is worth
+    said = " ".join(sentences(found))
+    assert ("not worth its cost" in said) == (worth is False)
+    assert ("worth a try" in said) == (worth is True)
+    assert ("may still come: a." in said) == bool(found.unreached)
+
+
+def test_over_seeds_the_moments_are_those_of_the_others(tmp_path: Path) -> None:
+    """By hand, for three runs whose curves peak at different places."""
+    stories = [
+        read_story(make_run(tmp_path / str(i), "sft", items=50, horizon=4.0, eval_every=0.5, seed=i, peaks=peaks))
+        for i, peaks in enumerate([(1.0, 2.0, 3.0, 3.5), (1.5, 2.0, 3.0, 3.5), (1.0, 2.5, 3.0, 3.5)])
+    ]
+    expected = []
+    for held, story in enumerate(stories):
+        curves = {}
+        for task in story.tasks:
+            others = [[p.scores[task] for p in s.trunk] for i, s in enumerate(stories) if i != held]
+            curves[task] = [sum(values) / 2 for values in zip(*others, strict=True)]
+
+        def best(curve: list[float]) -> int:
+            means = [round(sum(c := curve[max(0, i - 1) : i + 2]) / len(c), 12) for i in range(len(curve))]
+            return means.index(max(means))
+
+        macro = [sum(values) / 4 for values in zip(*curves.values(), strict=True)]
+        path = story.trunk
+        change = [path[best(c)].scores[t] - path[best(macro)].scores[t] for t, c in curves.items()]
+        expected.append(sum(change) / 4)
+    score, metric = gains_over_seeds(stories)
+    assert score.mean == pytest.approx(sum(expected) / 3) and metric == score
+    assert score.low is not None and score.low < score.mean
+
+
+def test_the_interval_narrows_with_the_items() -> None:
+    from core.test_headroom import curves_with_items
+
+    wide, narrow = (measure(curves_with_items(3, items)).score for items in (40, 640))
+    assert narrow.high - narrow.low < 0.6 * (wide.high - wide.low)
+
+
+def test_a_metric_of_its_own_is_valued_at_the_moments_of_the_score() -> None:
+    from core.test_headroom import curves_with_items
+
+    found = curves_with_items(3, 200)
+    flat = {task: Measured([(0.5,) * 200] * 8, logs=False) for task in found.scores}
+    assert measure(replace(found, metrics=flat)).metric == Gain(0.0, 0.0, 0.0, 0.0)
