@@ -59,6 +59,8 @@ def config(made, **changes):
         "method_kwargs": {"eval_every": 0.5, "budget": 1.0, "smooth": 1},
         "num_train_epochs": 2,
         "learning_rate": 0.01,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": None,
         "per_device_train_batch_size": 4,
         "gradient_accumulation_steps": 2,
         "max_length": 64,
@@ -279,3 +281,40 @@ def test_importing_the_package_loads_no_torch():
 
     code = "import sys, msft; sys.exit('torch' in sys.modules or not msft.__version__)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_defaults_are_those_of_trl(made):
+    """Read from its source at version 1.16: SFTConfig and transformers' TrainingArguments."""
+    args = MSFTConfig(output_dir="run")
+    assert (args.learning_rate, args.per_device_train_batch_size, args.gradient_accumulation_steps) == (2e-5, 8, 1)
+    assert (args.max_grad_norm, args.weight_decay, args.warmup_ratio, args.max_length) == (1.0, 0.0, 0.0, 1024)
+
+    def training(**changes):
+        args = MSFTConfig(output_dir="run", **changes)
+        sections = {"model": {"name_or_path": "m"}, "datasets": [{"id": "a", "path": "a.jsonl"}], "peft": None}
+        return args.resolve(world=1, **sections).training
+
+    assert training().schedule == "linear" and training().max_grad_norm == 1.0
+    assert training(average=1).schedule == "constant"
+    assert training(average=1, lr_scheduler_type="linear").schedule == "linear"
+    assert training(method_kwargs={"preset": "release"}).schedule == "constant"
+    assert training(max_grad_norm=0).max_grad_norm is None
+    assert training(report_to="tensorboard").report_to == training(report_to=["tensorboard"]).report_to
+    assert training(report_to="none").report_to == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"packing": True}, "MSFTConfig packing: unknown argument. Fix: remove it; micro-batches"),
+        (
+            {"eval_strategy": "steps", "eval_steps": 5},
+            "eval_steps: unknown argument. Fix: remove it; give method_kwargs",
+        ),
+        ({"lerning_rate": 1}, "did you mean 'learning_rate'?"),
+    ],
+)
+def test_arguments_of_other_trainers_are_answered(given, said):
+    with pytest.raises(ConfigError) as raised:
+        MSFTConfig(output_dir="run", **given)
+    assert said in str(raised.value) and str(raised.value).count("Fix:") == len(given)

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from peft import LoraConfig
 
+from msft.api.other_trainers import INSTEAD
 from msft.config.method_section import MethodConfig, resolve
-from msft.config.problems import ProblemsError
+from msft.config.problems import ProblemsError, one_of
 from msft.config.reader import from_mapping
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, complaint
@@ -32,8 +33,9 @@ class NoParams:
 class MSFTConfig:
     """How an `MSFTTrainer` trains.
 
-    An argument means what the argument of the same name means in transformers and TRL. The defaults are those of
-    `msft train`, and can differ from theirs.
+    An argument means what the argument of the same name means in transformers and TRL, and has TRL's default, except
+    for `num_train_epochs`, `gradient_checkpointing` and `seed`. An argument of theirs that is not here is an error that
+    says what to do instead.
 
     Args:
         output_dir: The run folder.
@@ -46,12 +48,13 @@ class MSFTConfig:
         gradient_accumulation_steps: The global batch is the product of this, `per_device_train_batch_size` and the
             number of processes.
         learning_rate: The highest learning rate.
-        lr_scheduler_type: The schedule of the learning rate over `num_train_epochs`.
+        lr_scheduler_type: The schedule of the learning rate over `num_train_epochs`. None: linear; constant with
+            `average`, which needs no falling rate, or with a preset that sets no maximum of epochs.
         warmup_ratio: Share of `num_train_epochs` over which the learning rate rises from 0.
         weight_decay: Weight decay of AdamW, on matrices only.
         average: Epochs of the full mixture over which the weights are averaged; None: they are not. Evaluations,
             decisions and the final model use the average.
-        max_grad_norm: The norm to which gradients are clipped; None: no clipping.
+        max_grad_norm: The norm to which gradients are clipped; None or 0: no clipping.
         loss_reduction: Whether the loss is the mean over the global batch's tokens or over its examples' means.
         max_length: Maximum tokens of an example; longer ones are truncated at the end.
         gradient_checkpointing: Recomputes activations in the backward pass: slower, less memory.
@@ -66,17 +69,17 @@ class MSFTConfig:
             None: choices by likelihood, all others by loss.
         dataset_kwargs: Further keys of an entry of `datasets` in a configuration file, by sub-dataset: `scorer`,
             `template`, ...
-        report_to: Names of trackers, such as `["tensorboard"]`.
+        report_to: The name of a tracker, such as `"tensorboard"`, or several; `"none"`: no tracker.
         logging_steps: Steps between two log entries.
 
     Raises:
-        ConfigError: When an `MSFTTrainer` is created with an invalid value. Values are not checked before.
+        ConfigError: For an argument that is not here; for an invalid value when an `MSFTTrainer` is created.
 
     Examples:
         >>> from msft import MSFTConfig
         >>> args = MSFTConfig(output_dir="runs/first", num_train_epochs=3, method_kwargs={"eval_every": 0.5})
         >>> args.per_device_train_batch_size * args.gradient_accumulation_steps
-        64
+        8
     """
 
     output_dir: str
@@ -84,13 +87,13 @@ class MSFTConfig:
     method_kwargs: Mapping[str, Any] = field(default_factory=dict)
     num_train_epochs: float | None = None
     per_device_train_batch_size: int = 8
-    gradient_accumulation_steps: int = 8
-    learning_rate: float = 1e-5
-    lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 2e-5
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] | None = None
     warmup_ratio: float = 0.0
     weight_decay: float = 0.0
     average: float | None = None
-    max_grad_norm: float | None = None
+    max_grad_norm: float | None = 1.0
     loss_reduction: Literal["token", "example"] = "token"
     max_length: int = 1024
     gradient_checkpointing: bool = False
@@ -102,18 +105,31 @@ class MSFTConfig:
     bad_rows: Literal["error", "drop"] = "error"
     scorer: str | Mapping[str, Any] | None = None
     dataset_kwargs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    report_to: Sequence[str] = ()
+    report_to: str | Sequence[str] = ()
     logging_steps: int = 10
+
+    def __new__(cls, *args: Any, **given: Any) -> MSFTConfig:
+        """Raises ConfigError for arguments that are not here, with those of the same meaning."""
+        known = [each.name for each in fields(cls)]
+        lines = [
+            complaint("unknown argument", INSTEAD.get(name) or one_of(name, known), file=cls.__name__, field=name)
+            for name in given
+            if name not in known
+        ]
+        if lines:
+            raise ConfigError("\n".join(lines))
+        return super().__new__(cls)
 
     def resolve(
         self, *, model: Mapping[str, Any], datasets: Sequence[Mapping[str, Any]], peft: LoraConfig | None, world: int
     ) -> Config:
         """The configuration of the run. `world`: number of processes. Raises ConfigError."""
+        method = self._method()
         batch = self.per_device_train_batch_size * self.gradient_accumulation_steps * world
         autocast = "auto" if self.bf16 is None else "bf16" if self.bf16 else "no"
         data = {
             "model": {**model, "autocast": autocast},
-            "method": self._method(),
+            "method": method,
             "datasets": [self._dataset(dataset) for dataset in datasets],
             "data": {
                 "seed": self.seed if self.data_seed is None else self.data_seed,
@@ -125,20 +141,23 @@ class MSFTConfig:
                 "seed": self.seed,
                 "batch_size": batch,
                 "learning_rate": self.learning_rate,
-                "schedule": self.lr_scheduler_type,
+                "schedule": self.lr_scheduler_type or self._schedule(method),
                 "warmup": self.warmup_ratio,
                 "weight_decay": self.weight_decay,
                 "average": self.average,
-                "max_grad_norm": self.max_grad_norm,
+                "max_grad_norm": self.max_grad_norm or None,
                 "loss_reduction": self.loss_reduction,
                 "gradient_checkpointing": self.gradient_checkpointing,
                 "torch_compile": self.torch_compile,
-                "report_to": list(self.report_to),
+                "report_to": _trackers(self.report_to),
             },
             "peft": None if peft is None else adapter(peft),
             "output": self.output_dir,
         }
         return from_mapping(data, type(self).__name__)
+
+    def _schedule(self, method: MethodConfig) -> str:
+        return "linear" if self.average is None and method.max_epochs is not None else "constant"
 
     def _method(self) -> MethodConfig:
         name, methods = _named(self.method)
@@ -159,6 +178,12 @@ class MSFTConfig:
         if isinstance(section["scorer"], str):
             section["scorer"] = {"name": section["scorer"]}
         return section
+
+
+def _trackers(named: str | Sequence[str]) -> list[str]:
+    if isinstance(named, str):
+        return [] if named == "none" else [named]
+    return list(named)
 
 
 def _named(method: str | Method | Callable[[Brief], Plan]) -> tuple[str, Mapping[str, Method]]:

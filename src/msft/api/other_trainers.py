@@ -1,0 +1,44 @@
+"""What replaces the arguments of other trainers that `MSFTConfig` does not have."""
+
+from __future__ import annotations
+
+_EVALUATIONS = 'remove it; give method_kwargs={"eval_every": ...}, in epochs'
+_SNAPSHOTS = "remove it; the trainer keeps each snapshot that it may need, and the best model"
+_CHOSEN = "remove it; micro-batches are cut to fit into memory"
+INSTEAD = {
+    "eval_strategy": _EVALUATIONS,
+    "evaluation_strategy": _EVALUATIONS,
+    "eval_steps": _EVALUATIONS,
+    "do_eval": _EVALUATIONS,
+    "save_strategy": _SNAPSHOTS,
+    "save_steps": _SNAPSHOTS,
+    "save_total_limit": _SNAPSHOTS,
+    "load_best_model_at_end": _SNAPSHOTS,
+    "metric_for_best_model": "remove it; the best average over the sub-datasets' validation scores decides",
+    "max_steps": "give num_train_epochs",
+    "warmup_steps": "give warmup_ratio, a share of num_train_epochs",
+    "per_device_eval_batch_size": _CHOSEN,
+    "auto_find_batch_size": _CHOSEN,
+    "packing": _CHOSEN,
+    "padding_free": _CHOSEN,
+    "group_by_length": _CHOSEN,
+    "eval_packing": _CHOSEN,
+    "max_seq_length": "give max_length",
+    "fp16": "give bf16; products in fp16 are not supported",
+    "optim": "remove it; the optimizer is AdamW",
+    "dataset_text_field": 'give dataset_kwargs={"NAME": {"columns": ...}}, or rename the column',
+    "completion_only_loss": "remove it; completions are learned, prompts are not",
+    "assistant_only_loss": "remove it; the assistant's turns are learned, other turns are not",
+    "gradient_checkpointing_kwargs": "give gradient_checkpointing",
+    "use_liger_kernel": "remove it; layers are made lighter where that is proven",
+    "logging_strategy": "give logging_steps",
+    "logging_dir": "remove it; trackers write into output_dir",
+    "overwrite_output_dir": "remove the folder, or name another output_dir",
+    "resume_from_checkpoint": "call train(resume_from_checkpoint=True)",
+    "deepspeed": "remove it; on several GPUs: accelerate launch your_script.py",
+    "fsdp": "remove it; on several GPUs: accelerate launch your_script.py",
+    "neftune_noise_alpha": "remove it; it is not supported",
+    "model_init_kwargs": "load the model, and pass it as an object",
+    "push_to_hub": "call save_model, and push the folder; or msft export RUN --push-to-hub",
+}
+"""Arguments of transformers' and TRL's trainers, and what to do here instead."""
