@@ -20,6 +20,7 @@ from msft.config.columns import Columns, FormatName, Names, no_jinja, not_empty
 from msft.config.method_section import STRICT, MethodConfig, resolve
 from msft.config.problems import Problem, ProblemsError, folded, not_portable, shown
 from msft.config.scorer import ScorerConfig
+from msft.config.temperature import MOST_REPEATS, MixingConfig
 from msft.core.averages import WarmUp
 from msft.core.vocabulary import LATER
 
@@ -151,6 +152,9 @@ class DatasetConfig(Section):
     """A column: the rows of each of its values become a separate sub-dataset `<id>.<value>`."""
     license: Text | None = None
     """The data's licence, such as `cc-by-4.0`; written to the model card only."""
+    repeat: float | None = Field(default=None, gt=0, le=MOST_REPEATS)
+    """How often an epoch takes each training example, such as 3, or 0.5 for half of them in each epoch; null: once. It
+    counts before `data.mixing`, which changes it unless that is `size`."""
     config: dict[str, Any] | None = None
     """Keyword arguments of a reasoning-gym task, including `seed` and `size`."""
 
@@ -202,6 +206,10 @@ class DataConfig(Section):
     """What to do with rows that cannot be used, such as lines that are not JSON, or rows without an answer: raise an
     error that lists them, or leave them out before the splits are made and list them in the notes. More than 10 % of a
     sub-dataset's rows are always an error, as is a file that cannot be read."""
+    mixing: Annotated[MixingConfig, LATER] = "size"
+    """How many examples an epoch takes of each sub-dataset: all of them (`size`), or as many of each (`equal`), or a
+    number in between (`{temperature: 2}`), with the same total. Small sub-datasets are then repeated within an epoch,
+    and of large ones each epoch takes the next part."""
     date: Annotated[Annotated[str, AfterValidator(_a_day)] | None, LATER] = None
     """The day that a chat template with a clock (`strftime_now`) writes, as YYYY-MM-DD; null: the day on which the run
     began, which the run keeps."""

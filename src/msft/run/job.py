@@ -94,9 +94,11 @@ class Job:
 
     def brief(self, base: Outcome) -> Brief:
         method = self.config.method
+        sizes = tuple(part.size for part in self.data.values())
+        distinct = tuple(len(part.train) for part in self.data.values())
         return Brief(
             tasks=tuple(self.data),
-            sizes=tuple(len(part.train) for part in self.data.values()),
+            sizes=sizes,
             validation_sizes=tuple(len(part.validation) for part in self.data.values()),
             batch_size=self.config.training.batch_size,
             seed=self.config.training_seed,
@@ -106,6 +108,7 @@ class Job:
             select=method.select,
             average=method.average,
             score_excluded=method.score_excluded,
+            pools=None if distinct == sizes else distinct,
             params=method.params,
         )
 
