@@ -82,7 +82,6 @@ def _cells(part: Part) -> list[str]:
 
 def lines(made: Estimate) -> list[tuple[str, str]]:
     """The requirements of the whole job: (name, sentence)."""
-    tokens = sum(part.tokens for part in made.parts)
     return [
         (
             "model",
@@ -91,10 +90,11 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
         ),
         (
             "epoch",
-            f"{sum(part.train for part in made.parts):,} examples, {tokens:,} tokens, {made.steps_per_epoch:,} steps, "
-            f"{made.ticks_per_epoch} evaluations; scoring processes {_most(made)}{made.scoring_share:.0%} as many "
-            "tokens as training",
+            f"{sum(part.taken for part in made.parts):,} examples, {made.epoch_tokens:,} tokens, "
+            f"{made.steps_per_epoch:,} steps, {made.ticks_per_epoch} evaluations; scoring processes "
+            f"{_most(made)}{made.scoring_share:.0%} as many tokens as training",
         ),
+        *([("mixing", _mixing(made))] if any(part.taken != part.train for part in made.parts) else []),
         ("at most", _training(made)),
         ("snapshots", _snapshots(made)),
         ("memory", f"{scaled(made.training_bytes, 'B')} for {_in_memory(made)}, plus activations"),
@@ -102,6 +102,17 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
         ("ends", _ends(made)),
         ("errors", "± is the largest standard error of an accuracy over this number of items, in percentage points"),
     ]
+
+
+def _mixing(made: Estimate) -> str:
+    """How often an epoch takes the examples of each sub-dataset, where that is not once."""
+    often = [
+        f"{clean(part.task)} {part.times:.3g} times ({part.train:,} examples, {part.taken:,} draws)"
+        for part in made.parts
+        if part.taken != part.train
+    ]
+    once = ", and all others once" if len(often) < len(made.parts) else ""
+    return f"an epoch takes each training example of {', '.join(often)}{once}"
 
 
 def _in_memory(made: Estimate) -> str:

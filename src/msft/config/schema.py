@@ -320,6 +320,16 @@ class Config(Section):
         return datasets
 
     @model_validator(mode="after")
+    def _repeat_has_an_effect(self) -> Config:
+        repeats = [dataset.repeat for dataset in self.datasets]
+        if self.data.mixing == "equal" and len({repeat or 1.0 for repeat in repeats}) > 1:
+            found = "it has no effect: with data.mixing: equal, an epoch takes as many examples of each sub-dataset"
+            mend = "remove repeat, or write mixing: size or {temperature: T}"
+            given = [number for number, repeat in enumerate(repeats) if repeat is not None]
+            raise ProblemsError([Problem(found, mend, ("datasets", number, "repeat")) for number in given])
+        return self
+
+    @model_validator(mode="after")
     def _schedule_has_an_end(self) -> Config:
         needs = [
             key
