@@ -18,6 +18,7 @@ from msft.core.averages import Averaging
 from msft.report.words import NOT_KNOWN, clean, scaled
 from msft.run.job import Job
 
+TAKEN = "training examples that an epoch takes, and how often that is each of them (data.mixing, datasets[].repeat)"
 PIPED = 160
 """Width of the output if it is not a terminal."""
 
@@ -58,17 +59,24 @@ def show(made: Estimate, console: Console) -> None:
 def _parts(made: Estimate) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     table.add_column("sub-dataset", overflow="fold")
-    for heading in ("train", "tokens", "mean", "p95", "max", "trained", "scorer", "validation", "test"):
+    taken = ["taken"] if (mixed := _mixed(made)) else []
+    for heading in ("train", *taken, "tokens", "mean", "p95", "max", "trained", "scorer", "validation", "test"):
         table.add_column(heading, justify="left" if heading == "scorer" else "right", no_wrap=True)
     for part in made.parts:
-        table.add_row(*map(Text, _cells(part)))
+        table.add_row(*map(Text, _cells(part, mixed)))
     return table
 
 
-def _cells(part: Part) -> list[str]:
+def _mixed(made: Estimate) -> bool:
+    """Whether an epoch does not take each training example once."""
+    return any(part.taken != part.train for part in made.parts)
+
+
+def _cells(part: Part, mixed: bool) -> list[str]:
     return [
         clean(part.task),
         f"{part.train:,}",
+        *([f"{part.taken:,} ({part.times:.3g}×)"] if mixed else []),
         f"{part.tokens:,}",
         f"{part.mean_tokens:.0f}",
         str(part.p95_tokens),
@@ -94,7 +102,7 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
             f"{made.steps_per_epoch:,} steps, {made.ticks_per_epoch} evaluations; scoring processes "
             f"{_most(made)}{made.scoring_share:.0%} as many tokens as training",
         ),
-        *([("mixing", _mixing(made))] if any(part.taken != part.train for part in made.parts) else []),
+        *([("taken", TAKEN)] if _mixed(made) else []),
         ("at most", _training(made)),
         ("snapshots", _snapshots(made)),
         ("memory", f"{scaled(made.training_bytes, 'B')} for {_in_memory(made)}, plus activations"),
@@ -102,17 +110,6 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
         ("ends", _ends(made)),
         ("errors", "± is the largest standard error of an accuracy over this number of items, in percentage points"),
     ]
-
-
-def _mixing(made: Estimate) -> str:
-    """How often an epoch takes the examples of each sub-dataset, where that is not once."""
-    often = [
-        f"{clean(part.task)} {part.times:.3g} times ({part.train:,} examples, {part.taken:,} draws)"
-        for part in made.parts
-        if part.taken != part.train
-    ]
-    once = ", and all others once" if len(often) < len(made.parts) else ""
-    return f"an epoch takes each training example of {', '.join(often)}{once}"
 
 
 def _in_memory(made: Estimate) -> str:
