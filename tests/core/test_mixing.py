@@ -38,6 +38,7 @@ def test_by_size_an_epoch_takes_each_example_as_often_as_it_is_repeated(sizes: l
         ((100, 100, 1), (1.0, 1.0, 1.0), 1.0, (100, 100, 1)),
         ((10, 10, 10), (0.5, 0.5, 0.4), 1e9, (5, 5, 4)),  # of 14, the first gain
         ((7, 1000), (1.0, 1.0), 1.0, (7, 1000)),
+        ((1, 2, 3), (0.1, 0.1, 0.1), 2.0, (1, 1, 1)),  # of less than one each
     ],
 )
 def test_the_arithmetic(
