@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, Field
@@ -38,6 +38,15 @@ def _checked(given: Any) -> Any:
 
 
 MixingConfig: TypeAlias = Annotated[Literal["size", "equal"] | TemperatureConfig, BeforeValidator(_checked)]
+
+
+def check_repeats(mixing: Literal["size", "equal"] | TemperatureConfig, repeats: Sequence[float | None]) -> None:
+    """Raises ProblemsError if the data sets' `repeat`, in their order, are different and cannot have an effect."""
+    if mixing == "equal" and len({repeat or 1.0 for repeat in repeats}) > 1:
+        found = "it has no effect: with data.mixing: equal, an epoch takes as many examples of each sub-dataset"
+        mend = "remove repeat, or write mixing: size or {temperature: T}"
+        given = [number for number, repeat in enumerate(repeats) if repeat is not None]
+        raise ProblemsError([Problem(found, mend, ("datasets", number, "repeat")) for number in given])
 
 
 def rule(mixing: Literal["size", "equal"] | TemperatureConfig) -> Mixing:

@@ -33,14 +33,14 @@ def taken(sizes: Sequence[int], repeats: Sequence[float], mixing: Mixing) -> tup
         Fraction(DIGITS.power(DIGITS.divide(Decimal(count.numerator), Decimal(count.denominator)), power))
         for count in wanted
     ]
-    return apportioned(max(round(sum(wanted)), len(odds)), odds)
+    return apportioned(round(sum(wanted)), odds)
 
 
 def apportioned(total: int, odds: Sequence[Fraction]) -> tuple[int, ...]:
     """`total` in whole parts, in proportion to `odds`, by the largest remainder; each part is at least 1.
 
     A part whose proportion is below 1 becomes 1, and the others share what is left. Of equal remainders, the first
-    gains. `total` is at least the number of parts.
+    gains. A total that is below the number of parts is exceeded.
     """
     parts = dict.fromkeys(range(len(odds)), 1)
     proportions: dict[int, Fraction] = {}
