@@ -22,8 +22,9 @@ from msft.run.job import Job
 
 def batches_of(job: Job, steps: int) -> list[list[Example]]:
     """The first global batches of the search's first roll-out."""
-    sizes = {task: len(part.train) for task, part in job.data.items()}
-    order, cursor = Order(job.config.training_seed, sizes, job.config.training.batch_size), Cursor()
+    sizes = {task: part.size for task, part in job.data.items()}
+    pools = {task: len(part.train) for task, part in job.data.items()}
+    order, cursor = Order(job.config.training_seed, sizes, job.config.training.batch_size, pools), Cursor()
     batches = []
     for _ in range(steps):
         batch, cursor = order.batch(1, Mixture(tasks=tuple(sizes)), cursor)

@@ -1,8 +1,10 @@
 """A language model that costs nothing: 0.22 million parameters, pretrained in minutes on one core.
 
-    python examples/cheap_model.py [FOLDER]        (default: cheap, beside this file)
+    python examples/cheap_model.py [FOLDER]            (default: cheap, beside this file)
+    python examples/cheap_model.py [FOLDER] --noisy    (only FOLDER/data/*_noisy.jsonl, where the rest exists: a second)
 
-writes FOLDER/model, an ordinary Hugging Face folder, and FOLDER/data/*.jsonl, the sub-datasets of examples/cheap.yaml.
+writes FOLDER/model, an ordinary Hugging Face folder, and FOLDER/data/*.jsonl, the sub-datasets of examples/cheap.yaml
+and examples/uneven.yaml. Files named *_noisy have wrong answers in training and validation, for examples/noisy.yaml.
 The model has been taught one set of reasoning-gym tasks and is fine-tuned on another, whose skills are related: adding
 helps with equations, greatest common divisors help with fractions. Prompts are written short ("gcd 12 18", not a
 paragraph), because what makes hundreds of runs affordable is the number of tokens. All is decided by the seeds below.
@@ -10,6 +12,7 @@ paragraph), because what makes hundreds of runs affordable is the number of toke
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import math
@@ -34,6 +37,9 @@ LONGEST = 32
 """Characters of an example."""
 SPLITS = {"train": 400, "validation": 1000, "test": 400}
 """Rows of each sub-dataset; the configuration takes what it wants of them."""
+NOISY, WRONG = ("gcd", "simple_equations", "count_bits"), 0.4
+"""Sub-datasets that also exist with wrong answers, and the share of those in the training and validation rows. One is
+learned quickly, one is near to what the model knows, and one is new."""
 
 
 class Task(NamedTuple):
@@ -241,12 +247,37 @@ def write_data(folder: Path) -> None:
         (folder / f"{task.name}.jsonl").write_text(text, encoding="utf-8")
 
 
+def write_noisy(folder: Path) -> None:
+    """Of each sub-dataset in NOISY, a copy in which some training and validation rows have the answer of another row.
+
+    Reads the files that `write_data` wrote. The test rows stay as they are.
+    """
+    for name in NOISY:
+        rows = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        dice = random.Random(f"wrong answers of {name}")
+        for split in ("train", "validation"):
+            part = [row for row in rows if row["split"] == split]
+            answers = [row["completion"] for row in part]
+            for number in dice.sample(range(len(part)), round(WRONG * len(part))):
+                part[number]["completion"] = dice.choice([other for other in answers if other != answers[number]])
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}_noisy.jsonl").write_text(text, encoding="utf-8")
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).with_name("cheap"))
+    parser.add_argument("--noisy", action="store_true", help="write only the files with wrong answers")
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder
+    if arguments.noisy:
+        write_noisy(folder / "data")
+        return
     if os.environ.get("PYTHONHASHSEED") != "0":
         # Two of the tasks draw from sets of letters, whose order Python decides anew for each process.
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).with_name("cheap"))
     write_data(folder / "data")
+    write_noisy(folder / "data")
     words = tokenizer()
     model = pretrain(words, STEPS)
     model.save_pretrained(folder / "model")

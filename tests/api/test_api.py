@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from msft import MSFTConfig, MSFTTrainer
 from msft.config.reader import load
+from msft.config.temperature import rule
 from msft.core.errors import ConfigError, DataError, ModelError, RunError
 from msft.core.method import Method, require
 from msft.core.rollout import Answer, Track, roll_out
@@ -274,6 +276,26 @@ def test_arguments_are_checked_by_name(made):
         MSFTTrainer(args=config(made, learning_rate=-1.0), **objects(made))
     with pytest.raises(ConfigError, match=r"MSFTConfig method.bugdet: .*budget"):
         MSFTTrainer(args=config(made, method_kwargs={"bugdet": 2}), **objects(made))
+
+
+def test_mixing_and_repeat_reach_the_configuration(made):
+    def resolved(**changes):
+        datasets = [{"id": "copy", "path": "copy.jsonl"}, {"id": "yes no", "path": "choice.jsonl"}]
+        return config(made, **changes).resolve(model={"name_or_path": "m"}, datasets=datasets, peft=None, world=1)
+
+    plain = resolved()
+    assert (plain.data.mixing, [dataset.repeat for dataset in plain.datasets]) == ("size", [None, None])
+    mixed = resolved(mixing={"temperature": 2}, repeat={"yes no": 3})
+    assert (rule(mixed.data.mixing), [dataset.repeat for dataset in mixed.datasets]) == (2.0, [None, 3.0])
+    assert resolved(dataset_kwargs={"copy": {"repeat": 0.5}}).datasets[0].repeat == 0.5
+    for changes, message in (
+        ({"mixing": "even"}, "MSFTConfig data.mixing: found 'even'. Fix: use one of: size, equal"),
+        ({"repeat": {"coppy": 2}}, "MSFTConfig repeat: there is no sub-dataset 'coppy'. Fix: did you mean 'copy'?"),
+        ({"dataset_kwargs": {"no": {}}}, "MSFTConfig dataset_kwargs: there is no sub-dataset 'no'. Fix: "),
+        ({"repeat": {"copy": -1}}, "MSFTConfig datasets.0.repeat: found -1"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            resolved(**changes)
 
 
 def test_importing_the_package_loads_no_torch():

@@ -9,7 +9,7 @@ import pytest
 
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Outcome, Probe, Segment, Snapshot
-from msft.methods import METHODS, dynamix, ies
+from msft.methods import METHODS, continual, dynamix, ies
 from msft.run.loop import drive
 from msft.testing.fake import Curve, FakeEngine, brief_of
 
@@ -161,6 +161,27 @@ def test_ies_masters_nothing_before_the_sixth_epoch_and_lets_instances_return() 
         engine.store.held.add(epoch)
     assert without == [set()] * 6 + [{0}, {0}, set(), set()]
     assert search.ask() is None
+
+
+def test_ies_has_one_loss_of_each_epoch_of_an_instance_that_is_repeated() -> None:
+    """Two instances, twice an epoch: the last loss of an epoch is always 1, those before it never settle."""
+    engine = FakeEngine({"a": Curve()}, {"a": 4}, batch_size=1, eval_every=0.5, pools={"a": 2})
+    search = Search(METHODS["ies"], brief_of(engine, ies.Params(), horizon=9.0))
+    number = 0
+    while (segment := search.ask()) is not None:
+        number += 1
+        assert segment.mixture.without == frozenset(), "nothing is left out before both are"
+        losses = {"a": dict.fromkeys((0, 1), 1.0 if segment.stop % 4 == 0 else float(number))}
+        search.tell(replace(engine.run(segment, number), losses=losses))
+        engine.store.held.add(number)
+    assert number == 2 * 6, "both are mastered after six epochs"
+
+
+def test_continual_orders_by_different_examples() -> None:
+    engine = FakeEngine(APART, dict.fromkeys(APART, 8), pools={"a": 9, "b": 3, "c": 20})
+    for order, sequence in (("size_asc", ["b", "a", "c"]), ("size_desc", ["c", "a", "b"]), ("given", ["a", "b", "c"])):
+        params = METHODS["continual"].Params(order=order)
+        assert continual.ordered(brief_of(engine, params), params) == sequence
 
 
 def test_ies_curvature() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,45 @@ def test_the_twelve_sets_take_300_examples_each_and_score_choices_as_text() -> N
     choices = [dataset.scorer for dataset in config.datasets if dataset.scorer and dataset.scorer.name == "choice"]
     assert len(choices) == 10
     assert {scorer.of for scorer in choices} == {"text"}
+
+
+def test_the_uneven_and_the_noisy_job_are_what_they_say() -> None:
+    uneven, noisy, cheap = (load(EXAMPLES / f"{name}.yaml") for name in ("uneven", "noisy", "cheap"))
+    ids = [dataset.id for dataset in cheap.datasets]
+    assert [dataset.id for dataset in uneven.datasets] == [dataset.id for dataset in noisy.datasets] == ids
+    sizes = [dataset.max_samples or 0 for dataset in uneven.datasets]
+    assert (min(sizes), max(sizes), sum(sizes), uneven.data.mixing) == (10, 160, 699, "equal")
+    assert [Path(dataset.path).name for dataset in noisy.datasets if "noisy" in dataset.path] == [
+        "gcd_noisy.jsonl", "simple_equations_noisy.jsonl", "count_bits_noisy.jsonl",
+    ]  # fmt: skip
+    for config in (uneven, noisy):
+        assert {dataset.validation and dataset.validation.max_samples for dataset in config.datasets} == {100}
+        assert (config.training.average, config.training.learning_rate) == (1, 1.5e-3)
+
+
+def test_wrong_answers_are_of_other_rows_of_the_same_split_and_never_in_the_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    splits = {"train": 20, "validation": 30, "test": 10}
+    rows = [
+        {"split": split, "prompt": f"{split} {n}", "completion": f" {split} {n % 7}"}
+        for split, count in splits.items()
+        for n in range(count)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    for name in ("gcd", "simple_equations", "count_bits"):
+        (tmp_path / "data" / f"{name}.jsonl").write_text(text)
+    made = []
+    for _ in range(2):
+        run_script("cheap_model.py", [str(tmp_path), "--noisy"], monkeypatch)
+        made.append({path.name: path.read_text() for path in tmp_path.rglob("*.jsonl")})
+    assert made[0] == made[1] and made[0]["gcd.jsonl"] == text
+    assert {path.name for path in tmp_path.iterdir()} == {"data"}, "no model is made"
+    noisy = [json.loads(line) for line in made[0]["gcd_noisy.jsonl"].splitlines()]
+    wrong = [(row, right) for row, right in zip(noisy, rows, strict=True) if row != right]
+    assert Counter(row["split"] for row, _ in wrong) == {"train": 8, "validation": 12}
+    assert all(row["prompt"] == right["prompt"] and row["split"] in row["completion"] for row, right in wrong)
 
 
 def test_the_twelve_sets_go_on_where_the_clock_cut_them_off(

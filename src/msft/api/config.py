@@ -65,6 +65,9 @@ class MSFTConfig:
         leaks: What to do with training examples that an evaluation split also contains: stop with an error, drop
             them, or only warn.
         bad_rows: Whether rows that cannot be used are errors, or are dropped and listed.
+        mixing: How many examples an epoch takes of each sub-dataset: all of them (`"size"`), as many of each
+            (`"equal"`), or a number in between (`{"temperature": 2}`).
+        repeat: How often an epoch takes each example of a sub-dataset, by its name; those that are not named: once.
         scorer: How every sub-dataset is scored, such as `"exact_match"` or `{"name": "generate", "extract": "####"}`;
             None: choices by likelihood, all others by loss.
         dataset_kwargs: Further keys of an entry of `datasets` in a configuration file, by sub-dataset: `scorer`,
@@ -103,6 +106,8 @@ class MSFTConfig:
     data_seed: int | None = None
     leaks: Literal["error", "drop", "warn"] = "drop"
     bad_rows: Literal["error", "drop"] = "error"
+    mixing: Literal["size", "equal"] | Mapping[str, float] = "size"
+    repeat: Mapping[str, float] = field(default_factory=dict)
     scorer: str | Mapping[str, Any] | None = None
     dataset_kwargs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     report_to: str | Sequence[str] = ()
@@ -125,6 +130,7 @@ class MSFTConfig:
     ) -> Config:
         """The configuration of the run. `world`: number of processes. Raises ConfigError."""
         method = self._method()
+        self._check_names([dataset["id"] for dataset in datasets])
         batch = self.per_device_train_batch_size * self.gradient_accumulation_steps * world
         autocast = "auto" if self.bf16 is None else "bf16" if self.bf16 else "no"
         data = {
@@ -136,6 +142,7 @@ class MSFTConfig:
                 "leaks": self.leaks,
                 "max_length": self.max_length,
                 "bad_rows": self.bad_rows,
+                "mixing": self.mixing,
             },
             "training": {
                 "seed": self.seed,
@@ -173,8 +180,24 @@ class MSFTConfig:
             ]
             raise ConfigError("\n".join(lines)) from None
 
+    def _check_names(self, tasks: Sequence[str]) -> None:
+        """Raises ConfigError if a setting names a sub-dataset that is none of `tasks`."""
+        named = (("repeat", self.repeat), ("dataset_kwargs", self.dataset_kwargs))
+        lines = [
+            complaint(
+                f"there is no sub-dataset {task!r}", one_of(str(task), tasks), file=type(self).__name__, field=key
+            )
+            for key, given in named
+            for task in given
+            if task not in tasks
+        ]
+        if lines:
+            raise ConfigError("\n".join(lines))
+
     def _dataset(self, dataset: Mapping[str, Any]) -> dict[str, Any]:
-        section = {"scorer": self.scorer, **dataset, **self.dataset_kwargs.get(dataset["id"], {})}
+        name = dataset["id"]
+        own = self.dataset_kwargs.get(name, {})
+        section = {"scorer": self.scorer, "repeat": self.repeat.get(name), **dataset, **own}
         if isinstance(section["scorer"], str):
             section["scorer"] = {"name": section["scorer"]}
         return section

@@ -18,6 +18,7 @@ from msft.core.averages import Averaging
 from msft.report.words import NOT_KNOWN, clean, scaled
 from msft.run.job import Job
 
+TAKEN = "training examples that an epoch takes, and how often that is each of them (data.mixing, datasets[].repeat)"
 PIPED = 160
 """Width of the output if it is not a terminal."""
 
@@ -58,17 +59,24 @@ def show(made: Estimate, console: Console) -> None:
 def _parts(made: Estimate) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     table.add_column("sub-dataset", overflow="fold")
-    for heading in ("train", "tokens", "mean", "p95", "max", "trained", "scorer", "validation", "test"):
+    taken = ["taken"] if (mixed := _mixed(made)) else []
+    for heading in ("train", *taken, "tokens", "mean", "p95", "max", "trained", "scorer", "validation", "test"):
         table.add_column(heading, justify="left" if heading == "scorer" else "right", no_wrap=True)
     for part in made.parts:
-        table.add_row(*map(Text, _cells(part)))
+        table.add_row(*map(Text, _cells(part, mixed)))
     return table
 
 
-def _cells(part: Part) -> list[str]:
+def _mixed(made: Estimate) -> bool:
+    """Whether an epoch does not take each training example once."""
+    return any(part.taken != part.train for part in made.parts)
+
+
+def _cells(part: Part, mixed: bool) -> list[str]:
     return [
         clean(part.task),
         f"{part.train:,}",
+        *([f"{part.taken:,} ({part.times:.3g}×)"] if mixed else []),
         f"{part.tokens:,}",
         f"{part.mean_tokens:.0f}",
         str(part.p95_tokens),
@@ -82,7 +90,6 @@ def _cells(part: Part) -> list[str]:
 
 def lines(made: Estimate) -> list[tuple[str, str]]:
     """The requirements of the whole job: (name, sentence)."""
-    tokens = sum(part.tokens for part in made.parts)
     return [
         (
             "model",
@@ -91,10 +98,11 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
         ),
         (
             "epoch",
-            f"{sum(part.train for part in made.parts):,} examples, {tokens:,} tokens, {made.steps_per_epoch:,} steps, "
-            f"{made.ticks_per_epoch} evaluations; scoring processes {_most(made)}{made.scoring_share:.0%} as many "
-            "tokens as training",
+            f"{sum(part.taken for part in made.parts):,} examples, {made.epoch_tokens:,} tokens, "
+            f"{made.steps_per_epoch:,} steps, {made.ticks_per_epoch} evaluations; scoring processes "
+            f"{_most(made)}{made.scoring_share:.0%} as many tokens as training",
         ),
+        *([("taken", TAKEN)] if _mixed(made) else []),
         ("at most", _training(made)),
         ("snapshots", _snapshots(made)),
         ("memory", f"{scaled(made.training_bytes, 'B')} for {_in_memory(made)}, plus activations"),

@@ -29,6 +29,8 @@ FLOAT = 4
 """Bytes of an fp32 number."""
 FEW = 20
 """With fewer validation items, a score is mostly noise."""
+OFTEN = 4
+"""Above so many times per epoch, a repeated example is warned about."""
 EXPENSIVE = 0.5
 """Ratio of validation tokens to training tokens above which scoring is too expensive."""
 
@@ -41,8 +43,11 @@ class Part:
 
     task: str
     train: int
-    """Training examples."""
+    """Different training examples."""
+    taken: int
+    """Training examples that an epoch takes."""
     tokens: int
+    """Of the different training examples."""
     mean_tokens: float
     p95_tokens: int
     longest: int
@@ -60,6 +65,11 @@ class Part:
     ends: tuple[str, ...]
     """The texts of the tokens at which a generated text ends."""
     notes: tuple[str, ...]
+
+    @property
+    def times(self) -> float:
+        """How often an epoch takes each training example."""
+        return self.taken / self.train
 
     @property
     def validation_error(self) -> float:
@@ -81,6 +91,8 @@ class Estimate:
     counted_parameters: int
     """Parameters outside the embeddings: P of the cost formula."""
     trained_parameters: int
+    epoch_tokens: int
+    """Training tokens of an epoch of the whole mixture."""
     steps_per_epoch: int
     ticks_per_epoch: int
     epochs: float | None
@@ -112,13 +124,14 @@ def estimate(job: Job) -> Estimate:
     method, data = job.config.method, job.data
     parts = tuple(part_of(task_data, job.model.tokenizer) for task_data in data.values())
     mixture = Mixture(tasks=tuple(data))
-    sizes = {part.task: part.train for part in parts}
-    clock = Clock(sizes, job.config.training.batch_size, method.eval_every)
+    brief = job.brief(UNSCORED)
+    clock = Clock.of(brief)
     steps = clock.steps_per_epoch(mixture)
     ticks = len(clock.ticks(mixture, steps))
-    tokens = sum(part.tokens for part in parts)
+    taken = [round(part.tokens * part.times) for part in parts]
+    tokens = sum(taken)
     outlook = job.outlook
-    epochs = most_epochs(method.definition, job.brief(UNSCORED), [part.tokens for part in parts])
+    epochs = most_epochs(method.definition, brief, taken)
     scored = sum(part.validation_tokens for part in parts)
     counted = non_embedding_parameters(job.skeleton)
     all_parameters = sum(parameter.numel() for parameter in job.skeleton.parameters())
@@ -138,6 +151,7 @@ def estimate(job: Job) -> Estimate:
         parameters=all_parameters,
         counted_parameters=counted,
         trained_parameters=trained,
+        epoch_tokens=tokens,
         steps_per_epoch=steps,
         ticks_per_epoch=ticks,
         epochs=epochs,
@@ -172,6 +186,7 @@ def part_of(data: TaskData, tokenizer: Any) -> Part:
     return Part(
         task=data.task,
         train=len(lengths),
+        taken=data.size,
         tokens=int(lengths.sum()),
         mean_tokens=float(lengths.mean()),
         p95_tokens=int(np.percentile(lengths, 95, method="higher")),
@@ -200,17 +215,19 @@ def _generated(items: Sequence[Item], measure: Measure) -> int:
 
 
 def most_epochs(method: Method, brief: Brief, tokens: Sequence[int]) -> float | None:
-    """Maximum training of a method in passes over the whole mixture; `tokens`: the tokens of each sub-dataset.
+    """Maximum training of a method in epochs of the whole mixture; `tokens`: those that an epoch takes of each
+    sub-dataset.
 
     With tokens as sizes, the outlook's bound is in tokens. None if it gives no bound.
     """
-    in_tokens = replace(brief, sizes=tuple(tokens))
+    in_tokens = replace(brief, sizes=tuple(tokens), pools=None)
     bound = method.outlook_at(in_tokens).bound
     return None if bound is None else bound.instances / sum(tokens)
 
 
 def _probe_tokens(outlook: Outlook, parts: Sequence[Part]) -> float:
-    """Tokens of a method's probes, as forward passes: a look-ahead costs four."""
+    """Tokens of a method's probes, as forward passes: a look-ahead costs four. Passes over the whole mixture read each
+    example once."""
     lookahead = outlook.lookahead
     looked = 4 * lookahead.times * lookahead.examples * sum(part.mean_tokens for part in parts)
     return looked + (outlook.probed_epochs * sum(part.tokens for part in parts) if outlook.probed_epochs else 0.0)
@@ -226,10 +243,19 @@ def _free_disk(output: Path) -> int:
 
 def _about_data(made: Estimate) -> Warnings:
     few = [part for part in made.parts if part.validation < FEW]
+    often = [part for part in made.parts if part.times > OFTEN]
     return [
-        f"{part.task}: only {part.validation} validation items: accuracy is uncertain by "
-        f"±{100 * part.validation_error:.0f} points, too noisy to find the peak; use at least {FEW}, better 150"
-        for part in few
+        *(
+            f"{part.task}: only {part.validation} validation items: accuracy is uncertain by "
+            f"±{100 * part.validation_error:.0f} points, too noisy to find the peak; use at least {FEW}, better 150"
+            for part in few
+        ),
+        *(
+            f"{part.task}: an epoch takes each of its {part.train:,} training examples {part.times:.3g} times: a small "
+            "sub-dataset that is repeated so often can be learned by heart before the others are learned. Fix: compare "
+            "with data.mixing: size and without repeat"
+            for part in often
+        ),
     ]
 
 

@@ -78,6 +78,10 @@ ELSEWHERE = {
     "warmup_ratio": "write training.warmup",
     "lora_r": "write r",
     "data_files": "write path: a file or a glob",
+    "mixing": "write data.mixing",
+    "repeat": "write it in the entries of datasets, or in dataset_defaults",
+    "probabilities": "write data.mixing: size, equal or {temperature: T}, or repeat in the entries of datasets",
+    "weight": "write repeat: how often an epoch takes each example",
     "dataset_name": "write path, and name for a configuration of it",
 }
 """Keys of the Hugging Face libraries, and what to write here instead."""

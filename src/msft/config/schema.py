@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -18,30 +17,16 @@ from pydantic import (
 
 from msft.config.columns import Columns, FormatName, Names, no_jinja, not_empty
 from msft.config.method_section import STRICT, MethodConfig, resolve
-from msft.config.problems import Problem, ProblemsError, folded, not_portable, shown
+from msft.config.plain_text import Day, Text
+from msft.config.problems import Problem, ProblemsError, folded, not_portable
 from msft.config.scorer import ScorerConfig
+from msft.config.temperature import MOST_REPEATS, MixingConfig, check_repeats
 from msft.core.averages import WarmUp
 from msft.core.vocabulary import LATER
 
 Scalar: TypeAlias = str | int | float | bool | None
 # Strict tuples refuse lists, and YAML has only lists.
 Values: TypeAlias = Annotated[tuple[Scalar, ...], Field(strict=False), AfterValidator(not_empty)]
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ProblemsError([Problem("found an empty text", "give a value")])
-    return text
-
-
-def _a_day(text: str) -> str:
-    try:
-        return datetime.date.fromisoformat(text).isoformat()
-    except ValueError:
-        raise ProblemsError([Problem(f"found {shown(text)}, which is not a day", "write it as 2026-01-31")]) from None
-
-
-Text: TypeAlias = Annotated[str, AfterValidator(_not_blank)]
 TemplateText: TypeAlias = Annotated[Text, AfterValidator(no_jinja)]
 Where: TypeAlias = dict[str, Scalar | Values]
 MethodSection: TypeAlias = Annotated[
@@ -151,6 +136,9 @@ class DatasetConfig(Section):
     """A column: the rows of each of its values become a separate sub-dataset `<id>.<value>`."""
     license: Text | None = None
     """The data's licence, such as `cc-by-4.0`; written to the model card only."""
+    repeat: float | None = Field(default=None, gt=0, le=MOST_REPEATS)
+    """How often an epoch takes each training example (0.5: half of them in each epoch); null: once. It counts before
+    `data.mixing`, which changes it unless that is `size`."""
     config: dict[str, Any] | None = None
     """Keyword arguments of a reasoning-gym task, including `seed` and `size`."""
 
@@ -202,7 +190,10 @@ class DataConfig(Section):
     """What to do with rows that cannot be used, such as lines that are not JSON, or rows without an answer: raise an
     error that lists them, or leave them out before the splits are made and list them in the notes. More than 10 % of a
     sub-dataset's rows are always an error, as is a file that cannot be read."""
-    date: Annotated[Annotated[str, AfterValidator(_a_day)] | None, LATER] = None
+    mixing: Annotated[MixingConfig, LATER] = "size"
+    """How many examples an epoch takes of each sub-dataset: all (`size`), as many of each (`equal`), or numbers between
+    these (`{temperature: 2}`). The total stays: small ones are repeated, and of large ones it takes the next part."""
+    date: Annotated[Day | None, LATER] = None
     """The day that a chat template with a clock (`strftime_now`) writes, as YYYY-MM-DD; null: the day on which the run
     began, which the run keeps."""
 
@@ -316,6 +307,11 @@ class Config(Section):
         if self.method.definition.averaged and self.training.average is None:
             found = f"the method {self.method.name} reads averaged weights, and training.average is not given"
             raise ProblemsError([Problem(found, "give training.average, such as 1", ("method", "name"))])
+        return self
+
+    @model_validator(mode="after")
+    def _repeat_has_an_effect(self) -> Config:
+        check_repeats(self.data.mixing, [dataset.repeat for dataset in self.datasets])
         return self
 
     @model_validator(mode="after")

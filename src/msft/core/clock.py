@@ -18,16 +18,23 @@ def exact(number: float) -> Fraction:
     return Fraction(repr(number))
 
 
-def per_epoch(mixture: Mixture, sizes: Mapping[Task, int]) -> dict[Task, int]:
+def per_epoch(mixture: Mixture, sizes: Mapping[Task, int], pools: Mapping[Task, int] | None = None) -> dict[Task, int]:
     """Instances of each sub-dataset in one epoch; at least one of each that `without` does not empty.
 
-    With weights these are the pool sizes: an epoch draws as many instances as all pools hold, from any of them.
+    `sizes`: what an epoch of the full mixture takes of each; `pools`: its distinct instances, if these are others. What
+    is taken falls in proportion to the instances that `without` leaves out.
+
+    With weights, an epoch draws the sum of these numbers, from any sub-dataset.
     """
     left_out: dict[Task, int] = dict.fromkeys(mixture.tasks, 0)
     for task, _ in mixture.without:
         if task in left_out:
             left_out[task] += 1
-    whole = {task: sizes[task] - left_out[task] for task in mixture.tasks}
+    pools = pools or sizes
+    whole = {
+        task: -(-sizes[task] * (pools[task] - out) // pools[task]) if out else sizes[task]
+        for task, out in left_out.items()
+    }
     if mixture.shares is None:
         return whole
     shares = zip(mixture.tasks, mixture.shares, strict=True)
@@ -36,20 +43,24 @@ def per_epoch(mixture: Mixture, sizes: Mapping[Task, int]) -> dict[Task, int]:
 
 
 class Clock:
-    """Converts between steps, epochs and ticks for one job (sizes, batch size, evaluation interval)."""
+    """Converts between steps, epochs and ticks for one job (sizes, batch size, evaluation interval; `per_epoch`)."""
 
-    def __init__(self, sizes: Mapping[Task, int], batch_size: int, eval_every: float) -> None:
+    def __init__(
+        self, sizes: Mapping[Task, int], batch_size: int, eval_every: float, pools: Mapping[Task, int] | None = None
+    ) -> None:
         self.sizes = dict(sizes)
+        self.pools = dict(pools or sizes)
         self.batch_size = batch_size
         self.eval_every = exact(eval_every)
 
     @classmethod
     def of(cls, brief: Brief) -> Clock:
-        return cls(dict(zip(brief.tasks, brief.sizes, strict=True)), brief.batch_size, brief.eval_every)
+        sizes, pools = (dict(zip(brief.tasks, counts, strict=True)) for counts in (brief.sizes, brief.distinct))
+        return cls(sizes, brief.batch_size, brief.eval_every, pools)
 
     def instances(self, mixture: Mixture) -> int:
         """Instances in an epoch of the mixture."""
-        return sum(per_epoch(mixture, self.sizes).values())
+        return sum(per_epoch(mixture, self.sizes, self.pools).values())
 
     def steps_per_epoch(self, mixture: Mixture) -> int:
         return -(-self.instances(mixture) // self.batch_size)

@@ -40,15 +40,17 @@ class Probe(enum.Enum):
     LOOKAHEAD = "lookahead"
     """For each sub-dataset, the relative decrease of the loss on one batch after a virtual step on it, at `stop`."""
     LOSSES = "losses"
-    """The loss of every instance of the segment in its training step; at the end of an epoch also of those left out."""
+    """The loss of every instance of the segment in its (last) training step; at the end of an epoch also of those that
+    it left out or did not take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
     """The content of an epoch.
 
-    An epoch trains every instance of each of `tasks` once; with `shares`, that share of each; with `weights`, as many
-    weighted draws as the sub-datasets have instances. `without` leaves out single instances (task, index).
+    An epoch takes as many instances of each of `tasks` as the brief's `sizes` say, by default each once; with `shares`,
+    that share of them; with `weights`, as many weighted draws in all. `without` leaves out single instances (task,
+    index).
     """
 
     tasks: tuple[Task, ...]
@@ -143,7 +145,7 @@ class Brief:
     tasks: tuple[Task, ...]
     """In the order of the configuration."""
     sizes: tuple[int, ...]
-    """Training instances of each sub-dataset."""
+    """Training instances that an epoch takes of each sub-dataset."""
     validation_sizes: tuple[int, ...]
     """Validation items of each sub-dataset (the weights of a micro-average)."""
     batch_size: int
@@ -159,8 +161,15 @@ class Brief:
     average: Literal["macro", "micro"] = "macro"
     score_excluded: Literal["rollout", "tick"] = field(default="rollout", metadata=LATER)
     """When an excluded sub-dataset is scored: only where all are, or at every tick, which affects no decision."""
+    pools: tuple[int, ...] | None = field(default=None, metadata=LATER)
+    """Different training instances of each sub-dataset; None: `sizes`, because an epoch takes each of them once."""
     params: Any = None
     """The method's own `Params`."""
+
+    @property
+    def distinct(self) -> tuple[int, ...]:
+        """Different training instances of each sub-dataset."""
+        return self.sizes if self.pools is None else self.pools
 
 
 Plan: TypeAlias = Generator[Segment, Outcome, Snapshot]

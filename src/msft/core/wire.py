@@ -150,7 +150,8 @@ def brief_to_json(brief: Brief) -> Json:
 def _later(of: Any) -> Json:
     """The fields marked LATER that differ from their default, with their values; older journals do not have them."""
     marked = [field for field in dataclasses.fields(of) if field.metadata == LATER]
-    return {field.name: getattr(of, field.name) for field in marked if getattr(of, field.name) != field.default}
+    values = {field.name: getattr(of, field.name) for field in marked if getattr(of, field.name) != field.default}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def brief_from_json(data: Json, params: Any = None) -> Brief:
@@ -167,6 +168,7 @@ def brief_from_json(data: Json, params: Any = None) -> Brief:
         select=data["select"],
         average=data["average"],
         score_excluded=data.get("score_excluded", "rollout"),
+        pools=tuple(data["pools"]) if "pools" in data else None,
         params=params,
     )
 

@@ -48,7 +48,9 @@ class Cache:
             content = [source.identity for source in sources]
         except DataError:
             return None
-        settings = [config.data.model_dump_json(), *(dataset.model_dump_json() for dataset in config.datasets)]
+        # How often an epoch takes an example does not change its tokens.
+        settings = [config.data.model_dump_json(exclude={"mixing"})]
+        settings += [dataset.model_dump_json(exclude={"repeat"}) for dataset in config.datasets]
         day = str(encoder.chats.day) if encoder.chats.has_clock else ""
         parts = [*settings, *content, encoder.chat_template or "", day, _tokenizer(encoder), _code()]
         return cls(hashlib.sha256(json.dumps(parts).encode()).hexdigest())
@@ -84,7 +86,7 @@ class Cache:
             for number, data in enumerate(tasks.values()):
                 for kind, items in (("validation", data.validation), ("test", data.test)):
                     pack_items(draft, f"{number}.{kind}", items)
-                plain = {name: getattr(data, name) for name in ("task", "fingerprint", "ends", "notes")}
+                plain = {name: getattr(data, name) for name in ("task", "fingerprint", "ends", "notes", "dataset")}
                 entries.append({**plain, "measure": dataclasses.asdict(data.measure)})
             index = {"tasks": entries, "files": _digests(draft)}
             (draft / INDEX).write_text(json.dumps(index), encoding="utf-8")
@@ -119,6 +121,7 @@ class Cache:
             fingerprint=str(entry["fingerprint"]),
             ends=tuple(entry["ends"]),  # type: ignore[arg-type]
             notes=tuple(entry["notes"]),  # type: ignore[arg-type]
+            dataset=str(entry["dataset"]),
         )
 
     def _no_room(self, error: OSError) -> DataError:

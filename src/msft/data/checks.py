@@ -36,6 +36,8 @@ class Checked:
     """A sub-dataset that was read and checked, but not yet tokenised."""
 
     dataset: DatasetConfig
+    entry: str
+    """The id of the entry of `datasets`; with `split_by`, that of several sub-datasets."""
     form: Format
     part: Part
     notes: list[str]
@@ -77,7 +79,7 @@ def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Enc
             f"points, too noisy to find a peak. Fix: use at least {FEW_ITEMS}, better 150"
         )
     part = Part(train=train, held={"validation": validation, "test": test})
-    return Checked(dataset=dataset, form=form, part=part, notes=notes)
+    return Checked(dataset=dataset, entry=source.dataset.id, form=form, part=part, notes=notes)
 
 
 def without_leaks(tasks: Mapping[Task, Checked], data: DataConfig) -> Mapping[Task, Samples]:

@@ -109,3 +109,12 @@ class TaskData:
     they follow from the examples and the tokenizer."""
     notes: tuple[str, ...] = ()
     """Notes for people: what was truncated or left out."""
+    dataset: str = ""
+    """The id of the entry of `datasets` that it comes from."""
+    taken: int | None = None
+    """Examples that an epoch takes; None: each once."""
+
+    @property
+    def size(self) -> int:
+        """Examples that an epoch takes."""
+        return len(self.train) if self.taken is None else self.taken

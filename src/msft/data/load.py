@@ -15,7 +15,9 @@ import numpy as np
 
 from msft.config.problems import folded, shown
 from msft.config.schema import Config, DataConfig
+from msft.config.temperature import rule
 from msft.core.errors import ConfigError, DataError, complaint
+from msft.core.mixing import taken
 from msft.core.vocabulary import Task
 from msft.data.cache import Cache
 from msft.data.chat_template import ChatTemplateError
@@ -50,7 +52,7 @@ def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
     sources = [Source(dataset, config.data.seed, drop=drop) for dataset in config.datasets]
     cache = Cache.of(config, sources, encoder)
     if cache is not None and (known := cache.read()) is not None:
-        return known
+        return _mixed(known, config)
     tasks: dict[Task, Checked] = {}
     errors: list[str] = []
     for source in sources:
@@ -75,9 +77,9 @@ def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
         raise DataError("\n".join(errors))
     train = without_leaks(tasks, config.data)
     if cache is None:
-        return _encoded(tasks, train, config.data, encoder, None)
+        return _mixed(_encoded(tasks, train, config.data, encoder, None), config)
     try:
-        return cache.publish(_encoded(tasks, train, config.data, encoder, cache))
+        return _mixed(cache.publish(_encoded(tasks, train, config.data, encoder, cache)), config)
     finally:
         cache.discard()
 
@@ -94,6 +96,14 @@ def on_day(config: Config, day: str | None) -> Config:
     if day is None or config.data.date is not None:
         return config
     return config.model_copy(update={"data": config.data.model_copy(update={"date": day})})
+
+
+def _mixed(tasks: Mapping[Task, TaskData], config: Config) -> dict[Task, TaskData]:
+    """The sub-datasets with what an epoch takes of each (`data.mixing`, `repeat`)."""
+    repeats = {dataset.id: dataset.repeat or 1.0 for dataset in config.datasets}
+    sizes = [len(part.train) for part in tasks.values()]
+    counts = taken(sizes, [repeats[part.dataset] for part in tasks.values()], rule(config.data.mixing))
+    return {task: replace(part, taken=count) for (task, part), count in zip(tasks.items(), counts, strict=True)}
 
 
 def _encoded(
@@ -133,6 +143,7 @@ def _encoded(
             measure=measure,
             fingerprint=_fingerprint(examples, items["validation"], items["test"], measure),
             ends=builder.ends.found,
+            dataset=checked.entry,
             notes=tuple(checked.notes),
         )
         inside[task] = builder.ends.inside

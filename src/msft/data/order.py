@@ -29,7 +29,8 @@ class Cursor:
     epoch: int = 0
     """Number of the current epoch within the roll-out."""
     drawn: Mapping[Task, int] = field(default_factory=dict)
-    """Instances taken of each sub-dataset in this roll-out: before the current epoch (passes) or so far (weights)."""
+    """The position in each sub-dataset's endless sequence of permutations: before the current epoch (passes) or so far
+    (weights)."""
 
     def as_json(self) -> dict[str, Any]:
         return {"step": self.step, "began": self.began, "epoch": self.epoch, "drawn": dict(self.drawn)}
@@ -49,8 +50,9 @@ class _Epoch:
     """The instances of an epoch in order, and how they are cut into steps."""
 
     steps: int
-    counts: Mapping[Task, int]
-    """Instances of each sub-dataset; with weights, the sizes of the pools."""
+    instances: int
+    drawn: Mapping[Task, int]
+    """By how much the epoch moves each sub-dataset on in its sequence of permutations; empty with weights."""
     owners: NDArray[np.int64]
     """[instances] position of the sub-dataset in the mixture; empty with weights."""
     indices: NDArray[np.int64]
@@ -58,21 +60,24 @@ class _Epoch:
 
     def cut(self, step: int) -> tuple[int, int]:
         """The slice that a step takes: near-equal sizes, nothing dropped."""
-        instances = sum(self.counts.values())
-        return step * instances // self.steps, (step + 1) * instances // self.steps
+        return step * self.instances // self.steps, (step + 1) * self.instances // self.steps
 
 
 class Order:
     """The order of instances of one job.
 
-    `sizes`: training instances of each sub-dataset. `batch_size`: maximum instances per optimizer step; the steps of an
-    epoch differ by at most one instance.
+    `sizes`: training instances that an epoch takes of each sub-dataset. `batch_size`: maximum instances per optimizer
+    step; the steps of an epoch differ by at most one instance. `pools`: different instances of each sub-dataset; None:
+    `sizes`.
     """
 
-    def __init__(self, seed: int, sizes: Mapping[Task, int], batch_size: int) -> None:
+    def __init__(
+        self, seed: int, sizes: Mapping[Task, int], batch_size: int, pools: Mapping[Task, int] | None = None
+    ) -> None:
         self.seed = seed
         self.sizes = dict(sizes)
-        self._clock = Clock(sizes, batch_size, 1.0)
+        self.pools = dict(pools or sizes)
+        self._clock = Clock(sizes, batch_size, 1.0, pools)
         self._epoch_cache: tuple[object, _Epoch] | None = None
         self._cycle_cache: dict[Task, tuple[object, NDArray[np.int64]]] = {}
 
@@ -87,7 +92,7 @@ class Order:
                 (mixture.tasks[owner], int(index))
                 for owner, index in zip(epoch.owners[first:last], epoch.indices[first:last], strict=True)
             ]
-            taken: Mapping[Task, int] = epoch.counts if done + 1 == epoch.steps else {}
+            taken = epoch.drawn if done + 1 == epoch.steps else {}
         else:
             batch, taken = self._sampled(rollout, mixture, cursor, last - first)
         step, began, number = cursor.step + 1, cursor.began, cursor.epoch
@@ -100,8 +105,20 @@ class Order:
 
     def lookahead(self, rollout: int, step: int, task: Task, count: int) -> list[int]:
         """`count` distinct instances of a sub-dataset (all of them if it has fewer), from a separate stream."""
-        keys = raw_bits(self.sizes[task], self.seed, "lookahead", rollout, step, task)
+        keys = raw_bits(self.pools[task], self.seed, "lookahead", rollout, step, task)
         return [int(index) for index in np.argsort(keys, kind="stable")[:count]]
+
+    def not_taken(self, rollout: int, mixture: Mixture, cursor: Cursor) -> list[tuple[Task, int]]:
+        """The instances that were not part of the epoch which ended at `cursor`: those of `without`, and of a
+        sub-dataset of which an epoch takes fewer than there are, the others. Shares and weights leave out no others."""
+        out = set(mixture.without)
+        if mixture.weights is None and cursor.epoch:
+            counts = per_epoch(mixture, self.sizes, self.pools)
+            for task in mixture.active:
+                if counts[task] < self._left(task, mixture):
+                    taken = self._cycled(rollout, mixture, task, cursor.drawn[task] - counts[task], counts[task])
+                    out |= {(task, index) for index in set(range(self.pools[task])) - set(taken.tolist())}
+        return sorted(out)
 
     def _epoch(self, rollout: int, mixture: Mixture, cursor: Cursor) -> _Epoch:
         """The current epoch; cached until another is requested, so that a step costs only a slice."""
@@ -112,25 +129,33 @@ class Order:
         return self._epoch_cache[1]
 
     def _build(self, rollout: int, mixture: Mixture, cursor: Cursor) -> _Epoch:
-        counts = per_epoch(mixture, self.sizes)
+        counts = per_epoch(mixture, self.sizes, self.pools)
         steps = self._clock.steps_per_epoch(mixture)
         assert steps > 0, "a mixture without instances"
         keys, owners, indices = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        passes = mixture.tasks if mixture.weights is None else ()
-        for position, task in enumerate(passes):
-            raw = raw_bits(self.sizes[task], self.seed, "epoch", rollout, cursor.epoch, task)
-            if mixture.shares is None or mixture.shares[position] == 1:
+        drawn: dict[Task, int] = {}
+        for position, task in enumerate(mixture.tasks if mixture.weights is None else ()):
+            count, once = counts[task], self.sizes[task] == self.pools[task]
+            raw = raw_bits(max(count, self.pools[task]), self.seed, "epoch", rollout, cursor.epoch, task)
+            if once and (mixture.shares is None or mixture.shares[position] == 1):
                 # Keyed by the instance, so that leaving others out only filters the permutation.
-                chosen = _pool(np.arange(self.sizes[task]), task, mixture)
+                chosen = _pool(np.arange(self.pools[task]), task, mixture)
                 keys.append(raw[chosen])
+                drawn[task] = count
             else:
+                # Whole passes, so that an epoch that repeats a sub-dataset has all of it; then the next of its cycles.
+                whole = 0 if once else count // max(1, self._left(task, mixture))
+                passes = np.tile(_pool(np.arange(self.pools[task]), task, mixture), whole)
+                drawn[task] = count - len(passes)
                 start = cursor.drawn.get(task, 0)
-                chosen = self._cycled(rollout, mixture, task, start, counts[task])
-                keys.append(raw[: len(chosen)])
+                chosen = np.concatenate([passes, self._cycled(rollout, mixture, task, start, drawn[task])])
+                keys.append(raw[:count])
             owners.append(np.full(len(chosen), position))
             indices.append(chosen)
         by_key = np.argsort(np.concatenate(keys), kind="stable")
-        return _Epoch(steps, counts, np.concatenate(owners)[by_key], np.concatenate(indices)[by_key])
+        return _Epoch(
+            steps, sum(counts.values()), drawn, np.concatenate(owners)[by_key], np.concatenate(indices)[by_key]
+        )
 
     def _sampled(
         self, rollout: int, mixture: Mixture, cursor: Cursor, count: int
@@ -151,7 +176,7 @@ class Order:
 
     def _cycled(self, rollout: int, mixture: Mixture, task: Task, start: int, count: int) -> NDArray[np.int64]:
         """[count] instances from position `start` of the endless sequence of permutations of a sub-dataset."""
-        size = self.sizes[task] - sum(owner == task for owner, _ in mixture.without)
+        size = self._left(task, mixture)
         parts = [np.empty(0, np.int64)]
         while count > 0:
             number, at = divmod(start, size)
@@ -160,10 +185,14 @@ class Order:
             start, count = start + len(part), count - len(part)
         return np.concatenate(parts)
 
+    def _left(self, task: Task, mixture: Mixture) -> int:
+        """The number of instances of a sub-dataset that the mixture does not leave out."""
+        return self.pools[task] - sum(owner == task for owner, _ in mixture.without)
+
     def _cycle(self, rollout: int, mixture: Mixture, task: Task, number: int) -> NDArray[np.int64]:
         key = (rollout, mixture.without, number)
         if task not in self._cycle_cache or self._cycle_cache[task][0] != key:
-            raw = raw_bits(self.sizes[task], self.seed, "cycle", rollout, number, task)
+            raw = raw_bits(self.pools[task], self.seed, "cycle", rollout, number, task)
             self._cycle_cache[task] = (key, _pool(np.argsort(raw, kind="stable"), task, mixture))
         return self._cycle_cache[task][1]
 

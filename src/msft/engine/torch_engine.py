@@ -67,9 +67,10 @@ class TorchEngine:
         self._opened, self._data, self._settings, self._store = opened, dict(data), settings, store
         self._on_step = on_step
         self._processes = Processes()
-        sizes = {task: len(part.train) for task, part in data.items()}
-        self._order = Order(settings.seed, sizes, settings.batch_size)
-        self._clock = Clock(sizes, settings.batch_size, 1.0)
+        sizes = {task: part.size for task, part in data.items()}
+        pools = {task: len(part.train) for task, part in data.items()}
+        self._order = Order(settings.seed, sizes, settings.batch_size, pools)
+        self._clock = Clock(sizes, settings.batch_size, 1.0, pools)
         self._model = opened.load()
         self.fingerprint = fingerprint(opened.source)
         check_data_fits(self._model, data)
@@ -283,10 +284,10 @@ class TorchEngine:
         return falls, 4 * sum(len(example) for batch in batches.values() for example in batch)
 
     def _add_left_out(self, segment: Segment, losses: Losses) -> int:
-        """At the end of an epoch, adds the losses of the examples that the mixture leaves out; returns their tokens."""
+        """At the end of an epoch, adds the losses of the examples that were not part of it; returns their tokens."""
         if self._cursor.began != self._cursor.step:
             return 0
-        left_out = sorted(segment.mixture.without)
+        left_out = self._order.not_taken(segment.rollout, segment.mixture, self._cursor)
         examples = [self._data[task].train[index] for task, index in left_out]
         if not examples:
             return 0

@@ -16,7 +16,8 @@ from msft.core.vocabulary import Brief, Mixture, Plan, Task
 @dataclass(frozen=True, kw_only=True)
 class Params:
     order: Literal["given", "size_asc", "size_desc"] = "given"
-    """Order of the sub-datasets: as configured, or by number of training examples, ascending or descending."""
+    """Order of the sub-datasets: as configured, or by number of different training examples, ascending or
+    descending."""
 
 
 def plan(brief: Brief) -> Plan:
@@ -37,7 +38,7 @@ def plan(brief: Brief) -> Plan:
 
 def ordered(brief: Brief, p: Params) -> list[Task]:
     """The sub-datasets in the order in which they are trained."""
-    sizes = dict(zip(brief.tasks, brief.sizes, strict=True))
+    sizes = dict(zip(brief.tasks, brief.distinct, strict=True))
     sign = {"given": 0, "size_asc": 1, "size_desc": -1}[p.order]
     return sorted(brief.tasks, key=lambda task: sign * sizes[task])
 

@@ -34,11 +34,12 @@ def plan(brief: Brief) -> Plan:
     answer = Answer(brief, track.base)
     here = track.base
     losses: dict[tuple[Task, int], list[float]] = defaultdict(list)
-    everything = frozenset((task, i) for task, n in zip(brief.tasks, brief.sizes, strict=True) for i in range(n))
+    everything = frozenset((task, i) for task, n in zip(brief.tasks, brief.distinct, strict=True) for i in range(n))
     mastered: frozenset[tuple[Task, int]] = frozenset()
     # If all instances are mastered, there is nothing left to train.
     while (left := track.left(here)) and mastered != everything:
         mixture = Mixture(tasks=brief.tasks, without=mastered)
+        epoch: dict[tuple[Task, int], float] = {}  # one loss of each instance: the last, if it is repeated
         for stop in track.ticks(here, mixture, min(1.0, left)):
             here = yield from track.advance(
                 here, mixture, stop, score=brief.tasks, keep=answer.keep, probes=[Probe.LOSSES]
@@ -46,8 +47,9 @@ def plan(brief: Brief) -> Plan:
             answer.offer(here)
             assert here.outcome.losses is not None, "the engine answers every probe"
             for task, by_index in here.outcome.losses.items():
-                for index, loss in by_index.items():
-                    losses[task, index].append(loss)
+                epoch |= {(task, index): loss for index, loss in by_index.items()}
+        for key, loss in epoch.items():
+            losses[key].append(loss)
         mastered = frozenset(key for key in everything if curvature(losses[key]) < p.threshold)
     return answer.choose(here)
 

@@ -174,13 +174,16 @@ def _with_interval(story: Story, task: str, report: float | None, items: int) ->
 def _data(story: Story) -> str:
     datasets = _datasets(story)
     rows = []
-    for task, size, items in zip(story.tasks, story.brief.sizes, story.brief.validation_sizes, strict=True):
+    brief = story.brief
+    counts = zip(story.tasks, brief.distinct, brief.sizes, brief.validation_sizes, strict=True)
+    for task, size, taken, items in counts:
         # `split_by` makes sub-datasets <id>.<value>.
         owners = [name for name in datasets if task == name or task.startswith(f"{name}.")]
         given = datasets[max(owners, key=len)] if owners else {}
         source = str(given.get("path", ""))
         where = source if on_hub(source) or ":" in source else PurePath(source).name
-        rows.append([task, where or UNKNOWN, f"{size:,}", str(items), str(given.get("license") or UNKNOWN)])
+        trained = f"{size:,}" if taken == size else f"{size:,}, each {taken / size:.3g} times per epoch"
+        rows.append([task, where or UNKNOWN, trained, str(items), str(given.get("license") or UNKNOWN)])
     return _table(["sub-dataset", "from", "trained on", "validation items", "licence"], _escaped(rows))
 
 

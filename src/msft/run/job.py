@@ -98,9 +98,11 @@ class Job:
         method = self.config.method
         if self.config.training.average is None:
             base = replace(base, items=None, metrics=None)
+        sizes = tuple(part.size for part in self.data.values())
+        distinct = tuple(len(part.train) for part in self.data.values())
         return Brief(
             tasks=tuple(self.data),
-            sizes=tuple(len(part.train) for part in self.data.values()),
+            sizes=sizes,
             validation_sizes=tuple(len(part.validation) for part in self.data.values()),
             batch_size=self.config.training.batch_size,
             seed=self.config.training_seed,
@@ -110,6 +112,7 @@ class Job:
             select=method.select,
             average=method.average,
             score_excluded=method.score_excluded,
+            pools=None if distinct == sizes else distinct,
             params=method.params,
         )
 

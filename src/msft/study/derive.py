@@ -18,7 +18,7 @@ def equal_flops(config: Config, of: RunFolder) -> Config:
     """SFT with the number of steps whose FLOPs, scoring and test included, are closest to those of the run `of`."""
     story = read_story(of)
     method = config.method
-    clock = Clock(dict(zip(story.tasks, story.brief.sizes, strict=True)), story.brief.batch_size, method.eval_every)
+    clock = Clock.of(replace(story.brief, eval_every=method.eval_every))
     mixture = Mixture(tasks=story.tasks)
     per_epoch, scored = _tokens_per_epoch(story, mixture), story.brief.base.tokens.eval
     fixed = scored + sum(outcome.tokens.eval for outcome in story.test.values())

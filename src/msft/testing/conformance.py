@@ -56,7 +56,9 @@ JOBS: Mapping[str, Mapping[str, Curve]] = {
 }
 """When each sub-dataset peaks."""
 SIZES: Mapping[str, tuple[int, ...]] = {"plain": (17, 9, 30, 12), "one_step_an_epoch": (1, 1, 1, 1)}
-"""Training instances of the sub-datasets."""
+"""Training instances that an epoch takes of the sub-datasets."""
+MIXED: Mapping[str, tuple[int, ...]] = {"mixed": (3, 9, 40, 5)}
+"""Different training instances of the sub-datasets, where an epoch takes other numbers: those of `plain`."""
 NOISE = (0, 20)
 """Validation items of each sub-dataset; 0: exact scores."""
 
@@ -69,7 +71,7 @@ class Case:
     job: str
     """A key of JOBS."""
     sizes: str
-    """A key of SIZES."""
+    """A key of SIZES or MIXED."""
     items: int
     """Validation items of each sub-dataset; 0: exact scores."""
 
@@ -79,8 +81,9 @@ class Case:
     def engine(self) -> FakeEngine:
         """A fresh fake engine."""
         curves = JOBS[self.job]
-        sizes = dict(zip(curves, SIZES[self.sizes], strict=False))
-        return FakeEngine(curves, sizes, items=self.items, interference=0.05)
+        sizes = dict(zip(curves, SIZES.get(self.sizes, SIZES["plain"]), strict=False))
+        pools = dict(zip(curves, MIXED[self.sizes], strict=False)) if self.sizes in MIXED else None
+        return FakeEngine(curves, sizes, items=self.items, interference=0.05, pools=pools)
 
     def brief(self, method: Method, engine: FakeEngine, score_excluded: Excluded = "rollout") -> Brief:
         """The brief of the method with the case's preset."""
@@ -88,13 +91,14 @@ class Case:
 
 
 def cases(method: Method) -> list[Case]:
-    """Every case of a method: its presets on all jobs, sizes and noise levels."""
+    """Every case of a method: its presets on all jobs, sizes and noise levels. Of a job whose sub-datasets are repeated
+    or not all taken in an epoch, the noisy ones."""
     return [
         Case(preset=preset, job=job, sizes=sizes, items=items)
         for preset in method.presets
         for job in JOBS
-        for sizes in SIZES
-        for items in NOISE
+        for sizes in (*SIZES, *MIXED)
+        for items in (NOISE if sizes in SIZES else NOISE[-1:])
     ]
 
 

@@ -20,7 +20,8 @@ from msft.data.order import Cursor, Order
 
 @dataclass(frozen=True)
 class Curve:
-    """Score over exposure (own epochs): from `base` up to `top` at `peak`, then down by `fall` per epoch."""
+    """Score over exposure (how often each example was trained): from `base` up to `top` at `peak`, then down by `fall`
+    for each further time."""
 
     peak: float = 2.0
     base: float = 0.2
@@ -69,16 +70,19 @@ class FakeEngine:
     interference: float = 0.0
     """How much one epoch of all others adds to the exposure of a sub-dataset."""
     store: FakeStore = field(default_factory=FakeStore)
+    pools: Mapping[Task, int] | None = None
+    """Different instances of each sub-dataset; None: `sizes`, what an epoch takes of each."""
 
     def __post_init__(self) -> None:
-        self.clock = Clock(self.sizes, self.batch_size, self.eval_every)
+        self.distinct = dict(self.pools or self.sizes)
+        self.clock = Clock(self.sizes, self.batch_size, self.eval_every, self.pools)
         self.states: MutableMapping[Snapshot, dict[Task, float]] = {ROOT: dict.fromkeys(self.sizes, 0.0)}
         self.trained = 0.0
         """Instances that went through optimizer steps."""
         self.runs: list[int] = []
         self.live: Snapshot = ROOT
         """Where the last run ended."""
-        self.order = Order(0, self.sizes, self.batch_size)
+        self.order = Order(0, self.sizes, self.batch_size, self.pools)
         self.cursors: dict[Snapshot, Cursor] = {}
 
     def base(self) -> Outcome:
@@ -93,16 +97,16 @@ class FakeEngine:
             return self._measure(segment.parent, segment.score, segment.probes, {}, 0)
         self.cursors[number] = self._walk(segment)
         exposure = dict(self.states[segment.parent])
-        mixture, counts = segment.mixture, per_epoch(segment.mixture, self.sizes)
+        mixture, counts = segment.mixture, per_epoch(segment.mixture, self.sizes, self.pools)
         epochs = self.clock.epochs(mixture, segment.stop - segment.start)
         instances = epochs * sum(counts.values())
         if mixture.weights is not None:
             total = sum(mixture.weights)
             gained = {
-                t: instances * w / total / self.sizes[t] for t, w in zip(mixture.tasks, mixture.weights, strict=True)
+                t: instances * w / total / self.distinct[t] for t, w in zip(mixture.tasks, mixture.weights, strict=True)
             }
         else:
-            gained = {task: epochs * counts[task] / self.sizes[task] for task in mixture.tasks}
+            gained = {task: epochs * counts[task] / self.distinct[task] for task in mixture.tasks}
         mean = sum(gained.values()) / len(self.sizes)
         for task in exposure:
             exposure[task] += gained.get(task, 0.0) + self.interference * mean
@@ -161,7 +165,7 @@ class FakeEngine:
             # An instance's loss stops moving once its sub-dataset has been seen eight times.
             losses = {
                 t: {i: math.exp(-min(state[t], 8.0)) + 0.01 * i for i in range(n)} if ended else {}
-                for t, n in self.sizes.items()
+                for t, n in self.distinct.items()
             }
         return Outcome(
             snapshot=snapshot,
@@ -192,6 +196,7 @@ def brief_of(engine: FakeEngine, params: object, **changes: object) -> Brief:
         "base": engine.base(),
         "horizon": 10.0,
         "eval_every": engine.eval_every,
+        "pools": None if engine.distinct == dict(engine.sizes) else tuple(engine.distinct.values()),
         "params": params,
     }
     return Brief(**{**values, **changes})  # type: ignore[arg-type]
