@@ -320,6 +320,7 @@ def test_defaults_are_those_of_trl(made):
     assert training(average=1).schedule == "constant"
     assert training(average=1, lr_scheduler_type="linear").schedule == "linear"
     assert training(method_kwargs={"preset": "release"}).schedule == "constant"
+    assert training(method="auto").schedule == "constant" and training(method="auto").average == 1
     assert training(max_grad_norm=0).max_grad_norm is None
     assert training(report_to="tensorboard").report_to == training(report_to=["tensorboard"]).report_to
     assert training(report_to="none").report_to == ()

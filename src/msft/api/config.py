@@ -52,8 +52,8 @@ class MSFTConfig:
             `average`, which needs no falling rate, or with a preset that sets no maximum of epochs.
         warmup_ratio: Share of `num_train_epochs` over which the learning rate rises from 0.
         weight_decay: Weight decay of AdamW, on matrices only.
-        average: Epochs of the full mixture over which the weights are averaged; None: they are not. Evaluations,
-            decisions and the final model use the average.
+        average: Epochs of the full mixture over which the weights are averaged; None: they are not, but 1 for
+            the method `auto`. Evaluations, decisions and the final model use the average.
         max_grad_norm: The norm to which gradients are clipped; None or 0: no clipping.
         loss_reduction: Whether the loss is the mean over the global batch's tokens or over its examples' means.
         max_length: Maximum tokens of an example; longer ones are truncated at the end.
@@ -151,7 +151,7 @@ class MSFTConfig:
                 "schedule": self.lr_scheduler_type or self._schedule(method),
                 "warmup": self.warmup_ratio,
                 "weight_decay": self.weight_decay,
-                "average": self.average,
+                **({} if self.average is None else {"average": self.average}),
                 "max_grad_norm": self.max_grad_norm or None,
                 "loss_reduction": self.loss_reduction,
                 "gradient_checkpointing": self.gradient_checkpointing,
@@ -164,7 +164,8 @@ class MSFTConfig:
         return from_mapping(data, type(self).__name__)
 
     def _schedule(self, method: MethodConfig) -> str:
-        return "linear" if self.average is None and method.max_epochs is not None else "constant"
+        averaged = self.average is not None or method.definition.averaged
+        return "constant" if averaged or method.max_epochs is None else "linear"
 
     def _method(self) -> MethodConfig:
         name, methods = _named(self.method)

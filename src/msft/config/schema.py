@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     Field,
     InstanceOf,
@@ -16,12 +15,12 @@ from pydantic import (
 )
 
 from msft.config.columns import Columns, FormatName, Names, no_jinja, not_empty
-from msft.config.method_section import STRICT, MethodConfig, resolve
+from msft.config.method_section import MethodConfig, resolve
 from msft.config.plain_text import Day, Text
 from msft.config.problems import Problem, ProblemsError, folded, not_portable
 from msft.config.scorer import ScorerConfig
 from msft.config.temperature import MOST_REPEATS, MixingConfig, check_repeats
-from msft.core.averages import WarmUp
+from msft.config.training_section import AVERAGE, Section, TrainingConfig
 from msft.core.vocabulary import LATER
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -32,12 +31,6 @@ Where: TypeAlias = dict[str, Scalar | Values]
 MethodSection: TypeAlias = Annotated[
     InstanceOf[MethodConfig], BeforeValidator(resolve), PlainSerializer(MethodConfig.as_dict)
 ]
-
-
-class Section(BaseModel):
-    """A frozen part of the configuration that refuses unknown keys and converts only int to float."""
-
-    model_config = STRICT
 
 
 class ModelConfig(Section):
@@ -198,49 +191,6 @@ class DataConfig(Section):
     began, which the run keeps."""
 
 
-class TrainingConfig(Section):
-    """The optimizer and its steps."""
-
-    seed: int | None = Field(default=None, ge=0, lt=2**32)
-    """Seed of the order of examples, of dropout, of an adapter's initial weights and of the placebo's assignment; null:
-    `data.seed`. Runs that differ only in this seed have the same splits."""
-    batch_size: int = Field(default=64, ge=1)
-    """Examples per optimizer step, on any hardware (design 3.3)."""
-    learning_rate: float = Field(default=1e-5, gt=0)
-    """Peak learning rate."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Learning rate as a function of position / `max_epochs` (design 3.12)."""
-    warmup: float = Field(default=0.0, ge=0, lt=1)
-    """Share of `max_epochs` over which the learning rate rises linearly from 0."""
-    average: Annotated[Annotated[float, Field(gt=0)] | None, LATER] = None
-    """Epochs of the full mixture over which the weights are averaged (exponential moving average); null: they are not.
-    Evaluations, decisions and the final model use the average, and training goes on from the weights themselves. It
-    needs no falling learning rate, which is how it is best used: with `schedule: constant`."""
-    average_warmup: Annotated[WarmUp, LATER] = "none"
-    """How much the first steps count in the average: `none`: as all others, the base model fades with the window;
-    `debiased`: the base model does not count; `ramp`: a decay of at most (1 + t) / (10 + t) at step t."""
-    optimizer: Literal["adamw"] = "adamw"
-    """AdamW with betas 0.9 and 0.999, torch's defaults."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """Weight decay, applied to matrices only, never to norms and biases."""
-    max_grad_norm: float | None = Field(default=None, gt=0)
-    """Gradient norm to which gradients are clipped; null: they are not clipped."""
-    loss_reduction: Literal["token", "example"] = "token"
-    """Loss of the global batch: the mean over its trained tokens, or over the means of its examples."""
-    max_tokens_per_microbatch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Maximum tokens per micro-batch, padding included. `auto`: 3,072 on a CPU; on a GPU what fits, found by trial."""
-    gradient_checkpointing: bool = False
-    """Compute activations again instead of keeping them: slower, less memory."""
-    light: Annotated[Literal["auto"] | bool, LATER] = "auto"
-    """Replace layers of the model by versions that do less work for the same results, up to rounding: norms, gated
-    MLPs, the last MLP, the head and the embedding. `auto`: those for which a trial at the start succeeds, listed in the
-    run's notes; true: the same, but no such layer is an error; false: none."""
-    torch_compile: bool = False
-    """Compile the model's layers, which takes a minute or more at the start and, on a CPU, needs a C++ compiler."""
-    report_to: Annotated[tuple[Literal["tensorboard", "wandb", "trackio", "mlflow"], ...], Field(strict=False)] = ()
-    """Trackers to which the run reports its progress, through Accelerate."""
-
-
 class PeftConfig(Section):
     """A LoRA adapter in place of full fine-tuning."""
 
@@ -304,9 +254,14 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _averages_what_is_read(self) -> Config:
-        if self.method.definition.averaged and self.training.average is None:
-            found = f"the method {self.method.name} reads averaged weights, and training.average is not given"
-            raise ProblemsError([Problem(found, "give training.average, such as 1", ("method", "name"))])
+        """A method that reads averaged weights gets them, unless the configuration says null."""
+        if not self.method.definition.averaged or self.training.average is not None:
+            return self
+        if "average" in self.training.model_fields_set:
+            found = f"the method {self.method.name} reads averaged weights, and training.average is null"
+            raise ProblemsError([Problem(found, "give a number of epochs, such as 1", ("training", "average"))])
+        averaged = self.training.model_copy(update={"average": AVERAGE})
+        object.__setattr__(self, "training", averaged)  # the model is frozen once it is validated
         return self
 
     @model_validator(mode="after")

@@ -1,0 +1,64 @@
+"""The `training` section, and the base class of all sections."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from msft.config.method_section import STRICT
+from msft.core.averages import WarmUp
+from msft.core.vocabulary import LATER
+
+AVERAGE = 1.0
+"""Epochs of averaged weights where a method needs them and none are given."""
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that refuses unknown keys and converts only int to float."""
+
+    model_config = STRICT
+
+
+class TrainingConfig(Section):
+    """The optimizer and its steps."""
+
+    seed: int | None = Field(default=None, ge=0, lt=2**32)
+    """Seed of the order of examples, of dropout, of an adapter's initial weights and of the placebo's assignment; null:
+    `data.seed`. Runs that differ only in this seed have the same splits."""
+    batch_size: int = Field(default=64, ge=1)
+    """Examples per optimizer step, on any hardware (design 3.3)."""
+    learning_rate: float = Field(default=1e-5, gt=0)
+    """Peak learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Learning rate as a function of position / `max_epochs` (design 3.12)."""
+    warmup: float = Field(default=0.0, ge=0, lt=1)
+    """Share of `max_epochs` over which the learning rate rises linearly from 0."""
+    average: Annotated[Annotated[float, Field(gt=0)] | None, LATER] = None
+    """Epochs of the full mixture over which the weights are averaged (exponential moving average); null: they are not.
+    The method `auto` needs them: there the default is 1.
+    Evaluations, decisions and the final model use the average, and training goes on from the weights themselves. It
+    needs no falling learning rate, which is how it is best used: with `schedule: constant`."""
+    average_warmup: Annotated[WarmUp, LATER] = "none"
+    """How much the first steps count in the average: `none`: as all others, the base model fades with the window;
+    `debiased`: the base model does not count; `ramp`: a decay of at most (1 + t) / (10 + t) at step t."""
+    optimizer: Literal["adamw"] = "adamw"
+    """AdamW with betas 0.9 and 0.999, torch's defaults."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Weight decay, applied to matrices only, never to norms and biases."""
+    max_grad_norm: float | None = Field(default=None, gt=0)
+    """Gradient norm to which gradients are clipped; null: they are not clipped."""
+    loss_reduction: Literal["token", "example"] = "token"
+    """Loss of the global batch: the mean over its trained tokens, or over the means of its examples."""
+    max_tokens_per_microbatch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Maximum tokens per micro-batch, padding included. `auto`: 3,072 on a CPU; on a GPU what fits, found by trial."""
+    gradient_checkpointing: bool = False
+    """Compute activations again instead of keeping them: slower, less memory."""
+    light: Annotated[Literal["auto"] | bool, LATER] = "auto"
+    """Replace layers of the model by versions that do less work for the same results, up to rounding: norms, gated
+    MLPs, the last MLP, the head and the embedding. `auto`: those for which a trial at the start succeeds, listed in the
+    run's notes; true: the same, but no such layer is an error; false: none."""
+    torch_compile: bool = False
+    """Compile the model's layers, which takes a minute or more at the start and, on a CPU, needs a C++ compiler."""
+    report_to: Annotated[tuple[Literal["tensorboard", "wandb", "trackio", "mlflow"], ...], Field(strict=False)] = ()
+    """Trackers to which the run reports its progress, through Accelerate."""
