@@ -127,7 +127,7 @@ def test_every_method_has_a_page(method: str, tmp_path: Path) -> None:
     figures = json.loads(read((tmp_path / "page.html").read_text(encoding="utf-8")).scripts[0])["figures"]
     trajectory, compute = figures["lanes"]["views"]
     story, spent = read_story(folder), ledger(read_story(folder))
-    assert ends(trajectory) == pytest.approx(story.tip.epoch)
+    assert ends(trajectory) == pytest.approx(story.best_known.epoch)
     # The lanes over compute end where the last training ended.
     trained = max(n for n, (segment, _) in enumerate(story.segments, start=1) if segment.trains)
     assert ends(compute) == pytest.approx(spent[trained] / unit(spent[-1], "")[0], rel=1e-3)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from msft.cli.view import View
 from msft.record.run_folder import RunFolder
+from msft.report.final_path import outcome
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.table import headline
@@ -40,6 +41,8 @@ def run(path: Path) -> None:
     out.print(view)
     if view.decided:
         line(f"Last decision: {view.decided}")
+    if said := outcome(story):
+        line(said)
     if story.answer is not None:
         line(answer(story))
     if story.timings:

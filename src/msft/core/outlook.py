@@ -67,6 +67,9 @@ class Outlook:
     """Maximum epochs of a roll-out, which then ends with a decision; the limit on epochs may end it earlier."""
     decides: bool = False
     """Whether the end of each roll-out decides which sub-datasets are excluded and where training resumes."""
+    excludes: bool = False
+    """Whether it may exclude sub-datasets: train on without them, for good. Reports then say which exclusions are in
+    the final model."""
     lookahead: Lookahead = Lookahead()
     probed_epochs: float = 0.0
     """Maximum cost of all probes, in forward passes over the whole mixture."""

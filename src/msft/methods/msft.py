@@ -100,6 +100,7 @@ def outlook(brief: Brief, at: Standing) -> Outlook:
         window=p.smooth,
         rollout=p.budget,
         decides=True,
+        excludes=True,
         warnings=tuple(_warnings(brief, p, rollout)),
     )
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import Comparison, Row, compare
 from msft.report.cost import flops, plain
+from msft.report.final_path import outcome
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.summary import disk
@@ -42,6 +43,9 @@ def render_text(folder: RunFolder, console: Console) -> None:
     story = read_story(folder)
     comparison = compare(story)
     console.print(Text(headline(story), style="bold"))
+    if said := outcome(story):
+        console.print(Text(said))
+    console.print()
     console.print(rich_table(*shown_columns(story, comparison), text_columns=2, average=True))
     for note in notes(comparison):
         console.print(Text(note, style="dim"))
