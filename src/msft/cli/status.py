@@ -11,7 +11,7 @@ from rich.text import Text
 
 from msft.cli.view import View
 from msft.record.run_folder import RunFolder
-from msft.report.final_path import outcome
+from msft.report import final_path
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.table import headline
@@ -41,7 +41,7 @@ def run(path: Path) -> None:
     out.print(view)
     if view.decided:
         line(f"Last decision: {view.decided}")
-    if said := outcome(story):
+    if said := final_path.outcome(story):
         line(said)
     if story.answer is not None:
         line(answer(story))

@@ -157,6 +157,7 @@ def brief_from_json(data: Json, params: Any = None) -> Brief:
         select=data["select"],
         average=data["average"],
         score_excluded=data.get("score_excluded", "rollout"),
+        candidates=data.get("candidates", "decisions"),
         params=params,
     )
 

@@ -21,6 +21,7 @@ from msft.record.run_folder import RunFolder
 from msft.run.attempt import Attempt, MakeEngine, RunEngine, Shared
 from msft.run.job import Job
 from msft.run.resume import check_room, paused
+from msft.run.scoring_cost import as_begun
 from msft.run.signals import StopRequest
 from msft.run.trackers import Several, Trackers, check_trackers
 from msft.snapshots.store import Store
@@ -77,7 +78,7 @@ def train(
             check()
             check_trackers(config.training.report_to)
         if resume:
-            config = on_day(config, folder.day)
+            config = as_begun(on_day(config, folder.day), folder.score_excluded)
         job = job.of(config) if job else Job.prepare(config)
         if processes.is_main and shared is None:
             with spent("start.model"):

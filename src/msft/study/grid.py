@@ -191,10 +191,9 @@ class StudyFolder:
         """Whether each seed draws its own rows and splits."""
         return bool(self._recorded().get("redraw", False))
 
-    def recorded_days(self) -> dict[str, str]:
-        """Variant to the day that its chat template writes, where it writes one."""
-        configs = {name: variant["config"] for name, variant in self._recorded()["variants"].items()}
-        return {name: config["data.date"] for name, config in configs.items() if "data.date" in config}
+    def recorded_configs(self) -> dict[str, dict[str, Any]]:
+        """Variant to its recorded settings: dotted key to value."""
+        return {name: dict(variant["config"]) for name, variant in self._recorded()["variants"].items()}
 
     def read_failures(self) -> dict[str, dict[str, str]]:
         """Variant to seed to the message of a run that failed."""
