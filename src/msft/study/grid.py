@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from msft.core.errors import RunError, complaint
 from msft.core.wire import differences
 from msft.record.journal import canonical
 from msft.record.run_folder import LOCK, RunFolder
+from msft.run.scoring_cost import as_begun
 from msft.system import files
 
 VERSION = 1
@@ -147,6 +148,17 @@ class StudyFolder:
     def base(self, config: Config, threads: int) -> Path:
         """The file of the base model's scores for all configurations with this model and data."""
         return self.path / "base" / f"{sharing_key(config, threads)}.json"
+
+    def continued(self, grid: Grid) -> Grid:
+        """The grid with the `score_excluded` with which the folder's study was begun, where the grid leaves it open.
+
+        What `auto` means is then the same in all its runs; a study of version 0.1 goes on with `rollout`, its default.
+        """
+        if not self.record.exists():
+            return grid
+        was = {name: c.get("method.score_excluded", "rollout") for name, c in self.recorded_configs().items()}
+        variants = (replace(v, config=as_begun(v.config, was[v.name])) if v.name in was else v for v in grid.variants)
+        return replace(grid, variants=tuple(variants))
 
     def check(self, grid: Grid) -> None:
         """Raises RunError if the folder holds something else, or this study with another grid. Writes nothing."""
