@@ -12,7 +12,7 @@ from scipy.stats import binomtest, norm
 
 from msft.report.intervals import Z, of_average, of_change, of_items, p_of, tango, wilson
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "intervals.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "interval_coverage.py"
 WILSON = {(0, 18): (0.0, 0.17588), (18, 18): (0.82412, 1.0), (1, 2): (0.09453, 0.90547), (81, 263): (0.25527, 0.36621)}
 """By formula; 81 of 263 is the example of Newcombe (1998), 0.2553 to 0.3662."""
 TANGO = {(1, 7, 21): (-0.517, -0.026), (0, 0, 18): (-0.17588, 0.17588), (18, 0, 18): (0.64824, 1.0)}

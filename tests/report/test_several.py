@@ -9,7 +9,7 @@ from run_folders import NAMES, make_run
 from msft.cli.main import main
 from msft.core.errors import RunError
 from msft.report.intervals import tango
-from msft.report.several import find_runs, gap, macro_gap
+from msft.report.several import find_runs, gap, macro_gap, wary
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -88,3 +88,12 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.Capture
     assert "holds no run" in capsys.readouterr().err
     with pytest.raises(RunError, match="holds no run"):
         find_runs([tmp_path])
+
+
+def test_a_choice_among_fewer_candidates_is_said(tmp_path: Path) -> None:
+    make_run(tmp_path / "sft", "sft", items=40)
+    make_run(tmp_path / "msft", "msft", items=40)
+    make_run(tmp_path / "all", "msft", items=40, score_excluded="tick", candidates="ticks")
+    (said,) = (line for line in wary(find_runs([tmp_path])) if "candidates" in line)
+    assert "fewer candidates by msft: only" in said and "by sft and all among all evaluations" in said
+    assert not [line for line in wary(find_runs([tmp_path / "sft", tmp_path / "all"])) if "candidates" in line]

@@ -6,7 +6,7 @@ decided and what its final model consists of are two questions; everything that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
@@ -18,6 +18,8 @@ from msft.report.words import clean, epochs, listed
 
 MOST_NAMES = 8
 """Maximum number of names in the sentence about exclusions."""
+
+FEWER = "The final model was chosen among fewer candidates by"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +120,25 @@ def outcome(story: Story) -> str:
 
 def _so_far(path: FinalPath) -> str:
     return f"So far: {_told(path.excluded)}." if path.excluded else "So far, no sub-dataset is excluded."
+
+
+def few_candidates(story: Story) -> bool | None:
+    """Whether only points where the search decides could become the final model, not every evaluation; None if it was
+    not chosen by its score."""
+    if story.brief.select == "last":
+        return None
+    return story.outlook.excludes and story.brief.candidates == "decisions"
+
+
+def unequal_choice(few: Mapping[str, bool | None]) -> list[str]:
+    """Says that some of these runs or methods chose their final model among fewer points than others, if so."""
+    fewer, all_of_them = ([name for name, value in few.items() if value is which] for which in (True, False))
+    if not fewer or not all_of_them:
+        return []
+    return [
+        f"{FEWER} {listed(fewer)}: only points where the search decides (method.score_excluded: rollout); by "
+        f"{listed(all_of_them)} among all evaluations. This favours the latter."
+    ]
 
 
 def _base_is_final(story: Story) -> str:

@@ -1,7 +1,7 @@
 """95 % intervals from the items of a split: of one model's score, and of the difference between two models' scores.
 
 They are right at the ends too: where no item differs, that is no proof that none would, and no interval has width 0.
-`docs/statistics.md` has their coverage, `benchmarks/intervals.py` computes it.
+`docs/statistics.md` has their coverage, `benchmarks/interval_coverage.py` computes it.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from msft.core.vocabulary import Task
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import mean
 from msft.report.cost import flops
+from msft.report.final_path import few_candidates, unequal_choice
 from msft.report.intervals import Interval, of_average, of_change, p_of
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
@@ -212,4 +213,5 @@ def wary(runs: Sequence[Run]) -> list[str]:
     models: dict[Any, None] = {run.story.header.get("fingerprints", {}).get("model"): None for run in runs}
     if len(models) > 1:
         said.append("The runs did not start from the same base model.")
-    return said + only_seeds(runs)
+    finished = {run.name: few_candidates(run.story) for run in runs if run.story.answer is not None}
+    return said + unequal_choice(finished) + only_seeds(runs)

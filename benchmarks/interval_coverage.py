@@ -1,6 +1,6 @@
 """How often the 95 % intervals of `msft.report.intervals` hold the truth: the table in docs/statistics.md.
 
-    PYTHONPATH=src python benchmarks/intervals.py        # 3 minutes on one core
+    PYTHONPATH=src python benchmarks/interval_coverage.py        # 2 minutes on one core
 
 Each kind is tried at 20, 80 and 400 items, over true scores from 3 to 97 %: the mean of the coverage over them, and the
 least. Items are drawn from the population that the score is of, with fresh items in every draw.
