@@ -3,7 +3,8 @@
     python tests/golden/record.py SRC [NAME...]
 
 They were recorded at version 0.1.0, `msft_candidates` at 0.2.0, and are replayed by every later one
-(`tests/golden/test_golden.py`). Record them again only where a change of what a run writes is wanted, and say so in the changelog.
+(`tests/golden/test_golden.py`). Record them again only where a change of what a run writes
+is wanted, and say so in the changelog.
 """
 
 from __future__ import annotations

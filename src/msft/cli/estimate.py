@@ -19,6 +19,7 @@ from msft.core.outlook import Outlook
 from msft.core.vocabulary import Brief, Mixture
 from msft.data.examples import TaskData
 from msft.model.open import non_embedding_parameters
+from msft.report.cautions import few_items
 from msft.run.attempt import SNAPSHOT_MEMORY
 from msft.run.job import UNSCORED, Job
 from msft.run.scoring_cost import generated_tokens, scored_tokens
@@ -27,8 +28,6 @@ from msft.snapshots.store import IN_PASSING
 
 FLOAT = 4
 """Bytes of an fp32 number."""
-FEW = 20
-"""With fewer validation items, a score is mostly noise."""
 EXPENSIVE = 0.5
 """Ratio of validation tokens to training tokens above which scoring is too expensive."""
 
@@ -217,12 +216,7 @@ def _free_disk(output: Path) -> int:
 
 
 def _about_data(made: Estimate) -> Warnings:
-    few = [part for part in made.parts if part.validation < FEW]
-    return [
-        f"{part.task}: only {part.validation} validation items: accuracy is uncertain by "
-        f"±{100 * part.validation_error:.0f} points, too noisy to find the peak; use at least {FEW}, better 150"
-        for part in few
-    ]
+    return few_items({part.task: part.validation for part in made.parts})
 
 
 def _about_rhythm(made: Estimate, eval_every: float) -> Warnings:

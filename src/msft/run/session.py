@@ -18,6 +18,7 @@ from msft.engine.setup import trains_in_bf16
 from msft.engine.torch_engine import TorchEngine
 from msft.model.finite import check_finite
 from msft.record.run_folder import RunFolder
+from msft.report.cautions import few_items
 from msft.run.attempt import Attempt, MakeEngine, RunEngine, Shared
 from msft.run.job import Job
 from msft.run.resume import check_room, paused
@@ -90,7 +91,7 @@ def train(
                     held.enter_context(folder.owned())
                     check()
                 check_room(folder, job.snapshot_bytes, job.model_bytes)
-            for note in job.notes:
+            for note in [*few_items({task: len(part.validation) for task, part in job.data.items()}), *job.notes]:
                 watcher.note(note)
             stop = held.enter_context(StopRequest())
             trackers = None

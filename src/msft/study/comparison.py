@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from msft.core.vocabulary import Task
+from msft.report.cautions import learnable
 from msft.report.final_path import FEWER, unequal_choice
 from msft.study.compare_markdown import to_markdown
 from msft.study.compare_page import comparison_page
@@ -25,7 +26,6 @@ from msft.study.statistics import (
     Interval,
     holm,
     item_test,
-    learnable,
     sign_flips,
     t_interval,
     t_test,
