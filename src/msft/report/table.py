@@ -46,7 +46,7 @@ def render_text(folder: RunFolder, console: Console, *, with_notes: bool = True)
     comparison = compare(story)
     console.print(Text(headline(story), style="bold"))
     if said := outcome(story):
-        console.print(Text(said))
+        console.print(Text(said), soft_wrap=not console.is_terminal)  # in a log file, a sentence is one line
     render_cautions(story, comparison, console, with_notes=with_notes)
     console.print()
     console.print(rich_table(*shown_columns(story, comparison), text_columns=2, average=True))
@@ -67,7 +67,7 @@ def render_text(folder: RunFolder, console: Console, *, with_notes: bool = True)
 def render_cautions(story: Story, comparison: Comparison, console: Console, *, with_notes: bool = True) -> None:
     """Write the warnings, the gravest first."""
     for line in cautions(story, comparison, with_notes=with_notes):
-        console.print(Text(f"warning: {line}", style="yellow"))
+        console.print(Text(f"warning: {line}", style="yellow"), soft_wrap=not console.is_terminal)
 
 
 def smoothing(window: int) -> str:
