@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from msft.record.journal import Journal
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import compare
 from msft.report.intervals import tango
+from msft.report.page import page
 from msft.report.story import read_story
 from msft.report.summary import summarise
 from msft.testing.fake import brief_of
@@ -149,3 +151,13 @@ def test_a_final_model_that_is_the_base_model_has_no_interval(tmp_path: Path) ->
     story = read_story(make_run(tmp_path / "run", chosen=0, items=18))
     assert {row.difference for row in compare(story).rows} == {0.0}
     assert {row.interval for row in (*compare(story).rows, compare(story).macro)} == {None}
+
+
+def test_a_change_is_coloured_only_where_its_interval_shows_it(tmp_path: Path) -> None:
+    content = page(read_story(make_run(tmp_path / "run", chosen=3, params={"smooth": 1}, items=40)), {})
+    rows = re.findall(r'<tr[^>]*><th scope="row">(\w+)</th>.*?</tr>', content)
+    for name, row in zip(rows, re.findall(r"<tr[^>]*><th scope=\"row\">.*?</tr>", content), strict=False):
+        if (found := re.search(r"<td>([+−][\d.]+) to ([+−][\d.]+)</td>", row)) is not None:
+            shown = found[1][0] == found[2][0]
+            assert ('class="up"' in row or 'class="down"' in row) == shown, name
+    assert 'class="up"' in content

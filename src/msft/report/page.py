@@ -81,8 +81,10 @@ def _scores(story: Story) -> Section:
     names, rows = shown_columns(story, comparison)
     title = "Base model and final model" if story.answer else "Base model and the search so far"
     label = f"{title}: {comparison.split} scores of every sub-dataset, with intervals of the change"
-    whiskers = "Whiskers: 95 % interval of the change." if "95 % interval" in names else ""
-    content = table(names, rows, signed=[names.index("change")], text_columns=2)
+    whiskers = "Whiskers: 95 % interval of the change. Dashed: no change." if "95 % interval" in names else ""
+    spans = [row.interval for row in (*comparison.rows, comparison.macro)]
+    sure = [span is not None and span[0] * span[1] > 0 for span in spans]
+    content = table(names, rows, signed=[names.index("change")], shown=sure, text_columns=2)
     content += "".join(map(soft, notes(comparison))) + plot("change", label, whiskers)
     drawn = change_figure(comparison, "final model" if story.answer else "so far")
     return Section(name="scores", title=title, content=content, figures={"change": drawn})

@@ -68,7 +68,8 @@ def _against(runs: Sequence[Run]) -> Section:
     if len(runs) < 2:
         return Section(name="against", title="", content="")
     names, rows = against(runs)
-    content = table(names, rows, signed=[1], average=False) + soft(MODELS_ONLY) + soft(COUNTED)
+    sure = [(p := macro_gap(run, runs[0]).p) is not None and p < 0.05 for run in runs[1:]]
+    content = table(names, rows, signed=[1], shown=sure, average=False) + soft(MODELS_ONLY) + soft(COUNTED)
     made = _forest(runs)
     content += plot("against", f"Difference of the test average to {runs[0].name}, with 95 % intervals")
     return Section(name="against", title=text(_against_title(runs)), content=content, figures={"against": made})
