@@ -29,7 +29,7 @@ def change_figure(comparison: Comparison, now: str) -> Figure:
     }  # fmt: skip
     dots = {
         "type": "scatter", "mode": "markers", "hovertext": [_told(row, now) for row in rows], "hoverinfo": "text",
-        "x": list(map(_points, changes)), "y": list(range(len(rows))), "error_x": sides,
+        "x": list(map(_points, changes)), "y": list(range(len(rows))), "error_x": sides, "cliponaxis": False,
         "marker": {"symbol": "circle", "size": 10, "color": LINE},
     }  # fmt: skip
     made = figure([dots], height=80 + 26 * len(rows), x=f"change of the {comparison.split} score, points")

@@ -85,7 +85,10 @@ def _scores(story: Story) -> Section:
     spans = [row.interval for row in (*comparison.rows, comparison.macro)]
     sure = [span is not None and span[0] * span[1] > 0 for span in spans]
     content = table(names, rows, signed=[names.index("change")], shown=sure, text_columns=2)
-    content += "".join(map(soft, notes(comparison))) + plot("change", label, whiskers)
+    content += "".join(map(soft, notes(comparison)))
+    if story.answer is story.base:  # nothing has changed
+        return Section(name="scores", title=title, content=content)
+    content += plot("change", label, whiskers)
     drawn = change_figure(comparison, "final model" if story.answer else "so far")
     return Section(name="scores", title=title, content=content, figures={"change": drawn})
 
