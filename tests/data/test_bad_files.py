@@ -284,13 +284,6 @@ def test_an_empty_validation_split(tmp_path):
     )
 
 
-def test_a_validation_split_of_fewer_than_20_items(tmp_path):
-    (tmp_path / "a.jsonl").write_bytes(GOOD)
-    (note,) = load({"id": "d", "path": str(tmp_path / "a.jsonl"), "validation": {"max_samples": 19}})["d"].notes
-    assert note.startswith("19 validation items are few: the standard error of an accuracy is up to 11 points")
-    assert load({"id": "d", "path": str(tmp_path / "a.jsonl"), "validation": {"max_samples": 20}})["d"].notes == ()
-
-
 def test_prompts_that_fill_max_length(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_bytes(

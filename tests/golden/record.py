@@ -1,9 +1,10 @@
 """Records the journals of `tests/golden/journals` with the code as it is: a tiny run of each method, without paths.
 
-    python tests/golden/record.py SRC
+    python tests/golden/record.py SRC [NAME...]
 
-They were recorded at version 0.1.0 and are replayed by every later one (`tests/golden/test_golden.py`). Record them
-again only where a change of what a run writes is wanted, and say so in the changelog.
+They were recorded at version 0.1.0, `msft_candidates` at 0.2.0, and are replayed by every later one
+(`tests/golden/test_golden.py`). Record them again only where a change of what a run writes
+is wanted, and say so in the changelog.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def main() -> None:
     tree = Path(sys.argv[1]).resolve()
     sys.path.insert(0, str(tree))
     with tempfile.TemporaryDirectory() as temporary:
-        for name in RUNS:
+        for name in sys.argv[2:] or RUNS:
             anonymise(run(tree, make(Path(temporary), name, "golden", tree)), JOURNALS / name, temporary)
 
 

@@ -24,6 +24,7 @@ RUNS = {
     "msft": "",
     "msft_release": ", preset: release, max_rollouts: 3",
     "msft_tick": ", score_excluded: tick",
+    "msft_candidates": ", score_excluded: tick",
     "sft": "",
     "continual": "",
     "sro": "",
@@ -33,7 +34,9 @@ RUNS = {
     "ies": "",
     "placebo": "",
 }
-"""Name of the run, whose method is what comes before a suffix, and what is added to its method section."""
+"""Name of the run, whose method is what comes before a suffix, and what is added to its method section; where that does
+not say, `score_excluded: rollout`, the default of version 0.1. In version 0.1, a tick was no candidate for the final
+model: `msft_tick` is a journal of then, `msft_candidates` one of now."""
 HORIZON = {"continual": 1, "ies": 7}
 
 
@@ -66,6 +69,8 @@ def make(folder: Path, name: str, which: str, tree: Path) -> Path:
     # The key was `horizon` before version 0.2.
     key = "max_epochs" if any("max_epochs" in p.read_text() for p in tree.glob("msft/config/*.py")) else "horizon"
     more = f", {key}: {HORIZON.get(method, 4)}{RUNS[name]}"
+    if "score_excluded" not in more:
+        more += ", score_excluded: rollout"
     if "eval_every" not in more and method == "msft":
         more += ", budget: 2, smooth: 1"
     return make_job(folder, method, more, output=f"{which}-{name}")

@@ -24,7 +24,10 @@ Path = tuple[tuple[tuple[tuple[Task, float], ...], int], ...]
 """What a model was trained on: ((mixture with shares), steps), roll-out after roll-out."""
 Score = Callable[[Path, Task], F]
 
-ROBUST, PAPER = Params(), Params(**{k: v for k, v in RELEASE.items() if k not in ("max_epochs", "average")})
+ROBUST, PAPER = (
+    Params(),
+    Params(**{k: v for k, v in RELEASE.items() if k in Params.__dataclass_fields__}),
+)
 
 
 @dataclass

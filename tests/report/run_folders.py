@@ -50,9 +50,11 @@ def make_run(
     params: dict[str, Any] | None = None,
     items: int = 0,
     stop_after: int | None = None,
+    chosen: int | None = None,
     **changes: Any,
 ) -> RunFolder:
-    """A run folder; with `stop_after`, of a run that was cut off behind so many segments."""
+    """A run folder; with `stop_after`, of a run that was cut off behind so many segments; with `chosen`, as if the
+    search had ended with that snapshot as the final model."""
     engine = engine_for(names, peaks, items=items)
     brief = brief_of(engine, METHODS[method].Params(**(params or {})), **changes)
     folder = RunFolder(path)
@@ -70,6 +72,7 @@ def make_run(
         answer = drive(Search(METHODS[method], brief), engine, engine.store, record)
     except CutOffError:
         return folder
+    answer = answer if chosen is None else chosen
     tested = {"base": outcome_to_json(engine.test(0)), "answer": outcome_to_json(engine.test(answer))}
     journal.final({"answer": answer, "test": tested})
     return folder

@@ -11,11 +11,10 @@ import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from run_folders import NAMES, make_run, with_header
-from scipy.stats import binomtest
 
 from msft.record.journal import canonical, digest
 from msft.report.card import FILE, Form, card, write_card
-from msft.report.intervals import of_items, wilson
+from msft.report.intervals import of_items
 from msft.report.story import Story, read_story
 
 NASTY = ("<img src=x onerror=alert(1)>", "a|b | c", "[x](javascript:alert(1))", "`tick` *star* _under_ $m$ &lt;")
@@ -107,18 +106,12 @@ def test_a_run_without_a_test_split_shows_validation_alone(tmp_path: Path) -> No
         assert f"| {name} | accuracy |" in text
 
 
-@pytest.mark.parametrize(("right", "items"), [(0, 8), (3, 8), (8, 8), (61, 150), (1, 2)])
-def test_wilson_is_scipys(right: int, items: int) -> None:
-    theirs = binomtest(right, items).proportion_ci(method="wilson")
-    assert wilson(right / items, items) == pytest.approx((theirs.low, theirs.high), abs=2e-4)
-    assert of_items(right / items, [1.0] * right + [0.0] * (items - right)) == wilson(right / items, items)
-
-
 def test_intervals_of_log_probabilities_go_through_the_exponential() -> None:
     items = [-1.0, -1.5, -2.0, -1.2]
     report = 2.718281828 ** (sum(items) / 4)
     found = of_items(report, items)
     assert found is not None
-    half = 1.96 * report * 0.4349 / 2  # the standard deviation of the items over the root of their number
+    # Student, 3 degrees of freedom; the standard deviation of the items over the root of their number.
+    half = 3.182446 * report * 0.4349 / 2
     assert found == pytest.approx((report - half, report + half), abs=1e-3)
     assert of_items(0.5, [0.5]) is None

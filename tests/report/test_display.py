@@ -96,6 +96,17 @@ def test_a_log_file_gets_one_plain_line_per_outcome_and_decision() -> None:
     assert lines[-1] == "done"
 
 
+def test_a_roll_out_that_excludes_nothing_says_so() -> None:
+    console = plain()
+    past = show(console, budget=0.5, smooth=1)
+    said = [line for line in text(console).splitlines() if line.startswith("decision")]
+    quiet = [line for line in said if line.endswith("no sub-dataset is past its peak; nothing was excluded.")]
+    engine = engine_for(NAMES)
+    steps = [(s, engine.clock.steps(s.mixture, 0.5)) for s, _ in past if s.trains and s.start]
+    assert len(quiet) == sum(segment.start % period == 0 for segment, period in steps) > 0
+    assert len(said) - len(quiet) == len([segment for segment, _ in past if not segment.trains])
+
+
 def test_the_best_score_is_that_of_the_path_that_survived() -> None:
     console = plain()
     past = show(console, names=("a",), smooth=1)

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import pytest
 from rich.console import Console
 from run_folders import make_run
 
+from msft.cli.main import main
 from msft.core.errors import RunError
 from msft.methods import METHODS
+from msft.report.base_and_answer import compare
+from msft.report.cautions import cautions
 from msft.report.cost import ledger
 from msft.report.html import embedded
 from msft.report.page import write_page
@@ -127,7 +131,7 @@ def test_every_method_has_a_page(method: str, tmp_path: Path) -> None:
     figures = json.loads(read((tmp_path / "page.html").read_text(encoding="utf-8")).scripts[0])["figures"]
     trajectory, compute = figures["lanes"]["views"]
     story, spent = read_story(folder), ledger(read_story(folder))
-    assert ends(trajectory) == pytest.approx(story.tip.epoch)
+    assert ends(trajectory) == pytest.approx(story.best_known.epoch)
     # The lanes over compute end where the last training ended.
     trained = max(n for n, (segment, _) in enumerate(story.segments, start=1) if segment.trains)
     assert ends(compute) == pytest.approx(spent[trained] / unit(spent[-1], "")[0], rel=1e-3)
@@ -186,6 +190,20 @@ def test_text_shows_names_as_they_are(terminal: bool, tmp_path: Path) -> None:
         assert "\x1b" not in text
     for needed in ("test, in %", "95 % interval", "average", "Excluded:", "FLOPs", "plain SFT"):
         assert needed in text
+
+
+def test_the_warnings_stand_in_the_terminal_too_once_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_run(tmp_path / "run", items=30)
+    folder.write_json(folder.notes, ["arc: 3 examples are in the test split too"])
+    said = cautions(read_story(folder), compare(read_story(folder)))
+    assert len(said) >= 2
+    for command in ("report", "status"):
+        assert main([command, str(folder.path)]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert [shown.count(f"warning: {line}") for line in said] == [1] * len(said)
+        places = [shown.index(line) for line in said]
+        assert places == sorted(places)
+    assert [folder.page.read_text().count(f"<li>{escape(line)}") for line in said] == [1] * len(said)
 
 
 def test_nothing_embedded_can_end_its_script_element() -> None:

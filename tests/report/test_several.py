@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,8 @@ from run_folders import NAMES, make_run
 
 from msft.cli.main import main
 from msft.core.errors import RunError
-from msft.report.several import find_runs, gap, macro_gap
+from msft.report.intervals import tango
+from msft.report.several import find_runs, gap, macro_gap, wary
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -35,14 +35,14 @@ def test_gaps_are_paired_over_the_items(folder: Path) -> None:
     task = NAMES[0]
     differences = [b - a for a, b in zip(sft.items(task), msft.items(task), strict=True)]
     mean = sum(differences) / 40
-    error = math.sqrt(sum((d - mean) ** 2 for d in differences) / 39 / 40)
     found = gap(msft, sft, task)
     assert found.difference == pytest.approx(mean)
-    assert found.error == pytest.approx(error)
-    assert found.p == pytest.approx(math.erfc(abs(mean) / error / math.sqrt(2)))
+    assert found.interval == tango(differences.count(1), differences.count(-1), 40)
+    assert found.p is not None and found.interval is not None
+    assert (found.p < 0.05) == (not found.interval[0] <= 0 <= found.interval[1])
     whole = macro_gap(msft, sft)
     assert whole.difference == pytest.approx(sum(gap(msft, sft, t).difference or 0 for t in NAMES) / 4)
-    assert whole.error == pytest.approx(math.sqrt(sum((gap(msft, sft, t).error or 0) ** 2 for t in NAMES)) / 4)
+    assert whole.interval is not None and whole.interval[0] < (whole.difference or 0.0) < whole.interval[1]
 
 
 def test_other_data_are_not_paired(folder: Path, tmp_path: Path) -> None:
@@ -88,3 +88,12 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.Capture
     assert "holds no run" in capsys.readouterr().err
     with pytest.raises(RunError, match="holds no run"):
         find_runs([tmp_path])
+
+
+def test_a_choice_among_fewer_candidates_is_said(tmp_path: Path) -> None:
+    make_run(tmp_path / "sft", "sft", items=40)
+    make_run(tmp_path / "msft", "msft", items=40)
+    make_run(tmp_path / "all", "msft", items=40, score_excluded="tick", candidates="ticks")
+    (said,) = (line for line in wary(find_runs([tmp_path])) if "candidates" in line)
+    assert "fewer candidates by msft: only" in said and "by sft and all among all evaluations" in said
+    assert not [line for line in wary(find_runs([tmp_path / "sft", tmp_path / "all"])) if "candidates" in line]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from msft.methods import METHODS
 from msft.record.journal import Journal
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import compare
+from msft.report.intervals import tango
+from msft.report.page import page
 from msft.report.story import read_story
 from msft.report.summary import summarise
 from msft.testing.fake import brief_of
@@ -103,7 +106,10 @@ def run_tested_as(tmp_path: Path, base: Outcome, answer: Outcome, measure: str) 
     folder = RunFolder(tmp_path / "run")
     folder.create()
     journal = Journal.create(folder.journal, folder.sidecars, header_of("sft", brief, measure))
-    journal.final({"answer": 0, "test": {"base": outcome_to_json(base), "answer": outcome_to_json(answer)}})
+    made = Outcome(snapshot=1, scores={"a": 0.5}, reports={"a": 0.5})
+    mixture = Mixture(tasks=("a",))
+    journal.segment(1, Segment(parent=0, rollout=1, mixture=mixture, start=0, stop=1, epoch=0.0, score=("a",)), made)
+    journal.final({"answer": 1, "test": {"base": outcome_to_json(base), "answer": outcome_to_json(answer)}})
     return folder
 
 
@@ -114,9 +120,7 @@ def outcome(items: tuple[float, ...], report: float) -> Outcome:
 def test_interval_of_an_accuracy_is_paired(tmp_path: Path) -> None:
     folder = run_tested_as(tmp_path, outcome((1, 0, 0, 0), 0.25), outcome((1, 1, 1, 0), 0.75), "choice")
     (row,) = compare(read_story(folder)).rows
-    error = math.sqrt(((0.5**2) * 4 / 3) / 4)  # the gaps are 0, 1, 1, 0
-    # No difference of two accuracies is above 1.
-    assert row.interval == pytest.approx((0.5 - 1.96 * error, 1.0))
+    assert row.interval == tango(2, 0, 4)
     assert row.items == 4
 
 
@@ -132,11 +136,28 @@ def test_interval_of_a_likelihood_is_that_of_its_exponential(tmp_path: Path) -> 
     (row,) = compare(read_story(folder)).rows
     gaps = [answer * b - base * a for a, b in zip(was, now, strict=True)]
     centre = sum(gaps) / 3
-    assert row.error == pytest.approx(math.sqrt(sum((gap - centre) ** 2 for gap in gaps) / 2 / 3))
+    half = 4.302653 * math.sqrt(sum((gap - centre) ** 2 for gap in gaps) / 2 / 3)  # Student's, 2 degrees of freedom
+    assert row.interval == pytest.approx((answer - base - half, answer - base + half))
     assert row.measure == "exp(−NLL)"
 
 
 def test_without_a_test_split_validation_stands_in_and_says_so(tmp_path: Path) -> None:
     comparison = compare(read_story(make_run(tmp_path / "run", stop_after=4)))
     assert comparison.split == "validation"
-    assert comparison.macro.error is None
+    assert comparison.macro.interval is None
+
+
+def test_a_final_model_that_is_the_base_model_has_no_interval(tmp_path: Path) -> None:
+    story = read_story(make_run(tmp_path / "run", chosen=0, items=18))
+    assert {row.difference for row in compare(story).rows} == {0.0}
+    assert {row.interval for row in (*compare(story).rows, compare(story).macro)} == {None}
+
+
+def test_a_change_is_coloured_only_where_its_interval_shows_it(tmp_path: Path) -> None:
+    content = page(read_story(make_run(tmp_path / "run", chosen=3, params={"smooth": 1}, items=40)), {})
+    rows = re.findall(r'<tr[^>]*><th scope="row">(\w+)</th>.*?</tr>', content)
+    for name, row in zip(rows, re.findall(r"<tr[^>]*><th scope=\"row\">.*?</tr>", content), strict=False):
+        if (found := re.search(r"<td>([+−][\d.]+) to ([+−][\d.]+)</td>", row)) is not None:
+            shown = found[1][0] == found[2][0]
+            assert ('class="up"' in row or 'class="down"' in row) == shown, name
+    assert 'class="up"' in content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,10 @@ def run_of(seed: int, reports: list[float]) -> Run:
     }
     exact = np.array([float(x.mean()) for x in items])
     best = dict(zip(TASKS, exact, strict=True)) | {"piqa": 0.25}
-    return Run(seed=seed, reports=exact, items=items, validation=float(exact.mean()) + 0.02, best=best, summary=summary)
+    return Run(
+        seed=seed, reports=exact, items=items, validation=float(exact.mean()) + 0.02, best=best, few_candidates=False,
+        summary=summary,
+    )  # fmt: skip
 
 
 def results(seeds: int = 6, **methods: float) -> Results:
@@ -150,3 +154,19 @@ def test_no_name_becomes_a_formula_or_html(data: dict[str, Any]) -> None:
     assert "&lt;b&gt;boolq" in page
     assert "<script" not in page
     assert "http" not in page.replace('http-equiv="', "")
+
+
+def test_methods_that_chose_among_fewer_candidates_are_named() -> None:
+    found = results(msft=0.2, sft=0.1, continual=0.1)
+    assert not [note for note in comparison(found, "msft")["notes"] if "candidates" in note]
+    choice: dict[str, bool | None] = {"msft": True, "sft": False, "continual": None}
+    apart = {name: {seed: replace(run, few_candidates=choice[name]) for seed, run in by_seed.items()}
+             for name, by_seed in found.runs.items()}  # fmt: skip
+    unequal = replace(found, runs=apart)
+    said = comparison(unequal, "msft")["notes"]
+    assert said == [
+        "The final model was chosen among fewer candidates by msft: only points where the search decides "
+        "(method.score_excluded: rollout); by sft among all evaluations. This favours the latter."
+    ]
+    # Written again from its own notes, as `msft report` does, it is said once.
+    assert comparison(unequal, "msft", said)["notes"] == said

@@ -9,12 +9,12 @@ import pytest
 from scipy import stats
 from simulated_truth import rejections
 
+from msft.report.cautions import learnable
 from msft.study.statistics import (
     Bootstrap,
     crossed_error,
     holm,
     item_test,
-    learnable,
     sign_flips,
     t_interval,
     t_test,

@@ -103,6 +103,7 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
             f"{_most(made)}{made.scoring_share:.0%} as many tokens as training",
         ),
         *([("taken", TAKEN)] if _mixed(made) else []),
+        *([("final", _candidates(made.score_excluded))] if made.score_excluded is not None else []),
         ("at most", _training(made)),
         ("snapshots", _snapshots(made)),
         ("memory", f"{scaled(made.training_bytes, 'B')} for {_in_memory(made)}, plus activations"),
@@ -110,6 +111,16 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
         ("ends", _ends(made)),
         ("errors", "± is the largest standard error of an accuracy over this number of items, in percentage points"),
     ]
+
+
+def _candidates(score_excluded: str) -> str:
+    """Which points may become the final model."""
+    if score_excluded == "tick":
+        return "every evaluation scores all sub-datasets, and may become the final model (score_excluded: tick)"
+    return (
+        "only roll-back points and ends of roll-outs may become the final model, because other evaluations score the "
+        "active sub-datasets only (score_excluded: rollout)"
+    )
 
 
 def _in_memory(made: Estimate) -> str:

@@ -17,18 +17,17 @@ from msft.core.clock import Clock
 from msft.core.method import Method
 from msft.core.outlook import Outlook
 from msft.core.vocabulary import Brief, Mixture
-from msft.data.examples import Item, Measure, TaskData
-from msft.forward.batches import row
+from msft.data.examples import TaskData
 from msft.model.open import non_embedding_parameters
+from msft.report.cautions import few_items
 from msft.run.attempt import SNAPSHOT_MEMORY
 from msft.run.job import UNSCORED, Job
+from msft.run.scoring_cost import generated_tokens, scored_tokens
 from msft.snapshots.state import trainable
 from msft.snapshots.store import IN_PASSING
 
 FLOAT = 4
 """Bytes of an fp32 number."""
-FEW = 20
-"""With fewer validation items, a score is mostly noise."""
 OFTEN = 4
 """Above so many times per epoch, a repeated example is warned about."""
 EXPENSIVE = 0.5
@@ -102,6 +101,8 @@ class Estimate:
     """train, eval, probe; None if there is no bound on epochs."""
     scoring_share: float
     """Validation tokens scored per training token while all sub-datasets are active."""
+    score_excluded: str | None
+    """When excluded sub-datasets are scored, `auto` decided; None: the method excludes none."""
     snapshot_bytes: int
     snapshots: int | None
     """Maximum number kept at once, with `snapshots.max` if set; None: the method's outlook gives no bound."""
@@ -163,6 +164,7 @@ def estimate(job: Job) -> Estimate:
             "probe": 2.0 * counted * _probe_tokens(outlook, parts),
         },
         scoring_share=scored * ticks / tokens,
+        score_excluded=method.score_excluded if outlook.excludes else None,
         snapshot_bytes=snapshot,
         snapshots=kept,
         unbounded_snapshots=wanted,
@@ -194,24 +196,13 @@ def part_of(data: TaskData, tokenizer: Any) -> Part:
         trained_share=sum(example.targets for example in data.train) / int(lengths.sum()),
         scorer=measure.name if measure.normalize == "none" else f"{measure.name}/{measure.normalize}",
         validation=len(data.validation),
-        validation_tokens=_scored(data.validation) + _generated(data.validation, measure),
-        generated_tokens=_generated(data.validation, measure),
+        validation_tokens=scored_tokens(data.validation, measure),
+        generated_tokens=generated_tokens(data.validation, measure),
         test=len(data.test),
-        test_tokens=_scored(data.test) + _generated(data.test, measure),
+        test_tokens=scored_tokens(data.test, measure),
         ends=tuple(map(str, tokenizer.convert_ids_to_tokens(list(data.ends)))),
         notes=data.notes,
     )
-
-
-def _scored(items: Sequence[Item]) -> int:
-    return sum(len(row(item.options)) for item in items)
-
-
-def _generated(items: Sequence[Item], measure: Measure) -> int:
-    """Tokens processed if every text reaches `max_new_tokens`; the last token is not fed to the model again."""
-    if not measure.generates:
-        return 0
-    return sum(len(item.prompt) + measure.max_new_tokens - 1 for item in items)
 
 
 def most_epochs(method: Method, brief: Brief, tokens: Sequence[int]) -> float | None:
@@ -242,14 +233,9 @@ def _free_disk(output: Path) -> int:
 
 
 def _about_data(made: Estimate) -> Warnings:
-    few = [part for part in made.parts if part.validation < FEW]
     often = [part for part in made.parts if part.times > OFTEN]
     return [
-        *(
-            f"{part.task}: only {part.validation} validation items: accuracy is uncertain by "
-            f"±{100 * part.validation_error:.0f} points, too noisy to find the peak; use at least {FEW}, better 150"
-            for part in few
-        ),
+        *few_items({part.task: part.validation for part in made.parts}),
         *(
             f"{part.task}: an epoch takes each of its {part.train:,} training examples {part.times:.3g} times: a small "
             "sub-dataset that is repeated so often can be learned by heart before the others are learned. Fix: compare "

@@ -85,6 +85,6 @@ def run(
     if main:
         folder = RunFolder(Path(config.output))
         out = Console()
-        render_text(folder, out)
+        render_text(folder, out, with_notes=False)  # the display has printed them
         for what, path in (("The model", folder.final), ("The page", folder.page), ("The numbers", folder.summary)):
             out.print(f"{what}: {path}", markup=False, highlight=False, soft_wrap=True)

@@ -62,6 +62,11 @@ class View:
             closing = (replace(segment, stop=segment.start), trail.brief.base)
             if ended := list(find_rollouts(trail, [*self._past, closing], self.outlook)):
                 self.decided = decided = decision(ended[-1])
+        elif self._past and self._decides_at(segment):
+            self.decided = decided = (
+                f"Roll-out {segment.rollout}, to epoch {epochs(segment.epoch)}: no sub-dataset is past its peak; "
+                "nothing was excluded."
+            )
         self.mixture, self.segment, self.status, self.recovering = segment.mixture, segment, "", False
         if segment.trains:
             if segment.start == 0 or self.bound is None:
@@ -69,6 +74,12 @@ class View:
                 self.bound = outlook_of(self._name, trail.brief, at).bound
             self.pace.begin(segment, self._steps(segment), self._now())
         return decided
+
+    def _decides_at(self, segment: Segment) -> bool:
+        """Whether a segment that continues its roll-out begins where the search had to decide."""
+        if not (segment.trains and segment.start and self.outlook.decides and math.isfinite(self.outlook.rollout)):
+            return False
+        return segment.start % self.trail.clock.steps(segment.mixture, self.outlook.rollout) == 0
 
     def again(self, segment: Segment) -> None:
         """A segment with a known outcome is about to run again."""

@@ -28,9 +28,20 @@ RENAMED = {kept.removeprefix("method."): name.removeprefix("method.") for name, 
 """Keys of a method section that were renamed after version 0.1: old name -> new name."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Absent:
+    """Marks a key with the value that a journal without the key has, where that is not the key's default."""
+
+    means: Any
+
+
 def later(section: type[BaseModel]) -> dict[str, Any]:
-    """The keys of a section that are marked `LATER`, and their defaults."""
-    return {name: field.default for name, field in section.model_fields.items() if LATER in field.metadata}
+    """The keys of a section that are marked `LATER`, and the value that a journal without the key has."""
+    return {
+        name: next((mark.means for mark in field.metadata if isinstance(mark, Absent)), field.default)
+        for name, field in section.model_fields.items()
+        if LATER in field.metadata
+    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +56,7 @@ class MethodConfig:
     """Epochs between evaluations."""
     select: Literal["best", "last"]
     average: Literal["macro", "micro"]
-    score_excluded: Literal["rollout", "tick"]
+    score_excluded: Literal["auto", "rollout", "tick"]
     params: Any
     """The method's own `Params`."""
     definition: Method
@@ -75,9 +86,10 @@ class Common(BaseModel):
     average: Literal["macro", "micro"] = "macro"
     """How scores are averaged over sub-datasets: all count equally (macro), or by their number of validation items
     (micro)."""
-    score_excluded: Annotated[Literal["rollout", "tick"], LATER] = "rollout"
-    """When excluded sub-datasets are scored: at roll-back points and ends of roll-outs, or at every evaluation (tick),
-    which gives complete curves. Decisions do not depend on it."""
+    score_excluded: Annotated[Literal["auto", "rollout", "tick"], LATER, Absent("rollout")] = "auto"
+    """When excluded sub-datasets are scored: at roll-back points and ends of roll-outs (rollout), or at every
+    evaluation (tick), which makes every evaluation a candidate for the final model. `auto`: tick, if scoring all
+    sub-datasets costs at most a quarter of the training between two evaluations. No exclusion depends on it."""
 
 
 def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodConfig:

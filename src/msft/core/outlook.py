@@ -67,6 +67,9 @@ class Outlook:
     """Maximum epochs of a roll-out, which then ends with a decision; the limit on epochs may end it earlier."""
     decides: bool = False
     """Whether the end of each roll-out decides which sub-datasets are excluded and where training resumes."""
+    excludes: bool = False
+    """Whether it may exclude sub-datasets: train on without them, for good. Reports then say which exclusions are in
+    the final model."""
     lookahead: Lookahead = Lookahead()
     probed_epochs: float = 0.0
     """Maximum cost of all probes, in forward passes over the whole mixture."""
@@ -101,13 +104,14 @@ def passes(brief: Brief, at: Standing, *, again: float = 0.0) -> Bound | None:
 def most_held(brief: Brief, epochs: float, window: int) -> int | None:
     """Maximum number of snapshots that `roll_out` keeps over `epochs` epochs; None if `epochs` is infinite.
 
-    These are one for each peak, half a window, the best point and the latest snapshot.
+    These are one for each peak, half a window, the best point and the latest snapshot. Where every tick may become the
+    final model, the best point may lie beside all peaks, already while every sub-dataset has one.
     """
     if not math.isfinite(epochs):
         return None
     clock, mixture = Clock.of(brief), Mixture(tasks=brief.tasks)
     ticks = len(clock.ticks(mixture, clock.steps(mixture, epochs)))
-    return min(len(brief.tasks), ticks + 1) + HELD_BESIDE + window // 2
+    return min(len(brief.tasks), ticks + 1) + HELD_BESIDE + (brief.candidates == "ticks") + window // 2
 
 
 HELD_BESIDE = 2

@@ -73,7 +73,7 @@ class Track:
     ) -> Step:
         """Train from `here` until step `stop` of the roll-out, then score the sub-datasets in `score`.
 
-        Additional scores (`score_excluded: tick`) are not in the point's scores, and so affect no decision.
+        Additional scores (`score_excluded: tick`) are not in the point's scores, and so affect no exclusion.
 
         A roll-out begins (its number increases, its steps count from 0) if the sub-datasets change or if `here` is
         not the end of the last segment. `reset_optimizer` takes effect only then.
@@ -129,16 +129,24 @@ class Answer:
     def __init__(self, brief: Brief, first: Point) -> None:
         self.brief = brief
         self.best = first
-        self._most = self._average(first)
+        self.ticks = brief.candidates == "ticks"
+        """Whether every tick is a candidate, not only the points where the search decides."""
+        self._most = self._average(first.scores)
 
-    def _average(self, point: Point) -> Fraction | float:
+    def _average(self, scores: Mapping[Task, float]) -> Fraction | float:
         weights = self.brief.validation_sizes if self.brief.average == "micro" else None
-        return average(point.scores, self.brief.tasks, weights)
+        return average(scores, self.brief.tasks, weights)
 
     def offer(self, point: Point) -> None:
         """Consider a point; one that is not scored on all sub-datasets is ignored."""
-        if set(self.brief.tasks) <= point.scores.keys() and (found := self._average(point)) > self._most:
+        scores = {**point.outcome.scores, **point.scores} if self.ticks else point.scores
+        if set(self.brief.tasks) <= scores.keys() and (found := self._average(scores)) > self._most:
             self.best, self._most = point, found
+
+    def passes(self, point: Point) -> None:
+        """Consider a tick at which the search decides nothing: a candidate only where every tick is one."""
+        if self.ticks:
+            self.offer(point)
 
     @property
     def keep(self) -> set[Snapshot]:
@@ -158,6 +166,7 @@ def roll_out(
     at_end: tuple[Task, ...],
     window: int | None = 1,
     keep: Iterable[Snapshot] = (),
+    answer: Answer | None = None,
     until: Callable[[list[Point]], bool] = lambda points: False,
     reset_optimizer: bool = False,
 ) -> Generator[Segment, Outcome, list[Point]]:
@@ -165,7 +174,8 @@ def roll_out(
 
     The sub-datasets in `watch` are scored at every tick, those in `at_end` at the last. The roll-out keeps the
     snapshots in `keep`, and those that may still become the peak of a sub-dataset in `watch`, smoothed over `window`
-    ticks (None: it keeps no peaks). It ends early when `until(points so far)` returns True.
+    ticks (None: it keeps no peaks). Ticks are offered to `answer` where they are candidates for the final model, and
+    its best point so far is kept. The roll-out ends early when `until(points so far)` returns True.
     """
     points = [here]
     kept = set(keep)
@@ -177,10 +187,12 @@ def roll_out(
             mixture,
             stop,
             score=at_end if stop == ticks[-1] else watch,
-            keep=kept | {points[i].snapshot for i in peaks},
+            keep=kept | {points[i].snapshot for i in peaks} | (answer.keep if answer else set()),
             reset_optimizer=reset_optimizer,
         )
         points.append(point)
+        if answer:
+            answer.passes(point)
         if until(points):
             break
     return points
@@ -202,7 +214,7 @@ def depart(
 ) -> Generator[Segment, Outcome, Point]:
     """Train from `here` and exclude each sub-dataset at its epoch in `leaves`; the last of these epochs ends training.
 
-    All sub-datasets are scored at each exclusion.
+    All sub-datasets are scored at each exclusion and, where ticks are candidates for the final model, at each tick.
     """
     tasks = track.brief.tasks
     for epoch in sorted({epoch for epoch in leaves.values() if epoch > here.epoch + 1e-6}):
@@ -210,9 +222,10 @@ def depart(
         if mixture.shares is not None:
             # Only the shares change, so `advance` would continue the current epoch, whose content must not change.
             here = yield from track.turn(here, mixture, keep=answer.keep)
-        stop = track.start(here, mixture) + track.clock.steps(mixture, epoch - here.epoch)
-        here = yield from track.advance(here, mixture, stop, score=tasks, keep=answer.keep, probes=probes)
-        answer.offer(here)
+        ticks = track.ticks(here, mixture, epoch - here.epoch)
+        for stop in ticks if answer.ticks else ticks[-1:]:
+            here = yield from track.advance(here, mixture, stop, score=tasks, keep=answer.keep, probes=probes)
+            answer.offer(here)
     return here
 
 

@@ -160,7 +160,9 @@ class Brief:
     select: Literal["best", "last"] = "best"
     average: Literal["macro", "micro"] = "macro"
     score_excluded: Literal["rollout", "tick"] = field(default="rollout", metadata=LATER)
-    """When an excluded sub-dataset is scored: only where all are, or at every tick, which affects no decision."""
+    """When an excluded sub-dataset is scored: only where all are, or at every tick, which affects no exclusion."""
+    candidates: Literal["decisions", "ticks"] = field(default="decisions", metadata=LATER)
+    """Which points may become the final model: those where the search decides, or every tick, fully scored."""
     pools: tuple[int, ...] | None = field(default=None, metadata=LATER)
     """Different training instances of each sub-dataset; None: `sizes`, because an epoch takes each of them once."""
     params: Any = None

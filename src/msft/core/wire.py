@@ -169,6 +169,7 @@ def brief_from_json(data: Json, params: Any = None) -> Brief:
         average=data["average"],
         score_excluded=data.get("score_excluded", "rollout"),
         pools=tuple(data["pools"]) if "pools" in data else None,
+        candidates=data.get("candidates", "decisions"),
         params=params,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -24,8 +23,6 @@ from msft.data.samples import Samples, checked
 from msft.data.sources import Source
 from msft.data.splits import mixed_splits, split
 
-FEW_ITEMS = 20
-"""Number of validation items below which a score is mostly noise."""
 MOST_LEAKED = 0.5
 """Maximum share of training examples that may be left out as leaks; more means that the splits are the same data."""
 SHOWN_LEAKS = 3
@@ -71,13 +68,6 @@ def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Enc
     complaints.check()
     notes += mixed_splits(dataset, source.rows(where=dataset.where))
     notes += remarks.notes()
-    if len(validation) < FEW_ITEMS:
-        # The standard error of an accuracy is largest at one half.
-        points = 100 * math.sqrt(0.25 / len(validation))
-        notes.append(
-            f"{len(validation)} validation items are few: the standard error of an accuracy is up to {points:.0f} "
-            f"points, too noisy to find a peak. Fix: use at least {FEW_ITEMS}, better 150"
-        )
     part = Part(train=train, held={"validation": validation, "test": test})
     return Checked(dataset=dataset, entry=source.dataset.id, form=form, part=part, notes=notes)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import random
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from statistics import fmean, variance
 from typing import Literal
 
@@ -170,12 +169,20 @@ class _Candidate(Answer):
     """The best point of the search by the items that choose; SFT's final model is kept beside it."""
 
     def __init__(self, brief: Brief, first: Point, plain: Point, choosing: Mapping[Task, Items]) -> None:
-        self._plain, self._choosing = plain, choosing
         super().__init__(brief, first)
+        # Evaluations of the search are limited to those of the first roll-out, so that it costs no more.
+        self.ticks = False
+        self._plain, self._choosing = plain, choosing
+        self._score = self._chosen_by(first)
 
-    def _average(self, point: Point) -> Fraction | float:
+    def _chosen_by(self, point: Point) -> float:
         found = measured([point.outcome], self.brief.tasks)
         return fmean(m.curve(self._choosing[task])[0] for task, m in found.scores.items())
+
+    def offer(self, point: Point) -> None:
+        """Consider a point where every sub-dataset is scored, item by item."""
+        if (score := self._chosen_by(point)) > self._score:
+            self.best, self._score = point, score
 
     @property
     def keep(self) -> set[Snapshot]:

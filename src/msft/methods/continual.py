@@ -28,7 +28,7 @@ def plan(brief: Brief) -> Plan:
     here = track.base
     for i, task in enumerate(sequence):
         points = yield from roll_out(
-            track, here, Mixture(tasks=(task,)), brief.horizon, watch=(task,), at_end=(task,), keep=answer.keep
+            track, here, Mixture(tasks=(task,)), brief.horizon, watch=(task,), at_end=(task,), answer=answer
         )  # fmt: skip
         best = points[peak(curves(points, [task])[task]).tick]
         here = yield from track.turn(best, Mixture(tasks=tuple(sequence[i + 1 : i + 2])), keep=answer.keep)

@@ -17,6 +17,7 @@ from msft.core.vocabulary import Brief, Outcome, Plan, Segment, Task
 RELEASE = {
     "budget": 10.0, "smooth": 1, "flat": "leaves", "leave_within": 0.0, "ties": "first", "roll_back": "earliest",
     "replay": 0.0, "optimizer": "reset", "max_rollouts": 10, "max_epochs": None, "average": "micro",
+    "score_excluded": "rollout",
 }  # fmt: skip
 
 
@@ -70,7 +71,7 @@ def search(track: Track, p: Params, answer: Answer) -> Generator[Segment, Outcom
         rollouts += 1
         points = yield from roll_out(
             track, here, replaying(tasks, left_at, p.replay), epochs, watch=active, at_end=tasks, window=p.smooth,
-            keep=answer.keep, reset_optimizer=p.optimizer == "reset",
+            answer=answer, reset_optimizer=p.optimizer == "reset",
         )  # fmt: skip
         here = points[-1]
         answer.offer(here)
@@ -100,6 +101,7 @@ def outlook(brief: Brief, at: Standing) -> Outlook:
         window=p.smooth,
         rollout=p.budget,
         decides=True,
+        excludes=True,
         warnings=tuple(_warnings(brief, p, rollout)),
     )
 

@@ -49,7 +49,7 @@ def plan(brief: Brief) -> Plan:
 
 
 def outlook(brief: Brief, at: Standing) -> Outlook:
-    return Outlook(bound=passes(brief, at), snapshots=PLAIN_HELD)
+    return Outlook(bound=passes(brief, at), snapshots=PLAIN_HELD, excludes=True)
 
 
 METHOD = Method(plan=plan, Params=Params, outlook=outlook)

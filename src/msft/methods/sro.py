@@ -2,7 +2,8 @@
 
 SRO's second run excludes each sub-dataset after its peak. Up to the first peak it would repeat the first run, so it
 starts from that snapshot; each exclusion begins a new roll-out. Soft SRO excludes no sub-dataset: it samples each in
-proportion to n_i * c_i (size times peak epoch). The paper does not define it further; this is our interpretation.
+proportion to n_i * c_i (size times peak epoch). The paper does not define it further; this is our interpretation. The
+final model comes from the second run.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def outlook(brief: Brief, at: Standing) -> Outlook:
     # Each of the two runs may reach the limit on epochs.
     again = brief.horizon if at.rollout == 1 else 0.0
     held = most_held(brief, brief.horizon, p.smooth)
-    return Outlook(bound=passes(brief, at, again=again), snapshots=held, window=p.smooth)
+    return Outlook(bound=passes(brief, at, again=again), snapshots=held, window=p.smooth, excludes=True)
 
 
 def soft_outlook(brief: Brief, at: Standing) -> Outlook:

@@ -15,6 +15,7 @@ h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .35rem; overflow-wrap: an
 h2 { font-size: 1.1rem; margin: 2.4rem 0 .6rem; }
 h3 { font-size: .9rem; font-weight: 600; margin: 0 0 .25rem; overflow-wrap: anywhere; }
 p, li { max-width: 48rem; overflow-wrap: anywhere; }
+.lead { font-size: 1.05rem; font-weight: 600; margin: .6rem 0; }
 .soft, figcaption { color: var(--soft); font-size: .87rem; }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; padding: .9rem 1rem; margin: 0;
   min-width: 0; }

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from msft.core.vocabulary import Outcome, Task
+from msft.report.intervals import Interval, of_average, of_change
 from msft.report.story import Story
 from msft.report.words import measure_label
 
@@ -26,19 +27,13 @@ class Row:
     answer: float | None
     items: int | None
     """Number of scored items; None if unknown."""
-    error: float | None
-    """Standard error of the difference, paired over the items; None if it cannot be computed."""
+    interval: Interval | None
+    """95 % interval of the difference between these two models, paired over the items; None if it cannot be computed,
+    or if both are the same model."""
 
     @property
     def difference(self) -> float | None:
         return None if self.base is None or self.answer is None else self.answer - self.base
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the difference between these two models, by normal approximation; within [-1, 1]."""
-        if self.error is None or self.difference is None:
-            return None
-        return max(-1.0, self.difference - 1.96 * self.error), min(1.0, self.difference + 1.96 * self.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +59,7 @@ def compare(story: Story) -> Comparison:
             base=story.base.reports.get(task),
             answer=story.best_known.reports.get(task),
             items=counts[task],
-            error=None,
+            interval=None,
         )
         for task in story.tasks
     }
@@ -73,56 +68,33 @@ def compare(story: Story) -> Comparison:
 
 def _comparison(split: Literal["test", "validation"], story: Story, rows: Mapping[Task, Row]) -> Comparison:
     every = list(rows.values())
-    errors = [row.error for row in every if row.error is not None]
+    parts = [(r.difference, r.interval) for r in every if r.difference is not None and r.interval is not None]
     macro = Row(
         label="average",
         measure="",
         base=mean([row.base for row in every]),
         answer=mean([row.answer for row in every]),
         items=sum(row.items or 0 for row in every) or None,
-        error=math.sqrt(sum(e * e for e in errors)) / len(every) if errors and len(errors) == len(every) else None,
+        interval=of_average(parts) if parts and len(parts) == len(every) else None,
     )
     return Comparison(split=split, rows=every, macro=macro, left_out=[task for task in story.tasks if task not in rows])
 
 
 def _tested(story: Story, task: Task, base: Outcome, answer: Outcome) -> Row:
     was, now = (o.items.get(task) if o.items is not None else None for o in (base, answer))
+    before, after = base.reports[task], answer.reports.get(task)
+    apart = story.answer is not story.base
     return Row(
         label=task,
         measure=measure_label(story, task),
-        base=base.reports[task],
-        answer=answer.reports.get(task),
+        base=before,
+        answer=after,
         items=len(was) if was else None,
-        error=paired_error(was, now, base.reports[task], answer.reports.get(task)) if was and now else None,
+        interval=of_change(was, now, before, after) if was and now and after is not None and apart else None,
     )
-
-
-def paired_error(was: Sequence[float], now: Sequence[float], base: float, answer: float | None) -> float | None:
-    """Standard error of `answer - base` over paired items; None if the metric cannot be computed from these items.
-
-    The metric is the mean of its items or, for log-likelihoods, the exponential of the mean (then by the delta method).
-    """
-    if answer is None or len(was) != len(now) or len(now) < 2:
-        return None
-    for slope_base, slope_answer, carried in ((1.0, 1.0, _mean), (base, answer, _exp_mean)):
-        if math.isclose(carried(was), base, abs_tol=1e-6) and math.isclose(carried(now), answer, abs_tol=1e-6):
-            gaps = [slope_answer * b - slope_base * a for a, b in zip(was, now, strict=True)]
-            centre = _mean(gaps)
-            variance = math.fsum((gap - centre) ** 2 for gap in gaps) / (len(gaps) - 1)
-            return math.sqrt(variance / len(gaps))
-    return None
 
 
 def mean(scores: Sequence[float | None]) -> float | None:
     """The macro-average; None if a score is missing or there is none."""
     known = [score for score in scores if score is not None]
     return math.fsum(known) / len(known) if known and len(known) == len(scores) else None
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
-def _exp_mean(values: Sequence[float]) -> float:
-    centre = _mean(values)
-    return math.exp(centre) if centre <= 0 else math.inf

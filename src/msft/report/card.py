@@ -22,6 +22,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import compare
 from msft.report.cost import flops
+from msft.report.final_path import outcome
 from msft.report.intervals import wilson
 from msft.report.story import Story, read_story
 from msft.report.table import columns, costs, notes, shown_columns
@@ -103,6 +104,7 @@ def card(story: Story, form: Form) -> str:
         f"# {title}",
         f"{what} {_md(base)}, trained on a mixture of {len(story.tasks)} sub-datasets with the method {_md(method)} "
         f"{made}. The weights are in {form.dtype}.",
+        *([_md(outcome(story))] if outcome(story) else []),
         "## How to load it",
         _snippet(form),
         *_prompts(story),

@@ -1,59 +1,92 @@
-"""Warnings for the reader: those of the run itself, and those about how far its numbers can be trusted."""
+"""Warnings for the reader of a run's numbers, the gravest first. Each fact has its threshold here and nowhere else."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from itertools import groupby
 
+from msft.core.vocabulary import Task
 from msft.report.base_and_answer import Comparison
 from msft.report.story import Story
 from msft.report.words import clean, difference, listed, percent
 
 FEW_ITEMS = 60
-"""With fewer items, plain argmax is worse than no search in the simulation of design 1.1."""
+"""With fewer validation items, plain argmax is worse than no search in the simulation of design 1.1."""
+ENOUGH_ITEMS = 150
+"""With so many, the peaks of that simulation are found."""
+CLEAR = 3.0
+"""Standard errors by which a score must rise to be a clear improvement."""
 COUNTED = ("choice", "exact_match", "generate")
 """Measures that are a share of items, so that the standard error follows from the number of items."""
 
 
-def cautions(story: Story, comparison: Comparison) -> list[str]:
-    """The warnings, most serious first; may be empty. Names in them are cleaned."""
-    return [*_result(story, comparison), *_evidence(story), *map(clean, story.notes)]
+def cautions(story: Story, comparison: Comparison, *, with_notes: bool = True) -> list[str]:
+    """The warnings; may be empty. Names in them are cleaned. `with_notes`: also those that the run gave as it began."""
+    sizes = dict(zip(story.tasks, story.brief.validation_sizes, strict=True))
+    early, notes = (few_items(sizes), _notes(story, sizes)) if with_notes else ([], [])
+    return [*_result(story, comparison), *early, *_training(story, sizes), *notes]
+
+
+def few_items(sizes: Mapping[Task, int]) -> list[str]:
+    """One sentence about all sub-datasets with too few validation items (`sizes`), if there are any."""
+    few = sorted((size, i, task) for i, (task, size) in enumerate(sizes.items()) if size < FEW_ITEMS)
+    if not few:
+        return []
+    groups = [(size, [task for *_, task in same]) for size, same in groupby(few, key=lambda entry: entry[0])]
+    counted = "; ".join(f"{size} in {listed(tasks)}" for size, tasks in groups)
+    least = few[0][0]
+    points = 100 * math.sqrt(0.25 / least) if least else math.inf
+    return [
+        f"Too few validation items to find peaks reliably: {counted}. With {least}, an accuracy is uncertain by "
+        f"±{points:.0f} points (standard error). Use {ENOUGH_ITEMS} or more."
+    ]
+
+
+def learnable(base: float, best: float, items: int) -> bool:
+    """Whether the best validation metric is more than 3 standard errors above the base model's.
+
+    The standard error is that of a difference of two shares of `items`, an upper bound for scores in [0, 1].
+    """
+    error = math.sqrt((base * (1 - base) + best * (1 - best)) / items) if items else math.inf
+    return bool(best - base > CLEAR * error)
 
 
 def _result(story: Story, comparison: Comparison) -> list[str]:
     said = []
-    answer, macro = story.answer, comparison.macro.interval
-    if answer is None:
-        said.append("The run is not finished: everything below is preliminary.")
-    elif answer.snapshot == story.base.snapshot:
-        said.append("No trained point was better than the base model, so the final model is the untrained base model.")
-    elif macro is not None and macro[0] <= 0:
-        span = f"{difference(macro[0])} to {difference(macro[1])}"
-        said.append(
-            f"The {comparison.split} scores do not show that the final model is better than the base model ({span})."
-        )
-    worse = [row.label for row in comparison.rows if row.interval is not None and row.interval[1] < 0]
-    if worse:
-        said.append(f"Worse than the base model on the {comparison.split} split: {listed(worse)}.")
     points = story.trail.points.values()
     broken = [task for task in story.tasks if not all(math.isfinite(p.scores.get(task, 0.0)) for p in points)]
     if broken:
         said.append(f"Some scores are NaN or infinite because the model diverged: {listed(broken)}.")
+    if story.answer is None:
+        said.append("The run is not finished: all of this is preliminary.")
+    elif not_better := _not_better(comparison):
+        said.append(not_better)
+    worse = [row.label for row in comparison.rows if row.interval is not None and row.interval[1] < 0]
+    if worse:
+        said.append(f"Worse than the base model on the {comparison.split} split: {listed(worse)}.")
     return said
 
 
-def _evidence(story: Story) -> list[str]:
+def _not_better(comparison: Comparison) -> str:
+    """Empty if the average is shown to be better than the base model's, or if nothing is known of it."""
+    change, interval = comparison.macro.difference, comparison.macro.interval
+    if change is None or interval is None or interval[0] > 0:
+        return ""
+    low, high = map(difference, interval)
+    moved = f"the average on the {comparison.split} split changed by {difference(change)} ({low} to {high})"
+    if interval[1] < 0:
+        return f"The final model is worse than the base model: {moved}."
+    likely = ", and more likely worse" if change < 0 else ""
+    return f"The final model is not shown to be better than the base model{likely}: {moved}."
+
+
+def _training(story: Story, sizes: Mapping[Task, int]) -> list[str]:
     said = []
-    sizes = dict(zip(story.tasks, story.brief.validation_sizes, strict=True))
-    noted = {task for task in story.tasks for note in story.notes if note.startswith(f"{task}: {sizes[task]} valid")}
-    few = [task for task, size in sizes.items() if size < FEW_ITEMS and task not in noted]
-    if few:
-        said.append(
-            f"Fewer than {FEW_ITEMS} validation items, so the curves are too noisy to find peaks: {listed(few)}."
-        )
     unlearnt = [task for task, size in sizes.items() if _not_learnable(story, task, size)]
     if unlearnt:
         said.append(
-            "No clear improvement on validation (less than 3 standard errors above the base model): "
+            f"No clear improvement on validation (less than {CLEAR:g} standard errors above the base model): "
             f"{listed(unlearnt)}."
         )
     rising = _rising(story)
@@ -65,19 +98,27 @@ def _evidence(story: Story) -> list[str]:
     return said
 
 
-def _not_learnable(story: Story, task: str, items: int) -> bool:
+def _notes(story: Story, sizes: Mapping[Task, int]) -> list[str]:
+    """What the run said as it began: equal notes on several sub-datasets in one line."""
+    tasks_of: dict[str, list[Task]] = {}
+    for note in story.notes:
+        task = max((task for task in story.tasks if note.startswith(f"{task}: ")), key=len, default="")
+        text = note.removeprefix(f"{task}: ") if task else note
+        if task and text.startswith(f"{sizes[task]} validation items are few"):
+            continue  # a run of an earlier version said so itself
+        tasks_of.setdefault(text, []).extend([task] if task else [])
+    return [f"{listed(tasks)}: {clean(text)}" if tasks else clean(text) for text, tasks in tasks_of.items()]
+
+
+def _not_learnable(story: Story, task: Task, items: int) -> bool:
     if story.measure(task).get("name") not in COUNTED or items < 2 or story.answer is None:
         return False
     base = story.base.reports.get(task)
     reached = [p.reports[task] for p in story.trail.points.values() if task in p.reports]
-    if base is None or not reached:
-        return False
-    # At 0 or 1 the plain formula would give a standard error of 0.
-    share = min(max(base, 1 / items), 1 - 1 / items)
-    return max(reached) - base < 3 * math.sqrt(share * (1 - share) / items)
+    return base is not None and bool(reached) and not learnable(base, max(reached), items)
 
 
-def _rising(story: Story) -> list[str]:
+def _rising(story: Story) -> list[Task]:
     """The active sub-datasets of a finished run's last roll-out whose curve has its maximum at the end."""
     if story.answer is None or not story.rollouts:
         return []

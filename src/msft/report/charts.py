@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from msft.report.base_and_answer import Comparison, Row
 from msft.report.cost import flops, holdings, ledger, plain
@@ -18,49 +18,34 @@ SPENDINGS = {
 
 
 def change_figure(comparison: Comparison, now: str) -> Figure:
-    """Base model and final model (named `now`) on one line per sub-dataset, with the interval of the change."""
-    rows = [row for row in (*comparison.rows, comparison.macro) if row.base is not None and row.answer is not None]
-    traces: list[Figure] = [
-        {
-            "type": "scatter", "mode": "lines", "x": [_points(row.base), _points(row.answer)], "y": [i, i],
-            "line": {"color": FADED, "width": 1.5}, "hoverinfo": "skip", "showlegend": False,
-        }
-        for i, row in enumerate(rows)
-    ]  # fmt: skip
-    spans = [row.interval for row in rows]
-    reach = [
-        (0.0, 0.0) if s is None or row.difference is None else (row.difference - s[0], s[1] - row.difference)
-        for s, row in zip(spans, rows, strict=True)
-    ]
+    """Change from the base model to the final model (named `now`), one line per sub-dataset, with its interval."""
+    rows = [row for row in (*comparison.rows, comparison.macro) if row.difference is not None]
+    changes = [row.difference or 0.0 for row in rows]
+    spans = [row.interval or (change, change) for row, change in zip(rows, changes, strict=True)]
     sides = {
-        "type": "data", "symmetric": False, "array": [_points(high) for _, high in reach],
-        "arrayminus": [_points(low) for low, _ in reach], "color": LINE, "thickness": 1.4, "width": 4,
+        "type": "data", "symmetric": False, "color": LINE, "thickness": 1.4, "width": 4,
+        "array": [_points(high - change) for change, (_, high) in zip(changes, spans, strict=True)],
+        "arrayminus": [_points(change - low) for change, (low, _) in zip(changes, spans, strict=True)],
     }  # fmt: skip
-    traces += [
-        _dots(rows, [row.base for row in rows], "base", "circle-open", FADED),
-        _dots(rows, [row.answer for row in rows], now, "circle", LINE) | ({"error_x": sides} if any(spans) else {}),
-    ]
-    made = figure(traces, height=100 + 26 * len(rows), x=f"{comparison.split} score, %", legend=True)
-    made["layout"]["xaxis"]["rangemode"] = "normal"
+    dots = {
+        "type": "scatter", "mode": "markers", "hovertext": [_told(row, now) for row in rows], "hoverinfo": "text",
+        "x": list(map(_points, changes)), "y": list(range(len(rows))), "error_x": sides, "cliponaxis": False,
+        "marker": {"symbol": "circle", "size": 10, "color": LINE},
+    }  # fmt: skip
+    made = figure([dots], height=80 + 26 * len(rows), x=f"change of the {comparison.split} score, points")
+    made["layout"]["xaxis"]["rangemode"] = "tozero"
+    made["uprights"] = [{"at": [0, 0], "colour": FADED, "dash": "dash"}]
     return rows_of(made, [row.label for row in rows])
 
 
-def _dots(rows: Sequence[Row], scores: Sequence[float | None], name: str, symbol: str, colour: str) -> Figure:
-    texts = []
-    for row, score in zip(rows, scores, strict=True):
-        span = row.interval
-        interval = f", 95 % interval {difference(span[0])} to {difference(span[1])}" if span else ""
-        change = f" ({difference(row.difference)}{interval})" if name != "base" else ""
-        texts.append(f"{shown(row.label)}, {name}: {percent(score)}{change}")
-    return {
-        "type": "scatter", "mode": "markers", "name": name, "hovertext": texts, "hoverinfo": "text",
-        "x": [_points(score) for score in scores], "y": list(range(len(rows))),
-        "marker": {"symbol": symbol, "size": 10, "color": colour, "line": {"width": 1.5}},
-    }  # fmt: skip
+def _told(row: Row, now: str) -> str:
+    interval = f", 95 % interval {difference(row.interval[0])} to {difference(row.interval[1])}" if row.interval else ""
+    scores = f"base {percent(row.base)}, {now} {percent(row.answer)}"
+    return f"{shown(row.label)}: {scores} ({difference(row.difference)}{interval})"
 
 
-def _points(score: float | None) -> float | None:
-    return None if score is None else round(100 * score, 3)
+def _points(score: float) -> float:
+    return round(100 * score, 3)
 
 
 def compute_figure(story: Story) -> Figure:

@@ -10,6 +10,7 @@ from typing import Any
 from msft.core.vocabulary import ROOT, Snapshot, Task
 from msft.report.base_and_answer import mean
 from msft.report.cost import ledger
+from msft.report.final_path import FinalPath, final_path
 from msft.report.plots import FADED, LINE, MARK, STAR, Figure, figure, ink, short, shown, unit
 from msft.report.story import Point, Story
 from msft.report.words import epochs
@@ -29,7 +30,8 @@ class Curves:
         self.story = story
         self.ledger = ledger(story)
         self.per, self.unit = per or unit(self.ledger[-1], "FLOPs")
-        self.kept, self.discarded = branches(story, kept=True), branches(story, kept=False)
+        self.path = final_path(story)
+        self.discarded = discarded(story, self.path)
 
     def together(self) -> Figure:
         """All sub-datasets in one figure; `meta` of a trace is the number of its sub-dataset."""
@@ -37,7 +39,7 @@ class Curves:
         for i, task in enumerate(self.story.tasks):
             colour, dash = ink(i)
             traces += [
-                {**trace, "meta": i} for trace in self._task(task, colour, dash, faded=colour, opacity=0.38) if trace
+                {**trace, "meta": i} for trace in self._task(task, colour, dash, faded=FADED, opacity=0.6) if trace
             ]
         made = figure(traces, height=430, y="search score, %")
         return made | {"follows": True, "uprights": self._uprights()}
@@ -55,7 +57,8 @@ class Curves:
         for rollout in self.story.rollouts:
             if rollout.rolled_back:
                 name = f"rolled back to this point, {epochs(rollout.rolled_back)} epochs discarded"
-                traces.append(self._mark(rollout.went_on, rollout.end, self._mean, name, "circle-open", MARK))
+                colour = MARK if self.path.follows(rollout) else FADED
+                traces.append(self._mark(rollout.went_on, rollout.end, self._mean, name, "circle-open", colour))
         traces.append(self._star(self._mean))
         return figure(traces, height=280, y="average, %") | {"follows": True}
 
@@ -74,9 +77,10 @@ class Curves:
 
         traces = self._lines(score, shown(task), colour, dash, faded=faded, opacity=opacity)
         for rollout in self.story.rollouts:
-            if task in rollout.excluded and rollout.went_on.snapshot in self.story.surviving:
-                name = f"{shown(task)}, excluded here"
-                traces.append(self._mark(rollout.went_on, rollout.end, score, name, "x", colour))
+            if task in rollout.excluded:
+                kept = self.path.follows(rollout)
+                name = f"{shown(task)}, excluded here{'' if kept else ', discarded'}"
+                traces.append(self._mark(rollout.went_on, rollout.end, score, name, "x", colour if kept else FADED))
         return traces
 
     def _lines(self, score: Score, name: str, colour: str, dash: str, *, faded: str, opacity: float) -> list[Figure]:
@@ -87,9 +91,8 @@ class Curves:
             mode = "lines+markers" if len(points) < 3 else "lines"
             style: Figure = {"line": {"color": faded, "width": 1.3, "dash": "dot"}, "opacity": opacity}
             traces.append(_scatter(points, f"{name}, discarded", mode=mode, marker={"size": 3}, **style))
-        for branch in self.kept:
-            style = {"line": {"color": colour, "width": 2, "dash": dash}, "marker": {"size": 4, "color": colour}}
-            traces.append(_scatter(self._line(branch, score), name, mode="lines+markers", **style))
+        style = {"line": {"color": colour, "width": 2, "dash": dash}, "marker": {"size": 4, "color": colour}}
+        traces.append(_scatter(self._line(self.path.points, score), name, mode="lines+markers", **style))
         return traces
 
     def _line(self, branch: Sequence[Point], score: Score) -> list[Drawn]:
@@ -132,19 +135,18 @@ class Curves:
         lines = [
             {"at": [r.went_on.epoch, short(self.ledger[r.end.snapshot] / self.per)], "colour": MARK, "dash": "dot"}
             for r in self.story.rollouts
-            if (r.excluded or r.rolled_back) and r.went_on.snapshot in self.story.surviving
+            if (r.excluded or r.rolled_back) and self.path.follows(r)
         ]
         if self.story.answer is not None:
             lines.append({"at": self._row(self.story.answer)[:2], "colour": STAR, "dash": "solid"})
         return lines
 
 
-def branches(story: Story, *, kept: bool) -> list[list[Point]]:
-    """The kept trajectories, or the discarded ones, each from the point where it branches off an earlier one."""
-    survivors, points = story.surviving, story.trail.points
-    chosen = [p for p in points.values() if (p.snapshot in survivors) == kept]
-    parents = {p.parent for p in chosen if p.snapshot != p.parent}
-    drawn: set[Snapshot] = set() if kept else set(survivors)
+def discarded(story: Story, path: FinalPath) -> list[list[Point]]:
+    """All training beside the final path, each branch from the point where it leaves the path or an earlier branch."""
+    points, drawn = story.trail.points, set[Snapshot](path.snapshots)
+    chosen = [p for p in points.values() if p.snapshot not in drawn]
+    parents = {p.parent for p in chosen}
     found = []
     for tip in (p for p in chosen if p.snapshot not in parents):
         branch = [tip]

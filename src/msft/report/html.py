@@ -128,19 +128,21 @@ _BORDERS = {"solid": "solid", "dash": "dashed", "dot": "dotted"}
 
 
 def table(
-    names: Sequence[str], rows: Sequence[Sequence[str]], *, signed: Sequence[int] = (), text_columns: int = 1,
-    average: bool = True,
+    names: Sequence[str], rows: Sequence[Sequence[str]], *, signed: Sequence[int] = (), shown: Sequence[bool] = (),
+    text_columns: int = 1, average: bool = True,
 ) -> str:  # fmt: skip
     """A table of numbers. The first `text_columns` columns are text; with `average`, the last row is the average.
 
-    The columns in `signed` contain changes and are coloured by sign.
+    The columns in `signed` contain changes. They are coloured by sign in the rows where `shown` says that the change is
+    shown by its interval, and not by sign alone.
     """
     head = "".join(f'<th scope="col"{_left(i < text_columns)}>{text(name)}</th>' for i, name in enumerate(names))
     lines = []
     for number, row in enumerate(rows):
         kind = ' class="average"' if average and number == len(rows) - 1 else ""
         first = f'<th scope="row">{text(row[0])}</th>'
-        rest = "".join(_cell(cell, i in signed, i < text_columns) for i, cell in enumerate(row) if i)
+        sure = number < len(shown) and shown[number]
+        rest = "".join(_cell(cell, sure and i in signed, i < text_columns) for i, cell in enumerate(row) if i)
         lines.append(f"<tr{kind}>{first}{rest}</tr>")
     whole = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
     return f'<div class="card wide"><table class="scores">{whole}</table></div>'

@@ -7,17 +7,19 @@ from itertools import groupby, pairwise
 
 from msft.core.vocabulary import Mixture, Segment
 from msft.report.cost import ledger
+from msft.report.final_path import FinalPath, final_path
 from msft.report.plots import MARK, STAR, Figure, bars, figure, rows_of, short, shown, unit
 from msft.report.story import Point, Story
 from msft.report.words import epochs
 
+DISCARDED = "discarded"
 KINDS = {
     (True, True): ("trained in full", "#3b82c4"),
     (True, False): ("replayed in part", "rgba(59,130,196,0.35)"),
-    (False, True): ("trained in full, discarded", "rgba(140,140,140,0.6)"),
-    (False, False): ("replayed in part, discarded", "rgba(140,140,140,0.25)"),
+    (False, True): (DISCARDED, "rgba(140,140,140,0.6)"),
+    (False, False): (DISCARDED, "rgba(140,140,140,0.25)"),
 }
-"""Name and colour, by (not discarded, sub-dataset active)."""
+"""Name and colour, by (on the final path, sub-dataset active). Traces of one name have one legend entry."""
 
 
 @dataclass
@@ -30,15 +32,15 @@ class _Lane:
 
 def lane_figure(story: Story) -> Figure:
     """Both views; see `msft.report.plots`."""
-    spent = ledger(story)
+    spent, path = ledger(story), final_path(story)
     per, name = unit(spent[-1], "FLOPs")
     made = rows_of(figure([], height=110 + 26 * len(story.tasks), legend=True), story.tasks)
     made["layout"]["barmode"] = "overlay"
-    made["views"] = [_trajectory(story), _compute(story, spent, per, name)]
+    made["views"] = [_trajectory(story, path), _compute(story, path, spent, per, name)]
     made["uprights"] = [
         {"at": [r.went_on.epoch, short(spent[r.end.snapshot] / per)], "colour": MARK, "dash": "dot"}
         for r in story.rollouts
-        if (r.excluded or r.rolled_back) and r.went_on.snapshot in story.surviving
+        if (r.excluded or r.rolled_back) and path.follows(r)
     ]
     if story.answer is not None:
         at = [story.answer.epoch, short(spent[story.answer.snapshot] / per)]
@@ -46,9 +48,9 @@ def lane_figure(story: Story) -> Figure:
     return made
 
 
-def _trajectory(story: Story) -> list[Figure]:
+def _trajectory(story: Story, path: FinalPath) -> list[Figure]:
     lanes = {key: _Lane() for key in KINDS}
-    for _, legs in groupby(pairwise(story.trunk), key=lambda leg: _parts(leg[1])):
+    for _, legs in groupby(pairwise(path.points), key=lambda leg: _parts(leg[1])):
         steps = list(legs)
         mixture = steps[-1][1].mixture
         assert mixture is not None, "only the base model has no mixture"
@@ -57,41 +59,42 @@ def _trajectory(story: Story) -> list[Figure]:
     return _drawn(lanes)
 
 
-def _compute(story: Story, spent: list[int], per: float, unit_name: str) -> list[Figure]:
+def _compute(story: Story, path: FinalPath, spent: list[int], per: float, unit_name: str) -> list[Figure]:
     lanes = {key: _Lane() for key in KINDS}
-    surviving = story.surviving
+    kept = path.snapshots
     trained = [(n, segment) for n, (segment, _) in enumerate(story.segments, start=1) if segment.trains]
 
     def alike(entry: tuple[int, Segment]) -> object:
         number, segment = entry
-        return segment.rollout, segment.mixture.tasks, segment.mixture.shares, number in surviving
+        return segment.rollout, segment.mixture.tasks, segment.mixture.shares, number in kept
 
     for _, entries in groupby(trained, key=alike):
         run = list(entries)
         (first, segment), (last, _) = run[0], run[-1]
         start, end = short(spent[first - 1] / per), short(spent[last] / per)
         text = f"roll-out {segment.rollout}, {start:.4g} to {end:.4g} {unit_name}"
-        _add(story, lanes, segment.mixture, first in surviving, start, end, text)
+        _add(story, lanes, segment.mixture, first in kept, start, end, text)
     return _drawn(lanes)
 
 
 def _add(
-    story: Story, lanes: dict[tuple[bool, bool], _Lane], mixture: Mixture, survived: bool, start: float, end: float,
+    story: Story, lanes: dict[tuple[bool, bool], _Lane], mixture: Mixture, kept: bool, start: float, end: float,
     text: str,
 ) -> None:  # fmt: skip
     for i, task in enumerate(mixture.tasks):
         share = 1.0 if mixture.shares is None else mixture.shares[i]
-        lane = lanes[survived, share == 1]
+        lane = lanes[kept, share == 1]
         lane.base.append(start)
         lane.x.append(end - start)
         lane.y.append(story.tasks.index(task))
         what = "trained" if share == 1 else f"replayed, {share:.0%} of it"
-        lane.text.append(f"{shown(task)}: {what}{'' if survived else ', later discarded'}, {text}")
+        lane.text.append(f"{shown(task)}: {what}{'' if kept else ', discarded'}, {text}")
 
 
 def _drawn(lanes: dict[tuple[bool, bool], _Lane]) -> list[Figure]:
-    made = [bars(lane.base, lane.x, lane.y, lane.text, *KINDS[key]) for key, lane in lanes.items()]
-    return [trace for trace in made if trace]
+    made = [bars(lane.base, lane.x, lane.y, lane.text, *KINDS[key]) for key, lane in lanes.items() if lane.x]
+    names = [trace["name"] for trace in made]
+    return [{**t, "showlegend": t["name"] not in names[:i], "legendgroup": t["name"]} for i, t in enumerate(made)]
 
 
 def _parts(point: Point) -> object:

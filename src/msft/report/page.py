@@ -12,6 +12,7 @@ from msft.report.base_and_answer import compare
 from msft.report.cautions import cautions
 from msft.report.charts import change_figure, compute_figure, disk_figure, time_figure
 from msft.report.figures import Curves
+from msft.report.final_path import outcome
 from msft.report.gains import gains_of, sentences
 from msft.report.html import Section, axis, document, flat, items, pairs, plot, soft, table, text, toggles
 from msft.report.lanes import lane_figure
@@ -44,9 +45,15 @@ def page(story: Story, environment: Mapping[str, Any], *, refresh: int | None = 
     sections = [_cautions(story), _scores(story), _lanes(story), _curves(story, curves), _happened(story)]
     sections.append(_headroom(story))
     sections += [_cost(story), _settings(story, environment)]
-    intro = soft(decisions(story)[-1]) + _facts(story)
+    intro = _lead(story) + _facts(story)
     said = [section for section in sections if section.content]
     return document(headline(story), intro, said, unit=curves.unit, refresh=refresh)
+
+
+def _lead(story: Story) -> str:
+    said, where = outcome(story), decisions(story)[-1]
+    lead = f'<p class="lead">{text(said)}</p>' if said else ""
+    return lead if story.answer is story.base else lead + soft(where)
 
 
 def _facts(story: Story) -> str:
@@ -77,26 +84,38 @@ def _scores(story: Story) -> Section:
     names, rows = shown_columns(story, comparison)
     title = "Base model and final model" if story.answer else "Base model and the search so far"
     label = f"{title}: {comparison.split} scores of every sub-dataset, with intervals of the change"
-    whiskers = "Whiskers: 95 % interval of the change." if "95 % interval" in names else ""
-    content = table(names, rows, signed=[names.index("change")], text_columns=2)
-    content += "".join(map(soft, notes(comparison))) + plot("change", label, whiskers)
+    whiskers = "Whiskers: 95 % interval of the change. Dashed: no change." if "95 % interval" in names else ""
+    spans = [row.interval for row in (*comparison.rows, comparison.macro)]
+    sure = [span is not None and span[0] * span[1] > 0 for span in spans]
+    content = table(names, rows, signed=[names.index("change")], shown=sure, text_columns=2)
+    content += "".join(map(soft, notes(comparison)))
+    if story.answer is story.base:  # nothing has changed
+        return Section(name="scores", title=title, content=content)
+    content += plot("change", label, whiskers)
     drawn = change_figure(comparison, "final model" if story.answer else "so far")
     return Section(name="scores", title=title, content=content, figures={"change": drawn})
 
 
+def _kept(story: Story) -> str:
+    return f"training that led to {'the final model' if story.answer else 'the latest point of the search'}"
+
+
 def _lanes(story: Story) -> Section:
     caption = (
-        "An epoch is one pass over the active sub-datasets. Dotted: an exclusion or a roll-back. Yellow: final model."
+        f"An epoch is one pass over the active sub-datasets. Blue: {_kept(story)}. Grey: discarded. Dotted: an "
+        "exclusion or a roll-back on this path. Yellow: final model."
     )
+    if story.answer is story.base:
+        caption = "The final model is the base model: all training was discarded, and is under all compute spent."
     content = axis() + plot("lanes", "When each sub-dataset was trained", caption)
     return Section(name="lanes", title="What was trained when", content=content, figures={"lanes": lane_figure(story)})
 
 
 def _curves(story: Story, curves: Curves) -> Section:
     key = (
-        "Search scores on the validation split: the search acts on them. Solid: training that led to the final model "
-        "or to the end of the search. Dotted: discarded. ✕: excluded from training here. Dotted vertical line: "
-        "a decision. ★ and yellow line: final model. With a figure in focus, the arrow keys move from point to point."
+        f"Search scores on the validation split: the search acts on them. Solid: {_kept(story)}. Grey and dotted: "
+        "discarded. ✕: excluded from training here. Dotted vertical line: a decision on the solid path. ★ and yellow "
+        "line: final model. With a figure in focus, the arrow keys move from point to point."
     )
     figures: dict[str, Figure] = {"together": curves.together(), "average": curves.average()}
     figures |= {f"curve{i}": curves.single(task) for i, task in enumerate(story.tasks)}

@@ -16,15 +16,17 @@ from typing import Any
 from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import Task
 from msft.record.run_folder import RunFolder
-from msft.report.base_and_answer import mean, paired_error
+from msft.report.base_and_answer import mean
 from msft.report.cost import flops
+from msft.report.final_path import few_candidates, unequal_choice
+from msft.report.intervals import Interval, of_average, of_change, p_of
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.summary import disk
 from msft.report.words import NOT_KNOWN, clean, difference, duration, percent, scaled
 
 MODELS_ONLY = (
-    "Intervals (95 %) and p-values are paired over the test items, by normal approximation. They cover test-set "
+    "Intervals (95 %) and p-values are paired over the test items. They cover test-set "
     "sampling only: another seed gives other models, so a claim about methods needs several seeds."
 )
 MANY_SEEDS = (
@@ -63,23 +65,15 @@ class Gap:
     """Difference between two final models, on one sub-dataset or in the macro-average. In [-1, 1]."""
 
     difference: float | None
-    error: float | None
-    """Standard error, paired over the items; None if the items differ or are unknown."""
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        if self.difference is None or self.error is None:
-            return None
-        return self.difference - 1.96 * self.error, self.difference + 1.96 * self.error
+    interval: Interval | None
+    """95 % interval, paired over the items; None if the items differ or are unknown."""
 
     @property
     def p(self) -> float | None:
         """Two-sided."""
-        if self.difference is None or self.error is None:
+        if self.difference is None or self.interval is None:
             return None
-        if self.error == 0:
-            return 1.0 if self.difference == 0 else 0.0
-        return math.erfc(abs(self.difference) / self.error / math.sqrt(2))
+        return p_of(self.difference, self.interval)
 
 
 def find_runs(paths: Iterable[Path]) -> list[Run]:
@@ -122,19 +116,18 @@ def gap(run: Run, reference: Run, task: Task) -> Gap:
     """`run` minus `reference` on one sub-dataset."""
     now, was = run.tested.get(task), reference.tested.get(task)
     if now is None or was is None:
-        return Gap(difference=None, error=None)
+        return Gap(difference=None, interval=None)
     paired = run.same_items(reference, task)
-    error = paired_error(reference.items(task), run.items(task), was, now) if paired else None
-    return Gap(difference=now - was, error=error)
+    interval = of_change(reference.items(task), run.items(task), was, now) if paired else None
+    return Gap(difference=now - was, interval=interval)
 
 
 def macro_gap(run: Run, reference: Run) -> Gap:
     """`run` minus `reference` in the macro-average over the sub-datasets of either run."""
     gaps = [gap(run, reference, task) for task in tasks_of([run, reference])]
-    errors = [each.error for each in gaps if each.error is not None]
-    whole = gaps and len(errors) == len(gaps)
-    error = math.sqrt(math.fsum(e * e for e in errors)) / len(gaps) if whole else None
-    return Gap(difference=mean([each.difference for each in gaps]), error=error)
+    parts = [(g.difference, g.interval) for g in gaps if g.difference is not None and g.interval is not None]
+    interval = of_average(parts) if parts and len(parts) == len(gaps) else None
+    return Gap(difference=mean([each.difference for each in gaps]), interval=interval)
 
 
 def macro(run: Run) -> float | None:
@@ -220,4 +213,5 @@ def wary(runs: Sequence[Run]) -> list[str]:
     models: dict[Any, None] = {run.story.header.get("fingerprints", {}).get("model"): None for run in runs}
     if len(models) > 1:
         said.append("The runs did not start from the same base model.")
-    return said + only_seeds(runs)
+    finished = {run.name: few_candidates(run.story) for run in runs if run.story.answer is not None}
+    return said + unequal_choice(finished) + only_seeds(runs)

@@ -68,7 +68,8 @@ def _against(runs: Sequence[Run]) -> Section:
     if len(runs) < 2:
         return Section(name="against", title="", content="")
     names, rows = against(runs)
-    content = table(names, rows, signed=[1], average=False) + soft(MODELS_ONLY) + soft(COUNTED)
+    sure = [(p := macro_gap(run, runs[0]).p) is not None and p < 0.05 for run in runs[1:]]
+    content = table(names, rows, signed=[1], shown=sure, average=False) + soft(MODELS_ONLY) + soft(COUNTED)
     made = _forest(runs)
     content += plot("against", f"Difference of the test average to {runs[0].name}, with 95 % intervals")
     return Section(name="against", title=text(_against_title(runs)), content=content, figures={"against": made})
@@ -76,13 +77,17 @@ def _against(runs: Sequence[Run]) -> Section:
 
 def _forest(runs: Sequence[Run]) -> Figure:
     gaps = [macro_gap(run, runs[0]) for run in runs[1:]]
-    halves = [100 * 1.96 * gap.error if gap.error is not None else 0.0 for gap in gaps]
+    known = [(g.difference, g.interval) if g.difference is not None and g.interval is not None else None for g in gaps]
+    above = [100 * (g[1][1] - g[0]) if g else 0.0 for g in known]
+    below = [100 * (g[0] - g[1][0]) if g else 0.0 for g in known]
     dots = {
         "type": "scatter", "mode": "markers", "hoverinfo": "text",
         "x": [None if gap.difference is None else round(100 * gap.difference, 3) for gap in gaps],
         "y": list(range(len(gaps))),
         "hovertext": [f"{shown(run.name)}: {difference(g.difference)}" for run, g in zip(runs[1:], gaps, strict=True)],
-        "error_x": {"type": "data", "array": halves, "thickness": 1.4, "width": 4},
+        "error_x": {
+            "type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1.4, "width": 4,
+        },
         "marker": {"size": 10, "color": ink(0)[0]},
     }  # fmt: skip
     made = figure([dots], height=90 + 30 * len(gaps), x=f"difference to {shown(runs[0].name)}, points")

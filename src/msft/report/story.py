@@ -181,13 +181,8 @@ class Story:
 
     @property
     def trunk(self) -> list[Point]:
-        """The path from the base model to the end of the search."""
+        """The path from the base model to the latest point of the search, which need not be the final model."""
         return self.trail.lineage(self.trail.tip)
-
-    @property
-    def surviving(self) -> set[Snapshot]:
-        """Snapshots that were not discarded: those on the path to the final model or to the end of the search."""
-        return {p.snapshot for tip in (self.tip, self.best_known) for p in self.trail.lineage(tip.snapshot)}
 
     @property
     def tokens(self) -> Tokens:

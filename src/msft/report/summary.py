@@ -10,9 +10,10 @@ from msft.core.vocabulary import Task
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import mean
 from msft.report.cost import flops, holdings
+from msft.report.final_path import final_path
 from msft.report.gains import gains_of
 from msft.report.seconds import seconds_of
-from msft.report.story import Rollout, Story, read_story
+from msft.report.story import Point, Rollout, Story, read_story
 
 VERSION = 1
 """Increased when a key of the summary changes its meaning or is removed, not when a key is added."""
@@ -36,7 +37,7 @@ def summary_of(story: Story) -> dict[str, Any]:
         "version": VERSION,
         "msft": story.header.get("msft"),
         "method": story.header.get("method"),
-        "answer": {"snapshot": answer.snapshot, "epoch": answer.epoch, "rollout": answer.rollout} if answer else None,
+        "answer": _answer(story, answer) if answer else None,
         "rollouts": [_rollout(rollout) for rollout in story.rollouts],
         "base": base,
         "validation": validation,
@@ -50,6 +51,11 @@ def summary_of(story: Story) -> dict[str, Any]:
         "seconds": seconds_of(story).as_json(),
         "disk": disk(story),
     }
+
+
+def _answer(story: Story, answer: Point) -> dict[str, Any]:
+    excluded = [{"task": each.task, "epoch": each.epoch} for each in final_path(story).excluded]
+    return {"snapshot": answer.snapshot, "epoch": answer.epoch, "rollout": answer.rollout, "excluded": excluded}
 
 
 def _rollout(rollout: Rollout) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from rich.text import Text
 
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import Comparison, Row, compare
+from msft.report.cautions import cautions
 from msft.report.cost import flops, plain
+from msft.report.final_path import outcome
 from msft.report.gains import gains_of, sentences
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
@@ -35,14 +37,19 @@ VALIDATION_NOTE = (
 )
 
 
-def render_text(folder: RunFolder, console: Console) -> None:
+def render_text(folder: RunFolder, console: Console, *, with_notes: bool = True) -> None:
     """Write the report of a run, finished or not, to a console.
 
-    Names are printed literally, never as mark-up. Raises RunError if the folder holds no readable run.
+    Names are printed literally, never as mark-up. `with_notes`: with what the run said as it began. Raises RunError if
+    the folder holds no readable run.
     """
     story = read_story(folder)
     comparison = compare(story)
     console.print(Text(headline(story), style="bold"))
+    if said := outcome(story):
+        console.print(Text(said), soft_wrap=not console.is_terminal)  # in a log file, a sentence is one line
+    render_cautions(story, comparison, console, with_notes=with_notes)
+    console.print()
     console.print(rich_table(*shown_columns(story, comparison), text_columns=2, average=True))
     for note in notes(comparison):
         console.print(Text(note, style="dim"))
@@ -61,6 +68,12 @@ def render_text(folder: RunFolder, console: Console) -> None:
     console.print(Text("What it cost", style="bold"))
     for name, value in costs(story):
         console.print(Text(f"- {name}: {value}"))
+
+
+def render_cautions(story: Story, comparison: Comparison, console: Console, *, with_notes: bool = True) -> None:
+    """Write the warnings, the gravest first."""
+    for line in cautions(story, comparison, with_notes=with_notes):
+        console.print(Text(f"warning: {line}", style="yellow"), soft_wrap=not console.is_terminal)
 
 
 def smoothing(window: int) -> str:

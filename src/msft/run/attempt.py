@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -189,7 +189,10 @@ class Attempt:
         else:
             self.processes.barrier()
             past = self.folder.transcript()
-        now = _as_json(self.job.header(self.job.brief(past.brief.base), self.engine))
+        brief = self.job.brief(past.brief.base)
+        if brief.score_excluded == past.brief.score_excluded:  # in version 0.1, a tick was no candidate
+            brief = replace(brief, candidates=past.brief.candidates)
+        now = _as_json(self.job.header(brief, self.engine))
         changes = reconcile(past, now, allow_changed, self.folder.path)
         self.engine.learning_rates = learning_rates(past, changes)
         self.limits = limits(past, changes)

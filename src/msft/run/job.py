@@ -23,6 +23,7 @@ from msft.engine.settings import EngineSettings
 from msft.model.open import ModelSource, OpenModel, check_data_fits
 from msft.model.row_layout import check_rows
 from msft.record.run_folder import environment
+from msft.run.scoring_cost import decided
 from msft.system.stopwatch import spent
 
 NO_LOOKAHEAD = Lookahead()
@@ -71,12 +72,16 @@ class Job:
             check_rows(model.skeleton, longest)
             if any(part.measure.generates for part in data.values()):
                 fitting_decoding(model.skeleton, longest, torch.device("cpu"))
-        return cls(config, model, data)
+        return cls(config, model, data)._decided()
 
     def of(self, config: Config) -> Job:
         """The same model and data under another configuration, which differs in method, training or output only."""
         config = on_day(config, self.config.data.date)
-        return replace(self, config=config, model=self.model.of(model_source(config)))
+        return replace(self, config=config, model=self.model.of(model_source(config)))._decided()
+
+    def _decided(self) -> Job:
+        """With `method.score_excluded: auto` decided."""
+        return replace(self, config=decided(self.config, self.data, excludes=self.outlook.excludes))
 
     @property
     def settings(self) -> EngineSettings:
@@ -111,7 +116,8 @@ class Job:
             eval_every=method.eval_every,
             select=method.select,
             average=method.average,
-            score_excluded=method.score_excluded,
+            score_excluded="tick" if method.score_excluded == "tick" else "rollout",
+            candidates="ticks" if method.score_excluded == "tick" else "decisions",
             pools=None if distinct == sizes else distinct,
             params=method.params,
         )

@@ -18,9 +18,11 @@ from msft.engine.setup import trains_in_bf16
 from msft.engine.torch_engine import TorchEngine
 from msft.model.finite import check_finite
 from msft.record.run_folder import RunFolder
+from msft.report.cautions import few_items
 from msft.run.attempt import Attempt, MakeEngine, RunEngine, Shared
 from msft.run.job import Job
 from msft.run.resume import check_room, paused
+from msft.run.scoring_cost import as_begun
 from msft.run.signals import StopRequest
 from msft.run.trackers import Several, Trackers, check_trackers
 from msft.snapshots.store import Store
@@ -77,7 +79,7 @@ def train(
             check()
             check_trackers(config.training.report_to)
         if resume:
-            config = on_day(config, folder.day)
+            config = as_begun(on_day(config, folder.day), folder.score_excluded)
         job = job.of(config) if job else Job.prepare(config)
         if processes.is_main and shared is None:
             with spent("start.model"):
@@ -89,7 +91,7 @@ def train(
                     held.enter_context(folder.owned())
                     check()
                 check_room(folder, job.snapshot_bytes, job.model_bytes)
-            for note in job.notes:
+            for note in [*few_items({task: len(part.validation) for task, part in job.data.items()}), *job.notes]:
                 watcher.note(note)
             stop = held.enter_context(StopRequest())
             trackers = None

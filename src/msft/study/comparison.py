@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from msft.core.vocabulary import Task
+from msft.report.cautions import learnable
+from msft.report.final_path import FEWER, unequal_choice
 from msft.study.compare_markdown import to_markdown
 from msft.study.compare_page import comparison_page
 from msft.study.compare_table import to_csv
@@ -24,7 +26,6 @@ from msft.study.statistics import (
     Interval,
     holm,
     item_test,
-    learnable,
     sign_flips,
     t_interval,
     t_test,
@@ -50,6 +51,7 @@ def comparison(results: Results, reference: str, notes: Sequence[str] = ()) -> J
     p_values = _pairs(runs)
     others = [name for name in runs if name != reference] if reference in runs else []
     against = [_against(results, reference, name) for name in others]
+    given = [note for note in notes if note != REDRAWN and not note.startswith(FEWER)]  # read back, they hold both
     adjusted = holm({row["method"]: row["p"] for row in against if row["p"] is not None})
     for row in against:
         row["holm"] = adjusted.get(row["method"])
@@ -67,7 +69,7 @@ def comparison(results: Results, reference: str, notes: Sequence[str] = ()) -> J
         "p_values": p_values,
         "better_than_all": [name for name in runs if _beats_all(name, runs, p_values)],
         "failures": {name: dict(messages) for name, messages in results.failures.items()},
-        "notes": [*notes, *([REDRAWN] if results.redrawn else [])],
+        "notes": [*given, *([REDRAWN] if results.redrawn else []), *_unequal_choice(runs)],
     }
 
 
@@ -78,6 +80,12 @@ def write(folder: StudyFolder, data: Json) -> None:
     files.replace("comparison", folder.table, to_csv(data).encode())
     files.replace("comparison", folder.markdown, to_markdown(data).encode())
     files.replace("page", folder.page, comparison_page(data).encode())
+
+
+def _unequal_choice(runs: Mapping[str, Mapping[int, Run]]) -> list[str]:
+    """Says that some methods chose their final model among fewer points than others; in one run is enough."""
+    found = {name: {run.few_candidates for run in by_seed.values()} for name, by_seed in runs.items()}
+    return unequal_choice({name: True if True in few else next(iter(few)) for name, few in found.items()})
 
 
 def _tasks(results: Results) -> list[Json]:

@@ -15,7 +15,8 @@ def on_one_day(grid: Grid, folder: StudyFolder) -> Grid:
     """The grid with the date that the folder's study has, or else today's, in each configuration whose chat template
     reads the date. Raises ModelError if a tokenizer cannot be loaded."""
     if folder.record.exists():
-        days = folder.recorded_days()
+        was = folder.recorded_configs()
+        days = {name: config.get("data.date") for name, config in was.items()}
         return replace(
             grid, variants=tuple(replace(v, config=on_day(v.config, days.get(v.name))) for v in grid.variants)
         )

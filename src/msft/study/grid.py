@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from msft.core.errors import RunError, complaint
 from msft.core.wire import differences
 from msft.record.journal import canonical
 from msft.record.run_folder import LOCK, RunFolder
+from msft.run.scoring_cost import as_begun
 from msft.system import files
 
 VERSION = 1
@@ -148,6 +149,17 @@ class StudyFolder:
         """The file of the base model's scores for all configurations with this model and data."""
         return self.path / "base" / f"{sharing_key(config, threads)}.json"
 
+    def continued(self, grid: Grid) -> Grid:
+        """The grid with the `score_excluded` with which the folder's study was begun, where the grid leaves it open.
+
+        What `auto` means is then the same in all its runs; a study of version 0.1 goes on with `rollout`, its default.
+        """
+        if not self.record.exists():
+            return grid
+        was = {name: c.get("method.score_excluded", "rollout") for name, c in self.recorded_configs().items()}
+        variants = (replace(v, config=as_begun(v.config, was[v.name])) if v.name in was else v for v in grid.variants)
+        return replace(grid, variants=tuple(variants))
+
     def check(self, grid: Grid) -> None:
         """Raises RunError if the folder holds something else, or this study with another grid. Writes nothing."""
         if self.record.exists():
@@ -191,10 +203,9 @@ class StudyFolder:
         """Whether each seed draws its own rows and splits."""
         return bool(self._recorded().get("redraw", False))
 
-    def recorded_days(self) -> dict[str, str]:
-        """Variant to the day that its chat template writes, where it writes one."""
-        configs = {name: variant["config"] for name, variant in self._recorded()["variants"].items()}
-        return {name: config["data.date"] for name, config in configs.items() if "data.date" in config}
+    def recorded_configs(self) -> dict[str, dict[str, Any]]:
+        """Variant to its recorded settings: dotted key to value."""
+        return {name: dict(variant["config"]) for name, variant in self._recorded()["variants"].items()}
 
     def read_failures(self) -> dict[str, dict[str, str]]:
         """Variant to seed to the message of a run that failed."""

@@ -14,6 +14,7 @@ from msft.core.vocabulary import Task
 from msft.core.wire import differences
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import mean
+from msft.report.final_path import few_candidates
 from msft.report.story import Story, read_story
 from msft.report.summary import summary_of
 from msft.report.words import measure_label
@@ -35,6 +36,8 @@ class Run:
     """Macro-average of the final model over the same sub-datasets on the validation split."""
     best: Mapping[Task, float]
     """The best validation metric of each sub-dataset anywhere in the run."""
+    few_candidates: bool | None
+    """See `msft.report.final_path.few_candidates`."""
     summary: Mapping[str, Any]
 
 
@@ -143,6 +146,7 @@ def _run(story: Story, seed: int, tasks: Sequence[Task], tested: bool, *, shared
         items=[_items(recorded.get(task, ()), reports[task]) for task in tasks],
         validation=mean([answer.reports.get(task) for task in tasks]),
         best=best,
+        few_candidates=few_candidates(story),
         summary=summary_of(story),
     )
 

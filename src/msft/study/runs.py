@@ -63,6 +63,7 @@ def run_grid(
     module-level function that every worker process calls first. Raises a UserError, before anything is written, if a
     configuration, a model, a data set or the folder cannot be used.
     """
+    grid = folder.continued(grid)
     folder.check(grid)
     threads = max(1, torch.get_num_threads() // jobs)
     for config in _distinct(grid, threads).values():

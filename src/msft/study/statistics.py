@@ -177,12 +177,3 @@ def _scaled(mean: float, replicates: Array, error: float, freedom: float) -> Int
     factor = error / spread * float(stats.t.ppf(1 - LEVEL / 2, freedom) / stats.norm.ppf(1 - LEVEL / 2))
     low, high = np.quantile(replicates - replicates.mean(), [LEVEL / 2, 1 - LEVEL / 2])
     return Interval(mean, mean + factor * float(low), mean + factor * float(high))
-
-
-def learnable(base: float, best: float, items: int) -> bool:
-    """Whether the best validation metric of any run is more than 3 standard errors above the base model's.
-
-    The standard error is that of a difference of two shares of `items`, an upper bound for scores in [0, 1].
-    """
-    error = math.sqrt((base * (1 - base) + best * (1 - best)) / items) if items else math.inf
-    return bool(best - base > 3 * error)

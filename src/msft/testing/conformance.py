@@ -14,7 +14,8 @@ def test_conformance(case: conformance.Case) -> None:
 `check` runs a whole search on a fake engine, whose scores rise and fall with what was trained, and fails with an
 AssertionError (or the error of the method or of `Search`) where a rule is broken. The rules: the search ends; its
 answer is a snapshot that it kept; roll-outs continue where they ended; the journal replays from every cut; a crash
-changes nothing; scoring the excluded more often decides nothing; and the outlook's bounds hold.
+changes nothing; scoring the excluded more often decides nothing, and where every evaluation may become the final
+model, it is not worse; and the outlook's bounds hold.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, Literal, TypeAlias
 
 from msft.core.clock import Clock
+from msft.core.curves import average
 from msft.core.method import Method
 from msft.core.outlook import Standing
 from msft.core.search import Search
@@ -137,6 +140,8 @@ def check(method: Method, case: Case) -> None:
     check_outlook(method, brief, journal)
     if case.items:
         check_scoring_decides_nothing(method, case)
+    else:  # noise depends on the rounding of what was trained, and so on how many ticks there were
+        check_candidates(method, case)
 
 
 def check_segments(journal: Journal) -> None:
@@ -239,6 +244,25 @@ def check_scoring_decides_nothing(method: Method, case: Case) -> None:
         assert all(more.scores[task] == fewer.scores[task] for task in asked.score if task in segment.score)
     wire = brief_from_json(brief_to_json(brief), params=brief.params)
     assert Search(method, wire, full).answer == answer
+
+
+def check_candidates(method: Method, case: Case) -> None:
+    """Where every tick may become the final model, the search decides as before, and its answer is not worse."""
+    answers, decided = [], []
+    for changes in ({}, {"score_excluded": "tick", "candidates": "ticks"}):
+        engine = case.engine()
+        brief = brief_for(method, engine, case.preset, **changes)
+        answer, journal = run(method, brief, engine)
+        check_segments(journal)
+        check_outlook(method, brief, journal)
+        check_replay(method, brief, journal, answer, thorough=False)
+        weights = brief.validation_sizes if brief.average == "micro" else None
+        scores = {task: math.fsum(xs) / len(xs) for task in brief.tasks for xs in [engine.score(answer, task)]}
+        answers.append(average(scores, brief.tasks, weights))
+        decided.append([(s.rollout, s.mixture, round(s.epoch, 6)) for s, _ in journal if s.start == 0])
+    assert decided[0] == decided[1], "the candidates for the final model change what the search decides"
+    if brief.select == "best":
+        assert answers[1] >= answers[0] - Fraction(1, 10**9), "with more candidates, the final model is worse"
 
 
 def instances(brief: Brief, segment: Segment) -> float:

@@ -1,0 +1,181 @@
+"""The final path: the training that led to the final model, and which exclusions are part of it (design 4).
+
+A search also trains what it discards, and it may choose a point before its exclusions as the final model. So what a run
+decided and what its final model consists of are two questions; everything that answers the second one asks here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+from msft.core.curves import average
+from msft.core.vocabulary import Mixture, Snapshot, Task
+from msft.report.cost import flops, plain
+from msft.report.story import Point, Rollout, Story
+from msft.report.words import clean, epochs, listed
+
+MOST_NAMES = 8
+"""Maximum number of names in the sentence about exclusions."""
+
+FEWER = "The final model was chosen among fewer candidates by"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exclusion:
+    """A sub-dataset that is not trained from `epoch` on, in epochs of the path."""
+
+    task: Task
+    epoch: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalPath:
+    """The path from the base model to the final model or, while the search goes on, to its latest point."""
+
+    points: tuple[Point, ...]
+    """The base model first."""
+    excluded: tuple[Exclusion, ...]
+    """The exclusions that are part of it, in the order of their epochs."""
+    made: int
+    """The exclusions of the whole search, those on discarded training included."""
+    finished: bool
+
+    @property
+    def snapshots(self) -> frozenset[Snapshot]:
+        return frozenset(point.snapshot for point in self.points)
+
+    def follows(self, rollout: Rollout) -> bool:
+        """Whether the path continues with the decision that ended a roll-out.
+
+        It does if the point from which the search went on is on the path, and what follows there was trained after
+        the decision. In the final model, a decision after which nothing was trained changed nothing.
+        """
+        if not rollout.followed or rollout.went_on.snapshot not in self.snapshots:
+            return False
+        later = [b.snapshot for a, b in pairwise(self.points) if a.snapshot == rollout.went_on.snapshot]
+        return later[0] > rollout.end.snapshot if later else not self.finished
+
+
+def final_path(story: Story) -> FinalPath:
+    """The final path of a run; of a run in progress, the path to the latest point of the search."""
+    points = story.trail.lineage(story.best_known.snapshot)
+    excluded: tuple[Exclusion, ...] = ()
+    if story.outlook.excludes:
+        last = points[-1].mixture
+        if story.answer is None and story.segments:
+            last = story.segments[-1][0].mixture  # a decision may be taken, and nothing trained since
+        excluded = _excluded(points, story.tasks, story.tasks if last is None else last.active)
+    return FinalPath(
+        points=tuple(points),
+        excluded=excluded,
+        made=_made(story) if story.outlook.excludes else 0,
+        finished=story.answer is not None,
+    )
+
+
+def _excluded(points: Sequence[Point], tasks: Sequence[Task], active: Sequence[Task]) -> tuple[Exclusion, ...]:
+    """The sub-datasets that are not in `active`, the mixture at the end of the path, and when each was last trained."""
+    trained = dict.fromkeys(tasks, 0.0)
+    for point in points:
+        if point.mixture is not None:
+            trained |= dict.fromkeys(point.mixture.active, point.epoch)
+    left = [Exclusion(task=task, epoch=trained[task]) for task in tasks if task not in active]
+    return tuple(sorted(left, key=lambda exclusion: exclusion.epoch))
+
+
+def _made(story: Story) -> int:
+    """How many times a sub-dataset was active, and then no longer, in the order in which the search went on."""
+    count, before = 0, set(story.tasks)
+    for segment, _ in story.segments:
+        now = set(segment.mixture.active)
+        count, before = count + len(before - now), now
+    return count
+
+
+def outcome(story: Story) -> str:
+    """What the exclusions of a run have to do with its final model, in one or two sentences.
+
+    Empty for a method that excludes no sub-datasets, unless the final model is the base model.
+    """
+    path = final_path(story)
+    if story.answer is None:
+        return _so_far(path) if story.outlook.excludes else ""
+    if story.answer.snapshot == story.base.snapshot:
+        return _base_is_final(story)
+    if not story.outlook.excludes:
+        return ""
+    is_plain, stopped = _is_plain(path, story.tasks), f"plain fine-tuning stopped at epoch {epochs(story.answer.epoch)}"
+    if not path.made:
+        return f"No sub-dataset was excluded{f': this is {stopped}' if is_plain else ''}."
+    if path.excluded:
+        return f"{_share(len(path.excluded), path.made)} in the final model: {_told(path.excluded)}."
+    said = f"{_share(0, path.made)} in the final model{f': this is {stopped}' if is_plain else ''}."
+    if is_plain and (estimated := plain(story)) is not None and estimated.total:
+        times = sum(flops(story).values()) / estimated.total
+        said += f" The search cost {times:.1f} times the compute of plain fine-tuning and changed nothing."
+    return said
+
+
+def _so_far(path: FinalPath) -> str:
+    return f"So far: {_told(path.excluded)}." if path.excluded else "So far, no sub-dataset is excluded."
+
+
+def few_candidates(story: Story) -> bool | None:
+    """Whether only points where the search decides could become the final model, not every evaluation; None if it was
+    not chosen by its score."""
+    if story.brief.select == "last":
+        return None
+    return story.outlook.excludes and story.brief.candidates == "decisions"
+
+
+def unequal_choice(few: Mapping[str, bool | None]) -> list[str]:
+    """Says that some of these runs or methods chose their final model among fewer points than others, if so."""
+    fewer, all_of_them = ([name for name, value in few.items() if value is which] for which in (True, False))
+    if not fewer or not all_of_them:
+        return []
+    return [
+        f"{FEWER} {listed(fewer)}: only points where the search decides (method.score_excluded: rollout); by "
+        f"{listed(all_of_them)} among all evaluations. This favours the latter."
+    ]
+
+
+def _base_is_final(story: Story) -> str:
+    if story.brief.select == "last":
+        return "The final model is the base model: the search ended there."
+    weights = story.brief.validation_sizes if story.brief.average == "micro" else None
+    scored = [p.scores for p in story.trail.points.values() if p.scores.keys() >= set(story.tasks)]
+    best = max(average(scores, story.tasks, weights) for scores in scored)
+    if best > average(story.base.scores, story.tasks, weights):
+        return (
+            "The final model is the base model: no point that could become the final model had a better validation "
+            "average."
+        )
+    return "The final model is the base model: no training improved the validation average."
+
+
+def _is_plain(path: FinalPath, tasks: Sequence[Task]) -> bool:
+    """Whether nothing but the whole mixture was trained, without a roll-back."""
+    trained = path.points[1:]
+    return {p.mixture for p in trained} == {Mixture(tasks=tuple(tasks))} and len({p.rollout for p in trained}) == 1
+
+
+def _share(part: int, whole: int) -> str:
+    """Subject and verb: `2 of 3 exclusions are`, `Neither of the 2 exclusions is`."""
+    if whole == 1:
+        return "The only exclusion is" if part else "The only exclusion is not"
+    if not part:
+        return f"{'Neither' if whole == 2 else 'None'} of the {whole} exclusions is"
+    if part == whole:
+        return "Both exclusions are" if whole == 2 else f"All {whole} exclusions are"
+    return f"{part} of {whole} exclusions {'is' if part == 1 else 'are'}"
+
+
+def _told(excluded: Sequence[Exclusion]) -> str:
+    """`a and b, excluded at epoch 1.5; c, excluded at epoch 3`; the first few names only."""
+    shown = excluded[:MOST_NAMES]
+    groups = [(at, [e.task for e in same]) for at, same in groupby(shown, key=lambda e: epochs(e.epoch))]
+    said = "; ".join(f"{listed([clean(task) for task in tasks])}, excluded at epoch {at}" for at, tasks in groups)
+    more = len(excluded) - len(shown)
+    return f"{said}; and {more} more" if more else said
