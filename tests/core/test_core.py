@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -18,6 +19,8 @@ from msft.core.wire import (
     brief_from_json,
     brief_to_json,
     differences,
+    mixture_from_json,
+    mixture_to_json,
     outcome_from_json,
     outcome_to_json,
     segment_from_json,
@@ -41,7 +44,7 @@ def test_ticks_are_the_distinct_ceilings_and_the_end(size: int, batch: int, ever
 
 
 def test_shares_mean_the_decimal_that_was_written() -> None:
-    mixture = Mixture(tasks=("a", "b"), shares=(0.1, 1.0), without=frozenset({("b", 3)}))
+    mixture = Mixture(tasks=("a", "b"), shares=(0.1, 1.0), without=frozenset({("b", 3)}), replayed=frozenset({"a"}))
     assert per_epoch(mixture, {"a": 30, "b": 10}) == {"a": 3, "b": 9}
     assert per_epoch(mixture, {"a": 31, "b": 10})["a"] == 4
     assert mixture.active == ("b",)
@@ -108,6 +111,7 @@ mixtures = st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=3, uni
         tasks=st.just(tuple(tasks)),
         shares=st.none() | st.just((0.25,) * len(tasks)),
         without=st.frozensets(st.tuples(st.sampled_from(tasks), st.integers(0, 9)), max_size=4),
+        replayed=st.frozensets(st.sampled_from(tasks)),
     )
 )
 segments = st.builds(
@@ -135,6 +139,18 @@ def test_the_wire_round_trips_exactly(outcome: Outcome, segment: Segment) -> Non
         eval_every=0.1,
     )  # fmt: skip
     assert brief_from_json(json.loads(json.dumps(brief_to_json(brief), allow_nan=False))) == brief
+
+
+def test_a_journal_names_what_is_replayed_only_where_shares_do_not_say_it() -> None:
+    """Version 0.1 had no field for it: a share below 1 meant that the sub-dataset was excluded, and replayed."""
+    tasks, shares = ("a", "b", "c"), (1.0, 0.1, 0.5)
+    old = Mixture(tasks=tasks, shares=shares, replayed=frozenset({"b", "c"}))
+    assert "replayed" not in mixture_to_json(old)
+    assert mixture_from_json(mixture_to_json(old)).active == ("a",)
+    for replayed in (frozenset[str](), frozenset({"c"}), frozenset({"a", "b", "c"})):
+        mixture = replace(old, replayed=replayed)
+        assert mixture_to_json(mixture)["replayed"] == sorted(replayed)
+        assert mixture_from_json(mixture_to_json(mixture)) == mixture
 
 
 def test_differences_name_the_leaf() -> None:

@@ -27,6 +27,18 @@ def greedy(shares_change_at: int, *, turns: bool) -> Method:
     return Method(plan=plan, Params=type(None))
 
 
+def decided(at: int) -> Method:
+    """Ten steps an epoch; after some steps, the second sub-dataset decides nothing any more. Its share stays 1."""
+
+    def plan(brief: Brief) -> Plan:
+        track, replayed = Track(brief), Mixture(tasks=brief.tasks, replayed=frozenset({"b"}))
+        here = yield from track.advance(track.base, Mixture(tasks=brief.tasks), at, score=brief.tasks)
+        here = yield from track.advance(here, replayed, at + 2, score=brief.tasks)
+        return here.snapshot
+
+    return Method(plan=plan, Params=type(None))
+
+
 def search_with(method: Method) -> Search:
     engine = FakeEngine({"a": Curve(), "b": Curve()}, {"a": 20, "b": 20})
     search = Search(method, brief_of(engine, None))
@@ -45,6 +57,12 @@ def test_shares_that_change_within_an_epoch_are_refused(at: int) -> None:
 @pytest.mark.parametrize("at", [10, 20])
 def test_shares_may_change_where_an_epoch_begins(at: int) -> None:
     assert search_with(greedy(at, turns=False)).answer == 2
+
+
+def test_what_is_replayed_changes_where_an_epoch_begins() -> None:
+    assert search_with(decided(10)).answer == 2
+    with pytest.raises(RunError, match=r"changes the mixture after 7 of the 10 steps of an epoch"):
+        search_with(decided(7))
 
 
 def test_shares_may_change_through_a_turn() -> None:

@@ -154,8 +154,8 @@ class View:
         mixture = self.mixture
         if task not in mixture.tasks:
             return "excluded", "dim"
-        share = 1.0 if mixture.shares is None else mixture.shares[mixture.tasks.index(task)]
-        return ("active", "") if share == 1 else (f"replayed {share:.0%}", "dim")
+        part = "" if (share := mixture.share(task)) == 1 else f" {share:.0%}"
+        return (f"replayed{part}", "dim") if task in mixture.replayed else (f"active{part}", "")
 
     def _headline(self) -> str:
         trail, segment = self.trail, self.segment

@@ -74,7 +74,7 @@ class Epochs:
 
     Without weights, an epoch is one permutation of its instances, cut into steps: its sub-datasets, shares and left-out
     instances must not change until it ends. With weights, each instance is drawn independently, so that the weights may
-    change at any step.
+    change at any step. What is replayed changes with an epoch in either case: it is a decision, not a draw.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -98,5 +98,5 @@ class Epochs:
 
 
 def _made_of(mixture: Mixture) -> tuple[object, ...]:
-    """The fields of a mixture that determine the permutation of an epoch."""
-    return mixture.tasks, mixture.shares, mixture.without, mixture.weights is None
+    """The fields of a mixture that must not change within an epoch."""
+    return mixture.tasks, mixture.shares, mixture.without, mixture.weights is None, mixture.replayed

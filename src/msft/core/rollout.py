@@ -215,4 +215,5 @@ def replaying(tasks: tuple[Task, ...], excluded: Iterable[Task], replay: float) 
     gone = set(excluded)
     if replay == 0 or not gone:
         return Mixture(tasks=tuple(task for task in tasks if task not in gone))
-    return Mixture(tasks=tasks, shares=tuple(replay if task in gone else 1.0 for task in tasks))
+    shares = tuple(replay if task in gone else 1.0 for task in tasks)
+    return Mixture(tasks=tasks, shares=shares, replayed=frozenset(gone))

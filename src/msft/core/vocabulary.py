@@ -46,13 +46,16 @@ class Mixture:
     """The content of an epoch.
 
     An epoch trains every instance of each of `tasks` once; with `shares`, that share of each; with `weights`, as many
-    weighted draws as the sub-datasets have instances. `without` leaves out single instances (task, index).
+    weighted draws as the sub-datasets have instances. `without` leaves out single instances (task, index). Those of
+    `tasks` that are in `replayed` are excluded: they are trained only to limit forgetting, and decide nothing.
     """
 
     tasks: tuple[Task, ...]
     shares: tuple[float, ...] | None = None
     weights: tuple[float, ...] | None = None
     without: frozenset[tuple[Task, int]] = frozenset()
+    replayed: frozenset[Task] = frozenset()
+    """A journal contains it only where it is not exactly the sub-datasets with a share below 1 (`core/wire.py`)."""
 
     def __post_init__(self) -> None:
         assert self.shares is None or self.weights is None, "a mixture has shares or weights, not both"
@@ -61,10 +64,12 @@ class Mixture:
 
     @property
     def active(self) -> tuple[Task, ...]:
-        """The sub-datasets whose share is 1; the others are only replayed, to limit forgetting."""
-        if self.shares is None:
-            return self.tasks
-        return tuple(task for task, share in zip(self.tasks, self.shares, strict=True) if share == 1)
+        """The sub-datasets that are not excluded."""
+        return tuple(task for task in self.tasks if task not in self.replayed)
+
+    def share(self, task: Task) -> float:
+        """The part of a sub-dataset of the mixture that an epoch takes."""
+        return 1.0 if self.shares is None else self.shares[self.tasks.index(task)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,21 +39,35 @@ def mixture_to_json(mixture: Mixture) -> Json:
     without: dict[Task, list[int]] = {}
     for task, index in sorted(mixture.without):
         without.setdefault(task, []).append(index)
-    return {
+    data: Json = {
         "tasks": list(mixture.tasks),
         "shares": None if mixture.shares is None else list(mixture.shares),
         "weights": None if mixture.weights is None else list(mixture.weights),
         "without": without,
     }
+    if mixture.replayed != _taken_in_part(mixture.tasks, mixture.shares):
+        data["replayed"] = sorted(mixture.replayed)
+    return data
 
 
 def mixture_from_json(data: Json) -> Mixture:
+    tasks = tuple(data["tasks"])
+    shares = None if data["shares"] is None else tuple(data["shares"])
     return Mixture(
-        tasks=tuple(data["tasks"]),
-        shares=None if data["shares"] is None else tuple(data["shares"]),
+        tasks=tasks,
+        shares=shares,
         weights=None if data["weights"] is None else tuple(data["weights"]),
         without=frozenset((task, index) for task, indices in data["without"].items() for index in indices),
+        replayed=frozenset(data["replayed"]) if "replayed" in data else _taken_in_part(tasks, shares),
     )
+
+
+def _taken_in_part(tasks: tuple[Task, ...], shares: tuple[float, ...] | None) -> frozenset[Task]:
+    """The sub-datasets with a share below 1: those that are replayed where a journal does not say otherwise.
+
+    Journals of version 0.1 never say it, as a share below 1 had no other meaning there.
+    """
+    return frozenset(task for task, share in zip(tasks, shares or (), strict=shares is not None) if share != 1)
 
 
 def segment_to_json(segment: Segment) -> Json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
+from typing import Literal, TypeAlias
 
 from msft.core.vocabulary import Mixture, Segment
 from msft.report.cost import ledger
@@ -11,13 +12,18 @@ from msft.report.plots import MARK, STAR, Figure, bars, figure, rows_of, short, 
 from msft.report.story import Point, Story
 from msft.report.words import epochs
 
-KINDS = {
-    (True, True): ("trained in full", "#3b82c4"),
-    (True, False): ("replayed in part", "rgba(59,130,196,0.35)"),
-    (False, True): ("trained in full, discarded", "rgba(140,140,140,0.6)"),
-    (False, False): ("replayed in part, discarded", "rgba(140,140,140,0.25)"),
+How: TypeAlias = Literal["in full", "in part", "replayed"]
+Kind: TypeAlias = tuple[bool, How]
+"""Whether the training was not discarded, and how much of a sub-dataset an epoch took."""
+KINDS: dict[Kind, tuple[str, str]] = {
+    (True, "in full"): ("trained in full", "#3b82c4"),
+    (True, "in part"): ("trained in part", "rgba(59,130,196,0.65)"),
+    (True, "replayed"): ("replayed in part", "rgba(59,130,196,0.35)"),
+    (False, "in full"): ("trained in full, discarded", "rgba(140,140,140,0.6)"),
+    (False, "in part"): ("trained in part, discarded", "rgba(140,140,140,0.4)"),
+    (False, "replayed"): ("replayed in part, discarded", "rgba(140,140,140,0.25)"),
 }
-"""Name and colour, by (not discarded, sub-dataset active)."""
+"""Name and colour."""
 
 
 @dataclass
@@ -64,7 +70,7 @@ def _compute(story: Story, spent: list[int], per: float, unit_name: str) -> list
 
     def alike(entry: tuple[int, Segment]) -> object:
         number, segment = entry
-        return segment.rollout, segment.mixture.tasks, segment.mixture.shares, number in surviving
+        return segment.rollout, _shown_of(segment.mixture), number in surviving
 
     for _, entries in groupby(trained, key=alike):
         run = list(entries)
@@ -76,24 +82,29 @@ def _compute(story: Story, spent: list[int], per: float, unit_name: str) -> list
 
 
 def _add(
-    story: Story, lanes: dict[tuple[bool, bool], _Lane], mixture: Mixture, survived: bool, start: float, end: float,
+    story: Story, lanes: dict[Kind, _Lane], mixture: Mixture, survived: bool, start: float, end: float,
     text: str,
 ) -> None:  # fmt: skip
-    for i, task in enumerate(mixture.tasks):
-        share = 1.0 if mixture.shares is None else mixture.shares[i]
-        lane = lanes[survived, share == 1]
+    for task in mixture.tasks:
+        share = mixture.share(task)
+        how: How = "replayed" if task in mixture.replayed else "in full" if share == 1 else "in part"
+        lane = lanes[survived, how]
         lane.base.append(start)
         lane.x.append(end - start)
         lane.y.append(story.tasks.index(task))
-        what = "trained" if share == 1 else f"replayed, {share:.0%} of it"
+        what = ("replayed" if how == "replayed" else "trained") + ("" if share == 1 else f", {share:.0%} of it")
         lane.text.append(f"{shown(task)}: {what}{'' if survived else ', later discarded'}, {text}")
 
 
-def _drawn(lanes: dict[tuple[bool, bool], _Lane]) -> list[Figure]:
+def _drawn(lanes: dict[Kind, _Lane]) -> list[Figure]:
     made = [bars(lane.base, lane.x, lane.y, lane.text, *KINDS[key]) for key, lane in lanes.items()]
     return [trace for trace in made if trace]
 
 
 def _parts(point: Point) -> object:
+    return None if point.mixture is None else _shown_of(point.mixture)
+
+
+def _shown_of(mixture: Mixture) -> object:
     """The part of a mixture that the lanes show: a change of weights or of single examples changes no lane."""
-    return None if point.mixture is None else (point.mixture.tasks, point.mixture.shares)
+    return mixture.tasks, mixture.shares, mixture.replayed

@@ -1,0 +1,33 @@
+"""Small methods that use each word of the vocabulary: no method of the package uses all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from msft.core.method import Method
+from msft.core.rollout import Track
+from msft.core.vocabulary import Brief, Mixture, Plan
+
+
+def halves(brief: Brief) -> Plan:
+    """Trains half of each sub-dataset but the first an epoch; then the first is replayed in full, and decides nothing.
+
+    Neither is what a share below 1 means where `replayed` says nothing.
+    """
+    track, rest = Track(brief), brief.tasks[1:]
+    mixture = Mixture(tasks=brief.tasks, shares=(1.0, *(0.5 for _ in rest)))
+    replayed = replace(mixture, replayed=frozenset(brief.tasks[:1]))
+    per_epoch = track.clock.steps_per_epoch(mixture)
+    here = yield from track.advance(track.base, mixture, per_epoch, score=brief.tasks)
+    here = yield from track.advance(here, replayed, 2 * per_epoch, score=rest)
+    here = yield from track.turn(here, mixture)
+    here = yield from track.advance(here, mixture, per_epoch, score=brief.tasks)
+    return here.snapshot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """None of them has any."""
+
+
+OWN = {plan.__name__: Method(plan=plan, Params=Params) for plan in (halves,)}
