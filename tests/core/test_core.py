@@ -112,6 +112,7 @@ mixtures = st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=3, uni
         shares=st.none() | st.just((0.25,) * len(tasks)),
         without=st.frozensets(st.tuples(st.sampled_from(tasks), st.integers(0, 9)), max_size=4),
         replayed=st.frozensets(st.sampled_from(tasks)),
+        loss_weights=st.none() | st.just((0.25,) * len(tasks)),
     )
 )
 segments = st.builds(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from msft.core.errors import RunError
@@ -27,13 +31,13 @@ def greedy(shares_change_at: int, *, turns: bool) -> Method:
     return Method(plan=plan, Params=type(None))
 
 
-def decided(at: int) -> Method:
-    """Ten steps an epoch; after some steps, the second sub-dataset decides nothing any more. Its share stays 1."""
+def decided(at: int, **changes: Any) -> Method:
+    """Ten steps an epoch; after some steps, the mixture changes."""
 
     def plan(brief: Brief) -> Plan:
-        track, replayed = Track(brief), Mixture(tasks=brief.tasks, replayed=frozenset({"b"}))
-        here = yield from track.advance(track.base, Mixture(tasks=brief.tasks), at, score=brief.tasks)
-        here = yield from track.advance(here, replayed, at + 2, score=brief.tasks)
+        track, whole = Track(brief), Mixture(tasks=brief.tasks)
+        here = yield from track.advance(track.base, whole, at, score=brief.tasks)
+        here = yield from track.advance(here, replace(whole, **changes), at + 2, score=brief.tasks)
         return here.snapshot
 
     return Method(plan=plan, Params=type(None))
@@ -59,10 +63,29 @@ def test_shares_may_change_where_an_epoch_begins(at: int) -> None:
     assert search_with(greedy(at, turns=False)).answer == 2
 
 
-def test_what_is_replayed_changes_where_an_epoch_begins() -> None:
-    assert search_with(decided(10)).answer == 2
+@pytest.mark.parametrize("changes", [{"replayed": frozenset({"b"})}, {"loss_weights": (1.0, 0.5)}])
+def test_decisions_take_effect_where_an_epoch_begins(changes: dict[str, Any]) -> None:
+    assert search_with(decided(10, **changes)).answer == 2
     with pytest.raises(RunError, match=r"changes the mixture after 7 of the 10 steps of an epoch"):
-        search_with(decided(7))
+        search_with(decided(7, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"loss_weights": (1.0, -1.0)},
+            r"segment 2: the method weighs a loss by -1\.0\. Fix: give weights of 0 or more",
+        ),
+        ({"loss_weights": (math.nan, 1.0)}, "weighs a loss by nan"),
+        ({"loss_weights": (1.0, math.inf)}, "weighs a loss by inf"),
+        ({"loss_weights": (0.0, 0.0)}, "weighs every loss by 0.*Fix: give one a weight above 0"),
+        ({"replayed": frozenset({"c"})}, "replays c, which is not in the mixture.*Fix: name it in `tasks` too"),
+    ],
+)
+def test_a_segment_that_cannot_be_run_is_refused_before_it_is(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        search_with(decided(10, **changes))
 
 
 def test_shares_may_change_through_a_turn() -> None:

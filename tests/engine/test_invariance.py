@@ -104,6 +104,17 @@ def test_cutting_otherwise_changes_only_the_rounding(plain: Path, tmp_path: Path
         assert scores == pytest.approx(runs[0][1], rel=1e-4)
 
 
+def test_losses_weighed_alike_train_as_unweighted_ones_and_unlike_ones_do_not(plain: Path, tmp_path: Path) -> None:
+    found = []
+    for name, weights in (("none", None), ("ones", (1.0, 1.0, 1.0)), ("one", (1.0, 0.0, 0.0))):
+        engine, store = tiny_engine(plain, tmp_path / name)
+        outcome = engine.run(segment(0, 4, mixture=Mixture(tasks=TASKS, loss_weights=weights)), 1)
+        found.append((outcome, dict(store.get(1).tensors)))
+    assert found[0][0] == found[1][0] and same(found[0][1], found[1][1])
+    assert not same(found[0][1], found[2][1])
+    assert found[2][0].tokens == found[0][0].tokens
+
+
 def test_scoring_between_steps_changes_nothing(dropping: Path, tmp_path: Path) -> None:
     scored, scored_store = tiny_engine(dropping, tmp_path / "a")
     blind, blind_store = tiny_engine(dropping, tmp_path / "b")

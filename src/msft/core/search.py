@@ -9,6 +9,7 @@ from msft.core.clock import Clock, Epochs
 from msft.core.errors import Diverged, RunError, complaint
 from msft.core.method import Method
 from msft.core.outlook import Outlook
+from msft.core.segment_checks import wrong_with
 from msft.core.vocabulary import ROOT, Brief, Outcome, Plan, Probe, Segment, Snapshot
 
 
@@ -17,8 +18,8 @@ class Search:
 
     `history` is replayed first. Raises Diverged, naming the fields that differ, if the method requests a segment other
     than the recorded one. Raises RunError if the method requests a snapshot that it did not keep (before the training
-    that would need it), or if it changes the content of an epoch before the epoch has ended (this would train some
-    instances twice and others not at all).
+    that would need it), if it changes the content of an epoch before the epoch has ended (this would train some
+    instances twice and others not at all), or if it requests what cannot be run (`core/segment_checks.py`).
     """
 
     def __init__(self, method: Method, brief: Brief, history: Iterable[tuple[Segment, Outcome]] = ()) -> None:
@@ -67,9 +68,13 @@ class Search:
             mend = "list it in the `keep` of every segment until it is requested, and return a snapshot at the end"
             raise RunError(complaint(found, mend, field=f"segment {self.number}"))
         self._held = {ROOT, *asked}
-        if segment is not None and (wrong := self._epochs.follow(segment)):
+        if segment is None:
+            return
+        if (wrong := wrong_with(segment)) is not None:
+            raise RunError(complaint(*wrong, field=f"segment {self.number}"))
+        if changes := self._epochs.follow(segment):
             mend = "change the mixture where an epoch begins, or begin a roll-out for it (`track.turn`)"
-            raise RunError(complaint(f"the method {wrong}", mend, field=f"segment {self.number}"))
+            raise RunError(complaint(f"the method {changes}", mend, field=f"segment {self.number}"))
 
     def _check(self, recorded: Segment) -> None:
         asked = self._next

@@ -56,10 +56,13 @@ class Mixture:
     without: frozenset[tuple[Task, int]] = frozenset()
     replayed: frozenset[Task] = frozenset()
     """A journal contains it only where it is not exactly the sub-datasets with a share below 1 (`core/wire.py`)."""
+    loss_weights: tuple[float, ...] | None = field(default=None, metadata=LATER)
+    """The loss of each instance of a sub-dataset times this, in training; None: 1 for all. The divisor of the global
+    batch's loss does not change, so a weight of 0 is a gradient of 0. Losses that are reported are not weighted."""
 
     def __post_init__(self) -> None:
         assert self.shares is None or self.weights is None, "a mixture has shares or weights, not both"
-        for numbers in (self.shares, self.weights):
+        for numbers in (self.shares, self.weights, self.loss_weights):
             assert numbers is None or len(numbers) == len(self.tasks), "one number for each sub-dataset"
 
     @property

@@ -44,6 +44,7 @@ def mixture_to_json(mixture: Mixture) -> Json:
         "shares": None if mixture.shares is None else list(mixture.shares),
         "weights": None if mixture.weights is None else list(mixture.weights),
         "without": without,
+        **_later(mixture),
     }
     if mixture.replayed != _taken_in_part(mixture.tasks, mixture.shares):
         data["replayed"] = sorted(mixture.replayed)
@@ -59,6 +60,7 @@ def mixture_from_json(data: Json) -> Mixture:
         weights=None if data["weights"] is None else tuple(data["weights"]),
         without=frozenset((task, index) for task, indices in data["without"].items() for index in indices),
         replayed=frozenset(data["replayed"]) if "replayed" in data else _taken_in_part(tasks, shares),
+        loss_weights=tuple(data["loss_weights"]) if "loss_weights" in data else None,
     )
 
 
@@ -154,7 +156,12 @@ def brief_to_json(brief: Brief) -> Json:
 def _later(of: Any) -> Json:
     """The fields marked LATER that differ from their default, with their values; older journals do not have them."""
     marked = [field for field in dataclasses.fields(of) if field.metadata == LATER]
-    return {field.name: getattr(of, field.name) for field in marked if getattr(of, field.name) != field.default}
+    return {field.name: _plain(getattr(of, field.name)) for field in marked if getattr(of, field.name) != field.default}
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON gives it back."""
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
 def brief_from_json(data: Json, params: Any = None) -> Brief:

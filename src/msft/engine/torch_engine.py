@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 from peft import PeftModel
 
 from msft.core.averages import Averaging
@@ -213,13 +214,16 @@ class TorchEngine:
         if segment.reset_optimizer:
             self._stepper.optimizer.state.clear()
         rate_at = self._rates(segment, number)
+        mixture = segment.mixture
+        weigh = None if mixture.loss_weights is None else dict(zip(mixture.tasks, mixture.loss_weights, strict=True))
         for step in range(segment.start, segment.stop):
             with spent("train.input"):
-                batch, cursor = self._order.batch(segment.rollout, segment.mixture, cursor)
+                batch, cursor = self._order.batch(segment.rollout, mixture, cursor)
                 examples = [self._data[task].train[index] for task, index in batch]
+                weights = None if weigh is None else np.array([weigh[task] for task, _ in batch])
                 rate = rate_at(step)
             with spent("train.compute"):
-                result = self._stepper.backward(examples, (self._settings.seed, segment.rollout, step))
+                result = self._stepper.backward(examples, (self._settings.seed, segment.rollout, step), weights)
             if not math.isfinite(result.loss):
                 raise diverged(segment, step, batch)
             with spent("train.optimizer"):

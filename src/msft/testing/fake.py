@@ -102,6 +102,8 @@ class FakeEngine:
             }
         else:
             gained = {task: epochs * counts[task] / self.sizes[task] for task in mixture.tasks}
+        for task, weight in zip(mixture.tasks, mixture.loss_weights or (), strict=mixture.loss_weights is not None):
+            gained[task] *= weight
         mean = sum(gained.values()) / len(self.sizes)
         for task in exposure:
             exposure[task] += gained.get(task, 0.0) + self.interference * mean
