@@ -101,6 +101,7 @@ outcomes = st.builds(
     items=st.none() | st.dictionaries(st.text(max_size=3), st.lists(anything, max_size=3).map(tuple), max_size=2),
     lookahead=st.none() | st.dictionaries(st.text(max_size=3), anything, max_size=3),
     losses=st.none() | st.dictionaries(st.text(max_size=3), st.dictionaries(st.integers(0, 9), anything), max_size=2),
+    loss=st.none() | st.dictionaries(st.text(max_size=3), anything, max_size=3),
     train_loss=st.none() | anything,
     tokens=st.builds(Tokens, train=st.integers(0), eval=st.integers(0), probe=st.integers(0)),
     bytes=st.integers(0),
@@ -140,6 +141,20 @@ def test_the_wire_round_trips_exactly(outcome: Outcome, segment: Segment) -> Non
         eval_every=0.1,
     )  # fmt: skip
     assert brief_from_json(json.loads(json.dumps(brief_to_json(brief), allow_nan=False))) == brief
+
+
+def test_what_is_new_is_not_in_a_journal_that_does_not_use_it() -> None:
+    """Old journals, and their hashes, stay what they are."""
+    mixture = Mixture(tasks=("a",))
+    assert set(mixture_to_json(mixture)) == {"tasks", "shares", "weights", "without"}
+    outcome = Outcome(snapshot=1, scores={}, reports={})
+    assert set(outcome_to_json(outcome)) == {
+        "snapshot", "scores", "reports", "items", "lookahead", "losses", "train_loss", "tokens", "bytes"
+    }  # fmt: skip
+    segment = Segment(parent=0, rollout=1, mixture=mixture, start=0, stop=1, epoch=0.0, score=())
+    assert set(segment_to_json(segment)) == {
+        "parent", "rollout", "mixture", "start", "stop", "epoch", "score", "probes", "keep", "reset_optimizer"
+    }  # fmt: skip
 
 
 def test_a_journal_names_what_is_replayed_only_where_shares_do_not_say_it() -> None:

@@ -42,8 +42,9 @@ def main(folder: Path, results: Path) -> None:
     weights = {name: float(tensor.double().abs().sum()) for name, tensor in store.get(1).tensors.items()}
     engine.export(1, results / "final")
     told = {
-        "base": base.scores, "scores": outcome.scores, "losses": outcome.losses, "lookahead": outcome.lookahead,
-        "train_loss": outcome.train_loss, "weighted": weighted.scores, "tokens": [outcome.tokens.train, outcome.tokens.probe], "weights": weights,
+        "base": base.scores, "scores": outcome.scores, "losses": outcome.losses,
+        "lookahead": outcome.lookahead, "train_loss": outcome.train_loss, "weighted": weighted.scores,
+        "tokens": [outcome.tokens.train, outcome.tokens.probe], "weights": weights,
     }  # fmt: skip
     (results / f"rank{rank}.json").write_text(json.dumps(told))
 

@@ -174,6 +174,18 @@ def test_losses_are_those_of_the_batch_as_trained_and_of_the_left_out_at_an_epoc
     assert end.tokens.probe == sum(len(data[task].train[index]) for task, index in out)
 
 
+def test_the_validation_loss_costs_nothing_beside_the_scores(plain: Path, tmp_path: Path) -> None:
+    engine, _ = tiny_engine(plain, tmp_path)
+    silent = engine.run(segment(0, 2), 1)
+    asked = engine.run(segment(0, 2, probes=frozenset({Probe.LOSS})), 2)
+    assert silent.loss is None and asked.loss is not None and set(asked.loss) == set(TASKS)
+    assert (asked.tokens, asked.scores) == (silent.tokens, silent.scores)
+    # The score of the measure `loss` is exp(-NLL) itself.
+    assert np.exp(-asked.loss["two"]) == asked.scores["two"]
+    turned = engine.run(segment(0, 0, parent=2, score=("one",), probes=frozenset({Probe.LOSS})), 3)
+    assert turned.loss == {"one": asked.loss["one"]}
+
+
 def test_a_loss_that_is_no_number_names_the_step_and_its_examples(plain: Path, tmp_path: Path) -> None:
     engine, _ = tiny_engine(plain, tmp_path, learning_rate=1e30)
     with pytest.raises(NotFiniteError, match=r"step \d+ of roll-out 1 .*(one|two|three)\[\d+\].*Fix:"):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from msft.core.method import Method
 from msft.core.rollout import Answer, Track
-from msft.core.vocabulary import Brief, Mixture, Plan
+from msft.core.vocabulary import Brief, Mixture, Plan, Probe, Task
 
 
 def halves(brief: Brief) -> Plan:
@@ -26,15 +27,20 @@ def halves(brief: Brief) -> Plan:
 
 
 def weighs(brief: Brief) -> Plan:
-    """Every epoch, the sub-dataset with the best score counts half, the one with the worst twice."""
+    """Every epoch, the sub-dataset whose validation loss fell least counts half, the one whose fell most twice."""
     track = Track(brief)
     answer, here = Answer(brief, track.base), track.base
+    before: Mapping[Task, float] = {}
     while left := track.left(here):
-        order = sorted(brief.tasks, key=lambda task: here.scores[task])
-        heavy = {order[-1]: 0.5} | {order[0]: 2.0}
+        now = here.outcome.loss or {}
+        order = sorted(brief.tasks, key=lambda task: before.get(task, 0.0) - now.get(task, 0.0))
+        heavy = {order[0]: 0.5} | {order[-1]: 2.0}
+        before = now
         mixture = Mixture(tasks=brief.tasks, loss_weights=tuple(heavy.get(task, 1.0) for task in brief.tasks))
         for stop in track.ticks(here, mixture, min(1.0, left)):
-            here = yield from track.advance(here, mixture, stop, score=brief.tasks, keep=answer.keep)
+            here = yield from track.advance(
+                here, mixture, stop, score=brief.tasks, keep=answer.keep, probes=[Probe.LOSS]
+            )
             answer.offer(here)
     return answer.choose(here)
 

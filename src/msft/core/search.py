@@ -104,3 +104,5 @@ def complain_about(segment: Segment, outcome: Outcome, number: int) -> None:
     for probe in Probe:
         if probe in segment.probes and getattr(outcome, probe.value) is None:
             raise ValueError(f"the outcome must answer the probe {probe.value}")
+    if outcome.loss is not None and set(outcome.loss) != set(segment.score):
+        raise ValueError(f"the outcome must have the loss of {sorted(segment.score)}, found {sorted(outcome.loss)}")

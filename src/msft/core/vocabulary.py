@@ -39,6 +39,8 @@ class Probe(enum.Enum):
     """For each sub-dataset, the relative decrease of the loss on one batch after a virtual step on it, at `stop`."""
     LOSSES = "losses"
     """The loss of every instance of the segment in its training step; at the end of an epoch also of those left out."""
+    LOSS = "loss"
+    """The loss of each scored sub-dataset on its validation items, at `stop`, whatever its scorer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +136,11 @@ class Outcome:
     lookahead: Mapping[Task, float] | None = None
     losses: Mapping[Task, Mapping[int, float]] | None = None
     """For each sub-dataset: index of an instance -> its loss (mean NLL of its trained tokens)."""
+    loss: Mapping[Task, float] | None = field(default=None, metadata=LATER)
+    """For each scored sub-dataset: the mean over its validation items of the item's mean NLL, in nats per token of the
+    reference completion."""
     train_loss: float | None = None
-    """Mean over the segment's steps of the loss of the global batch."""
+    """Mean over the segment's steps of the loss of the global batch, not weighted by `Mixture.loss_weights`."""
     tokens: Tokens = field(default_factory=Tokens)
     bytes: int = 0
     """Size of the snapshot that the segment made."""

@@ -116,6 +116,7 @@ def outcome_to_json(outcome: Outcome) -> Json:
         "train_loss": None if outcome.train_loss is None else to_number(outcome.train_loss),
         "tokens": dataclasses.asdict(outcome.tokens),
         "bytes": outcome.bytes,
+        **({} if outcome.loss is None else {"loss": _out(outcome.loss)}),
     }
 
 
@@ -133,6 +134,7 @@ def outcome_from_json(data: Json) -> Outcome:
         train_loss=None if data["train_loss"] is None else from_number(data["train_loss"]),
         tokens=Tokens(**data["tokens"]),
         bytes=data["bytes"],
+        loss=_in(data.get("loss")),
     )
 
 

@@ -21,6 +21,7 @@ def outcome(
     items: Mapping[Task, tuple[float, ...]] | None = None,
     lookahead: Mapping[Task, float] | None = None,
     losses: Losses | None = None,
+    loss: Mapping[Task, float] | None = None,
     train_loss: float | None = None,
     size: int = 0,
 ) -> Outcome:
@@ -32,6 +33,7 @@ def outcome(
         items=items,
         lookahead=lookahead,
         losses=losses,
+        loss=loss,
         train_loss=train_loss,
         tokens=tokens,
         bytes=size,

@@ -138,6 +138,7 @@ class TorchEngine:
             items={task: found.items for task, found in scores.items()} if Probe.ITEMS in segment.probes else None,
             lookahead=falls,
             losses=losses if Probe.LOSSES in segment.probes else None,
+            loss={task: found.loss for task, found in scores.items()} if Probe.LOSS in segment.probes else None,
             train_loss=train_loss,
             size=size,
         )

@@ -90,7 +90,7 @@ def needed(search: Search) -> set[Snapshot]:
 
 def _trained_only(outcome: Outcome) -> Outcome:
     """The outcome without scores and probes, to save memory over thousands of segments; the journal keeps those."""
-    return replace(outcome, scores={}, reports={}, items=None, lookahead=None, losses=None)
+    return replace(outcome, scores={}, reports={}, items=None, lookahead=None, losses=None, loss=None)
 
 
 class _Loop:

@@ -171,6 +171,7 @@ class FakeEngine:
             items=items if Probe.ITEMS in probes else None,
             lookahead={t: 1.0 / (1.0 + state[t]) for t in self.sizes} if Probe.LOOKAHEAD in probes else None,
             losses=losses,
+            loss={t: 1.0 - self.curves[t](state[t]) for t in tasks} if Probe.LOSS in probes else None,
             train_loss=math.exp(-sum(state.values()) / len(state)) if gained else None,
             tokens=Tokens(train=round(10 * instances), eval=5 * len(tasks) * max(1, self.items)),
             bytes=1000 if gained else 0,
