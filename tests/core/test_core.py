@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from msft.core.clock import Clock, exact, per_epoch
 from msft.core.curves import average, may_be_peaks, peak, smoothed
 from msft.core.errors import complaint
-from msft.core.vocabulary import Brief, Mixture, Outcome, Probe, Segment, Tokens
+from msft.core.vocabulary import Anneal, Brief, Mixture, Outcome, Probe, Segment, Tokens
 from msft.core.wire import (
     brief_from_json,
     brief_to_json,
@@ -128,6 +130,14 @@ segments = st.builds(
     probes=st.frozensets(st.sampled_from(Probe)),
     keep=st.frozensets(st.integers(1, 9)),
     reset_optimizer=st.booleans(),
+    anneal=st.none()
+    | st.builds(
+        Anneal,
+        start=st.integers(0, 9),
+        stop=st.integers(10, 99),
+        to=st.floats(0, 1),
+        shape=st.sampled_from(["linear", "cosine"]),
+    ),
 )
 
 
@@ -172,6 +182,25 @@ def test_a_journal_names_what_is_replayed_only_where_shares_do_not_say_it() -> N
 def test_differences_name_the_leaf() -> None:
     was, now = {"a": [1, 2], "b": {"c": 1}, "d": 1}, {"a": [1, 3], "b": {"c": 1, "e": 2}, "d": 1}
     assert differences(was, now) == ["a[1] was 2, is now 3", "b.e was None, is now 2"]
+
+
+@given(st.integers(0, 50), st.integers(1, 50), st.floats(0, 1), st.sampled_from(["linear", "cosine"]))
+def test_an_annealed_rate_falls_from_the_whole_to_its_end(start: int, steps: int, to: float, shape: Any) -> None:
+    anneal = Anneal(start=start, stop=start + steps, to=to, shape=shape)
+    factors = [anneal.factor(step) for step in range(start + steps + 9)]
+    assert factors[: start + 1] == [1.0] * (start + 1)
+    assert factors[start + steps :] == pytest.approx([to] * 9, abs=1e-15)
+    assert all(after <= before for before, after in itertools.pairwise(factors))
+
+
+def test_the_shapes_of_an_annealed_rate() -> None:
+    def factors(shape: Any) -> list[float]:
+        anneal = Anneal(start=2, stop=6, to=0.2, shape=shape)
+        return [anneal.factor(step) for step in (0, 2, 3, 4, 5, 6, 9)]
+
+    assert factors("linear") == pytest.approx([1, 1, 0.8, 0.6, 0.4, 0.2, 0.2])
+    cosine = [0.2 + 0.8 * (1 + math.cos(math.pi * part)) / 2 for part in (0.25, 0.5, 0.75)]
+    assert factors("cosine") == pytest.approx([1, 1, *cosine, 0.2, 0.2])
 
 
 def test_a_complaint_names_place_and_mend() -> None:

@@ -12,7 +12,7 @@ from msft.core.errors import RunError
 from msft.core.method import Method
 from msft.core.rollout import Track
 from msft.core.search import Search
-from msft.core.vocabulary import Brief, Mixture, Plan
+from msft.core.vocabulary import Anneal, Brief, Mixture, Plan
 from msft.testing.fake import Curve, FakeEngine, brief_of
 
 
@@ -86,6 +86,34 @@ def test_decisions_take_effect_where_an_epoch_begins(changes: dict[str, Any]) ->
 def test_a_segment_that_cannot_be_run_is_refused_before_it_is(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RunError, match=message):
         search_with(decided(10, **changes))
+
+
+def annealing(**fields: Any) -> Method:
+    def plan(brief: Brief) -> Plan:
+        track, whole = Track(brief), Mixture(tasks=brief.tasks)
+        anneal = Anneal(**{"start": 90, "stop": 100, **fields})
+        here = yield from track.advance(track.base, whole, 90, score=brief.tasks)
+        here = yield from track.advance(here, whole, 100, score=brief.tasks, anneal=anneal)
+        return here.snapshot
+
+    return Method(plan=plan, Params=type(None))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"stop": 90}, "from step 90 to step 90 of the roll-out.*Fix: let `anneal` stop after it starts"),
+        ({"start": -1}, "from step -1"),
+        ({"to": 1.5}, r"to 1\.5 times itself\. Fix: give a factor from 0 to 1"),
+        ({"to": math.nan}, "to nan times itself"),
+        ({"stop": 102}, r"segment 2: the method lowers the learning rate until epoch 10\.2, and max_epochs is 10\. "
+                        r"Fix: begin earlier: `track\.left\(here\)`"),
+    ],
+)  # fmt: skip
+def test_a_rate_that_cannot_fall_as_asked_is_refused(fields: dict[str, Any], message: str) -> None:
+    assert search_with(annealing()).answer == 2
+    with pytest.raises(RunError, match=message):
+        search_with(annealing(**fields))
 
 
 def test_shares_may_change_through_a_turn() -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from tiny_engine import TASKS, same, segment, tiny_data, tiny_engine, tiny_folder
 
-from msft.core.vocabulary import ROOT, Mixture, Probe
+from msft.core.errors import RunError
+from msft.core.vocabulary import ROOT, Anneal, Mixture, Probe
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.forward.runtime import NotFiniteError
 from msft.system import files
@@ -207,6 +208,33 @@ def test_progress_and_tokens_are_told(plain: Path, tmp_path: Path) -> None:
         "train.input", "train.compute", "train.optimizer", "eval.ticks", "snapshot.capture", "snapshot.durable",
         "other",
     }  # fmt: skip
+
+
+def test_an_annealed_rate_is_the_schedule_times_the_factor_of_each_step(plain: Path, tmp_path: Path) -> None:
+    """Whatever the segments and wherever training resumes: here from another process's snapshot."""
+    told: list[object] = []
+    anneal = Anneal(start=2, stop=7, to=0.1, shape="cosine")
+    parts = [segment(at, stop, parent=number, anneal=anneal) for number, (at, stop) in enumerate([(0, 3), (3, 9)])]
+    engine, store = tiny_engine(plain, tmp_path / "a", on_step=told.append, warmup=0.1)
+    engine.run(parts[0], 1)
+    store.persist([1])
+    store.finish()
+    later, later_store = tiny_engine(plain, tmp_path / "a", on_step=told.append, warmup=0.1)
+    later.run(parts[1], 2)
+    rates = [info.learning_rate for info in told if isinstance(info, StepInfo)]
+    expected = [1e-2 * min(1.0, step / 6) * anneal.factor(step) for step in range(9)]
+    assert rates == pytest.approx(expected, rel=1e-12) and rates[8] == pytest.approx(1e-3)
+    whole, whole_store = tiny_engine(plain, tmp_path / "b", warmup=0.1)
+    whole.run(segment(0, 9, anneal=anneal), 1)
+    assert same(dict(later_store.get(2).tensors), dict(whole_store.get(1).tensors))
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_method_and_a_schedule_cannot_both_lower_the_rate(plain: Path, tmp_path: Path, schedule: str) -> None:
+    engine, _ = tiny_engine(plain, tmp_path, schedule=schedule)
+    message = rf"the schedule is {schedule}\. Fix: set training\.schedule: constant"
+    with pytest.raises(RunError, match=message):
+        engine.run(segment(0, 2, anneal=Anneal(start=0, stop=2)), 1)
 
 
 def test_a_segment_that_was_broken_off_starts_again_from_its_parent(dropping: Path, tmp_path: Path) -> None:

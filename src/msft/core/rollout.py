@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from msft.core.clock import Clock
 from msft.core.curves import average, may_be_peaks
-from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Probe, Segment, Snapshot, Task
+from msft.core.vocabulary import ROOT, Anneal, Brief, Mixture, Outcome, Probe, Segment, Snapshot, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,13 +70,15 @@ class Track:
         keep: Iterable[Snapshot] = (),
         probes: Iterable[Probe] = (),
         reset_optimizer: bool = False,
+        anneal: Anneal | None = None,
     ) -> Step:
         """Train from `here` until step `stop` of the roll-out, then score the sub-datasets in `score`.
 
         Additional scores (`score_excluded: tick`) are not in the point's scores, and so affect no decision.
 
         A roll-out begins (its number increases, its steps count from 0) if the sub-datasets change or if `here` is
-        not the end of the last segment. `reset_optimizer` takes effect only then.
+        not the end of the last segment. `reset_optimizer` takes effect only then. The steps of `anneal` are counted as
+        `stop` is: `start` returns the first.
         """
         start = self.start(here, mixture)
         if not self._continues(here, mixture):
@@ -93,6 +95,7 @@ class Track:
             probes=frozenset(probes),
             keep=frozenset(keep) - {here.snapshot, ROOT},
             reset_optimizer=reset_optimizer and start == 0,
+            anneal=anneal,
         )
         outcome = yield segment
         self._tip, self._tasks, self._step = outcome.snapshot, mixture.tasks, stop

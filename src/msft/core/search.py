@@ -32,7 +32,8 @@ class Search:
         self._plan: Plan = method.plan(brief)
         self._next: Segment | None = None
         self._held: set[Snapshot] = {ROOT}
-        self._epochs = Epochs(Clock.of(brief))
+        self._clock = Clock.of(brief)
+        self._epochs = Epochs(self._clock)
         self._advance(None)
         for segment, outcome in history:
             self._check(segment)
@@ -70,7 +71,7 @@ class Search:
         self._held = {ROOT, *asked}
         if segment is None:
             return
-        if (wrong := wrong_with(segment)) is not None:
+        if (wrong := wrong_with(segment, self.brief.horizon, self._clock)) is not None:
             raise RunError(complaint(*wrong, field=f"segment {self.number}"))
         if changes := self._epochs.follow(segment):
             mend = "change the mixture where an epoch begins, or begin a roll-out for it (`track.turn`)"

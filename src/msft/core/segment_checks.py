@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from msft.core.clock import Clock
 from msft.core.vocabulary import Mixture, Segment
 
 
@@ -15,9 +16,9 @@ class Wrong(NamedTuple):
     fix: str
 
 
-def wrong_with(segment: Segment) -> Wrong | None:
-    """The first thing that is wrong; None if the segment can be run."""
-    return _of_mixture(segment.mixture)
+def wrong_with(segment: Segment, horizon: float, clock: Clock) -> Wrong | None:
+    """The first thing that is wrong; None if the segment can be run. `horizon`: of the brief."""
+    return _of_mixture(segment.mixture) or _of_anneal(segment, horizon, clock)
 
 
 def _of_mixture(mixture: Mixture) -> Wrong | None:
@@ -31,4 +32,23 @@ def _of_mixture(mixture: Mixture) -> Wrong | None:
             return Wrong(f"the method weighs a loss by {weight}", "give weights of 0 or more, and finite ones")
     if mixture.loss_weights and not any(mixture.loss_weights):
         return Wrong("the method weighs every loss by 0, so that nothing is learned", "give one a weight above 0")
+    return None
+
+
+def _of_anneal(segment: Segment, horizon: float, clock: Clock) -> Wrong | None:
+    anneal = segment.anneal
+    if anneal is None:
+        return None
+    if not segment.trains:
+        return Wrong("the method lowers the learning rate where nothing is trained", "give `anneal` where steps are")
+    if not 0 <= anneal.start < anneal.stop:
+        found = f"the method lowers the learning rate from step {anneal.start} to step {anneal.stop} of the roll-out"
+        return Wrong(found, "let `anneal` stop after it starts, both counted from the roll-out's beginning")
+    if not 0 <= anneal.to <= 1:
+        return Wrong(f"the method lowers the learning rate to {anneal.to} times itself", "give a factor from 0 to 1")
+    end = segment.epoch + clock.epochs(segment.mixture, anneal.stop - segment.start)
+    # Roll-outs end on whole steps.
+    if end > horizon + clock.epochs(segment.mixture, 1):
+        found = f"the method lowers the learning rate until epoch {end:g}, and max_epochs is {horizon:g}"
+        return Wrong(found, "begin earlier: `track.left(here)` has the epochs that are left")
     return None

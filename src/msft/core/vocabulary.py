@@ -1,4 +1,4 @@
-"""The types that methods and engines exchange. Standard library only, no behaviour.
+"""The types that methods and engines exchange. Standard library only, no behaviour beyond what follows from the fields.
 
 A method yields `Segment`s and receives `Outcome`s; it never sees a weight. An engine runs segments; it never sees
 a method. A roll-back is a segment whose `parent` is an older snapshot.
@@ -10,6 +10,7 @@ are training examples. Only `msft.core.clock` converts between them.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -78,6 +79,27 @@ class Mixture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Anneal:
+    """A learning rate that falls over some steps of a roll-out: a factor beside `training.schedule`, which must be
+    constant. The training counts within `max_epochs`."""
+
+    start: int
+    """Optimizer steps since the roll-out began; before, the factor is 1."""
+    stop: int
+    """Optimizer steps since the roll-out began; from here on, the factor is `to`."""
+    to: float = 0.0
+    """In [0, 1]."""
+    shape: Literal["linear", "cosine"] = "linear"
+
+    def factor(self, step: int) -> float:
+        """What the learning rate of a step is multiplied by."""
+        done = min(1.0, max(0.0, (step - self.start) / (self.stop - self.start)))
+        if self.shape == "cosine":
+            done = (1 - math.cos(math.pi * done)) / 2
+        return 1 - (1 - self.to) * done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
     """What to train next, from which snapshot, and what to measure at the end.
 
@@ -101,6 +123,8 @@ class Segment:
     """The snapshots that the method may still request, in addition to `parent`."""
     reset_optimizer: bool = False
     """Start from the parent's weights with an empty optimizer, as the paper's release does at a roll-back."""
+    anneal: Anneal | None = field(default=None, metadata=LATER)
+    """How the learning rate falls in this segment; None: only as `training.schedule` says."""
 
     @property
     def trains(self) -> bool:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from msft.core.vocabulary import LATER, Brief, Mixture, Outcome, Probe, Segment, Task, Tokens
+from msft.core.vocabulary import LATER, Anneal, Brief, Mixture, Outcome, Probe, Segment, Task, Tokens
 
 VERSION = 1
 """Increased when older journals can no longer be read as they are."""
@@ -84,6 +84,7 @@ def segment_to_json(segment: Segment) -> Json:
         "probes": sorted(probe.value for probe in segment.probes),
         "keep": sorted(segment.keep),
         "reset_optimizer": segment.reset_optimizer,
+        **_later(segment),
     }
 
 
@@ -99,6 +100,7 @@ def segment_from_json(data: Json) -> Segment:
         probes=frozenset(Probe(name) for name in data["probes"]),
         keep=frozenset(data["keep"]),
         reset_optimizer=data["reset_optimizer"],
+        anneal=Anneal(**data["anneal"]) if "anneal" in data else None,
     )
 
 
@@ -163,6 +165,8 @@ def _later(of: Any) -> Json:
 
 def _plain(value: Any) -> Any:
     """The value as JSON gives it back."""
+    if isinstance(value, Anneal):
+        return dataclasses.asdict(value)
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from msft.core.averages import WarmUp
+from msft.core.errors import complaint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,15 @@ class EngineSettings:
     durable: Literal["auto", "tick", "rollout"] = "auto"
     """Which snapshots survive a crash: `tick` all, `rollout` those at the ends of roll-outs, `auto` all while writing
     one takes little time."""
+
+
+def two_schedules(schedule: str) -> str:
+    """The complaint where both a method and `training.schedule` lower the learning rate."""
+    return complaint(
+        f"the method lowers the learning rate itself, and the schedule is {schedule}",
+        "set training.schedule: constant",
+        field="training.schedule",
+    )
 
 
 def learning_rate_at(settings: EngineSettings, position: float) -> float:

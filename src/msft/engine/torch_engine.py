@@ -26,7 +26,7 @@ from msft.engine.outcomes import Losses, diverged, outcome
 from msft.engine.parallel import Processes
 from msft.engine.probes import lookahead
 from msft.engine.progress import ScoreInfo, StepInfo
-from msft.engine.settings import EngineSettings, learning_rate_at
+from msft.engine.settings import EngineSettings, learning_rate_at, two_schedules
 from msft.engine.setup import runtime_for
 from msft.engine.step import Stepper, make_optimizer
 from msft.forward.runtime import sequence_scores
@@ -250,11 +250,19 @@ class TorchEngine:
         return math.fsum(per_step) / len(per_step), total, losses
 
     def _rates(self, segment: Segment, number: int) -> Callable[[int], float]:
-        """Returns a function from a step of this segment to its learning rate."""
+        """Returns a function from a step of this segment to its learning rate. Raises RunError where both the method
+        and the schedule lower it: then neither would get what it asks for."""
+        if segment.anneal is not None and self._settings.schedule != "constant":
+            raise RunError(two_schedules(self._settings.schedule))
         per_epoch = self._clock.steps_per_epoch(segment.mixture)
         rate = [rate for since, rate in self.learning_rates if since <= number][-1]
         settings = replace(self._settings, learning_rate=rate)
-        return lambda step: learning_rate_at(settings, segment.epoch + (step - segment.start) / per_epoch)
+
+        def rate_at(step: int) -> float:
+            plain = learning_rate_at(settings, segment.epoch + (step - segment.start) / per_epoch)
+            return plain if segment.anneal is None else plain * segment.anneal.factor(step)
+
+        return rate_at
 
     def _score(
         self, tasks: Iterable[Task], split: Literal["validation", "test"], kind: Kind

@@ -102,6 +102,11 @@ class FakeEngine:
             }
         else:
             gained = {task: epochs * counts[task] / self.sizes[task] for task in mixture.tasks}
+        rate = 1.0
+        if segment.anneal is not None:
+            rate = math.fsum(map(segment.anneal.factor, range(segment.start, segment.stop)))
+            rate /= segment.stop - segment.start
+        gained = {task: rate * gain for task, gain in gained.items()}
         for task, weight in zip(mixture.tasks, mixture.loss_weights or (), strict=mixture.loss_weights is not None):
             gained[task] *= weight
         mean = sum(gained.values()) / len(self.sizes)
