@@ -138,6 +138,7 @@ segments = st.builds(
         to=st.floats(0, 1),
         shape=st.sampled_from(["linear", "cosine"]),
     ),
+    why=st.sampled_from(["search", "candidate", "final"]),
 )
 
 

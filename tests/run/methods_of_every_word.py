@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from msft.core.method import Method
-from msft.core.rollout import Answer, Track
-from msft.core.vocabulary import Brief, Mixture, Plan, Probe, Task
+from msft.core.rollout import Answer, Track, replaying
+from msft.core.vocabulary import Anneal, Brief, Mixture, Plan, Probe, Task
 
 
 def halves(brief: Brief) -> Plan:
@@ -45,9 +45,36 @@ def weighs(brief: Brief) -> Plan:
     return answer.choose(here)
 
 
+def decays(brief: Brief) -> Plan:
+    """A constant rate; every two epochs, a branch over which the rate falls shows how good the model would be then.
+
+    The first sub-dataset is excluded half-way, without a roll-back.
+    """
+    track = Track(brief)
+    answer, here, mixture = Answer(brief, track.base), track.base, Mixture(tasks=brief.tasks)
+    end = here
+    for part in range(4):
+        if part == 2:
+            mixture = replaying(brief.tasks, brief.tasks[:1], 0.5)
+            here = yield from track.turn(here, mixture, keep=answer.keep)
+        for stop in track.ticks(here, mixture, 2.0):
+            here = yield from track.advance(here, mixture, stop, score=mixture.active, keep=answer.keep)
+        first = track.start(here, mixture)
+        last = first + 1 + track.clock.steps(mixture, 0.5)
+        fall = Anneal(start=first, stop=last, to=0.1, shape="cosine")
+        end = here
+        for stop in (first + 1, last):
+            end = yield from track.advance(
+                end, mixture, stop, score=brief.tasks, keep=answer.keep | {here.snapshot}, anneal=fall,
+                why="final" if part == 3 else "candidate",
+            )  # fmt: skip
+        answer.offer(end)
+    return answer.choose(end)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Params:
     """None of them has any."""
 
 
-OWN = {plan.__name__: Method(plan=plan, Params=Params) for plan in (halves, weighs)}
+OWN = {plan.__name__: Method(plan=plan, Params=Params) for plan in (halves, weighs, decays)}

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from msft.core.clock import Clock
 from msft.core.curves import average, may_be_peaks
-from msft.core.vocabulary import ROOT, Anneal, Brief, Mixture, Outcome, Probe, Segment, Snapshot, Task
+from msft.core.vocabulary import ROOT, Anneal, Brief, Mixture, Outcome, Probe, Segment, Snapshot, Task, Why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +71,7 @@ class Track:
         probes: Iterable[Probe] = (),
         reset_optimizer: bool = False,
         anneal: Anneal | None = None,
+        why: Why = "search",
     ) -> Step:
         """Train from `here` until step `stop` of the roll-out, then score the sub-datasets in `score`.
 
@@ -96,6 +97,7 @@ class Track:
             keep=frozenset(keep) - {here.snapshot, ROOT},
             reset_optimizer=reset_optimizer and start == 0,
             anneal=anneal,
+            why=why,
         )
         outcome = yield segment
         self._tip, self._tasks, self._step = outcome.snapshot, mixture.tasks, stop

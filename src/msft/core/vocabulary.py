@@ -78,6 +78,11 @@ class Mixture:
         return 1.0 if self.shares is None else self.shares[self.tasks.index(task)]
 
 
+Why: TypeAlias = Literal["search", "candidate", "final"]
+"""What a segment is for: the search itself; a branch off it whose end may become the final model, and from which the
+search then returns to where it was; the end of the search."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anneal:
     """A learning rate that falls over some steps of a roll-out: a factor beside `training.schedule`, which must be
@@ -125,6 +130,8 @@ class Segment:
     """Start from the parent's weights with an empty optimizer, as the paper's release does at a roll-back."""
     anneal: Anneal | None = field(default=None, metadata=LATER)
     """How the learning rate falls in this segment; None: only as `training.schedule` says."""
+    why: Why = field(default="search", metadata=LATER)
+    """For reports only: whether the search goes on from here, or this is a branch that was meant to end."""
 
     @property
     def trains(self) -> bool:

@@ -67,6 +67,8 @@ def measure_label(story: Story, task: str) -> str:
 def decision(rollout: Rollout) -> str:
     """The scores that a finished roll-out showed and the decision taken on them: one or two sentences."""
     place = f"Roll-out {rollout.number}, epoch {epochs(rollout.start.epoch)} to {epochs(rollout.end.epoch)}"
+    if rollout.why == "candidate":
+        return f"{place}: a candidate for the final model."
     if rollout.excluded:
         read = "; ".join(map(_reading, rollout.readings))
         conclusion = f"Excluded: {listed(rollout.excluded)}{_whence(rollout)}."

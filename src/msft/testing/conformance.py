@@ -202,7 +202,7 @@ def check_outlook(method: Method, brief: Brief, journal: Journal) -> None:
         assert held is None or len(asked) + segment.trains <= held, (
             f"segment {i + 1}: {len(asked) + segment.trains} snapshots are held, the outlook says at most {held}"
         )
-        if segment.trains and segment.start == 0:
+        if segment.trains and segment.start == 0 and segment.why != "candidate":
             at = Standing(mixture=segment.mixture, rollout=segment.rollout, epoch=segment.epoch)
             bound = method.outlook(brief, at).bound
             # Roll-outs end on whole steps.
