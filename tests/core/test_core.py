@@ -139,6 +139,7 @@ segments = st.builds(
         shape=st.sampled_from(["linear", "cosine"]),
     ),
     why=st.sampled_from(["search", "candidate", "final"]),
+    blend=st.lists(st.tuples(st.integers(0, 99), st.floats(0, 1)), max_size=3).map(tuple),
 )
 
 

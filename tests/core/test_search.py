@@ -12,7 +12,7 @@ from msft.core.errors import RunError
 from msft.core.method import Method
 from msft.core.rollout import Track
 from msft.core.search import Search
-from msft.core.vocabulary import Anneal, Brief, Mixture, Plan
+from msft.core.vocabulary import ROOT, Anneal, Brief, Mixture, Plan
 from msft.testing.fake import Curve, FakeEngine, brief_of
 
 
@@ -114,6 +114,53 @@ def test_a_rate_that_cannot_fall_as_asked_is_refused(fields: dict[str, Any], mes
     assert search_with(annealing()).answer == 2
     with pytest.raises(RunError, match=message):
         search_with(annealing(**fields))
+
+
+def blending(*parts: tuple[int, float], **changes: Any) -> Method:
+    def plan(brief: Brief) -> Plan:
+        track, whole = Track(brief), Mixture(tasks=brief.tasks)
+        first = yield from track.advance(track.base, whole, 3, score=brief.tasks)
+        second = yield from track.advance(first, whole, 6, score=brief.tasks, keep={first.snapshot})
+        blend = track.blend(second, parts, score=brief.tasks)
+        segment = next(blend)
+        outcome = yield replace(segment, **changes)
+        return outcome.snapshot
+
+    return Method(plan=plan, Params=type(None))
+
+
+def test_a_blend_is_a_snapshot_of_its_own() -> None:
+    search = search_with(blending((ROOT, 0.25), (1, 0.25), (2, 0.5)))
+    assert search.answer == 3
+    assert search_with(blending((2, 1.0))).answer == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (
+            blending((1, 0.5), (2, 0.4)),
+            r"segment 3: the weights of a blend sum to 0\.9\. Fix: divide each by their sum",
+        ),
+        (blending((1, 1.5), (2, -0.5)), r"gives snapshot 2 the weight -0\.5 in a blend\. Fix: give weights above 0"),
+        (blending((1, 1.0), (2, 0.0)), r"gives snapshot 2 the weight 0\.0"),
+        (blending((1, math.nan), (2, 1.0)), "gives snapshot 1 the weight nan"),
+        (blending((1, math.inf), (2, 1.0)), "gives snapshot 1 the weight inf"),
+        (blending((7, 0.5), (2, 0.5)), "requests snapshot 7, which it dropped"),
+        (blending((1, 0.5), (2, 0.5), stop=4), "blends snapshots and trains from step 0 to step 4 at once"),
+        (
+            blending((1, 0.5), (2, 0.5), start=6, stop=6),
+            "from step 6 to step 6 at once.*Fix: blend in a segment of its own",
+        ),
+        (
+            blending((1, 0.5), (2, 0.5), anneal=Anneal(start=0, stop=2)),
+            "lowers the learning rate where nothing is trained",
+        ),
+    ],
+)
+def test_a_blend_that_is_no_mean_is_refused(method: Method, message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        search_with(method)
 
 
 def test_shares_may_change_through_a_turn() -> None:

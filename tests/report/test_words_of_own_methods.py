@@ -7,6 +7,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from methods_of_every_word import OWN
 from rich.console import Console
 from run_folders import make_run
@@ -17,6 +18,7 @@ from msft.api.events import Events
 from msft.cli.display import Display
 from msft.cli.view import View
 from msft.record.run_folder import RunFolder
+from msft.report.cost import holdings
 from msft.report.figures import Curves
 from msft.report.lanes import lane_figure
 from msft.report.page import write_page
@@ -90,3 +92,36 @@ def test_neither_the_screen_nor_a_callback_calls_it_one(tmp_path: Path) -> None:
     number = next(n for n, (segment, _) in enumerate(story.segments, 1) if segment.why == "candidate")
     a = percent(story.segments[number - 1][1].scores["a"])
     assert f"a {a} (best" in [line for line in lines if line.startswith("roll-out")][number - 1]
+
+
+@pytest.mark.parametrize("name", ["averages", "soups", "wanders"])
+def test_blends_lie_beside_the_roll_outs(tmp_path: Path, name: str) -> None:
+    own = make_run(tmp_path / "run", name, names=("a", "b", "c"), own=OWN[name], horizon=3.0)
+    story = read_story(own)
+    trained = [number for number, (segment, _) in enumerate(story.segments, 1) if segment.trains]
+    assert [point.snapshot for rollout in story.rollouts for point in rollout.points[1:]] == trained
+    # What the final model was made from was not discarded, whatever else was made from it.
+    assert story.answer is not None
+    for snapshot in story.trail.ancestors({story.answer.snapshot}):
+        assert snapshot in story.surviving and story.trail.points[snapshot].sources <= story.surviving
+    if name == "averages":
+        assert len(story.rollouts) == 1 and len(story.segments) == 2 * len(trained) - 1
+        assert set(trained) <= story.surviving, "each is part of the mean, or on the way to a part"
+        assert story.tip.snapshot == trained[-1]
+    # Each blend holds as many bytes as any snapshot.
+    held, _ = holdings(story)
+    for (segment, outcome), each in zip(story.segments, held, strict=True):
+        assert each.end == each.during + outcome.bytes and (outcome.bytes > 0) == segment.makes
+    write_page(own, tmp_path / "page.html")
+    console = Console(file=io.StringIO(), width=300)
+    with Display(console) as display:
+        display.begin(story.brief, name)
+        for number, (segment, outcome) in enumerate(story.segments, 1):
+            display.segment(number, segment)
+            display.outcome(number, segment, outcome)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    if name != "wanders":
+        assert not [line for line in lines if line.startswith("decision")], "a blend is no roll-back"
+    number, blend, outcome = next((n, s, o) for n, (s, o) in enumerate(story.segments, 1) if s.blend)
+    line = next(line for line in lines if "snapshots" in line)
+    assert f"mean of {len(blend.blend)} snapshots  a {percent(outcome.scores['a'])} (best" in line

@@ -91,7 +91,7 @@ class Events:
     def outcome(self, number: int, segment: Segment, outcome: Outcome) -> None:
         self._begun.add(number, segment, outcome)
         self._known = number
-        if segment.trains:
+        if segment.makes:
             self.state.epoch = self._begun.end(segment)
             self.call("on_save")
         if outcome.scores:

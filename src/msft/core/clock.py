@@ -86,6 +86,8 @@ class Epochs:
 
     def follow(self, segment: Segment) -> str | None:
         """Describes what is wrong with the next segment; None if it is valid."""
+        if segment.blend:
+            return None  # made beside the training, which may continue where it was
         before, self._mixture = self._mixture, segment.mixture
         if segment.start == 0 or before is None:
             self._began = 0

@@ -32,6 +32,8 @@ class Search:
         self._plan: Plan = method.plan(brief)
         self._next: Segment | None = None
         self._held: set[Snapshot] = {ROOT}
+        self._end: tuple[Snapshot, int] = (ROOT, 0)
+        """Where the last training ended, and the step of its roll-out there."""
         self._clock = Clock.of(brief)
         self._epochs = Epochs(self._clock)
         self._advance(None)
@@ -49,6 +51,8 @@ class Search:
         if segment is None:
             raise ValueError("the search has ended: no segment needs an outcome")
         complain_about(segment, outcome, self.number)
+        if not segment.blend:
+            self._end = (outcome.snapshot, segment.stop)
         self.number += 1
         self._advance(outcome)
 
@@ -58,7 +62,7 @@ class Search:
         except StopIteration as end:
             self._next, self.answer = None, end.value
         segment = self._next
-        asked = {self.answer} if segment is None else segment.keep | {segment.parent}
+        asked = {self.answer} if segment is None else segment.keep | segment.sources
         held = self._held if outcome is None else self._held | {outcome.snapshot}
         if lost := sorted(asked - held, key=repr):
             found = (
@@ -73,6 +77,12 @@ class Search:
             return
         if (wrong := wrong_with(segment, self.brief.horizon, self._clock)) is not None:
             raise RunError(complaint(*wrong, field=f"segment {self.number}"))
+        if segment.start and (segment.parent, segment.start) != self._end:
+            found = (
+                f"the method continues a roll-out at step {segment.start} from snapshot {segment.parent}, and the last "
+                f"training ended at step {self._end[1]} in snapshot {self._end[0]}"
+            )
+            raise RunError(complaint(found, "begin a roll-out there: `start=0`", field=f"segment {self.number}"))
         if changes := self._epochs.follow(segment):
             mend = "change the mixture where an epoch begins, or begin a roll-out for it (`track.turn`)"
             raise RunError(complaint(f"the method {changes}", mend, field=f"segment {self.number}"))
@@ -96,7 +106,7 @@ class Search:
 
 def complain_about(segment: Segment, outcome: Outcome, number: int) -> None:
     """Raises ValueError if an engine's outcome does not fit the segment."""
-    snapshot = number if segment.trains else segment.parent
+    snapshot = number if segment.makes else segment.parent
     if outcome.snapshot != snapshot:
         raise ValueError(f"the outcome must name snapshot {snapshot}, found {outcome.snapshot}")
     for measured in (outcome.scores, outcome.reports):

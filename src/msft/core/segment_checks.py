@@ -18,7 +18,7 @@ class Wrong(NamedTuple):
 
 def wrong_with(segment: Segment, horizon: float, clock: Clock) -> Wrong | None:
     """The first thing that is wrong; None if the segment can be run. `horizon`: of the brief."""
-    return _of_mixture(segment.mixture) or _of_anneal(segment, horizon, clock)
+    return _of_mixture(segment.mixture) or _of_anneal(segment, horizon, clock) or _of_blend(segment)
 
 
 def _of_mixture(mixture: Mixture) -> Wrong | None:
@@ -51,4 +51,20 @@ def _of_anneal(segment: Segment, horizon: float, clock: Clock) -> Wrong | None:
     if end > horizon + clock.epochs(segment.mixture, 1):
         found = f"the method lowers the learning rate until epoch {end:g}, and max_epochs is {horizon:g}"
         return Wrong(found, "begin earlier: `track.left(here)` has the epochs that are left")
+    return None
+
+
+def _of_blend(segment: Segment) -> Wrong | None:
+    if not segment.blend:
+        return None
+    if segment.start or segment.stop:
+        found = f"the method blends snapshots and trains from step {segment.start} to step {segment.stop} at once"
+        return Wrong(found, "blend in a segment of its own (`track.blend`), and train from its snapshot")
+    for snapshot, weight in segment.blend:
+        if not (math.isfinite(weight) and weight > 0):
+            found = f"the method gives snapshot {snapshot} the weight {weight} in a blend"
+            return Wrong(found, "give weights above 0, and leave out what has none")
+    total = math.fsum(weight for _, weight in segment.blend)
+    if abs(total - 1) > 1e-9:
+        return Wrong(f"the weights of a blend sum to {total!r}", "divide each by their sum")
     return None

@@ -108,8 +108,8 @@ class Anneal:
 class Segment:
     """What to train next, from which snapshot, and what to measure at the end.
 
-    A segment with `start == stop` trains nothing: it scores the parent and makes no snapshot. `start == 0` begins a
-    roll-out, with a new order of instances.
+    A segment with `start == stop` trains nothing: it scores the parent and makes no snapshot, unless it blends others.
+    `start == 0` begins a roll-out, with a new order of instances.
     """
 
     parent: Snapshot
@@ -130,12 +130,26 @@ class Segment:
     """Start from the parent's weights with an empty optimizer, as the paper's release does at a roll-back."""
     anneal: Anneal | None = field(default=None, metadata=LATER)
     """How the learning rate falls in this segment; None: only as `training.schedule` says."""
+    blend: tuple[tuple[Snapshot, float], ...] = field(default=(), metadata=LATER)
+    """Snapshots and their weights, which sum to 1: makes a snapshot whose weights are the weighted mean of theirs (of
+    what is evaluated: their averaged weights where `training.average` is on). It has an empty optimizer, and training
+    goes on from it only at step 0 of a roll-out. `start` and `stop` are 0; the position is that of `parent`."""
     why: Why = field(default="search", metadata=LATER)
     """For reports only: whether the search goes on from here, or this is a branch that was meant to end."""
 
     @property
     def trains(self) -> bool:
         return self.stop > self.start
+
+    @property
+    def makes(self) -> bool:
+        """Whether it makes a snapshot."""
+        return self.trains or bool(self.blend)
+
+    @property
+    def sources(self) -> frozenset[Snapshot]:
+        """The snapshots that must exist to run it: the ancestors of a snapshot are a graph, not a path."""
+        return frozenset({self.parent, *(snapshot for snapshot, _ in self.blend)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +172,7 @@ class Outcome:
     """What was measured. It contains no times: seconds go to `timings.jsonl`, outside every hash."""
 
     snapshot: Snapshot
-    """The segment's own number, or its parent if it trained nothing."""
+    """The segment's own number, or its parent if it made no snapshot."""
     scores: Mapping[Task, float]
     """Search scores, higher is better: the method's decisions use these."""
     reports: Mapping[Task, float]

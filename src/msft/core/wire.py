@@ -101,6 +101,7 @@ def segment_from_json(data: Json) -> Segment:
         keep=frozenset(data["keep"]),
         reset_optimizer=data["reset_optimizer"],
         anneal=Anneal(**data["anneal"]) if "anneal" in data else None,
+        blend=tuple((snapshot, weight) for snapshot, weight in data.get("blend", ())),
         why=data.get("why", "search"),
     )
 

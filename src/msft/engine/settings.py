@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from msft.core.averages import WarmUp
-from msft.core.errors import complaint
+from msft.core.errors import RunError, complaint
+from msft.core.vocabulary import Segment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,3 +77,19 @@ def learning_rate_at(settings: EngineSettings, position: float) -> float:
     if settings.schedule == "cosine":
         return settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
     return settings.learning_rate
+
+
+def rates_of(segment: Segment, settings: EngineSettings, steps_per_epoch: int) -> Callable[[int], float]:
+    """Returns a function from a step of a segment's roll-out to its learning rate: a pure function of the step.
+
+    Raises RunError where both the method and the schedule lower it: then neither would get what it asks for.
+    """
+    anneal = segment.anneal
+    if anneal is not None and settings.schedule != "constant":
+        raise RunError(two_schedules(settings.schedule))
+
+    def rate_at(step: int) -> float:
+        plain = learning_rate_at(settings, segment.epoch + (step - segment.start) / steps_per_epoch)
+        return plain if anneal is None else plain * anneal.factor(step)
+
+    return rate_at

@@ -20,13 +20,14 @@ from msft.core.vocabulary import ROOT, Mixture, Outcome, Probe, Segment, Snapsho
 from msft.data.examples import Example, Item, Measure, TaskData
 from msft.data.order import Cursor, Order
 from msft.engine.averaging import Average
+from msft.engine.blending import blended
 from msft.engine.conflict import cosines
 from msft.engine.decoding import decoding_of
 from msft.engine.outcomes import Losses, diverged, outcome
 from msft.engine.parallel import Processes
 from msft.engine.probes import lookahead
 from msft.engine.progress import ScoreInfo, StepInfo
-from msft.engine.settings import EngineSettings, learning_rate_at, two_schedules
+from msft.engine.settings import EngineSettings, rates_of
 from msft.engine.setup import runtime_for
 from msft.engine.step import Stepper, make_optimizer
 from msft.forward.runtime import sequence_scores
@@ -106,19 +107,22 @@ class TorchEngine:
         return outcome(ROOT, scores, Tokens(eval=tokens))
 
     def run(self, segment: Segment, number: int) -> Outcome:
-        """Trains from the segment's parent to its end, keeps snapshot `number`, and scores and probes it.
+        """Trains from the segment's parent to its end, or blends, keeps snapshot `number`, and scores and probes it.
 
         With `durable: tick` the snapshot is durable on return. Raises NotFiniteError if a loss is NaN or infinite,
-        RunError if the parent is missing or damaged.
+        RunError if the parent or a part of a blend is missing or damaged.
         """
         began = time.perf_counter()
-        self._become(segment.parent)
+        if segment.blend:
+            self._blend(segment.blend, number)
+        else:
+            self._become(segment.parent)
         train_loss, trained, losses = self._train(segment, number) if segment.trains else (None, 0, {})
         files.stage("engine.keep")
         # Before scoring, so that the snapshot is written to disk meanwhile.
-        size = self._keep(number, time.perf_counter() - began) if segment.trains else 0
+        size = self._keep(number, time.perf_counter() - began) if segment.makes else 0
         files.stage("engine.score")
-        kind: Kind = "eval.ticks" if segment.trains else "eval.rollback"
+        kind: Kind = "eval.ticks" if segment.makes else "eval.rollback"
         scores, scored = self._score(segment.score, "validation", kind)
         probed = 0
         falls: dict[Task, float] | None = None
@@ -132,7 +136,7 @@ class TorchEngine:
                 files.stage("engine.durable")
                 self._store.finish()
         return outcome(
-            number if segment.trains else segment.parent,
+            number if segment.makes else segment.parent,
             scores,
             Tokens(train=trained, eval=scored, probe=probed),
             items={task: found.items for task, found in scores.items()} if Probe.ITEMS in segment.probes else None,
@@ -192,11 +196,27 @@ class TorchEngine:
             return
         with spent("restore"):
             self._live = None
-            state = self._root() if snapshot == ROOT else self._store.get(snapshot)
-            restore(self._model, self._stepper.optimizer, state)
-            if self._average is not None:
-                self._average.load(state.tensors)
-            self._live, self._cursor = snapshot, state.cursor
+            self._load(snapshot, self._root() if snapshot == ROOT else self._store.get(snapshot))
+
+    def _blend(self, parts: Sequence[tuple[Snapshot, float]], number: Snapshot) -> None:
+        """Makes snapshot `number` the live state: the weighted mean of the weights of these snapshots."""
+        with spent("restore"):
+            state = blended((self._state_of(snapshot), share) for snapshot, share in parts)
+            self._live = None
+            self._load(number, state)
+
+    def _state_of(self, snapshot: Snapshot) -> State:
+        """A snapshot's tensors, not to be changed; of the live state without its moments, and not copied."""
+        if self._live == snapshot:
+            mean = {} if self._average is None else self._average.tensors()
+            return State(tensors={**self.state().tensors, **mean})
+        return self._root() if snapshot == ROOT else self._store.get(snapshot)
+
+    def _load(self, snapshot: Snapshot, state: State) -> None:
+        restore(self._model, self._stepper.optimizer, state)
+        if self._average is not None:
+            self._average.load(state.tensors)
+        self._live, self._cursor = snapshot, state.cursor
 
     def _root(self) -> State:
         """The base weights or, for LoRA, a fresh adapter from its seed; without optimizer moments."""
@@ -250,19 +270,10 @@ class TorchEngine:
         return math.fsum(per_step) / len(per_step), total, losses
 
     def _rates(self, segment: Segment, number: int) -> Callable[[int], float]:
-        """Returns a function from a step of this segment to its learning rate. Raises RunError where both the method
-        and the schedule lower it: then neither would get what it asks for."""
-        if segment.anneal is not None and self._settings.schedule != "constant":
-            raise RunError(two_schedules(self._settings.schedule))
-        per_epoch = self._clock.steps_per_epoch(segment.mixture)
+        """Returns a function from a step of this segment to its learning rate."""
         rate = [rate for since, rate in self.learning_rates if since <= number][-1]
         settings = replace(self._settings, learning_rate=rate)
-
-        def rate_at(step: int) -> float:
-            plain = learning_rate_at(settings, segment.epoch + (step - segment.start) / per_epoch)
-            return plain if segment.anneal is None else plain * segment.anneal.factor(step)
-
-        return rate_at
+        return rates_of(segment, settings, self._clock.steps_per_epoch(segment.mixture))
 
     def _score(
         self, tasks: Iterable[Task], split: Literal["validation", "test"], kind: Kind

@@ -122,7 +122,7 @@ def holdings(story: Story) -> tuple[Sequence[Holding], int]:
     """The snapshots held during each segment, and the bytes that plain fine-tuning holds (its last and its best)."""
     sizes: dict[Snapshot, int] = {ROOT: 0}
     for number, (segment, outcome) in enumerate(story.segments, start=1):
-        sizes[number] = outcome.bytes if segment.trains else 0
+        sizes[number] = outcome.bytes if segment.makes else 0
 
     def size(snapshots: Collection[Snapshot]) -> int:
         return sum(sizes[snapshot] for snapshot in snapshots)

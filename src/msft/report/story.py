@@ -28,6 +28,8 @@ class Point:
 
     snapshot: Snapshot
     parent: Snapshot
+    sources: frozenset[Snapshot]
+    """The snapshots that it was made from: its parent, and the parts of a blend."""
     rollout: int
     """The roll-out that made it; 0 for the base model."""
     epoch: float
@@ -50,7 +52,7 @@ class Trail:
         base = brief.base
         self.points: dict[Snapshot, Point] = {
             ROOT: Point(
-                snapshot=ROOT, parent=ROOT, rollout=0, epoch=0.0, step=0, mixture=None,
+                snapshot=ROOT, parent=ROOT, sources=frozenset(), rollout=0, epoch=0.0, step=0, mixture=None,
                 scores=dict(base.scores), reports=dict(base.reports),
             )
         }  # fmt: skip
@@ -58,14 +60,15 @@ class Trail:
         """The latest point of the search; a candidate does not move it."""
 
     def add(self, number: int, segment: Segment, outcome: Outcome) -> Point:
-        """The point at the end of segment `number`; a segment without training only adds scores to its parent."""
-        known = self.points[segment.parent] if not segment.trains else None
-        here = number if segment.trains else segment.parent
+        """The point at the end of segment `number`; one that makes no snapshot only adds scores to its parent."""
+        known = self.points[segment.parent] if not segment.makes else None
+        here = number if segment.makes else segment.parent
         if segment.why != "candidate":
             self.tip = here
         self.points[here] = Point(
             snapshot=here,
             parent=known.parent if known else segment.parent,
+            sources=known.sources if known else segment.sources,
             rollout=known.rollout if known else segment.rollout,
             epoch=known.epoch if known else self.end(segment),
             step=known.step if known else segment.stop,
@@ -76,8 +79,9 @@ class Trail:
         return self.points[here]
 
     def goes_back(self, segment: Segment) -> bool:
-        """Whether the search returns to an older point with the next segment: a roll-back. A candidate does not."""
-        if segment.why == "candidate" or segment.parent == self.tip:
+        """Whether the search returns to an older point with the next segment: a roll-back. A candidate does not, and
+        a blend of older points does not."""
+        if segment.why == "candidate" or segment.blend or segment.parent == self.tip:
             return False
         return segment.parent in {point.snapshot for point in self.lineage(self.tip)}
 
@@ -93,6 +97,15 @@ class Trail:
         while path[-1].snapshot != ROOT:
             path.append(self.points[path[-1].parent])
         return path[::-1]
+
+    def ancestors(self, snapshots: Iterable[Snapshot]) -> set[Snapshot]:
+        """These snapshots, and everything that they were made from."""
+        found, open_ends = set[Snapshot](), list(snapshots)
+        while open_ends:
+            if (snapshot := open_ends.pop()) not in found:
+                found.add(snapshot)
+                open_ends += self.points[snapshot].sources
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,8 +209,8 @@ class Story:
 
     @property
     def surviving(self) -> set[Snapshot]:
-        """Snapshots that were not discarded: those on the path to the final model or to the end of the search."""
-        return {p.snapshot for tip in (self.tip, self.best_known) for p in self.trail.lineage(tip.snapshot)}
+        """Snapshots that were not discarded: those that the final model or the end of the search was made from."""
+        return self.trail.ancestors({self.tip.snapshot, self.best_known.snapshot})
 
     @property
     def tokens(self) -> Tokens:
@@ -240,15 +253,15 @@ def read_story(folder: RunFolder) -> Story:
 def find_rollouts(trail: Trail, segments: Sequence[tuple[Segment, Outcome]], outlook: Outlook) -> Iterable[Rollout]:
     """Groups consecutive segments with the same roll-out, the same active sub-datasets, and training or not.
 
-    A candidate, or a final branch, is a roll-out of its own. What was decided after a roll-out shows in the next one
-    that is no candidate.
+    Blends are made beside roll-outs. A candidate, or a final branch, is a roll-out of its own. What was decided after a
+    roll-out shows in the next one that is no candidate.
     """
 
     def alike(entry: tuple[int, Segment]) -> tuple[int, tuple[Task, ...], bool, Why]:
         _, segment = entry
         return segment.rollout, segment.mixture.active, segment.trains, segment.why
 
-    numbered = [(number, segment) for number, (segment, _) in enumerate(segments, start=1)]
+    numbered = [(number, segment) for number, (segment, _) in enumerate(segments, start=1) if not segment.blend]
     groups = [(key, list(entries)) for key, entries in groupby(numbered, key=alike)]
     for i, ((number, active, trains, why), entries) in enumerate(groups):
         if not trains:

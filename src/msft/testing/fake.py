@@ -85,9 +85,14 @@ class FakeEngine:
         return self._measure(ROOT, tuple(self.sizes), frozenset(), {}, 0)
 
     def run(self, segment: Segment, number: int) -> Outcome:
-        assert segment.parent in (ROOT, self.live) or self.store.has(segment.parent), f"{segment.parent} was let go"
+        for source in sorted(segment.sources):
+            assert source in (ROOT, self.live) or self.store.has(source), f"{source} was let go"
         self.runs.append(number)
-        self.live = number if segment.trains else segment.parent
+        self.live = number if segment.makes else segment.parent
+        if segment.blend:
+            self.cursors[number] = Cursor()
+            self.keep(number, segment, self._blended(segment))
+            return self._measure(number, segment.score, segment.probes, {}, 0, made=True)
         if not segment.trains:
             return self._measure(segment.parent, segment.score, segment.probes, {}, 0)
         self.cursors[number] = self._walk(segment)
@@ -114,7 +119,7 @@ class FakeEngine:
             exposure[task] += gained.get(task, 0.0) + self.interference * mean
         self.keep(number, segment, exposure)
         self.trained += instances
-        return self._measure(number, segment.score, segment.probes, gained, instances, segment)
+        return self._measure(number, segment.score, segment.probes, gained, instances, segment, made=True)
 
     def cursor(self, snapshot: Snapshot) -> Cursor:
         """Where the order stands at a snapshot."""
@@ -127,6 +132,13 @@ class FakeEngine:
         for _ in range(segment.start, segment.stop):
             _, cursor = self.order.batch(segment.rollout, segment.mixture, cursor)
         return cursor
+
+    def _blended(self, segment: Segment) -> dict[Task, float]:
+        """The weighted mean of the parts' exposures."""
+        return {
+            task: math.fsum(weight * self.states[snapshot][task] for snapshot, weight in segment.blend)
+            for task in self.sizes
+        }
 
     def keep(self, number: int, segment: Segment, exposure: dict[Task, float]) -> None:
         self.states[number] = exposure
@@ -157,6 +169,7 @@ class FakeEngine:
         gained: Mapping[Task, float],
         instances: float,
         segment: Segment | None = None,
+        made: bool = False,
     ) -> Outcome:
         items = {task: self.score(snapshot, task) for task in tasks}
         scores = {task: math.fsum(values) / len(values) for task, values in items.items()}
@@ -179,7 +192,7 @@ class FakeEngine:
             loss={t: 1.0 - self.curves[t](state[t]) for t in tasks} if Probe.LOSS in probes else None,
             train_loss=math.exp(-sum(state.values()) / len(state)) if gained else None,
             tokens=Tokens(train=round(10 * instances), eval=5 * len(tasks) * max(1, self.items)),
-            bytes=1000 if gained else 0,
+            bytes=1000 if made else 0,
         )
 
 
