@@ -104,6 +104,8 @@ def test_blends_lie_beside_the_roll_outs(tmp_path: Path, name: str) -> None:
     assert story.answer is not None
     for snapshot in story.trail.ancestors({story.answer.snapshot}):
         assert snapshot in story.surviving and story.trail.points[snapshot].sources <= story.surviving
+    if name == "soups":
+        assert decisions(story)[-1].startswith("The final model is the mean of 2 snapshots at epoch ")
     if name == "averages":
         assert len(story.rollouts) == 1 and len(story.segments) == 2 * len(trained) - 1
         assert set(trained) <= story.surviving, "each is part of the mean, or on the way to a part"

@@ -92,7 +92,9 @@ def answer(story: Story) -> str:
     rule = "best macro-average" if story.brief.select == "best" else "last point of the search"
     if place.snapshot == story.base.snapshot:
         return f"The final model is the untrained base model ({rule})."
-    return f"The final model is the one at epoch {epochs(place.epoch)}, from roll-out {place.rollout} ({rule})."
+    parts = len(story.segments[place.snapshot - 1][0].blend)
+    which = f"the mean of {parts} snapshots" if parts else "the one"
+    return f"The final model is {which} at epoch {epochs(place.epoch)}, from roll-out {place.rollout} ({rule})."
 
 
 def _reading(reading: Reading) -> str:
