@@ -106,6 +106,7 @@ def annealing(**fields: Any) -> Method:
         ({"start": -1}, "from step -1"),
         ({"to": 1.5}, r"to 1\.5 times itself\. Fix: give a factor from 0 to 1"),
         ({"to": math.nan}, "to nan times itself"),
+        ({"shape": "steps"}, "in the shape 'steps'. Fix: let it be one of linear, cosine"),
         ({"stop": 102}, r"segment 2: the method lowers the learning rate until epoch 10\.2, and max_epochs is 10\. "
                         r"Fix: begin earlier: `track\.left\(here\)`"),
     ],
@@ -143,6 +144,10 @@ def test_a_blend_is_a_snapshot_of_its_own() -> None:
             r"segment 3: the weights of a blend sum to 0\.9\. Fix: divide each by their sum",
         ),
         (blending((1, 1.5), (2, -0.5)), r"gives snapshot 2 the weight -0\.5 in a blend\. Fix: give weights above 0"),
+        (
+            blending((2, 1.0), why="canditate"),
+            "for the reason 'canditate'. Fix: let `why` be one of search, candidate, f",
+        ),
         (blending((1, 1.0), (2, 0.0)), r"gives snapshot 2 the weight 0\.0"),
         (blending((1, math.nan), (2, 1.0)), "gives snapshot 1 the weight nan"),
         (blending((1, math.inf), (2, 1.0)), "gives snapshot 1 the weight inf"),

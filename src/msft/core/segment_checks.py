@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from msft.core.clock import Clock
-from msft.core.vocabulary import Mixture, Segment
+from msft.core.vocabulary import Mixture, Segment, Shape, Why
 
 
 class Wrong(NamedTuple):
@@ -18,6 +18,9 @@ class Wrong(NamedTuple):
 
 def wrong_with(segment: Segment, horizon: float, clock: Clock) -> Wrong | None:
     """The first thing that is wrong; None if the segment can be run. `horizon`: of the brief."""
+    if segment.why not in get_args(Why):
+        found = f"the method trains for the reason {segment.why!r}"
+        return Wrong(found, f"let `why` be one of {', '.join(get_args(Why))}")
     return _of_mixture(segment.mixture) or _of_anneal(segment, horizon, clock) or _of_blend(segment)
 
 
@@ -46,6 +49,9 @@ def _of_anneal(segment: Segment, horizon: float, clock: Clock) -> Wrong | None:
         return Wrong(found, "let `anneal` stop after it starts, both counted from the roll-out's beginning")
     if not 0 <= anneal.to <= 1:
         return Wrong(f"the method lowers the learning rate to {anneal.to} times itself", "give a factor from 0 to 1")
+    if anneal.shape not in get_args(Shape):
+        found = f"the method lowers the learning rate in the shape {anneal.shape!r}"
+        return Wrong(found, f"let it be one of {', '.join(get_args(Shape))}")
     end = segment.epoch + clock.epochs(segment.mixture, anneal.stop - segment.start)
     # Roll-outs end on whole steps.
     if end > horizon + clock.epochs(segment.mixture, 1):

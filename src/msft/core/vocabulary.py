@@ -83,6 +83,10 @@ Why: TypeAlias = Literal["search", "candidate", "final"]
 search then returns to where it was; the end of the search."""
 
 
+Shape: TypeAlias = Literal["linear", "cosine"]
+"""How a learning rate falls: evenly, or along half a cosine."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anneal:
     """A learning rate that falls over some steps of a roll-out: a factor beside `training.schedule`, which must be
@@ -94,7 +98,7 @@ class Anneal:
     """Optimizer steps since the roll-out began; from here on, the factor is `to`."""
     to: float = 0.0
     """In [0, 1]."""
-    shape: Literal["linear", "cosine"] = "linear"
+    shape: Shape = "linear"
 
     def factor(self, step: int) -> float:
         """What the learning rate of a step is multiplied by."""
