@@ -88,6 +88,23 @@ def test_an_imported_method_is_checked_trained_resumed_and_reported(
     assert (tmp_path / "run" / "report.html").exists()
 
 
+def test_a_method_that_lowers_the_rate_refuses_a_schedule_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], known: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    falling = MODULE.replace("NAME", "own_fall").replace("snapshots=PLAIN_HELD", "snapshots=PLAIN_HELD, anneals=True")
+    (tmp_path / "own_fall.py").write_text(falling)
+    config = str(make_job(tmp_path, "own_fall", ", max_epochs: 1"))
+    own = [config, "--import", "own_fall"]
+    assert main(["check", *own]) == 0
+    capsys.readouterr()
+    for command in ("check", "train"):
+        assert main([command, *own, "--set", "training.schedule=linear"]) == 2
+        said = "training.schedule: the method lowers the learning rate itself, and the schedule is linear. Fix: set"
+        assert said in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
+
+
 def test_all_methods_of_a_comparison_are_all_that_are_known(tmp_path: Path, known: None) -> None:
     """In processes of their own, which know the module too."""
     (tmp_path / "own_all.py").write_text(MODULE.replace("NAME", "own_all"))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,11 +16,13 @@ from hypothesis import strategies as st
 from msft.core.clock import Clock, exact, per_epoch
 from msft.core.curves import average, may_be_peaks, peak, smoothed
 from msft.core.errors import complaint
-from msft.core.vocabulary import Brief, Mixture, Outcome, Probe, Segment, Tokens
+from msft.core.vocabulary import Anneal, Brief, Mixture, Outcome, Probe, Segment, Tokens
 from msft.core.wire import (
     brief_from_json,
     brief_to_json,
     differences,
+    mixture_from_json,
+    mixture_to_json,
     outcome_from_json,
     outcome_to_json,
     segment_from_json,
@@ -41,7 +46,7 @@ def test_ticks_are_the_distinct_ceilings_and_the_end(size: int, batch: int, ever
 
 
 def test_shares_mean_the_decimal_that_was_written() -> None:
-    mixture = Mixture(tasks=("a", "b"), shares=(0.1, 1.0), without=frozenset({("b", 3)}))
+    mixture = Mixture(tasks=("a", "b"), shares=(0.1, 1.0), without=frozenset({("b", 3)}), replayed=frozenset({"a"}))
     assert per_epoch(mixture, {"a": 30, "b": 10}) == {"a": 3, "b": 9}
     assert per_epoch(mixture, {"a": 31, "b": 10})["a"] == 4
     assert mixture.active == ("b",)
@@ -98,6 +103,7 @@ outcomes = st.builds(
     items=st.none() | st.dictionaries(st.text(max_size=3), st.lists(anything, max_size=3).map(tuple), max_size=2),
     lookahead=st.none() | st.dictionaries(st.text(max_size=3), anything, max_size=3),
     losses=st.none() | st.dictionaries(st.text(max_size=3), st.dictionaries(st.integers(0, 9), anything), max_size=2),
+    loss=st.none() | st.dictionaries(st.text(max_size=3), anything, max_size=3),
     train_loss=st.none() | anything,
     tokens=st.builds(Tokens, train=st.integers(0), eval=st.integers(0), probe=st.integers(0)),
     bytes=st.integers(0),
@@ -108,6 +114,8 @@ mixtures = st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=3, uni
         tasks=st.just(tuple(tasks)),
         shares=st.none() | st.just((0.25,) * len(tasks)),
         without=st.frozensets(st.tuples(st.sampled_from(tasks), st.integers(0, 9)), max_size=4),
+        replayed=st.frozensets(st.sampled_from(tasks)),
+        loss_weights=st.none() | st.just((0.25,) * len(tasks)),
     )
 )
 segments = st.builds(
@@ -122,6 +130,16 @@ segments = st.builds(
     probes=st.frozensets(st.sampled_from(Probe)),
     keep=st.frozensets(st.integers(1, 9)),
     reset_optimizer=st.booleans(),
+    anneal=st.none()
+    | st.builds(
+        Anneal,
+        start=st.integers(0, 9),
+        stop=st.integers(10, 99),
+        to=st.floats(0, 1),
+        shape=st.sampled_from(["linear", "cosine"]),
+    ),
+    why=st.sampled_from(["search", "candidate", "final"]),
+    blend=st.lists(st.tuples(st.integers(0, 99), st.floats(0, 1)), max_size=3).map(tuple),
 )
 
 
@@ -137,9 +155,54 @@ def test_the_wire_round_trips_exactly(outcome: Outcome, segment: Segment) -> Non
     assert brief_from_json(json.loads(json.dumps(brief_to_json(brief), allow_nan=False))) == brief
 
 
+def test_what_is_new_is_not_in_a_journal_that_does_not_use_it() -> None:
+    """Old journals, and their hashes, stay what they are."""
+    mixture = Mixture(tasks=("a",))
+    assert set(mixture_to_json(mixture)) == {"tasks", "shares", "weights", "without"}
+    outcome = Outcome(snapshot=1, scores={}, reports={})
+    assert set(outcome_to_json(outcome)) == {
+        "snapshot", "scores", "reports", "items", "lookahead", "losses", "train_loss", "tokens", "bytes"
+    }  # fmt: skip
+    segment = Segment(parent=0, rollout=1, mixture=mixture, start=0, stop=1, epoch=0.0, score=())
+    assert set(segment_to_json(segment)) == {
+        "parent", "rollout", "mixture", "start", "stop", "epoch", "score", "probes", "keep", "reset_optimizer"
+    }  # fmt: skip
+
+
+def test_a_journal_names_what_is_replayed_only_where_shares_do_not_say_it() -> None:
+    """Version 0.1 had no field for it: a share below 1 meant that the sub-dataset was excluded, and replayed."""
+    tasks, shares = ("a", "b", "c"), (1.0, 0.1, 0.5)
+    old = Mixture(tasks=tasks, shares=shares, replayed=frozenset({"b", "c"}))
+    assert "replayed" not in mixture_to_json(old)
+    assert mixture_from_json(mixture_to_json(old)).active == ("a",)
+    for replayed in (frozenset[str](), frozenset({"c"}), frozenset({"a", "b", "c"})):
+        mixture = replace(old, replayed=replayed)
+        assert mixture_to_json(mixture)["replayed"] == sorted(replayed)
+        assert mixture_from_json(mixture_to_json(mixture)) == mixture
+
+
 def test_differences_name_the_leaf() -> None:
     was, now = {"a": [1, 2], "b": {"c": 1}, "d": 1}, {"a": [1, 3], "b": {"c": 1, "e": 2}, "d": 1}
     assert differences(was, now) == ["a[1] was 2, is now 3", "b.e was None, is now 2"]
+
+
+@given(st.integers(0, 50), st.integers(1, 50), st.floats(0, 1), st.sampled_from(["linear", "cosine"]))
+def test_an_annealed_rate_falls_from_the_whole_to_its_end(start: int, steps: int, to: float, shape: Any) -> None:
+    anneal = Anneal(start=start, stop=start + steps, to=to, shape=shape)
+    factors = [anneal.factor(step) for step in range(start + steps + 9)]
+    assert factors[: start + 1] == [1.0] * (start + 1)
+    assert factors[start + steps :] == pytest.approx([to] * 9, abs=1e-15)
+    assert all(after <= before for before, after in itertools.pairwise(factors))
+
+
+def test_the_shapes_of_an_annealed_rate() -> None:
+    def factors(shape: Any) -> list[float]:
+        anneal = Anneal(start=2, stop=6, to=0.2, shape=shape)
+        return [anneal.factor(step) for step in (0, 2, 3, 4, 5, 6, 9)]
+
+    assert factors("linear") == pytest.approx([1, 1, 0.8, 0.6, 0.4, 0.2, 0.2])
+    cosine = [0.2 + 0.8 * (1 + math.cos(math.pi * part)) / 2 for part in (0.25, 0.5, 0.75)]
+    assert factors("cosine") == pytest.approx([1, 1, *cosine, 0.2, 0.2])
 
 
 def test_a_complaint_names_place_and_mend() -> None:

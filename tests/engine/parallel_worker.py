@@ -37,11 +37,16 @@ def main(folder: Path, results: Path) -> None:
     base = engine.base()
     mixture = Mixture(tasks=TASKS, without=frozenset({("two", 1)}))
     outcome = engine.run(segment(0, 5, mixture=mixture, probes=probes), 1)
+    uneven = Mixture(tasks=TASKS, loss_weights=(0.5, 2.0, 0.0))
+    weighted = engine.run(segment(0, 3, parent=1, rollout=2, mixture=uneven), 2)
+    blended = engine.run(segment(0, 0, parent=2, blend=((0, 0.25), (1, 0.25), (2, 0.5))), 3)
     weights = {name: float(tensor.double().abs().sum()) for name, tensor in store.get(1).tensors.items()}
     engine.export(1, results / "final")
     told = {
-        "base": base.scores, "scores": outcome.scores, "losses": outcome.losses, "lookahead": outcome.lookahead,
-        "train_loss": outcome.train_loss, "tokens": [outcome.tokens.train, outcome.tokens.probe], "weights": weights,
+        "base": base.scores, "scores": outcome.scores, "losses": outcome.losses,
+        "lookahead": outcome.lookahead, "train_loss": outcome.train_loss, "weighted": weighted.scores,
+        "blended": blended.scores,
+        "tokens": [outcome.tokens.train, outcome.tokens.probe], "weights": weights,
     }  # fmt: skip
     (results / f"rank{rank}.json").write_text(json.dumps(told))
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from tiny_engine import TASKS, same, segment, tiny_data, tiny_engine, tiny_folder
 
-from msft.core.vocabulary import ROOT, Mixture, Probe
+from msft.core.errors import RunError
+from msft.core.vocabulary import ROOT, Anneal, Mixture, Probe
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.forward.runtime import NotFiniteError
 from msft.system import files
@@ -104,6 +105,17 @@ def test_cutting_otherwise_changes_only_the_rounding(plain: Path, tmp_path: Path
         assert scores == pytest.approx(runs[0][1], rel=1e-4)
 
 
+def test_losses_weighed_alike_train_as_unweighted_ones_and_unlike_ones_do_not(plain: Path, tmp_path: Path) -> None:
+    found = []
+    for name, weights in (("none", None), ("ones", (1.0, 1.0, 1.0)), ("one", (1.0, 0.0, 0.0))):
+        engine, store = tiny_engine(plain, tmp_path / name)
+        outcome = engine.run(segment(0, 4, mixture=Mixture(tasks=TASKS, loss_weights=weights)), 1)
+        found.append((outcome, dict(store.get(1).tensors)))
+    assert found[0][0] == found[1][0] and same(found[0][1], found[1][1])
+    assert not same(found[0][1], found[2][1])
+    assert found[2][0].tokens == found[0][0].tokens
+
+
 def test_scoring_between_steps_changes_nothing(dropping: Path, tmp_path: Path) -> None:
     scored, scored_store = tiny_engine(dropping, tmp_path / "a")
     blind, blind_store = tiny_engine(dropping, tmp_path / "b")
@@ -163,6 +175,18 @@ def test_losses_are_those_of_the_batch_as_trained_and_of_the_left_out_at_an_epoc
     assert end.tokens.probe == sum(len(data[task].train[index]) for task, index in out)
 
 
+def test_the_validation_loss_costs_nothing_beside_the_scores(plain: Path, tmp_path: Path) -> None:
+    engine, _ = tiny_engine(plain, tmp_path)
+    silent = engine.run(segment(0, 2), 1)
+    asked = engine.run(segment(0, 2, probes=frozenset({Probe.LOSS})), 2)
+    assert silent.loss is None and asked.loss is not None and set(asked.loss) == set(TASKS)
+    assert (asked.tokens, asked.scores) == (silent.tokens, silent.scores)
+    # The score of the measure `loss` is exp(-NLL) itself.
+    assert np.exp(-asked.loss["two"]) == asked.scores["two"]
+    turned = engine.run(segment(0, 0, parent=2, score=("one",), probes=frozenset({Probe.LOSS})), 3)
+    assert turned.loss == {"one": asked.loss["one"]}
+
+
 def test_a_loss_that_is_no_number_names_the_step_and_its_examples(plain: Path, tmp_path: Path) -> None:
     engine, _ = tiny_engine(plain, tmp_path, learning_rate=1e30)
     with pytest.raises(NotFiniteError, match=r"step \d+ of roll-out 1 .*(one|two|three)\[\d+\].*Fix:"):
@@ -184,6 +208,33 @@ def test_progress_and_tokens_are_told(plain: Path, tmp_path: Path) -> None:
         "train.input", "train.compute", "train.optimizer", "eval.ticks", "snapshot.capture", "snapshot.durable",
         "other",
     }  # fmt: skip
+
+
+def test_an_annealed_rate_is_the_schedule_times_the_factor_of_each_step(plain: Path, tmp_path: Path) -> None:
+    """Whatever the segments and wherever training resumes: here from another process's snapshot."""
+    told: list[object] = []
+    anneal = Anneal(start=2, stop=7, to=0.1, shape="cosine")
+    parts = [segment(at, stop, parent=number, anneal=anneal) for number, (at, stop) in enumerate([(0, 3), (3, 9)])]
+    engine, store = tiny_engine(plain, tmp_path / "a", on_step=told.append, warmup=0.1)
+    engine.run(parts[0], 1)
+    store.persist([1])
+    store.finish()
+    later, later_store = tiny_engine(plain, tmp_path / "a", on_step=told.append, warmup=0.1)
+    later.run(parts[1], 2)
+    rates = [info.learning_rate for info in told if isinstance(info, StepInfo)]
+    expected = [1e-2 * min(1.0, step / 6) * anneal.factor(step) for step in range(9)]
+    assert rates == pytest.approx(expected, rel=1e-12) and rates[8] == pytest.approx(1e-3)
+    whole, whole_store = tiny_engine(plain, tmp_path / "b", warmup=0.1)
+    whole.run(segment(0, 9, anneal=anneal), 1)
+    assert same(dict(later_store.get(2).tensors), dict(whole_store.get(1).tensors))
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_method_and_a_schedule_cannot_both_lower_the_rate(plain: Path, tmp_path: Path, schedule: str) -> None:
+    engine, _ = tiny_engine(plain, tmp_path, schedule=schedule)
+    message = rf"the schedule is {schedule}\. Fix: set training\.schedule: constant"
+    with pytest.raises(RunError, match=message):
+        engine.run(segment(0, 2, anneal=Anneal(start=0, stop=2)), 1)
 
 
 def test_a_segment_that_was_broken_off_starts_again_from_its_parent(dropping: Path, tmp_path: Path) -> None:

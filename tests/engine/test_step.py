@@ -15,7 +15,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from msft.core.errors import ModelError
 from msft.data.examples import Example
 from msft.engine.settings import EngineSettings, learning_rate_at
-from msft.engine.step import Stepper, make_optimizer
+from msft.engine.step import BatchLoss, Stepper, make_optimizer
 from msft.forward.batches import collate, row
 from msft.forward.runtime import Runtime
 from msft.model.token_loss import TokenLoss
@@ -82,6 +82,41 @@ def test_the_gradient_is_that_of_the_loss_over_the_whole_global_batch(reduction:
     assert result.examples == pytest.approx(per_example.detach().numpy(), rel=1e-5)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, plain.get_parameter(name).grad, rtol=1e-4, atol=1e-6)
+
+
+def gradients(budget: int, reduction: str, weights: list[float] | None) -> tuple[BatchLoss, dict[str, torch.Tensor]]:
+    model = tiny_model()
+    settings = EngineSettings(seed=1, batch_size=9, horizon=1, learning_rate=0.1, loss_reduction=reduction)  # type: ignore[arg-type]
+    runtime = Runtime(device=CPU, max_tokens=budget)
+    stepper = Stepper(TokenLoss(model), make_optimizer(model, settings), settings, runtime)
+    found = stepper.backward(examples(9), (1, 2, 3), None if weights is None else np.array(weights))
+    grads = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return found, {name: grad for name, grad in grads.items() if grad is not None}
+
+
+@pytest.mark.parametrize("reduction", ["token", "example"])
+def test_a_weighted_loss_is_that_of_a_plain_loop_over_the_unweighted_divisor(reduction: str) -> None:
+    batch, weights = examples(9), [0.5, 2.0, 0.0, 1.0, 1.5, 0.5, 0.0, 3.0, 1.0]
+    plain = tiny_model()
+    total = torch.zeros(())
+    tokens = sum(example.targets for example in batch)
+    for example, weight in zip(batch, weights, strict=True):
+        losses = reference(plain, example)
+        total = total + weight * (losses.sum() / tokens if reduction == "token" else losses.mean() / len(batch))
+    total.backward()
+    told = gradients(4096, reduction, None)[0]
+    for budget in (14, 30, 4096):
+        found, grads = gradients(budget, reduction, weights)
+        for name, grad in grads.items():
+            torch.testing.assert_close(grad, plain.get_parameter(name).grad, rtol=1e-4, atol=1e-6)
+        assert found.loss == pytest.approx(told.loss, rel=1e-6), "the reported loss is not weighted"
+        assert found.examples == pytest.approx(told.examples, rel=1e-5)
+
+
+def test_weights_of_one_change_no_bit_and_weights_of_zero_leave_no_gradient() -> None:
+    plain, ones, nothing = (gradients(30, "token", weights)[1] for weights in (None, [1.0] * 9, [0.0] * 9))
+    assert all(torch.equal(plain[name], ones[name]) for name in plain)
+    assert not any(grad.any() for grad in nothing.values())
 
 
 def test_an_update_is_one_adamw_step_at_the_rate_given_with_norms_undecayed(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def test_an_outcome_that_does_not_answer_is_refused() -> None:
         dataclasses.replace(good, snapshot=3),
         dataclasses.replace(good, scores={"a": 1.0}),
         dataclasses.replace(good, reports={}),
+        dataclasses.replace(good, loss={"a": 1.0}),
     ):
         with pytest.raises(ValueError, match="the outcome must"):
             search.tell(bad)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from msft.core.method import Method
 from msft.core.search import Search
 from msft.core.vocabulary import Brief, Outcome, Segment
 from msft.core.wire import brief_to_json, outcome_to_json
@@ -51,12 +52,17 @@ def make_run(
     items: int = 0,
     stop_after: int | None = None,
     chosen: int | None = None,
+    own: Method | None = None,
     **changes: Any,
 ) -> RunFolder:
     """A run folder; with `stop_after`, of a run that was cut off behind so many segments; with `chosen`, as if the
-    search had ended with that snapshot as the final model."""
+    search had ended with that snapshot as the final model.
+
+    `own`: a method that is not in METHODS; `method` is then its name.
+    """
     engine = engine_for(names, peaks, items=items)
-    brief = brief_of(engine, METHODS[method].Params(**(params or {})), **changes)
+    definition = own or METHODS[method]
+    brief = brief_of(engine, definition.Params(**(params or {})), **changes)
     folder = RunFolder(path)
     folder.create()
     folder.write_json(folder.environment, environment())
@@ -69,7 +75,7 @@ def make_run(
             raise CutOffError
 
     try:
-        answer = drive(Search(METHODS[method], brief), engine, engine.store, record)
+        answer = drive(Search(definition, brief), engine, engine.store, record)
     except CutOffError:
         return folder
     answer = answer if chosen is None else chosen

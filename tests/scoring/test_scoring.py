@@ -13,7 +13,7 @@ from msft.forward.batches import RowLayout, row
 from msft.forward.runtime import NotFiniteError, Runtime, sequence_scores
 from msft.model.attention import NAME
 from msft.model.token_loss import TokenLoss
-from msft.scoring.scorers import score
+from msft.scoring.scorers import score, task_scores
 
 CPU = torch.device("cpu")
 
@@ -116,6 +116,20 @@ def test_loss_reports_its_control_and_control_report_acts_on_the_report(model: L
     assert found["loss"].control == found["loss"].report == pytest.approx(math.exp(np.mean(found["loss"].items)))
     for task in ("match", "choice"):
         assert found[task].control == found[task].report == np.mean(found[task].items)
+
+
+@pytest.mark.parametrize("name", ["choice", "exact_match", "loss", "generate", "some_module:some_scorer"])
+@pytest.mark.parametrize("control", ["control", "report"])
+def test_every_measure_gives_the_loss_of_the_reference(model: LlamaForCausalLM, name: str, control: str) -> None:
+    """Of a choice, it is that of the right option, whatever the options are ranked by."""
+    items = items_of(np.random.default_rng(3), 4 if name == "choice" else 1)
+    measure = Measure(name=name, normalize="byte", control=control)  # type: ignore[arg-type]
+    runtime = Runtime(device=CPU, max_tokens=50)
+    found = sequence_scores(loss_in(model, "padded"), [item.options for item in items], runtime)
+    verdicts = np.ones(len(items)) if measure.generates else None
+    references = [item.options[item.answer if name == "choice" else 0] for item in items]
+    expected = [-log_likelihood(model, example) / example.targets for example in references]
+    assert task_scores(items, measure, found, verdicts).loss == pytest.approx(np.mean(expected), rel=1e-5)
 
 
 def test_scores_do_not_depend_on_what_they_are_batched_with(model: LlamaForCausalLM) -> None:

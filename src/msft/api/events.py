@@ -22,10 +22,10 @@ class Events:
     """Watches a run: keeps a `TrainerState` and calls the callbacks.
 
     `state.global_step` counts all steps, discarded ones included, so that it never decreases; `state.epoch` is the
-    position of the search, which decreases at a roll-back. In addition to transformers' events, a callback may have
-    `on_exclusion(args, state, control, tasks=[...])` and `on_roll_back(args, state, control, epoch=...,
-    from_epoch=...)`. A callback that sets `control.should_training_stop` ends the run as Ctrl-C does: after the current
-    step, and it can be resumed.
+    position of the search, which decreases at a roll-back and after a candidate. In addition to transformers' events, a
+    callback may have `on_exclusion(args, state, control, tasks=[...])` and `on_roll_back(args, state, control,
+    epoch=..., from_epoch=...)`. A callback that sets `control.should_training_stop` ends the run as Ctrl-C does: after
+    the current step, and it can be resumed.
     """
 
     def __init__(self, args: MSFTConfig, callbacks: Sequence[TrainerCallback | type[TrainerCallback]]) -> None:
@@ -60,15 +60,17 @@ class Events:
         self._segment = segment
         if number <= self._known:
             return  # recomputed: its snapshot was lost
+        self.state.epoch = segment.epoch
+        if segment.why == "candidate":
+            return  # a branch: nothing is decided by it
         after = segment.mixture.active
-        tip, back = trail.points[trail.tip], trail.points[segment.parent]
         left = [task for task in self._active if task not in after]
         self._active = after
         if left:
             self.call("on_exclusion", tasks=left)
-        if back.snapshot != tip.snapshot:
+        if trail.goes_back(segment):
+            tip, back = trail.points[trail.tip], trail.points[segment.parent]
             self.call("on_roll_back", epoch=back.epoch, from_epoch=tip.epoch)
-        self.state.epoch = segment.epoch
 
     def progress(self, info: StepInfo | ScoreInfo) -> None:
         if isinstance(info, ScoreInfo):
@@ -89,7 +91,7 @@ class Events:
     def outcome(self, number: int, segment: Segment, outcome: Outcome) -> None:
         self._begun.add(number, segment, outcome)
         self._known = number
-        if segment.trains:
+        if segment.makes:
             self.state.epoch = self._begun.end(segment)
             self.call("on_save")
         if outcome.scores:

@@ -84,6 +84,9 @@ class Display:
         """Segment `number` has been written to the journal."""
         view = self._known_view
         view.ends(number, segment, outcome)
+        if self._live is None and segment.blend:
+            where = f"roll-out {segment.rollout}  epoch {epochs(segment.epoch)}  mean of {len(segment.blend)} snapshots"
+            self._line(f"{where}  {view.scores(outcome)}".rstrip())
         if self._live is None and segment.trains:
             loss = "" if outcome.train_loss is None else f"  loss {outcome.train_loss:.3f}"
             step = f"step {segment.stop}/{view.pace.planned}"

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from msft.cli.pace import Pace
 from msft.core.outlook import Bound, Standing
-from msft.core.vocabulary import Brief, Mixture, Outcome, Segment, Task
+from msft.core.vocabulary import Brief, Mixture, Outcome, Segment, Snapshot, Task
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.methods import outlook_of
 from msft.report.story import Trail, find_rollouts
@@ -34,6 +34,8 @@ class View:
         self._name = method
         self.outlook = outlook_of(method, brief)
         self.mixture = Mixture(tasks=brief.tasks)
+        self._active = brief.tasks
+        """What the search trains, apart from candidates."""
         self.segment: Segment | None = None
         self.status = ""
         """The current activity other than training steps."""
@@ -54,13 +56,14 @@ class View:
 
     def begins(self, segment: Segment) -> str:
         """A new segment is about to run. Returns the decision that led to it, if any."""
-        trail = self.trail
-        left = any(task not in segment.mixture.active for task in self.mixture.active)
+        trail, searches = self.trail, segment.why != "candidate"
+        left = any(task not in segment.mixture.active for task in self._active)
         decided = ""
-        if self._past and (left or segment.parent != trail.tip):
+        if self._past and searches and (left or trail.goes_back(segment)):
             # Given as a segment without training, it only closes the roll-out before it.
             closing = (replace(segment, stop=segment.start), trail.brief.base)
-            if ended := list(find_rollouts(trail, [*self._past, closing], self.outlook)):
+            ended = [r for r in find_rollouts(trail, [*self._past, closing], self.outlook) if r.why != "candidate"]
+            if ended:
                 self.decided = decided = decision(ended[-1])
         elif self._past and self._decides_at(segment):
             self.decided = decided = (
@@ -68,8 +71,10 @@ class View:
                 "nothing was excluded."
             )
         self.mixture, self.segment, self.status, self.recovering = segment.mixture, segment, "", False
+        if searches:
+            self._active = segment.mixture.active
         if segment.trains:
-            if segment.start == 0 or self.bound is None:
+            if searches and (segment.start == 0 or self.bound is None):
                 at = Standing(mixture=segment.mixture, rollout=segment.rollout, epoch=self._start(segment))
                 self.bound = outlook_of(self._name, trail.brief, at).bound
             self.pace.begin(segment, self._steps(segment), self._now())
@@ -111,17 +116,20 @@ class View:
 
     def _steps(self, segment: Segment) -> int:
         """The number of steps from a segment's start to the end of the roll-out; 0 if unknown."""
+        if segment.why == "candidate":
+            return segment.stop - segment.start
         left = min(self.outlook.rollout, self.trail.brief.horizon - segment.epoch)
         return self.trail.clock.steps(segment.mixture, left) if math.isfinite(left) else 0
 
-    def curve(self, task: Task) -> list[float]:
-        """Search scores along the path to the latest point of the search."""
-        return [place.scores[task] for place in self.trail.lineage(self.trail.tip) if task in place.scores]
+    def curve(self, task: Task, end: Snapshot | None = None) -> list[float]:
+        """Search scores along the path to a point; None: to the latest of the search."""
+        path = self.trail.lineage(self.trail.tip if end is None else end)
+        return [place.scores[task] for place in path if task in place.scores]
 
     def scores(self, outcome: Outcome | None = None) -> str:
         """Scores in one line: of an outcome, with the best so far, or of the latest point of the search."""
         tasks = [task for task in self.trail.brief.tasks if outcome is None or task in outcome.scores]
-        curves = {task: self.curve(task) for task in tasks}
+        curves = {task: self.curve(task, None if outcome is None else outcome.snapshot) for task in tasks}
         return "  ".join(
             f"{clean(task)} {percent(curve[-1])}" + (f" (best {percent(_best(curve))})" if outcome else "")
             for task, curve in curves.items()
@@ -165,8 +173,8 @@ class View:
         mixture = self.mixture
         if task not in mixture.tasks:
             return "excluded", "dim"
-        share = 1.0 if mixture.shares is None else mixture.shares[mixture.tasks.index(task)]
-        return ("active", "") if share == 1 else (f"replayed {share:.0%}", "dim")
+        part = "" if (share := mixture.share(task)) == 1 else f" {share:.0%}"
+        return (f"replayed{part}", "dim") if task in mixture.replayed else (f"active{part}", "")
 
     def _headline(self) -> str:
         trail, segment = self.trail, self.segment
@@ -196,6 +204,8 @@ class View:
         segment = self.segment
         if segment is None or not segment.trains or not self.outlook.decides or not self.pace.planned:
             return ""
+        if segment.why == "candidate":
+            return "A candidate for the final model; the search returns to where it was."
         end = self._start(segment) + self.trail.clock.epochs(segment.mixture, self.pace.planned)
         several = len(segment.mixture.active) > 1
         which = "sub-datasets that are past their peak are" if several else "the last sub-dataset, if past its peak, is"

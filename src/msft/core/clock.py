@@ -85,7 +85,8 @@ class Epochs:
 
     Without weights, an epoch is one permutation of its instances, cut into steps: its sub-datasets, shares and left-out
     instances must not change until it ends. With weights, each instance is drawn independently, so that the weights may
-    change at any step.
+    change at any step. What is replayed and the weights of losses change with an epoch in either case: they are
+    decisions, not draws.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -96,6 +97,8 @@ class Epochs:
 
     def follow(self, segment: Segment) -> str | None:
         """Describes what is wrong with the next segment; None if it is valid."""
+        if segment.blend:
+            return None  # made beside the training, which may continue where it was
         before, self._mixture = self._mixture, segment.mixture
         if segment.start == 0 or before is None:
             self._began = 0
@@ -109,5 +112,6 @@ class Epochs:
 
 
 def _made_of(mixture: Mixture) -> tuple[object, ...]:
-    """The fields of a mixture that determine the permutation of an epoch."""
-    return mixture.tasks, mixture.shares, mixture.without, mixture.weights is None
+    """The fields of a mixture that must not change within an epoch."""
+    drawn = mixture.weights is not None
+    return mixture.tasks, mixture.shares, mixture.without, drawn, mixture.replayed, mixture.loss_weights

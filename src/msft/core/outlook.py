@@ -73,6 +73,8 @@ class Outlook:
     lookahead: Lookahead = Lookahead()
     probed_epochs: float = 0.0
     """Maximum cost of all probes, in forward passes over the whole mixture."""
+    anneals: bool = False
+    """Whether the method may lower the learning rate itself (`Segment.anneal`): only a constant schedule lets it."""
     plain: bool = False
     """Whether this is plain fine-tuning, the baseline of all comparisons."""
     warnings: tuple[str, ...] = ()

@@ -2,7 +2,9 @@
 
 Without a limit, the store keeps every snapshot that the method may still request. With a limit, it drops the snapshot
 that adds least to the expected recomputation: the sum over requestable snapshots of the odds of a request times the
-steps from the nearest kept ancestor. So an ancestor that can no longer be requested may be worth keeping.
+steps from the nearest kept ancestors. So an ancestor that can no longer be requested may be worth keeping. The
+ancestors of a snapshot are a graph, because a blend has several sources. All of them are kept while it is made, even
+beyond the limit, and making it counts as one step.
 
 All of this is a function of the journal: a resumed run keeps the same snapshots as an uninterrupted one, and a report
 can state afterwards what was kept and what was trained again.
@@ -10,7 +12,7 @@ can state afterwards what was kept and what was trained again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,6 +23,9 @@ Limits: TypeAlias = Sequence[tuple[int, int | None]]
 """(first segment, maximum number of snapshots kept between segments from there on), in order; None: no maximum."""
 
 UNBOUNDED: Limits = ((1, None),)
+
+BLENDING = 1
+"""The steps as which a blend counts: it reads and writes weights, and trains nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +55,8 @@ class Retention:
         self._tip: Snapshot = ROOT
         """The current state of the engine."""
         self._new: frozenset[Snapshot] = frozenset()
-        """The snapshot that the last segment stored; empty if it trained nothing."""
-        self._parents: dict[Snapshot, Snapshot] = {}
+        """The snapshot that the last segment stored; empty if it made none."""
+        self._sources: dict[Snapshot, frozenset[Snapshot]] = {}
         self._steps: dict[Snapshot, int] = {}
         self._scores: dict[Snapshot, dict[Task, float]] = {ROOT: dict(base.scores)}
         self._rollout = 0
@@ -68,38 +73,39 @@ class Retention:
         self._number += 1
         if segment.rollout != self._rollout:
             self._rollout, self._points = segment.rollout, [segment.parent]
+        if segment.makes:
+            self._sources[self._number] = segment.sources
+            self._steps[self._number] = segment.stop - segment.start if segment.trains else BLENDING
         if segment.trains:
-            self._parents[self._number], self._steps[self._number] = segment.parent, segment.stop - segment.start
             self._points.append(self._number)
         self._scores.setdefault(outcome.snapshot, {}).update(outcome.scores)
         self._tip = outcome.snapshot
-        self._new = frozenset({self._number} if segment.trains else ())
+        self._new = frozenset({self._number} if segment.makes else ())
 
     def settle(self, following: Segment | None, answer: Snapshot | None) -> Settled:
         """What to keep until the following segment ends; if none follows, keep the answer."""
         if following is None:
             assert answer is not None, "a search ends with an answer"
-            asked, needed = answer, {answer} - {ROOT}
+            asked, needed = frozenset({answer}) - {ROOT}, frozenset({answer}) - {ROOT}
         else:
-            asked, needed = following.parent, ({following.parent} | following.keep) - {ROOT}
+            asked, needed = following.sources - {ROOT}, (following.sources | following.keep) - {ROOT}
         # The scores of other snapshots are never read again, and there may be thousands.
         of = needed | {ROOT, self._tip, *self._points}
         self._scores = {snapshot: scores for snapshot, scores in self._scores.items() if snapshot in of}
         there = self.held | self._new
         if needed <= there and (self.limit is None or len(needed) <= self.limit):
-            self.held = frozenset(needed)
+            self.held = needed
             return Settled(first=self.held, again=(), held=self.held)
         odds = self._odds(following, needed)
-        # The engine is at the tip, kept or not. Any other parent, and the answer (for export), must be in the store.
-        stands = asked == self._tip and following is not None
-        must, lineage = (set(), []) if stands else ({asked} - {ROOT}, self._lineage(asked, there))
+        # The engine is at the tip, kept or not. Other sources, and the answer (for export), must be in the store.
+        must = asked - {self._tip} if following is not None else asked
+        if missing := self._repeated(must, there):
+            # The engine leaves the tip to make them.
+            must, missing = asked, self._repeated(asked, there)
         self.held = self._chosen(there | must, must, odds)
-        others = self.held - must
-        again, beside = [], self._parents[lineage[0]] if lineage else ROOT
-        for number in lineage:
-            again.append((number, frozenset((others | {beside}) - {ROOT})))
-            beside = number
-        return Settled(first=again[0][1] if again else self.held, again=tuple(again), held=self.held)
+        beside = needed_beside(missing, self._sources.__getitem__)
+        again = tuple((number, (self.held - set(missing[i:])) | beside[i]) for i, number in enumerate(missing))
+        return Settled(first=again[0][1] if again else self.held, again=again, held=self.held)
 
     def _odds(self, following: Segment | None, needed: Iterable[Snapshot]) -> dict[Snapshot, float]:
         """The relative odds that each snapshot is requested, not normalised.
@@ -121,7 +127,7 @@ class Retention:
         return odds
 
     def _chosen(
-        self, there: set[Snapshot] | frozenset[Snapshot], must: set[Snapshot], odds: Mapping[Snapshot, float]
+        self, there: frozenset[Snapshot], must: frozenset[Snapshot], odds: Mapping[Snapshot, float]
     ) -> frozenset[Snapshot]:
         """The snapshots of `there` to keep: none that saves no steps, and no more than the limit."""
         held = set(there)
@@ -135,15 +141,39 @@ class Retention:
 
     def _risk(self, held: set[Snapshot], odds: Mapping[Snapshot, float]) -> float:
         """The expected steps of recomputation: the sum of odds times the steps to train a snapshot again."""
-        return sum(odd * sum(map(self._steps.__getitem__, self._lineage(s, held))) for s, odd in odds.items())
+        return sum(odd * sum(map(self._steps.__getitem__, self._repeated({s}, held))) for s, odd in odds.items())
 
-    def _lineage(self, snapshot: Snapshot, held: set[Snapshot] | frozenset[Snapshot]) -> list[Snapshot]:
-        """The segments to train again for a snapshot, in order, from its nearest kept ancestor; empty if it is kept."""
-        path = []
-        while snapshot != ROOT and snapshot not in held:
-            path.append(snapshot)
-            snapshot = self._parents[snapshot]
-        return path[::-1]
+    def _repeated(self, wanted: Iterable[Snapshot], held: set[Snapshot] | frozenset[Snapshot]) -> list[Snapshot]:
+        """The segments to run again for some snapshots, in order, from their nearest kept ancestors."""
+        return repeated(wanted, held.__contains__, self._sources.__getitem__)
+
+
+def repeated(
+    wanted: Iterable[Snapshot],
+    has: Callable[[Snapshot], bool],
+    sources: Callable[[Snapshot], Iterable[Snapshot]],
+) -> list[Snapshot]:
+    """The segments to run again so that the wanted snapshots exist, in order: those that are missing, and whatever is
+    missing of what they are made from."""
+    missing, open_ends = set[Snapshot](), list(wanted)
+    while open_ends:
+        snapshot = open_ends.pop()
+        if snapshot != ROOT and snapshot not in missing and not has(snapshot):
+            missing.add(snapshot)
+            open_ends += sources(snapshot)
+    return sorted(missing)  # a snapshot is made after its sources, so its number is higher
+
+
+def needed_beside(
+    again: Sequence[Snapshot], sources: Callable[[Snapshot], Iterable[Snapshot]]
+) -> list[frozenset[Snapshot]]:
+    """For each of the segments that run again, in order: the snapshots that must be kept while it runs, because it or
+    a later one is made from them. Those that are made again count once they exist."""
+    needed, found = frozenset[Snapshot](), []
+    for number in reversed(again):
+        needed = (needed - {number}) | (frozenset(sources(number)) - {ROOT})
+        found.append(needed)
+    return found[::-1]
 
 
 def replayed(

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from msft.core.clock import Clock
 from msft.core.curves import average, may_be_peaks
-from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Probe, Segment, Snapshot, Task
+from msft.core.vocabulary import ROOT, Anneal, Brief, Mixture, Outcome, Probe, Segment, Snapshot, Task, Why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +40,11 @@ class Track:
         self.base = Point(snapshot=ROOT, epoch=0.0, scores=brief.base.scores, outcome=brief.base)
         self.rollout = 0
         self._tip: Snapshot | None = None
-        self._tasks: tuple[Task, ...] = ()
+        self._mixture = Mixture(tasks=brief.tasks)
         self._step = 0
 
     def _continues(self, here: Point, mixture: Mixture) -> bool:
-        return here.snapshot == self._tip and mixture.tasks == self._tasks
+        return here.snapshot == self._tip and mixture.tasks == self._mixture.tasks
 
     def start(self, here: Point, mixture: Mixture) -> int:
         """The step of the roll-out at which training `mixture` from `here` starts; 0 if this begins a roll-out."""
@@ -70,13 +70,16 @@ class Track:
         keep: Iterable[Snapshot] = (),
         probes: Iterable[Probe] = (),
         reset_optimizer: bool = False,
+        anneal: Anneal | None = None,
+        why: Why = "search",
     ) -> Step:
         """Train from `here` until step `stop` of the roll-out, then score the sub-datasets in `score`.
 
         Additional scores (`score_excluded: tick`) are not in the point's scores, and so affect no exclusion.
 
         A roll-out begins (its number increases, its steps count from 0) if the sub-datasets change or if `here` is
-        not the end of the last segment. `reset_optimizer` takes effect only then.
+        not the end of the last segment. `reset_optimizer` takes effect only then. The steps of `anneal` are counted as
+        `stop` is: `start` returns the first.
         """
         start = self.start(here, mixture)
         if not self._continues(here, mixture):
@@ -93,12 +96,47 @@ class Track:
             probes=frozenset(probes),
             keep=frozenset(keep) - {here.snapshot, ROOT},
             reset_optimizer=reset_optimizer and start == 0,
+            anneal=anneal,
+            why=why,
         )
         outcome = yield segment
-        self._tip, self._tasks, self._step = outcome.snapshot, mixture.tasks, stop
+        self._tip, self._mixture, self._step = outcome.snapshot, mixture, stop
         epoch = here.epoch + self.clock.epochs(mixture, stop - start)
         scores = {task: outcome.scores[task] for task in score}
         return Point(snapshot=outcome.snapshot, epoch=epoch, scores=scores, outcome=outcome)
+
+    def blend(
+        self,
+        here: Point,
+        parts: Iterable[tuple[Snapshot, float]],
+        *,
+        score: tuple[Task, ...],
+        keep: Iterable[Snapshot] = (),
+        probes: Iterable[Probe] = (),
+        why: Why = "candidate",
+    ) -> Step:
+        """Make a snapshot whose weights are the weighted mean of those of `parts`, at the position of `here`.
+
+        The weights of `parts` are above 0 and sum to 1. Training may continue from `here` afterwards as if nothing had
+        happened; from the blend, it begins a roll-out.
+        """
+        self.rollout = max(1, self.rollout)
+        everything = self.brief.score_excluded == "tick" and score
+        outcome = yield Segment(
+            parent=here.snapshot,
+            rollout=self.rollout,
+            mixture=self._mixture,
+            start=0,
+            stop=0,
+            epoch=here.epoch,
+            score=self.brief.tasks if everything else score,
+            probes=frozenset(probes),
+            keep=frozenset(keep) - {here.snapshot, ROOT},
+            blend=tuple(parts),
+            why=why,
+        )
+        scores = {task: outcome.scores[task] for task in score}
+        return Point(snapshot=outcome.snapshot, epoch=here.epoch, scores=scores, outcome=outcome)
 
     def turn(self, here: Point, mixture: Mixture, *, keep: Iterable[Snapshot] = ()) -> Step:
         """A decision: train `mixture` from `here` on. Begins a roll-out and scores what is not yet scored at `here`.
@@ -119,7 +157,7 @@ class Track:
             score=unscored,
             keep=frozenset(keep) - {here.snapshot, ROOT},
         )
-        self._tip, self._tasks, self._step = here.snapshot, mixture.tasks, 0
+        self._tip, self._mixture, self._step = here.snapshot, mixture, 0
         return replace(here, scores={**known, **outcome.scores})
 
 
@@ -234,4 +272,5 @@ def replaying(tasks: tuple[Task, ...], excluded: Iterable[Task], replay: float) 
     gone = set(excluded)
     if replay == 0 or not gone:
         return Mixture(tasks=tuple(task for task in tasks if task not in gone))
-    return Mixture(tasks=tasks, shares=tuple(replay if task in gone else 1.0 for task in tasks))
+    shares = tuple(replay if task in gone else 1.0 for task in tasks)
+    return Mixture(tasks=tasks, shares=shares, replayed=frozenset(gone))

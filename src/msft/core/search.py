@@ -9,6 +9,7 @@ from msft.core.clock import Clock, Epochs
 from msft.core.errors import Diverged, RunError, complaint
 from msft.core.method import Method
 from msft.core.outlook import Outlook
+from msft.core.segment_checks import wrong_with
 from msft.core.vocabulary import ROOT, Brief, Outcome, Plan, Probe, Segment, Snapshot
 
 
@@ -17,8 +18,8 @@ class Search:
 
     `history` is replayed first. Raises Diverged, naming the fields that differ, if the method requests a segment other
     than the recorded one. Raises RunError if the method requests a snapshot that it did not keep (before the training
-    that would need it), or if it changes the content of an epoch before the epoch has ended (this would train some
-    instances twice and others not at all).
+    that would need it), if it changes the content of an epoch before the epoch has ended (this would train some
+    instances twice and others not at all), or if it requests what cannot be run (`core/segment_checks.py`).
     """
 
     def __init__(self, method: Method, brief: Brief, history: Iterable[tuple[Segment, Outcome]] = ()) -> None:
@@ -31,7 +32,10 @@ class Search:
         self._plan: Plan = method.plan(brief)
         self._next: Segment | None = None
         self._held: set[Snapshot] = {ROOT}
-        self._epochs = Epochs(Clock.of(brief))
+        self._end: tuple[Snapshot, int] = (ROOT, 0)
+        """Where the last training ended, and the step of its roll-out there."""
+        self._clock = Clock.of(brief)
+        self._epochs = Epochs(self._clock)
         self._advance(None)
         for segment, outcome in history:
             self._check(segment)
@@ -47,6 +51,8 @@ class Search:
         if segment is None:
             raise ValueError("the search has ended: no segment needs an outcome")
         complain_about(segment, outcome, self.number)
+        if not segment.blend:
+            self._end = (outcome.snapshot, segment.stop)
         self.number += 1
         self._advance(outcome)
 
@@ -56,7 +62,7 @@ class Search:
         except StopIteration as end:
             self._next, self.answer = None, end.value
         segment = self._next
-        asked = {self.answer} if segment is None else segment.keep | {segment.parent}
+        asked = {self.answer} if segment is None else segment.keep | segment.sources
         held = self._held if outcome is None else self._held | {outcome.snapshot}
         if lost := sorted(asked - held, key=repr):
             found = (
@@ -67,9 +73,19 @@ class Search:
             mend = "list it in the `keep` of every segment until it is requested, and return a snapshot at the end"
             raise RunError(complaint(found, mend, field=f"segment {self.number}"))
         self._held = {ROOT, *asked}
-        if segment is not None and (wrong := self._epochs.follow(segment)):
+        if segment is None:
+            return
+        if (wrong := wrong_with(segment, self.brief.horizon, self._clock)) is not None:
+            raise RunError(complaint(*wrong, field=f"segment {self.number}"))
+        if segment.start and (segment.parent, segment.start) != self._end:
+            found = (
+                f"the method continues a roll-out at step {segment.start} from snapshot {segment.parent}, and the last "
+                f"training ended at step {self._end[1]} in snapshot {self._end[0]}"
+            )
+            raise RunError(complaint(found, "begin a roll-out there: `start=0`", field=f"segment {self.number}"))
+        if changes := self._epochs.follow(segment):
             mend = "change the mixture where an epoch begins, or begin a roll-out for it (`track.turn`)"
-            raise RunError(complaint(f"the method {wrong}", mend, field=f"segment {self.number}"))
+            raise RunError(complaint(f"the method {changes}", mend, field=f"segment {self.number}"))
 
     def _check(self, recorded: Segment) -> None:
         asked = self._next
@@ -90,7 +106,7 @@ class Search:
 
 def complain_about(segment: Segment, outcome: Outcome, number: int) -> None:
     """Raises ValueError if an engine's outcome does not fit the segment."""
-    snapshot = number if segment.trains else segment.parent
+    snapshot = number if segment.makes else segment.parent
     if outcome.snapshot != snapshot:
         raise ValueError(f"the outcome must name snapshot {snapshot}, found {outcome.snapshot}")
     for measured in (outcome.scores, outcome.reports):
@@ -99,3 +115,5 @@ def complain_about(segment: Segment, outcome: Outcome, number: int) -> None:
     for probe in Probe:
         if probe in segment.probes and getattr(outcome, probe.value) is None:
             raise ValueError(f"the outcome must answer the probe {probe.value}")
+    if outcome.loss is not None and set(outcome.loss) != set(segment.score):
+        raise ValueError(f"the outcome must have the loss of {sorted(segment.score)}, found {sorted(outcome.loss)}")

@@ -1,4 +1,4 @@
-"""The types that methods and engines exchange. Standard library only, no behaviour.
+"""The types that methods and engines exchange. Standard library only, no behaviour beyond what follows from the fields.
 
 A method yields `Segment`s and receives `Outcome`s; it never sees a weight. An engine runs segments; it never sees
 a method. A roll-back is a segment whose `parent` is an older snapshot.
@@ -10,6 +10,7 @@ are training examples. Only `msft.core.clock` converts between them.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -42,6 +43,8 @@ class Probe(enum.Enum):
     LOSSES = "losses"
     """The loss of every instance of the segment in its (last) training step; at the end of an epoch also of those that
     it left out or did not take."""
+    LOSS = "loss"
+    """The loss of each scored sub-dataset on its validation items, at `stop`, whatever its scorer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,33 +53,71 @@ class Mixture:
 
     An epoch takes as many instances of each of `tasks` as the brief's `sizes` say, by default each once; with `shares`,
     that share of them; with `weights`, as many weighted draws in all. `without` leaves out single instances (task,
-    index).
+    index). Those of `tasks` that are in `replayed` are excluded: they are trained only to limit forgetting, and
+    decide nothing.
     """
 
     tasks: tuple[Task, ...]
     shares: tuple[float, ...] | None = None
     weights: tuple[float, ...] | None = None
     without: frozenset[tuple[Task, int]] = frozenset()
+    replayed: frozenset[Task] = frozenset()
+    """A journal contains it only where it is not exactly the sub-datasets with a share below 1 (`core/wire.py`)."""
+    loss_weights: tuple[float, ...] | None = field(default=None, metadata=LATER)
+    """The loss of each instance of a sub-dataset times this, in training; None: 1 for all. The divisor of the global
+    batch's loss does not change, so a weight of 0 is a gradient of 0. Losses that are reported are not weighted."""
 
     def __post_init__(self) -> None:
         assert self.shares is None or self.weights is None, "a mixture has shares or weights, not both"
-        for numbers in (self.shares, self.weights):
+        for numbers in (self.shares, self.weights, self.loss_weights):
             assert numbers is None or len(numbers) == len(self.tasks), "one number for each sub-dataset"
 
     @property
     def active(self) -> tuple[Task, ...]:
-        """The sub-datasets whose share is 1; the others are only replayed, to limit forgetting."""
-        if self.shares is None:
-            return self.tasks
-        return tuple(task for task, share in zip(self.tasks, self.shares, strict=True) if share == 1)
+        """The sub-datasets that are not excluded."""
+        return tuple(task for task in self.tasks if task not in self.replayed)
+
+    def share(self, task: Task) -> float:
+        """The part of a sub-dataset of the mixture that an epoch takes."""
+        return 1.0 if self.shares is None else self.shares[self.tasks.index(task)]
+
+
+Why: TypeAlias = Literal["search", "candidate", "final"]
+"""What a segment is for: the search itself; a branch off it whose end may become the final model, and from which the
+search then returns to where it was; the end of the search."""
+
+
+Shape: TypeAlias = Literal["linear", "cosine"]
+"""How a learning rate falls: evenly, or along half a cosine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anneal:
+    """A learning rate that falls over some steps of a roll-out: a factor beside `training.schedule`, which must be
+    constant. The training counts within `max_epochs`."""
+
+    start: int
+    """Optimizer steps since the roll-out began; before, the factor is 1."""
+    stop: int
+    """Optimizer steps since the roll-out began; from here on, the factor is `to`."""
+    to: float = 0.0
+    """In [0, 1]."""
+    shape: Shape = "linear"
+
+    def factor(self, step: int) -> float:
+        """What the learning rate of a step is multiplied by."""
+        done = min(1.0, max(0.0, (step - self.start) / (self.stop - self.start)))
+        if self.shape == "cosine":
+            done = (1 - math.cos(math.pi * done)) / 2
+        return 1 - (1 - self.to) * done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
     """What to train next, from which snapshot, and what to measure at the end.
 
-    A segment with `start == stop` trains nothing: it scores the parent and makes no snapshot. `start == 0` begins a
-    roll-out, with a new order of instances.
+    A segment with `start == stop` trains nothing: it scores the parent and makes no snapshot, unless it blends others.
+    `start == 0` begins a roll-out, with a new order of instances.
     """
 
     parent: Snapshot
@@ -95,10 +136,28 @@ class Segment:
     """The snapshots that the method may still request, in addition to `parent`."""
     reset_optimizer: bool = False
     """Start from the parent's weights with an empty optimizer, as the paper's release does at a roll-back."""
+    anneal: Anneal | None = field(default=None, metadata=LATER)
+    """How the learning rate falls in this segment; None: only as `training.schedule` says."""
+    blend: tuple[tuple[Snapshot, float], ...] = field(default=(), metadata=LATER)
+    """Snapshots and their weights, which sum to 1: makes a snapshot whose weights are the weighted mean of theirs (of
+    what is evaluated: their averaged weights where `training.average` is on). It has an empty optimizer, and training
+    goes on from it only at step 0 of a roll-out. `start` and `stop` are 0; the position is that of `parent`."""
+    why: Why = field(default="search", metadata=LATER)
+    """For reports only: whether the search goes on from here, or this is a branch that was meant to end."""
 
     @property
     def trains(self) -> bool:
         return self.stop > self.start
+
+    @property
+    def makes(self) -> bool:
+        """Whether it makes a snapshot."""
+        return self.trains or bool(self.blend)
+
+    @property
+    def sources(self) -> frozenset[Snapshot]:
+        """The snapshots that must exist to run it: the ancestors of a snapshot are a graph, not a path."""
+        return frozenset({self.parent, *(snapshot for snapshot, _ in self.blend)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +180,7 @@ class Outcome:
     """What was measured. It contains no times: seconds go to `timings.jsonl`, outside every hash."""
 
     snapshot: Snapshot
-    """The segment's own number, or its parent if it trained nothing."""
+    """The segment's own number, or its parent if it made no snapshot."""
     scores: Mapping[Task, float]
     """Search scores, higher is better: the method's decisions use these."""
     reports: Mapping[Task, float]
@@ -131,8 +190,11 @@ class Outcome:
     losses: Mapping[Task, Mapping[int, float]] | None = None
     """For each sub-dataset: index of an instance -> its loss (mean NLL of its trained tokens)."""
     metrics: Mapping[Task, tuple[float, ...]] | None = field(default=None, metadata=LATER)
+    loss: Mapping[Task, float] | None = field(default=None, metadata=LATER)
+    """For each scored sub-dataset: the mean over its validation items of the item's mean NLL, in nats per token of the
+    reference completion."""
     train_loss: float | None = None
-    """Mean over the segment's steps of the loss of the global batch."""
+    """Mean over the segment's steps of the loss of the global batch, not weighted by `Mixture.loss_weights`."""
     tokens: Tokens = field(default_factory=Tokens)
     bytes: int = 0
     """Size of the snapshot that the segment made."""

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from msft.core.vocabulary import LATER, Brief, Mixture, Outcome, Probe, Segment, Task, Tokens
+from msft.core.vocabulary import LATER, Anneal, Brief, Mixture, Outcome, Probe, Segment, Task, Tokens
 
 VERSION = 1
 """Increased when older journals can no longer be read as they are."""
@@ -47,21 +47,37 @@ def mixture_to_json(mixture: Mixture) -> Json:
     without: dict[Task, list[int]] = {}
     for task, index in sorted(mixture.without):
         without.setdefault(task, []).append(index)
-    return {
+    data: Json = {
         "tasks": list(mixture.tasks),
         "shares": None if mixture.shares is None else list(mixture.shares),
         "weights": None if mixture.weights is None else list(mixture.weights),
         "without": without,
+        **_later(mixture),
     }
+    if mixture.replayed != _taken_in_part(mixture.tasks, mixture.shares):
+        data["replayed"] = sorted(mixture.replayed)
+    return data
 
 
 def mixture_from_json(data: Json) -> Mixture:
+    tasks = tuple(data["tasks"])
+    shares = None if data["shares"] is None else tuple(data["shares"])
     return Mixture(
-        tasks=tuple(data["tasks"]),
-        shares=None if data["shares"] is None else tuple(data["shares"]),
+        tasks=tasks,
+        shares=shares,
         weights=None if data["weights"] is None else tuple(data["weights"]),
         without=frozenset((task, index) for task, indices in data["without"].items() for index in indices),
+        replayed=frozenset(data["replayed"]) if "replayed" in data else _taken_in_part(tasks, shares),
+        loss_weights=tuple(data["loss_weights"]) if "loss_weights" in data else None,
     )
+
+
+def _taken_in_part(tasks: tuple[Task, ...], shares: tuple[float, ...] | None) -> frozenset[Task]:
+    """The sub-datasets with a share below 1: those that are replayed where a journal does not say otherwise.
+
+    Journals of version 0.1 never say it, as a share below 1 had no other meaning there.
+    """
+    return frozenset(task for task, share in zip(tasks, shares or (), strict=shares is not None) if share != 1)
 
 
 def segment_to_json(segment: Segment) -> Json:
@@ -76,6 +92,7 @@ def segment_to_json(segment: Segment) -> Json:
         "probes": sorted(probe.value for probe in segment.probes),
         "keep": sorted(segment.keep),
         "reset_optimizer": segment.reset_optimizer,
+        **_later(segment),
     }
 
 
@@ -91,6 +108,9 @@ def segment_from_json(data: Json) -> Segment:
         probes=frozenset(Probe(name) for name in data["probes"]),
         keep=frozenset(data["keep"]),
         reset_optimizer=data["reset_optimizer"],
+        anneal=Anneal(**data["anneal"]) if "anneal" in data else None,
+        blend=tuple((snapshot, weight) for snapshot, weight in data.get("blend", ())),
+        why=data.get("why", "search"),
     )
 
 
@@ -109,6 +129,7 @@ def outcome_to_json(outcome: Outcome) -> Json:
         "train_loss": None if outcome.train_loss is None else to_number(outcome.train_loss),
         "tokens": dataclasses.asdict(outcome.tokens),
         "bytes": outcome.bytes,
+        **({} if outcome.loss is None else {"loss": _out(outcome.loss)}),
     }
 
 
@@ -127,6 +148,7 @@ def outcome_from_json(data: Json) -> Outcome:
         train_loss=None if data["train_loss"] is None else from_number(data["train_loss"]),
         tokens=Tokens(**data["tokens"]),
         bytes=data["bytes"],
+        loss=_in(data.get("loss")),
     )
 
 
@@ -150,8 +172,14 @@ def brief_to_json(brief: Brief) -> Json:
 def _later(of: Any) -> Json:
     """The fields marked LATER that differ from their default, with their values; older journals do not have them."""
     marked = [field for field in dataclasses.fields(of) if field.metadata == LATER]
-    values = {field.name: getattr(of, field.name) for field in marked if getattr(of, field.name) != field.default}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {field.name: _plain(getattr(of, field.name)) for field in marked if getattr(of, field.name) != field.default}
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON gives it back."""
+    if isinstance(value, Anneal):
+        return dataclasses.asdict(value)
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
 def brief_from_json(data: Json, params: Any = None) -> Brief:

@@ -22,6 +22,7 @@ def outcome(
     metrics: Mapping[Task, tuple[float, ...]] | None = None,
     lookahead: Mapping[Task, float] | None = None,
     losses: Losses | None = None,
+    loss: Mapping[Task, float] | None = None,
     train_loss: float | None = None,
     size: int = 0,
 ) -> Outcome:
@@ -34,6 +35,7 @@ def outcome(
         metrics=metrics,
         lookahead=lookahead,
         losses=losses,
+        loss=loss,
         train_loss=train_loss,
         tokens=tokens,
         bytes=size,

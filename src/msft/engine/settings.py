@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from msft.core.averages import WarmUp
+from msft.core.errors import RunError, complaint
+from msft.core.vocabulary import Segment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,15 @@ class EngineSettings:
     one takes little time."""
 
 
+def two_schedules(schedule: str) -> str:
+    """The complaint where both a method and `training.schedule` lower the learning rate."""
+    return complaint(
+        f"the method lowers the learning rate itself, and the schedule is {schedule}",
+        "set training.schedule: constant",
+        field="training.schedule",
+    )
+
+
 def learning_rate_at(settings: EngineSettings, position: float) -> float:
     """The learning rate of a step that begins at `position` (epochs, discarded training not included), design 3.12.
 
@@ -65,3 +77,19 @@ def learning_rate_at(settings: EngineSettings, position: float) -> float:
     if settings.schedule == "cosine":
         return settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
     return settings.learning_rate
+
+
+def rates_of(segment: Segment, settings: EngineSettings, steps_per_epoch: int) -> Callable[[int], float]:
+    """Returns a function from a step of a segment's roll-out to its learning rate: a pure function of the step.
+
+    Raises RunError where both the method and the schedule lower it: then neither would get what it asks for.
+    """
+    anneal = segment.anneal
+    if anneal is not None and settings.schedule != "constant":
+        raise RunError(two_schedules(settings.schedule))
+
+    def rate_at(step: int) -> float:
+        plain = learning_rate_at(settings, segment.epoch + (step - segment.start) / steps_per_epoch)
+        return plain if anneal is None else plain * anneal.factor(step)
+
+    return rate_at

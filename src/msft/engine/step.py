@@ -25,7 +25,8 @@ class BatchLoss:
     """The loss of a global batch before the update, the same on every process."""
 
     loss: float
-    """The mean over trained tokens, or over examples (`loss_reduction`)."""
+    """The mean over trained tokens, or over examples (`loss_reduction`); never weighted, so that it measures the model
+    and not the weights."""
     examples: NDArray[np.float64]
     """[examples] mean nats per trained token of each."""
 
@@ -52,11 +53,22 @@ class Stepper:
         self.settings = settings
         self.runtime = runtime
 
-    def backward(self, examples: Sequence[Example], key: tuple[int, ...] | None) -> BatchLoss:
-        """Adds the gradient of the batch's loss; `key` seeds dropout, None turns it off."""
+    def backward(
+        self,
+        examples: Sequence[Example],
+        key: tuple[int, ...] | None,
+        weights: NDArray[np.float64] | None = None,
+    ) -> BatchLoss:
+        """Adds the gradient of the batch's loss; `key` seeds dropout, None turns it off.
+
+        `weights`: [examples] what the loss of each example is multiplied by; None: 1. The divisor, all trained tokens
+        of the global batch or all its examples, stays that of the unweighted mean. So a weight of 1 for all gives the
+        same bits as None, and a weight of 0 a gradient of 0.
+        """
         device, rank = self.runtime.device, self.runtime.rank
         targets = np.array([example.targets for example in examples], np.int64)
         shares = self._shares(targets)
+        weighted = shares if weights is None else shares * weights
         nll = np.zeros(len(examples))
         flat = self.runtime.layout == "flat"
         rows = [row([example]) for example in examples]
@@ -71,7 +83,7 @@ class Stepper:
                     batch = filler(device, flat=flat)
                 else:
                     batch = collate([rows[place] for place in places], device, flat=flat)
-                share = np.zeros(1) if places is None else np.repeat(shares[places], batch.counts)
+                share = np.zeros(1) if places is None else np.repeat(weighted[places], batch.counts)
                 # DDP takes the mean over processes where the global batch needs the sum.
                 weight = torch.from_numpy((share * self.runtime.world).astype(np.float32)).to(device)
                 with unsynchronised(self.model) if number < len(hand) - 1 else nullcontext():

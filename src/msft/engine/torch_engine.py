@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 from peft import PeftModel
 
 from msft.core.averages import Averaging
@@ -19,13 +20,14 @@ from msft.core.vocabulary import ROOT, Mixture, Outcome, Probe, Segment, Snapsho
 from msft.data.examples import Example, Item, Measure, TaskData
 from msft.data.order import Cursor, Order
 from msft.engine.averaging import Average
+from msft.engine.blending import blended
 from msft.engine.conflict import cosines
 from msft.engine.decoding import decoding_of
 from msft.engine.outcomes import Losses, diverged, outcome
 from msft.engine.parallel import Processes
 from msft.engine.probes import lookahead
 from msft.engine.progress import ScoreInfo, StepInfo
-from msft.engine.settings import EngineSettings, learning_rate_at
+from msft.engine.settings import EngineSettings, rates_of
 from msft.engine.setup import runtime_for
 from msft.engine.step import Stepper, make_optimizer
 from msft.forward.runtime import sequence_scores
@@ -112,19 +114,22 @@ class TorchEngine:
         )
 
     def run(self, segment: Segment, number: int) -> Outcome:
-        """Trains from the segment's parent to its end, keeps snapshot `number`, and scores and probes it.
+        """Trains from the segment's parent to its end, or blends, keeps snapshot `number`, and scores and probes it.
 
         With `durable: tick` the snapshot is durable on return. Raises NotFiniteError if a loss is NaN or infinite,
-        RunError if the parent is missing or damaged.
+        RunError if the parent or a part of a blend is missing or damaged.
         """
         began = time.perf_counter()
-        self._become(segment.parent)
+        if segment.blend:
+            self._blend(segment.blend, number)
+        else:
+            self._become(segment.parent)
         train_loss, trained, losses = self._train(segment, number) if segment.trains else (None, 0, {})
         files.stage("engine.keep")
         # Before scoring, so that the snapshot is written to disk meanwhile.
-        size = self._keep(number, time.perf_counter() - began) if segment.trains else 0
+        size = self._keep(number, time.perf_counter() - began) if segment.makes else 0
         files.stage("engine.score")
-        kind: Kind = "eval.ticks" if segment.trains else "eval.rollback"
+        kind: Kind = "eval.ticks" if segment.makes else "eval.rollback"
         scores, scored = self._score(segment.score, "validation", kind)
         probed = 0
         falls: dict[Task, float] | None = None
@@ -138,13 +143,14 @@ class TorchEngine:
                 files.stage("engine.durable")
                 self._store.finish()
         return outcome(
-            number if segment.trains else segment.parent,
+            number if segment.makes else segment.parent,
             scores,
             Tokens(train=trained, eval=scored, probe=probed),
             items={task: found.items for task, found in scores.items()} if Probe.ITEMS in segment.probes else None,
             metrics={t: found.reported for t, found in scores.items()} if Probe.METRICS in segment.probes else None,
             lookahead=falls,
             losses=losses if Probe.LOSSES in segment.probes else None,
+            loss={task: found.loss for task, found in scores.items()} if Probe.LOSS in segment.probes else None,
             train_loss=train_loss,
             size=size,
         )
@@ -198,11 +204,27 @@ class TorchEngine:
             return
         with spent("restore"):
             self._live = None
-            state = self._root() if snapshot == ROOT else self._store.get(snapshot)
-            restore(self._model, self._stepper.optimizer, state)
-            if self._average is not None:
-                self._average.load(state.tensors)
-            self._live, self._cursor = snapshot, state.cursor
+            self._load(snapshot, self._root() if snapshot == ROOT else self._store.get(snapshot))
+
+    def _blend(self, parts: Sequence[tuple[Snapshot, float]], number: Snapshot) -> None:
+        """Makes snapshot `number` the live state: the weighted mean of the weights of these snapshots."""
+        with spent("restore"):
+            state = blended((self._state_of(snapshot), share) for snapshot, share in parts)
+            self._live = None
+            self._load(number, state)
+
+    def _state_of(self, snapshot: Snapshot) -> State:
+        """A snapshot's tensors, not to be changed; of the live state without its moments, and not copied."""
+        if self._live == snapshot:
+            mean = {} if self._average is None else self._average.tensors()
+            return State(tensors={**self.state().tensors, **mean})
+        return self._root() if snapshot == ROOT else self._store.get(snapshot)
+
+    def _load(self, snapshot: Snapshot, state: State) -> None:
+        restore(self._model, self._stepper.optimizer, state)
+        if self._average is not None:
+            self._average.load(state.tensors)
+        self._live, self._cursor = snapshot, state.cursor
 
     def _root(self) -> State:
         """The base weights or, for LoRA, a fresh adapter from its seed; without optimizer moments."""
@@ -221,13 +243,16 @@ class TorchEngine:
         if segment.reset_optimizer:
             self._stepper.optimizer.state.clear()
         rate_at = self._rates(segment, number)
+        mixture = segment.mixture
+        weigh = None if mixture.loss_weights is None else dict(zip(mixture.tasks, mixture.loss_weights, strict=True))
         for step in range(segment.start, segment.stop):
             with spent("train.input"):
-                batch, cursor = self._order.batch(segment.rollout, segment.mixture, cursor)
+                batch, cursor = self._order.batch(segment.rollout, mixture, cursor)
                 examples = [self._data[task].train[index] for task, index in batch]
+                weights = None if weigh is None else np.array([weigh[task] for task, _ in batch])
                 rate = rate_at(step)
             with spent("train.compute"):
-                result = self._stepper.backward(examples, (self._settings.seed, segment.rollout, step))
+                result = self._stepper.backward(examples, (self._settings.seed, segment.rollout, step), weights)
             if not math.isfinite(result.loss):
                 raise diverged(segment, step, batch)
             with spent("train.optimizer"):
@@ -254,10 +279,9 @@ class TorchEngine:
 
     def _rates(self, segment: Segment, number: int) -> Callable[[int], float]:
         """Returns a function from a step of this segment to its learning rate."""
-        per_epoch = self._clock.steps_per_epoch(segment.mixture)
         rate = [rate for since, rate in self.learning_rates if since <= number][-1]
         settings = replace(self._settings, learning_rate=rate)
-        return lambda step: learning_rate_at(settings, segment.epoch + (step - segment.start) / per_epoch)
+        return rates_of(segment, settings, self._clock.steps_per_epoch(segment.mixture))
 
     def _score(
         self, tasks: Iterable[Task], split: Literal["validation", "test"], kind: Kind

@@ -93,7 +93,7 @@ def _training(story: Story, sizes: Mapping[Task, int]) -> list[str]:
     if rising:
         said.append(
             f"Best score at the end of training, so a higher `max_epochs` may help: {listed(rising)} "
-            f"({', '.join(percent(story.tip.scores[task]) for task in rising)})."
+            f"({', '.join(percent(story.best_known.scores[task]) for task in rising)})."
         )
     return said
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from msft.core.retention import Limits, Settled, replayed
-from msft.core.vocabulary import ROOT, Mixture, Snapshot, Tokens
+from msft.core.vocabulary import ROOT, Mixture, Snapshot, Task, Tokens
 from msft.core.wire import Json
 from msft.report.story import Story
 
@@ -71,7 +71,7 @@ def plain(story: Story) -> Plain | None:
     whole = [
         (segment, outcome)
         for segment, outcome in story.segments
-        if segment.trains and segment.mixture.active == story.tasks and segment.mixture.weights is None
+        if segment.trains and _whole(segment.mixture, story.tasks)
     ]
     if not whole or story.outlook.plain:
         return None
@@ -85,6 +85,11 @@ def plain(story: Story) -> Plain | None:
     # Plain fine-tuning also scores the base model, and its test costs the same.
     tokens = Tokens(train=round(per_epoch * epochs), eval=story.brief.base.tokens.eval * (evaluations + 1) + tested)
     return Plain(epochs=epochs, evaluations=evaluations, flops=flops_of(tokens, story.header["model"]["parameters"]))
+
+
+def _whole(mixture: Mixture, tasks: tuple[Task, ...]) -> bool:
+    """Whether an epoch of the mixture is every sub-dataset in full."""
+    return mixture.tasks == tasks and mixture.weights is None and set(mixture.shares or ()) <= {1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +122,7 @@ def holdings(story: Story) -> tuple[Sequence[Holding], int]:
     """The snapshots held during each segment, and the bytes that plain fine-tuning holds (its last and its best)."""
     sizes: dict[Snapshot, int] = {ROOT: 0}
     for number, (segment, outcome) in enumerate(story.segments, start=1):
-        sizes[number] = outcome.bytes if segment.trains else 0
+        sizes[number] = outcome.bytes if segment.makes else 0
 
     def size(snapshots: Collection[Snapshot]) -> int:
         return sum(sizes[snapshot] for snapshot in snapshots)

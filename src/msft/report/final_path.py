@@ -40,11 +40,9 @@ class FinalPath:
     """The exclusions that are part of it, in the order of their epochs."""
     made: int
     """The exclusions of the whole search, those on discarded training included."""
+    snapshots: frozenset[Snapshot]
+    """All that the final model was made from: those of `points`, and of a blend the ancestors of its parts."""
     finished: bool
-
-    @property
-    def snapshots(self) -> frozenset[Snapshot]:
-        return frozenset(point.snapshot for point in self.points)
 
     def follows(self, rollout: Rollout) -> bool:
         """Whether the path continues with the decision that ended a roll-out.
@@ -71,6 +69,7 @@ def final_path(story: Story) -> FinalPath:
         points=tuple(points),
         excluded=excluded,
         made=_made(story) if story.outlook.excludes else 0,
+        snapshots=frozenset(story.trail.ancestors({story.best_known.snapshot})),
         finished=story.answer is not None,
     )
 

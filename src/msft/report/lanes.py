@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
+from typing import Literal, TypeAlias
 
 from msft.core.vocabulary import Mixture, Segment
 from msft.report.cost import ledger
@@ -13,13 +14,18 @@ from msft.report.story import Point, Story
 from msft.report.words import epochs
 
 DISCARDED = "discarded"
-KINDS = {
-    (True, True): ("trained in full", "#3b82c4"),
-    (True, False): ("replayed in part", "rgba(59,130,196,0.35)"),
-    (False, True): (DISCARDED, "rgba(140,140,140,0.6)"),
-    (False, False): (DISCARDED, "rgba(140,140,140,0.25)"),
+How: TypeAlias = Literal["in full", "in part", "replayed"]
+Kind: TypeAlias = tuple[bool, How]
+"""Whether the training is on the final path, and how much of a sub-dataset an epoch took."""
+KINDS: dict[Kind, tuple[str, str]] = {
+    (True, "in full"): ("trained in full", "#3b82c4"),
+    (True, "in part"): ("trained in part", "rgba(59,130,196,0.65)"),
+    (True, "replayed"): ("replayed in part", "rgba(59,130,196,0.35)"),
+    (False, "in full"): (DISCARDED, "rgba(140,140,140,0.6)"),
+    (False, "in part"): (DISCARDED, "rgba(140,140,140,0.4)"),
+    (False, "replayed"): (DISCARDED, "rgba(140,140,140,0.25)"),
 }
-"""Name and colour, by (on the final path, sub-dataset active). Traces of one name have one legend entry."""
+"""Name and colour. Traces of one name have one legend entry."""
 
 
 @dataclass
@@ -66,7 +72,7 @@ def _compute(story: Story, path: FinalPath, spent: list[int], per: float, unit_n
 
     def alike(entry: tuple[int, Segment]) -> object:
         number, segment = entry
-        return segment.rollout, segment.mixture.tasks, segment.mixture.shares, number in kept
+        return segment.rollout, _shown_of(segment.mixture), number in kept
 
     for _, entries in groupby(trained, key=alike):
         run = list(entries)
@@ -78,25 +84,30 @@ def _compute(story: Story, path: FinalPath, spent: list[int], per: float, unit_n
 
 
 def _add(
-    story: Story, lanes: dict[tuple[bool, bool], _Lane], mixture: Mixture, kept: bool, start: float, end: float,
+    story: Story, lanes: dict[Kind, _Lane], mixture: Mixture, kept: bool, start: float, end: float,
     text: str,
 ) -> None:  # fmt: skip
-    for i, task in enumerate(mixture.tasks):
-        share = 1.0 if mixture.shares is None else mixture.shares[i]
-        lane = lanes[kept, share == 1]
+    for task in mixture.tasks:
+        share = mixture.share(task)
+        how: How = "replayed" if task in mixture.replayed else "in full" if share == 1 else "in part"
+        lane = lanes[kept, how]
         lane.base.append(start)
         lane.x.append(end - start)
         lane.y.append(story.tasks.index(task))
-        what = "trained" if share == 1 else f"replayed, {share:.0%} of it"
+        what = ("replayed" if how == "replayed" else "trained") + ("" if share == 1 else f", {share:.0%} of it")
         lane.text.append(f"{shown(task)}: {what}{'' if kept else ', discarded'}, {text}")
 
 
-def _drawn(lanes: dict[tuple[bool, bool], _Lane]) -> list[Figure]:
+def _drawn(lanes: dict[Kind, _Lane]) -> list[Figure]:
     made = [bars(lane.base, lane.x, lane.y, lane.text, *KINDS[key]) for key, lane in lanes.items() if lane.x]
     names = [trace["name"] for trace in made]
     return [{**t, "showlegend": t["name"] not in names[:i], "legendgroup": t["name"]} for i, t in enumerate(made)]
 
 
 def _parts(point: Point) -> object:
+    return None if point.mixture is None else _shown_of(point.mixture)
+
+
+def _shown_of(mixture: Mixture) -> object:
     """The part of a mixture that the lanes show: a change of weights or of single examples changes no lane."""
-    return None if point.mixture is None else (point.mixture.tasks, point.mixture.shares)
+    return mixture.tasks, mixture.shares, mixture.replayed

@@ -16,7 +16,7 @@ from typing import Any
 from msft.core.clock import Clock
 from msft.core.curves import peak, smoothed
 from msft.core.outlook import Outlook
-from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Segment, Snapshot, Task, Tokens
+from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Segment, Snapshot, Task, Tokens, Why
 from msft.core.wire import KEPT_NAMES, Json, outcome_from_json
 from msft.methods import explanation_of, outlook_of
 from msft.record.run_folder import RunFolder
@@ -28,6 +28,8 @@ class Point:
 
     snapshot: Snapshot
     parent: Snapshot
+    sources: frozenset[Snapshot]
+    """The snapshots that it was made from: its parent, and the parts of a blend."""
     rollout: int
     """The roll-out that made it; 0 for the base model."""
     epoch: float
@@ -50,20 +52,23 @@ class Trail:
         base = brief.base
         self.points: dict[Snapshot, Point] = {
             ROOT: Point(
-                snapshot=ROOT, parent=ROOT, rollout=0, epoch=0.0, step=0, mixture=None,
+                snapshot=ROOT, parent=ROOT, sources=frozenset(), rollout=0, epoch=0.0, step=0, mixture=None,
                 scores=dict(base.scores), reports=dict(base.reports),
             )
         }  # fmt: skip
         self.tip: Snapshot = ROOT
-        """The latest point of the search."""
+        """The latest point of the search; a candidate does not move it."""
 
     def add(self, number: int, segment: Segment, outcome: Outcome) -> Point:
-        """The point at the end of segment `number`; a segment without training only adds scores to its parent."""
-        known = self.points[segment.parent] if not segment.trains else None
-        self.tip = number if segment.trains else segment.parent
-        self.points[self.tip] = Point(
-            snapshot=self.tip,
+        """The point at the end of segment `number`; one that makes no snapshot only adds scores to its parent."""
+        known = self.points[segment.parent] if not segment.makes else None
+        here = number if segment.makes else segment.parent
+        if segment.why != "candidate":
+            self.tip = here
+        self.points[here] = Point(
+            snapshot=here,
             parent=known.parent if known else segment.parent,
+            sources=known.sources if known else segment.sources,
             rollout=known.rollout if known else segment.rollout,
             epoch=known.epoch if known else self.end(segment),
             step=known.step if known else segment.stop,
@@ -71,7 +76,14 @@ class Trail:
             scores={**(known.scores if known else {}), **outcome.scores},
             reports={**(known.reports if known else {}), **outcome.reports},
         )
-        return self.points[self.tip]
+        return self.points[here]
+
+    def goes_back(self, segment: Segment) -> bool:
+        """Whether the search returns to an older point with the next segment: a roll-back. A candidate does not, and
+        a blend of older points does not."""
+        if segment.why == "candidate" or segment.blend or segment.parent == self.tip:
+            return False
+        return segment.parent in {point.snapshot for point in self.lineage(self.tip)}
 
     def end(self, segment: Segment) -> float:
         """The position of a segment's end, in epochs."""
@@ -85,6 +97,15 @@ class Trail:
         while path[-1].snapshot != ROOT:
             path.append(self.points[path[-1].parent])
         return path[::-1]
+
+    def ancestors(self, snapshots: Iterable[Snapshot]) -> set[Snapshot]:
+        """These snapshots, and everything that they were made from."""
+        found, open_ends = set[Snapshot](), list(snapshots)
+        while open_ends:
+            if (snapshot := open_ends.pop()) not in found:
+                found.add(snapshot)
+                open_ends += self.points[snapshot].sources
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +127,8 @@ class Rollout:
     """Training with one set of active sub-datasets, and the decision that followed."""
 
     number: int
+    why: Why
+    """A candidate ends where it was meant to end: nothing is decided on it, and nothing of it is rolled back."""
     active: tuple[Task, ...]
     points: tuple[Point, ...]
     """From its start (tick 0) to its end."""
@@ -229,35 +252,41 @@ def read_story(folder: RunFolder) -> Story:
 
 
 def find_rollouts(trail: Trail, segments: Sequence[tuple[Segment, Outcome]], outlook: Outlook) -> Iterable[Rollout]:
-    """Groups consecutive segments with the same roll-out, the same active sub-datasets, and training or not."""
+    """Groups consecutive segments with the same roll-out, the same active sub-datasets, and training or not.
 
-    def alike(entry: tuple[int, Segment]) -> tuple[int, tuple[Task, ...], bool]:
+    Blends are made beside roll-outs. A candidate, or a final branch, is a roll-out of its own. What was decided after a
+    roll-out shows in the next one that is no candidate.
+    """
+
+    def alike(entry: tuple[int, Segment]) -> tuple[int, tuple[Task, ...], bool, Why]:
         _, segment = entry
-        return segment.rollout, segment.mixture.active, segment.trains
+        return segment.rollout, segment.mixture.active, segment.trains, segment.why
 
-    numbered = [(number, segment) for number, (segment, _) in enumerate(segments, start=1)]
+    numbered = [(number, segment) for number, (segment, _) in enumerate(segments, start=1) if not segment.blend]
     groups = [(key, list(entries)) for key, entries in groupby(numbered, key=alike)]
-    for i, ((number, active, trains), entries) in enumerate(groups):
+    for i, ((number, active, trains, why), entries) in enumerate(groups):
         if not trains:
             continue
         # A roll-out may contain a change of weights only: it is still one roll-out, and tick 0 is the parent.
         points = [trail.points[entries[0][1].parent], *(trail.points[n] for n, _ in entries)]
         excluded: tuple[Task, ...] = ()
         went_on = points[-1]
-        followed = i + 1 < len(groups)
-        if followed:
-            (_, following, _), after = groups[i + 1]
-            excluded = tuple(task for task in active if task not in following)
+        later = (group for group in groups[i + 1 :] if why == "candidate" or group[0][-1] != "candidate")
+        following = next(later, None)
+        if following is not None and why != "candidate":
+            (_, staying, _, _), after = following
+            excluded = tuple(task for task in active if task not in staying)
             went_on = trail.points[after[0][1].parent]
         judged = _judged(outlook, trail.clock, points)
         yield Rollout(
             number=number,
+            why=why,
             active=active,
             points=tuple(points),
             excluded=excluded,
             went_on=went_on,
             readings=tuple(r for task in excluded if (r := _reading(task, judged, outlook.window))),
-            followed=followed,
+            followed=following is not None,
         )
 
 

@@ -66,6 +66,7 @@ def _rollout(rollout: Rollout) -> dict[str, Any]:
         "excluded": list(rollout.excluded),
         "snapshot": rollout.went_on.snapshot,
         "epoch": rollout.went_on.epoch,
+        **({} if rollout.why == "search" else {"why": rollout.why}),
     }
 
 

@@ -67,6 +67,8 @@ def measure_label(story: Story, task: str) -> str:
 def decision(rollout: Rollout) -> str:
     """The scores that a finished roll-out showed and the decision taken on them: one or two sentences."""
     place = f"Roll-out {rollout.number}, epoch {epochs(rollout.start.epoch)} to {epochs(rollout.end.epoch)}"
+    if rollout.why == "candidate":
+        return f"{place}: a candidate for the final model."
     if rollout.excluded:
         read = "; ".join(map(_reading, rollout.readings))
         conclusion = f"Excluded: {listed(rollout.excluded)}{_whence(rollout)}."
@@ -91,7 +93,9 @@ def answer(story: Story) -> str:
     rule = "best macro-average" if story.brief.select == "best" else "last point of the search"
     if place.snapshot == story.base.snapshot:
         return f"The final model is the untrained base model ({rule})."
-    return f"The final model is the one at epoch {epochs(place.epoch)}, from roll-out {place.rollout} ({rule})."
+    parts = len(story.segments[place.snapshot - 1][0].blend)
+    which = f"the mean of {parts} snapshots" if parts else "the one"
+    return f"The final model is {which} at epoch {epochs(place.epoch)}, from roll-out {place.rollout} ({rule})."
 
 
 def _reading(reading: Reading) -> str:

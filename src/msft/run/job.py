@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from msft.config.reader import flatten
 from msft.config.schema import Config
+from msft.core.errors import ConfigError
 from msft.core.outlook import Lookahead, Outlook
 from msft.core.version import __version__
 from msft.core.vocabulary import ROOT, Brief, Outcome, Task
@@ -19,7 +20,7 @@ from msft.core.wire import brief_to_json
 from msft.data.examples import TaskData
 from msft.data.load import chat_template, dated, load_tasks, on_day
 from msft.engine.batched_decoding import fitting_decoding
-from msft.engine.settings import EngineSettings
+from msft.engine.settings import EngineSettings, two_schedules
 from msft.model.open import ModelSource, OpenModel, check_data_fits
 from msft.model.row_layout import check_rows
 from msft.record.run_folder import environment
@@ -49,6 +50,11 @@ class Job:
     model: OpenModel
     data: Mapping[Task, TaskData]
 
+    def __post_init__(self) -> None:
+        schedule = self.config.training.schedule
+        if schedule != "constant" and self.outlook.anneals:
+            raise ConfigError(two_schedules(schedule))
+
     @property
     def source(self) -> ModelSource:
         return self.model.source
@@ -60,7 +66,7 @@ class Job:
 
     @classmethod
     def prepare(cls, config: Config) -> Job:
-        """Finds and checks model and data. Raises ModelError or DataError before any weight is loaded."""
+        """Finds and checks model and data. Raises ModelError, DataError or ConfigError before any weight is loaded."""
         with spent("start.model"):
             model = OpenModel.open(model_source(config))
             config = dated(config, model.tokenizer)

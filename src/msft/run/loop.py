@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from msft.core.errors import Diverged, Stopped, UserError
-from msft.core.retention import UNBOUNDED, Limits, replayed
+from msft.core.retention import UNBOUNDED, Limits, needed_beside, repeated, replayed
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Outcome, Segment, Snapshot
 from msft.core.wire import differences, outcome_to_json
@@ -25,7 +25,8 @@ class Engine(Protocol):
     def run(self, segment: Segment, number: int) -> Outcome:
         """Run segment `number`; the snapshot that it makes has this number and is in the store on return.
 
-        Its parent is in the store or, where the last run ended, is the engine's live state, of which no copy is needed.
+        Each of its sources is in the store or, where the last run ended, is the engine's live state, of which no copy
+        is needed.
         """
 
     def test(self, snapshot: Snapshot) -> Outcome:
@@ -85,12 +86,12 @@ def needed(search: Search) -> set[Snapshot]:
     if segment is None:
         assert search.answer is not None
         return {search.answer} - {ROOT}
-    return ({segment.parent} | segment.keep) - {ROOT}
+    return set((segment.sources | segment.keep) - {ROOT})
 
 
 def _trained_only(outcome: Outcome) -> Outcome:
     """The outcome without scores and probes, to save memory over thousands of segments; the journal keeps those."""
-    return replace(outcome, scores={}, reports={}, items=None, lookahead=None, losses=None)
+    return replace(outcome, scores={}, reports={}, items=None, metrics=None, lookahead=None, losses=None, loss=None)
 
 
 class _Loop:
@@ -177,24 +178,27 @@ class _Loop:
 
     def _origin(self, segment: Segment) -> Snapshot:
         """The snapshot that the segment's roll-out began from."""
-        while segment.start and self.history[segment.parent - 1][0].rollout == segment.rollout:
-            segment = self.history[segment.parent - 1][0]
+        while segment.parent != ROOT and (segment.start or segment.blend):
+            before = self.history[segment.parent - 1][0]
+            if before.rollout != segment.rollout:
+                break
+            segment = before
         return segment.parent
 
     def _recover(self) -> None:
-        """Recompute missing snapshots that are to be kept, and the next segment's parent."""
+        """Recompute missing snapshots that are to be kept, and what the next segment is made from."""
         segment, held = self.search.ask(), self.retention.held
         if segment is not None:
-            held |= {segment.parent} - {ROOT}
-        for snapshot in sorted(held):
-            lineage: list[Snapshot] = []
-            while snapshot != ROOT and not self.store.has(snapshot):
-                lineage.append(snapshot)
-                snapshot = self.history[snapshot - 1][0].parent
-            for number in reversed(lineage):
-                self._repeat(number, scored=True)
-                if self.retention.limit is not None:
-                    self.store.prune(held | {number})
+            held |= segment.sources - {ROOT}
+
+        def sources(number: Snapshot) -> frozenset[Snapshot]:
+            return self.history[number - 1][0].sources
+
+        again = repeated(held, self.store.has, sources)
+        for number, beside in zip(again, needed_beside(again, sources), strict=True):
+            if self.retention.limit is not None:
+                self.store.prune(held | beside)
+            self._repeat(number, scored=True)
         files.stage("loop.settle")
         self._hold(held, resumed=True)
 

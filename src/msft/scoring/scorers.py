@@ -32,6 +32,9 @@ class TaskScores:
     """The search score of each item: a log-probability for all measures other than `choice`."""
     reported: tuple[float, ...]
     """The test metric of each item: right (1) or wrong (0); a user's own score; for `loss` its log-probability."""
+    loss: float
+    """Mean over items of the mean nats per token of the reference: the completion that training would learn, and of a
+    choice the right option, without the end of the text, which no option has. Every measure's own pass gives it."""
 
 
 def score(
@@ -138,11 +141,18 @@ def task_scores(
         report, reported = float(verdicts.mean()), verdicts
         if measure.control == "report":
             control, acted_on = report, reported
-    return TaskScores(control=control, report=report, items=tuple(acted_on.tolist()), reported=tuple(reported.tolist()))
+    return TaskScores(
+        control=control,
+        report=report,
+        items=tuple(acted_on.tolist()),
+        reported=tuple(reported.tolist()),
+        loss=float(sequences.mean.mean()),
+    )
 
 
 def _choice(items: Sequence[Item], measure: Measure, sequences: SequenceScores) -> TaskScores:
-    soft, right = np.zeros(len(items)), np.zeros(len(items))
+    soft, right, losses = np.zeros(len(items)), np.zeros(len(items)), np.zeros(len(items))
+    means = sequences.mean
     first = 0
     for number, item in enumerate(items):
         part = slice(first, first + len(item.options))
@@ -154,6 +164,7 @@ def _choice(items: Sequence[Item], measure: Measure, sequences: SequenceScores) 
         weights = np.exp(values - values.max())
         soft[number] = weights[item.answer] / weights.sum()
         right[number] = int(values.argmax()) == item.answer
+        losses[number] = means[first + item.answer]
         first = part.stop
     control = right if measure.control == "report" else soft
     return TaskScores(
@@ -161,4 +172,5 @@ def _choice(items: Sequence[Item], measure: Measure, sequences: SequenceScores) 
         report=float(right.mean()),
         items=tuple(control.tolist()),
         reported=tuple(right.tolist()),
+        loss=float(losses.mean()),
     )

@@ -39,7 +39,7 @@ def observe(
         engine = TorchEngine(job.model, job.data, replace(job.settings, durable="rollout"), store)
         found = {ROOT: measure(engine, ROOT)} if wanted(ROOT) else {}
         for number, (segment, recorded) in enumerate(story.segments, 1):
-            if segment.trains:
+            if segment.makes:
                 outcome = engine.run(replace(segment, score=(), probes=frozenset()), number)
                 if outcome.train_loss != recorded.train_loss:
                     changed = f"train_loss was {recorded.train_loss}, is now {outcome.train_loss}"
@@ -48,5 +48,5 @@ def observe(
                     found[number] = measure(engine, number)
             if number < len(story.segments):
                 after = story.segments[number][0]
-                store.prune((after.keep | {after.parent}) - {ROOT})
+                store.prune((after.keep | after.sources) - {ROOT})
         return found

@@ -146,19 +146,22 @@ def check(method: Method, case: Case) -> None:
 
 def check_segments(journal: Journal) -> None:
     """Roll-outs are numbered in order, continue where they ended, and start afresh where they must."""
-    rollout = 0
+    rollout, last = 0, 0
     for number, (segment, _) in enumerate(journal, 1):
-        assert segment.parent < number, f"segment {number} starts from a snapshot that is not made yet"
+        assert max(segment.sources) < number, f"segment {number} starts from a snapshot that is not made yet"
         assert segment.rollout in (rollout, rollout + 1), f"segment {number} skips a roll-out number"
         assert segment.rollout == rollout or segment.start == 0, f"segment {number} opens a roll-out in its middle"
-        if segment.rollout == rollout:
-            before, made = journal[number - 2]
+        assert ROOT not in segment.keep, f"segment {number} keeps the base model, which is never kept"
+        if segment.blend:
+            rollout = segment.rollout
+            continue  # made beside the training, which may continue where it was
+        if segment.rollout == rollout and last:
+            before, made = journal[last - 1]
             continues = (segment.parent, segment.start) == (made.snapshot, before.stop)
             assert continues, f"segment {number} does not continue its roll-out"
             assert segment.mixture.tasks == before.mixture.tasks, f"segment {number} changes the sub-datasets"
-        rollout = segment.rollout
+        rollout, last = segment.rollout, number
         assert segment.trains or segment.start == 0, f"segment {number} trains nothing, and not at a roll-out's start"
-        assert ROOT not in segment.keep, f"segment {number} keeps the base model, which is never kept"
 
 
 def check_replay(method: Method, brief: Brief, journal: Journal, answer: Snapshot, *, thorough: bool) -> None:
@@ -206,12 +209,12 @@ def check_outlook(method: Method, brief: Brief, journal: Journal) -> None:
     held = method.outlook_at(brief).snapshots
     trained = [instances(brief, segment) for segment, _ in journal]
     for i, (segment, _) in enumerate(journal):
-        asked = ({segment.parent} | segment.keep) - {ROOT}
+        asked = (segment.sources | segment.keep) - {ROOT}
         # The segment's own snapshot comes on top while it runs into its end.
-        assert held is None or len(asked) + segment.trains <= held, (
-            f"segment {i + 1}: {len(asked) + segment.trains} snapshots are held, the outlook says at most {held}"
+        assert held is None or len(asked) + segment.makes <= held, (
+            f"segment {i + 1}: {len(asked) + segment.makes} snapshots are held, the outlook says at most {held}"
         )
-        if segment.trains and segment.start == 0:
+        if segment.trains and segment.start == 0 and segment.why != "candidate":
             at = Standing(mixture=segment.mixture, rollout=segment.rollout, epoch=segment.epoch)
             bound = method.outlook(brief, at).bound
             # Roll-outs end on whole steps.
@@ -237,7 +240,7 @@ def check_scoring_decides_nothing(method: Method, case: Case) -> None:
     assert [replace(s, score=()) for s, _ in full] == [replace(s, score=()) for s, _ in plain]
     measured: dict[Snapshot, set[str]] = {ROOT: set(brief.tasks)}
     for (asked, fewer), (segment, more) in zip(plain, full, strict=True):
-        everything = brief.tasks if segment.trains and asked.score else segment.score
+        everything = brief.tasks if segment.makes and asked.score else segment.score
         assert segment.score == everything, "score_excluded: tick does not score every sub-dataset"
         assert not measured.get(more.snapshot, set()) & set(segment.score), "a snapshot is scored twice"
         measured.setdefault(more.snapshot, set()).update(segment.score)

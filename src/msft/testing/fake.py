@@ -90,9 +90,14 @@ class FakeEngine:
         return self._measure(ROOT, tuple(self.sizes), probes, {}, 0)
 
     def run(self, segment: Segment, number: int) -> Outcome:
-        assert segment.parent in (ROOT, self.live) or self.store.has(segment.parent), f"{segment.parent} was let go"
+        for source in sorted(segment.sources):
+            assert source in (ROOT, self.live) or self.store.has(source), f"{source} was let go"
         self.runs.append(number)
-        self.live = number if segment.trains else segment.parent
+        self.live = number if segment.makes else segment.parent
+        if segment.blend:
+            self.cursors[number] = Cursor()
+            self.keep(number, segment, self._blended(segment))
+            return self._measure(number, segment.score, segment.probes, {}, 0, made=True)
         if not segment.trains:
             return self._measure(segment.parent, segment.score, segment.probes, {}, 0)
         self.cursors[number] = self._walk(segment)
@@ -107,12 +112,19 @@ class FakeEngine:
             }
         else:
             gained = {task: epochs * counts[task] / self.distinct[task] for task in mixture.tasks}
+        rate = 1.0
+        if segment.anneal is not None:
+            rate = math.fsum(map(segment.anneal.factor, range(segment.start, segment.stop)))
+            rate /= segment.stop - segment.start
+        gained = {task: rate * gain for task, gain in gained.items()}
+        for task, weight in zip(mixture.tasks, mixture.loss_weights or (), strict=mixture.loss_weights is not None):
+            gained[task] *= weight
         mean = sum(gained.values()) / len(self.sizes)
         for task in exposure:
             exposure[task] += gained.get(task, 0.0) + self.interference * mean
         self.keep(number, segment, exposure)
         self.trained += instances
-        return self._measure(number, segment.score, segment.probes, gained, instances, segment)
+        return self._measure(number, segment.score, segment.probes, gained, instances, segment, made=True)
 
     def cursor(self, snapshot: Snapshot) -> Cursor:
         """Where the order stands at a snapshot."""
@@ -125,6 +137,13 @@ class FakeEngine:
         for _ in range(segment.start, segment.stop):
             _, cursor = self.order.batch(segment.rollout, segment.mixture, cursor)
         return cursor
+
+    def _blended(self, segment: Segment) -> dict[Task, float]:
+        """The weighted mean of the parts' exposures."""
+        return {
+            task: math.fsum(weight * self.states[snapshot][task] for snapshot, weight in segment.blend)
+            for task in self.sizes
+        }
 
     def keep(self, number: int, segment: Segment, exposure: dict[Task, float]) -> None:
         self.states[number] = exposure
@@ -155,6 +174,7 @@ class FakeEngine:
         gained: Mapping[Task, float],
         instances: float,
         segment: Segment | None = None,
+        made: bool = False,
     ) -> Outcome:
         items = {task: self.score(snapshot, task) for task in tasks}
         scores = {task: math.fsum(values) / len(values) for task, values in items.items()}
@@ -175,9 +195,10 @@ class FakeEngine:
             metrics=items if Probe.METRICS in probes else None,
             lookahead={t: 1.0 / (1.0 + state[t]) for t in self.sizes} if Probe.LOOKAHEAD in probes else None,
             losses=losses,
+            loss={t: 1.0 - self.curves[t](state[t]) for t in tasks} if Probe.LOSS in probes else None,
             train_loss=math.exp(-sum(state.values()) / len(state)) if gained else None,
             tokens=Tokens(train=round(10 * instances), eval=5 * len(tasks) * max(1, self.items)),
-            bytes=1000 if gained else 0,
+            bytes=1000 if made else 0,
         )
 
 
