@@ -51,8 +51,10 @@ class Scores:
 
 @contextmanager
 def recorded() -> Iterator[dict[nn.Module, Scores]]:
-    """In this context, fills the dictionary with how each module's scores differ from plain attention; modules that drop
-    attention weights out are left out."""
+    """A dictionary that is filled, in this context, with how each module's scores differ from plain attention.
+
+    Modules that drop attention weights out are left out.
+    """
     found: dict[nn.Module, Scores] = {}
     _RECORDS.append(found)
     try:

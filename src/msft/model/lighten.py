@@ -15,6 +15,7 @@ from msft.forward.runtime import undisturbed
 from msft.forward.swap import swapped
 from msft.model.attention import PRODUCTS
 from msft.model.attention_block import lighten_attention
+from msft.model.decoder_layer import lighten_layers
 from msft.model.embedding import gather_directly
 from msft.model.gated import lighten_gates
 from msft.model.head import FusedHead
@@ -76,7 +77,10 @@ def lighten(
             lighten_gates(loss.model)
         if parts.attention and layout == "flat" and device.type == "cpu" and not bf16:
             reach = _reach(loss, longest)
-            lighten_attention(loss.model, lambda: loss(_rows_up_to(reach, device)), reach)
+            rows = _rows_up_to(reach, device)
+            lighten_attention(loss.model, lambda: loss(rows), reach)
+            if not loss.checkpoints:
+                lighten_layers(loss.model, lambda: loss(rows))
         if parts.norms and bf16:
             lighten_norms(loss.model, lambda: loss(batch))
     return _in_words(loss)
