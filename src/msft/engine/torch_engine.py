@@ -262,14 +262,8 @@ class TorchEngine:
 
         asked = {task: (getattr(self._data[task], split), self._data[task].measure) for task in names}
         with spent(kind), self._evaluated():
-            return score(
-                self._stepper.model,
-                asked,
-                self._stepper.runtime,
-                decoding=self._decoding,
-                progress=progress,
-                known=self._known,
-            )
+            model, runtime = self._stepper.model, self._stepper.runtime
+            return score(model, asked, runtime, decoding=self._decoding, progress=progress, known=self._known)
 
     def _lookahead(self, segment: Segment, number: int) -> tuple[dict[Task, float], int]:
         """The relative decreases, and the tokens of the passes before the virtual step (two) and after it (one)."""

@@ -7,7 +7,7 @@ operations that compute are those of the plain block, in its order, so that like
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,10 @@ from torch.autograd.function import once_differentiable
 from msft.forward.batches import Span
 from msft.forward.swap import swap
 from msft.model.attention import Scores, hidden_of, recorded
+from msft.model.same_bits import REFUSED, has_only, same_bits
 
 WHY = "attention as one operation"
 BLOCK = "_msft_block"
-REFUSED = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
-"""What a module raises that is not built in this way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,42 +49,6 @@ def lighten_attention(model: nn.Module, trial: Callable[[], object], reach: int)
     with recorded() as asked:
         blocks = [module for module in model.modules() if _has_plain_parts(module)]
         return sum(swap(block, forward, WHY) for block in same_bits(model, blocks, computed, trial))
-
-
-def same_bits(
-    model: nn.Module,
-    modules: Sequence[nn.Module],
-    computed: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Tensor | None],
-    trial: Callable[[], object],
-) -> list[nn.Module]:
-    """The modules whose output in the trial is, to the bit, what `computed` returns for the same arguments."""
-    found: list[nn.Module] = []
-
-    def compare(module: nn.Module, args: tuple[Any, ...], given: dict[str, Any], output: Any) -> None:
-        try:
-            plain = output[0] if isinstance(output, tuple) and output[1:] == (None,) else output
-            own = computed(module, args, given)
-            if own is not None and torch.equal(own, plain):
-                found.append(module)
-        except REFUSED:
-            return
-
-    hooks = [module.register_forward_hook(compare, with_kwargs=True) for module in modules]
-    training = model.training
-    try:
-        with torch.no_grad():
-            model.train()  # with dropout, a module gives other bits
-            trial()
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
-    return found
-
-
-def has_only(module: nn.Module, parameters: Iterable[Tensor]) -> bool:
-    """Whether these are all the parameters of a module: another may have no effect yet, but would be trained."""
-    return {id(parameter) for parameter in module.parameters()} == {id(parameter) for parameter in parameters}
 
 
 def _has_plain_parts(block: Any) -> bool:

@@ -16,8 +16,9 @@ from torch.nn import functional
 
 from msft.forward.swap import swap
 from msft.model import attention_block
-from msft.model.attention_block import REFUSED, attention, gradients, has_only, projections, same_bits, takes, turns_of
+from msft.model.attention_block import attention, gradients, projections, takes, turns_of
 from msft.model.norms import epsilon_of
+from msft.model.same_bits import REFUSED, has_only, same_bits
 
 WHY = "layer as one operation"
 

@@ -54,9 +54,12 @@ def lighten(
 
     The last layer's MLP skips tokens that predict nothing; not with gradient checkpointing, which recomputes the layer
     when the micro-batch is no longer available. The head is fused with the loss (`model/head.py`). Gated MLPs
-    (`model/gated.py`) and, under bf16 autocast, norms (`model/norms.py`) keep less for the backward pass. `direct`:
-    gradients of the embedding and the head bypass autograd, which is correct in a single process only.
-    `msft.forward.swap.restore` restores the replaced layers.
+    (`model/gated.py`) and, under bf16 autocast, norms (`model/norms.py`) keep less for the backward pass. In fp32 on a
+    CPU, attention (`model/attention_block.py`) and layers (`model/decoder_layer.py`) become one operation each.
+
+    `direct`: gradients of the embedding and the head bypass autograd, which is correct in a single process only.
+    `longest`: no row of the run has more tokens (None: unknown). `msft.forward.swap.restore` restores the replaced
+    layers.
     """
     # Few targets: what reads the outputs of other tokens, such as a convolution, shows where they are skipped.
     batch = collate([row([e]) for e in sorted(examples(ALONE, every=4), key=len)], device, flat=layout == "flat")
