@@ -44,7 +44,7 @@ class Parts:
     tokens: int = MANY
 
 
-NOTHING = Lighter(norms=False, gates=False, last_mlp=False, head=False)
+NOTHING = Lighter(norms=False, attention=False, gates=False, last_mlp=False, head=False)
 VARIANTS = {
     "none": Parts(light=NOTHING, tokens=FEW),
     "all": Parts(light=EVERYTHING),

@@ -56,8 +56,9 @@ class TrainingConfig(Section):
     """Compute activations again instead of keeping them: slower, less memory."""
     light: Annotated[Literal["auto"] | bool, LATER] = "auto"
     """Replace layers of the model by versions that do less work for the same results, up to rounding: norms, gated
-    MLPs, the last MLP, the head and the embedding. `auto`: those for which a trial at the start succeeds, listed in the
-    run's notes; true: the same, but no such layer is an error; false: none."""
+    MLPs, the last MLP, the head and the embedding; in fp32 on a CPU also attention and whole layers. `auto`: those for
+    which a trial at the start succeeds, listed in the run's notes; true: the same, but no such layer is an error;
+    false: none."""
     torch_compile: bool = False
     """Compile the model's layers, which takes a minute or more at the start and, on a CPU, needs a C++ compiler."""
     report_to: Annotated[tuple[Literal["tensorboard", "wandb", "trackio", "mlflow"], ...], Field(strict=False)] = ()

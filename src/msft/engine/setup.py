@@ -51,7 +51,8 @@ def runtime_for(
     )
     said = ""
     if settings.light and not settings.torch_compile:  # which replaces the layers itself
-        said = lighten(loss, found.layout, processes.device, bf16=bf16, direct=processes.world == 1)
+        direct = processes.world == 1
+        said = lighten(loss, layout.rows, processes.device, bf16=bf16, direct=direct, longest=settings.longest)
     if settings.light is True and not said:
         reason = (
             "torch_compile replaces the layers itself"

@@ -30,7 +30,7 @@ from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings, rates_of
 from msft.engine.setup import runtime_for
 from msft.engine.step import Stepper, make_optimizer
-from msft.forward.runtime import sequence_scores
+from msft.forward.runtime import Preparations, sequence_scores
 from msft.model.adapters import write_merged
 from msft.model.compiled import compile_layers
 from msft.model.open import OpenModel, check_data_fits, export_model, fingerprint, non_embedding_parameters
@@ -89,6 +89,7 @@ class TorchEngine:
         self._stepper = Stepper(
             self._processes.distributed(loss), make_optimizer(self._model, settings), settings, runtime
         )
+        self._known = Preparations(runtime)
         self._average: Average | None = None
         if settings.average is not None:
             steps = self._clock.steps_per_epoch(Mixture(tasks=tuple(sizes)))
@@ -293,7 +294,8 @@ class TorchEngine:
 
         asked = {task: (getattr(self._data[task], split), self._data[task].measure) for task in names}
         with spent(kind), self._evaluated():
-            return score(self._stepper.model, asked, self._stepper.runtime, decoding=self._decoding, progress=progress)
+            model, runtime = self._stepper.model, self._stepper.runtime
+            return score(model, asked, runtime, decoding=self._decoding, progress=progress, known=self._known)
 
     def _lookahead(self, segment: Segment, number: int) -> tuple[dict[Task, float], int]:
         """The relative decreases, and the tokens of the passes before the virtual step (two) and after it (one)."""

@@ -75,6 +75,12 @@ class MicroBatch:
     hits: bool = False
     """Whether to return for each target if it was the arg-max."""
 
+    @property
+    def nbytes(self) -> int:
+        tensors = [self.ids, self.mask, self.positions, self.read, self.rows, self.targets]
+        tensors += [tensor for span in self.spans for tensor in (span.slots, span.sees, span.positions)]
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
 
 class TokenScores(NamedTuple):
     """What the wrapped model returns for a micro-batch."""

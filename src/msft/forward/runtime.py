@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -14,13 +15,31 @@ from torch import nn
 
 from msft.core.errors import UserError, complaint
 from msft.data.examples import Example
-from msft.forward.batches import Row, RowLayout, TokenScores, collate, filler, per_sequence, rows_of, sides_of
+from msft.forward.batches import (
+    MicroBatch,
+    Row,
+    RowLayout,
+    TokenScores,
+    collate,
+    filler,
+    per_sequence,
+    rows_of,
+    sides_of,
+)
 from msft.forward.packed_weights import packed
 from msft.forward.planner import deal
 
 RowsOfABatch: TypeAlias = Literal["dropped", "kept", "alone"]
 """How a batch of rows is continued when one of them is finished: it is dropped; it is kept until all are, as the
 model's cache cannot drop it; or every row is a batch of its own."""
+
+
+KEPT = 1 << 26
+"""Bytes of micro-batches that are remembered at most."""
+
+
+Piece: TypeAlias = tuple[MicroBatch | None, NDArray[np.int64], int]
+"""A micro-batch, None where this process has no work while others do; the places of its sequences; its rows."""
 
 
 class NotFiniteError(UserError):
@@ -100,6 +119,63 @@ def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
             model.train(training)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """The micro-batches of this process for some sequences."""
+
+    groups: Sequence[Sequence[Example]]
+    tokens: int
+    """Those of all processes; a common prefix counts once."""
+    batches: Iterable[Piece]
+
+
+def prepare(groups: Sequence[Sequence[Example]], runtime: Runtime, *, hits: bool) -> Prepared:
+    """The micro-batches are made one by one, as they are asked for, and once."""
+    rows, of_row = rows_of(groups, apart=runtime.layout == "padded", border=runtime.border)
+    flat = runtime.layout == "flat"
+
+    def made() -> Iterator[Piece]:
+        for places in runtime.share_of(rows):
+            if places is None:
+                yield None, np.zeros(0, np.int64), 0
+            else:
+                batch = collate([rows[place] for place in places], runtime.device, flat=flat, hits=hits)
+                yield batch, np.concatenate([of_row[place] for place in places]), len(places)
+
+    return Prepared(groups=groups, tokens=sum(map(len, rows)), batches=made())
+
+
+class Preparations:
+    """Remembers the micro-batches of the sequences that were scored last, if they take at most `KEPT` bytes: those of
+    the validation items are the same at each evaluation."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self._last: dict[bool, Prepared] = {}
+
+    def of(self, groups: Sequence[Sequence[Example]], *, hits: bool) -> Prepared:
+        """As `prepare`. Groups are compared by identity."""
+        last = self._last.get(hits)
+        if last is not None and len(last.groups) == len(groups) and all(map(operator.is_, last.groups, groups)):
+            return last
+        self._last.clear()
+        made = prepare(groups, self.runtime, hits=hits)
+        return replace(made, batches=self._remembering(made, hits))
+
+    def _remembering(self, made: Prepared, hits: bool) -> Iterator[Piece]:
+        seen: list[Piece] = []
+        size = 0
+        for one in made.batches:
+            size += 0 if one[0] is None else one[0].nbytes
+            if size <= KEPT:
+                seen.append(one)
+            else:
+                seen.clear()
+            yield one
+        if size <= KEPT:
+            self._last[hits] = replace(made, batches=seen)
+
+
 def sequence_scores(
     model: nn.Module,
     groups: Sequence[Sequence[Example]],
@@ -107,14 +183,15 @@ def sequence_scores(
     *,
     hits: bool = False,
     progress: Callable[[int], None] | None = None,
+    known: Preparations | None = None,
 ) -> SequenceScores:
     """The likelihood of each sequence's targets, all groups in order; `model` maps a MicroBatch to TokenScores.
 
     The sequences of a group have a common prefix, which is computed once where the model supports it. `hits` asks for
-    `all_hit`. `progress` is called with the number of rows done so far. Raises NotFiniteError.
+    `all_hit`. `progress` is called with the number of rows done so far. `known`: remembers the
+    micro-batches. Raises NotFiniteError.
     """
-    apart, flat = runtime.layout == "padded", runtime.layout == "flat"
-    rows, of_row = rows_of(groups, apart=apart, border=runtime.border)
+    prepared = prepare(groups, runtime, hits=hits) if known is None else known.of(groups, hits=hits)
     sequences = [example for group in groups for example in group]
     sums = np.zeros((2, len(sequences)))
     done = 0
@@ -122,17 +199,17 @@ def sequence_scores(
     # context for all micro-batches, so that weights are cast once.
     layers = packed(model, runtime.max_tokens) if runtime.packs else nullcontext()
     with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast(), layers:
-        for places in runtime.share_of(rows):
-            if places is None:
-                model(filler(runtime.device, flat=flat))
+        for batch, owners, rows in prepared.batches:
+            if batch is None:
+                model(filler(runtime.device, flat=runtime.layout == "flat"))
                 continue
-            batch = collate([rows[place] for place in places], runtime.device, flat=flat, hits=hits)
             scores: TokenScores = model(batch)
-            owners = np.concatenate([of_row[place] for place in places])
+            for span in batch.spans:
+                span.kept.clear()  # masks, which may be larger than the micro-batch
             sums[0, owners] = per_sequence(scores.nll.cpu().numpy(), batch.counts)
             if scores.hits is not None:
                 sums[1, owners] = per_sequence(scores.hits.cpu().numpy(), batch.counts)
-            done += len(places)
+            done += rows
             if progress is not None:
                 progress(done * runtime.world)
     sums = runtime.total(sums)
@@ -145,4 +222,4 @@ def sequence_scores(
                 "lower the learning rate, or check the model's weights",
             )
         )
-    return SequenceScores(nll=sums[0], targets=targets, all_hit=(sums[1] == targets) & hits, tokens=sum(map(len, rows)))
+    return SequenceScores(nll=sums[0], targets=targets, all_hit=(sums[1] == targets) & hits, tokens=prepared.tokens)

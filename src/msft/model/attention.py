@@ -7,7 +7,8 @@ plain scaled-dot-product attention. Windows, chunks, soft-capping and sinks are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +27,11 @@ PRODUCTS = 512
 three times as long, mostly in the backward pass, until the scores no longer fit in the cache (docs/performance.md)."""
 
 
+_RECORDS: list[dict[nn.Module, Scores]] = []
+
+
 @dataclass(frozen=True, slots=True)
-class _Scores:
+class Scores:
     """How the scores of one layer differ from plain causal attention."""
 
     scale: float
@@ -43,6 +47,20 @@ class _Scores:
     @property
     def plain(self) -> bool:
         return self.cap is None and self.sinks is None
+
+
+@contextmanager
+def recorded() -> Iterator[dict[nn.Module, Scores]]:
+    """A dictionary that is filled, in this context, with how each module's scores differ from plain attention.
+
+    Modules that drop attention weights out are left out.
+    """
+    found: dict[nn.Module, Scores] = {}
+    _RECORDS.append(found)
+    try:
+        yield found
+    finally:
+        _RECORDS.remove(found)
 
 
 def attend(
@@ -63,13 +81,16 @@ def attend(
     """
     if options.get("position_bias") is not None and msft_spans:
         raise ValueError("attention over flat rows does not support position_bias")
-    scores = _Scores(
+    scores = Scores(
         query.shape[-1] ** -0.5 if scaling is None else scaling,
         options.pop("sliding_window", None),
         _chunk_of(module),
         options.pop("softcap", None),
         options.pop("s_aux", None),
     )
+    for record in _RECORDS:
+        if not dropout:
+            record[module] = scores
     if not msft_spans:
         if scores.plain:
             return sdpa_attention_forward(
@@ -103,7 +124,7 @@ def _pack(flat: Tensor, span: Span) -> Tensor:
     return flat.reshape(span.rows, span.longest, *flat.shape[1:])
 
 
-def _products(q: Tensor, k: Tensor, v: Tensor, span: Span, scores: _Scores, dropout: float) -> Tensor:
+def _products(q: Tensor, k: Tensor, v: Tensor, span: Span, scores: Scores, dropout: float) -> Tensor:
     """Attention as two batched matrix products; query heads that share a key head are stacked into one matrix."""
     rows, longest, heads, width = q.shape
     shared, group = k.shape[2], heads // k.shape[2]
@@ -111,7 +132,7 @@ def _products(q: Tensor, k: Tensor, v: Tensor, span: Span, scores: _Scores, drop
     stacked = stacked.reshape(rows * shared, group * longest, width)
     keys = k.permute(0, 2, 3, 1).reshape(rows * shared, width, longest)
     values = v.transpose(1, 2).reshape(rows * shared, longest, -1)
-    hidden = _hidden(span, scores, shared, group, q.dtype, q.device)
+    hidden = hidden_of(span, scores, shared, group, q.dtype, q.device)
     if scores.plain:
         weights = torch.baddbmm(hidden, stacked, keys, alpha=scores.scale).softmax(-1)
     else:
@@ -124,7 +145,7 @@ def _products(q: Tensor, k: Tensor, v: Tensor, span: Span, scores: _Scores, drop
     return out.view(rows, shared, group, longest, -1).permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
-def _softmax(products: Tensor, hidden: Tensor | None, scores: _Scores, sinks: Tensor | None) -> Tensor:
+def _softmax(products: Tensor, hidden: Tensor | None, scores: Scores, sinks: Tensor | None) -> Tensor:
     """The attention weights from [..., queries, keys] products; `hidden`: the additive mask, `sinks`: of the products'
     shape but for one key."""
     products = products * scores.scale
@@ -137,7 +158,7 @@ def _softmax(products: Tensor, hidden: Tensor | None, scores: _Scores, sinks: Te
     return torch.cat([products, sinks.to(products.dtype)], -1).softmax(-1)[..., :-1]
 
 
-def _by_mask(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scores: _Scores, dropout: float) -> Tensor:
+def _by_mask(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scores: Scores, dropout: float) -> Tensor:
     """Attention without spans where the scores are capped or have sinks, which the fused kernel does not compute.
 
     `mask`: bool, True where a token attends to another, as `sdpa_mask` makes it; None: causal.
@@ -165,7 +186,7 @@ def _chunk_of(module: nn.Module) -> int | None:
     return getattr(config, "attention_chunk_size", None)
 
 
-def _limits(span: Span, scores: _Scores) -> tuple[int | None, int | None]:
+def _limits(span: Span, scores: Scores) -> tuple[int | None, int | None]:
     """The window and the chunk, each None where the span's rows do not reach beyond it."""
 
     def reached(size: int | None) -> int | None:
@@ -174,7 +195,7 @@ def _limits(span: Span, scores: _Scores) -> tuple[int | None, int | None]:
     return reached(scores.window), reached(scores.chunk)
 
 
-def _visible(span: Span, scores: _Scores, device: torch.device) -> Tensor | None:
+def _visible(span: Span, scores: Scores, device: torch.device) -> Tensor | None:
     """[rows or 1, longest, longest] bool, which token (second axis) attends to which (third); None: plainly causal."""
     window, chunk = _limits(span, scores)
     if window is None and chunk is None:
@@ -192,7 +213,7 @@ def _visible(span: Span, scores: _Scores, device: torch.device) -> Tensor | None
     return span.kept[window, chunk]
 
 
-def _hidden(span: Span, scores: _Scores, shared: int, group: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def hidden_of(span: Span, scores: Scores, shared: int, group: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The additive mask of the attention scores: -inf where a token does not attend to another."""
     key = *_limits(span, scores), shared, group, dtype
     if key not in span.kept:
@@ -207,7 +228,7 @@ def _hidden(span: Span, scores: _Scores, shared: int, group: int, dtype: torch.d
     return span.kept[key]
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor, span: Span, scores: _Scores, dropout: float) -> Tensor:
+def _fused(q: Tensor, k: Tensor, v: Tensor, span: Span, scores: Scores, dropout: float) -> Tensor:
     visible = _visible(span, scores, q.device)
     group = q.shape[2] // k.shape[2]
     if group > 1:

@@ -6,12 +6,16 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from msft.forward.batches import RowLayout, collate, row
+from msft.forward.batches import MicroBatch, RowLayout, collate, row
 from msft.forward.runtime import undisturbed
 from msft.forward.swap import swapped
+from msft.model.attention import PRODUCTS
+from msft.model.attention_block import lighten_attention
+from msft.model.decoder_layer import lighten_layers
 from msft.model.embedding import gather_directly
 from msft.model.gated import lighten_gates
 from msft.model.head import FusedHead
@@ -27,6 +31,7 @@ class Lighter:
     """What may be made lighter; benchmarks switch single parts off."""
 
     norms: bool = True
+    attention: bool = True
     gates: bool = True
     last_mlp: bool = True
     head: bool = True
@@ -42,15 +47,19 @@ def lighten(
     *,
     bf16: bool,
     direct: bool,
+    longest: int | None = None,
     parts: Lighter = EVERYTHING,
 ) -> str:
     """Makes the model lighter in place; returns what was done, in words for the run's notes (empty if nothing was).
 
     The last layer's MLP skips tokens that predict nothing; not with gradient checkpointing, which recomputes the layer
     when the micro-batch is no longer available. The head is fused with the loss (`model/head.py`). Gated MLPs
-    (`model/gated.py`) and, under bf16 autocast, norms (`model/norms.py`) keep less for the backward pass. `direct`:
-    gradients of the embedding and the head bypass autograd, which is correct in a single process only.
-    `msft.forward.swap.restore` restores the replaced layers.
+    (`model/gated.py`) and, under bf16 autocast, norms (`model/norms.py`) keep less for the backward pass. In fp32 on a
+    CPU, attention (`model/attention_block.py`) and layers (`model/decoder_layer.py`) become one operation each.
+
+    `direct`: gradients of the embedding and the head bypass autograd, which is correct in a single process only.
+    `longest`: no row of the run has more tokens (None: unknown). `msft.forward.swap.restore` restores the replaced
+    layers.
     """
     # Few targets: what reads the outputs of other tokens, such as a convolution, shows where they are skipped.
     batch = collate([row([e]) for e in sorted(examples(ALONE, every=4), key=len)], device, flat=layout == "flat")
@@ -69,9 +78,28 @@ def lighten(
             gather_directly(loss.embedding)
         if parts.gates:
             lighten_gates(loss.model)
+        if parts.attention and layout == "flat" and device.type == "cpu" and not bf16:
+            reach = _reach(loss, longest)
+            rows = _rows_up_to(reach, device)
+            lighten_attention(loss.model, lambda: loss(rows), reach)
+            if not loss.checkpoints:
+                lighten_layers(loss.model, lambda: loss(rows))
         if parts.norms and bf16:
             lighten_norms(loss.model, lambda: loss(batch))
     return _in_words(loss)
+
+
+def _reach(loss: TokenLoss, longest: int | None) -> int:
+    """The longest row for which attention is computed by plain products, in a run whose rows have `longest` tokens."""
+    positions = getattr(base_of(loss.model).config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return min(PRODUCTS, longest or PRODUCTS, positions or PRODUCTS)
+
+
+def _rows_up_to(length: int, device: torch.device) -> MicroBatch:
+    """A flat micro-batch of rows of several lengths, one with branches, and one of `length` tokens."""
+    sequences = examples([*ALONE, (np.arange(length + 1) % 5 + 1).tolist()], every=4)
+    groups = [*([one] for one in sequences), examples([[3, 2, 4, 1, 5], [3, 2, 4, 1, 2, 3]])]
+    return collate(sorted(map(row, groups), key=len), device, flat=True)
 
 
 def _in_words(loss: TokenLoss) -> str:

@@ -27,7 +27,7 @@ def lighten_norms(model: nn.Module, trial: Callable[[], object]) -> int:
     No list of architectures is needed: `trial` runs the model once while the readers of the norms' outputs are
     recorded, and what a norm computes is compared with the replacement.
     """
-    norms = [module for module in model.modules() if _epsilon(module) is not None and _is_plain(module)]
+    norms = [module for module in model.modules() if epsilon_of(module) is not None and _is_plain(module)]
     watch = _Readers()
     hooks = [norm.register_forward_hook(watch.of) for norm in norms]
     try:
@@ -79,7 +79,7 @@ def _tensors(given: Any) -> list[Tensor]:
     return [tensor for part in given for tensor in _tensors(part)]
 
 
-def _epsilon(module: nn.Module) -> float | None:
+def epsilon_of(module: nn.Module) -> float | None:
     """The epsilon of an RMSNorm; None for another module, or where the epsilon depends on the dtype."""
     if not type(module).__name__.endswith(_ENDING):
         return None
@@ -96,7 +96,7 @@ def _is_plain(norm: nn.Module) -> bool:
         return False
     given = torch.linspace(-3, 2, 4 * len(weight), device=weight.device).reshape(1, 4, len(weight)).sin()
     with torch.no_grad():
-        expected, epsilon = norm(given), _epsilon(norm)
+        expected, epsilon = norm(given), epsilon_of(norm)
         assert epsilon is not None
         return bool(torch.equal(_LightNorm.apply(given, weight, epsilon, torch.float32), expected))  # type: ignore[no-untyped-call]
 
@@ -108,7 +108,7 @@ def forward(self: Any, hidden: Tensor) -> Tensor:
         plain: Tensor = type(self).forward(self, hidden)
         return plain
     dtype = torch.get_autocast_dtype(device)
-    light: Tensor = _LightNorm.apply(hidden, self.weight, _epsilon(self), dtype)  # type: ignore[no-untyped-call]
+    light: Tensor = _LightNorm.apply(hidden, self.weight, epsilon_of(self), dtype)  # type: ignore[no-untyped-call]
     return light
 
 

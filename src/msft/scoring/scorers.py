@@ -18,7 +18,7 @@ from msft.core.vocabulary import Task
 from msft.data import own_scorer
 from msft.data.examples import Item, Measure
 from msft.data.extract import found_in, same
-from msft.forward.runtime import Runtime, SequenceScores, sequence_scores
+from msft.forward.runtime import Preparations, Runtime, SequenceScores, sequence_scores
 from msft.scoring.generation import Decoding, Request, generate
 
 
@@ -44,11 +44,13 @@ def score(
     *,
     decoding: Decoding | None = None,
     progress: Callable[[int, int], None] | None = None,
+    known: Preparations | None = None,
 ) -> tuple[dict[Task, TaskScores], int]:
     """Returns the scores of each sub-dataset and the number of tokens that the model processed for them.
 
     All sub-datasets share their micro-batches. Measures that generate need `decoding`. `progress` is called with (items
-    done, all items), where items with generation count twice. Raises NotFiniteError, ScorerError.
+    done, all items), where items with generation count twice. `known`: remembers micro-batches. Raises NotFiniteError,
+    ScorerError.
     """
     groups = [item.options for items, _ in tasks.values() for item in items]
     if not groups:
@@ -60,7 +62,7 @@ def score(
         return None if progress is None else lambda done: progress(min(offset + done, total), total)
 
     hits = any(measure.name == "exact_match" for _, measure in tasks.values())
-    found = sequence_scores(model, groups, runtime, hits=hits, progress=told(0))
+    found = sequence_scores(model, groups, runtime, hits=hits, progress=told(0), known=known)
     verdicts: dict[Task, NDArray[np.float64]] = {}
     tokens = found.tokens
     if speaking:
