@@ -241,9 +241,8 @@ def _points(gain: float) -> str:
 def outlook(brief: Brief, at: Standing) -> Outlook:
     # The second run never trains more than the first.
     again = brief.horizon if at.rollout == 1 else 0.0
-    return Outlook(
-        bound=passes(brief, at, again=again), snapshots=most_held(brief, brief.horizon, WINDOW), window=WINDOW
-    )
+    held = most_held(brief, brief.horizon, WINDOW)
+    return Outlook(bound=passes(brief, at, again=again), snapshots=held, window=WINDOW, excludes=True)
 
 
 METHOD = Method(plan=plan, Params=Params, outlook=outlook, explain=explain, averaged=True)

@@ -133,15 +133,21 @@ def _means(found: Evidence, task: Task, replicates: int, dice: np.random.Generat
         first[split, halves(items, task, split)[0]] = 1
     draws = dice.multinomial(items, np.full(items, 1 / items), size=replicates)
     counts = np.concatenate([np.ones((1, items)), draws])
-    weights = [counts[:, None] * half for half in (first, 1 - first)]
-    return [[_curves(weight, measured) for weight in weights] for measured in (found.scores[task], found.metrics[task])]
+    score, metric = found.scores[task], found.metrics[task]
+    made = _curves(counts, first, score)
+    return [made, made if metric is score else _curves(counts, first, metric)]
 
 
-def _curves(weights: Array, measured: Measured) -> Array:
-    means: Array = weights @ np.array(measured.values).T / np.maximum(weights.sum(axis=-1, keepdims=True), 1)
-    if measured.logs:
-        means = np.exp(means)
-    return means
+def _curves(counts: Array, first: Array, measured: Measured) -> list[Array]:
+    """The curves over the first half and over the other items. `counts`: [replicates, items]; `first`: [splits, items],
+    1 for the items of the first half."""
+    values = np.array(measured.values).T
+    one = (counts[:, None] * first).reshape(-1, len(values)) @ values
+    sums = one.reshape(len(counts), len(first), -1)
+    sizes = (counts @ first.T)[:, :, None]
+    rest, others = (counts @ values)[:, None] - sums, counts.sum(axis=1)[:, None, None] - sizes
+    means = [sums / np.maximum(sizes, 1), rest / np.maximum(others, 1)]
+    return [np.exp(mean) for mean in means] if measured.logs else means
 
 
 def _peaks(curves: Array) -> NDArray[np.int64]:
