@@ -34,9 +34,7 @@ HEAD = """\
 model:
   name_or_path: {model}  # a hub id, or a folder
 method:
-  name: msft  # or a method to compare it with: sft, one_pass, sro, ...
-  preset: robust  # or release: the settings of the paper's code
-  # budget: 4.0  # msft: epochs per roll-out (C in the paper)
+  name: auto  # plain fine-tuning, and a search where one can pay; msft: always a search; or sft, one_pass, sro, ...
   max_epochs: 10.0  # maximum epochs of the final model
 """
 TAIL = """\
