@@ -15,14 +15,13 @@ from peft import PeftModel
 
 from msft.core.averages import Averaging
 from msft.core.clock import Clock
-from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import ROOT, Mixture, Outcome, Probe, Segment, Snapshot, Task, Tokens
 from msft.data.examples import Example, Item, Measure, TaskData
 from msft.data.order import Cursor, Order
 from msft.engine.averaging import Average
-from msft.engine.blending import blended
 from msft.engine.conflict import cosines
 from msft.engine.decoding import decoding_of
+from msft.engine.live_state import LiveState
 from msft.engine.outcomes import Losses, diverged, outcome
 from msft.engine.parallel import Processes
 from msft.engine.probes import lookahead
@@ -33,19 +32,15 @@ from msft.engine.step import Stepper, make_optimizer
 from msft.forward.runtime import Preparations, sequence_scores
 from msft.model.adapters import write_merged
 from msft.model.compiled import compile_layers
-from msft.model.open import OpenModel, check_data_fits, export_model, fingerprint, non_embedding_parameters
+from msft.model.open import OpenModel, check_data_fits, export_model, non_embedding_parameters
 from msft.model.token_loss import TokenLoss
 from msft.scoring.scorers import TaskScores, score
-from msft.snapshots.state import State, capture, restore, trainable, weights
+from msft.snapshots.state import State
 from msft.snapshots.store import Store
 from msft.system import files
 from msft.system.stopwatch import Kind, spent
 
 OnStep: TypeAlias = Callable[[StepInfo | ScoreInfo], None]
-
-CHEAP = 0.01
-"""With `durable: auto`, a snapshot is written to disk if that takes at most this share of the segment's own time. Where
-every core trains, the writing thread slows training (docs/crash_safety.md)."""
 
 
 class TorchEngine:
@@ -74,7 +69,6 @@ class TorchEngine:
         self._order = Order(settings.seed, sizes, settings.batch_size, pools)
         self._clock = Clock(sizes, settings.batch_size, 1.0, pools)
         self._model = opened.load()
-        self.fingerprint = fingerprint(opened.source)
         check_data_fits(self._model, data)
         self.parameters = non_embedding_parameters(self._model)
         self.model_bytes = sum(parameter.nbytes for parameter in self._model.parameters())
@@ -95,16 +89,17 @@ class TorchEngine:
             steps = self._clock.steps_per_epoch(Mixture(tasks=tuple(sizes)))
             self._average = Average(self._model, Averaging(settings.average * steps, settings.average_warmup))
         self.learning_rates: Sequence[tuple[int, float]] = [(1, settings.learning_rate)]
-        self._live: Snapshot | None = ROOT
-        self._cursor = Cursor()
+        optimizer = self._stepper.optimizer
+        self._live = LiveState(opened, self._model, optimizer, self._average, store, settings, self._processes)
+        self.fingerprint = self._live.fingerprint
 
     def state(self) -> State:
         """The live trainable weights; not a copy, which would be expensive for a large model."""
-        return State(tensors={f"weight/{name}": tensor.detach() for name, tensor in trainable(self._model).items()})
+        return self._live.tensors()
 
     def base(self) -> Outcome:
         """Scores the base model on the validation items of every sub-dataset, and records each item."""
-        self._become(ROOT)
+        self._live.become(ROOT)
         scores, tokens = self._score(self._data, "validation", "eval.base")
         return outcome(
             ROOT,
@@ -122,13 +117,13 @@ class TorchEngine:
         """
         began = time.perf_counter()
         if segment.blend:
-            self._blend(segment.blend, number)
+            self._live.blend(segment.blend, number)
         else:
-            self._become(segment.parent)
+            self._live.become(segment.parent)
         train_loss, trained, losses = self._train(segment, number) if segment.trains else (None, 0, {})
         files.stage("engine.keep")
         # Before scoring, so that the snapshot is written to disk meanwhile.
-        size = self._keep(number, time.perf_counter() - began) if segment.makes else 0
+        size = self._live.keep(number, time.perf_counter() - began) if segment.makes else 0
         files.stage("engine.score")
         kind: Kind = "eval.ticks" if segment.makes else "eval.rollback"
         scores, scored = self._score(segment.score, "validation", kind)
@@ -158,7 +153,7 @@ class TorchEngine:
 
     def test(self, snapshot: Snapshot) -> Outcome:
         """Scores a snapshot on every test split; `items` are those of the test metric."""
-        self._become(snapshot)
+        self._live.become(snapshot)
         tested = [task for task, part in self._data.items() if part.test]
         scores, tokens = self._score(tested, "test", "eval.test")
         return outcome(
@@ -169,18 +164,18 @@ class TorchEngine:
         self, snapshot: Snapshot, items: Mapping[Task, tuple[Sequence[Item], Measure]]
     ) -> dict[Task, TaskScores]:
         """A snapshot's scores on the given items; for studies, outside any search and not counted as cost."""
-        self._become(snapshot)
+        self._live.become(snapshot)
         with self._evaluated():
             return score(self._stepper.model, items, self._stepper.runtime, decoding=self._decoding)[0]
 
     def conflict(self, snapshot: Snapshot, count: int) -> dict[tuple[Task, Task], float]:
         """The cosines between the sub-datasets' gradients at a snapshot, over their first `count` training examples."""
-        self._become(snapshot)
+        self._live.become(snapshot)
         return cosines(self._stepper, {task: part.train[:count] for task, part in self._data.items()})
 
     def export(self, snapshot: Snapshot, folder: Path, *, merge: bool = False) -> None:
         """Writes a snapshot as a Hugging Face folder; for LoRA, the adapter or, with `merge`, the merged model."""
-        self._become(snapshot)
+        self._live.become(snapshot)
         if self._processes.is_main:
             ends = [end for part in self._data.values() for end in part.ends]
 
@@ -199,48 +194,12 @@ class TorchEngine:
         one."""
         return nullcontext() if self._average is None else self._average.in_place_of_weights()
 
-    def _become(self, snapshot: Snapshot) -> None:
-        """Restores a snapshot, unless the live state is that snapshot."""
-        if self._live == snapshot:
-            return
-        with spent("restore"):
-            self._live = None
-            self._load(snapshot, self._root() if snapshot == ROOT else self._store.get(snapshot))
-
-    def _blend(self, parts: Sequence[tuple[Snapshot, float]], number: Snapshot) -> None:
-        """Makes snapshot `number` the live state: the weighted mean of the weights of these snapshots."""
-        with spent("restore"):
-            state = blended((self._state_of(snapshot), share) for snapshot, share in parts)
-            self._live = None
-            self._load(number, state)
-
-    def _state_of(self, snapshot: Snapshot) -> State:
-        """A snapshot's tensors, not to be changed; of the live state without its moments, and not copied."""
-        if self._live == snapshot:
-            mean = {} if self._average is None else self._average.tensors()
-            return State(tensors={**self.state().tensors, **mean})
-        return self._root() if snapshot == ROOT else self._store.get(snapshot)
-
-    def _load(self, snapshot: Snapshot, state: State) -> None:
-        restore(self._model, self._stepper.optimizer, state)
-        if self._average is not None:
-            self._average.load(state.tensors)
-        self._live, self._cursor = snapshot, state.cursor
-
-    def _root(self) -> State:
-        """The base weights or, for LoRA, a fresh adapter from its seed; without optimizer moments."""
-        source = self._opened.source
-        if fingerprint(source) != self.fingerprint:
-            mend = "restore the model's files, or start a new run"
-            raise RunError(complaint("the base model has changed during the run", mend, file=source.name_or_path))
-        return State(tensors=weights(self._opened.load()))
-
     def _train(self, segment: Segment, number: Snapshot) -> tuple[float, int, Losses]:
         """Trains a segment; returns its mean loss over steps, real tokens, and each trained example's latest loss."""
-        cursor = Cursor() if segment.start == 0 else self._cursor
+        cursor = Cursor() if segment.start == 0 else self._live.cursor
         assert cursor.step == segment.start, f"the parent is at step {cursor.step}, not {segment.start}"
         per_step, total, losses = [], 0, Losses()
-        self._live = None
+        self._live.snapshot = None
         if segment.reset_optimizer:
             self._stepper.optimizer.state.clear()
         rate_at = self._rates(segment, number)
@@ -275,7 +234,7 @@ class TorchEngine:
                     tokens=tokens,
                 )
             )
-        self._live, self._cursor = number, cursor
+        self._live.snapshot, self._live.cursor = number, cursor
         return math.fsum(per_step) / len(per_step), total, losses
 
     def _rates(self, segment: Segment, number: int) -> Callable[[int], float]:
@@ -311,9 +270,9 @@ class TorchEngine:
 
     def _add_left_out(self, segment: Segment, losses: Losses) -> int:
         """At the end of an epoch, adds the losses of the examples that were not part of it; returns their tokens."""
-        if self._cursor.began != self._cursor.step:
+        if self._live.cursor.began != self._live.cursor.step:
             return 0
-        left_out = self._order.not_taken(segment.rollout, segment.mixture, self._cursor)
+        left_out = self._order.not_taken(segment.rollout, segment.mixture, self._live.cursor)
         examples = [self._data[task].train[index] for task, index in left_out]
         if not examples:
             return 0
@@ -322,24 +281,6 @@ class TorchEngine:
         for (task, index), loss in zip(left_out, means.tolist(), strict=True):
             losses.setdefault(task, {})[index] = loss
         return sum(map(len, examples))
-
-    def _keep(self, number: Snapshot, seconds: float) -> int:
-        """Keeps the live state as a snapshot: durable if the settings say so or writing takes little of `seconds`.
-
-        `seconds`: the segment's training time. Returns the snapshot's size in bytes once it is copied; it is written in
-        the background, unless it does not fit in memory.
-        """
-        with spent("snapshot.capture"):
-            mean = {} if self._average is None else self._average.tensors()
-            state = capture(self._model, self._stepper.optimizer, self._cursor, more=mean)
-        with spent("snapshot.durable"):
-            durable = self._settings.durable == "tick"
-            if self._settings.durable == "auto":
-                rate = self._store.bytes_per_second
-                durable = rate is None or state.nbytes <= CHEAP * seconds * rate
-            size = self._store.put(number, state, durable)
-            self._processes.barrier()
-        return size
 
     def _tell(self, info: StepInfo | ScoreInfo) -> None:
         if self._on_step is not None:

@@ -52,7 +52,7 @@ def lighten_attention(model: nn.Module, trial: Callable[[], object], reach: int)
 
 
 def _has_plain_parts(block: Any) -> bool:
-    """Whether the block is made of linear layers that nobody watches."""
+    """Whether the block is made of linear layers without hooks."""
     try:
         layers = (block.q_proj, block.k_proj, block.v_proj, block.o_proj)
         plain = all(type(part) is nn.Linear and not part._forward_hooks | part._forward_pre_hooks for part in layers)

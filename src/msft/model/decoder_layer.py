@@ -37,7 +37,7 @@ def lighten_layers(model: nn.Module, trial: Callable[[], object]) -> int:
 
 
 def _has_plain_parts(layer: Any) -> bool:
-    """Whether the layer has the parts of this operation and no parameter besides, and nobody watches its parts."""
+    """Whether the layer has the parts of this operation and no parameter besides, and no hooks on its parts."""
     try:
         norms = layer.input_layernorm, layer.post_attention_layernorm
         if layer.self_attn.__dict__["forward"].__func__ is not attention_block.forward:

@@ -1,0 +1,106 @@
+"""The live state of the engine: which snapshot the model stands at, and how it gets to another one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from peft import PeftModel
+from torch.optim import Optimizer
+from transformers import PreTrainedModel
+
+from msft.core.errors import RunError, complaint
+from msft.core.vocabulary import ROOT, Snapshot
+from msft.data.order import Cursor
+from msft.engine.averaging import Average
+from msft.engine.blending import blended
+from msft.engine.parallel import Processes
+from msft.engine.settings import EngineSettings
+from msft.model.open import OpenModel, fingerprint
+from msft.snapshots.state import State, capture, restore, trainable, weights
+from msft.snapshots.store import Store
+from msft.system.stopwatch import spent
+
+CHEAP = 0.01
+"""With `durable: auto`, a snapshot is written to disk if that takes at most this share of the segment's own time. Where
+every core trains, the writing thread slows training (docs/crash_safety.md)."""
+
+
+class LiveState:
+    """The trainable weights, the optimizer's moments, their average and the place in the order of examples.
+
+    `snapshot`: where the model stands; None while it trains. `fingerprint`: of the base model.
+    """
+
+    def __init__(
+        self,
+        opened: OpenModel,
+        model: PreTrainedModel | PeftModel,
+        optimizer: Optimizer,
+        average: Average | None,
+        store: Store,
+        settings: EngineSettings,
+        processes: Processes,
+    ) -> None:
+        self._opened, self._model, self._optimizer, self._average = opened, model, optimizer, average
+        self._store, self._durable, self._processes = store, settings.durable, processes
+        self.fingerprint = fingerprint(opened.source)
+        self.snapshot: Snapshot | None = ROOT
+        self.cursor = Cursor()
+
+    def tensors(self) -> State:
+        """The live trainable weights; not a copy, which would be expensive for a large model."""
+        return State(tensors={f"weight/{name}": tensor.detach() for name, tensor in trainable(self._model).items()})
+
+    def become(self, snapshot: Snapshot) -> None:
+        """Restores a snapshot, unless the live state is that snapshot. Raises RunError if it is missing or damaged."""
+        if self.snapshot == snapshot:
+            return
+        with spent("restore"):
+            self.snapshot = None
+            self._load(snapshot, self._root() if snapshot == ROOT else self._store.get(snapshot))
+
+    def blend(self, parts: Sequence[tuple[Snapshot, float]], number: Snapshot) -> None:
+        """Makes snapshot `number` the live state: the weighted mean of the weights of these snapshots."""
+        with spent("restore"):
+            state = blended((self._state_of(snapshot), share) for snapshot, share in parts)
+            self.snapshot = None
+            self._load(number, state)
+
+    def keep(self, number: Snapshot, seconds: float) -> int:
+        """Keeps the live state as a snapshot: durable if the settings say so or writing takes little of `seconds`.
+
+        `seconds`: the segment's training time. Returns the snapshot's size in bytes once it is copied; it is written in
+        the background, unless it does not fit in memory.
+        """
+        with spent("snapshot.capture"):
+            mean = {} if self._average is None else self._average.tensors()
+            state = capture(self._model, self._optimizer, self.cursor, more=mean)
+        with spent("snapshot.durable"):
+            durable = self._durable == "tick"
+            if self._durable == "auto":
+                rate = self._store.bytes_per_second
+                durable = rate is None or state.nbytes <= CHEAP * seconds * rate
+            size = self._store.put(number, state, durable)
+            self._processes.barrier()
+        return size
+
+    def _state_of(self, snapshot: Snapshot) -> State:
+        """A snapshot's tensors, not to be changed; of the live state without its moments, and not copied."""
+        if self.snapshot == snapshot:
+            mean = {} if self._average is None else self._average.tensors()
+            return State(tensors={**self.tensors().tensors, **mean})
+        return self._root() if snapshot == ROOT else self._store.get(snapshot)
+
+    def _load(self, snapshot: Snapshot, state: State) -> None:
+        restore(self._model, self._optimizer, state)
+        if self._average is not None:
+            self._average.load(state.tensors)
+        self.snapshot, self.cursor = snapshot, state.cursor
+
+    def _root(self) -> State:
+        """The base weights or, for LoRA, a fresh adapter from its seed; without optimizer moments."""
+        source = self._opened.source
+        if fingerprint(source) != self.fingerprint:
+            mend = "restore the model's files, or start a new run"
+            raise RunError(complaint("the base model has changed during the run", mend, file=source.name_or_path))
+        return State(tensors=weights(self._opened.load()))
