@@ -4,9 +4,9 @@ from __future__ import annotations
 
 STYLE = """
 :root { --paper: #fbfbfa; --card: #ffffff; --ink: #1d2127; --soft: #636b76; --rule: #e2e4e8; --accent: #2f6fae;
-  --gain: #1f7a4d; --loss: #b3403a; --mark: #d9a400; color-scheme: light dark; }
+  --gain: #1b6ca8; --loss: #b04a00; --mark: #d9a400; color-scheme: light dark; }
 @media (prefers-color-scheme: dark) { :root { --paper: #14171b; --card: #1b1f25; --ink: #e4e7eb; --soft: #98a1ad;
-  --rule: #2d333b; --accent: #7db4e6; --gain: #69c394; --loss: #e98984; } }
+  --rule: #2d333b; --accent: #7db4e6; --gain: #6fb4ea; --loss: #f0a05a; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
@@ -53,6 +53,13 @@ button { font: inherit; color: var(--accent); background: none; border: 1px soli
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 [hidden] { display: none; }
+.scores.dense td, .scores.dense tbody th { padding-top: .1rem; padding-bottom: .1rem; }
+.scores thead th { white-space: normal; }
+.scores .extra { white-space: nowrap; } .scores svg { display: block; }
+.scores svg text { fill: var(--soft); font-size: 11px; }
+.scores .zero { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 2 2; }
+.scores .span { stroke: currentColor; stroke-width: 1.6; } .scores circle { fill: currentColor; }
+.scores svg { color: var(--soft); } .scores svg.up { color: var(--gain); } .scores svg.down { color: var(--loss); }
 .up { color: var(--gain); } .down { color: var(--loss); }
 details { margin-top: .8rem; } summary { cursor: pointer; color: var(--accent); }
 .plot { min-height: 90px; }
@@ -62,7 +69,7 @@ details { margin-top: .8rem; } summary { cursor: pointer; color: var(--accent); 
 .plot .modebar { display: none; }
 @media (max-width: 480px) { main { padding: 1.2rem .8rem 3rem; } .card { padding: .7rem; } h1 { font-size: 1.3rem; }
   table { font-size: .82rem; } th, td { padding-right: .4rem; } .scores tbody th { min-width: 5.5rem; }
-  .scores thead th { white-space: normal; } }
+  .extra { display: none; } }
 @page { margin: 1.4cm; }
 @media print { :root { --paper: #fff; --card: #fff; --ink: #000; --soft: #444; --rule: #ccc; }
   main { max-width: none; padding: 0; } nav, .toggles button, .axis, .chip input { display: none; }

@@ -10,18 +10,25 @@ from msft.core.errors import RunError, complaint
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import compare
 from msft.report.cautions import cautions
-from msft.report.charts import change_figure, compute_figure, disk_figure, time_figure
+from msft.report.charts import compute_figure, disk_figure, time_figure
 from msft.report.figures import Curves
-from msft.report.final_path import outcome
+from msft.report.final_path import FinalPath, final_path, outcome
 from msft.report.gains import gains_of, sentences
 from msft.report.html import Section, axis, document, flat, items, pairs, plot, soft, table, text, toggles
 from msft.report.lanes import lane_figure
 from msft.report.plots import Figure
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
-from msft.report.table import costs, headline, notes, shown_columns, smoothing
+from msft.report.sub_datasets import rows_table
+from msft.report.table import costs, headline, notes, smoothing
 from msft.report.words import decisions, epochs, scaled
 from msft.system import files
+
+SCORES_KEY = (
+    "A change is blue or orange where its 95 % interval does not hold 0, and grey elsewhere. ✕: excluded from this "
+    "epoch on. A fall is that of the search score from its peak, in points, ± its standard error; it is clear if it is "
+    "more than two of them. ≤: an upper bound, from the number of validation items alone."
+)
 
 
 def write_page(folder: RunFolder, out: Path, *, refresh: int | None = None) -> None:
@@ -41,8 +48,8 @@ def save(content: str, out: Path) -> None:
 
 def page(story: Story, environment: Mapping[str, Any], *, refresh: int | None = None) -> str:
     """The page as text."""
-    curves = Curves(story)
-    sections = [_cautions(story), _scores(story), _lanes(story), _curves(story, curves), _happened(story)]
+    curves, path = Curves(story), final_path(story)
+    sections = [_cautions(story), _scores(story, path), _lanes(story), _curves(story, curves), _happened(story)]
     sections.append(_headroom(story))
     sections += [_cost(story), _settings(story, environment)]
     intro = _lead(story) + _facts(story)
@@ -79,21 +86,11 @@ def _cautions(story: Story) -> Section:
     return Section(name="warnings", title="Warnings", content=content)
 
 
-def _scores(story: Story) -> Section:
+def _scores(story: Story, path: FinalPath) -> Section:
     comparison = compare(story)
-    names, rows = shown_columns(story, comparison)
     title = "Base model and final model" if story.answer else "Base model and the search so far"
-    label = f"{title}: {comparison.split} scores of every sub-dataset, with intervals of the change"
-    whiskers = "Whiskers: 95 % interval of the change. Dashed: no change." if "95 % interval" in names else ""
-    spans = [row.interval for row in (*comparison.rows, comparison.macro)]
-    sure = [span is not None and span[0] * span[1] > 0 for span in spans]
-    content = table(names, rows, signed=[names.index("change")], shown=sure, text_columns=2)
-    content += "".join(map(soft, notes(comparison)))
-    if story.answer is story.base:  # nothing has changed
-        return Section(name="scores", title=title, content=content)
-    content += plot("change", label, whiskers)
-    drawn = change_figure(comparison, "final model" if story.answer else "so far")
-    return Section(name="scores", title=title, content=content, figures={"change": drawn})
+    content = rows_table(story, path, comparison) + "".join(map(soft, notes(comparison)))
+    return Section(name="scores", title=title, content=content + soft(SCORES_KEY))
 
 
 def _kept(story: Story) -> str:
