@@ -27,7 +27,7 @@ class Error:
     """An upper bound, from the number of items."""
 
     def __str__(self) -> str:
-        return f"± {'≤ ' if self.at_most else ''}{percent(self.size)}"
+        return f"± {'≤' if self.at_most else ''}{percent(self.size)}"
 
 
 class Errors:

@@ -11,13 +11,14 @@ from msft.report.base_and_answer import Comparison, Row
 from msft.report.final_path import FinalPath
 from msft.report.html import text
 from msft.report.intervals import Interval
+from msft.report.plots import MANY
 from msft.report.standard_errors import Errors, told_fall
 from msft.report.story import Story
 from msft.report.words import NOT_KNOWN, clean, difference, epochs, percent
 
 WIDTH, HEIGHT = 140, 16
 """Of a drawing of one change, in px."""
-STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 """Ends of the common axis of the changes."""
 
 
@@ -68,7 +69,7 @@ def rows_table(story: Story, path: FinalPath, comparison: Comparison) -> str:
         "change",
     ]
     heads += ["95 % interval"] * bool(spans)
-    cells = "".join(_head(name, i < 2, wide=i == 1) for i, name in enumerate(heads))
+    cells = "".join(_head(name, i < 2, wide=i in (1, 5)) for i, name in enumerate(heads))
     cells += f'<th scope="col" class="word extra">{_axis(end)}</th>' if end else ""
     cells += _head("trained until epoch") + (_head("decided by a fall of") if decided else "")
     body = []
@@ -77,14 +78,15 @@ def rows_table(story: Story, path: FinalPath, comparison: Comparison) -> str:
         line = f'<th scope="row">{text(row.label)}</th>'
         line += f'<td class="word extra">{text(_measure(row))}</td>'
         line += f"<td>{percent(row.base)}</td><td>{percent(row.answer)}</td>"
-        line += f"<td{_evidence(row.interval)}>{difference(row.difference)}</td>"
-        line += f"<td>{_told(row.interval)}</td>" if spans else ""
+        under = f'<span class="narrow">{_told(row.interval)}</span>' if row.interval else ""
+        line += f"<td{_evidence(row.interval)}>{difference(row.difference)}{under}</td>"
+        line += f'<td class="extra">{_told(row.interval)}</td>' if spans else ""
         line += f'<td class="word extra">{_drawn(row, end)}</td>' if end else ""
         line += f"<td>{text(known.until if known else '')}</td>"
         line += f"<td>{text(known.fall if known else '')}</td>" if decided else ""
         kind = ' class="average"' if row is comparison.macro else ""
         body.append(f"<tr{kind}>{line}</tr>")
-    dense = " dense" if len(comparison.rows) > 8 else ""
+    dense = " dense" if len(comparison.rows) > MANY else ""
     table = f"<thead><tr>{cells}</tr></thead><tbody>{''.join(body)}</tbody>"
     return f'<div class="card wide"><table class="scores{dense}">{table}</table></div>'
 
