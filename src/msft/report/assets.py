@@ -204,13 +204,13 @@ for (const plot of all(".plot")) {
 
 // In a heat map they move from cell to cell, over those without a value.
 function moved(plot, curve, [down, right]) {
-  const z = plot.data[curve].z, [row, column] = reached[plot.id] ?? [0, -1];
+  const {x: edges, z} = plot.data[curve], [row, column] = reached[plot.id] ?? [0, -1];
   let [y, x] = [row + down, column + right];
   while (z[y] && x >= 0 && x < z[y].length && z[y][x] === null) [y, x] = [y + down, x + right];
   if (!z[y] || !(x >= 0 && x < z[y].length)) return;
   reached[plot.id] = [y, x];
-  Plotly.Fx.hover(plot, [{curveNumber: curve, pointNumber: [y, x]}]);
-  said(plot);
+  Plotly.Fx.hover(plot, {xval: (edges[x] + edges[x + 1]) / 2, yval: y}, "xy");
+  setTimeout(() => said(plot), 100);  // plotly.js shows at most one label in 50 ms
 }
 function said(plot) {
   place("said").textContent = all("#" + plot.id + " .hoverlayer text").map(t => t.textContent).join(" ");
@@ -220,8 +220,13 @@ function said(plot) {
 for (const button of all("[data-save]")) button.addEventListener("click", async () => {
   const plot = place(button.dataset.save), {width, height} = plot.getBoundingClientRect();
   const layout = {...plot.layout, paper_bgcolor: "#fff", plot_bgcolor: "#fff"};
-  const url = await Plotly.toImage({data: plot.data, layout}, {format: "png", scale: 2, width, height});
-  Object.assign(document.createElement("a"), {href: url, download: button.dataset.save + ".png"}).click();
+  const picture = new Image();  // as data: the page's policy allows no other source
+  picture.src = await Plotly.toImage({data: plot.data, layout}, {format: "svg", width, height});
+  await picture.decode();
+  const canvas = Object.assign(document.createElement("canvas"), {width: 2 * width, height: 2 * height});
+  canvas.getContext("2d").drawImage(picture, 0, 0, 2 * width, 2 * height);
+  const file = {href: canvas.toDataURL("image/png"), download: button.dataset.save + ".png"};
+  Object.assign(document.createElement("a"), file).click();
 });
 
 const fit = () => all(".plot").filter(plot => plot.offsetParent && plot.data)

@@ -19,10 +19,10 @@ from msft.report.heat_map import heat_map
 from msft.report.html import Section, axis, document, flat, items, numbered_line, pairs, plot, soft, table, text
 from msft.report.lanes import circled, lane_figure, numbered
 from msft.report.plots import MANY, Figure
-from msft.report.seconds import seconds_of
+from msft.report.seconds import run_facts, seconds_of
 from msft.report.story import Story, read_story
 from msft.report.sub_datasets import rows_table
-from msft.report.table import cost_line, costs, headline, notes, smoothing
+from msft.report.table import cost_line, costs, headline, model_name, notes, smoothing
 from msft.report.training_curves import training_figures
 from msft.report.words import decision, decision_in_short, decisions, epochs, scaled
 from msft.system import files
@@ -67,7 +67,7 @@ def page(story: Story, environment: Mapping[str, Any], *, refresh: int | None = 
     curves, path = Curves(story), final_path(story)
     sections = [_cautions(story), _scores(story, path), _timeline(story, path), _curves(story, curves)]
     sections += [_headroom(story), _training(story, curves), _cost(story), _settings(story, environment)]
-    intro = _lead(story) + _facts(story)
+    intro = _lead(story) + _facts(story, environment)
     said = [section for section in sections if section.content]
     return document(headline(story), intro, said, unit=curves.unit, refresh=refresh)
 
@@ -78,10 +78,11 @@ def _lead(story: Story) -> str:
     return lead if story.answer is story.base else lead + soft(where)
 
 
-def _facts(story: Story) -> str:
+def _facts(story: Story, environment: Mapping[str, Any]) -> str:
     model = story.header.get("model", {})
     facts = [
-        ("Model", model.get("name", "")),
+        *run_facts(story, environment),
+        ("Model", model_name(story)),
         ("Parameters without embeddings", scaled(model.get("parameters", 0), "").strip()),
         ("Method", story.header.get("method", "")),
         ("Sub-datasets", len(story.tasks)),
@@ -125,7 +126,7 @@ def _timeline(story: Story, path: FinalPath) -> Section:
 
 def _decisions(story: Story, path: FinalPath) -> str:
     """The decisions of the final path; those on discarded training are folded, with the same numbers."""
-    kept, others = [], []
+    kept, others = list[str](), list[str]()
     for number, rollout in numbered(story):
         short = decision_in_short(rollout) if len(rollout.excluded) > MOST_NAMES else ""
         line = numbered_line(circled(number), decision(rollout), short, name=f"decision{number}")
@@ -217,4 +218,5 @@ def _settings(story: Story, environment: Mapping[str, Any]) -> Section:
         for title, rows in parts
         if rows
     )
-    return Section(name="settings", title="Configuration and environment", content=content)
+    again = soft("The same run again, with the file in this folder: msft train config.yaml --set output=ANOTHER_FOLDER")
+    return Section(name="settings", title="Configuration and environment", content=content + again)
