@@ -197,3 +197,11 @@ def test_what_is_known_of_the_run_is_shown_and_no_path_is_a_title(tmp_path: Path
     assert "<h1>msft on Smol-1B, 4 sub-datasets" in content and "/home/someone" not in content
     for name, value in (("Latest record", "2026-09-21 14:13 UTC"), ("Machine", "Linux, 2 CPUs"), ("Duration", "6.0 s")):
         assert f"<dt>{name}</dt><dd>{value}</dd>" in content
+
+
+def test_a_roll_out_that_excludes_nothing_is_part_of_the_final_model(tmp_path: Path) -> None:
+    story = read_story(make_run(tmp_path / "run", "sft", items=40))
+    content = page(story, {})
+    assert '<span class="number">①</span> Roll-out 1' in content and "not part of the final model" not in content
+    assert story.answer is not None and len(story.rollouts) == 1
+    assert lane_figure(story)["marks"][0] == [(pytest.approx(story.answer.epoch, rel=1e-4), "①")]

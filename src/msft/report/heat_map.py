@@ -41,7 +41,7 @@ class _Column:
 def heat_map(story: Story, path: FinalPath) -> Figure:
     """Both views; see `msft.report.plots`. A column is as wide as the training before its evaluation."""
     spent = ledger(story)
-    per, name = unit(spent[-1], "FLOPs")
+    per, _ = unit(spent[-1], "FLOPs")
     steps = zip(path.points, path.points[1:], strict=False)
     along = [_Column(short(a.epoch), short(b.epoch), b, True) for a, b in steps if b.epoch > a.epoch]
     over = [
@@ -51,7 +51,7 @@ def heat_map(story: Story, path: FinalPath) -> Figure:
     ]
     rows = [*story.tasks, AVERAGE]
     made = rows_of(figure([], height=80 + ROW * len(rows)), rows)
-    drawing = _Drawing(story, name)
+    drawing = _Drawing(story)
     made["views"] = [drawing.traces(along), drawing.traces(over)]
     if story.answer is not None:
         at = [story.answer.epoch, short(spent[story.answer.snapshot] / per)]
@@ -60,8 +60,8 @@ def heat_map(story: Story, path: FinalPath) -> Figure:
 
 
 class _Drawing:
-    def __init__(self, story: Story, unit_name: str) -> None:
-        self.story, self.unit, self.errors = story, unit_name, Errors(story)
+    def __init__(self, story: Story) -> None:
+        self.story, self.errors = story, Errors(story)
         self.rows: list[Sequence[Task]] = [*([task] for task in story.tasks), story.tasks]
         """What a row shows: a sub-dataset, or the average of all."""
         scored = [self._change(p, row) for p in story.trail.points.values() for row in self.rows]

@@ -46,9 +46,11 @@ def lane_figure(story: Story) -> Figure:
     made["layout"]["yaxis"]["range"] = [rows - 0.5, -1.5]  # above the first lane, the numbers of the decisions
     made["layout"]["barmode"] = "overlay"
     followed = [(n, r) for n, r in numbered(story) if path.follows(r) and (r.excluded or r.rolled_back)]
+    last = path.points[-1].epoch
+    stayed = [(n, min(r.end.epoch, last)) for n, r in numbered(story) if _stayed(path, r)]
     taken = [(n, short(spent[r.end.snapshot] / per)) for n, r in numbered(story)]
     made["views"] = [_trajectory(story, path), _compute(story, path, spent, per, name)]
-    made["marks"] = [_numbers([(n, r.went_on.epoch) for n, r in followed]), _numbers(taken)]
+    made["marks"] = [_numbers(sorted([*((n, r.went_on.epoch) for n, r in followed), *stayed])), _numbers(taken)]
     made["uprights"] = [
         {"at": [r.went_on.epoch, short(spent[r.end.snapshot] / per)], "colour": MARK, "dash": "dot"}
         for _, r in followed
@@ -63,6 +65,16 @@ def numbered(story: Story) -> list[tuple[int, Rollout]]:
     """The roll-outs that ended with a decision, with the number of that decision in the run."""
     done = [rollout for rollout in story.rollouts if story.answer or rollout.followed]
     return list(enumerate(done, start=1))
+
+
+def in_path(path: FinalPath, rollout: Rollout) -> bool:
+    """Whether a decision is part of the final path: it continues with it, or trained there and excluded nothing."""
+    return path.follows(rollout) or _stayed(path, rollout)
+
+
+def _stayed(path: FinalPath, rollout: Rollout) -> bool:
+    trained = any(point.snapshot in path.snapshots for point in rollout.points[1:])
+    return trained and not rollout.excluded and not rollout.rolled_back
 
 
 def circled(number: int) -> str:

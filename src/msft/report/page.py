@@ -17,7 +17,7 @@ from msft.report.final_path import FinalPath, final_path, outcome
 from msft.report.gains import gains_of, sentences
 from msft.report.heat_map import heat_map
 from msft.report.html import Section, axis, document, flat, items, numbered_line, pairs, plot, soft, table, text
-from msft.report.lanes import circled, lane_figure, numbered
+from msft.report.lanes import circled, in_path, lane_figure, numbered
 from msft.report.plots import MANY, Figure
 from msft.report.seconds import run_facts, seconds_of
 from msft.report.story import Story, read_story
@@ -130,7 +130,7 @@ def _decisions(story: Story, path: FinalPath) -> str:
     for number, rollout in numbered(story):
         short = decision_in_short(rollout) if len(rollout.excluded) > MOST_NAMES else ""
         line = numbered_line(circled(number), decision(rollout), short, name=f"decision{number}")
-        (kept if path.follows(rollout) else others).append(line)
+        (kept if in_path(path, rollout) else others).append(line)
     content = f'<ol class="numbered">{"".join(kept)}</ol>' if kept else ""
     if others:
         where = "not part of the final model" if story.answer else "on discarded training"
