@@ -78,7 +78,7 @@ def test_a_watched_page_keeps_what_the_reader_chose(tmp_path: Path) -> None:
         page.locator("#curve2").focus()
         page.keyboard.press("ArrowRight")
         page.keyboard.press("ArrowRight")
-        said = page.locator("#said").text_content()
+        said = read_out(page)
         page.evaluate("scrollBy(0, document.getElementById('part-curves').getBoundingClientRect().top + 30)")
         decisions = page.locator("#part-timeline li").count()
         shutil.rmtree(run.path)
@@ -99,13 +99,13 @@ def test_a_watched_page_keeps_what_the_reader_chose(tmp_path: Path) -> None:
         assert page.evaluate("document.activeElement.id") == "curve2"
         page.keyboard.press("ArrowLeft")
         page.keyboard.press("ArrowRight")
-        assert page.locator("#said").text_content() == said
+        assert read_out(page) == said
 
 
 def a_keyboard_reaches_values(page: Any, names: tuple[str, ...]) -> None:
     page.locator("#curve1").focus()
     page.keyboard.press("ArrowRight")
-    assert names[1] in page.locator("#said").text_content()
+    assert names[1] in read_out(page)
 
 
 def the_heat_map_is_read_with_the_keyboard(page: Any) -> None:
@@ -126,6 +126,12 @@ def files_are_saved(page: Any, names: tuple[str, ...]) -> None:
         page.locator("#save-lanes").click()
     assert caught.value.suggested_filename == "lanes.png"
     assert Path(caught.value.path()).read_bytes().startswith(b"\x89PNG")
+
+
+def read_out(page: Any) -> str:
+    """What a screen reader is told, once plotly.js has shown the label."""
+    page.wait_for_timeout(400)
+    return str(page.locator("#said").text_content())
 
 
 def it_fits_a_narrow_window(page: Any) -> None:

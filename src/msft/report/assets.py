@@ -210,11 +210,11 @@ function moved(plot, curve, [down, right]) {
   if (!z[y] || !(x >= 0 && x < z[y].length)) return;
   reached[plot.id] = [y, x];
   Plotly.Fx.hover(plot, {xval: (edges[x] + edges[x + 1]) / 2, yval: y}, "xy");
-  setTimeout(() => said(plot), 100);  // plotly.js shows at most one label in 50 ms
+  said(plot);
 }
-function said(plot) {
+const said = plot => setTimeout(() => {  // plotly.js shows at most one label in 50 ms
   place("said").textContent = all("#" + plot.id + " .hoverlayer text").map(t => t.textContent).join(" ");
-}
+}, 100);
 
 // A figure as a file, with dark text on white whatever the page's colours are.
 for (const button of all("[data-save]")) button.addEventListener("click", async () => {

@@ -22,7 +22,7 @@ SCALE = ((0.0, "#c05a00"), (0.25, "#e9a15c"), (0.5, "rgba(150,150,150,0.18)"), (
 PALE = 0.3
 """Opacity of what may be noise."""
 CLEAR = "rgba(0,0,0,0)"
-VEIL = "rgba(128,128,128,0.45)"
+VEIL = "rgba(128,128,128,0.6)"
 
 Grid = list[list[float | None]]
 
