@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -32,12 +34,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 def test_a_run_is_read_without_an_error_or_a_request(count: int, scheme: str, pages: dict[int, Path]) -> None:
     with opened(pages[count], color_scheme=scheme) as page:
         names = NAMES if count == 4 else MANY
-        assert page.locator("[data-task]").count() == count
+        assert page.locator(".plot[id^=curve]").count() == count
         # A hover shows the sub-dataset's name, whatever it looks like, as text, and the value.
         label = hovered(page, "curve0")
         assert label.startswith(names[0])
         assert hovered(page, "curve1").startswith(names[1])
         assert "epoch 0, " in label
+        if count > 8:
+            the_heat_map_is_read_with_the_keyboard(page)
+            page.locator("#singles summary").click()
         # So does a real mouse over a real point.
         page.locator("#average").scroll_into_view_if_needed()
         box = page.locator("#average .point").first.bounding_box()
@@ -46,12 +51,12 @@ def test_a_run_is_read_without_an_error_or_a_request(count: int, scheme: str, pa
         assert page.locator("#average .hovertext").first.text_content().startswith("average")
         assert page.locator("img").count() == 0
         assert page.get_by_text(names[0]).count() >= 3
-        toggles_work(page, count)
-        a_keyboard_reaches_toggles_and_values(page, names)
+        a_keyboard_reaches_values(page, names)
+        files_are_saved(page, names)
         # The other axis shows what was rolled back in the lanes as well.
         before = page.evaluate("document.getElementById('lanes').data.length")
         page.locator("#view-compute").check()
-        assert "compute spent" in page.locator("#together .xtitle").text_content()
+        assert "compute spent" in page.locator("#average .xtitle").text_content()
         assert page.evaluate("document.getElementById('lanes').data.length") > before
         it_fits_a_narrow_window(page)
         ink, paper = page.evaluate(
@@ -68,15 +73,14 @@ def test_a_watched_page_keeps_what_the_reader_chose(tmp_path: Path) -> None:
     write_page(run, run.page, refresh=3600)
     with opened(run.page) as page:
         drawn = page.evaluate("document.getElementById('curve2').data[0].x.length")
-        page.locator("[data-toggle='1']").uncheck()
         page.locator("#view-compute").check()
         page.locator("#configuration summary").click()
         page.locator("#curve2").focus()
         page.keyboard.press("ArrowRight")
         page.keyboard.press("ArrowRight")
-        said = page.locator("#said").text_content()
-        page.evaluate("scrollBy(0, document.getElementById('part-cost').getBoundingClientRect().top + 30)")
-        decisions = page.locator("#part-decisions li").count()
+        said = read_out(page)
+        page.evaluate("scrollBy(0, document.getElementById('part-curves').getBoundingClientRect().top + 30)")
+        decisions = page.locator("#part-timeline li").count()
         shutil.rmtree(run.path)
         make_run(run.path, stop_after=30)
         write_page(run, run.page, refresh=2)
@@ -85,41 +89,49 @@ def test_a_watched_page_keeps_what_the_reader_chose(tmp_path: Path) -> None:
         page.locator("meta[content='1000']").wait_for(state="attached")
         until(page, DRAWN)
         assert page.evaluate("document.getElementById('curve2').data[0].x.length") > drawn
-        assert page.locator("#part-decisions li").count() > decisions
-        assert page.evaluate("document.getElementById('part-cost').getBoundingClientRect().top") == pytest.approx(
+        assert page.locator("#part-timeline li").count() > decisions
+        assert page.evaluate("document.getElementById('part-curves').getBoundingClientRect().top") == pytest.approx(
             -30, abs=1
         )
-        assert visible(page) == {0, 2, 3}
-        assert not page.locator("[data-task='1']").is_visible()
         assert page.locator("#view-compute").is_checked()
-        assert "compute spent" in page.locator("#together .xtitle").text_content()
+        assert "compute spent" in page.locator("#average .xtitle").text_content()
         assert page.locator("#configuration").get_attribute("open") is not None
         assert page.evaluate("document.activeElement.id") == "curve2"
         page.keyboard.press("ArrowLeft")
         page.keyboard.press("ArrowRight")
-        assert page.locator("#said").text_content() == said
+        assert read_out(page) == said
 
 
-def toggles_work(page: Any, count: int) -> None:
-    """A sub-dataset that is unticked disappears from the common picture, and its own goes."""
-    assert visible(page) == set(range(count))
-    page.locator("[data-toggle='1']").uncheck()
-    assert not page.locator("[data-task='1']").is_visible()
-    assert visible(page) == set(range(count)) - {1}
-    page.locator("#none").click()
-    assert visible(page) == set()
-    page.locator("#all").click()
-    assert visible(page) == set(range(count))
-
-
-def a_keyboard_reaches_toggles_and_values(page: Any, names: tuple[str, ...]) -> None:
-    page.locator("[data-toggle='0']").focus()
-    page.keyboard.press("Space")
-    assert 0 not in visible(page)
-    page.keyboard.press("Space")
+def a_keyboard_reaches_values(page: Any, names: tuple[str, ...]) -> None:
     page.locator("#curve1").focus()
     page.keyboard.press("ArrowRight")
-    assert names[1] in page.locator("#said").text_content()
+    assert names[1] in read_out(page)
+
+
+def the_heat_map_is_read_with_the_keyboard(page: Any) -> None:
+    page.locator("#heat").focus()
+    for key, name in (("ArrowRight", EVIL), ("ArrowDown", BOLD)):
+        page.keyboard.press(key)
+        until(page, f"document.getElementById('said').textContent.startsWith({json.dumps(name)})", seconds=10)
+
+
+def files_are_saved(page: Any, names: tuple[str, ...]) -> None:
+    """From the page alone: the scores as a table, and a figure as a picture."""
+    with page.expect_download() as caught:
+        page.get_by_role("link", name="CSV").click()
+    assert caught.value.suggested_filename == "scores.csv"
+    rows = list(csv.DictReader(Path(caught.value.path()).read_text().splitlines()))
+    assert {row["sub_dataset"] for row in rows} == set(names)
+    with page.expect_download() as caught:
+        page.locator("#save-lanes").click()
+    assert caught.value.suggested_filename == "lanes.png"
+    assert Path(caught.value.path()).read_bytes().startswith(b"\x89PNG")
+
+
+def read_out(page: Any) -> str:
+    """What a screen reader is told, once plotly.js has shown the label."""
+    page.wait_for_timeout(400)
+    return str(page.locator("#said").text_content())
 
 
 def it_fits_a_narrow_window(page: Any) -> None:
@@ -138,11 +150,6 @@ def hovered(page: Any, plot: str) -> str:
         plot,
     )
     return str(page.locator(f"#{plot} .hovertext").first.text_content())
-
-
-def visible(page: Any) -> set[int]:
-    shown = "document.getElementById('together').data.filter(trace => trace.visible).map(trace => trace.meta)"
-    return set(page.evaluate(shown))
 
 
 def brightness(colour: str) -> float:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from browser import opened
+from browser import DRAWN, opened, until
 from run_folders import NAMES, make_run
 
 from msft.cli.main import main
@@ -65,6 +65,15 @@ def test_the_command_writes_tables_and_one_page(folder: Path, capsys: pytest.Cap
         page.locator("[data-toggle='0']").uncheck()
         shown_lines = "document.getElementById('together').data.filter(line => line.visible).map(line => line.meta)"
         assert set(page.evaluate(shown_lines)) == {1, 2, 3}
+        page.locator("#none").click()
+        assert page.evaluate(shown_lines) == []
+        page.locator("#all").click()
+        page.locator("[data-toggle='1']").focus()
+        page.keyboard.press("Space")
+        assert set(page.evaluate(shown_lines)) == {0, 2, 3}
+        page.reload()
+        until(page, DRAWN)
+        assert set(page.evaluate(shown_lines)) == {0, 2, 3}, "what was chosen is kept when the page is read again"
         page.locator("#view-compute").check()
         assert "compute spent" in page.locator("#together .xtitle").text_content()
 

@@ -157,7 +157,7 @@ def test_a_change_is_coloured_only_where_its_interval_shows_it(tmp_path: Path) -
     content = page(read_story(make_run(tmp_path / "run", chosen=3, params={"smooth": 1}, items=40)), {})
     rows = re.findall(r'<tr[^>]*><th scope="row">(\w+)</th>.*?</tr>', content)
     for name, row in zip(rows, re.findall(r"<tr[^>]*><th scope=\"row\">.*?</tr>", content), strict=False):
-        if (found := re.search(r"<td>([+−][\d.]+) to ([+−][\d.]+)</td>", row)) is not None:
+        if (found := re.search(r">([+−][\d.]+) to ([+−][\d.]+)</td>", row)) is not None:
             shown = found[1][0] == found[2][0]
             assert ('class="up"' in row or 'class="down"' in row) == shown, name
     assert 'class="up"' in content

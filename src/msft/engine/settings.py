@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from msft.core.averages import WarmUp
 from msft.core.errors import RunError, complaint
+from msft.core.schedule import learning_rate
 from msft.core.vocabulary import Segment
 
 
@@ -62,21 +62,8 @@ def two_schedules(schedule: str) -> str:
 
 
 def learning_rate_at(settings: EngineSettings, position: float) -> float:
-    """The learning rate of a step that begins at `position` (epochs, discarded training not included), design 3.12.
-
-    Constant where `max_epochs` is infinite, as there is no end to decay towards and no share to warm up over.
-    """
-    if math.isinf(settings.horizon):
-        return settings.learning_rate
-    warmup = settings.warmup * settings.horizon
-    if position < warmup:
-        return settings.learning_rate * position / warmup
-    done = min(1.0, (position - warmup) / (settings.horizon - warmup)) if settings.horizon > warmup else 1.0
-    if settings.schedule == "linear":
-        return settings.learning_rate * (1 - done)
-    if settings.schedule == "cosine":
-        return settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
-    return settings.learning_rate
+    """The learning rate of a step that begins at `position` (epochs, discarded training not included), design 3.12."""
+    return learning_rate(settings.learning_rate, settings.schedule, settings.warmup, settings.horizon, position)
 
 
 def rates_of(segment: Segment, settings: EngineSettings, steps_per_epoch: int) -> Callable[[int], float]:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 STYLE = """
 :root { --paper: #fbfbfa; --card: #ffffff; --ink: #1d2127; --soft: #636b76; --rule: #e2e4e8; --accent: #2f6fae;
-  --gain: #1f7a4d; --loss: #b3403a; --mark: #d9a400; color-scheme: light dark; }
+  --gain: #1b6ca8; --loss: #b04a00; --mark: #d9a400; color-scheme: light dark; }
 @media (prefers-color-scheme: dark) { :root { --paper: #14171b; --card: #1b1f25; --ink: #e4e7eb; --soft: #98a1ad;
-  --rule: #2d333b; --accent: #7db4e6; --gain: #69c394; --loss: #e98984; } }
+  --rule: #2d333b; --accent: #7db4e6; --gain: #6fb4ea; --loss: #f0a05a; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
 main { max-width: 1080px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .35rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.1rem; margin: 2.4rem 0 .6rem; }
+h2 { font-size: 1.1rem; margin: 1.9rem 0 .5rem; }
 h3 { font-size: .9rem; font-weight: 600; margin: 0 0 .25rem; overflow-wrap: anywhere; }
-p, li { max-width: 48rem; overflow-wrap: anywhere; }
+p, li { max-width: 56rem; overflow-wrap: anywhere; }
 .lead { font-size: 1.05rem; font-weight: 600; margin: .6rem 0; }
 .soft, figcaption { color: var(--soft); font-size: .87rem; }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; padding: .9rem 1rem; margin: 0;
-  min-width: 0; }
-.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; margin: 1.2rem 0; }
-.facts dt { color: var(--soft); font-size: .8rem; } .facts dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
+  min-width: 0; position: relative; }
+.facts { display: flex; flex-wrap: wrap; gap: 0 1.1rem; margin: .6rem 0 .9rem; font-size: .87rem; }
+.facts div { display: flex; gap: .35rem; min-width: 0; } .facts dt { color: var(--soft); white-space: nowrap; }
+.facts dd { margin: 0; overflow-wrap: anywhere; min-width: 0; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); gap: .9rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
@@ -38,6 +39,10 @@ a { color: var(--accent); }
 .stack { display: grid; gap: .9rem; margin-top: .9rem; }
 section > figure.card + figure.card, fieldset + figure.card, .soft + figure.card, figure.card + .grid {
   margin-top: .9rem; }
+.save { position: absolute; right: .6rem; top: .5rem; z-index: 1; font-size: .72rem; padding: 0 .5rem; opacity: .55; }
+.save:hover, .save:focus { opacity: 1; }
+.numbered { list-style: none; padding: 0; } .numbered li { margin: .25rem 0; } .number { font-size: 1.1rem; }
+.numbered details { margin: 0; }
 figcaption { padding-top: .5rem; }
 fieldset { border: 0; padding: 0; margin: .9rem 0 .6rem; display: flex; flex-wrap: wrap; gap: .35rem .5rem;
   align-items: center; font-size: .87rem; min-width: 0; }
@@ -53,6 +58,14 @@ button { font: inherit; color: var(--accent); background: none; border: 1px soli
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 [hidden] { display: none; }
+.scores.dense td, .scores.dense tbody th { padding-top: .1rem; padding-bottom: .1rem; }
+.scores thead th { white-space: normal; }
+.scores .extra { white-space: nowrap; } .scores svg { display: block; }
+.narrow { display: none; color: var(--soft); font-weight: 400; }
+.scores svg text { fill: var(--soft); font-size: 11px; }
+.scores .zero { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 2 2; }
+.scores .span { stroke: currentColor; stroke-width: 1.6; } .scores circle { fill: currentColor; }
+.scores svg { color: var(--soft); } .scores svg.up { color: var(--gain); } .scores svg.down { color: var(--loss); }
 .up { color: var(--gain); } .down { color: var(--loss); }
 details { margin-top: .8rem; } summary { cursor: pointer; color: var(--accent); }
 .plot { min-height: 90px; }
@@ -62,7 +75,7 @@ details { margin-top: .8rem; } summary { cursor: pointer; color: var(--accent); 
 .plot .modebar { display: none; }
 @media (max-width: 480px) { main { padding: 1.2rem .8rem 3rem; } .card { padding: .7rem; } h1 { font-size: 1.3rem; }
   table { font-size: .82rem; } th, td { padding-right: .4rem; } .scores tbody th { min-width: 5.5rem; }
-  .scores thead th { white-space: normal; } }
+  .extra { display: none; } .scores .narrow { display: block; } }
 @page { margin: 1.4cm; }
 @media print { :root { --paper: #fff; --card: #fff; --ink: #000; --soft: #444; --rule: #ccc; }
   main { max-width: none; padding: 0; } nav, .toggles button, .axis, .chip input { display: none; }
@@ -77,12 +90,12 @@ const hidden = new Set();
 let view = 0, focus = null;
 let reached = {};  // by figure: line, point and name of the line that the arrow keys selected
 
-const hover = "%{fullData.name}: %{y:.1f}<br>epoch %{customdata[0]:.2~f}, %{customdata[1]:.4~g} " + unit +
-  " spent, roll-out %{customdata[2]}<extra></extra>";
+const hover = figure => `%{fullData.name}: %{y:${figure.format ?? ".1f"}}<br>epoch %{customdata[0]:.2~f}, ` +
+  `%{customdata[1]:.4~g} ${unit} spent, roll-out %{customdata[2]}<extra></extra>`;
 const opacity = trace => (trace.opacity ?? 1) * (focus === null || trace.meta === undefined || trace.meta === focus
   ? 1 : 0.12);
 const traces = figure => (figure.views ? figure.views[view] : figure.data).map(trace => trace.customdata
-  ? {...trace, x: trace.customdata.map(row => row && row[view]), hovertemplate: hover, opacity: opacity(trace),
+  ? {...trace, x: trace.customdata.map(row => row && row[view]), hovertemplate: hover(figure), opacity: opacity(trace),
      visible: !hidden.has(trace.meta)}
   : trace);
 
@@ -90,6 +103,8 @@ function layout(figure) {
   const made = structuredClone(figure.layout);
   made.shapes = (figure.uprights ?? []).map(line => ({type: "line", x0: line.at[view], x1: line.at[view],
     yref: "paper", y0: 0, y1: 1, layer: "below", line: {color: line.colour, width: 1.5, dash: line.dash}}));
+  made.annotations = (figure.marks?.[view] ?? []).map(([x, text]) =>
+    ({x, y: -1, text, showarrow: false, font: {size: 16}}));
   if (figure.views || figure.follows) made.xaxis.title.text = ["epoch", "compute spent, " + unit][view];
   return made;
 }
@@ -129,11 +144,7 @@ function restore() {
 }
 function hide() {
   hidden.clear();
-  for (const box of all("[data-toggle]")) {
-    if (!box.checked) hidden.add(+box.dataset.toggle);
-    const card = document.querySelector(`[data-task="${box.dataset.toggle}"]`);
-    if (card) card.hidden = !box.checked;
-  }
+  all("[data-toggle]:not(:checked)").forEach(box => hidden.add(+box.dataset.toggle));
 }
 restore();
 
@@ -149,7 +160,6 @@ all("input[name=view]").forEach(radio => radio.addEventListener("change", () => 
 
 function toggled() {
   hide();
-  all("[data-task]:not([hidden]) .plot").filter(plot => plot.data).forEach(plot => Plotly.Plots.resize(plot));
   draw("together");
 }
 const point = task => { if (focus !== task) { focus = task; draw("together"); } };
@@ -174,6 +184,8 @@ for (const plot of all(".plot")) {
     const step = {ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0]}[event.key];
     if (!step) return;
     event.preventDefault();
+    const cells = plot.data.findIndex(trace => trace.type === "heatmap" && trace.hoverinfo !== "skip");
+    if (cells >= 0) return moved(plot, cells, step);
     const lines = plot.data.map((_, i) => i).filter(i => plot.data[i].visible !== false &&
       plot.data[i].hoverinfo !== "skip");
     if (!lines.length) return;
@@ -186,13 +198,40 @@ for (const plot of all(".plot")) {
     while (trace.y[at] === null && at > 0 && at < count - 1 && step[1]);
     reached[plot.id] = [line, at, trace.name];
     Plotly.Fx.hover(plot, [{curveNumber: lines[line], pointNumber: at}]);
-    place("said").textContent = all("#" + plot.id + " .hoverlayer text").map(t => t.textContent)
-      .join(" ");
+    said(plot);
   });
 }
 
+// In a heat map they move from cell to cell, over those without a value.
+function moved(plot, curve, [down, right]) {
+  const {x: edges, z} = plot.data[curve], [row, column] = reached[plot.id] ?? [0, -1];
+  let [y, x] = [row + down, column + right];
+  while (z[y] && x >= 0 && x < z[y].length && z[y][x] === null) [y, x] = [y + down, x + right];
+  if (!z[y] || !(x >= 0 && x < z[y].length)) return;
+  reached[plot.id] = [y, x];
+  Plotly.Fx.hover(plot, {xval: (edges[x] + edges[x + 1]) / 2, yval: y}, "xy");
+  said(plot);
+}
+const said = plot => setTimeout(() => {  // plotly.js shows at most one label in 50 ms
+  place("said").textContent = all("#" + plot.id + " .hoverlayer text").map(t => t.textContent).join(" ");
+}, 100);
+
+// A figure as a file, with dark text on white whatever the page's colours are.
+for (const button of all("[data-save]")) button.addEventListener("click", async () => {
+  const plot = place(button.dataset.save), {width, height} = plot.getBoundingClientRect();
+  const layout = {...plot.layout, paper_bgcolor: "#fff", plot_bgcolor: "#fff"};
+  const picture = new Image();  // as data: the page's policy allows no other source
+  picture.src = await Plotly.toImage({data: plot.data, layout}, {format: "svg", width, height});
+  await picture.decode();
+  const canvas = Object.assign(document.createElement("canvas"), {width: 2 * width, height: 2 * height});
+  canvas.getContext("2d").drawImage(picture, 0, 0, 2 * width, 2 * height);
+  const file = {href: canvas.toDataURL("image/png"), download: button.dataset.save + ".png"};
+  Object.assign(document.createElement("a"), file).click();
+});
+
 const fit = () => all(".plot").filter(plot => plot.offsetParent && plot.data)
   .forEach(plot => Plotly.Plots.resize(plot));
+all("details").forEach(part => part.addEventListener("toggle", fit));  // what was folded has a width now
 addEventListener("beforeprint", () => { while (waiting.length) draw(waiting.shift()); fit(); });
 addEventListener("afterprint", fit);
 """

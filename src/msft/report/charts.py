@@ -1,51 +1,19 @@
-"""The other figures: change of scores, compute and time by activity, snapshots held over time."""
+"""The other figures: compute and time by activity, snapshots held over time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from msft.report.base_and_answer import Comparison, Row
 from msft.report.cost import flops, holdings, ledger, plain
-from msft.report.plots import FADED, LINE, PALETTE, STAR, Figure, bars, figure, rows_of, short, shown, unit
+from msft.report.plots import LINE, PALETTE, STAR, Figure, bars, figure, rows_of, short, shown, unit
 from msft.report.seconds import seconds_of
 from msft.report.story import Story
-from msft.report.words import difference, duration, epochs, percent, scaled
+from msft.report.words import duration, epochs, scaled
 
 SPENDINGS = {
     "train": (LINE, "training"), "eval": (PALETTE[2], "scoring"), "probe": (PALETTE[4], "probes"),
     "recompute": (PALETTE[6], "repeated training"),
 }  # fmt: skip
-
-
-def change_figure(comparison: Comparison, now: str) -> Figure:
-    """Change from the base model to the final model (named `now`), one line per sub-dataset, with its interval."""
-    rows = [row for row in (*comparison.rows, comparison.macro) if row.difference is not None]
-    changes = [row.difference or 0.0 for row in rows]
-    spans = [row.interval or (change, change) for row, change in zip(rows, changes, strict=True)]
-    sides = {
-        "type": "data", "symmetric": False, "color": LINE, "thickness": 1.4, "width": 4,
-        "array": [_points(high - change) for change, (_, high) in zip(changes, spans, strict=True)],
-        "arrayminus": [_points(change - low) for change, (low, _) in zip(changes, spans, strict=True)],
-    }  # fmt: skip
-    dots = {
-        "type": "scatter", "mode": "markers", "hovertext": [_told(row, now) for row in rows], "hoverinfo": "text",
-        "x": list(map(_points, changes)), "y": list(range(len(rows))), "error_x": sides, "cliponaxis": False,
-        "marker": {"symbol": "circle", "size": 10, "color": LINE},
-    }  # fmt: skip
-    made = figure([dots], height=80 + 26 * len(rows), x=f"change of the {comparison.split} score, points")
-    made["layout"]["xaxis"]["rangemode"] = "tozero"
-    made["uprights"] = [{"at": [0, 0], "colour": FADED, "dash": "dash"}]
-    return rows_of(made, [row.label for row in rows])
-
-
-def _told(row: Row, now: str) -> str:
-    interval = f", 95 % interval {difference(row.interval[0])} to {difference(row.interval[1])}" if row.interval else ""
-    scores = f"base {percent(row.base)}, {now} {percent(row.answer)}"
-    return f"{shown(row.label)}: {scores} ({difference(row.difference)}{interval})"
-
-
-def _points(score: float) -> float:
-    return round(100 * score, 3)
 
 
 def compute_figure(story: Story) -> Figure:

@@ -89,10 +89,11 @@ def text(value: object) -> str:
 
 def plot(identifier: str, label: str, caption: str = "", title: str = "") -> str:
     """The element of a figure. `label` is its text for screen readers."""
+    save = f'<button type="button" class="save" id="save-{identifier}" data-save="{identifier}">PNG</button>'
     head = f"<h3>{text(title)}</h3>" if title else ""
     foot = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
     drawn = f'<div class="plot" id="{identifier}" tabindex="0" role="group" aria-label="{text(label)}"></div>'
-    return f'<figure class="card">{head}{drawn}{foot}</figure>'
+    return f'<figure class="card">{save}{head}{drawn}{foot}</figure>'
 
 
 def pairs(rows: Iterable[tuple[str, object]]) -> str:
@@ -165,6 +166,14 @@ def soft(sentence: str) -> str:
 def items(sentences: Iterable[str], *, ordered: bool = False) -> str:
     tag = "ol" if ordered else "ul"
     return f"<{tag}>{''.join(f'<li>{text(line)}</li>' for line in sentences)}</{tag}>"
+
+
+def numbered_line(number: str, sentence: str, short: str = "", *, name: str = "") -> str:
+    """A list item with a number of its own. With `short`, the sentence is folded under that; `name`: its identifier."""
+    head = f'<span class="number">{text(number)}</span> {text(short or sentence)}'
+    if not short:
+        return f"<li>{head}</li>"
+    return f'<li><details id="{name}"><summary>{head}</summary><p>{text(sentence)}</p></details></li>'
 
 
 def flat(tree: Mapping[str, Any], path: Sequence[str] = ()) -> Iterable[tuple[str, object]]:

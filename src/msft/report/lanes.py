@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from typing import Literal, TypeAlias
@@ -9,8 +10,8 @@ from typing import Literal, TypeAlias
 from msft.core.vocabulary import Mixture, Segment
 from msft.report.cost import ledger
 from msft.report.final_path import FinalPath, final_path
-from msft.report.plots import MARK, STAR, Figure, bars, figure, rows_of, short, shown, unit
-from msft.report.story import Point, Story
+from msft.report.plots import MANY, MARK, STAR, Figure, bars, figure, rows_of, short, shown, unit
+from msft.report.story import Point, Rollout, Story
 from msft.report.words import epochs
 
 DISCARDED = "discarded"
@@ -40,18 +41,56 @@ def lane_figure(story: Story) -> Figure:
     """Both views; see `msft.report.plots`."""
     spent, path = ledger(story), final_path(story)
     per, name = unit(spent[-1], "FLOPs")
-    made = rows_of(figure([], height=110 + 26 * len(story.tasks), legend=True), story.tasks)
+    rows = len(story.tasks)
+    made = rows_of(figure([], height=110 + (26 if rows <= MANY else 15) * (rows + 1), legend=True), story.tasks)
+    made["layout"]["yaxis"]["range"] = [rows - 0.5, -1.5]  # above the first lane, the numbers of the decisions
     made["layout"]["barmode"] = "overlay"
+    followed = [(n, r) for n, r in numbered(story) if path.follows(r) and (r.excluded or r.rolled_back)]
+    last = path.points[-1].epoch
+    stayed = [(n, min(r.end.epoch, last)) for n, r in numbered(story) if _stayed(path, r)]
+    taken = [(n, short(spent[r.end.snapshot] / per)) for n, r in numbered(story)]
     made["views"] = [_trajectory(story, path), _compute(story, path, spent, per, name)]
+    made["marks"] = [_numbers(sorted([*((n, r.went_on.epoch) for n, r in followed), *stayed])), _numbers(taken)]
     made["uprights"] = [
         {"at": [r.went_on.epoch, short(spent[r.end.snapshot] / per)], "colour": MARK, "dash": "dot"}
-        for r in story.rollouts
-        if (r.excluded or r.rolled_back) and path.follows(r)
+        for _, r in followed
     ]
     if story.answer is not None:
         at = [story.answer.epoch, short(spent[story.answer.snapshot] / per)]
         made["uprights"].append({"at": at, "colour": STAR, "dash": "solid"})
     return made
+
+
+def numbered(story: Story) -> list[tuple[int, Rollout]]:
+    """The roll-outs that ended with a decision, with the number of that decision in the run."""
+    done = [rollout for rollout in story.rollouts if story.answer or rollout.followed]
+    return list(enumerate(done, start=1))
+
+
+def in_path(path: FinalPath, rollout: Rollout) -> bool:
+    """Whether a decision is part of the final path: it continues with it, or trained there and excluded nothing."""
+    return path.follows(rollout) or _stayed(path, rollout)
+
+
+def _stayed(path: FinalPath, rollout: Rollout) -> bool:
+    trained = any(point.snapshot in path.snapshots for point in rollout.points[1:])
+    return trained and not rollout.excluded and not rollout.rolled_back
+
+
+def circled(number: int) -> str:
+    """①, ②, ...; (51) where there is no such character."""
+    for first, last, start in ((1, 20, 0x2460), (21, 35, 0x3251), (36, 50, 0x32B1)):
+        if first <= number <= last:
+            return chr(start + number - first)
+    return f"({number})"
+
+
+def _numbers(places: Sequence[tuple[int, float]]) -> list[tuple[float, str]]:
+    """Where the numbers of decisions stand; those at one place side by side."""
+    at: dict[float, str] = {}
+    for number, x in places:
+        at[short(x)] = at.get(short(x), "") + circled(number)
+    return list(at.items())
 
 
 def _trajectory(story: Story, path: FinalPath) -> list[Figure]:

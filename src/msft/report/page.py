@@ -10,18 +10,41 @@ from msft.core.errors import RunError, complaint
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import compare
 from msft.report.cautions import cautions
-from msft.report.charts import change_figure, compute_figure, disk_figure, time_figure
+from msft.report.charts import compute_figure, disk_figure, time_figure
+from msft.report.downloads import links
 from msft.report.figures import Curves
-from msft.report.final_path import outcome
+from msft.report.final_path import FinalPath, final_path, outcome
 from msft.report.gains import gains_of, sentences
-from msft.report.html import Section, axis, document, flat, items, pairs, plot, soft, table, text, toggles
-from msft.report.lanes import lane_figure
-from msft.report.plots import Figure
-from msft.report.seconds import seconds_of
+from msft.report.heat_map import heat_map
+from msft.report.html import Section, axis, document, flat, items, numbered_line, pairs, plot, soft, table, text
+from msft.report.lanes import circled, in_path, lane_figure, numbered
+from msft.report.plots import MANY, Figure
+from msft.report.seconds import run_facts, seconds_of
 from msft.report.story import Story, read_story
-from msft.report.table import costs, headline, notes, shown_columns, smoothing
-from msft.report.words import decisions, epochs, scaled
+from msft.report.sub_datasets import rows_table
+from msft.report.table import cost_line, costs, headline, model_name, notes, smoothing
+from msft.report.training_curves import training_figures
+from msft.report.words import decision, decision_in_short, decisions, epochs, scaled
 from msft.system import files
+
+SCORES_KEY = (
+    "A change is blue or orange where its 95 % interval does not hold 0, and grey elsewhere. ✕: excluded from this "
+    "epoch on. A fall is that of the search score from its peak, in points, ± its standard error; it is clear if it is "
+    "more than two of them. ≤: an upper bound, from the number of validation items alone."
+)
+MOST_NAMES = 3
+"""A decision that excludes more sub-datasets is folded."""
+HEAT_KEY = (
+    "Colour: search score minus that of the base model, in points. Pale: within two standard errors, where they are "
+    "known. A column is as wide as the training before its evaluation. Empty: not scored. Grey: discarded. Yellow: "
+    "final model. With the figure in focus, the arrow keys move from cell to cell."
+)
+CURVES_KEY = (
+    "Grey and dotted: discarded. ✕: excluded from training here. ★: final model. Band: one standard error from the "
+    "validation items, where it is known. All have the same scale. With a figure in focus, the arrow keys move from "
+    "point to point."
+)
+SMOOTH_KEY = " Thick: the mean over several evaluations, in which peaks are found; thin: each evaluation."
 
 
 def write_page(folder: RunFolder, out: Path, *, refresh: int | None = None) -> None:
@@ -41,11 +64,10 @@ def save(content: str, out: Path) -> None:
 
 def page(story: Story, environment: Mapping[str, Any], *, refresh: int | None = None) -> str:
     """The page as text."""
-    curves = Curves(story)
-    sections = [_cautions(story), _scores(story), _lanes(story), _curves(story, curves), _happened(story)]
-    sections.append(_headroom(story))
-    sections += [_cost(story), _settings(story, environment)]
-    intro = _lead(story) + _facts(story)
+    curves, path = Curves(story), final_path(story)
+    sections = [_cautions(story), _scores(story, path), _timeline(story, path), _curves(story, curves)]
+    sections += [_headroom(story), _training(story, curves), _cost(story), _settings(story, environment)]
+    intro = _lead(story) + _facts(story, environment)
     said = [section for section in sections if section.content]
     return document(headline(story), intro, said, unit=curves.unit, refresh=refresh)
 
@@ -56,10 +78,11 @@ def _lead(story: Story) -> str:
     return lead if story.answer is story.base else lead + soft(where)
 
 
-def _facts(story: Story) -> str:
+def _facts(story: Story, environment: Mapping[str, Any]) -> str:
     model = story.header.get("model", {})
     facts = [
-        ("Model", model.get("name", "")),
+        *run_facts(story, environment),
+        ("Model", model_name(story)),
         ("Parameters without embeddings", scaled(model.get("parameters", 0), "").strip()),
         ("Method", story.header.get("method", "")),
         ("Sub-datasets", len(story.tasks)),
@@ -79,69 +102,71 @@ def _cautions(story: Story) -> Section:
     return Section(name="warnings", title="Warnings", content=content)
 
 
-def _scores(story: Story) -> Section:
+def _scores(story: Story, path: FinalPath) -> Section:
     comparison = compare(story)
-    names, rows = shown_columns(story, comparison)
     title = "Base model and final model" if story.answer else "Base model and the search so far"
-    label = f"{title}: {comparison.split} scores of every sub-dataset, with intervals of the change"
-    whiskers = "Whiskers: 95 % interval of the change. Dashed: no change." if "95 % interval" in names else ""
-    spans = [row.interval for row in (*comparison.rows, comparison.macro)]
-    sure = [span is not None and span[0] * span[1] > 0 for span in spans]
-    content = table(names, rows, signed=[names.index("change")], shown=sure, text_columns=2)
-    content += "".join(map(soft, notes(comparison)))
-    if story.answer is story.base:  # nothing has changed
-        return Section(name="scores", title=title, content=content)
-    content += plot("change", label, whiskers)
-    drawn = change_figure(comparison, "final model" if story.answer else "so far")
-    return Section(name="scores", title=title, content=content, figures={"change": drawn})
+    content = rows_table(story, path, comparison) + "".join(map(soft, notes(comparison)))
+    return Section(name="scores", title=title, content=content + soft(SCORES_KEY))
 
 
 def _kept(story: Story) -> str:
     return f"training that led to {'the final model' if story.answer else 'the latest point of the search'}"
 
 
-def _lanes(story: Story) -> Section:
+def _timeline(story: Story, path: FinalPath) -> Section:
     caption = (
         f"An epoch is one pass over the active sub-datasets. Blue: {_kept(story)}. Grey: discarded. Dotted: an "
-        "exclusion or a roll-back on this path. Yellow: final model."
+        "exclusion or a roll-back on this path. Yellow: final model. The numbers are those of the decisions below."
     )
     if story.answer is story.base:
         caption = "The final model is the base model: all training was discarded, and is under all compute spent."
-    content = axis() + plot("lanes", "When each sub-dataset was trained", caption)
-    return Section(name="lanes", title="What was trained when", content=content, figures={"lanes": lane_figure(story)})
+    content = axis() + plot("lanes", "When each sub-dataset was trained", caption) + _decisions(story, path)
+    return Section(name="timeline", title="Timeline", content=content, figures={"lanes": lane_figure(story)})
+
+
+def _decisions(story: Story, path: FinalPath) -> str:
+    """The decisions of the final path; those on discarded training are folded, with the same numbers."""
+    kept, others = list[str](), list[str]()
+    for number, rollout in numbered(story):
+        short = decision_in_short(rollout) if len(rollout.excluded) > MOST_NAMES else ""
+        line = numbered_line(circled(number), decision(rollout), short, name=f"decision{number}")
+        (kept if in_path(path, rollout) else others).append(line)
+    content = f'<ol class="numbered">{"".join(kept)}</ol>' if kept else ""
+    if others:
+        where = "not part of the final model" if story.answer else "on discarded training"
+        count = f"{len(others)} {'decision' if len(others) == 1 else 'decisions'} {where}"
+        content += (
+            f'<details id="others"><summary>{count}</summary><ol class="numbered">{"".join(others)}</ol></details>'
+        )
+    said = decisions(story)[len(kept) + len(others) :]
+    if story.outlook.window > 1:
+        said.append(smoothing(story.outlook.window))
+    return content + "".join(map(soft, said))
 
 
 def _curves(story: Story, curves: Curves) -> Section:
-    key = (
-        f"Search scores on the validation split: the search acts on them. Solid: {_kept(story)}. Grey and dotted: "
-        "discarded. ✕: excluded from training here. Dotted vertical line: a decision on the solid path. ★ and yellow "
-        "line: final model. With a figure in focus, the arrow keys move from point to point."
-    )
-    figures: dict[str, Figure] = {"together": curves.together(), "average": curves.average()}
-    figures |= {f"curve{i}": curves.single(task) for i, task in enumerate(story.tasks)}
-    small = "".join(
-        plot(f"curve{i}", f"Score curve of {task}", title=task).replace("<figure", f'<figure data-task="{i}"', 1)
-        for i, task in enumerate(story.tasks)
-    )
+    many = len(story.tasks) > MANY
+    figures: dict[str, Figure] = {"average": curves.average()}
     average = plot(
         "average", "Average score of all sub-datasets",
-        "Only points where every sub-dataset was scored. Circle: rolled back to this point.",
+        "Only points where every sub-dataset was scored. Circle: rolled back to this point. ★: final model.",
         "Average of all sub-datasets",
     )  # fmt: skip
-    content = (
-        soft(key)
-        + average
-        + toggles(story.tasks, "Sub-datasets")
-        + plot("together", "Score curves of all sub-datasets")
-    )
-    return Section(
-        name="curves", title="Score curves", content=f'{content}<div class="grid">{small}</div>', figures=figures
-    )
-
-
-def _happened(story: Story) -> Section:
-    smooth = soft(smoothing(story.outlook.window)) if story.outlook.window > 1 else ""
-    return Section(name="decisions", title="What happened", content=items(decisions(story), ordered=True) + smooth)
+    content = soft("Search scores on the validation split: the search acts on them. Higher is better.")
+    if many:
+        figures["heat"] = heat_map(story, curves.path)
+        content += plot("heat", "Change of every search score against the base model", HEAT_KEY, "All sub-datasets")
+    key = f"Solid: {_kept(story)}. " + CURVES_KEY + (SMOOTH_KEY if curves.window > 1 else "")
+    cards = []
+    for i, task in enumerate(story.tasks):
+        figures[f"curve{i}"] = curves.single(task)
+        cards.append(plot(f"curve{i}", f"Score curve of {task}", title=task))
+    small = f'{average}{soft(key)}<div class="grid">{"".join(cards)}</div>'
+    if many:
+        head = f"Curves: the average, and each of {len(cards)} sub-datasets"
+        small = f'<details id="singles"><summary>{head}</summary>{small}</details>'
+    data = f'<p class="soft">All scores: {links(story)}</p>'
+    return Section(name="curves", title="Score curves", content=content + small + data, figures=figures)
 
 
 def _headroom(story: Story) -> Section:
@@ -154,6 +179,15 @@ def _headroom(story: Story) -> Section:
     return Section(name="headroom", title="Headroom", content=content)
 
 
+def _training(story: Story, curves: Curves) -> Section:
+    found = training_figures(story, curves)
+    plots = "".join(plot(name, title, title=title) for name, (title, _) in found.items())
+    return Section(
+        name="training", title="Training", content=f'<div class="grid">{plots}</div>' if found else "",
+        figures={name: made for name, (_, made) in found.items()},
+    )  # fmt: skip
+
+
 def _cost(story: Story) -> Section:
     labels = {
         "compute": ("Compute, against plain fine-tuning", compute_figure(story)),
@@ -164,8 +198,10 @@ def _cost(story: Story) -> Section:
     plots = "".join(plot(name, title, title=title) for name, (title, _) in drawn.items())
     clock = seconds_of(story)
     spent = table(["activity", "parts", "time", "share"], clock.rows(), text_columns=2) if clock.total else ""
+    details = f'{pairs(costs(story))}{spent}<div class="stack">{plots}</div>'
     return Section(
-        name="cost", title="What it cost", content=pairs(costs(story)) + spent + f'<div class="stack">{plots}</div>',
+        name="cost", title="Cost",
+        content=f'<p>{text(cost_line(story))}</p><details id="costs"><summary>Details</summary>{details}</details>',
         figures={name: made for name, (_, made) in drawn.items()},
     )  # fmt: skip
 
@@ -182,4 +218,5 @@ def _settings(story: Story, environment: Mapping[str, Any]) -> Section:
         for title, rows in parts
         if rows
     )
-    return Section(name="settings", title="Configuration and environment", content=content)
+    again = soft("The same run again, with the file in this folder: msft train config.yaml --set output=ANOTHER_FOLDER")
+    return Section(name="settings", title="Configuration and environment", content=content + again)

@@ -5,7 +5,8 @@ readable in both. plotly.js interprets some HTML in its texts, so every name goe
 
 A figure with `"views": [trajectory, compute]` has its data twice, once for each horizontal axis that the reader can
 choose. A figure with `"follows": True` has scatter traces whose `customdata` rows begin with the epoch, the compute
-spent and the roll-out; the page's script takes x from them. `uprights` are vertical lines, with one x per axis.
+spent and the roll-out; the page's script takes x from them, and shows values as `format` says. `uprights` are vertical
+lines, with one x per axis; `marks` are, for each axis, texts above the first row with their x.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ PALETTE = (
     "#3b82c4", "#e07b39", "#3a9a5b", "#c4508a", "#8a6fd1", "#a07a2c", "#2a9da5", "#d0504a", "#7d8f2f", "#5b74e0",
     "#b5654a", "#6f8796",
 )  # fmt: skip
+MANY = 8
+"""With more sub-datasets, rows are dense, and a heat map stands for a curve of each."""
 DASHES = ("solid", "dash", "dot")
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -104,3 +106,21 @@ def seconds_of(story: Story) -> Seconds:
         for kind, value in entry.get("seconds", {}).items():
             spent[kind] += value
     return Seconds(dict(spent))
+
+
+def run_facts(story: Story, environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """When, how long, on what kind of machine, and with which version: (name, text), those that are known."""
+    dates = [entry["at"] for entry in story.timings if isinstance(entry.get("at"), int)]
+    clock = seconds_of(story)
+    system, cpus = str(environment.get("platform", "")).partition("-")[0], environment.get("cpus")
+    known = {
+        "Finished" if story.answer else "Latest record": _day(max(dates)) if dates else "",
+        "Duration": duration(clock.total) if clock.total else "",
+        "Machine": ", ".join(part for part in (system, f"{cpus} CPUs" if cpus else "") if part),
+        "msft version": str(story.header.get("msft", "")),
+    }
+    return [(name, value) for name, value in known.items() if value]
+
+
+def _day(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")

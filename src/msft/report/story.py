@@ -120,6 +120,9 @@ class Reading:
     """Search score at the end, smoothed in the same way."""
     peaked: bool
     """The peak comes before the end."""
+    best_at: tuple[Snapshot, ...]
+    """The evaluations over which `best` is the mean."""
+    end_at: tuple[Snapshot, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,10 +316,13 @@ def _reading(task: Task, points: Sequence[Point], window: int) -> Reading | None
     curve = [point.scores[task] for point in scored]
     top = peak(curve, window)
     values = smoothed(curve, window)
+    half, at = window // 2, [point.snapshot for point in scored]
     return Reading(
         task=task,
         best=float(values[top.tick]),
         best_epoch=scored[top.tick].epoch,
         end=float(values[-1]),
         peaked=top.before_end,
+        best_at=tuple(at[max(0, top.tick - half) : top.tick + half + 1]),
+        end_at=tuple(at[-half - 1 :]),
     )

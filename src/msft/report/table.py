@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from rich import box
 from rich.console import Console
@@ -23,6 +24,7 @@ from msft.report.words import (
     clean,
     decisions,
     difference,
+    duration,
     epochs,
     listed,
     percent,
@@ -84,9 +86,16 @@ def smoothing(window: int) -> str:
 def headline(story: Story) -> str:
     """Method, model and state of the run."""
     method = clean(str(story.header.get("method", "")))
-    model = clean(str(story.header.get("model", {}).get("name", "")))
+    model = model_name(story)
     state = "finished" if story.answer else f"not finished, at epoch {epochs(story.tip.epoch)}"
     return f"{method} on {model}, {len(story.tasks)} sub-datasets: {state}"
+
+
+def model_name(story: Story) -> str:
+    """The name of the model; of a folder, its last part: where it lies on a machine is no name."""
+    name = clean(str(story.header.get("model", {}).get("name", "")))
+    is_folder = name.startswith(("/", "~", ".")) or name.count("/") > 1
+    return PurePath(name).name or name if is_folder else name
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -122,6 +131,18 @@ def costs(story: Story) -> list[tuple[str, str]]:
             )
         )
     return lines
+
+
+def cost_line(story: Story) -> str:
+    """Compute, time and disk in one line."""
+    parts = [scaled(sum(flops(story).values()), "FLOPs")]
+    if (estimated := plain(story)) is not None and estimated.total:
+        parts[0] += f", {sum(flops(story).values()) / estimated.total:.2f}x the compute of plain SFT (estimate)"
+    if (clock := seconds_of(story)).total:
+        parts.append(duration(clock.total))
+    if most := disk(story)["peak_bytes"]:
+        parts.append(f"at most {scaled(most, 'B')} of snapshots")
+    return "; ".join(parts) + "."
 
 
 def columns(story: Story, comparison: Comparison) -> list[str]:

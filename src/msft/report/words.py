@@ -78,6 +78,12 @@ def decision(rollout: Rollout) -> str:
     return f"{place}: nothing was excluded."
 
 
+def decision_in_short(rollout: Rollout) -> str:
+    """The same without names and scores."""
+    place = f"Roll-out {rollout.number}, epoch {epochs(rollout.start.epoch)} to {epochs(rollout.end.epoch)}"
+    return f"{place}: {len(rollout.excluded)} sub-datasets excluded{_whence(rollout)}."
+
+
 def decisions(story: Story) -> list[str]:
     """One entry per roll-out, in the order in which they ran; then what the method says about them; the choice of the
     final model last."""

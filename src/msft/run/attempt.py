@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -280,12 +281,14 @@ class Attempt:
         return fill
 
     def _time(self, kind: str, number: int | None = None) -> None:
-        """Records the seconds since the last call, by kind; for a recomputed segment, all as `recompute`."""
+        """Records the seconds since the last call, by kind, and the date (Unix time); for a recomputed segment, all
+        seconds as `recompute`."""
         seconds = self.stopwatch.drain()
         if kind == "recompute":
             seconds = {kind: math.fsum(seconds.values())}
         if self.processes.is_main:
-            self.folder.add_timing({"kind": kind, "number": number, "seconds": seconds})
+            entry = {"kind": kind, "number": number, "seconds": seconds, "at": round(time.time())}
+            self.folder.add_timing(entry)
 
 
 def snapshot_memory(processes: Processes, jobs: int) -> int:
