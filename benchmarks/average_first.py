@@ -23,12 +23,13 @@ from statistics import fmean, stdev
 from msft.config.reader import load
 from msft.config.schema import Config
 from msft.record.run_folder import RunFolder
+from msft.report.cautions import learnable
 from msft.report.cost import flops
 from msft.report.story import read_story
 from msft.study.grid import Grid, StudyFolder, Variant
 from msft.study.overrides import with_method
 from msft.study.runs import run_grid
-from msft.study.statistics import holm, learnable, t_interval, t_test
+from msft.study.statistics import holm, t_interval, t_test
 from msft.study.variants import variants
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

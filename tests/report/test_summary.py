@@ -20,8 +20,8 @@ from msft.report.story import read_story
 from msft.report.summary import summarise
 from msft.testing.fake import brief_of
 
-KEYS = ["version", "msft", "method", "answer", "rollouts", "base", "validation", "test", "macro", "flops", "seconds",
-        "disk"]  # fmt: skip
+KEYS = ["version", "msft", "method", "answer", "rollouts", "base", "validation", "test", "macro", "flops", "headroom",
+        "seconds", "disk"]  # fmt: skip
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

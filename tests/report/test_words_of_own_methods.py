@@ -20,6 +20,7 @@ from msft.cli.view import View
 from msft.record.run_folder import RunFolder
 from msft.report.cost import holdings
 from msft.report.figures import Curves
+from msft.report.final_path import final_path
 from msft.report.lanes import lane_figure
 from msft.report.page import write_page
 from msft.report.story import read_story
@@ -102,13 +103,15 @@ def test_blends_lie_beside_the_roll_outs(tmp_path: Path, name: str) -> None:
     assert [point.snapshot for rollout in story.rollouts for point in rollout.points[1:]] == trained
     # What the final model was made from was not discarded, whatever else was made from it.
     assert story.answer is not None
-    for snapshot in story.trail.ancestors({story.answer.snapshot}):
-        assert snapshot in story.surviving and story.trail.points[snapshot].sources <= story.surviving
+    made_from = final_path(story).snapshots
+    assert story.answer.snapshot in made_from
+    for snapshot in made_from:
+        assert story.trail.points[snapshot].sources <= made_from
     if name == "soups":
         assert decisions(story)[-1].startswith("The final model is the mean of 2 snapshots at epoch ")
     if name == "averages":
         assert len(story.rollouts) == 1 and len(story.segments) == 2 * len(trained) - 1
-        assert set(trained) <= story.surviving, "each is part of the mean, or on the way to a part"
+        assert set(trained) <= made_from, "each is part of the mean, or on the way to a part"
         assert story.tip.snapshot == trained[-1]
     # Each blend holds as many bytes as any snapshot.
     held, _ = holdings(story)
