@@ -12,7 +12,6 @@ from msft.report.base_and_answer import compare
 from msft.report.cautions import cautions
 from msft.report.charts import change_figure, compute_figure, disk_figure, time_figure
 from msft.report.figures import Curves
-from msft.report.final_path import outcome
 from msft.report.gains import gains_of, sentences
 from msft.report.html import Section, axis, document, flat, items, pairs, plot, soft, table, text, toggles
 from msft.report.lanes import lane_figure
@@ -20,6 +19,7 @@ from msft.report.plots import Figure
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.table import costs, headline, notes, shown_columns, smoothing
+from msft.report.verdict_views import verdict_html
 from msft.report.words import decisions, epochs, scaled
 from msft.system import files
 
@@ -51,9 +51,8 @@ def page(story: Story, environment: Mapping[str, Any], *, refresh: int | None = 
 
 
 def _lead(story: Story) -> str:
-    said, where = outcome(story), decisions(story)[-1]
-    lead = f'<p class="lead">{text(said)}</p>' if said else ""
-    return lead if story.answer is story.base else lead + soft(where)
+    where = "" if story.answer is story.base else soft(decisions(story)[-1])
+    return verdict_html(story) + where
 
 
 def _facts(story: Story) -> str:
