@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,23 +41,26 @@ METHODS = {"sft": "plain SFT of the whole mixture", "msft": "the search"}
 
 
 def run(output: Path) -> None:
-    """Runs what is missing of both, and compares their final models. Repeated, it continues.
-
-    Raises ModelError if the wheel is missing, RunError if the folder cannot be used.
-    """
+    """Raises ModelError if the wheel is missing, RunError if the folder cannot be used."""
     quiet()
     _check(output)
-    config = load(CONFIG, [f"model.name_or_path={model_folder()}", f"output={output}"])
+    side_by_side(load(CONFIG, [f"model.name_or_path={model_folder()}"]), output)
+
+
+def side_by_side(config: Config, output: Path) -> None:
+    """Runs what is missing of plain SFT and the search, which share data and base scores, and compares their final
+    models. Repeated, it continues."""
+    threads = torch.get_num_threads()
     jobs = {variant.name: _at(output, variant) for variant in variants(config, list(METHODS))}
     folders = {name: RunFolder(Path(job.output)) for name, job in jobs.items()}
     missing = [name for name in METHODS if not (folders[name].summary.exists() and folders[name].page.exists())]
     err = Console(stderr=True, highlight=False)
-    shared = _base_scores(output, config, err) if missing else None
+    shared = _base_scores(output, config, threads, err) if missing else None
     for name in missing:
         title = f"{list(METHODS).index(name) + 1} of {len(METHODS)}: {METHODS[name]}, in {folders[name].path}"
         err.print(title, markup=False, soft_wrap=True, style="bold")
         with Display(Console(stderr=True)) as display:
-            job = prepared(jobs[name], torch.get_num_threads())
+            job = prepared(jobs[name], threads)
             train(jobs[name], display, resume=folders[name].exists, job=job, shared=shared)
     _compare(output, folders["msft"], folders["sft"], with_notes="msft" not in missing)
 
@@ -66,20 +70,21 @@ def _at(output: Path, variant: Variant) -> Config:
 
 
 def _check(output: Path) -> None:
-    """Makes the folder of both runs. Raises RunError if it cannot be made, or if it is a run itself."""
+    """Makes the folder of both runs. Raises RunError if nothing can be written there, or if it is a run itself."""
     if RunFolder(output).exists:
         fix = f"name another folder with --output, or continue this run: msft train {output} --resume"
         raise RunError(complaint("this is the folder of a single run", fix, file=output, field="--output"))
     try:
         output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
     except OSError as error:
-        found = f"this folder cannot be made ({error.strerror})"
+        found = f"nothing can be written into this folder ({error.strerror})"
         raise RunError(complaint(found, "name another one", file=output, field="--output")) from None
 
 
-def _base_scores(output: Path, config: Config, console: Console) -> Shared:
+def _base_scores(output: Path, config: Config, threads: int, console: Console) -> Shared:
     """The scores of the base model, which both runs share; made once."""
-    threads = torch.get_num_threads()
     file = StudyFolder(output).base(config, threads)
     if read_base(file) is None:
         console.print("The base model is scored, once for both runs")

@@ -85,12 +85,14 @@ def _gain(story: Story, comparison: Comparison) -> str:
     moved += percent(macro.answer)
     if comparison.split == "validation":
         return f"Not tested: {moved}. The run chose its final model by these scores, so expect less on new data."
-    if comparison.left_out:
-        total = len(comparison.rows) + len(comparison.left_out)
-        moved += f", on {len(comparison.rows)} of {total} sub-datasets"
+    moved += _of_all(len(comparison.rows), len(story.tasks))
     if macro.interval is None:
         return f"{_direction(change)} the base model, without an interval that shows it: {moved}."
     return f"{judged(change, macro.interval, 'the base model')}: {moved} {_interval(macro.interval)}."
+
+
+def _of_all(tested: int, tasks: int) -> str:
+    return f", on {tested} of {tasks} sub-datasets" if tested < tasks else ""
 
 
 def _direction(change: float) -> str:
@@ -125,9 +127,9 @@ def _plain_sft(story: Story, other: Run | None) -> Iterable[str]:
 def against_plain(run: Run, other: Run) -> str:
     """What the test items show about the final models of a run and of plain SFT, in two sentences."""
     found, than = macro_gap(run, other), "plain SFT with the same seed and data"
-    moved = f"{difference(found.difference)} points on the test split"
     if found.difference is None or not math.isfinite(found.difference):
         return "It was not compared with plain SFT: the two have no test scores in common."
+    moved = f"{difference(found.difference)} points on the test split{_of_all(len(run.tested), len(run.story.tasks))}"
     if found.interval is None:
         said = f"{_direction(found.difference)} {than}, without an interval that shows it: {moved}."
     else:
