@@ -45,14 +45,9 @@ def page(story: Story, environment: Mapping[str, Any], *, refresh: int | None = 
     sections = [_cautions(story), _scores(story), _lanes(story), _curves(story, curves), _happened(story)]
     sections.append(_headroom(story))
     sections += [_cost(story), _settings(story, environment)]
-    intro = _lead(story) + _facts(story)
+    intro = verdict_html(story) + _facts(story)
     said = [section for section in sections if section.content]
     return document(headline(story), intro, said, unit=curves.unit, refresh=refresh)
-
-
-def _lead(story: Story) -> str:
-    where = "" if story.answer is story.base else soft(decisions(story)[-1])
-    return verdict_html(story) + where
 
 
 def _facts(story: Story) -> str:

@@ -9,6 +9,7 @@ from msft.report.final_path import outcome
 from msft.report.html import soft, text
 from msft.report.story import Story
 from msft.report.verdict import Verdict, verdict
+from msft.report.words import decisions
 
 
 def sentences(story: Story) -> list[str]:
@@ -36,20 +37,22 @@ def render_steps(story: Story, console: Console) -> None:
 
 
 def verdict_html(story: Story) -> str:
-    """The beginning of a page: the sentences, and what to do now."""
+    """The beginning of a page: the sentences, which point the final model is, and what to do now."""
     found, path = verdict(story), outcome(story)
+    excluded = f'<p class="lead">{text(path)}</p>' if path else ""
+    place = "" if story.answer is story.base else soft(decisions(story)[-1])
     if found is None:
-        return f'<p class="lead">{text(path)}</p>' if path else ""
-    lead = f'<p class="lead verdict">{text(found.gain)}</p>' + "".join(map(_line, found.more))
-    return lead + (f'<p class="lead">{text(path)}</p>' if path else "") + _steps(found)
-
-
-def _line(sentence: str) -> str:
-    return f"<p>{text(sentence)}</p>"
+        return excluded + place
+    lead = f'<p class="lead">{text(found.gain)}</p><p>{" ".join(map(text, found.more))}</p>'
+    return lead + excluded + place + _steps(found)
 
 
 def _steps(found: Verdict) -> str:
-    """A click selects a command whole."""
-    code = '<pre style="margin:.1rem 0 .6rem;overflow-x:auto;user-select:all"><code>{}</code></pre>'
-    parts = [soft(f"{step.name}:") + code.format("\n".join(map(text, step.lines))) for step in found.steps]
-    return f'<details open class="steps"><summary>What now</summary>{"".join(parts)}</details>'
+    """Side by side where the page is wide. A click selects a command whole."""
+    grid = "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(20rem,100%),1fr));gap:0 1.5rem"
+    code = '<pre style="margin:0;white-space:pre-wrap;overflow-wrap:anywhere;user-select:all"><code>{}</code></pre>'
+    parts = [
+        f'<div style="min-width:0">{soft(f"{step.name}:")}{code.format(chr(10).join(map(text, step.lines)))}</div>'
+        for step in found.steps
+    ]
+    return f'<div class="steps" style="{grid}">{"".join(parts)}</div>'
