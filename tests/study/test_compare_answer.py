@@ -67,6 +67,7 @@ def test_the_seeds_that_would_tell_are_those_of_an_interval_without_0() -> None:
     hopeless = answer(by_seed([0.05, -0.05, 0.001]))
     assert hopeless is not None and "More than 100 seeds would tell" in hopeless
     assert seeds_to_tell([0.1, -0.1, 0.0], 100) is None, "no number of seeds tells a difference of 0"
+    assert seeds_to_tell([0.02, 0.0, 0.02], 100) == 6
     sure = t_interval([0.02, 0.03, 0.01, 0.02])
     assert sure.low is not None and sure.low > 0
 
@@ -84,6 +85,8 @@ def test_the_sign_does_not_depend_on_the_order_of_methods() -> None:
         for reference in ("msft", "sft"):
             told = answer(comparison(found, reference))
             assert told is not None and told.startswith("Does msft beat sft here? Yes: msft minus sft is +")
+    three = comparison(results(sro=0.1, sft=0.1, msft=0.2), "msft")
+    assert str(answer(three)).startswith("Does msft beat sft here?"), "it is about the reference, not the first"
     assert answer(comparison(results(msft=0.2, sro=0.1), "msft")) is None
     assert (
         lead(comparison(results(msft=0.2, sro=0.1), "msft"))[0]
