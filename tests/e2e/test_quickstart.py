@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -33,6 +34,8 @@ FEWEST_ITEMS = 500
 @dataclass(frozen=True)
 class Quickstart:
     run: Path
+    """The search."""
+    plain: Path
     out: str
 
     @property
@@ -43,10 +46,10 @@ class Quickstart:
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
-    run = tmp_path_factory.mktemp("quickstart") / "run"
+    folder = tmp_path_factory.mktemp("quickstart") / "both"
     with redirect_stdout(StringIO()) as out:
-        assert main(["quickstart", "--output", str(run)]) == 0
-    return Quickstart(run, out.getvalue())
+        assert main(["quickstart", "--output", str(folder)]) == 0
+    return Quickstart(folder / "msft", folder / "sft", out.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +62,25 @@ def final(quickstart: Quickstart) -> tuple[Any, Any, dict[Task, TaskData]]:
 
 def test_sub_datasets_peak_apart_and_the_answer_is_better(quickstart: Quickstart) -> None:
     summary = quickstart.summary
-    excluded = [roll_out for roll_out in summary["rollouts"] if roll_out["excluded"]]
-    assert len({roll_out["epoch"] for roll_out in excluded}) >= 2, "all left at the same moment"
+    left = {roll_out["epoch"] for roll_out in summary["rollouts"] if roll_out["excluded"]}
+    last = summary["rollouts"][-1]
+    stays = set(last["active"]) - set(last["excluded"])
+    assert len(left) + bool(stays) >= 2, "no sub-dataset is trained longer than another"
     test = summary["macro"]["test"]
     assert test["answer"] > test["base"] + 0.1
     for task in summary["test"]["answer"]:
         assert task in quickstart.out
+
+
+def test_it_ends_in_a_comparison_with_plain_sft(quickstart: Quickstart) -> None:
+    plain = json.loads((quickstart.plain / "summary.json").read_text())
+    assert plain["method"] == "sft" and plain["base"] == quickstart.summary["base"]
+    shown = " ".join(quickstart.out.split())
+    gap = 100 * (quickstart.summary["macro"]["test"]["answer"] - plain["macro"]["test"]["answer"])
+    told = re.search(r"plain SFT with the same seed and data[^:]*: ([+−]\d+\.\d) points on the test split", shown)
+    assert told is not None and float(told[1].replace("−", "-")) == pytest.approx(gap, abs=0.051)
+    assert "One seed compares two models, not two methods." in shown
+    assert "--methods msft,sft --seeds 6" in shown
 
 
 def test_the_final_folder_scores_what_the_summary_says(quickstart: Quickstart, final: tuple[Any, Any, Any]) -> None:

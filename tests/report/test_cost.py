@@ -70,15 +70,11 @@ def test_warnings_name_what_the_numbers_cannot_carry(tmp_path: Path) -> None:
     assert "above the base model): gsm8k, piqa and boolq." in " ".join(cautions(short, compare(short)))
 
 
-def test_an_answer_that_is_not_shown_to_be_better_is_said_to_be_so(tmp_path: Path) -> None:
+def test_sub_datasets_that_got_worse_are_named(tmp_path: Path) -> None:
     story = read_story(make_run(tmp_path / "run", items=100))
-    same = replace(story, test={**story.test, "answer": story.test["base"]})
-    not_shown = "The final model is not shown to be better than the base model: the average on the test split changed"
-    assert cautions(same, compare(same))[0].startswith(f"{not_shown} by +0.0 (−")
     swapped = replace(story, test={"base": story.test["answer"], "answer": story.test["base"]})
-    first, second, *_ = cautions(swapped, compare(swapped))
-    assert first.startswith("The final model is worse than the base model: the average on the test split changed by −")
-    assert second == "Worse than the base model on the test split: arc, gsm8k, piqa and boolq."
+    first = cautions(swapped, compare(swapped))[0]
+    assert first == "Worse than the base model on the test split: arc, gsm8k, piqa and boolq."
 
 
 def test_few_items_are_grouped_by_their_number() -> None:

@@ -24,7 +24,7 @@ TASKS = ("=cmd", "<b>boolq</b>", "piqa", "arc", "gsm8k", "[red]x")
 ITEMS = 50
 
 
-def run_of(seed: int, reports: list[float]) -> Run:
+def run_of(seed: int, reports: list[float], *, plain: bool = False) -> Run:
     """Items of which the report is the mean, in an order that the seed decides."""
     order = np.random.default_rng(seed)
     items = [order.permutation(np.arange(ITEMS) < round(r * ITEMS)).astype(float) for r in reports]
@@ -32,13 +32,13 @@ def run_of(seed: int, reports: list[float]) -> Run:
         "flops": {"train": 6000, "eval": 3000, "probe": 1000},
         "seconds": {"total": 2.0 + seed},
         "disk": {"peak_bytes": 300, "mean_bytes": 150, "sft_bytes": 200},
-        "answer": {"epoch": 1.5},
+        "answer": {"epoch": 1.5, "snapshot": 6},
     }
     exact = np.array([float(x.mean()) for x in items])
     best = dict(zip(TASKS, exact, strict=True)) | {"piqa": 0.25}
     return Run(
-        seed=seed, reports=exact, items=items, validation=float(exact.mean()) + 0.02, best=best, few_candidates=False,
-        summary=summary,
+        seed=seed, reports=exact, items=items, validation=float(exact.mean()) + 0.02, best=best, plain=plain,
+        few_candidates=False, summary=summary,
     )  # fmt: skip
 
 
@@ -49,7 +49,8 @@ def results(seeds: int = 6, **methods: float) -> Results:
     runs: dict[str, dict[int, Run]] = {}
     for name, gain in methods.items():
         noise = shared + draw.normal(0, 0.01, shared.shape)
-        runs[name] = {s: run_of(s, [0.5 + gain + float(x) for x in noise[s]]) for s in range(seeds)}
+        plain = name == "sft"
+        runs[name] = {s: run_of(s, [0.5 + gain + float(x) for x in noise[s]], plain=plain) for s in range(seeds)}
     return Results(
         split="test", tasks=TASKS, left_out=("copy",), measures=dict.fromkeys(TASKS, "accuracy"),
         validation_items=dict.fromkeys(TASKS, 100), base=dict.fromkeys(TASKS, 0.25),

@@ -17,7 +17,7 @@ from msft.study.grid import StudyFolder
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("folder")
     config = make_job(folder, "msft", ", max_epochs: 1, budget: 1, smooth: 1")
-    command = ["compare", str(config), "--methods", "sft,msft", "--seeds", "2", "--against", "msft"]
+    command = ["compare", str(config), "--methods", "sft,msft", "--seeds", "2"]
     assert main([*command, "--output", str(folder / "study")]) == 0
     return folder / "study"
 
@@ -44,14 +44,14 @@ def test_the_report_is_the_one_that_compare_wrote(study: StudyFolder, capsys: py
     assert [file.read_bytes() for file in ours] == before
 
 
-def test_before_the_comparison_is_written_the_first_method_is_the_reference(
+def test_the_reference_is_the_searched_method_whatever_the_order(
     study: StudyFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study.comparison.unlink()
     study.run("msft", 21).summary.unlink()
-    assert "sft minus" in said(capsys, "report", study.path)
+    assert "msft minus" in said(capsys, "report", study.path)
     written = json.loads(study.comparison.read_text(encoding="utf-8"))
-    assert written["reference"] == "sft" and [len(row["seeds"]) for row in written["methods"]] == [2, 1]
+    assert written["reference"] == "msft" and [len(row["seeds"]) for row in written["methods"]] == [2, 1]
 
 
 def test_a_page_elsewhere_leaves_the_folder_as_it_is(

@@ -12,6 +12,7 @@ from msft.cli.quiet import quiet
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, RunError, complaint
 from msft.report.words import clean, duration
+from msft.study.compare_answer import reference_of
 from msft.study.compare_table import render_comparison, summary_line
 from msft.study.comparison import Json, comparison, write
 from msft.study.days import on_one_day
@@ -40,7 +41,7 @@ def run(
         raise RunError(complaint("compare starts its processes itself", "use --jobs, without accelerate launch"))
     made = variants(config, methods)
     names = [variant.name for variant in made]
-    reference = against or (methods[0] if methods[0] != "all" else "msft")
+    reference = against or reference_of({variant.name: variant.config.method.name for variant in made})
     if reference not in names:
         found = f"--against: {reference!r} is not one of the methods"
         raise ConfigError(complaint(found, f"use one of: {', '.join(names)}"))

@@ -137,12 +137,12 @@ def parser() -> argparse.ArgumentParser:
     _takes_config(compare)
     compare.add_argument(
         "--methods", type=_names, required=True, metavar="A,B,...",
-        help="such as sft,msft,msft:release,sft_equal_flops,placebo; or all. The first is the reference",
+        help="such as sft,msft,msft:release,sft_equal_flops,placebo; or all",
     )  # fmt: skip
     compare.add_argument("--seeds", type=_positive, default=6, help="training seeds of each method (default: 6)")
     compare.add_argument("--jobs", type=_positive, default=1, help="runs at the same time (default: 1)")
     compare.add_argument("--redraw", action="store_true", help="each seed draws its own rows and splits, too")
-    compare.add_argument("--against", metavar="METHOD", help="the reference, in place of the first (or msft, of all)")
+    compare.add_argument("--against", metavar="METHOD", help="the reference (default: the first but sft)")
     compare.add_argument("--output", type=Path, help="the study's folder (default: <output>-compare)")
     compare.set_defaults(run=_compare, continues_by_itself=True)
 
@@ -181,10 +181,11 @@ def parser() -> argparse.ArgumentParser:
     _takes_overrides(evaluate)
     evaluate.set_defaults(run=_eval)
 
-    quickstart = commands.add_parser("quickstart", help="a whole search on a laptop CPU, offline, in minutes")
-    quickstart.add_argument("--output", type=Path, default=Path("runs/quickstart"), help="the run folder")
-    quickstart.add_argument("--resume", action="store_true", help="continue an interrupted quickstart")
-    quickstart.set_defaults(run=_quickstart)
+    quickstart = commands.add_parser("quickstart", help="plain SFT and a search on a laptop CPU, offline, in minutes")
+    quickstart.add_argument(
+        "--output", type=Path, default=Path("runs/quickstart"), help="holds both runs; repeated, it continues them"
+    )
+    quickstart.set_defaults(run=_quickstart, continues_by_itself=True)
 
     env = commands.add_parser("env", help="versions, hardware and settings: what a bug report needs")
     env.set_defaults(run=_env)
@@ -327,7 +328,7 @@ def _eval(arguments: argparse.Namespace) -> None:
 def _quickstart(arguments: argparse.Namespace) -> None:
     from msft.cli.quickstart import run
 
-    run(arguments.output, resume=arguments.resume)
+    run(arguments.output)
 
 
 def _env(_: argparse.Namespace) -> None:

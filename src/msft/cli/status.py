@@ -11,11 +11,11 @@ from rich.text import Text
 
 from msft.cli.view import View
 from msft.record.run_folder import RunFolder
-from msft.report import final_path
 from msft.report.base_and_answer import compare
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.table import headline, render_cautions
+from msft.report.verdict_views import render_verdict
 from msft.report.words import answer, duration
 from msft.study.grid import StudyFolder
 
@@ -42,8 +42,7 @@ def run(path: Path) -> None:
     out.print(view)
     if view.decided:
         line(f"Last decision: {view.decided}")
-    if said := final_path.outcome(story):
-        line(said)
+    render_verdict(story, out)
     if story.answer is not None:
         line(answer(story))
     render_cautions(story, compare(story), out)

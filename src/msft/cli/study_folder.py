@@ -17,6 +17,7 @@ from msft.core.errors import RunError, complaint
 from msft.record.run_folder import RunFolder
 from msft.report.story import read_story
 from msft.report.words import clean, epochs
+from msft.study.compare_answer import reference_of
 from msft.study.compare_page import comparison_page
 from msft.study.compare_table import render_comparison
 from msft.study.comparison import comparison, write
@@ -39,7 +40,9 @@ def report(folder: StudyFolder, page: Path | None, *, watch: bool = False) -> No
         fix = f"repeat msft {folder.kind}, which keeps finished runs and writes the page, or name its runs, in runs/"
         raise RunError(complaint(f"this is the folder of msft {folder.kind}", fix, file=folder.path))
     was = _written(folder)
-    reference = was.get("reference") or folder.recorded_grid()[0][0]
+    reference = was.get("reference") or reference_of(
+        {name: str(settings.get("method.name")) for name, settings in folder.recorded_configs().items()}
+    )
     data = comparison(read_results(folder), reference, was.get("notes", ()))
     if page is None:
         write(folder, data)

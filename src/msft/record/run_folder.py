@@ -21,6 +21,8 @@ from msft.record.journal import Transcript, digest, read
 from msft.system import files
 
 LOCK = "lock"
+STUDY = "study.json"
+"""The record of a study, in the folder that holds its runs."""
 LONGEST_NAME = 255
 """Maximum bytes of a folder's name in file systems."""
 LIBRARIES = ("torch", "transformers", "accelerate", "peft", "datasets", "safetensors", "numpy")

@@ -22,10 +22,10 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import compare
 from msft.report.cost import flops
-from msft.report.final_path import outcome
 from msft.report.intervals import wilson
 from msft.report.story import Story, read_story
 from msft.report.table import columns, costs, notes, shown_columns
+from msft.report.verdict_views import sentences
 from msft.report.words import clean, decisions, measure_label, percent
 
 FILE = "README.md"
@@ -102,9 +102,9 @@ def card(story: Story, form: Form) -> str:
     parts = [
         f"---\n{front_matter(story, form).strip()}\n---",
         f"# {title}",
+        *(["\n".join(map(_md, said))] if (said := sentences(story)) else []),
         f"{what} {_md(base)}, trained on a mixture of {len(story.tasks)} sub-datasets with the method {_md(method)} "
         f"{made}. The weights are in {form.dtype}.",
-        *([_md(outcome(story))] if outcome(story) else []),
         "## How to load it",
         _snippet(form),
         *_prompts(story),

@@ -9,7 +9,7 @@ from itertools import groupby
 from msft.core.vocabulary import Task
 from msft.report.base_and_answer import Comparison
 from msft.report.story import Story
-from msft.report.words import clean, difference, listed, percent
+from msft.report.words import clean, listed, percent
 
 FEW_ITEMS = 60
 """With fewer validation items, plain argmax is worse than no search in the simulation of design 1.1."""
@@ -60,25 +60,10 @@ def _result(story: Story, comparison: Comparison) -> list[str]:
         said.append(f"Some scores are NaN or infinite because the model diverged: {listed(broken)}.")
     if story.answer is None:
         said.append("The run is not finished: all of this is preliminary.")
-    elif not_better := _not_better(comparison):
-        said.append(not_better)
     worse = [row.label for row in comparison.rows if row.interval is not None and row.interval[1] < 0]
     if worse:
         said.append(f"Worse than the base model on the {comparison.split} split: {listed(worse)}.")
     return said
-
-
-def _not_better(comparison: Comparison) -> str:
-    """Empty if the average is shown to be better than the base model's, or if nothing is known of it."""
-    change, interval = comparison.macro.difference, comparison.macro.interval
-    if change is None or interval is None or interval[0] > 0:
-        return ""
-    low, high = map(difference, interval)
-    moved = f"the average on the {comparison.split} split changed by {difference(change)} ({low} to {high})"
-    if interval[1] < 0:
-        return f"The final model is worse than the base model: {moved}."
-    likely = ", and more likely worse" if change < 0 else ""
-    return f"The final model is not shown to be better than the base model{likely}: {moved}."
 
 
 def _training(story: Story, sizes: Mapping[Task, int]) -> list[str]:

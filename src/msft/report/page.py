@@ -13,7 +13,7 @@ from msft.report.cautions import cautions
 from msft.report.charts import compute_figure, disk_figure, time_figure
 from msft.report.downloads import links
 from msft.report.figures import Curves
-from msft.report.final_path import FinalPath, final_path, outcome
+from msft.report.final_path import FinalPath, final_path
 from msft.report.gains import gains_of, sentences
 from msft.report.heat_map import heat_map
 from msft.report.html import Section, axis, document, flat, items, numbered_line, pairs, plot, soft, table, text
@@ -24,6 +24,7 @@ from msft.report.story import Story, read_story
 from msft.report.sub_datasets import rows_table
 from msft.report.table import cost_line, costs, headline, model_name, notes, smoothing
 from msft.report.training_curves import training_figures
+from msft.report.verdict_views import verdict_html
 from msft.report.words import decision, decision_in_short, decisions, epochs, scaled
 from msft.system import files
 
@@ -67,18 +68,10 @@ def page(story: Story, environment: Mapping[str, Any], *, refresh: int | None = 
     curves, path = Curves(story), final_path(story)
     sections = [_cautions(story), _scores(story, path), _timeline(story, path), _curves(story, curves)]
     sections += [_headroom(story), _training(story, curves), _cost(story), _settings(story, environment)]
-    intro = _lead(story) + _facts(story, environment)
+    intro = verdict_html(story) + _facts(story, environment)
     said = [section for section in sections if section.content]
     return document(headline(story), intro, said, unit=curves.unit, refresh=refresh)
 
-
-def _lead(story: Story) -> str:
-    said, where = outcome(story), decisions(story)[-1]
-    lead = f'<p class="lead">{text(said)}</p>' if said else ""
-    return lead if story.answer is story.base else lead + soft(where)
-
-
-def _facts(story: Story, environment: Mapping[str, Any]) -> str:
     model = story.header.get("model", {})
     facts = [
         *run_facts(story, environment),

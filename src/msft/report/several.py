@@ -123,8 +123,9 @@ def gap(run: Run, reference: Run, task: Task) -> Gap:
 
 
 def macro_gap(run: Run, reference: Run) -> Gap:
-    """`run` minus `reference` in the macro-average over the sub-datasets of either run."""
-    gaps = [gap(run, reference, task) for task in tasks_of([run, reference])]
+    """`run` minus `reference` in the macro-average over the sub-datasets that have test scores in either run."""
+    tested = [task for task in tasks_of([run, reference]) if task in run.tested or task in reference.tested]
+    gaps = [gap(run, reference, task) for task in tested]
     parts = [(g.difference, g.interval) for g in gaps if g.difference is not None and g.interval is not None]
     interval = of_average(parts) if parts and len(parts) == len(gaps) else None
     return Gap(difference=mean([each.difference for each in gaps]), interval=interval)

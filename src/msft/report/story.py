@@ -164,6 +164,7 @@ class Rollout:
 class Story:
     """One run, read from its folder."""
 
+    folder: RunFolder
     header: Json
     brief: Brief
     """`params` is a plain mapping here."""
@@ -240,6 +241,7 @@ def read_story(folder: RunFolder) -> Story:
         trail.add(number, segment, outcome)
     final = transcript.final or {}
     return Story(
+        folder=folder,
         header=transcript.header,
         brief=brief,
         outlook=outlook,

@@ -14,11 +14,11 @@ from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import Comparison, Row, compare
 from msft.report.cautions import cautions
 from msft.report.cost import flops, plain
-from msft.report.final_path import outcome
 from msft.report.gains import gains_of, sentences
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.summary import disk
+from msft.report.verdict_views import render_steps, render_verdict
 from msft.report.words import (
     NOT_KNOWN,
     clean,
@@ -48,8 +48,7 @@ def render_text(folder: RunFolder, console: Console, *, with_notes: bool = True)
     story = read_story(folder)
     comparison = compare(story)
     console.print(Text(headline(story), style="bold"))
-    if said := outcome(story):
-        console.print(Text(said), soft_wrap=not console.is_terminal)  # in a log file, a sentence is one line
+    render_verdict(story, console)
     render_cautions(story, comparison, console, with_notes=with_notes)
     console.print()
     console.print(rich_table(*shown_columns(story, comparison), text_columns=2, average=True))
@@ -70,6 +69,9 @@ def render_text(folder: RunFolder, console: Console, *, with_notes: bool = True)
     console.print(Text("What it cost", style="bold"))
     for name, value in costs(story):
         console.print(Text(f"- {name}: {value}"))
+    if story.answer is not None:
+        console.print()
+        render_steps(story, console)
 
 
 def render_cautions(story: Story, comparison: Comparison, console: Console, *, with_notes: bool = True) -> None:

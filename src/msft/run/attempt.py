@@ -74,8 +74,8 @@ MakeEngine: TypeAlias = Callable[[Job, Store, Callable[[StepInfo | ScoreInfo], N
 class Shared:
     """What the runs of a study share: scores of the base model, which do not depend on method or training seed.
 
-    A run with shared scores keeps only its record and its summary: models, snapshots and pages of hundreds of runs
-    would fill a disk. `msft train <run>/config.yaml --resume` makes them again, bit for bit.
+    Unless it `hands_over`, a run with shared scores keeps only its record and its summary: models, snapshots and pages
+    of hundreds of runs would fill a disk. `msft train <run>/config.yaml --resume` makes them again, bit for bit.
     """
 
     fingerprints: dict[str, Any]
@@ -84,6 +84,8 @@ class Shared:
     """None if there is no test split."""
     jobs: int = 1
     """Runs of the study at the same time: they share the machine's memory."""
+    hands_over: bool = False
+    """Whether a run keeps its model, its notes and its page, as a run by itself does."""
 
 
 class Attempt:
@@ -104,12 +106,13 @@ class Attempt:
     ) -> None:
         self.job, self.folder, self.processes, self.watcher, self.stop = job, folder, processes, watcher, stop
         self.shared, self.stopwatch, self.overrides = shared, stopwatch, overrides
+        self.hands_over = shared is None or shared.hands_over
         self.started = False
         memory = snapshot_memory(processes, shared.jobs if shared else 1)
         self.store = store(folder.snapshots, memory_bytes=memory, main=processes.is_main)
         with spent("start.model"):
             self.engine = engine(job, self.store, self._progress)
-        if self.engine.light and shared is None:
+        if self.engine.light and self.hands_over:
             watcher.note(self.engine.light)
         self.method = job.config.method.definition
         self.limits: Limits = [(1, job.config.snapshots.max)]
@@ -170,7 +173,7 @@ class Attempt:
                 for file, content in self._derived().items():
                     files.replace(file.stem, file, content, place=False)  # synced when the journal is created
                 self.folder.keep_overrides(self.overrides)
-                if self.shared is None:
+                if self.hands_over:
                     self.store.rehearse(self.engine.state())
         base = self.shared.base if self.shared else self.engine.base()
         header = _as_json(self.job.header(self.job.brief(base), self.engine))
@@ -239,8 +242,8 @@ class Attempt:
         return {"answer": answer, "test": {"answer": outcome_to_json(tested), "base": outcome_to_json(base)}}
 
     def _hand_over(self, answer: int, run: dict[str, Any]) -> dict[str, Any]:
-        """Writes `final/` (completely or not at all), summary and page; for a run of a study, only the summary."""
-        if self.shared is not None:
+        """Writes `final/` (completely or not at all), summary and page; for most runs of a study, only the summary."""
+        if not self.hands_over:
             self._time("end")
             summary = summarise(self.folder)
             self.folder.write_json(self.folder.summary, summary)

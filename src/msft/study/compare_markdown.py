@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from msft.report.words import NOT_KNOWN, clean, percent
+from msft.study.compare_answer import lead
 from msft.study.compare_words import (
     AGAINST,
     HEADINGS,
@@ -17,7 +18,6 @@ from msft.study.compare_words import (
     in_brief,
     interval,
     notes,
-    verdict,
 )
 
 LIKE_THESE = "95 %, sub-datasets like these"
@@ -30,7 +30,7 @@ def to_markdown(data: Comparison) -> str:
     """
     timeless = [number for number, heading in enumerate(HEADINGS) if heading != "time"]
     rows = [[*(cells(row)[number] for number in timeless), str(len(row["seeds"]))] for row in data["methods"]]
-    parts = [f"{headline(data)}. {verdict(data)}", table([*(HEADINGS[n] for n in timeless), "seeds"], rows)]
+    parts = [f"{headline(data)}. {' '.join(lead(data))}", table([*(HEADINGS[n] for n in timeless), "seeds"], rows)]
     if data["against"]:
         reference = clean(data["reference"])
         versus = [[*against_cells(row), _like_these(row)] for row in data["against"]]

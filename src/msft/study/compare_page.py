@@ -11,6 +11,7 @@ from html import escape
 
 from msft.report.assets import STYLE
 from msft.report.words import clean, difference, percent
+from msft.study.compare_answer import lead
 from msft.study.compare_words import (
     AGAINST,
     COSTS,
@@ -25,7 +26,6 @@ from msft.study.compare_words import (
     interval,
     notes,
     sentence,
-    verdict,
     with_reach,
 )
 
@@ -93,7 +93,7 @@ def _heads(data: Comparison, rows: Sequence[Entry], before: Sequence[str]) -> st
 def _body(data: Comparison) -> str:
     parts = [
         f"<h1>{_text(headline(data))}</h1>",
-        f'<p class="soft">{_text(verdict(data))}</p>',
+        *(f'<p class="{"soft" if number else "lead"}">{_text(line)}</p>' for number, line in enumerate(lead(data))),
         _switches(data),
         _section("Methods", _methods(data)),
     ]

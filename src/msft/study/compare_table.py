@@ -12,6 +12,7 @@ from rich.text import Text
 
 from msft.report.sheet import sheet
 from msft.report.words import clean, difference, percent
+from msft.study.compare_answer import lead
 from msft.study.compare_words import (
     AGAINST,
     HEADINGS,
@@ -21,7 +22,6 @@ from msft.study.compare_words import (
     headline,
     in_brief,
     notes,
-    verdict,
 )
 
 WIDE = 120
@@ -31,7 +31,8 @@ WIDE = 120
 def render_comparison(data: Comparison, console: Console) -> None:
     """Write a comparison to a console; names are printed literally, never as mark-up."""
     console.print(Text(headline(data), style="bold"))
-    console.print(Text(verdict(data)))
+    for line in lead(data):
+        console.print(Text(line))
     console.print()
     keep = range(len(HEADINGS)) if console.width >= WIDE else (0, 1, 2, 4, 5, 7)
     console.print(_table([HEADINGS[i] for i in keep], [[cells(row)[i] for i in keep] for row in data["methods"]]))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from msft.core.vocabulary import Task
+from msft.core.vocabulary import ROOT, Task
 from msft.report.cautions import learnable
 from msft.report.final_path import FEWER, unequal_choice
 from msft.study.compare_markdown import to_markdown
@@ -107,6 +107,7 @@ def _method(results: Results, name: str) -> Json:
     """One row: means over seeds with Student's intervals; null if a method has no finished run with the value."""
     runs = list(results.runs[name].values())
     row: Json = {"method": name, "seeds": [run.seed for run in runs], "failed": len(results.failures.get(name, {}))}
+    row["plain"] = runs[0].plain if runs else None
 
     def over_seeds(value: Callable[[Run], float | None]) -> Json | None:
         values = [value(run) for run in runs]
@@ -140,6 +141,7 @@ def _method(results: Results, name: str) -> Json:
     row["epoch"] = over_seeds(lambda run: run.summary["answer"]["epoch"])
     row["runs"] = [
         {"seed": run.seed, "macro": macro(run), "validation": run.validation,
+         "base": run.summary["answer"]["snapshot"] == ROOT,
          "flops": sum(run.summary["flops"].values()),
          "tasks": {task: float(report) for task, report in zip(results.tasks, run.reports, strict=True)}}
         for run in runs

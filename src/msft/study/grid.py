@@ -15,7 +15,7 @@ from msft.config.schema import Config
 from msft.core.errors import RunError, complaint
 from msft.core.wire import differences
 from msft.record.journal import canonical
-from msft.record.run_folder import LOCK, RunFolder
+from msft.record.run_folder import LOCK, STUDY, RunFolder
 from msft.run.scoring_cost import as_begun
 from msft.system import files
 
@@ -105,7 +105,7 @@ class StudyFolder:
 
     @property
     def record(self) -> Path:
-        return self.path / "study.json"
+        return self.path / STUDY
 
     @property
     def failures(self) -> Path:

@@ -36,6 +36,8 @@ class Run:
     """Macro-average of the final model over the same sub-datasets on the validation split."""
     best: Mapping[Task, float]
     """The best validation metric of each sub-dataset anywhere in the run."""
+    plain: bool
+    """Whether it is plain SFT."""
     few_candidates: bool | None
     """See `msft.report.final_path.few_candidates`."""
     summary: Mapping[str, Any]
@@ -146,6 +148,7 @@ def _run(story: Story, seed: int, tasks: Sequence[Task], tested: bool, *, shared
         items=[_items(recorded.get(task, ()), reports[task]) for task in tasks],
         validation=mean([answer.reports.get(task) for task in tasks]),
         best=best,
+        plain=story.outlook.plain,
         few_candidates=few_candidates(story),
         summary=summary_of(story),
     )

@@ -61,6 +61,17 @@ def t_test(differences: Sequence[float] | Array) -> float | None:
     return float(stats.ttest_1samp(d, 0.0).pvalue)
 
 
+def seeds_to_tell(differences: Sequence[float] | Array, most: int) -> int | None:
+    """The smallest number of seeds whose 95 % interval would exclude 0 if their differences had the mean and the
+    standard deviation of these; None if that is more than `most`. With so many, every second study would tell."""
+    d = np.asarray(differences, float)
+    mean, spread = abs(float(d.mean())), float(d.std(ddof=1))
+    for seeds in range(2, most + 1):
+        if stats.t.ppf(1 - LEVEL / 2, seeds - 1) * spread / math.sqrt(seeds) < mean:
+            return seeds
+    return None
+
+
 def sign_flips(differences: Sequence[float] | Array) -> float | None:
     """Two-sided p by flipping the signs of the differences per seed: exact up to 20 seeds; None below 6.
 

@@ -1,0 +1,217 @@
+"""The verdict on a run: whether its final model is better than the base model and than plain SFT, at what cost, and
+what to do with it now (design 4). Page, terminal and model card begin with it.
+
+The words follow the evidence: the interval of the change on the test split, and the standard error that it implies.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from msft.core.errors import RunError
+from msft.methods import METHODS
+from msft.record.run_folder import STUDY, RunFolder
+from msft.report.base_and_answer import Comparison, compare
+from msft.report.cautions import CLEAR
+from msft.report.cost import flops, plain
+from msft.report.intervals import Interval, Z
+from msft.report.several import Run, macro_gap
+from msft.report.story import Story, read_story
+from msft.report.words import clean, difference, percent
+
+PLAIN = ("sft", "sft_average")
+"""Names of runs of plain SFT, beside a run or in the same study."""
+FREE = ("method.", "training.average", "training.schedule")
+"""The settings in which a method and the plain SFT that it is compared with may differ."""
+SEEDS = 6
+"""Seeds of each method that a comparison needs: with fewer, no exact test can be significant."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one can do with a finished run: lines to copy."""
+
+    name: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    gain: str
+    """The final model against the base model, in one sentence."""
+    more: tuple[str, ...]
+    """Sentences: the sub-datasets, plain SFT, the cost."""
+    steps: tuple[Step, ...]
+
+
+def verdict(story: Story) -> Verdict | None:
+    """The verdict on a finished run; None while it is in progress."""
+    if story.answer is None:
+        return None
+    comparison = compare(story)
+    other = None if story.outlook.plain else plain_beside(story)
+    more = [_by_task(comparison), *([] if story.outlook.plain else _plain_sft(story, other)), _cost(story, other)]
+    return Verdict(gain=_gain(story, comparison), more=tuple(filter(None, more)), steps=tuple(_steps(story)))
+
+
+def judged(change: float, interval: Interval, than: str) -> str:
+    """What an interval of 95 % shows about a change, as the beginning of a sentence."""
+    low, high = interval
+    reach = change - low if change > 0 else high - change
+    clear = abs(change) >= CLEAR * reach / Z  # reach / Z: the standard error on the side of 0
+    if low > 0:
+        return f"Clearly better than {than}" if clear else f"Better than {than}, on weak evidence"
+    if high < 0:
+        return f"Clearly worse than {than}" if clear else f"Worse than {than}, on weak evidence"
+    if change > 0:
+        return f"Better than {than}, but not shown to be"
+    if change < 0:
+        return f"Not shown to be better than {than}, more likely worse"
+    return f"Not shown to differ from {than}"
+
+
+def _gain(story: Story, comparison: Comparison) -> str:
+    macro = comparison.macro
+    if story.answer is story.base:
+        return "Nothing was gained: the final model is the untrained base model."
+    change = macro.difference
+    if change is None or not math.isfinite(change):
+        return "Not known whether it is better than the base model: an average score is missing or is not a number."
+    moved = f"{difference(change)} points on the {comparison.split} split, from {percent(macro.base)} to "
+    moved += percent(macro.answer)
+    if comparison.split == "validation":
+        return f"Not tested: {moved}. The run chose its final model by these scores, so expect less on new data."
+    moved += _of_all(len(comparison.rows), len(story.tasks))
+    if macro.interval is None:
+        return f"{_direction(change)} the base model, without an interval that shows it: {moved}."
+    return f"{judged(change, macro.interval, 'the base model')}: {moved} {_interval(macro.interval)}."
+
+
+def _of_all(tested: int, tasks: int) -> str:
+    return f", on {tested} of {tasks} sub-datasets" if tested < tasks else ""
+
+
+def _direction(change: float) -> str:
+    return "Better than" if change > 0 else "Worse than" if change < 0 else "Equal to"
+
+
+def _interval(interval: Interval) -> str:
+    low, high = map(difference, interval)
+    return f"(95 % interval of the change: {low} to {high})"
+
+
+def _by_task(comparison: Comparison) -> str:
+    """How many sub-datasets changed beyond the noise of their items; empty where that is not known."""
+    spans = [row.interval for row in comparison.rows if row.interval is not None]
+    if len(spans) < len(comparison.rows) or len(spans) < 2:
+        return ""
+    up, down = sum(low > 0 for low, _ in spans), sum(high < 0 for _, high in spans)
+    return f"Of {len(spans)} sub-datasets, {up} {_are(up)} shown to be better and {down} to be worse."
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _plain_sft(story: Story, other: Run | None) -> Iterable[str]:
+    if other is None:
+        yield "It was not compared with plain SFT."
+    else:
+        yield against_plain(Run(name="", story=story), other)
+
+
+def against_plain(run: Run, other: Run) -> str:
+    """What the test items show about the final models of a run and of plain SFT, in two sentences."""
+    found, than = macro_gap(run, other), "plain SFT with the same seed and data"
+    if found.difference is None or not math.isfinite(found.difference):
+        return "It was not compared with plain SFT: the two have no test scores in common."
+    moved = f"{difference(found.difference)} points on the test split{_of_all(len(run.tested), len(run.story.tasks))}"
+    if found.interval is None:
+        said = f"{_direction(found.difference)} {than}, without an interval that shows it: {moved}."
+    else:
+        said = f"{judged(found.difference, found.interval, than)}: {moved} {_interval(found.interval)}."
+    return f"{said} One seed compares two models, not two methods."
+
+
+def _cost(story: Story, other: Run | None) -> str:
+    spent, estimated = sum(flops(story).values()), plain(story)
+    if other is not None and (counted := sum(flops(other.story).values())):
+        return f"The run used {spent / counted:.2f} times the compute of that plain SFT."
+    if estimated is not None and estimated.total:
+        return f"The run used {spent / estimated.total:.2f} times the compute of plain SFT (estimate)."
+    return ""
+
+
+def plain_beside(story: Story) -> Run | None:
+    """The finished run of plain SFT that this run can be compared with: the same job with the same seed.
+
+    It is `sft` in the same folder (as in a quickstart), or `sft` or `sft_average` in the same study. If both are there,
+    the one with averaged weights is for a run with averaged weights.
+    """
+    here = story.folder.path.absolute()
+    study = _study(here)
+    places = [here.parent / PLAIN[0], *(study / "runs" / name / here.name for name in PLAIN if study)]
+    found = [other for place in places if place != here and (other := _plain_run(place, story)) is not None]
+    averaged = bool(story.config.get("training.average"))
+    found.sort(key=lambda run: bool(run.story.config.get("training.average")) is not averaged)
+    return found[0] if found else None
+
+
+def _plain_run(place: Path, story: Story) -> Run | None:
+    """None if there is no such run, or it is another job."""
+    folder = RunFolder(place)
+    if not folder.exists:
+        return None
+    try:
+        other = read_story(folder)
+    except RunError:  # it is damaged: this run's own records are whole
+        return None
+    same = _job(other) == _job(story) and other.brief.seed == story.brief.seed
+    marks = [each.header.get("fingerprints") for each in (other, story)]
+    if other.answer is None or not other.outlook.plain or not same or marks[0] != marks[1]:
+        return None
+    return Run(name=place.name, story=other)
+
+
+def _job(story: Story) -> dict[str, object]:
+    return {key: value for key, value in story.config.items() if not key.startswith(FREE)}
+
+
+def _study(run: Path) -> Path | None:
+    """The folder of the study that a run belongs to."""
+    study = run.parent.parent.parent
+    return study if run.parent.parent.name == "runs" and (study / STUDY).is_file() else None
+
+
+def _steps(story: Story) -> Iterable[Step]:
+    """Commands to copy, with the paths as they were given."""
+    folder = story.folder
+    config, place = shlex.quote(clean(str(folder.config))), shlex.quote(clean(str(folder.path)))
+    if folder.final.is_dir():
+        adapter = any(key.startswith("peft.") and value is not None for key, value in story.config.items())
+        package, model = ("peft", "AutoPeftModelForCausalLM") if adapter else ("transformers", "AutoModelForCausalLM")
+        load = (f"from {package} import {model}", f"model = {model}.from_pretrained({clean(str(folder.final))!r})")
+        yield Step(name="Load it, in Python", lines=load)
+    else:
+        yield Step(name="Make its model, which it has not kept", lines=(f"msft train {config} --resume",))
+    yield Step(name=_question(story), lines=(compare_command(story),))
+    yield Step(name="Export it", lines=(f"msft export {place}",))
+
+
+def _question(story: Story) -> str:
+    return "Compare it with mSFT" if story.outlook.plain else "Compare it with plain SFT, over several seeds"
+
+
+def compare_command(story: Story) -> str:
+    """The command that compares the method of a run with plain SFT, over several seeds."""
+    if (study := _study(story.folder.path)) is not None:
+        return f"msft report {shlex.quote(clean(str(study)))}"
+    name = str(story.header.get("method", ""))
+    averaged = name in METHODS and METHODS[name].averaged
+    methods = f"msft,{name}" if story.outlook.plain else f"{name},{PLAIN[1] if averaged else PLAIN[0]}"
+    config = shlex.quote(clean(str(story.folder.config)))
+    return f"msft compare {config} --methods {shlex.quote(clean(methods))} --seeds {SEEDS}"

@@ -1,0 +1,92 @@
+"""Plain SFT and a search side by side, as the quickstart runs them, with a model of a few thousand weights."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from job import make_job
+
+from msft.cli.main import main
+from msft.cli.quickstart import side_by_side
+from msft.config.reader import load
+from msft.record.run_folder import RunFolder
+from msft.report.story import read_story
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("quickstart")
+
+
+@pytest.fixture(scope="module")
+def config(place: Path) -> Any:
+    return load(make_job(place, "msft", ", max_epochs: 1, budget: 1, smooth: 1"), [])
+
+
+@pytest.fixture(scope="module")
+def made(place: Path, config: Any) -> Path:
+    side_by_side(config, place / "both")
+    return place / "both"
+
+
+def test_both_runs_share_base_scores_and_keep_their_models(made: Path) -> None:
+    runs = {name: RunFolder(made / name) for name in ("sft", "msft")}
+    bases = [run.transcript().header["brief"]["base"] for run in runs.values()]
+    tests = [read_story(run).test["base"] for run in runs.values()]
+    assert bases[0] == bases[1] and tests[0] == tests[1] and len(list((made / "base").iterdir())) == 1
+    for run in runs.values():
+        assert (run.final / "model.safetensors").exists() and run.page.exists() and run.notes.exists()
+
+
+def test_it_ends_in_an_honest_comparison(
+    made: Path, config: Any, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {file: file.read_bytes() for file in made.rglob("*") if file.name in {"journal.jsonl", "timings.jsonl"}}
+    side_by_side(config, made)
+    assert {file: file.read_bytes() for file in before} == before, "finished runs are not run again"
+    shown = capsys.readouterr().out
+    flat = " ".join(shown.split())
+    comparison = "plain SFT with the same seed and data"
+    assert "points on the test split, on 2 of 3 sub-datasets (95 % interval" in flat
+    assert flat.index(comparison) < flat.index("test, in") < flat.rindex(comparison)
+    assert flat.count("One seed compares two models, not two methods.") == 2
+    command = f"msft compare {made / 'msft' / 'config.yaml'} --methods msft,sft --seeds 6"
+    assert command in shown and f"Both side by side: {made / 'report.html'}" in shown
+    assert comparison in (made / "msft" / "report.html").read_text()
+    assert comparison in (made / "msft" / "final" / "README.md").read_text()
+    # The command can be used as it stands.
+    arguments = command.split()[1:]
+    arguments[arguments.index("6")] = "1"
+    assert main([*arguments, "--output", str(place / "compared")]) == 0
+    assert re.search(r"Does msft beat sft here\? Too few seeds to tell", " ".join(capsys.readouterr().out.split()))
+
+
+def test_an_interrupted_one_goes_on_bit_for_bit(made: Path, config: Any, place: Path) -> None:
+    again = place / "again"
+    for part in ("base", "sft"):
+        shutil.copytree(made / part, again / part)
+    shutil.copytree(made / "msft", again / "msft", ignore=shutil.ignore_patterns("final", "summary.json", "*.html"))
+    journal = again / "msft" / "journal.jsonl"
+    whole = journal.read_bytes()
+    journal.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+    side_by_side(config, again)
+    assert journal.read_bytes() == whole
+    for name in ("model.safetensors", "README.md"):
+        assert (again / "msft" / "final" / name).read_bytes() == (made / "msft" / "final" / name).read_bytes()
+    summaries = [json.loads((each / "msft" / "summary.json").read_text()) for each in (made, again)]
+    assert summaries[0]["test"] == summaries[1]["test"]
+
+
+def test_a_folder_that_cannot_be_used_is_refused(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["quickstart", "--output", str(made / "msft")]) == 2
+    assert "this is the folder of a single run. Fix: name another folder" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert main(["quickstart", "--output", str(tmp_path / "file" / "x")]) == 2
+    assert "nothing can be written into this folder" in capsys.readouterr().err

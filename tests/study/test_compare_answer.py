@@ -1,0 +1,126 @@
+"""The first lines of a comparison: does the searched method beat plain SFT here."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy import stats
+from test_comparison import results
+
+from msft.study.compare_answer import answer, lead, reference_of, returned_base
+from msft.study.compare_markdown import to_markdown
+from msft.study.compare_page import comparison_page
+from msft.study.compare_table import render_comparison
+from msft.study.comparison import comparison
+from msft.study.results import Results
+from msft.study.statistics import seeds_to_tell, t_interval
+
+
+def by_seed(differences: list[float], split: str = "test") -> dict[str, Any]:
+    """A comparison of as much as the answer reads."""
+    rows = [
+        {"method": "sft", "plain": True, "runs": [{"seed": s, "macro": 0.5, "base": False} for s in range(20)]},
+        {"method": "msft", "plain": False,
+         "runs": [{"seed": s, "macro": 0.5 + d, "base": False} for s, d in enumerate(differences)]},
+    ]  # fmt: skip
+    return {"methods": rows, "split": split, "reference": "msft"}
+
+
+@pytest.mark.parametrize(
+    ("differences", "said"),
+    [
+        ([0.02, 0.03, 0.01, 0.02], "Yes: msft minus sft is +2.0 points on test (95 % interval +0.7 to +3.3, 4 seeds)."),
+        ([-0.02, -0.03, -0.01], "Not shown: msft minus sft is −2.0 points on test (95 % interval −4.5 to +0.5"),
+        ([-0.02, -0.03, -0.01, -0.02], "No, it is worse: msft minus sft is −2.0 points on test (95 % interval −3.3 to"),
+        (
+            [0.02, -0.01, 0.02],
+            "Not shown: msft minus sft is +1.0 points on test (95 % interval −3.3 to +5.3, 3 seeds).",
+        ),
+        ([0.02, -0.01], "Too few seeds to tell (2 seeds): msft minus sft is +0.5 points on test (+2.0 and −1.0)."),
+        ([0.02], "Too few seeds to tell (1 seed): msft minus sft is +2.0 points on test. Use 6"),
+        ([], "Not known: no seed is finished for both."),
+        ([0.0] * 4, "No: both have the same average on test with each of 4 seeds."),
+        ([0.01] * 4, "Not tested: msft minus sft is +1.0 points on test with each of 4 seeds."),
+    ],
+)
+def test_the_answer_follows_the_interval_over_seeds(differences: list[float], said: str) -> None:
+    found = answer(by_seed(differences))
+    assert found is not None and found.startswith(f"Does msft beat sft here? {said}")
+
+
+def test_the_seeds_that_would_tell_are_those_of_an_interval_without_0() -> None:
+    differences = [0.02, -0.01, 0.02, 0.0, 0.01]
+    needed = seeds_to_tell(differences, 100)
+    assert needed is not None and needed > 5
+    spread, mean = np.std(differences, ddof=1), np.mean(differences)
+    reach = [float(stats.t.ppf(0.975, n - 1) * spread / np.sqrt(n)) for n in (needed - 1, needed)]
+    assert reach[0] >= mean > reach[1]
+    told = answer(by_seed(differences))
+    assert told is not None and told.endswith(
+        f"About {needed} seeds would tell, if difference and spread stay as they are."
+    )
+    hopeless = answer(by_seed([0.05, -0.05, 0.001]))
+    assert hopeless is not None and "More than 100 seeds would tell" in hopeless
+    assert seeds_to_tell([0.1, -0.1, 0.0], 100) is None, "no number of seeds tells a difference of 0"
+    assert seeds_to_tell([0.02, 0.0, 0.02], 100) == 6
+    sure = t_interval([0.02, 0.03, 0.01, 0.02])
+    assert sure.low is not None and sure.low > 0
+
+
+def test_validation_scores_are_named() -> None:
+    assert "+2.0 points on validation, on which the methods acted" in str(
+        answer(by_seed([0.02, 0.03, 0.01], "validation"))
+    )
+
+
+def test_the_sign_does_not_depend_on_the_order_of_methods() -> None:
+    assert reference_of({"sft": "sft", "sft_decay": "sft", "auto": "auto", "msft": "msft"}) == "auto"
+    assert reference_of({"sft_average": "sft", "sft": "sft"}) == "sft_average"
+    for found in (results(msft=0.2, sft=0.1), results(sft=0.1, msft=0.2)):
+        for reference in ("msft", "sft"):
+            told = answer(comparison(found, reference))
+            assert told is not None and told.startswith("Does msft beat sft here? Yes: msft minus sft is +")
+    three = comparison(results(sro=0.1, sft=0.1, msft=0.2), "msft")
+    assert str(answer(three)).startswith("Does msft beat sft here?"), "it is about the reference, not the first"
+    assert answer(comparison(results(msft=0.2, sro=0.1), "msft")) is None
+    assert (
+        lead(comparison(results(msft=0.2, sro=0.1), "msft"))[0]
+        == "msft is significantly better than all others (p < 0.05 against each)."
+    )
+
+
+def with_base(found: Results, **seeds: int) -> Results:
+    """As if the first so many seeds of these methods had returned the base model."""
+    runs = {name: dict(of) for name, of in found.runs.items()}
+    for name, count in seeds.items():
+        for seed in range(count):
+            run = runs[name][seed]
+            summary = {**run.summary, "answer": {"epoch": 0.0, "snapshot": 0}}
+            runs[name][seed] = replace(run, summary=summary)
+    return replace(found, runs=runs)
+
+
+def test_methods_that_returned_the_base_model_are_named() -> None:
+    found = results(msft=0.2, sft=0.1)
+    assert returned_base(comparison(found, "msft")) == []
+    some = comparison(with_base(found, msft=2), "msft")
+    assert returned_base(some) == ["msft returned the untrained base model with 2 of 6 seeds."]
+    every = comparison(with_base(found, msft=6, sft=6), "msft")
+    assert returned_base(every) == ["Every run returned the untrained base model: nothing was gained by any method."]
+
+
+def test_page_terminal_and_markdown_begin_with_the_answer() -> None:
+    data = comparison(with_base(results(msft=0.2, sft=0.1, sro=0.2), msft=1), "msft")
+    said = lead(data)
+    assert [line.split(" ")[0] for line in said] == ["Does", "msft", "No"]
+    out = io.StringIO()
+    render_comparison(data, Console(file=out, width=500))
+    assert out.getvalue().splitlines()[1:4] == said
+    drawn = comparison_page(data)
+    assert f'<p class="lead">{said[0]}</p>' in drawn and drawn.index(said[0]) < drawn.index("<section")
+    assert to_markdown(data).splitlines()[0].endswith(" ".join(said))
