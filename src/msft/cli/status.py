@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from msft.cli.view import View
+from msft.screen.view import View
 from msft.record.run_folder import RunFolder
 from msft.report import final_path
 from msft.report.base_and_answer import compare

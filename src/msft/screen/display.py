@@ -5,37 +5,90 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from datetime import datetime
 from types import TracebackType
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from msft.cli.view import View
+from msft.config.schema import Config
 from msft.core.vocabulary import Brief, Outcome, Segment
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.report.words import clean, epochs
+from msft.screen.pace import Scoring
+from msft.screen.view import View
+
+EVERY = 60.0
+"""Seconds between two lines of a log that say where a run stands."""
+
+
+def is_live(console: Console) -> bool:
+    """Whether a console can show a table that changes; others get plain lines."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def local_time() -> datetime:
+    return datetime.now().astimezone()
+
+
+class Minutes:
+    """Says when the next line of a log is due, and begins it with the local time."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic, clock: Callable[[], datetime] = local_time) -> None:
+        self._now, self._clock = now, clock
+        self._said = now()
+
+    def due(self) -> bool:
+        """Whether a line may be said again; the caller then says it."""
+        if self._now() - self._said < EVERY:
+            return False
+        self._said = self._now()
+        return True
+
+    def dated(self, text: str) -> str:
+        return f"{self._clock():%Y-%m-%d %H:%M:%S}  {text}"
+
+
+def plan_of(config: Config) -> str:
+    """What a run is going to do, in one line."""
+    count, limit = len(config.datasets), config.method.max_epochs
+    tasks = "1 sub-dataset" if count == 1 else f"{count} sub-datasets"
+    span = "" if limit is None else f", at most {epochs(limit)} epochs"
+    return clean(f"{config.method.name}: {config.model.name_or_path} on {tasks}{span}, into {config.output}")
 
 
 class Display:
     """Shows the progress of a run: the trainer's `Watcher`, and a context manager. It only reads.
 
-    On a terminal: a live table (see `View`). Elsewhere (a log file, a pipe): one plain line per evaluation and
-    decision, without control codes.
+    On a terminal: a live table (see `View`). Elsewhere (a log file, a pipe, a notebook): one plain line per evaluation
+    and decision, and at most one a minute on what runs, without control codes.
     """
 
-    def __init__(self, console: Console | None = None, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        console: Console | None = None,
+        now: Callable[[], float] = time.monotonic,
+        *,
+        plan: str = "",
+        clock: Callable[[], datetime] = local_time,
+    ) -> None:
+        """`plan`: what the run is going to do, shown while it prepares. `now`, `clock`: the clocks of a test."""
         self.console = console or Console(stderr=True)
-        self._now = now
+        self._now, self._plan = now, plan
+        self._minutes = Minutes(now, clock)
         self._live: Live | None = None
         self._view: View | None = None
-        self._status = "preparing"
+        self._base = Scoring()
+        self._status = f"{plan}\npreparing data and model" if plan else "preparing"
         """The activity before the search begins."""
 
     def __enter__(self) -> Display:
-        if self.console.is_terminal and not self.console.is_dumb_terminal:
+        if is_live(self.console):
             self._live = Live(self, console=self.console, refresh_per_second=4)
             self._live.start()
+        elif self._plan:
+            self._line(self._minutes.dated(f"{self._plan}; preparing data and model"))
         return self
 
     def __exit__(
@@ -60,7 +113,7 @@ class Display:
         if self._live is None:
             limit = brief.horizon
             span = f"at most {epochs(limit)} epochs" if math.isfinite(limit) else "no limit on epochs"
-            base = f"base model  {self._view.scores()}"
+            base = f"search score of the base model: {self._view.scores()}"
             self._line(f"{self._view.method}: {len(brief.tasks)} sub-datasets, {span}; {base}")
 
     def segment(self, number: int, segment: Segment) -> None:
@@ -77,21 +130,29 @@ class Display:
         """A step was taken, or more items were scored."""
         if self._view is not None:
             self._view.progress(info)
+            if self._live is None and self._minutes.due():
+                self._line(self._minutes.dated(self._view.moment()))
         elif isinstance(info, ScoreInfo):
-            self._status = f"scoring the base model: {info.done}/{info.total}"
+            begins = self._base.advance(info, self._now())
+            self._status = self._base.words(self._now(), "the base model")
+            if self._live is None and (begins or self._minutes.due()):
+                self._line(self._minutes.dated(self._status))
 
     def outcome(self, number: int, segment: Segment, outcome: Outcome) -> None:
         """Segment `number` has been written to the journal."""
         view = self._known_view
         view.ends(number, segment, outcome)
-        if self._live is None and segment.blend:
-            where = f"roll-out {segment.rollout}  epoch {epochs(segment.epoch)}  mean of {len(segment.blend)} snapshots"
-            self._line(f"{where}  {view.scores(outcome)}".rstrip())
-        if self._live is None and segment.trains:
-            loss = "" if outcome.train_loss is None else f"  loss {outcome.train_loss:.3f}"
-            step = f"step {segment.stop}/{view.pace.planned}"
-            where = f"roll-out {segment.rollout}  epoch {epochs(view.trail.end(segment))}  {step}{loss}"
-            self._line(f"{where}  {view.scores(outcome)}".rstrip())
+        if self._live is not None or not (segment.trains or segment.blend):
+            return
+        parts = [f"roll-out {segment.rollout}", f"epoch {epochs(view.trail.end(segment))}"]
+        if segment.blend:
+            parts.append(f"mean of {len(segment.blend)} snapshots")
+        if segment.trains:
+            parts.append(f"step {segment.stop}/{view.pace.planned}")
+            parts += [] if outcome.train_loss is None else [f"loss {outcome.train_loss:.3f}"]
+        if scores := view.scores(outcome):
+            parts.append(f"search score: {scores}")
+        self._line("  ".join(parts))
 
     def note(self, text: str) -> None:
         """A message for the user."""
