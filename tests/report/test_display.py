@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 from run_folders import NAMES, engine_for
 
-from msft.screen.display import Display
-from msft.screen.view import BARS, sparkline
 from msft.core.search import Search
 from msft.core.vocabulary import Outcome, Segment
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.methods import METHODS
+from msft.screen.display import Display
+from msft.screen.view import BARS, sparkline
 from msft.testing.fake import brief_of
-
 
 DATED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ")
 

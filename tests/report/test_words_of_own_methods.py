@@ -15,8 +15,6 @@ from transformers import TrainerCallback
 
 from msft.api.config import MSFTConfig
 from msft.api.events import Events
-from msft.screen.display import Display
-from msft.screen.view import View
 from msft.record.run_folder import RunFolder
 from msft.report.cost import holdings
 from msft.report.figures import Curves
@@ -25,6 +23,8 @@ from msft.report.page import write_page
 from msft.report.story import read_story
 from msft.report.summary import summary_of
 from msft.report.words import decisions, percent
+from msft.screen.display import Display
+from msft.screen.view import View
 
 
 def test_a_sub_dataset_that_is_trained_in_part_is_not_called_excluded(tmp_path: Path) -> None:

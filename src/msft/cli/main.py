@@ -9,6 +9,7 @@ import signal
 import sys
 import unicodedata
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -260,9 +261,15 @@ def _schema(_: argparse.Namespace) -> None:
     sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
 
 
+def _loading() -> AbstractContextManager[object]:
+    """Says on a terminal that libraries are being loaded, which takes seconds; nothing else of it stays there."""
+    console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
+    return console.status("loading libraries") if console.is_terminal else nullcontext()
+
+
 def _train(arguments: argparse.Namespace) -> None:
     stopwatch = Stopwatch()
-    with stopwatch.running(), spent("start.imports"):
+    with stopwatch.running(), spent("start.imports"), _loading():
         from msft.cli.train import read, run
 
     config, overrides = read(
@@ -275,8 +282,9 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from msft.cli.compare import run
-    from msft.config.reader import load
+    with _loading():
+        from msft.cli.compare import run
+        from msft.config.reader import load
 
     return run(
         load(arguments.config, arguments.overrides),
@@ -290,8 +298,9 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _study(arguments: argparse.Namespace) -> None:
-    from msft.cli.study import run
-    from msft.config.reader import load
+    with _loading():
+        from msft.cli.study import run
+        from msft.config.reader import load
 
     config = load(arguments.config, arguments.overrides)
     run(arguments.name, config, arguments.output, seeds=arguments.seeds, jobs=arguments.jobs)

@@ -9,7 +9,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from msft.screen.view import View
 from msft.record.run_folder import RunFolder
 from msft.report import final_path
 from msft.report.base_and_answer import compare
@@ -17,6 +16,7 @@ from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.table import headline, render_cautions
 from msft.report.words import answer, duration
+from msft.screen.view import View
 from msft.study.grid import StudyFolder
 
 

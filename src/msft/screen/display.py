@@ -54,8 +54,12 @@ def plan_of(config: Config) -> str:
     """What a run is going to do, in one line."""
     count, limit = len(config.datasets), config.method.max_epochs
     tasks = "1 sub-dataset" if count == 1 else f"{count} sub-datasets"
-    span = "" if limit is None else f", at most {epochs(limit)} epochs"
+    span = "" if limit is None else f", {_at_most(limit)}"
     return clean(f"{config.method.name}: {config.model.name_or_path} on {tasks}{span}, into {config.output}")
+
+
+def _at_most(limit: float) -> str:
+    return f"at most {epochs(limit)} {'epoch' if limit == 1 else 'epochs'}"
 
 
 class Display:
@@ -112,7 +116,7 @@ class Display:
         self._view = View(brief, method, self._now)
         if self._live is None:
             limit = brief.horizon
-            span = f"at most {epochs(limit)} epochs" if math.isfinite(limit) else "no limit on epochs"
+            span = _at_most(limit) if math.isfinite(limit) else "no limit on epochs"
             base = f"search score of the base model: {self._view.scores()}"
             self._line(f"{self._view.method}: {len(brief.tasks)} sub-datasets, {span}; {base}")
 
