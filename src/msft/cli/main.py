@@ -9,7 +9,6 @@ import signal
 import sys
 import unicodedata
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +16,7 @@ from rich.console import Console
 
 from msft.cli.encodable import said as not_encodable
 from msft.cli.encodable import use_plain_characters
+from msft.cli.loading import loading
 from msft.core.errors import Stopped, UserError
 from msft.core.version import __version__
 from msft.system.stopwatch import Stopwatch, spent
@@ -261,15 +261,9 @@ def _schema(_: argparse.Namespace) -> None:
     sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
 
 
-def _loading() -> AbstractContextManager[object]:
-    """Says on a terminal that libraries are being loaded, which takes seconds; nothing else of it stays there."""
-    console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
-    return console.status("loading libraries") if console.is_terminal else nullcontext()
-
-
 def _train(arguments: argparse.Namespace) -> None:
     stopwatch = Stopwatch()
-    with stopwatch.running(), spent("start.imports"), _loading():
+    with stopwatch.running(), spent("start.imports"), loading():
         from msft.cli.train import read, run
 
     config, overrides = read(
@@ -282,7 +276,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    with _loading():
+    with loading():
         from msft.cli.compare import run
         from msft.config.reader import load
 
@@ -298,7 +292,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _study(arguments: argparse.Namespace) -> None:
-    with _loading():
+    with loading():
         from msft.cli.study import run
         from msft.config.reader import load
 

@@ -134,7 +134,7 @@ class StudyDisplay:
         for text in texts:
             if text not in self._said:
                 self._said.add(text)
-                self._line(clean(f"warning: {whose}{text}"))
+                self._line(clean(f"warning: {whose}{text}"), "yellow")
 
     def moved(self, position: Position) -> None:
         run = (position.variant, position.seed)
@@ -156,8 +156,8 @@ class StudyDisplay:
         self.forecast.ends(run, progress.seconds if progress.summary is not None else None)
         self._line(self._ended(progress))
 
-    def _line(self, text: str) -> None:
-        self.console.print(Text(text), soft_wrap=self._live is None)
+    def _line(self, text: str, style: str = "") -> None:
+        self.console.print(Text(text, style), soft_wrap=self._live is None)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if not self.forecast.total:

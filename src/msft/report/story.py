@@ -120,6 +120,8 @@ class Reading:
     """Search score at the end, smoothed in the same way."""
     peaked: bool
     """The peak comes before the end."""
+    measured: tuple[float, float] | None = None
+    """The scores at the peak and at the end as they were measured; None if the method does not smooth them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,4 +321,5 @@ def _reading(task: Task, points: Sequence[Point], window: int) -> Reading | None
         best_epoch=scored[top.tick].epoch,
         end=float(values[-1]),
         peaked=top.before_end,
+        measured=(curve[top.tick], curve[-1]) if window > 1 else None,
     )

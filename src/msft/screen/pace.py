@@ -21,9 +21,10 @@ class Pace:
         self._began = 0.0
         self._started: float | None = None
         """Start time of the first segment that reported a step; None until then."""
-        self._tokens = 0
-        self._segment_began = 0.0
-        self._last_step: float | None = None
+        self.tokens_per_second: float | None = None
+        """Training tokens per second since the segment began, without its scoring; until its first step, those of the
+        segment before."""
+        self._tokens, self._segment_began = 0, 0.0
 
     def begin(self, segment: Segment, steps: int, now: float) -> None:
         """A segment of the roll-out begins; `steps`: the number of steps from its start to the end, 0 if unknown."""
@@ -38,11 +39,13 @@ class Pace:
 
     def restart(self, now: float) -> None:
         """The speed in tokens is measured from here on."""
-        self._tokens, self._segment_began, self._last_step = 0, now, None
+        self._tokens, self._segment_began = 0, now
 
     def advance(self, info: StepInfo, now: float) -> None:
         self.step, self.loss, self.learning_rate = info.step, info.loss, info.learning_rate
-        self._tokens, self._last_step = self._tokens + info.tokens, now
+        self._tokens += info.tokens
+        if now > self._segment_began:
+            self.tokens_per_second = self._tokens / (now - self._segment_began)
         if self._started is None:
             self._started = self._began
 
@@ -55,13 +58,6 @@ class Pace:
         """Seconds left in the roll-out; None before the first step."""
         each = self.per_step(now)
         return None if each is None else each * (self.planned - self.step)
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        """Training tokens per second since the segment began, without its scoring; None before its first step."""
-        if self._last_step is None or self._last_step <= self._segment_began:
-            return None
-        return self._tokens / (self._last_step - self._segment_began)
 
 
 class Scoring:

@@ -162,13 +162,14 @@ class View:
                 cells.append(sparkline(curve[-max(SPARK_WIDTH, options.max_width - BESIDE) :], bars))
             table.add_row(*map(Text, cells), style=style)
         lines = [Text(f"and {hidden} more sub-datasets", style="dim")] if hidden else []
-        lines += [Text(line, style="dim") for line in (self._footline(), self._why(), self._at_most()) if line]
+        said = (self._footline(), self._speed(), self._why(), self._at_most())
+        lines += [Text(line, style="dim") for line in said if line]
         yield Group(Text(self._headline(), style="bold"), table, *lines)
 
     def _rows(self, height: int) -> tuple[list[Task], int]:
         """The sub-datasets that fit on the screen, active ones preferred; and the number of those that do not fit."""
         tasks = list(self.trail.brief.tasks)
-        room = max(3, height - 10)
+        room = max(3, height - 11)
         if len(tasks) <= room:
             return tasks, 0
         chosen = sorted(tasks, key=lambda task: task not in self.mixture.active)[:room]
@@ -199,7 +200,7 @@ class View:
 
     def moment(self) -> str:
         """Where the search stands, as one line of a log."""
-        parts = [self._place(), self._footline()]
+        parts = [self._place(), self._footline(), self._speed()]
         if (seconds := self._most_seconds()) is not None:
             parts.append(f"at most {duration(seconds)} left in the search")
         return "  ".join(part for part in parts if part)
@@ -213,7 +214,14 @@ class View:
         if left:  # none while the end of the roll-out is scored
             parts.append(f"{duration(left)} left in this roll-out")
         if self.status:
-            return "  ".join([*parts, self.status])
+            parts.append(self.status)
+        return "  ".join(parts)
+
+    def _speed(self) -> str:
+        """Learning rate and tokens per second, of a search that trains."""
+        pace, parts = self.pace, []
+        if self.status:
+            return ""
         if pace.learning_rate is not None:
             parts.append(f"learning rate {pace.learning_rate:.3g}")
         if pace.tokens_per_second is not None:

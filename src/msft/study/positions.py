@@ -53,7 +53,7 @@ class Watch(Protocol):
 
 
 class Unwatched:
-    """Nobody watches."""
+    """A study that is not watched."""
 
     def begins(self, folder: StudyFolder, grid: Grid) -> None: ...
 
@@ -111,7 +111,7 @@ def heard(queue: Queue[Position | None], watch: Watch) -> Iterator[None]:
         while (position := queue.get()) is not None:
             watch.moved(position)
 
-    # Where a process was killed while it wrote, the rest of its message never comes: nobody waits for the thread.
+    # If a process is killed while it writes, the rest of its message never comes: its end is not waited for.
     thread = Thread(target=listen, daemon=True)
     thread.start()
     try:

@@ -61,7 +61,7 @@ def begin(
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
-    positions.cancel_join_thread()  # a process ends though nobody reads what it told
+    positions.cancel_join_thread()  # a process ends though what it told is not read
     report_to(positions.put)
     torch.set_num_threads(threads)
     load_installed()
@@ -74,10 +74,10 @@ def _end_with(parent: Connection) -> None:
     os._exit(1)
 
 
-def _nobody(position: Position) -> None: ...
+def _unheard(position: Position) -> None: ...
 
 
-_tell: Callable[[Position], None] = _nobody
+_tell: Callable[[Position], None] = _unheard
 
 
 def report_to(tell: Callable[[Position], None]) -> None:
