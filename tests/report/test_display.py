@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import sys
 from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
@@ -223,6 +224,18 @@ def test_names_cannot_steer_the_terminal() -> None:
         show(console, names=("evil\x1b]0;owned\x07\n[bold]x", "b"), segments=3)
         assert "evil]0;owned[bold]x" in text(console)
         assert "\x07" not in text(console)
+
+
+@pytest.mark.parametrize(("quiet", "terminal"), [(True, True), (True, False), (False, False)])
+def test_what_others_print_is_neither_lost_nor_moved(
+    quiet: bool, terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    console = Console(file=io.StringIO(), force_terminal=True, quiet=quiet, width=60, color_system=None)
+    with Display(console):
+        print("mine")
+    assert capsys.readouterr().out == "mine\n"
+    assert "mine" not in text(console)
 
 
 def test_a_display_may_end_before_the_search_begins() -> None:

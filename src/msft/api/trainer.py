@@ -124,6 +124,7 @@ class MSFTTrainer:
         except Stopped:
             if not self._events.control.should_training_stop:
                 raise
+            console.print("Stopped by a callback. Continue with train(resume_from_checkpoint=True).", highlight=False)
             return TrainOutput(self.state.global_step, self._events.mean_loss, {})
         self._show_result(console)
         self._events.call("on_train_end")

@@ -19,7 +19,7 @@ from msft.cli.estimate import estimate
 from msft.record.run_folder import RunFolder
 from msft.report.words import clean, duration, epochs
 from msft.run.job import Job
-from msft.screen.display import Minutes, is_live, local_time
+from msft.screen.display import Minutes, live_on, local_time
 from msft.study.grid import Grid, StudyFolder
 from msft.study.positions import BASE, Position
 from msft.study.runs import Progress
@@ -97,9 +97,7 @@ class StudyDisplay:
         self._job: Job | None = None
 
     def __enter__(self) -> StudyDisplay:
-        if is_live(self.console):
-            self._live = Live(self, console=self.console, refresh_per_second=4, transient=True)
-            self._live.start()
+        self._live = live_on(self.console, self, transient=True)
         return self
 
     def __exit__(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
 from rich.live import Live
 from rich.text import Text
 
@@ -23,9 +24,16 @@ EVERY = 60.0
 """Seconds between two lines of a log that say where a run stands."""
 
 
-def is_live(console: Console) -> bool:
-    """Whether a console can show a table that changes; others get plain lines."""
-    return console.is_terminal and not console.is_dumb_terminal
+def live_on(console: Console, shown: ConsoleRenderable, *, transient: bool = False) -> Live | None:
+    """Starts to draw something again and again; None where a console cannot do that, and gets plain lines."""
+    if not console.is_terminal or console.is_dumb_terminal or console.quiet:
+        return None
+    # What others print to standard output appears above the table, unless it goes elsewhere, where it stays.
+    live = Live(
+        shown, console=console, refresh_per_second=4, transient=transient, redirect_stdout=sys.stdout.isatty()
+    )  # fmt: skip
+    live.start()
+    return live
 
 
 def local_time() -> datetime:
@@ -88,10 +96,8 @@ class Display:
         """The activity before the search begins."""
 
     def __enter__(self) -> Display:
-        if is_live(self.console):
-            self._live = Live(self, console=self.console, refresh_per_second=4)
-            self._live.start()
-        elif self._plan:
+        self._live = live_on(self.console, self)
+        if self._live is None and self._plan:
             self._line(self._minutes.dated(f"{self._plan}; preparing data and model"))
         return self
 
