@@ -203,10 +203,11 @@ class Stops(TrainerCallback):
         control.should_training_stop = state.global_step == 9
 
 
-def test_a_callback_may_stop_a_run_that_is_resumed_later(made):
+def test_a_callback_may_stop_a_run_that_is_resumed_later(made, capsys):
     MSFTTrainer(args=config(made, output_dir=str(made / "whole")), **objects(made)).train()
     stopped = MSFTTrainer(args=config(made), callbacks=[Stops()], **objects(made))
     assert stopped.train() == (9, pytest.approx(stopped._events.mean_loss), {})
+    assert "Continue with train(resume_from_checkpoint=True)" in capsys.readouterr().err
     with pytest.raises(RunError, match=r"there is no trained model yet"):
         stopped.evaluate()
     MSFTTrainer(args=config(made), **objects(made)).train(resume_from_checkpoint=True)

@@ -98,6 +98,23 @@ def test_a_terminal_shows_the_runs_in_progress(config: Path, tmp_path: Path) -> 
     assert "[1/4] msft, seed 1" in text(console)
 
 
+def test_each_of_several_base_models_is_shown(config: Path, tmp_path: Path) -> None:
+    clock = [0.0]
+    display = shown_on(Console(file=io.StringIO()), clock)
+    display.begins(StudyFolder(tmp_path / "study"), grid_of(config))
+    for base in ("one", "two"):
+        display.moved(Position(variant=BASE, seed=1, base=base))
+        clock[0] += 5
+        table = Console(file=io.StringIO(), width=80)
+        table.print(display)
+        assert "base model    starting   5.0 s" in text(table)
+        display.moved(Position(variant=BASE, seed=1, base=base, ended=True))
+        display.moved(Position(variant=BASE, seed=1, base=base, scored=(24, 24)))  # read too late
+        table = Console(file=io.StringIO(), width=80)
+        table.print(display)
+        assert "base model" not in text(table)
+
+
 def test_the_time_left_is_that_of_runs_of_the_same_variant() -> None:
     now = [0.0]
     forecast = Forecast(lambda: now[0], jobs=1)

@@ -91,8 +91,8 @@ class StudyDisplay:
         self._minutes, self._ended = Minutes(now, clock), ended
         self._live: Live | None = None
         self._title = "preparing data and models"
-        self._at: Mapping[Run, Position] = {}
-        self._over: set[Run] = set()
+        self._at: Mapping[tuple[str, int, str], Position] = {}
+        self._over: set[tuple[str, int, str]] = set()
         self._said: set[str] = set()
         self._job: Job | None = None
 
@@ -135,17 +135,19 @@ class StudyDisplay:
                 self._line(clean(f"warning: {whose}{text}"), "yellow")
 
     def moved(self, position: Position) -> None:
-        run = (position.variant, position.seed)
+        run, key = (position.variant, position.seed), (position.variant, position.seed, position.base)
         if position.ended:
-            self._over.add(run)
-            self._at = {other: at for other, at in self._at.items() if other != run}
+            self._over.add(key)
+            self._at = {other: at for other, at in self._at.items() if other != key}
+            if position.variant == BASE:
+                self.forecast.ends(run, None)
             return
-        if run in self._over:
+        if key in self._over:
             return  # told by its process before it ended, and read after it
         self.forecast.begins(run)
-        self._at = {**self._at, run: position}
+        self._at = {**self._at, key: position}
         if self._live is None and self._minutes.due():
-            running = "; ".join(f"{_name(*each)}: {_words(at)}" for each, at in sorted(self._at.items()))
+            running = "; ".join(f"{_name(at)}: {_words(at)}" for _, at in sorted(self._at.items()))
             self._line(self._minutes.dated(f"{self.forecast.words}; {running}"))
 
     def tell(self, progress: Progress) -> None:
@@ -165,8 +167,9 @@ class StudyDisplay:
         table.add_column("in progress", overflow="ellipsis", no_wrap=True)
         table.add_column("position")
         table.add_column("for", justify="right", no_wrap=True)
-        for run, at in sorted(self._at.items()):
-            table.add_row(Text(_name(*run)), Text(_words(at)), Text(duration(self.forecast.running(run))))
+        for _, at in sorted(self._at.items()):
+            running = duration(self.forecast.running((at.variant, at.seed)))
+            table.add_row(*map(Text, (_name(at), _words(at), running)))
         yield Group(Text(f"{self._title}  {self.forecast.words}", style="bold"), table)
 
 
@@ -174,8 +177,8 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _name(variant: str, seed: int) -> str:
-    return variant if variant == BASE else f"{clean(variant)}, seed {seed}"
+def _name(at: Position) -> str:
+    return at.variant if at.variant == BASE else f"{clean(at.variant)}, seed {at.seed}"
 
 
 def _words(at: Position) -> str:

@@ -28,6 +28,8 @@ class Position:
 
     variant: str
     seed: int
+    base: str = ""
+    """Which base model is scored, where the runs of a study have several."""
     epoch: float | None = None
     """None: it does not train yet."""
     limit: float | None = None

@@ -186,7 +186,7 @@ def _name(variant: str | None, seed: int) -> str:
 def _position(task: _Piece) -> Position:
     """That of a run that begins."""
     if task.seed is None:
-        return Position(variant=BASE, seed=task.drawn_by)
+        return Position(variant=BASE, seed=task.drawn_by, base=task.name)
     return Position(variant=task.variant.name, seed=task.seed)
 
 
