@@ -203,10 +203,11 @@ class Stops(TrainerCallback):
         control.should_training_stop = state.global_step == 9
 
 
-def test_a_callback_may_stop_a_run_that_is_resumed_later(made):
+def test_a_callback_may_stop_a_run_that_is_resumed_later(made, capsys):
     MSFTTrainer(args=config(made, output_dir=str(made / "whole")), **objects(made)).train()
     stopped = MSFTTrainer(args=config(made), callbacks=[Stops()], **objects(made))
     assert stopped.train() == (9, pytest.approx(stopped._events.mean_loss), {})
+    assert "Continue with train(resume_from_checkpoint=True)" in capsys.readouterr().err
     with pytest.raises(RunError, match=r"there is no trained model yet"):
         stopped.evaluate()
     MSFTTrainer(args=config(made), **objects(made)).train(resume_from_checkpoint=True)
@@ -258,6 +259,29 @@ def test_what_cannot_be_used_is_answered_before_anything_is_written(made, change
     with pytest.raises(error, match=message):
         MSFTTrainer(args=config(made), **given)
     assert not (made / "run").exists()
+
+
+def test_training_shows_what_the_command_line_shows_unless_it_is_to_be_quiet(made, capsys):
+    heard = Heard()
+    trainer = MSFTTrainer(args=config(made, num_train_epochs=1), callbacks=[heard], **objects(made))
+    capsys.readouterr()
+    trainer.train()
+    out, err = capsys.readouterr()
+    assert out == "" and "\x1b" not in err
+    lines = err.splitlines()
+    assert any(re.match(r"\d{4}-\d\d-\d\d \S+  msft: \S+ on 2 sub-datasets, at most 1 epoch, into ", x) for x in lines)
+    assert any(line.startswith("Too few validation items") for line in lines), "notes are seen"
+    assert any(line.startswith("roll-out 1  epoch 0.5") and "search score: copy " in line for line in lines)
+    assert lines[-2:] == [f"The model: {made}/run/final", f"The page: {made}/run/report.html"]
+    assert heard.events[-1] == "end" and heard.steps
+
+    quiet = MSFTTrainer(
+        args=config(made, num_train_epochs=1, output_dir=str(made / "quiet"), disable_tqdm=True), **objects(made)
+    )
+    capsys.readouterr()
+    quiet.train()
+    said = capsys.readouterr()
+    assert not [line for line in (said.out + said.err).splitlines() if "epoch" in line or "validation" in line]
 
 
 def test_a_callback_may_be_given_by_its_class(made):

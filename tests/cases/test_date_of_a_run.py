@@ -21,7 +21,7 @@ from msft.run.job import Job
 from msft.run.session import train
 from msft.study.days import on_one_day
 from msft.study.grid import Grid, StudyFolder, Variant
-from msft.study.worker import Silent
+from msft.study.positions import Silent
 
 CHAT = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"

@@ -32,7 +32,7 @@ from msft.model.open import (
 from msft.model.row_layout import fitting_layout
 from msft.model.token_loss import TokenLoss
 from msft.run.session import train
-from msft.study.worker import Silent
+from msft.study.positions import Silent
 
 LORA = {"r": 2, "lora_alpha": 4, "target_modules": "all-linear", "lora_dropout": 0.1}
 

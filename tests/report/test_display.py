@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import io
 import math
+import re
+import sys
 from contextlib import suppress
+from datetime import datetime
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -10,13 +14,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 from run_folders import NAMES, engine_for
 
-from msft.cli.display import Display
-from msft.cli.view import BARS, sparkline
 from msft.core.search import Search
 from msft.core.vocabulary import Outcome, Segment
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.methods import METHODS
+from msft.screen.display import Display
+from msft.screen.view import BARS, sparkline
 from msft.testing.fake import brief_of
+
+DATED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ")
 
 
 def show(
@@ -26,9 +32,10 @@ def show(
     known: int = 0,
     again: tuple[int, ...] = (),
     segments: int = 10**6,
+    seconds: float = 1.0,
     **fields: object,
 ) -> list[tuple[Segment, Outcome]]:
-    """Run a search under a display as the trainer does; a step takes a second.
+    """Run a search under a display as the trainer does; a step takes `seconds`.
 
     A resumed run knows the first so many outcomes, and may have to run some of those segments again. With `segments`,
     it is interrupted after so many.
@@ -38,7 +45,7 @@ def show(
     search = Search(METHODS["msft"], brief)
     clock = [0.0]
     run: list[tuple[Segment, Outcome]] = []
-    with suppress(KeyboardInterrupt), Display(console, now=lambda: clock[0]) as display:
+    with suppress(KeyboardInterrupt), shown_on(console, clock) as display:
         display.progress(ScoreInfo(tasks=names, done=1, total=2))
         display.begin(brief, "msft")
         while (segment := search.ask()) is not None:
@@ -47,24 +54,30 @@ def show(
             number = search.number
             display.segment(number, segment)
             if number > known:
-                work(display, segment, clock)
+                work(display, segment, clock, seconds)
             outcome = engine.run(segment, number)
             display.outcome(number, segment, outcome)
             run.append((segment, outcome))
             search.tell(outcome)
             for n in again if number == known else ():
                 display.segment(n, run[n - 1][0])
-                work(display, run[n - 1][0], clock)
+                work(display, run[n - 1][0], clock, seconds)
         display.note("done")
     return run
 
 
-def work(display: Display, segment: Segment, clock: list[float]) -> None:
+def shown_on(console: Console, clock: list[float], plan: str = "") -> Display:
+    """A display whose clocks are `clock`, in seconds after 9 o'clock."""
+    nine = datetime(2026, 5, 1, 9).timestamp()
+    return Display(console, lambda: clock[0], plan=plan, clock=lambda: datetime.fromtimestamp(nine + clock[0]))
+
+
+def work(display: Display, segment: Segment, clock: list[float], seconds: float = 1.0) -> None:
     for step in range(segment.start + 1, segment.stop + 1):
         info = StepInfo(
             rollout=segment.rollout, step=step, stop=segment.stop, loss=1.5, learning_rate=1e-5, tokens=9
         )  # fmt: skip
-        clock[0] += 1.0
+        clock[0] += seconds
         display.progress(info)
     if segment.score:
         display.progress(ScoreInfo(tasks=segment.score, done=1, total=2))
@@ -92,8 +105,58 @@ def test_a_log_file_gets_one_plain_line_per_outcome_and_decision() -> None:
     segment, outcome = trained[0]
     arc = f"{100 * outcome.scores['arc']:.1f}"
     assert rows[0].startswith(f"roll-out 1  epoch 0.27  step {segment.stop}/")
-    assert f"loss {outcome.train_loss:.3f}  arc {arc} (best {arc})" in rows[0]
+    assert f"loss {outcome.train_loss:.3f}  search score: arc {arc} (best {arc})" in rows[0]
     assert lines[-1] == "done"
+
+
+def test_a_log_file_gets_a_line_a_minute_on_what_runs() -> None:
+    console = plain()
+    past = show(console, names=("a", "b"), budget=2, seconds=7.0)
+    dated = [line for line in text(console).splitlines() if DATED.match(line)]
+    assert dated[0] == "2026-05-01 09:00:00  scoring the base model: 1/2"
+    steps = sum(segment.stop - segment.start for segment, _ in past)
+    # 60 s are over at the ninth step.
+    assert dated[1].startswith("2026-05-01 09:01:03  roll-out 1  epoch ")
+    assert re.search(
+        r"epoch [\d.]+ of 10  step 9/\d+  loss 1\.500  [\w ]+ left in this roll-out"
+        r"  learning rate 1e-05  1 tokens/s  at most \d+ min \d+ s left in the search$",
+        dated[1],
+    )
+    assert len(dated) == 1 + steps // 9
+    gaps = {(datetime.fromisoformat(b[:19]) - datetime.fromisoformat(a[:19])).seconds for a, b in pairwise(dated)}
+    assert gaps == {63}
+
+
+def test_scoring_says_how_far_it_is_and_how_long_it_takes() -> None:
+    console, clock = plain(), [0.0]
+    engine = engine_for(("a", "b"))
+    brief = brief_of(engine, METHODS["sft"].Params())
+    with shown_on(console, clock, "sft: a plan") as display:
+        score(display, clock, brief.tasks, 200)
+        display.begin(brief, "sft")
+        segment = Search(METHODS["sft"], brief).ask()
+        assert segment is not None
+        display.segment(1, segment)
+        score(display, clock, ("a",), 150)
+        display.outcome(1, segment, engine.run(segment, 1))
+        score(display, clock, ("a",), 150)
+    said = [line.split("  ", 1)[1] for line in text(console).splitlines() if DATED.match(line)]
+    assert said[:5] == [
+        "sft: a plan; preparing data and model",
+        "scoring the base model: 0/200",
+        "scoring the base model: 60/200, 2 min 20 s left",
+        "scoring the base model: 120/200, 1 min 20 s left",
+        "scoring the base model: 180/200, 20 s left",
+    ]
+    assert said[5].startswith("roll-out 1  epoch 0 of ") and said[5].endswith("scoring a: 40/150, 1 min 50 s left")
+    assert said[7].endswith("scoring the test split: 10/150, 2 min 20 s left")
+
+
+def score(display: Display, clock: list[float], tasks: tuple[str, ...], items: int) -> None:
+    """Each item takes a second."""
+    for done in range(items + 1):
+        display.progress(ScoreInfo(tasks=tasks, done=done, total=items))
+        clock[0] += 1.0 if done < items else 0.0
 
 
 def test_a_roll_out_that_excludes_nothing_says_so() -> None:
@@ -121,11 +184,9 @@ def test_a_resumed_run_shows_what_an_uninterrupted_one_shows(again: tuple[int, .
     run = show(whole)
     cut = next(number for number, (segment, _) in enumerate(run, start=1) if segment.rollout == 2 and segment.trains)
     show(resumed, known=cut, again=again)
-    lines = text(resumed).splitlines()
-    assert [line for line in lines if not line.startswith("repeating training from segment 1:")] == text(
-        whole
-    ).splitlines()
-    assert len(lines) - len(text(whole).splitlines()) == bool(again)
+    lines, expected = ([line for line in text(c).splitlines() if not DATED.match(line)] for c in (resumed, whole))
+    assert [line for line in lines if not line.startswith("repeating training from segment 1:")] == expected
+    assert len(lines) - len(expected) == bool(again)
 
 
 @pytest.mark.parametrize("known", [0, 9])
@@ -163,6 +224,18 @@ def test_names_cannot_steer_the_terminal() -> None:
         show(console, names=("evil\x1b]0;owned\x07\n[bold]x", "b"), segments=3)
         assert "evil]0;owned[bold]x" in text(console)
         assert "\x07" not in text(console)
+
+
+@pytest.mark.parametrize(("quiet", "terminal"), [(True, True), (True, False), (False, False)])
+def test_what_others_print_is_neither_lost_nor_moved(
+    quiet: bool, terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    console = Console(file=io.StringIO(), force_terminal=True, quiet=quiet, width=60, color_system=None)
+    with Display(console):
+        print("mine")
+    assert capsys.readouterr().out == "mine\n"
+    assert "mine" not in text(console)
 
 
 def test_a_display_may_end_before_the_search_begins() -> None:

@@ -77,8 +77,8 @@ def test_no_name_becomes_an_element(evil_page: str) -> None:
     assert {tag for tag, _ in reader.elements} <= {
         "html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "p", "section", "div", "dl", "dt",
         "dd", "figure", "figcaption", "table", "thead", "tbody", "tr", "th", "td", "ol", "li", "details", "summary",
-        "script", "nav", "pre", "code", "a", "fieldset", "legend", "label", "input", "button", "span", "ul", "svg", "line",
-        "circle", "text",
+        "script", "nav", "pre", "code", "a", "fieldset", "legend", "label", "input", "button", "span", "ul", "svg",
+        "line", "circle", "text",
     }  # fmt: skip
     assert not [name for _, attributes in reader.elements for name in attributes if name.startswith("on")]
     # The names are there to be read, as text.

@@ -81,6 +81,19 @@ def test_decisions_in_words(tmp_path: Path) -> None:
     ]
 
 
+def test_smoothed_scores_are_told_apart_from_measured_ones(tmp_path: Path) -> None:
+    story = read_story(make_run(tmp_path / "run", names=("a",), peaks=(2.0,), params={"smooth": 3}))
+    (rollout,) = story.rollouts
+    scores = [point.scores["a"] for point in rollout.points]
+    peak = [point.epoch for point in rollout.points].index(rollout.readings[0].best_epoch)
+    mean, end = sum(scores[peak - 1 : peak + 2]) / 3, sum(scores[-2:]) / 2
+    assert decision(rollout).startswith(
+        f"Roll-out 1, epoch 0 to 4: a peaked at epoch 1.8 with {100 * scores[peak]:.1f} (smoothed {100 * mean:.1f}) "
+        f"and ended with {100 * scores[-1]:.1f} (smoothed {100 * end:.1f}). Excluded: a; "
+    )
+    assert f"{100 * scores[peak]:.1f}" != f"{100 * mean:.1f}"
+
+
 def test_a_fall_that_rounds_to_nothing_is_told_as_a_small_one(tmp_path: Path) -> None:
     (rollout,) = read_story(make_run(tmp_path / "run", names=("a",), peaks=(2.0,), params={"smooth": 1})).rollouts
     (reading,) = rollout.readings

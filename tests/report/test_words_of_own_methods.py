@@ -15,8 +15,6 @@ from transformers import TrainerCallback
 
 from msft.api.config import MSFTConfig
 from msft.api.events import Events
-from msft.cli.display import Display
-from msft.cli.view import View
 from msft.record.run_folder import RunFolder
 from msft.report.cost import holdings
 from msft.report.figures import Curves
@@ -26,6 +24,8 @@ from msft.report.page import write_page
 from msft.report.story import read_story
 from msft.report.summary import summary_of
 from msft.report.words import decisions, percent
+from msft.screen.display import Display
+from msft.screen.view import View
 
 
 def test_a_sub_dataset_that_is_trained_in_part_is_not_called_excluded(tmp_path: Path) -> None:
@@ -129,4 +129,4 @@ def test_blends_lie_beside_the_roll_outs(tmp_path: Path, name: str) -> None:
         assert not [line for line in lines if line.startswith("decision")], "a blend is no roll-back"
     number, blend, outcome = next((n, s, o) for n, (s, o) in enumerate(story.segments, 1) if s.blend)
     line = next(line for line in lines if "snapshots" in line)
-    assert f"mean of {len(blend.blend)} snapshots  a {percent(outcome.scores['a'])} (best" in line
+    assert f"mean of {len(blend.blend)} snapshots  search score: a {percent(outcome.scores['a'])} (best" in line

@@ -17,7 +17,7 @@ from msft.data import cache
 from msft.record.run_folder import RunFolder
 from msft.run.job import UNSCORED, Job
 from msft.run.session import train
-from msft.study.worker import Silent
+from msft.study.positions import Silent
 
 UNEVEN = ["datasets.copy.max_samples=5", "datasets.double.max_samples=12"]
 SIZES = (5, 24, 12)

@@ -19,8 +19,9 @@ from msft.run.job import Job
 from msft.run.session import score_base, train
 from msft.snapshots.store import Store
 from msft.study.grid import Grid, StudyFolder, Variant
+from msft.study.positions import Silent
 from msft.study.runs import run_grid
-from msft.study.worker import Result, Silent
+from msft.study.worker import Result
 
 FREE = 1_000_000_000
 

@@ -10,6 +10,7 @@ import pytest
 from job import make_job
 
 from msft.cli.main import main
+from msft.record.run_folder import RunFolder
 from msft.study.grid import StudyFolder
 
 
@@ -88,6 +89,14 @@ def test_the_status_of_every_run(study: StudyFolder, capsys: pytest.CaptureFixtu
     assert lines[-1].startswith("No process is running. To continue, repeat the command")
     study.failures.unlink()
     assert "1 of 4 runs done, 2 stopped, 1 to go" in said(capsys, "status", study.path)
+
+
+def test_the_status_before_the_first_run(study: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(study.path / "runs")
+    with RunFolder(study.path).owned():
+        lines = said(capsys, "status", study.path).splitlines()
+    assert lines[0] == "msft compare: 0 of 4 runs done, 4 to go"
+    assert lines[-1].startswith("Running: process") and lines[-1].endswith("is scored first.")
 
 
 def test_what_cannot_be_reported_says_what_to_do(study: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:

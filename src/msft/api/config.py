@@ -74,6 +74,8 @@ class MSFTConfig:
             `template`, ...
         report_to: The name of a tracker, such as `"tensorboard"`, or several; `"none"`: no tracker.
         logging_steps: Steps between two log entries.
+        disable_tqdm: Shows nothing while training, and no result at its end. Otherwise standard error gets what
+            `msft train` shows: a live table on a terminal, elsewhere lines at evaluations and once a minute.
 
     Raises:
         ConfigError: For an argument that is not here; for an invalid value when an `MSFTTrainer` is created.
@@ -112,6 +114,7 @@ class MSFTConfig:
     dataset_kwargs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     report_to: str | Sequence[str] = ()
     logging_steps: int = 10
+    disable_tqdm: bool = False
 
     def __new__(cls, *args: Any, **given: Any) -> MSFTConfig:
         """Raises ConfigError for arguments that are not here, with those of the same meaning."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel
+from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
 
@@ -19,8 +20,11 @@ from msft.core.errors import RunError, Stopped, complaint
 from msft.engine.parallel import Processes
 from msft.record.run_folder import RunFolder
 from msft.report.summary import summarise
+from msft.report.table import render_text
 from msft.run.hand_over import OURS
 from msft.run.session import train
+from msft.run.trackers import Several
+from msft.screen.display import Display, plan_of
 
 
 class MSFTTrainer:
@@ -91,6 +95,9 @@ class MSFTTrainer:
     def train(self, resume_from_checkpoint: bool = False) -> TrainOutput:
         """Runs the search to its end.
 
+        Shows on standard error what `msft train` shows, unless `args.disable_tqdm` is set: the progress, notes on the
+        data, at the end the result and where the model and the page are. Of several processes, only the first shows.
+
         Args:
             resume_from_checkpoint: Continues the run in `output_dir`.
 
@@ -110,14 +117,25 @@ class MSFTTrainer:
                 self.folder.check_free()
                 self._inputs.write()
         self._processes.barrier()
+        console = Console(stderr=True, quiet=self.args.disable_tqdm or not self._processes.is_main)
         try:
-            self.summary = train(self.config, self._events, resume=resume_from_checkpoint)
+            with Display(console, plan=plan_of(self.config)) as display:
+                self.summary = train(self.config, Several(display, self._events), resume=resume_from_checkpoint)
         except Stopped:
             if not self._events.control.should_training_stop:
                 raise
+            console.print("Stopped by a callback. Continue with train(resume_from_checkpoint=True).", highlight=False)
             return TrainOutput(self.state.global_step, self._events.mean_loss, {})
+        self._show_result(console)
         self._events.call("on_train_end")
         return TrainOutput(self.state.global_step, self._events.mean_loss, self.evaluate())
+
+    def _show_result(self, console: Console) -> None:
+        if console.quiet:
+            return
+        render_text(self.folder, console, with_notes=False)  # the display has shown them
+        for what, path in (("The model", self.folder.final), ("The page", self.folder.page)):
+            console.print(f"{what}: {path}", markup=False, highlight=False, soft_wrap=True)
 
     def evaluate(self) -> dict[str, float]:
         """The test metrics of the trained model and, as `base_<name>`, of the base model: on the test split if a

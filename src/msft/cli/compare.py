@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from msft.cli.quiet import quiet
+from msft.cli.study_display import StudyDisplay
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, RunError, complaint
 from msft.report.words import clean, duration
@@ -49,8 +50,8 @@ def run(
     grid = Grid(kind="compare", variants=made, seeds=tuple(range(first, first + seeds)), redraw=redraw)
     folder = StudyFolder(output or Path(f"{config.output}-compare"))
     grid = on_one_day(grid, folder)
-    err = Console(stderr=True, highlight=False)
-    failures = run_grid(folder, grid, jobs=jobs, tell=lambda progress: _tell(err, progress), setup=quiet)
+    with StudyDisplay(jobs, _ended) as display:
+        failures = run_grid(folder, grid, jobs=jobs, tell=display.tell, watch=display, setup=quiet)
     data = comparison(read_results(folder), reference, ignored(config, names))
     write(folder, data)
     show(folder, data)
@@ -70,14 +71,13 @@ def show(folder: StudyFolder, data: Json) -> None:
         out.print(f"{what}: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _tell(console: Console, progress: Progress) -> None:
+def _ended(progress: Progress) -> str:
+    """The line on a run that has ended."""
     place = f"[{progress.done}/{progress.total}]"
     if progress.summary is None:
-        line = f"{place} {clean(progress.variant)}, seed {progress.seed} failed: {clean(progress.failure or '')}"
-    else:
-        macro = progress.summary["macro"]
-        scores = macro["test"] if macro["test"]["answer"] is not None else macro["validation"]
-        gained = None if scores["base"] is None or scores["answer"] is None else scores["answer"] - scores["base"]
-        line = f"{place} {summary_line(progress.variant, progress.seed, scores['answer'], gained)}"
-        line += f" in {duration(progress.seconds)}"
-    console.print(line, markup=False, soft_wrap=True)
+        return f"{place} {clean(progress.variant)}, seed {progress.seed} failed: {clean(progress.failure or '')}"
+    macro = progress.summary["macro"]
+    scores = macro["test"] if macro["test"]["answer"] is not None else macro["validation"]
+    gained = None if scores["base"] is None or scores["answer"] is None else scores["answer"] - scores["base"]
+    ended = summary_line(progress.variant, progress.seed, scores["answer"], gained)
+    return f"{place} {ended} in {duration(progress.seconds)}"

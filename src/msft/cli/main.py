@@ -16,6 +16,7 @@ from rich.console import Console
 
 from msft.cli.encodable import said as not_encodable
 from msft.cli.encodable import use_plain_characters
+from msft.cli.loading import loading
 from msft.core.errors import Stopped, UserError
 from msft.core.version import __version__
 from msft.system.stopwatch import Stopwatch, spent
@@ -263,7 +264,7 @@ def _schema(_: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     stopwatch = Stopwatch()
-    with stopwatch.running(), spent("start.imports"):
+    with stopwatch.running(), spent("start.imports"), loading():
         from msft.cli.train import read, run
 
     config, overrides = read(
@@ -276,8 +277,9 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from msft.cli.compare import run
-    from msft.config.reader import load
+    with loading():
+        from msft.cli.compare import run
+        from msft.config.reader import load
 
     return run(
         load(arguments.config, arguments.overrides),
@@ -291,8 +293,9 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _study(arguments: argparse.Namespace) -> None:
-    from msft.cli.study import run
-    from msft.config.reader import load
+    with loading():
+        from msft.cli.study import run
+        from msft.config.reader import load
 
     config = load(arguments.config, arguments.overrides)
     run(arguments.name, config, arguments.output, seeds=arguments.seeds, jobs=arguments.jobs)

@@ -9,7 +9,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from msft.cli.view import View
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import compare
 from msft.report.seconds import seconds_of
@@ -17,6 +16,7 @@ from msft.report.story import Story, read_story
 from msft.report.table import headline, render_cautions
 from msft.report.verdict_views import render_verdict
 from msft.report.words import answer, duration
+from msft.screen.view import View
 from msft.study.grid import StudyFolder
 
 

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from msft.cli.quiet import quiet
+from msft.cli.study_display import StudyDisplay
 from msft.config.schema import Config
-from msft.report.words import clean
+from msft.report.words import clean, duration
 from msft.study.findings import shown
 from msft.study.grid import StudyFolder
 from msft.study.runs import Progress
@@ -21,14 +22,11 @@ def run(name: str, config: Config, output: Path | None, *, seeds: int, jobs: int
     """Runs the study and prints its sentences, its first table and the path of the page."""
     quiet()
     console = Console()
-
-    def told(progress: Progress) -> None:
-        end = f"failed: {progress.failure}" if progress.failure else f"{progress.seconds:.0f} s"
-        words = f"{progress.done}/{progress.total}  {progress.variant}, seed {progress.seed}: {end}"
-        console.print(words, markup=False, highlight=False, soft_wrap=True)
-
     folder = StudyFolder(output or Path(f"{config.output}-{name}"))
-    findings = run_study(name, config, folder, seeds=seeds, jobs=jobs, tell=told, setup=quiet)
+    with StudyDisplay(jobs, _ended) as display:
+        findings = run_study(
+            name, config, folder, seeds=seeds, jobs=jobs, tell=display.tell, watch=display, setup=quiet
+        )  # fmt: skip
     console.print(f"\n{findings.title}", style="bold", markup=False)
     for sentence in findings.said:
         console.print(sentence, markup=False, highlight=False)
@@ -40,3 +38,9 @@ def run(name: str, config: Config, output: Path | None, *, seeds: int, jobs: int
         table.add_row(*(clean(shown(cell)) for cell in row))
     console.print(table, markup=False)
     console.print(f"The page: {folder.page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _ended(progress: Progress) -> str:
+    """The line on a run that has ended."""
+    end = f"failed: {clean(progress.failure)}" if progress.failure else f"done in {duration(progress.seconds)}"
+    return f"[{progress.done}/{progress.total}] {clean(progress.variant)}, seed {progress.seed} {end}"

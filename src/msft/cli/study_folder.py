@@ -84,7 +84,8 @@ def status(folder: StudyFolder, out: Console) -> None:
             if states.get((name, int(which))) == FAILED:
                 out.print(Text(f"{clean(name)}, seed {which} failed: {clean(message)}"), soft_wrap=True)
     if (owner := RunFolder(folder.path).owner()) is not None:
-        out.print(Text(f"Running: {owner}."), soft_wrap=True)
+        first = "" if count[DONE] or count[RUNNING] else "; the base model, which all runs share, is scored first"
+        out.print(Text(f"Running: {owner}{first}."), soft_wrap=True)
     elif count[DONE] < len(states):
         out.print(Text("No process is running. To continue, repeat the command that started it."), soft_wrap=True)
 

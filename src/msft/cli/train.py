@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from msft.cli.display import Display
 from msft.cli.quiet import quiet
 from msft.config.reader import key_of, load, output_of
 from msft.config.schema import Config
@@ -16,6 +15,7 @@ from msft.core.errors import ConfigError, complaint
 from msft.record.run_folder import RunFolder
 from msft.report.table import render_text
 from msft.run.session import train
+from msft.screen.display import Display, plan_of
 from msft.system.stopwatch import Stopwatch
 
 
@@ -78,7 +78,7 @@ def run(
     """Trains and prints the report. If there are several processes, only the first prints."""
     quiet()
     main = os.environ.get("RANK", "0") == "0"
-    with Display(Console(stderr=True, quiet=not main)) as display:
+    with Display(Console(stderr=True, quiet=not main), plan=plan_of(config)) as display:
         train(
             config, display, resume=resume, allow_changed=allow_changed, stopwatch=stopwatch, overrides=overrides
         )  # fmt: skip

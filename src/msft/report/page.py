@@ -72,6 +72,8 @@ def page(story: Story, environment: Mapping[str, Any], *, refresh: int | None = 
     said = [section for section in sections if section.content]
     return document(headline(story), intro, said, unit=curves.unit, refresh=refresh)
 
+
+def _facts(story: Story, environment: Mapping[str, Any]) -> str:
     model = story.header.get("model", {})
     facts = [
         *run_facts(story, environment),

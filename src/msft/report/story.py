@@ -123,6 +123,8 @@ class Reading:
     best_at: tuple[Snapshot, ...]
     """The evaluations over which `best` is the mean."""
     end_at: tuple[Snapshot, ...]
+    measured: tuple[float, float] | None = None
+    """The scores at the peak and at the end as they were measured; None if the method does not smooth them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,4 +329,5 @@ def _reading(task: Task, points: Sequence[Point], window: int) -> Reading | None
         peaked=top.before_end,
         best_at=tuple(at[max(0, top.tick - half) : top.tick + half + 1]),
         end_at=tuple(at[-half - 1 :]),
+        measured=(curve[top.tick], curve[-1]) if window > 1 else None,
     )

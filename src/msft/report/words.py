@@ -105,6 +105,8 @@ def answer(story: Story) -> str:
 
 
 def _reading(reading: Reading) -> str:
+    if reading.measured is not None:
+        return _smoothed(reading, *reading.measured)
     name, best = clean(reading.task), percent(reading.best)
     if not reading.peaked:
         return f"{name} had its best score at the end ({best})"
@@ -113,6 +115,15 @@ def _reading(reading: Reading) -> str:
         end = percent(reading.end)
         return f"{at} and fell {f'to {end}' if end != best else 'by less than 0.1'} by the end"
     return f"{at} and did not rise after it"
+
+
+def _smoothed(reading: Reading, at_peak: float, at_end: float) -> str:
+    """The same where the method decides on smoothed scores: those that were measured need not fall."""
+    name, best = clean(reading.task), f"{percent(at_peak)} (smoothed {percent(reading.best)})"
+    if not reading.peaked:
+        return f"{name} had its best score at the end: {best}"
+    end = f"{percent(at_end)} (smoothed {percent(reading.end)})"
+    return f"{name} peaked at epoch {epochs(reading.best_epoch)} with {best} and ended with {end}"
 
 
 def _whence(rollout: Rollout) -> str:

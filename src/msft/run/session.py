@@ -34,10 +34,10 @@ def torch_engine(job: Job, store: Store, on_step: Callable[[StepInfo | ScoreInfo
     return TorchEngine(job.model, job.data, job.settings, store, on_step=on_step)
 
 
-def score_base(job: Job, store: Store) -> Shared:
+def score_base(job: Job, store: Store, progress: Callable[[StepInfo | ScoreInfo], None] | None = None) -> Shared:
     """Scores the base model, validation and test, for the runs of a study."""
     check_finite(job.source)
-    engine = TorchEngine(job.model, job.data, job.settings, store)
+    engine = TorchEngine(job.model, job.data, job.settings, store, on_step=progress)
     return Shared(job.fingerprints(engine), engine.base(), engine.test(ROOT) if job.tested else None)
 
 

@@ -9,18 +9,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from msft.config.schema import Config
 from msft.core.errors import RunError, complaint
 from msft.record.run_folder import RunFolder
+from msft.run.job import Job
 from msft.study.derive import RULES
 from msft.study.grid import Grid, StudyFolder, Variant
-from msft.study.worker import Result, begin, nothing, prepared, score, work
+from msft.study.positions import BASE, Position, Unwatched, Watch, heard
+from msft.study.worker import Result, begin, nothing, prepared, report_to, score, work
+
+UNWATCHED = Unwatched()
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def run_grid(
     *,
     jobs: int = 1,
     tell: Callable[[Progress], None] = lambda progress: None,
+    watch: Watch = UNWATCHED,
     setup: Callable[[], None] = nothing,
 ) -> dict[tuple[str, int], str]:
     """Run what is not finished yet, and return the failures: (variant, seed) to message.
@@ -66,13 +70,14 @@ def run_grid(
     grid = folder.continued(grid)
     folder.check(grid)
     threads = max(1, torch.get_num_threads() // jobs)
-    for config in _distinct(grid, threads).values():
-        prepared(config, threads)
+    watch.begins(folder, grid)
+    for name, job in _jobs(grid, threads):
+        watch.prepared(name, job)
     folder.path.mkdir(parents=True, exist_ok=True)
     with RunFolder(folder.path).owned():
         _wait_for_orphans(folder)
         threads = folder.adopt(grid, threads)
-        return _Runner(folder, grid, threads, tell, setup).run(jobs)
+        return _Runner(folder, grid, threads, tell, watch, setup).run(jobs)
 
 
 def _wait_for_orphans(folder: StudyFolder) -> None:
@@ -90,9 +95,11 @@ class _Runner:
         grid: Grid,
         threads: int,
         tell: Callable[[Progress], None],
+        watch: Watch,
         setup: Callable[[], None],
     ) -> None:
-        self.folder, self.grid, self.threads, self.tell, self.setup = folder, grid, threads, tell, setup
+        self.folder, self.grid, self.threads, self.setup = folder, grid, threads, setup
+        self.tell, self.watch = tell, watch
         self.total = len(grid.variants) * len(grid.seeds)
         self.jobs = 1
         self.failures: dict[tuple[str, int], str] = {}
@@ -140,9 +147,11 @@ class _Runner:
         return None
 
     def _submit(self, executor: Executor, task: _Piece) -> Future[Result]:
+        at = _position(task)
+        self.watch.moved(at)
         if task.seed is None:
             config = self.grid.seeded(task.variant.config, task.drawn_by)
-            return executor.submit(score, config, self.threads, task.base)
+            return executor.submit(score, config, self.threads, task.base, at)
         run = self.folder.run(task.variant, task.seed)
         config = self.grid.seeded(task.variant.config, task.seed).model_copy(update={"output": str(run.path)})
         if task.variant.rule is not None:
@@ -150,10 +159,11 @@ class _Runner:
             if (other.name, task.seed) in self.failures:
                 return _failed(f"not run: it depends on {other.name}, whose run of this seed failed")
             config = RULES[task.variant.rule](config, self.folder.run(other, task.seed))
-        return executor.submit(work, config, self.threads, task.base, self.jobs)
+        return executor.submit(work, config, self.threads, task.base, at, self.jobs)
 
     def _ended(self, task: _Piece, result: Result) -> None:
         self.done.add(task.name)
+        self.watch.moved(replace(_position(task), ended=True))
         if task.seed is None:
             if result.failure is not None:
                 raise RunError(result.failure)
@@ -173,11 +183,25 @@ def _name(variant: str | None, seed: int) -> str:
     return f"{variant} {seed}"
 
 
-def _distinct(grid: Grid, threads: int) -> dict[str, Config]:
-    """One configuration for each model and data of the grid; of seeds that draw their own data, the first one's."""
-    folder = StudyFolder(Path())
-    configs = (grid.seeded(variant.config, grid.seeds[0]) for variant in grid.variants)
-    return {folder.base(config, threads).stem: config for config in configs}
+def _position(task: _Piece) -> Position:
+    """That of a run that begins."""
+    if task.seed is None:
+        return Position(variant=BASE, seed=task.drawn_by, base=task.name)
+    return Position(variant=task.variant.name, seed=task.seed)
+
+
+def _jobs(grid: Grid, threads: int) -> Iterator[tuple[str, Job]]:
+    """Prepares the job of each model and data of the grid once, and yields it for each variant that needs no other run;
+    where each seed draws its own data, for the first seed."""
+    by_base: dict[Path, list[Variant]] = {}
+    for variant in grid.variants:
+        base = StudyFolder(Path()).base(grid.seeded(variant.config, grid.seeds[0]), threads)
+        by_base.setdefault(base, []).append(variant)
+    for variants in by_base.values():
+        job = prepared(grid.seeded(variants[0].config, grid.seeds[0]), threads)
+        for variant in variants:
+            if variant.rule is None:
+                yield variant.name, job.of(grid.seeded(variant.config, grid.seeds[0]))
 
 
 def _result(future: Future[Result]) -> Result:
@@ -209,9 +233,11 @@ def _executor(jobs: int, grid: _Runner) -> Iterator[Executor]:
     if jobs == 1:
         before = torch.get_num_threads()
         torch.set_num_threads(grid.threads)
+        report_to(grid.watch.moved)
         try:
             yield _Here()
         finally:
+            report_to(UNWATCHED.moved)
             torch.set_num_threads(before)
         return
     context = multiprocessing.get_context("spawn")
@@ -220,11 +246,13 @@ def _executor(jobs: int, grid: _Runner) -> Iterator[Executor]:
     queue = context.Queue() if devices else None
     for number in range(jobs if queue else 0):
         queue.put(devices[number % len(devices)])  # type: ignore[union-attr]
-    arguments = (receiver, queue, grid.threads, grid.setup, grid.folder.workers)
+    positions = context.Queue()
+    arguments = (receiver, queue, positions, grid.threads, grid.setup, grid.folder.workers)
     pool = ProcessPoolExecutor(jobs, context, initializer=begin, initargs=arguments)
     try:
-        yield pool
-        pool.shutdown()
+        with heard(positions, grid.watch):
+            yield pool
+            pool.shutdown()
     finally:
         # Workers that are still running end when this end of the pipe closes; their journals are safe.
         sender.close()

@@ -12,8 +12,9 @@ from msft.study import budget, granularity, loss, noise, optimizer, own_moments,
 from msft.study.days import on_one_day
 from msft.study.findings import Cell, Findings
 from msft.study.grid import Grid, StudyFolder, Variant
+from msft.study.positions import Watch
 from msft.study.reading import Evidence, read_runs
-from msft.study.runs import Progress, run_grid
+from msft.study.runs import UNWATCHED, Progress, run_grid
 from msft.study.worker import nothing
 
 
@@ -54,6 +55,7 @@ def run_study(
     seeds: int = 3,
     jobs: int = 1,
     tell: Callable[[Progress], None] = lambda progress: None,
+    watch: Watch = UNWATCHED,
     setup: Callable[[], None] = nothing,
 ) -> Findings:
     """Run what is not finished yet, and write the findings.
@@ -65,7 +67,7 @@ def run_study(
     first = config.training_seed
     grid = Grid(kind=f"study {name}", variants=tuple(study.variants(config)), seeds=tuple(range(first, first + seeds)))
     grid = on_one_day(grid, folder)
-    failures = run_grid(folder, grid, jobs=jobs, tell=tell, setup=setup)
+    failures = run_grid(folder, grid, jobs=jobs, tell=tell, watch=watch, setup=setup)
     if failures:
         listed = "; ".join(f"{variant}, seed {seed}: {why}" for (variant, seed), why in list(failures.items())[:3])
         found = f"{len(failures)} of the study's runs failed: {listed}"

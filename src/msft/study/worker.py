@@ -19,9 +19,7 @@ import torch
 
 from msft.config.schema import Config
 from msft.core.errors import RunError, Stopped, UserError, complaint
-from msft.core.vocabulary import Brief, Outcome, Segment
 from msft.core.wire import outcome_from_json, outcome_to_json
-from msft.engine.progress import ScoreInfo, StepInfo
 from msft.methods import load_installed
 from msft.record.journal import canonical, digest
 from msft.record.run_folder import RunFolder
@@ -30,6 +28,7 @@ from msft.run.job import Job
 from msft.run.session import score_base, train
 from msft.snapshots.store import Store
 from msft.study.grid import sharing_key
+from msft.study.positions import Position, Reporter
 from msft.system import files
 
 PREPARED = 4
@@ -49,12 +48,21 @@ def nothing() -> None:
     """Does nothing; a lambda cannot be sent to another process."""
 
 
-def begin(parent: Connection, devices: Queue[str] | None, threads: int, setup: Callable[[], None], alive: Path) -> None:
+def begin(
+    parent: Connection,
+    devices: Queue[str] | None,
+    positions: Queue[Position | None],
+    threads: int,
+    setup: Callable[[], None],
+    alive: Path,
+) -> None:
     """Set up a worker process: it ends with its parent, has a device of its own, and a share of the cores."""
     fcntl.flock(os.open(alive, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_SH)  # until the process ends
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
+    positions.cancel_join_thread()  # a process ends though what it told is not read
+    report_to(positions.put)
     torch.set_num_threads(threads)
     load_installed()
     setup()
@@ -66,13 +74,25 @@ def _end_with(parent: Connection) -> None:
     os._exit(1)
 
 
-def score(config: Config, threads: int, file: Path) -> Result:
+def _unheard(position: Position) -> None: ...
+
+
+_tell: Callable[[Position], None] = _unheard
+
+
+def report_to(tell: Callable[[Position], None]) -> None:
+    """Sets whom the runs of this process tell their positions: a queue cannot be sent to a worker with each run."""
+    global _tell
+    _tell = tell
+
+
+def score(config: Config, threads: int, file: Path, at: Position) -> Result:
     """Score the base model for all runs with this model and data, unless its scores exist."""
     began = time.perf_counter()
     try:
         if read_base(file) is None:
             store = Store(file.parent / "snapshots", memory_bytes=0)
-            shared = score_base(prepared(config, threads), store)
+            shared = score_base(prepared(config, threads), store, Reporter(at, _tell).progress)
             file.parent.mkdir(parents=True, exist_ok=True)
             files.replace("base", file, json.dumps(_base_to_json(shared)).encode())
     except UserError as error:
@@ -80,8 +100,9 @@ def score(config: Config, threads: int, file: Path) -> Result:
     return Result({}, None, time.perf_counter() - began)
 
 
-def work(config: Config, threads: int, file: Path, jobs: int) -> Result:
-    """Start or continue one run. `file`: the base model's scores. `jobs`: runs at the same time."""
+def work(config: Config, threads: int, file: Path, at: Position, jobs: int) -> Result:
+    """Start or continue one run. `file`: the base model's scores. `jobs`: runs at the same time. `at`: the run's name,
+    with which it tells its position."""
     began = time.perf_counter()
     try:
         shared = read_base(file)
@@ -89,7 +110,7 @@ def work(config: Config, threads: int, file: Path, jobs: int) -> Result:
             raise RunError(complaint("the scores of the base model are damaged", "repeat the study", file=file))
         job = prepared(config, threads)
         resume = RunFolder(Path(config.output)).exists
-        summary = train(config, Silent(), resume=resume, job=job, shared=replace(shared, jobs=jobs))
+        summary = train(config, Reporter(at, _tell), resume=resume, job=job, shared=replace(shared, jobs=jobs))
     except UserError as error:
         return Result(None, str(error), time.perf_counter() - began)
     except Stopped:  # stops the study, not only this run
@@ -133,17 +154,3 @@ def _base_to_json(shared: Shared) -> dict[str, Any]:
         "test": None if shared.test is None else outcome_to_json(shared.test),
     }
     return {"body": body, "sha256": digest(canonical(body))}
-
-
-class Silent:
-    """A watcher that prints nothing: hundreds of runs would fill the terminal."""
-
-    def begin(self, brief: Brief, method: str) -> None: ...
-
-    def segment(self, number: int, segment: Segment) -> None: ...
-
-    def progress(self, info: StepInfo | ScoreInfo) -> None: ...
-
-    def outcome(self, number: int, segment: Segment, outcome: Outcome) -> None: ...
-
-    def note(self, text: str) -> None: ...

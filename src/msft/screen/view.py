@@ -1,4 +1,4 @@
-"""A search as a table, for the live display of `msft train` and for `msft status`."""
+"""A search as a table, for the live display of a run and for `msft status`, and as a line of a log."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from msft.cli.pace import Pace
 from msft.core.outlook import Bound, Standing
 from msft.core.vocabulary import Brief, Mixture, Outcome, Segment, Snapshot, Task
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.methods import outlook_of
 from msft.report.story import Trail, find_rollouts
 from msft.report.words import clean, decision, duration, epochs, percent
+from msft.screen.pace import Pace, Scoring
 
 BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
-SPARK_WIDTH = 24
+SPARK_WIDTH, BESIDE = 24, 80
+"""Evaluations that a curve shows at least, and the columns of a wide terminal that it leaves to the rest."""
 
 
 class View:
@@ -40,6 +41,9 @@ class View:
         self.status = ""
         """The current activity other than training steps."""
         self.pace = Pace()
+        self._scoring = Scoring()
+        self._ended = False
+        """Whether the outcome of the latest segment is known: what is scored before the next one is the test split."""
         self.seconds_per_step: float | None = None
         """The speed if no steps are reported (`msft status`)."""
         self.bound: Bound | None = None
@@ -71,6 +75,7 @@ class View:
                 "nothing was excluded."
             )
         self.mixture, self.segment, self.status, self.recovering = segment.mixture, segment, "", False
+        self._ended = False
         if searches:
             self._active = segment.mixture.active
         if segment.trains:
@@ -89,14 +94,15 @@ class View:
     def again(self, segment: Segment) -> None:
         """A segment with a known outcome is about to run again."""
         self.segment, self.status, self.recovering = segment, "", True
+        self.pace.restart(self._now())
 
     def progress(self, info: StepInfo | ScoreInfo) -> None:
         """A step was taken, or more items were scored."""
         if isinstance(info, ScoreInfo):
-            names = clean(info.tasks[0]) if len(info.tasks) == 1 else f"{len(info.tasks)} sub-datasets"
-            self.status = f"scoring {names}: {info.done}/{info.total}"
+            self._scoring.advance(info, self._now())
+            self.status = self._scoring.words(self._now(), "the test split" if self._ended else "")
         else:
-            self.pace.advance(info)
+            self.pace.advance(info, self._now())
             self.status = ""
 
     def ends(self, number: int, segment: Segment, outcome: Outcome) -> None:
@@ -104,7 +110,7 @@ class View:
         self.trail.add(number, segment, outcome)
         if number > self.known:
             self._past.append((segment, outcome))
-        self.status = ""
+        self.status, self._ended = "", True
 
     def over(self) -> None:
         """The run has ended: clear the activity and the remaining time."""
@@ -143,26 +149,27 @@ class View:
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
         table.add_column("sub-dataset", overflow="ellipsis", no_wrap=True)
         table.add_column("part", no_wrap=True)
-        table.add_column("now", justify="right")
+        table.add_column("search score", justify="right")
         table.add_column("best", justify="right")
         if wide:
-            table.add_column("search score so far", no_wrap=True)
+            table.add_column("so far", no_wrap=True)
         rows, hidden = self._rows(options.size.height)
         for task in rows:
             curve, (part, style) = self.curve(task), self._part(task)
             best = percent(_best(curve)) if curve else ""
             cells = [clean(task), part, percent(curve[-1]) if curve else "", best]
             if wide:
-                cells.append(sparkline(curve[-SPARK_WIDTH:], bars))
+                cells.append(sparkline(curve[-max(SPARK_WIDTH, options.max_width - BESIDE) :], bars))
             table.add_row(*map(Text, cells), style=style)
         lines = [Text(f"and {hidden} more sub-datasets", style="dim")] if hidden else []
-        lines += [Text(line, style="dim") for line in (self._footline(), self._why(), self._at_most()) if line]
+        said = (self._footline(), self._speed(), self._why(), self._at_most())
+        lines += [Text(line, style="dim") for line in said if line]
         yield Group(Text(self._headline(), style="bold"), table, *lines)
 
     def _rows(self, height: int) -> tuple[list[Task], int]:
         """The sub-datasets that fit on the screen, active ones preferred; and the number of those that do not fit."""
         tasks = list(self.trail.brief.tasks)
-        room = max(3, height - 10)
+        room = max(3, height - 11)
         if len(tasks) <= room:
             return tasks, 0
         chosen = sorted(tasks, key=lambda task: task not in self.mixture.active)[:room]
@@ -177,6 +184,10 @@ class View:
         return (f"replayed{part}", "dim") if task in mixture.replayed else (f"active{part}", "")
 
     def _headline(self) -> str:
+        return f"{self.method}  {self._place()}"
+
+    def _place(self) -> str:
+        """The roll-out, and the position in epochs."""
         trail, segment = self.trail, self.segment
         tip = trail.points[trail.tip]
         epoch = tip.epoch
@@ -185,7 +196,14 @@ class View:
             epoch = segment.epoch + trail.clock.epochs(segment.mixture, done)
         of = f" of {epochs(trail.brief.horizon)}" if math.isfinite(trail.brief.horizon) else ""
         rollout = segment.rollout if segment is not None else tip.rollout
-        return f"{self.method}  roll-out {rollout}  epoch {epochs(epoch)}{of}"
+        return f"roll-out {rollout}  epoch {epochs(epoch)}{of}"
+
+    def moment(self) -> str:
+        """Where the search stands, as one line of a log."""
+        parts = [self._place(), self._footline(), self._speed()]
+        if (seconds := self._most_seconds()) is not None:
+            parts.append(f"at most {duration(seconds)} left in the search")
+        return "  ".join(part for part in parts if part)
 
     def _footline(self) -> str:
         pace = self.pace
@@ -197,6 +215,17 @@ class View:
             parts.append(f"{duration(left)} left in this roll-out")
         if self.status:
             parts.append(self.status)
+        return "  ".join(parts)
+
+    def _speed(self) -> str:
+        """Learning rate and tokens per second, of a search that trains."""
+        pace, parts = self.pace, []
+        if self.status:
+            return ""
+        if pace.learning_rate is not None:
+            parts.append(f"learning rate {pace.learning_rate:.3g}")
+        if pace.tokens_per_second is not None:
+            parts.append(f"{pace.tokens_per_second:,.0f} tokens/s")
         return "  ".join(parts)
 
     def _why(self) -> str:
@@ -212,11 +241,17 @@ class View:
         return f"At epoch {epochs(end)}: {which} excluded, and the model is restored to that peak."
 
     def _at_most(self) -> str:
+        seconds = self._most_seconds()
+        if self.bound is None or seconds is None:
+            return ""
+        return f"maximum remaining time of the search: {duration(seconds)} ({self.bound.why})"
+
+    def _most_seconds(self) -> float | None:
+        """Upper bound on the seconds that the search still takes; None if there is none, or before the first step."""
         each = self.pace.per_step(self._now()) or self.seconds_per_step
         if self.bound is None or each is None:
-            return ""
-        steps = self.bound.instances / self.trail.brief.batch_size - self.pace.step
-        return f"maximum remaining time of the search: {duration(max(0.0, steps * each))} ({self.bound.why})"
+            return None
+        return max(0.0, (self.bound.instances / self.trail.brief.batch_size - self.pace.step) * each)
 
 
 def _best(curve: Sequence[float]) -> float:
