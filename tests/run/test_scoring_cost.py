@@ -10,6 +10,7 @@ import pytest
 from stored_runs import config_of, content, run, unsynced
 from tiny_engine import tiny_data
 
+from msft.config.as_begun import as_begun
 from msft.config.reader import flatten
 from msft.config.schema import Config
 from msft.core.errors import Diverged
@@ -17,7 +18,7 @@ from msft.core.vocabulary import Brief, Outcome
 from msft.data.examples import Measure, TaskData
 from msft.record.run_folder import RunFolder
 from msft.run.job import Job
-from msft.run.scoring_cost import CHEAP, TRAINED, as_begun, decided, scored_tokens, scoring_share
+from msft.run.scoring_cost import CHEAP, TRAINED, decided, scored_tokens, scoring_share
 from msft.study.grid import Grid, StudyFolder, Variant
 
 

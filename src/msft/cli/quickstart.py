@@ -16,7 +16,6 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from msft.cli.display import Display
 from msft.cli.quiet import quiet
 from msft.config.reader import load
 from msft.config.schema import Config
@@ -30,7 +29,9 @@ from msft.report.table import render_text
 from msft.report.verdict import SEEDS, against_plain, compare_command
 from msft.run.attempt import Shared
 from msft.run.session import train
+from msft.screen.display import Display
 from msft.study.grid import StudyFolder, Variant
+from msft.study.positions import BASE, Position
 from msft.study.variants import variants
 from msft.study.worker import prepared, read_base, score
 
@@ -88,7 +89,7 @@ def _base_scores(output: Path, config: Config, threads: int, console: Console) -
     file = StudyFolder(output).base(config, threads)
     if read_base(file) is None:
         console.print("The base model is scored, once for both runs")
-    result = score(config, threads, file)
+    result = score(config, threads, file, Position(variant=BASE, seed=config.training_seed))
     shared = read_base(file)
     if shared is None:
         found = result.failure or "the scores of the base model cannot be read"

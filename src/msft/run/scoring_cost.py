@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
+from msft.config.as_begun import as_begun
 from msft.config.schema import Config
 from msft.core.vocabulary import Task
 from msft.data.examples import Item, Measure, TaskData
@@ -34,7 +34,8 @@ def scoring_share(data: Iterable[TaskData], eval_every: float) -> float:
     """Cost of scoring every sub-dataset once, as a share of training the whole mixture until the next evaluation."""
     parts = list(data)
     scored = sum(scored_tokens(part.validation, part.measure) for part in parts)
-    trained = sum(len(example) for part in parts for example in part.train)
+    # An epoch may take examples of a sub-dataset more or less than once.
+    trained = sum(sum(map(len, part.train)) * part.size / len(part.train) for part in parts)
     return scored / (TRAINED * eval_every * trained)
 
 
@@ -47,11 +48,3 @@ def decided(config: Config, data: Mapping[Task, TaskData], *, excludes: bool) ->
         return config
     cheap = excludes and scoring_share(data.values(), config.method.eval_every) <= CHEAP
     return as_begun(config, "tick" if cheap else "rollout")
-
-
-def as_begun(config: Config, when: str) -> Config:
-    """The configuration with `auto` replaced by what a run or study that is continued has recorded."""
-    if config.method.score_excluded != "auto" or when == "auto":
-        return config
-    method = replace(config.method, score_excluded="tick" if when == "tick" else "rollout")
-    return config.model_copy(update={"method": method})

@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+from msft.config.as_begun import as_begun
 from msft.config.reader import flatten
 from msft.config.schema import Config
 from msft.core.vocabulary import ROOT
@@ -22,7 +23,6 @@ from msft.report.cautions import few_items
 from msft.run.attempt import Attempt, MakeEngine, RunEngine, Shared
 from msft.run.job import Job
 from msft.run.resume import check_room, paused
-from msft.run.scoring_cost import as_begun
 from msft.run.signals import StopRequest
 from msft.run.trackers import Several, Trackers, check_trackers
 from msft.snapshots.store import Store

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from msft.config.as_begun import as_begun
 from msft.config.problems import not_portable
 from msft.config.reader import flatten, load, without_later_defaults
 from msft.config.schema import Config
@@ -16,7 +17,6 @@ from msft.core.errors import RunError, complaint
 from msft.core.wire import differences
 from msft.record.journal import canonical
 from msft.record.run_folder import LOCK, STUDY, RunFolder
-from msft.run.scoring_cost import as_begun
 from msft.system import files
 
 VERSION = 1
