@@ -111,7 +111,8 @@ def replay(place: Path) -> float:
 def test_memory_and_files_stay(tmp_path: Path) -> None:
     held, opened = soak(tmp_path, 400, 100)
     slope = (held[-1] - held[0]) / 300 * 1000
-    assert slope < 1, f"{slope:.2f} MB per 1,000 segments"
+    # A kilobyte each: the segment, its mixture, and the outcome without scores.
+    assert slope < 1.2, f"{slope:.2f} MB per 1,000 segments"
     assert len(opened) == 1
     assert replay(tmp_path) < 2
 
