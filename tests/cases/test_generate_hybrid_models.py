@@ -126,7 +126,7 @@ def test_texts_are_those_of_single_prompts_or_refused_before_training(
         said = []
         for command in ("check", "train"):
             assert main([command, asks]) == 2
-            said.append(capsys.readouterr().err)
+            said.append(capsys.readouterr().err.splitlines()[-1])
         assert said[0] == said[1] and "cannot generate here" in said[0] and "Fix: score by loss" in said[0]
         assert not (tmp_path / "run").exists()
         return

@@ -112,8 +112,8 @@ def test_a_look_ahead_and_losses_read_the_raw_weights(folder: Path, tmp_path: Pa
     raw, _ = tiny_engine(folder, tmp_path / "raw")
     found, plain = (one.run(segment(0, 5, probes=probes), 1) for one in (engine, raw))
     assert found.lookahead == plain.lookahead and found.losses == plain.losses
-    engine._become(ROOT)
-    engine._become(1)
+    engine._live.become(ROOT)
+    engine._live.become(1)
     assert same(dict(engine._average.tensors()), {n: t for n, t in store.get(1).tensors.items() if "mean" in n})
 
 

@@ -114,5 +114,5 @@ def test_a_command_refuses_before_anything_is_loaded_or_written(
     )
     monkeypatch.setenv(variable, value)
     assert main([*command.split(), str(config)]) == 2
-    assert capsys.readouterr().err.startswith(f"msft: {variable}: accelerate launch asks for")
+    assert f"\nmsft: {variable}: accelerate launch asks for" in f"\n{capsys.readouterr().err}"
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import json
 import math
 from typing import Any
 
 from msft.report.final_path import final_path
+from msft.report.sheet import sheet
 from msft.report.story import Story
 
 FIELDS = ("split", "snapshot", "epoch", "rollout", "in_final_path", "sub_dataset", "search_score", "test_metric")
@@ -37,11 +36,8 @@ def score_rows(story: Story) -> list[dict[str, Any]]:
 def links(story: Story) -> str:
     """Links that save these rows; the page holds the files, nothing is fetched."""
     rows = score_rows(story)
-    sheet = io.StringIO()
-    writer = csv.DictWriter(sheet, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    made = (("CSV", "text/csv", sheet.getvalue()), ("JSON", "application/json", json.dumps(rows, allow_nan=False)))
+    content = sheet([FIELDS, *([row[name] for name in FIELDS] for row in rows)])
+    made = (("CSV", "text/csv", content), ("JSON", "application/json", json.dumps(rows, allow_nan=False)))
     return ", ".join(
         f'<a download="scores.{kind.lower()}" href="data:{mime};base64,{base64.b64encode(data.encode()).decode()}">'
         f"{kind}</a>"
