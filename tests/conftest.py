@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from hypothesis import settings
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 if "e2e" not in sys.argv and "campaign" not in sys.argv:
@@ -14,3 +16,7 @@ if "e2e" not in sys.argv and "campaign" not in sys.argv:
 # Helpers lie beside the tests that use them most, and are imported by their plain names.
 for folder in ("data", "engine", "cli", "run", "report", "study", "crash", "cases", "../benchmarks"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
+
+# A deadline measures how busy the machine is.
+settings.register_profile("msft", deadline=None)
+settings.load_profile("msft")
