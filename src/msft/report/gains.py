@@ -18,14 +18,14 @@ from msft.core.headroom import SPLITS, WINDOW, Evidence, Measured, evidence, hal
 from msft.core.headroom import gain as gain_on_all
 from msft.core.vocabulary import ROOT, Task
 from msft.report.story import Story
-from msft.report.words import difference, epochs, listed
+from msft.report.words import difference, epochs, listed, span
 
 Array = NDArray[np.float64]
 
 REPLICATES = 100
 SPREAD = 1.96
-REALISED = "two fifths"
-"""The share of the headroom that searches realised where it was measured (docs/results/headroom.md)."""
+REALISED = "Searches realised 30 to 40 % of this where it was measured."
+"""See docs/results/headroom.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,16 +167,18 @@ def _at(curves: Array, ticks: NDArray[np.int64]) -> Array:
     return taken
 
 
+def in_points(gain: float, low: float | None, high: float | None) -> str:
+    """A gain with its interval, in words."""
+    return f"{difference(gain)} points ({span(low, high)})"
+
+
 def sentences(gains: Gains) -> list[str]:
     """The headroom for people: what it is, whether a search is worth a try, and what limits it."""
-    score, metric = (
-        f"{difference(g.estimate)} points ({difference(g.low)} to {difference(g.high)})"
-        for g in (gains.score, gains.metric)
-    )
+    score, metric = (in_points(gain.estimate, gain.low, gain.high) for gain in (gains.score, gains.metric))
     said = [
         f"If each sub-dataset were read at its own best epoch instead of the common epoch {epochs(gains.common)}, the "
         f"average would change by {score} in search score and {metric} in the test metric, on validation items that "
-        f"did not choose the epochs. Searches realised about {REALISED} of this where it was measured."
+        f"did not choose the epochs. {REALISED}"
     ]
     if gains.worth:
         said.append("A search is worth a try.")

@@ -23,7 +23,7 @@ from msft.report.intervals import Interval, of_average, of_change, p_of
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.summary import disk
-from msft.report.words import NOT_KNOWN, clean, difference, duration, percent, scaled
+from msft.report.words import NOT_KNOWN, clean, difference, duration, percent, scaled, span
 
 MODELS_ONLY = (
     "Intervals (95 %) and p-values are paired over the test items. They cover test-set "
@@ -175,7 +175,7 @@ def against(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
 
 def _against(run: Run, reference: Run) -> list[str]:
     whole = macro_gap(run, reference)
-    interval = f"{difference(whole.interval[0])} to {difference(whole.interval[1])}" if whole.interval else NOT_KNOWN
+    interval = span(*whole.interval or (None, None))
     gaps = [gap(run, reference, task) for task in tasks_of([run, reference])]
     sure = [each.difference or 0.0 for each in gaps if each.p is not None and each.p < 0.05]
     counted = f"{sum(d > 0 for d in sure)} / {sum(d < 0 for d in sure)} of {len(gaps)}"

@@ -14,7 +14,7 @@ from msft.report.intervals import Interval
 from msft.report.plots import MANY
 from msft.report.standard_errors import Errors, told_fall
 from msft.report.story import Story
-from msft.report.words import NOT_KNOWN, clean, difference, epochs, percent
+from msft.report.words import NOT_KNOWN, clean, difference, epochs, percent, span
 
 WIDTH, HEIGHT = 140, 16
 """Of a drawing of one change, in px."""
@@ -102,7 +102,7 @@ def _measure(row: Row) -> str:
 
 
 def _told(interval: Interval | None) -> str:
-    return f"{difference(interval[0])} to {difference(interval[1])}" if interval else NOT_KNOWN
+    return span(*interval or (None, None))
 
 
 def _evidence(interval: Interval | None) -> str:

@@ -29,6 +29,7 @@ from msft.report.words import (
     listed,
     percent,
     scaled,
+    span,
 )
 
 INTERVAL_NOTE = (
@@ -161,7 +162,7 @@ def cells(row: Row) -> list[str]:
         percent(row.base),
         percent(row.answer),
         difference(row.difference),
-        f"{difference(interval[0])} to {difference(interval[1])}" if interval else NOT_KNOWN,
+        span(*interval or (None, None)),
         str(row.items) if row.items is not None else NOT_KNOWN,
     ]
 

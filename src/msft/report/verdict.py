@@ -21,7 +21,7 @@ from msft.report.cost import flops, plain
 from msft.report.intervals import Interval, Z
 from msft.report.several import Run, macro_gap
 from msft.report.story import Story, read_story
-from msft.report.words import clean, difference, percent
+from msft.report.words import clean, difference, percent, span
 
 PLAIN = ("sft", "sft_average")
 """Names of runs of plain SFT, beside a run or in the same study."""
@@ -100,8 +100,7 @@ def _direction(change: float) -> str:
 
 
 def _interval(interval: Interval) -> str:
-    low, high = map(difference, interval)
-    return f"(95 % interval of the change: {low} to {high})"
+    return f"(95 % interval of the change: {span(*interval)})"
 
 
 def _by_task(comparison: Comparison) -> str:

@@ -30,6 +30,11 @@ def difference(score: float | None) -> str:
     return f"{100 * score:+.1f}".replace("-", "−")
 
 
+def span(low: float | None, high: float | None) -> str:
+    """An interval of a difference, in percentage points: −0.3 to +1.2."""
+    return NOT_KNOWN if low is None or high is None else f"{difference(low)} to {difference(high)}"
+
+
 def epochs(number: float) -> str:
     """1.25, 3, 0.07."""
     return f"{number:.2f}".rstrip("0").rstrip(".")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from msft.report.words import NOT_KNOWN, clean, difference, duration, listed, percent, scaled
+from msft.report.words import NOT_KNOWN, clean, difference, duration, listed, percent, scaled, span
 
 Comparison = Mapping[str, Any]
 Entry = Mapping[str, Any]
@@ -183,7 +183,7 @@ def p_value(p: float | None) -> str:
 
 def interval(entry: Entry) -> str:
     """The interval of a difference, in points: −0.3 to +1.2."""
-    return f"{difference(entry['low'])} to {difference(entry['high'])}" if entry["low"] is not None else NOT_KNOWN
+    return span(entry["low"], entry["high"])
 
 
 def with_reach(entry: Entry | None) -> str:

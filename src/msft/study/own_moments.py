@@ -8,9 +8,8 @@ from statistics import fmean
 from msft.config.schema import Config
 from msft.core.headroom import Moments, moments
 from msft.core.vocabulary import Task
-from msft.report.gains import Gains, gains_of, sentences
+from msft.report.gains import REALISED, Gains, gains_of, in_points, sentences
 from msft.report.story import Point, Story
-from msft.report.words import difference
 from msft.study.draw import beside, by_task, dots, upright
 from msft.study.findings import Findings, Plot, Table
 from msft.study.grid import Variant
@@ -77,14 +76,11 @@ def _over_seeds(stories: Sequence[Story]) -> list[str]:
     """The gain of the moments that the other seeds show: it holds the variation of seeds."""
     score, metric = gains_over_seeds(stories)
     return [
-        f"With moments read from the other seeds, {len(stories)} seeds: {_in_points(score)} in search score and "
-        f"{_in_points(metric)} in the test metric, on validation (95 % t interval over seeds). Searches realised about "
-        "two fifths of this where it was measured."
+        f"With moments read from the other seeds, {len(stories)} seeds: "
+        f"{in_points(score.mean, score.low, score.high)} in search score and "
+        f"{in_points(metric.mean, metric.low, metric.high)} in the test metric, on validation (95 % t interval over "
+        f"seeds). {REALISED}"
     ]
-
-
-def _in_points(interval: Interval) -> str:
-    return f"{difference(interval.mean)} points ({difference(interval.low)} to {difference(interval.high)})"
 
 
 def gains_over_seeds(stories: Sequence[Story]) -> tuple[Interval, Interval]:
