@@ -38,6 +38,7 @@ from msft.model.lighten import lighten
 from msft.model.row_layout import fitting_layout
 from msft.model.token_loss import TokenLoss
 from msft.scoring.generation import Request, generate
+from msft.snapshots.state import trainable
 
 CPU = torch.device("cpu")
 SETTINGS = EngineSettings(seed=1, batch_size=8, horizon=1, learning_rate=0.01)
@@ -152,7 +153,9 @@ def _trains(loss: TokenLoss, plain: nn.Module, layout: Any) -> bool:
     """Whether a step's losses and gradients are those of single sequences through the plain model."""
     examples = _examples(1)
     runtime = Runtime(device=CPU, max_tokens=layout.budget(80), layout=layout.rows, border=layout.border)
-    found = Stepper(loss.train(), make_optimizer(loss.model, SETTINGS), SETTINGS, runtime).backward(examples, None)
+    found = Stepper(loss.train(), make_optimizer(trainable(loss.model).values(), SETTINGS), SETTINGS, runtime).backward(
+        examples, None
+    )
     plain.zero_grad()
     expected = []
     targets = sum(example.targets for example in examples)

@@ -29,6 +29,7 @@ from msft.model.open import load_model
 from msft.model.row_layout import fitting_layout
 from msft.model.token_budget import ON_A_CPU
 from msft.model.token_loss import TokenLoss
+from msft.snapshots.state import trainable
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
     layout = fitting_layout(loss, device)
     lighten(loss, layout.rows, device, bf16=work.bf16, direct=True)
     runtime = Runtime(device=device, max_tokens=layout.budget(ON_A_CPU), bf16=work.bf16, layout=layout.rows)
-    stepper, average = Stepper(loss, make_optimizer(model, settings), settings, runtime), None
+    stepper, average = Stepper(loss, make_optimizer(trainable(model).values(), settings), settings, runtime), None
 
     def seconds(average: Average | None) -> float:
         began = time.perf_counter()
@@ -61,7 +62,7 @@ def main() -> None:
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
-    average = Average(model, Averaging(100))
+    average = Average(trainable(model), Averaging(100))
     pairs = []
     for turn in range(given.repeats + 1):
         first, second = (average, None) if turn % 2 else (None, average)

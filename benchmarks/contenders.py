@@ -76,7 +76,7 @@ def engine_of(
         batch_size=work.batch_size,
         horizon=math.inf,
         learning_rate=work.learning_rate,
-        autocast="bf16" if work.bf16 else "no",
+        precision=("mixed" if work.device == "cuda" else "autocast") if work.bf16 else "fp32",
         durable="tick" if work.keep else "rollout",
     )
     store = Store(folder / "snapshots", memory_bytes=0 if work.keep else sys.maxsize)

@@ -33,6 +33,7 @@ from msft.model.open import ModelSource, load_model
 from msft.model.row_layout import fitting_layout
 from msft.model.token_budget import ON_A_CPU
 from msft.model.token_loss import TokenLoss
+from msft.snapshots.state import trainable
 
 FEW, MANY = 2_048, ON_A_CPU
 """Tokens of a micro-batch: as it was once, and as the engine takes them by itself."""
@@ -67,7 +68,7 @@ class Bench:
         self._layout = fitting_layout(self.loss, device).rows
         self._bf16 = work.bf16
         self._runtime = Runtime(device=device, max_tokens=FEW, bf16=work.bf16, layout=self._layout)
-        self._stepper = Stepper(self.loss, make_optimizer(model, settings), settings, self._runtime)
+        self._stepper = Stepper(self.loss, make_optimizer(trainable(model).values(), settings), settings, self._runtime)
 
     def having(self, parts: Parts) -> Runtime:
         """From here on the model has these parts."""
@@ -88,9 +89,7 @@ class Bench:
                 seen[storage.data_ptr()] = storage.nbytes()
             return tensor
 
-        rows = collate(
-            [row([example]) for example in sorted(batch[:8], key=len)], runtime.device, flat=self._layout == "flat"
-        )
+        rows = collate([row([example]) for example in sorted(batch[:8], key=len)], runtime.device, layout=self._layout)
         with runtime.autocast(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             nll = self.loss(rows).nll
         nll.sum().backward()

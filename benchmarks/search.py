@@ -61,7 +61,7 @@ def configuration(given: argparse.Namespace, work: Work, file: Path) -> None:
             }
         )
     content = {
-        "model": {"name_or_path": str(Path(work.model).resolve()), "autocast": "bf16" if work.bf16 else "no"},
+        "model": {"name_or_path": str(Path(work.model).resolve()), "precision": "auto" if work.bf16 else "fp32"},
         "method": {
             "name": "msft", "max_epochs": given.horizon, "budget": given.budget, "eval_every": given.eval_every,
             "smooth": given.smooth,

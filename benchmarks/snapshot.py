@@ -29,7 +29,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from msft.data.order import Cursor
-from msft.snapshots.state import State, capture, restore
+from msft.snapshots.state import State, capture, restore, trainable
 from msft.snapshots.store import Store
 
 OURS = ("capture", "put in memory", "publish", "restore from memory", "restore from disk")
@@ -70,7 +70,7 @@ class Bench:
     def capture(self) -> None:
         self.memory.prune(())  # one at a time is enough
         self.state = None
-        self.state = capture(self.model, self.optimizer, Cursor())
+        self.state = capture(trainable(self.model), self.optimizer, Cursor())
         self.size = self.state.nbytes
 
     def put(self) -> None:
@@ -82,7 +82,7 @@ class Bench:
         self.disk.put(1, self.state, True)
 
     def restore_from(self, store: Store) -> None:
-        restore(self.model, self.optimizer, store.get(1))
+        restore(trainable(self.model), self.optimizer, store.get(1))
 
     def save(self, *, sync: bool = False) -> None:
         folder = self.place / "theirs"
@@ -110,7 +110,7 @@ class Bench:
     def same(self) -> bool:
         """Whether both restored what was captured."""
         assert self.state is not None
-        now = capture(self.model, self.optimizer, Cursor()).tensors
+        now = capture(trainable(self.model), self.optimizer, Cursor()).tensors
         return all(torch.equal(now[name], tensor) for name, tensor in self.state.tensors.items())
 
     def kinds(self, steps: bool) -> dict[str, Callable[[], None]]:

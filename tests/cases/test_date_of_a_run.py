@@ -29,7 +29,7 @@ CHAT = (
 )
 CLOCK = "{{ 'Today: ' + strftime_now('%d %b %Y') + '\\n' }}" + CHAT
 CONFIG = """\
-model: {{name_or_path: {folder}/model, autocast: no}}
+model: {{name_or_path: {folder}/model, precision: fp32}}
 method: {{name: sft, max_epochs: 1}}
 datasets:
   - {{id: chat, path: {folder}/chat.jsonl, validation: {{max_samples: 6}}, scorer: {{name: loss}}}}

@@ -19,7 +19,7 @@ from msft.data.chat_template import beginning
 from msft.record.run_folder import RunFolder
 
 CONFIG = """\
-model: {{name_or_path: {folder}/model, autocast: no}}
+model: {{name_or_path: {folder}/model, precision: fp32}}
 method: {{name: sft, max_epochs: 30, eval_every: 30, select: last}}
 datasets:
   - {{id: d, path: {folder}/d.jsonl, validation: {{path: {folder}/v.jsonl}}, scorer: {{name: loss}}}}

@@ -42,7 +42,7 @@ QUICK = ("qwen3_5_text", "falcon_h1", "bart", "mamba")
 CASES = [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.campaign) for kind in WAYS]
 MOST, STOP = 12, ("e", "do")
 CONFIG = """\
-model: {{name_or_path: {model}, autocast: no}}
+model: {{name_or_path: {model}, precision: fp32}}
 method: {{name: sft, max_epochs: 10, eval_every: 5}}
 datasets:
   - {{id: d, path: {data}/d.jsonl, validation: {{path: {data}/v.jsonl}}, scorer: {scorer}}}

@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [{"prompt": f"Say {n}:", "completion": f" {n % 7}\u00e9"} for n in range(40)]
     (folder / "pc.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     (folder / "config.yaml").write_text(
-        f"model: {{name_or_path: model, autocast: no}}\nmethod: {{name: sft, max_epochs: 1}}\n"
+        f"model: {{name_or_path: model, precision: fp32}}\nmethod: {{name: sft, max_epochs: 1}}\n"
         f"datasets:\n  - {{id: {NAME}, path: pc.jsonl, validation: {{max_samples: 10}}, scorer: {{name: loss}}}}\n"
         f"data: {{leaks: warn, max_length: 400}}\ntraining: {{batch_size: 16}}\noutput: {folder / 'run'}\n",
         encoding="utf-8",

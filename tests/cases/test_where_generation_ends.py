@@ -20,7 +20,7 @@ from msft.report.story import read_story
 
 COLOURS = ("red", "blue", "pink", "grey")
 CONFIG = """\
-model: {{name_or_path: {model}, autocast: no}}
+model: {{name_or_path: {model}, precision: fp32}}
 method: {{name: sft, max_epochs: 24, eval_every: 24, select: last}}
 datasets:
   - {{id: d, path: {data}/d.jsonl, validation: {{path: {data}/v.jsonl, max_samples: 8}}, scorer: {scorer}}}{more}

@@ -139,7 +139,7 @@ def test_lora_trains_and_hands_over_the_adapter_alone(place: Path) -> None:
 def test_two_processes_decide_as_one(place: Path) -> None:
     """gloo, DDP, fp32: the same segments, with exclusions; scores equal up to rounding, which training amplifies."""
     search = ", max_epochs: 4, budget: 2, smooth: 1"
-    override = ["--set", "model.autocast=no", "--set", "training.learning_rate=0.03"]
+    override = ["--set", "model.precision=fp32", "--set", "training.learning_rate=0.03"]
     assert main(["train", str(make_job(place, "msft", search, output="one")), *override]) == 0
     two = make_job(place, "msft", search, output="two")
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "msft", "train", str(two)]

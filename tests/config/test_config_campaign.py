@@ -17,7 +17,7 @@ from msft.core.errors import UserError
 MINUTES = 10
 GIBIBYTE = 2**30
 WHOLE = """\
-model: {name_or_path: m, autocast: auto}
+model: {name_or_path: m, precision: auto}
 method: {name: msft, preset: robust, budget: 2.5}
 datasets:
   - id: a

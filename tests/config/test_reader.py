@@ -9,7 +9,7 @@ from msft.core.errors import ConfigError
 from msft.methods import METHODS
 
 FULL = """\
-model: {name_or_path: some/model, autocast: no}
+model: {name_or_path: some/model, precision: fp32}
 method: {name: msft, budget: 3}
 datasets:
   - id: a.b
@@ -43,7 +43,7 @@ def refused(path, *overrides):
 
 def test_values_and_defaults(write):
     config = load(write(FULL))
-    assert config.model.autocast == "no" and config.training.learning_rate == 1e-5
+    assert config.model.precision == "fp32" and config.training.learning_rate == 1e-5
     first, second = config.datasets
     assert first.where == {"split": "train", "kind": ("x", 1, None)}
     assert (first.scorer.of, first.scorer.normalize, first.scorer.control) == ("text", "byte", "control")
@@ -69,7 +69,7 @@ def test_a_preset_without_horizon_dumps_null(write):
 
 def test_every_mistake_is_named_with_its_line(write):
     text = """\
-model: {name_or_path: x, autocast: maybe}
+model: {name_or_path: x, precision: maybe}
 method: {name: msft, budgt: 3}
 datasets:
   - id: a
@@ -83,7 +83,7 @@ training:
     lines = refused(write(text))
     assert [line.split(": ")[0] for line in lines] == [
         "c.yaml output",
-        "c.yaml:1 model.autocast",
+        "c.yaml:1 model.precision",
         "c.yaml:2 method.budgt",
         "c.yaml:6 datasets.0.max_sample",
         "c.yaml:7 datasets.0.scorer.name",

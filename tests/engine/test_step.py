@@ -19,6 +19,7 @@ from msft.engine.step import BatchLoss, Stepper, make_optimizer
 from msft.forward.batches import collate, row
 from msft.forward.runtime import Runtime
 from msft.model.token_loss import TokenLoss
+from msft.snapshots.state import trainable
 
 CPU = torch.device("cpu")
 
@@ -76,7 +77,12 @@ def test_the_gradient_is_that_of_the_loss_over_the_whole_global_batch(reduction:
     loss.backward()
     model = tiny_model()
     settings = EngineSettings(seed=1, batch_size=9, horizon=1, learning_rate=0.1, loss_reduction=reduction)  # type: ignore[arg-type]
-    stepper = Stepper(TokenLoss(model), make_optimizer(model, settings), settings, Runtime(device=CPU, max_tokens=30))
+    stepper = Stepper(
+        TokenLoss(model),
+        make_optimizer(trainable(model).values(), settings),
+        settings,
+        Runtime(device=CPU, max_tokens=30),
+    )
     result = stepper.backward(batch, (1, 2, 3))
     assert result.loss == pytest.approx(loss.item(), rel=1e-6)
     assert result.examples == pytest.approx(per_example.detach().numpy(), rel=1e-5)
@@ -88,7 +94,7 @@ def gradients(budget: int, reduction: str, weights: list[float] | None) -> tuple
     model = tiny_model()
     settings = EngineSettings(seed=1, batch_size=9, horizon=1, learning_rate=0.1, loss_reduction=reduction)  # type: ignore[arg-type]
     runtime = Runtime(device=CPU, max_tokens=budget)
-    stepper = Stepper(TokenLoss(model), make_optimizer(model, settings), settings, runtime)
+    stepper = Stepper(TokenLoss(model), make_optimizer(trainable(model).values(), settings), settings, runtime)
     found = stepper.backward(examples(9), (1, 2, 3), None if weights is None else np.array(weights))
     grads = {name: parameter.grad for name, parameter in model.named_parameters()}
     return found, {name: grad for name, grad in grads.items() if grad is not None}
@@ -122,7 +128,12 @@ def test_weights_of_one_change_no_bit_and_weights_of_zero_leave_no_gradient() ->
 def test_an_update_is_one_adamw_step_at_the_rate_given_with_norms_undecayed(tmp_path: Path) -> None:
     model = tiny_model()
     settings = EngineSettings(seed=1, batch_size=4, horizon=1, learning_rate=9.0, weight_decay=0.5, max_grad_norm=1e-9)
-    stepper = Stepper(TokenLoss(model), make_optimizer(model, settings), settings, Runtime(device=CPU, max_tokens=99))
+    stepper = Stepper(
+        TokenLoss(model),
+        make_optimizer(trainable(model).values(), settings),
+        settings,
+        Runtime(device=CPU, max_tokens=99),
+    )
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)

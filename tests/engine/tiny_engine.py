@@ -109,7 +109,7 @@ def tiny_engine(
     **settings: Any,
 ) -> tuple[TorchEngine, Store]:
     chosen: dict[str, Any] = {
-        "seed": 5, "batch_size": 6, "horizon": 10.0, "learning_rate": 1e-2, "autocast": "no",
+        "seed": 5, "batch_size": 6, "horizon": 10.0, "learning_rate": 1e-2, "precision": "fp32",
         "max_tokens_per_microbatch": 40, "lookahead_batch": 4, "durable": "rollout",
     } | settings  # fmt: skip
     store = Store(snapshots, memory_bytes=memory_bytes)

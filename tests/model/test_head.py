@@ -37,8 +37,8 @@ def batches() -> list[MicroBatch]:
 
     choices = [example(5, 6, 7), example(5, 6, 9, PADDING, 4), example(5, 6, 9, 8, 4)]
     return [
-        collate([row([example(7, PADDING, 7, 9)]), row(choices)], CPU, flat=True, hits=True),
-        collate([row([example(1, 2, 3)]), row([example(7, 7, 8, 2, 3, 1)])], CPU, flat=True, hits=True),
+        collate([row([example(7, PADDING, 7, 9)]), row(choices)], CPU, layout="flat", hits=True),
+        collate([row([example(1, 2, 3)]), row([example(7, 7, 8, 2, 3, 1)])], CPU, layout="flat", hits=True),
     ]
 
 
@@ -180,7 +180,7 @@ def test_a_tie_that_bf16_makes_is_settled(make: type) -> None:
     loss = make(tied=False)
     drawn_to(loss, [5, 11, 8], 1e-4)
     given = collate([row([Example(ids=np.array([1, 2, token], np.int32), trained=np.arange(3) > 1)])
-                     for token in (5, 8, 11)], CPU, flat=True, hits=True)  # fmt: skip
+                     for token in (5, 8, 11)], CPU, layout="flat", hits=True)  # fmt: skip
     with torch.no_grad(), bf16():
         assert loss(given).hits.tolist() == [False, True, False]
         ids = torch.tensor([[1, 2]])

@@ -44,7 +44,7 @@ def batch(*, flat: bool = True, choices: bool = False) -> MicroBatch:
     groups = [[example(PROMPT[:length], option)] for length, option in zip((2, 3, 4), OPTIONS, strict=True)]
     if choices:
         groups.append([example(PROMPT, option) for option in OPTIONS])
-    return collate([row(group) for group in groups], CPU, flat=flat, hits=True)
+    return collate([row(group) for group in groups], CPU, layout="flat" if flat else "padded", hits=True)
 
 
 def loss_and_gradients(loss: TokenLoss, given: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -79,7 +79,7 @@ def batch(*lengths: int) -> MicroBatch:
     options = [[8, 9, 10, 11], [8, 9, 12, 13, 14]]
     branched = [Example(ids=np.array(ids, np.int32), trained=np.arange(len(ids)) >= 2) for ids in options]
     rows = [row([example(length, 2, place)]) for place, length in enumerate(lengths)]
-    return collate(sorted([*rows, row(branched)], key=len), CPU, flat=True)
+    return collate(sorted([*rows, row(branched)], key=len), CPU, layout="flat")
 
 
 def read(loss: TokenLoss, given: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -24,6 +24,7 @@ from msft.model.compiled import compile_layers
 from msft.model.row_layout import fitting_layout
 from msft.model.token_budget import LEAST, MOST, fitting
 from msft.model.token_loss import TokenLoss
+from msft.snapshots.state import trainable
 
 CPU = torch.device("cpu")
 SETTINGS = EngineSettings(seed=1, batch_size=8, horizon=1, learning_rate=0.01)
@@ -52,7 +53,7 @@ def gradients(model: PreTrainedModel, batch: list[Example], layout: RowLayout, b
     model.set_attn_implementation(attention.NAME if layout == "flat" else "sdpa")
     model.zero_grad()
     runtime = Runtime(device=CPU, max_tokens=budget, layout=layout)
-    stepper = Stepper(TokenLoss(model).train(), make_optimizer(model, SETTINGS), SETTINGS, runtime)
+    stepper = Stepper(TokenLoss(model).train(), make_optimizer(trainable(model).values(), SETTINGS), SETTINGS, runtime)
     found = stepper.backward(batch, (1, 2, 3))
     grads = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     return grads | {"losses": torch.from_numpy(found.examples)}
@@ -76,14 +77,14 @@ def test_gradients_are_those_of_padded_rows(by_products: bool, lengths: list[int
 def test_nothing_is_padded_but_inside_attention() -> None:
     random = np.random.default_rng(0)
     rows = [row([example(length + 1, random)]) for length in (3, 3, 4, 30)]  # the last is only predicted
-    batch = collate(rows, CPU, flat=True)
+    batch = collate(rows, CPU, layout="flat")
     assert batch.ids.shape == (1, 40) and batch.positions is not None
     assert batch.positions[0].tolist() == [*range(3), *range(3), *range(4), *range(30)]
     assert (batch.spans[0].start, batch.spans[-1].stop) == (0, 40)
     inside = sum(span.rows * span.longest for span in batch.spans)
     assert 40 <= inside < 4 * 30
     with pytest.raises(AssertionError, match="sorted by length"):
-        collate(rows[::-1], CPU, flat=True)
+        collate(rows[::-1], CPU, layout="flat")
 
 
 def test_dropout_in_attention_is_drawn_from_the_seed_and_only_in_training() -> None:
@@ -95,7 +96,7 @@ def test_dropout_in_attention_is_drawn_from_the_seed_and_only_in_training() -> N
     assert not torch.allclose(first["losses"], without["losses"])
     model = shared_heads(0.5)
     model.set_attn_implementation(attention.NAME)
-    rows = collate([row([e]) for e in batch], CPU, flat=True)
+    rows = collate([row([e]) for e in batch], CPU, layout="flat")
     model.eval()
     torch.testing.assert_close(TokenLoss(model)(rows).nll, TokenLoss(shared_heads().eval())(padded(batch)).nll)
 
@@ -106,7 +107,7 @@ def padded(batch: list[Example]) -> object:
 
 def test_a_bias_by_position_is_refused_in_flat_rows() -> None:
     tensor = torch.zeros(1, 2, 4, 8)
-    rows = collate([row([example(4, np.random.default_rng(0))])], CPU, flat=True)
+    rows = collate([row([example(4, np.random.default_rng(0))])], CPU, layout="flat")
     with pytest.raises(ValueError, match="position_bias"):
         attention.attend(torch.nn.Identity(), tensor, tensor, tensor, None, msft_spans=rows.spans, position_bias=tensor)
 
@@ -128,7 +129,7 @@ def test_windows_caps_and_sinks_are_those_of_the_definition(
         for n in (3, 8, 5)
     ]
     rows = sorted([row(group), *(row([example(n, random)]) for n in (4, 9, 14))], key=len)
-    batch = collate(rows, CPU, flat=True)
+    batch = collate(rows, CPU, layout="flat")
     assert any(span.sees is not None and span.slots is not None for span in batch.spans)
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, heads, batch.ids.shape[1], 8) for heads in (4, 2, 2))
@@ -171,7 +172,10 @@ def test_the_head_never_holds_the_logits_of_all_targets(monkeypatch: pytest.Monk
     assert loss.ends_with_head
     seen.clear()
     stepper = Stepper(
-        loss, make_optimizer(model, SETTINGS), SETTINGS, Runtime(device=CPU, max_tokens=200, layout=layout)
+        loss,
+        make_optimizer(trainable(model).values(), SETTINGS),
+        SETTINGS,
+        Runtime(device=CPU, max_tokens=200, layout=layout),
     )
     found = stepper.backward(batch, (1, 2, 3))
     assert seen and max(seen) <= 5 and sum(seen) == 2 * sum(e.targets for e in batch), "once more for the gradient"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+import torch
 from peft import LoraConfig
 
 from msft.api.other_trainers import INSTEAD
@@ -135,9 +136,11 @@ class MSFTConfig:
         method = self._method()
         self._check_names([dataset["id"] for dataset in datasets])
         batch = self.per_device_train_batch_size * self.gradient_accumulation_steps * world
-        autocast = "auto" if self.bf16 is None else "bf16" if self.bf16 else "no"
+        precision = "auto"
+        if self.bf16 is not None:
+            precision = ("mixed" if torch.cuda.is_available() else "autocast") if self.bf16 else "fp32"
         data = {
-            "model": {**model, "autocast": autocast},
+            "model": {**model, "precision": precision},
             "method": method,
             "datasets": [self._dataset(dataset) for dataset in datasets],
             "data": {

@@ -24,7 +24,11 @@ MISSING = "is missing"
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-RENAMED = {kept.removeprefix("method."): name.removeprefix("method.") for name, kept in KEPT_NAMES.items()}
+RENAMED = {
+    kept.removeprefix("method."): name.removeprefix("method.")
+    for name, kept in KEPT_NAMES.items()
+    if name.startswith("method.")
+}
 """Keys of a method section that were renamed after version 0.1: old name -> new name."""
 
 

@@ -45,7 +45,7 @@ def not_portable(name: str) -> str | None:
     return f"found {name[:60]!a}, which ends with a dot" if name.endswith(".") else None
 
 
-_AUTOCAST = "weights are float32; write model.autocast: bf16 for autocast (auto: if the hardware supports it)"
+_PRECISION = "weights that are trained are float32; write model.precision: mixed, autocast or fp32 (auto: by hardware)"
 _PER_STEP = "write training.batch_size, the whole batch of a step over all devices; micro-batches are cut to fit"
 _MICRO = f"remove it: {_PER_STEP.removeprefix('write ')}"
 _MEMORY = "remove it; to save memory, use peft, or training.gradient_checkpointing: true"
@@ -62,10 +62,11 @@ ELSEWHERE = {
     "per_device_train_batch_size": _PER_STEP,
     "per_device_eval_batch_size": _MICRO,
     "gradient_accumulation_steps": _MICRO,
-    "bf16": _AUTOCAST,
-    "fp16": _AUTOCAST,
-    "dtype": _AUTOCAST,
-    "torch_dtype": _AUTOCAST,
+    "autocast": "write model.precision: mixed, autocast (was bf16), fp32 (was no) or auto",
+    "bf16": _PRECISION,
+    "fp16": _PRECISION,
+    "dtype": _PRECISION,
+    "torch_dtype": _PRECISION,
     "load_in_4bit": _MEMORY,
     "load_in_8bit": _MEMORY,
     "quantization_config": _MEMORY,

@@ -19,7 +19,7 @@ from msft.config.schema import Config
 from msft.config.yaml12 import Document, UnreadableError, emit, parse
 from msft.core.errors import ConfigError, complaint
 from msft.core.paths import expanded
-from msft.core.wire import KEPT_NAMES, KeyPath
+from msft.core.wire import KeyPath, kept
 
 MOST = 20
 """Maximum number of problems shown in one message."""
@@ -105,7 +105,7 @@ def flatten(config: Config) -> dict[str, Any]:
 
     plain = _plain(config)
     walk("", plain | {"datasets": {dataset["id"]: dataset for dataset in plain["datasets"]}})
-    return {KEPT_NAMES.get(key, key): value for key, value in without_later_defaults(flat).items()}
+    return kept(without_later_defaults(flat))
 
 
 def without_later_defaults(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,8 +46,10 @@ class ModelConfig(Section):
     """Hub id or folder of a tokenizer that replaces the model's own."""
     trust_remote_code: bool = False
     """Run code that comes with the model; requires `revision`, the commit whose code you have read."""
-    autocast: Literal["auto", "bf16", "no"] = "auto"
-    """bf16 autocast over fp32 weights; `auto`: if the hardware has native bf16 (design 3.5)."""
+    precision: Literal["auto", "mixed", "autocast", "fp32"] = "auto"
+    """Precision of training and evaluation (design 3.5). `mixed`: the model computes with bf16 copies of fp32 weights;
+    `autocast`: with fp32 weights, which matrix products convert to bf16; `fp32`: in fp32. `auto`: `mixed` on a GPU,
+    `autocast` on a CPU, and `fp32` where the hardware has no native bf16."""
     chat_template: Text | None = None
     """Jinja text, or a file that contains it, that replaces the tokenizer's own chat template."""
     license: Text | None = None

@@ -59,6 +59,12 @@ class TrainingConfig(Section):
     MLPs, the last MLP, the head and the embedding; in fp32 on a CPU also attention and whole layers. `auto`: those for
     which a trial at the start succeeds, listed in the run's notes; true: the same, but no such layer is an error;
     false: none."""
+    cuda_graphs: Annotated[Literal["auto", "plain"] | bool, LATER] = "auto"
+    """On a GPU, capture forward and backward pass of a few sizes of micro-batches, which start in one go. `auto`: with
+    compiled layers, where they give the same results; `plain`: with the model's own layers; false: neither."""
+    deterministic: Annotated[Literal["auto"] | bool, LATER] = "auto"
+    """Whether the same run gives the same bits again on the same GPU, which a CPU always does; `auto`: yes. false is a
+    few percent faster on a GPU, writes every snapshot to disk before its record, and needs `snapshots.max: null`."""
     torch_compile: bool = False
     """Compile the model's layers, which takes a minute or more at the start and, on a CPU, needs a C++ compiler."""
     report_to: Annotated[tuple[Literal["tensorboard", "wandb", "trackio", "mlflow"], ...], Field(strict=False)] = ()

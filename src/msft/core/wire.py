@@ -12,11 +12,27 @@ from msft.core.vocabulary import LATER, Anneal, Brief, Mixture, Outcome, Probe, 
 VERSION = 1
 """Increased when older journals can no longer be read as they are."""
 
-KEPT_NAMES = {"method.max_epochs": "method.horizon"}
+KEPT_NAMES = {"method.max_epochs": "method.horizon", "model.precision": "model.autocast"}
 """Key of a configuration to its name in journals and studies, which must not change."""
+_KEPT_VALUES = {"model.precision": {"autocast": "bf16", "fp32": "no"}}
+"""Key of a configuration to the values that have another name in journals and studies."""
 Json = dict[str, Any]
 KeyPath: TypeAlias = tuple[str | int, ...]
 """The keys and indices that lead to a value."""
+
+
+def kept(flat: Mapping[str, Any]) -> Json:
+    """A flat configuration with the names and values that journals have."""
+    values = {key: known.get(flat[key], flat[key]) for key, known in _KEPT_VALUES.items() if key in flat}
+    return {KEPT_NAMES.get(key, key): value for key, value in (dict(flat) | values).items()}
+
+
+def today(flat: Mapping[str, Any]) -> Json:
+    """A journal's flat configuration with the names and values of a configuration file; undoes `kept`."""
+    names = {name: key for key, name in KEPT_NAMES.items()}
+    renamed = {names.get(name, name): value for name, value in flat.items()}
+    values = {key: {old: new for new, old in known.items()} for key, known in _KEPT_VALUES.items() if key in renamed}
+    return renamed | {key: known.get(renamed[key], renamed[key]) for key, known in values.items()}
 
 
 def to_number(x: float) -> float | str:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from msft.core.averages import Averaging
-from msft.snapshots.state import trainable
 
 
 class Average:
-    """The mean of a model's trainable weights, in fp32.
+    """The mean of the weights that are trained, in fp32.
 
     After step t, mean <- mean + share(t) (weights - mean), with the share that `averaging` gives to step t. Training
     goes on from the weights themselves; evaluations and the final model use the mean (`in_place_of_weights`). `steps`,
     t, counts the steps along the final path: a roll-back restores it and the mean with the weights (`tensors`, `load`).
+    `weights`: by name, those that the optimizer updates. `changed`: called where their values are exchanged.
     """
 
-    def __init__(self, model: nn.Module, averaging: Averaging) -> None:
+    def __init__(
+        self, weights: Mapping[str, Tensor], averaging: Averaging, changed: Callable[[], None] = lambda: None
+    ) -> None:
         self.averaging = averaging
         self.steps = 0
-        self._weights = trainable(model)
+        self._weights, self._changed = weights, changed
         self._mean = {name: weight.detach().clone() for name, weight in self._weights.items()}
 
     @torch.no_grad()
@@ -45,6 +47,7 @@ class Average:
     def _swap(self) -> None:
         for name, weight in self._weights.items():
             weight.data, self._mean[name] = self._mean[name], weight.data
+        self._changed()
 
     def tensors(self) -> dict[str, Tensor]:
         """`mean/<name>` of each trainable weight, and `mean_steps`, for a snapshot; not copies."""

@@ -54,7 +54,7 @@ def check_precision_and_compiler(
     precision = environment.get(name, "no").lower()
     if precision not in {"", "no"} and not (precision == "bf16" and bf16):
         found = f"accelerate launch asks for {precision}, and this run trains in {'bf16' if bf16 else 'float32'}"
-        fix = "omit --mixed_precision; model.autocast decides: bf16, no, or auto (bf16 if the hardware has it)"
+        fix = "omit --mixed_precision; model.precision decides: mixed, autocast, fp32, or auto (by hardware)"
         raise ConfigError(complaint(found, fix, file=name))
     name = "ACCELERATE_DYNAMO_BACKEND"
     compiler = environment.get(name, "no").lower()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from peft import PeftModel
-from torch.optim import Optimizer
-from transformers import PreTrainedModel
+from torch import Tensor
 
 from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import ROOT, Snapshot
@@ -15,8 +13,9 @@ from msft.engine.averaging import Average
 from msft.engine.blending import blended
 from msft.engine.parallel import Processes
 from msft.engine.settings import EngineSettings
+from msft.engine.step import Stepper
 from msft.model.open import OpenModel, fingerprint
-from msft.snapshots.state import State, capture, restore, trainable, weights
+from msft.snapshots.state import State, capture, copied, restore, trainable
 from msft.snapshots.store import Store
 from msft.system.stopwatch import spent
 
@@ -28,20 +27,21 @@ every core trains, the writing thread slows training (docs/crash_safety.md)."""
 class LiveState:
     """The trainable weights, the optimizer's moments, their average and the place in the order of examples.
 
-    `snapshot`: where the model stands; None while it trains. `fingerprint`: of the base model.
+    `weights`: by name, those that the optimizer updates. `snapshot`: where the model stands; None while it trains.
+    `fingerprint`: of the base model.
     """
 
     def __init__(
         self,
         opened: OpenModel,
-        model: PreTrainedModel | PeftModel,
-        optimizer: Optimizer,
+        weights: Mapping[str, Tensor],
+        stepper: Stepper,
         average: Average | None,
         store: Store,
         settings: EngineSettings,
         processes: Processes,
     ) -> None:
-        self._opened, self._model, self._optimizer, self._average = opened, model, optimizer, average
+        self._opened, self._weights, self._stepper, self._average = opened, weights, stepper, average
         self._store, self._durable, self._processes = store, settings.durable, processes
         self.fingerprint = fingerprint(opened.source)
         self.snapshot: Snapshot | None = ROOT
@@ -49,7 +49,7 @@ class LiveState:
 
     def tensors(self) -> State:
         """The live trainable weights; not a copy, which would be expensive for a large model."""
-        return State(tensors={f"weight/{name}": tensor.detach() for name, tensor in trainable(self._model).items()})
+        return State(tensors={f"weight/{name}": tensor.detach() for name, tensor in self._weights.items()})
 
     def become(self, snapshot: Snapshot) -> None:
         """Restores a snapshot, unless the live state is that snapshot. Raises RunError if it is missing or damaged."""
@@ -74,7 +74,7 @@ class LiveState:
         """
         with spent("snapshot.capture"):
             mean = {} if self._average is None else self._average.tensors()
-            state = capture(self._model, self._optimizer, self.cursor, more=mean)
+            state = capture(self._weights, self._stepper.optimizer, self.cursor, more=mean)
         with spent("snapshot.durable"):
             durable = self._durable == "tick"
             if self._durable == "auto":
@@ -92,7 +92,8 @@ class LiveState:
         return self._root() if snapshot == ROOT else self._store.get(snapshot)
 
     def _load(self, snapshot: Snapshot, state: State) -> None:
-        restore(self._model, self._optimizer, state)
+        restore(self._weights, self._stepper.optimizer, state)
+        self._stepper.cast()
         if self._average is not None:
             self._average.load(state.tensors)
         self.snapshot, self.cursor = snapshot, state.cursor
@@ -103,4 +104,4 @@ class LiveState:
         if fingerprint(source) != self.fingerprint:
             mend = "restore the model's files, or start a new run"
             raise RunError(complaint("the base model has changed during the run", mend, file=source.name_or_path))
-        return State(tensors=weights(self._opened.load()))
+        return State(tensors=copied(trainable(self._opened.load())))

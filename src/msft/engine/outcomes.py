@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from msft.core.errors import complaint
 from msft.core.vocabulary import Outcome, Segment, Snapshot, Task, Tokens
+from msft.engine.progress import StepInfo
+from msft.engine.step import BatchLoss
 from msft.forward.runtime import NotFiniteError
 from msft.scoring.scorers import TaskScores
 
@@ -40,6 +43,35 @@ def outcome(
         tokens=tokens,
         bytes=size,
     )
+
+
+class Booked:
+    """What a segment's steps have given: tokens, losses over its steps, and each trained example's latest loss."""
+
+    def __init__(self, segment: Segment, tell: Callable[[StepInfo], None]) -> None:
+        self._segment, self._tell = segment, tell
+        self._per_step: list[float] = []
+        self.tokens = 0
+        self.losses = Losses()
+
+    def add(
+        self, step: int, batch: Sequence[tuple[Task, int]], rate: float, tokens: int, read: Callable[[], BatchLoss]
+    ) -> None:
+        """Waits for a step's loss. Raises NotFiniteError."""
+        result = read()
+        if not math.isfinite(result.loss):
+            raise diverged(self._segment, step, batch)
+        self.tokens += tokens
+        self._per_step.append(result.loss)
+        for (task, index), loss in zip(batch, result.examples.tolist(), strict=True):
+            self.losses.setdefault(task, {})[index] = loss
+        of, stop = self._segment.rollout, self._segment.stop
+        self._tell(StepInfo(rollout=of, step=step + 1, stop=stop, loss=result.loss, learning_rate=rate, tokens=tokens))
+
+    @property
+    def mean(self) -> float:
+        """The mean loss over steps."""
+        return math.fsum(self._per_step) / len(self._per_step)
 
 
 def diverged(segment: Segment, step: int, batch: Sequence[tuple[Task, int]]) -> NotFiniteError:

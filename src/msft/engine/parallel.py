@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -11,11 +11,14 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, parse_flag_from_env
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from msft.core.errors import ConfigError, complaint
 from msft.engine.launch import DDP, check_ways_of_training
+
+TOGETHER = 64
+"""Tensors that are summed over processes at a time; they are copied for it."""
 
 
 class Processes:
@@ -53,6 +56,15 @@ class Processes:
         tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
         torch.distributed.all_reduce(tensor)
         return tensor.cpu().numpy()
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Replaces tensors of one type by their sums over all processes, bit-identical on each."""
+        for start in range(0, len(tensors), TOGETHER):
+            part = list(tensors[start : start + TOGETHER])
+            flat = torch.cat([tensor.flatten() for tensor in part])
+            torch.distributed.all_reduce(flat)
+            sums = torch.split(flat, [tensor.numel() for tensor in part])
+            torch._foreach_copy_(part, [total.view_as(tensor) for total, tensor in zip(sums, part, strict=True)])
 
     def distributed(self, module: nn.Module) -> nn.Module:
         """With several processes, wraps the module so that its gradients are means over all of them."""

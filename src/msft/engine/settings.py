@@ -42,7 +42,11 @@ class EngineSettings:
     """Epochs of the full mixture over which weights are averaged; None: they are not."""
     average_warmup: WarmUp = "none"
     """How much the first steps count in the average (engine/averaging.py)."""
-    autocast: Literal["auto", "bf16", "no"] = "auto"
+    precision: Literal["auto", "mixed", "autocast", "fp32"] = "auto"
+    cuda_graphs: Literal["auto", "plain"] | bool = "auto"
+    deterministic: Literal["auto"] | bool = "auto"
+    lengths: bool = False
+    """Whether attention is told the rows' lengths on a CPU too, where spans are faster; for tests."""
     lookahead_batch: int = 32
     """Examples of each sub-dataset in a look-ahead."""
     virtual: Literal["adam", "sgd"] = "adam"

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import torch
+import torch._inductor.config
+from numpy.typing import NDArray
 
 from msft.core.errors import ModelError, complaint
+from msft.core.vocabulary import Task
+from msft.data.examples import TaskData
 from msft.engine.batched_decoding import fitting_decoding
+from msft.engine.masters import Masters, weights_of
 from msft.engine.parallel import Processes
 from msft.engine.settings import EngineSettings
+from msft.engine.static_step import StaticStepper
+from msft.engine.step import Stepper, make_optimizer
+from msft.forward.batches import row_size
 from msft.forward.packed_weights import can_pack
 from msft.forward.runtime import Runtime
+from msft.forward.shapes import Shape, added, choose
+from msft.model.compiled import compile_if_the_same
 from msft.model.hardware import hardware_has_bf16
 from msft.model.lighten import lighten
+from msft.model.precision import precision_on
 from msft.model.row_layout import fitting_layout
 from msft.model.token_budget import ON_A_CPU, token_budget
 from msft.model.token_loss import TokenLoss
@@ -24,35 +36,37 @@ from msft.model.token_loss import TokenLoss
 def runtime_for(
     processes: Processes, settings: EngineSettings, loss: TokenLoss, *, generates: bool
 ) -> tuple[Runtime, str]:
-    """The runtime on this machine, and in words why rows are padded and what was made lighter in the model (empty if
-    neither is so).
+    """The runtime on this machine, with the token budget of a CPU, and in words why rows are padded and what was made
+    lighter in the model (empty if neither is so).
 
-    Probes the row layout that the model supports, the work that it can skip and, on a GPU, how many tokens fit. Raises
-    ModelError if no layout fits, if `training.light` is true and nothing can be made lighter, or if the model
-    `generates` and cannot.
+    Probes the row layout that the model supports and the work that it can skip. Raises ModelError if no layout fits, if
+    `training.light` is true and nothing can be made lighter, or if the model `generates` and cannot.
     """
-    has_bf16 = hardware_has_bf16(processes.device)
-    bf16 = trains_in_bf16(settings.autocast, processes.device)
+    device = processes.device
+    has_bf16 = hardware_has_bf16(device)
+    bf16 = precision_on(device, settings.precision) == "autocast"
     # Before the layout, which may give the model another attention than the one that says what it computes.
     decoding = fitting_decoding(loss.model, settings.longest, processes.device) if generates else "dropped"
-    layout = fitting_layout(loss, processes.device, settings.longest)
+    by_lengths = device.type == "cuda" or settings.lengths
+    layout = fitting_layout(loss, device, settings.longest, lengths=by_lengths)
     found = Runtime(
-        device=processes.device,
+        device=device,
         max_tokens=layout.budget(settings.max_tokens_per_microbatch or ON_A_CPU),
         bf16=bf16,
         layout=layout.rows,
         border=layout.border,
         decoding=decoding,
         # Compiled layers do not run the forward that uses packed weights.
-        packs=bf16 and has_bf16 and processes.device.type == "cpu" and not settings.torch_compile and can_pack(),
+        packs=bf16 and has_bf16 and device.type == "cpu" and not settings.torch_compile and can_pack(),
         rank=processes.rank,
         world=processes.world,
         total=processes.total,
+        add_up=processes.add_up,
     )
     said = ""
     if settings.light and not settings.torch_compile:  # which replaces the layers itself
         direct = processes.world == 1
-        said = lighten(loss, layout.rows, processes.device, bf16=bf16, direct=direct, longest=settings.longest)
+        said = lighten(loss, layout.rows, device, bf16=bf16, direct=direct, longest=settings.longest)
     if settings.light is True and not said:
         reason = (
             "torch_compile replaces the layers itself"
@@ -62,14 +76,65 @@ def runtime_for(
         raise ModelError(complaint(reason, "leave it out, or set it to auto", field="training.light"))
     if layout.why:
         said = "; ".join(filter(None, (f"a micro-batch has {layout}, because rows would touch ({layout.why})", said)))
-    if settings.max_tokens_per_microbatch is not None or layout.alone:
-        return found, said
+    return found, said
+
+
+def deterministic(device: torch.device, settings: EngineSettings) -> None:
+    """Makes a GPU repeat its results bit for bit, unless the settings do without; a CPU does by itself.
+
+    It applies to the whole process. `auto` warns where an operation of the model has no such version, true raises.
+    """
+    if device.type != "cuda":
+        return
+    wanted = settings.deterministic is not False
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product
+    torch.use_deterministic_algorithms(wanted, warn_only=settings.deterministic == "auto")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if hasattr(torch._inductor.config, "deterministic"):
+        torch._inductor.config.deterministic = wanted
+
+
+def budgeted(runtime: Runtime, settings: EngineSettings, loss: TokenLoss, processes: Processes) -> Runtime:
+    """The runtime with a token budget that fits on this device, where the settings leave it open."""
+    alone = runtime.max_tokens == 1
+    if settings.max_tokens_per_microbatch is not None or alone:
+        return runtime
     budgets = np.zeros(processes.world)
-    budgets[processes.rank] = token_budget(loss, found.layout, processes.device, found.autocast)
+    budgets[processes.rank] = token_budget(loss, runtime.layout, processes.device, runtime.autocast)
     # The minimum over all: every process must make the same number of micro-batches of a global batch.
-    return replace(found, max_tokens=int(processes.total(budgets).min())), said
+    return replace(runtime, max_tokens=int(processes.total(budgets).min()))
 
 
-def trains_in_bf16(autocast: Literal["auto", "bf16", "no"], device: torch.device) -> bool:
-    """Whether forward passes autocast to bf16 on this device."""
-    return autocast == "bf16" or (autocast == "auto" and hardware_has_bf16(device))
+def stepper_for(
+    runtime: Runtime,
+    settings: EngineSettings,
+    loss: TokenLoss,
+    processes: Processes,
+    masters: Masters | None,
+    data: Mapping[Task, TaskData],
+) -> Stepper:
+    """The training step of this model on this machine: with fixed sizes of micro-batches where rows are laid out by
+    their lengths, recorded as CUDA graphs on a GPU."""
+    weights = weights_of(loss.model, masters)
+    model = loss if masters is not None else processes.distributed(loss)
+    optimizer = make_optimizer(weights.values(), settings)
+    fixed = settings.cuda_graphs and runtime.layout == "lengths" and (masters is not None or processes.world == 1)
+    if not fixed:
+        return Stepper(model, optimizer, settings, runtime, masters)
+    lengths = [np.array([row_size(example) for example in part.train], np.int64) for part in data.values()]
+    shapes = choose(lengths, settings.batch_size, runtime.max_tokens)
+    said = ""
+    if processes.device.type == "cuda" and settings.cuda_graphs != "plain" and not settings.torch_compile:
+        said = compile_if_the_same(loss, processes.device)
+    graphs = processes.device.type == "cuda" and masters is not None
+    # No micro-batch larger than the largest size.
+    runtime = replace(runtime, max_tokens=shapes[-1].tokens)
+    found = StaticStepper(model, optimizer, settings, runtime, masters, shapes, graphs=graphs)
+    found.said = "; ".join(filter(None, (said, _in_words(shapes, lengths, settings), found.said)))
+    return found
+
+
+def _in_words(shapes: Sequence[Shape], lengths: Sequence[NDArray[np.int64]], settings: EngineSettings) -> str:
+    more = added(shapes, lengths, settings.batch_size, shapes[-1].tokens)
+    sizes = ", ".join(f"{shape.tokens:,}" for shape in shapes)
+    return f"micro-batches are filled up to {sizes} tokens, by {more:.1%} on average"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from msft.data.examples import Example
+from msft.engine.masters import Masters, weights_of
 from msft.engine.parallel import unsynchronised
 from msft.engine.settings import EngineSettings
 from msft.forward.batches import collate, filler, per_sequence, row
@@ -31,9 +32,9 @@ class BatchLoss:
     """[examples] mean nats per trained token of each."""
 
 
-def make_optimizer(model: nn.Module, settings: EngineSettings) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; weight decay applies to matrices, not to norms and biases."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def make_optimizer(weights: Iterable[Tensor], settings: EngineSettings) -> torch.optim.AdamW:
+    """AdamW over the weights that are trained; weight decay applies to matrices, not to norms and biases."""
+    parameters = list(weights)
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
@@ -43,15 +44,44 @@ def make_optimizer(model: nn.Module, settings: EngineSettings) -> torch.optim.Ad
 
 
 class Stepper:
-    """Gradients and updates of one model; `model` maps a MicroBatch to TokenScores, through DDP where needed."""
+    """Gradients and updates of one model; `model` maps a MicroBatch to TokenScores, through DDP where needed.
+
+    `optimizer` updates the model's parameters, or their `masters` where there are any; then no DDP is needed, as the
+    gradients of the masters are summed over the processes here.
+    """
+
+    said = ""
+    """What people should know about how steps are computed."""
+    late = False
+    """Whether a step's loss is best read after the next step has been started."""
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, settings: EngineSettings, runtime: Runtime
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        settings: EngineSettings,
+        runtime: Runtime,
+        masters: Masters | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.settings = settings
         self.runtime = runtime
+        self.masters = masters
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """By name, what the optimizer updates."""
+        return weights_of(self.model, self.masters)
+
+    def stored(self, dtype: torch.dtype) -> AbstractContextManager[None]:
+        """Context in which the model can be written: with masters, it has them in `dtype`."""
+        return nullcontext() if self.masters is None else self.masters.stored(dtype)
+
+    def cast(self) -> None:
+        """Makes the model compute with changed weights."""
+        if self.masters is not None:
+            self.masters.cast()
 
     def backward(
         self,
@@ -65,12 +95,20 @@ class Stepper:
         of the global batch or all its examples, stays that of the unweighted mean. So a weight of 1 for all gives the
         same bits as None, and a weight of 0 a gradient of 0.
         """
-        device, rank = self.runtime.device, self.runtime.rank
+        return self.begin(examples, key, weights)()
+
+    def begin(
+        self,
+        examples: Sequence[Example],
+        key: tuple[int, ...] | None,
+        weights: NDArray[np.float64] | None = None,
+    ) -> Callable[[], BatchLoss]:
+        """As `backward`, but returns a function that waits for the loss, so that a GPU computes meanwhile."""
+        device, rank, layout = self.runtime.device, self.runtime.rank, self.runtime.layout
         targets = np.array([example.targets for example in examples], np.int64)
         shares = self._shares(targets)
         weighted = shares if weights is None else shares * weights
         nll = np.zeros(len(examples))
-        flat = self.runtime.layout == "flat"
         rows = [row([example]) for example in examples]
         hand = self.runtime.share_of(rows)
         pending = []
@@ -78,22 +116,39 @@ class Stepper:
         with self._mode(key), self.runtime.autocast():
             for number, places in enumerate(hand):
                 if key is not None:
-                    _seed(device, *key, number, rank)
+                    seed_dropout(device, *key, number, rank)
                 if places is None:
-                    batch = filler(device, flat=flat)
+                    batch = filler(device, layout=layout)
                 else:
-                    batch = collate([rows[place] for place in places], device, flat=flat)
+                    batch = collate([rows[place] for place in places], device, layout=layout)
                 share = np.zeros(1) if places is None else np.repeat(weighted[places], batch.counts)
-                # DDP takes the mean over processes where the global batch needs the sum.
-                weight = torch.from_numpy((share * self.runtime.world).astype(np.float32)).to(device)
+                if self.masters is None:
+                    share = share * self.runtime.world  # DDP takes the mean, and the global batch needs the sum
+                weight = torch.from_numpy(share.astype(np.float32)).to(device)
                 with unsynchronised(self.model) if number < len(hand) - 1 else nullcontext():
                     tokens = self.model(batch).nll
                     (tokens * weight).sum().backward()
+                if self.masters is not None:
+                    self.masters.collect()
                 if places is not None:
                     pending.append((places, batch.counts, tokens.detach()))
-        # Read at the end, to wait for a GPU once and not for every micro-batch.
-        for places, counts, tokens in pending:
-            nll[places] = per_sequence(tokens.cpu().numpy(), counts)
+        self._add_up()
+
+        def read() -> BatchLoss:
+            # Read at the end, to wait for a GPU once and not for every micro-batch.
+            for places, counts, tokens in pending:
+                nll[places] = per_sequence(tokens.cpu().numpy(), counts)
+            return self._loss(nll, shares, targets)
+
+        return read
+
+    def _add_up(self) -> None:
+        """With masters, sums their gradients over all processes."""
+        if self.masters is not None and self.runtime.world > 1:
+            self.runtime.add_up(self.masters.gradients())
+
+    def _loss(self, nll: NDArray[np.float64], shares: NDArray[np.float64], targets: NDArray[np.int64]) -> BatchLoss:
+        """From this process's [examples] summed nats; 0 for the examples of others."""
         nll = self.runtime.total(nll)
         return BatchLoss(loss=float((nll * shares).sum()), examples=nll / np.maximum(targets, 1))
 
@@ -106,6 +161,7 @@ class Stepper:
             torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.cast()
 
     def _shares(self, targets: NDArray[np.int64]) -> NDArray[np.float64]:
         """[examples] the weight of each trained token of an example in the loss of the global batch."""
@@ -120,7 +176,7 @@ class Stepper:
         return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
-def _seed(device: torch.device, *key: int) -> None:
+def seed_dropout(device: torch.device, *key: int) -> None:
     """Seeds only the generators that dropout draws from."""
     digest = hashlib.sha256(json.dumps(["dropout", *key]).encode()).digest()
     seed = int.from_bytes(digest[:8], "little") >> 1

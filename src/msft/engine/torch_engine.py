@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import torch
 from peft import PeftModel
 
 from msft.core.averages import Averaging
@@ -22,20 +24,21 @@ from msft.engine.averaging import Average
 from msft.engine.conflict import cosines
 from msft.engine.decoding import decoding_of
 from msft.engine.live_state import LiveState
-from msft.engine.outcomes import Losses, diverged, outcome
+from msft.engine.masters import Masters, weights_of
+from msft.engine.outcomes import Booked, Losses, outcome
 from msft.engine.parallel import Processes
 from msft.engine.probes import lookahead
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings, rates_of
-from msft.engine.setup import runtime_for
-from msft.engine.step import Stepper, make_optimizer
+from msft.engine.setup import budgeted, deterministic, runtime_for, stepper_for
 from msft.forward.runtime import Preparations, sequence_scores
 from msft.model.adapters import write_merged
 from msft.model.compiled import compile_layers
 from msft.model.open import OpenModel, check_data_fits, export_model, non_embedding_parameters
+from msft.model.precision import precision_on
 from msft.model.token_loss import TokenLoss
 from msft.scoring.scorers import TaskScores, score
-from msft.snapshots.state import State
+from msft.snapshots.state import State, trainable
 from msft.snapshots.store import Store
 from msft.system import files
 from msft.system.stopwatch import Kind, spent
@@ -77,20 +80,25 @@ class TorchEngine:
         if settings.gradient_checkpointing:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
         loss = TokenLoss(self._model).to(self._processes.device).train()
-        runtime, self.light = runtime_for(self._processes, settings, loss, generates=generates)
+        device = self._processes.device
+        deterministic(device, settings)
+        runtime, said = runtime_for(self._processes, settings, loss, generates=generates)
+        masters = Masters(self._model) if precision_on(device, settings.precision) == "mixed" else None
+        runtime = budgeted(runtime, settings, loss, self._processes)
         if settings.torch_compile:
-            compile_layers(self._model, self._processes.device)
-        self._stepper = Stepper(
-            self._processes.distributed(loss), make_optimizer(self._model, settings), settings, runtime
-        )
+            compile_layers(self._model, device)
+        self._stepper = stepper_for(runtime, settings, loss, self._processes, masters, data)
+        self.light = "; ".join(filter(None, (said, self._stepper.said)))
         self._known = Preparations(runtime)
+        weights = weights_of(self._model, masters)
         self._average: Average | None = None
         if settings.average is not None:
             steps = self._clock.steps_per_epoch(Mixture(tasks=tuple(sizes)))
-            self._average = Average(self._model, Averaging(settings.average * steps, settings.average_warmup))
+            self._average = Average(
+                weights, Averaging(settings.average * steps, settings.average_warmup), self._stepper.cast
+            )
         self.learning_rates: Sequence[tuple[int, float]] = [(1, settings.learning_rate)]
-        optimizer = self._stepper.optimizer
-        self._live = LiveState(opened, self._model, optimizer, self._average, store, settings, self._processes)
+        self._live = LiveState(opened, weights, self._stepper, self._average, store, settings, self._processes)
         self.fingerprint = self._live.fingerprint
 
     def state(self) -> State:
@@ -182,12 +190,23 @@ class TorchEngine:
             def write(model: Any, to: Path) -> None:
                 export_model(model, self._opened.tokenizer, to, ends)
 
-            with self._evaluated():
+            with self._evaluated(), self._stepper.stored(self._opened.dtype):
                 if merge and isinstance(self._model, PeftModel):
-                    write_merged(self._model, folder, write)
+                    write_merged(self._mergeable(self._model), folder, write)
                 else:
                     write(self._model, folder)
         self._processes.barrier()
+
+    def _mergeable(self, model: PeftModel) -> PeftModel:
+        """A model in fp32 with this adapter: merged into bf16 weights, it would lose what it has learned."""
+        if self._stepper.masters is None:
+            return model
+        fresh = self._opened.load()
+        assert isinstance(fresh, PeftModel)
+        with torch.no_grad():
+            for name, weight in trainable(fresh).items():
+                weight.copy_(self._stepper.masters.tensors[name])
+        return fresh.to(self._processes.device)
 
     def _evaluated(self) -> AbstractContextManager[None]:
         """Context in which the model has the weights that are evaluated and handed over: their average if there is
@@ -198,13 +217,14 @@ class TorchEngine:
         """Trains a segment; returns its mean loss over steps, real tokens, and each trained example's latest loss."""
         cursor = Cursor() if segment.start == 0 else self._live.cursor
         assert cursor.step == segment.start, f"the parent is at step {cursor.step}, not {segment.start}"
-        per_step, total, losses = [], 0, Losses()
+        booked = Booked(segment, self._tell)
         self._live.snapshot = None
         if segment.reset_optimizer:
             self._stepper.optimizer.state.clear()
         rate_at = self._rates(segment, number)
         mixture = segment.mixture
         weigh = None if mixture.loss_weights is None else dict(zip(mixture.tasks, mixture.loss_weights, strict=True))
+        unread: deque[Callable[[], None]] = deque()
         for step in range(segment.start, segment.stop):
             with spent("train.input"):
                 batch, cursor = self._order.batch(segment.rollout, mixture, cursor)
@@ -212,30 +232,23 @@ class TorchEngine:
                 weights = None if weigh is None else np.array([weigh[task] for task, _ in batch])
                 rate = rate_at(step)
             with spent("train.compute"):
-                result = self._stepper.backward(examples, (self._settings.seed, segment.rollout, step), weights)
-            if not math.isfinite(result.loss):
-                raise diverged(segment, step, batch)
+                read = self._stepper.begin(examples, (self._settings.seed, segment.rollout, step), weights)
+                unread.append(partial(booked.add, step, batch, rate, sum(map(len, examples)), read))
+                if not self._stepper.late:
+                    unread.popleft()()
             with spent("train.optimizer"):
                 self._stepper.update(rate)
                 if self._average is not None:
                     self._average.update()
-            tokens = sum(map(len, examples))
-            total += tokens
-            per_step.append(result.loss)
-            for (task, index), loss in zip(batch, result.examples.tolist(), strict=True):
-                losses.setdefault(task, {})[index] = loss
-            self._tell(
-                StepInfo(
-                    rollout=segment.rollout,
-                    step=step + 1,
-                    stop=segment.stop,
-                    loss=result.loss,
-                    learning_rate=rate,
-                    tokens=tokens,
-                )
-            )
+            with spent("train.compute"):
+                # One step late, so that a GPU always has a step to compute. What follows a loss that is not finite is
+                # never used: the segment ends there.
+                while len(unread) > 1:
+                    unread.popleft()()
+        while unread:
+            unread.popleft()()
         self._live.snapshot, self._live.cursor = number, cursor
-        return math.fsum(per_step) / len(per_step), total, losses
+        return booked.mean, booked.tokens, booked.losses
 
     def _rates(self, segment: Segment, number: int) -> Callable[[int], float]:
         """Returns a function from a step of this segment to its learning rate."""
@@ -265,7 +278,7 @@ class TorchEngine:
             batches[task] = [self._data[task].train[index] for index in indices]
         rate = self._rates(segment, number)(segment.stop)
         with spent("probe"):
-            falls = lookahead(self._model, self._stepper, batches, rate)
+            falls = lookahead(self._stepper, batches, rate)
         return falls, 4 * sum(len(example) for batch in batches.values() for example in batch)
 
     def _add_left_out(self, segment: Segment, losses: Losses) -> int:

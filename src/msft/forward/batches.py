@@ -23,12 +23,25 @@ from torch import Tensor
 from msft.data.examples import Example
 from msft.forward.planner import micro_batches
 
-RowLayout: TypeAlias = Literal["padded", "branches", "flat"]
-"""How rows are laid out: padded, one sequence each; padded, with branches; concatenated without padding, with
-branches."""
+RowLayout: TypeAlias = Literal["padded", "branches", "flat", "lengths"]
+"""How rows are laid out: padded, one sequence each; padded, with branches; concatenated without padding, with branches,
+attention being computed span by span; or concatenated, one sequence each, attention being told the rows' lengths."""
+END_TO_END = ("flat", "lengths")
+"""The layouts without padding."""
+ONE_EACH = ("padded", "lengths")
+"""The layouts in which each row holds one sequence."""
 SPAN_PRICE = {"cpu": 64}
 OTHER_SPAN_PRICE = 2_048
 """The overhead of a span (kernel launches), in tokens of attention: on a CPU, and elsewhere."""
+
+
+class Lengths(NamedTuple):
+    """Where the rows of a micro-batch begin and end."""
+
+    ends: Tensor
+    """[rows + 1] int32: 0, then the cumulative lengths; the last is the number of tokens. Rows may be empty."""
+    longest: int
+    """No row is longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +76,9 @@ class MicroBatch:
     """Of the shape of `ids`, with branches or flat; None: 0, 1, 2, ..."""
     spans: tuple[Span, ...] = ()
     """If flat: spans that cover all tokens, in order."""
+    lengths: Lengths | None = None
+    """In the layout `lengths`: where the rows are. Then each row holds one sequence, so that every token that predicts
+    has one target, and `rows` counts up from 0."""
     read: Tensor
     """[predicting tokens] int64: their flat positions in `ids`, ascending. The first targets of a choice's options are
     predicted by the same token."""
@@ -78,6 +94,7 @@ class MicroBatch:
     @property
     def nbytes(self) -> int:
         tensors = [self.ids, self.mask, self.positions, self.read, self.rows, self.targets]
+        tensors += [] if self.lengths is None else [self.lengths.ends]
         tensors += [tensor for span in self.spans for tensor in (span.slots, span.sees, span.positions)]
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
@@ -180,6 +197,11 @@ def sides_of(reaches: Sequence[int], border: int | None) -> list[bool] | None:
     return None if border is None else [reach > border for reach in reaches]
 
 
+def row_size(example: Example) -> tuple[int, int]:
+    """The tokens and the targets of an example as a row of its own."""
+    return _read(example), example.targets
+
+
 def _read(example: Example) -> int:
     """The number of tokens up to the last one that predicts a target; all if there is no target."""
     return len(example) - 1 - int(np.argmax(example.trained[::-1])) if example.targets else len(example)
@@ -193,10 +215,13 @@ def _common(group: Sequence[Example]) -> int:
     return min([most, *(int(found[0]) for found in differs if len(found))])
 
 
-def collate(rows: Sequence[Row], device: torch.device, *, flat: bool = False, hits: bool = False) -> MicroBatch:
-    """The micro-batch of these rows, in order; `flat`: concatenated, for which they must be sorted by length."""
+def collate(
+    rows: Sequence[Row], device: torch.device, *, layout: RowLayout = "padded", hits: bool = False
+) -> MicroBatch:
+    """The micro-batch of these rows, in order; flat ones must be sorted by length. `padded`: with branches where a row
+    has some."""
     longest = max(map(len, rows))
-    starts = np.cumsum([0, *map(len, rows)])[:-1] if flat else np.arange(len(rows)) * longest
+    starts = np.cumsum([0, *map(len, rows)])[:-1] if layout in END_TO_END else np.arange(len(rows)) * longest
     before = np.concatenate([one.before + start for one, start in zip(rows, starts, strict=True)])
 
     read, of_target = np.unique(before, return_inverse=True)
@@ -204,8 +229,12 @@ def collate(rows: Sequence[Row], device: torch.device, *, flat: bool = False, hi
     def here(array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(device)
 
+    if layout == "lengths":
+        fields = _by_lengths(rows, here, device)
+    else:
+        fields = _end_to_end(rows, here, device) if layout == "flat" else _padded(rows, longest, here)
     return MicroBatch(
-        **(_end_to_end(rows, here, device) if flat else _padded(rows, longest, here)),
+        **fields,
         read=here(read),
         rows=here(of_target),
         targets=here(np.concatenate([one.targets for one in rows]).astype(np.int64)),
@@ -249,11 +278,24 @@ def _end_to_end(rows: Sequence[Row], here: Callable[[NDArray[Any]], Tensor], dev
             )
         )
         start = stop
+    return {**_tokens(rows, here), "mask": no_mask(device), "spans": tuple(spans)}
+
+
+def _by_lengths(rows: Sequence[Row], here: Callable[[NDArray[Any]], Tensor], device: torch.device) -> dict[str, Any]:
+    assert not any(one.branches for one in rows), "each row holds one sequence"
+    ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    return {**_tokens(rows, here), "mask": no_mask(device), "lengths": Lengths(here(ends), max(map(len, rows)))}
+
+
+def _tokens(rows: Sequence[Row], here: Callable[[NDArray[Any]], Tensor]) -> dict[str, Any]:
     ids = np.concatenate([one.ids for one in rows]).astype(np.int64)
     positions = np.concatenate([one.positions for one in rows])
-    # Attention uses the spans; a mask of four axes keeps the model from making its own.
-    nothing = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
-    return {"ids": here(ids[None]), "mask": nothing, "positions": here(positions[None]), "spans": tuple(spans)}
+    return {"ids": here(ids[None]), "positions": here(positions[None])}
+
+
+def no_mask(device: torch.device) -> Tensor:
+    """What keeps a model from making a mask of its own, where attention knows the rows: a mask of four axes."""
+    return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
 
 
 def _real(rows: Sequence[Row], longest: int) -> NDArray[np.bool_]:
@@ -281,9 +323,10 @@ def _sees(rows: Sequence[Row], longest: int) -> NDArray[np.bool_]:
     return sees
 
 
-def filler(device: torch.device, *, flat: bool = False) -> MicroBatch:
+def filler(device: torch.device, *, layout: RowLayout = "padded") -> MicroBatch:
     """A micro-batch for a process that has no work while the others do."""
-    return collate([row([Example(ids=np.zeros(2, np.int32), trained=np.array([False, True]))])], device, flat=flat)
+    one = row([Example(ids=np.zeros(2, np.int32), trained=np.array([False, True]))])
+    return collate([one], device, layout=layout)
 
 
 def per_sequence(values: NDArray[Any], counts: Sequence[int]) -> NDArray[np.float64]:

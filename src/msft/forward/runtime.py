@@ -11,11 +11,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from msft.core.errors import UserError, complaint
 from msft.data.examples import Example
 from msft.forward.batches import (
+    END_TO_END,
+    ONE_EACH,
     MicroBatch,
     Row,
     RowLayout,
@@ -58,7 +60,7 @@ class Runtime:
     max_tokens: int
     """Token budget of a micro-batch, padding included."""
     bf16: bool = False
-    """Whether matrix products run in bfloat16 (autocast over fp32 weights)."""
+    """Whether matrix products run in bfloat16 under autocast, over fp32 parameters."""
     layout: RowLayout = "padded"
     """The row layout that the model supports."""
     border: int | None = None
@@ -72,12 +74,14 @@ class Runtime:
     world: int = 1
     total: Callable[[NDArray[np.float64]], NDArray[np.float64]] = _alone
     """Returns the sum of an array over all processes, the same on each."""
+    add_up: Callable[[Sequence[Tensor]], None] = lambda tensors: None
+    """Replaces tensors by their sums over all processes."""
 
     def share_of(self, rows: Sequence[Row]) -> list[list[int] | None]:
         """The micro-batches of this process, as positions in `rows`; None where it has no work while others do."""
         sides = None if self.border is None else sides_of([one.reach for one in rows], self.border)
         lengths = [len(one) for one in rows]
-        return deal(lengths, self.max_tokens, self.world, flat=self.layout == "flat", sides=sides)[self.rank]
+        return deal(lengths, self.max_tokens, self.world, flat=self.layout in END_TO_END, sides=sides)[self.rank]
 
     def autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
@@ -131,15 +135,14 @@ class Prepared:
 
 def prepare(groups: Sequence[Sequence[Example]], runtime: Runtime, *, hits: bool) -> Prepared:
     """The micro-batches are made one by one, as they are asked for, and once."""
-    rows, of_row = rows_of(groups, apart=runtime.layout == "padded", border=runtime.border)
-    flat = runtime.layout == "flat"
+    rows, of_row = rows_of(groups, apart=runtime.layout in ONE_EACH, border=runtime.border)
 
     def made() -> Iterator[Piece]:
         for places in runtime.share_of(rows):
             if places is None:
                 yield None, np.zeros(0, np.int64), 0
             else:
-                batch = collate([rows[place] for place in places], runtime.device, flat=flat, hits=hits)
+                batch = collate([rows[place] for place in places], runtime.device, layout=runtime.layout, hits=hits)
                 yield batch, np.concatenate([of_row[place] for place in places]), len(places)
 
     return Prepared(groups=groups, tokens=sum(map(len, rows)), batches=made())
@@ -201,7 +204,7 @@ def sequence_scores(
     with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast(), layers:
         for batch, owners, rows in prepared.batches:
             if batch is None:
-                model(filler(runtime.device, flat=runtime.layout == "flat"))
+                model(filler(runtime.device, layout=runtime.layout))
                 continue
             scores: TokenScores = model(batch)
             for span in batch.spans:

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from msft.core.errors import ModelError, complaint
 from msft.forward.batches import RowLayout
-from msft.model.attention import NAME
+from msft.model import attention, rows_attention
 from msft.model.readings import (
     CHANGES,
     REFUSALS,
@@ -45,17 +45,20 @@ EXPERTS = 1e-5
 where the routing changes the sizes of matrix products; 0 in all other models."""
 
 
-def proven(model: PreTrainedModel, longest: int | None, device: torch.device) -> Iterator[Layout]:
+def proven(
+    model: PreTrainedModel, longest: int | None, device: torch.device, *, lengths: bool = False
+) -> Iterator[Layout]:
     """The layouts in which the model's twin computes each row as if it were alone, cheapest first, proven as they are
     asked for.
 
     Where no twin can be made, padded rows, which only a trial of the model itself can confirm. `longest`: no row of
-    the run has more tokens (None: unknown); `model` may be on the meta device, `device` is where it will run. Raises
-    ModelError for a model that is not causal, whose head is not found, or for which no layout is proven.
+    the run has more tokens (None: unknown); `model` may be on the meta device, `device` is where it will run.
+    `lengths`: rows by their lengths come first, which is cheapest on a GPU. Raises ModelError for a model that is not
+    causal, whose head is not found, or for which no layout is proven.
     """
-    key = key_of(model, longest, device)
+    key = key_of(model, longest, device), lengths
     if key not in _PROVEN:
-        _PROVEN[key] = _with_error(_prove(model, longest, device))
+        _PROVEN[key] = _with_error(_prove(model, longest, device, lengths))
     _PROVEN[key], found = tee(_PROVEN[key])
     return map(_layout, found)
 
@@ -120,7 +123,7 @@ def twin_of(model: PreTrainedModel, longest: int | None, device: torch.device) -
     return None
 
 
-def _prove(model: PreTrainedModel, longest: int | None, device: torch.device) -> Iterator[Layout]:
+def _prove(model: PreTrainedModel, longest: int | None, device: torch.device, lengths: bool) -> Iterator[Layout]:
     made = twin_of(model, longest, device)
     if made is None:
         unproven = Layout(rows="padded", why="no small model of its configuration can be made to prove more")
@@ -135,9 +138,9 @@ def _prove(model: PreTrainedModel, longest: int | None, device: torch.device) ->
     probe = THOROUGH.within(vocabulary_of(made))
     apart = singly(made, probe.rows(), device)
     reasons: list[str] = []
-    candidates = list(_candidates(model))
+    candidates = list(_candidates(model, lengths))
     for layout in candidates:
-        made.set_attn_implementation(NAME if layout.rows == "flat" else own)
+        made.set_attn_implementation(attention_of(layout.rows, own))
         if reason := _touches(loss, layout, probe, apart, device):
             reasons.append(f"{layout}: {reason}")
         else:
@@ -152,10 +155,23 @@ def unfit(model: PreTrainedModel, why: str) -> ModelError:
     return ModelError(complaint(f"{found} ({why})", "use another model", field="model.name_or_path"))
 
 
-def _candidates(model: PreTrainedModel) -> Iterator[Layout]:
+def attention_of(rows: RowLayout, own: str) -> str:
+    """The name of the attention that computes rows in this layout; `own`: the model's."""
+    return {"flat": attention.NAME, "lengths": rows_attention.NAME}.get(rows, own)
+
+
+def _drops(config: Any) -> bool:
+    """Whether attention weights are dropped out in training."""
+    fields = vars(config.get_text_config(decoder=True)).items()
+    return any("att" in name and "drop" in name and isinstance(share, float) and share > 0 for name, share in fields)
+
+
+def _candidates(model: PreTrainedModel, lengths: bool) -> Iterator[Layout]:
     border = border_of(model.config)
     rows: RowLayout
     ours = model.config._attn_implementation in ("sdpa", "eager")  # an attention that the user chose is not replaced
+    if ours and lengths and border is None and not _drops(model.config):
+        yield Layout(rows="lengths")
     for rows in ("flat", "branches", "padded") if ours else ("branches", "padded"):
         yield Layout(rows=rows)
         if border is not None:

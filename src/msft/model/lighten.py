@@ -57,15 +57,21 @@ def lighten(
     (`model/gated.py`) and, under bf16 autocast, norms (`model/norms.py`) keep less for the backward pass. In fp32 on a
     CPU, attention (`model/attention_block.py`) and layers (`model/decoder_layer.py`) become one operation each.
 
+    On other devices only the head is fused: custom functions of many small operations take longer there, and where rows
+    are laid out by their lengths nothing is changed, so that a step can be recorded.
+
     `direct`: gradients of the embedding and the head bypass autograd, which is correct in a single process only.
     `longest`: no row of the run has more tokens (None: unknown). `msft.forward.swap.restore` restores the replaced
     layers.
     """
+    if layout == "lengths":
+        return ""
+    on_cpu = device.type == "cpu"
     # Few targets: what reads the outputs of other tokens, such as a convolution, shows where they are skipped.
-    batch = collate([row([e]) for e in sorted(examples(ALONE, every=4), key=len)], device, flat=layout == "flat")
+    batch = collate([row([e]) for e in sorted(examples(ALONE, every=4), key=len)], device, layout=layout)
     with undisturbed(loss, device), torch.no_grad():
         expected: Tensor = loss(batch).nll
-        if parts.last_mlp and loss.narrows and not loss.checkpoints:
+        if on_cpu and parts.last_mlp and loss.narrows and not loss.checkpoints:
             loss.narrow = True
             loss.narrow = gives(loss, batch, expected) and last_mlp_skips(base_of(loss.model), None, device)
         if parts.head and isinstance(head := loss.head, nn.Linear) and FusedHead.fits(head) and loss.ends_with_head:
@@ -74,17 +80,17 @@ def lighten(
                 loss.fused.take_over()
             else:
                 loss.fused = None
-        if parts.head and direct:
+        if on_cpu and parts.head and direct:
             gather_directly(loss.embedding)
-        if parts.gates:
+        if on_cpu and parts.gates:
             lighten_gates(loss.model)
-        if parts.attention and layout == "flat" and device.type == "cpu" and not bf16:
+        if on_cpu and parts.attention and layout == "flat" and not bf16:
             reach = _reach(loss, longest)
             rows = _rows_up_to(reach, device)
             lighten_attention(loss.model, lambda: loss(rows), reach)
             if not loss.checkpoints:
                 lighten_layers(loss.model, lambda: loss(rows))
-        if parts.norms and bf16:
+        if on_cpu and parts.norms and bf16:
             lighten_norms(loss.model, lambda: loss(batch))
     return _in_words(loss)
 
@@ -99,7 +105,7 @@ def _rows_up_to(length: int, device: torch.device) -> MicroBatch:
     """A flat micro-batch of rows of several lengths, one with branches, and one of `length` tokens."""
     sequences = examples([*ALONE, (np.arange(length + 1) % 5 + 1).tolist()], every=4)
     groups = [*([one] for one in sequences), examples([[3, 2, 4, 1, 5], [3, 2, 4, 1, 2, 3]])]
-    return collate(sorted(map(row, groups), key=len), device, flat=True)
+    return collate(sorted(map(row, groups), key=len), device, layout="flat")
 
 
 def _in_words(loss: TokenLoss) -> str:

@@ -59,6 +59,15 @@ class OpenModel:
         path."""
         return replace(self, source=source)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the base's weights are stored, according to its configuration; of an adapter, and where it does not
+        say, fp32."""
+        stored = getattr(self.skeleton.config, "dtype", None)
+        if isinstance(self.skeleton, PeftModel) or self.source.gguf_file or not isinstance(stored, torch.dtype):
+            return torch.float32
+        return stored
+
     def load(self) -> PreTrainedModel | PeftModel:
         """See `load_model`."""
         return _weights(self.source)

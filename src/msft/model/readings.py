@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from msft.data.examples import Example
-from msft.forward.batches import RowLayout, collate, rows_of
+from msft.forward.batches import ONE_EACH, RowLayout, collate, rows_of
 from msft.forward.runtime import Runtime
 from msft.model.token_loss import TokenLoss
 from msft.model.twin import BORDER, LONGEST, SPECIAL, VOCABULARY, one_thread
@@ -48,7 +48,13 @@ class Layout:
     def __str__(self) -> str:
         if self.alone:
             return "one row at a time"
-        said = {"flat": "rows end to end", "branches": "padded rows with branches", "padded": "padded rows"}[self.rows]
+        end_to_end = "rows end to end"
+        said = {
+            "flat": end_to_end,
+            "lengths": end_to_end,
+            "branches": "padded rows with branches",
+            "padded": "padded rows",
+        }[self.rows]
         return said if self.border is None else f"{said}, those above {self.border} tokens apart"
 
 
@@ -94,12 +100,12 @@ def laid_out(loss: TokenLoss, layout: Layout, groups: Groups, device: torch.devi
     """Through the wrapped model, in the layout; without gradients unless `learned`."""
     border = None if layout.border is None else border_of(loss.model.config)
     loss.zero_grad()
-    rows, of_row = rows_of(groups, apart=layout.rows == "padded", border=border)
+    rows, of_row = rows_of(groups, apart=layout.rows in ONE_EACH, border=border)
     nll: list[Tensor] = [torch.empty(0)] * sum(map(len, groups))
     runtime = Runtime(device=device, max_tokens=layout.budget(_PLENTY), layout=layout.rows, border=border)
     for places in runtime.share_of(rows):
         assert places is not None
-        batch = collate([rows[place] for place in places], device, flat=layout.rows == "flat")
+        batch = collate([rows[place] for place in places], device, layout=layout.rows)
         with torch.set_grad_enabled(learned):
             found = torch.split(loss(batch).nll, list(batch.counts))
             if learned:

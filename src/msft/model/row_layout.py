@@ -15,8 +15,7 @@ from msft.core.errors import ModelError, complaint
 from msft.data.examples import Example
 from msft.forward.batches import MicroBatch, collate, row
 from msft.forward.runtime import undisturbed
-from msft.model.attention import NAME
-from msft.model.isolation import proven, twin_of, unfit, unmoved
+from msft.model.isolation import attention_of, proven, twin_of, unfit, unmoved
 from msft.model.readings import REFUSALS, Layout, Probe, laid_out, vocabulary_of
 from msft.model.token_loss import TokenLoss
 from msft.model.twin import base_of
@@ -26,20 +25,23 @@ _FEW = Probe((2, 3, 5), ((3, (2, 1, 3)),))
 """What a model itself is tried on, which may be large: the thorough proof is its twin's."""
 
 
-def fitting_layout(loss: TokenLoss, device: torch.device, longest: int | None = None) -> Layout:
+def fitting_layout(
+    loss: TokenLoss, device: torch.device, longest: int | None = None, *, lengths: bool = False
+) -> Layout:
     """The cheapest layout that is proven for the model, and in which no likelihood changes with the tokens of other
     rows when the model itself is tried on a few of them.
 
-    `longest`: no row of the run has more tokens (None: unknown). If the rows are flat, the model uses
-    msft.model.attention from here on. Raises ModelError where even single rows are not what the plain model computes.
+    `longest`: no row of the run has more tokens (None: unknown). `lengths`: see `proven`. If rows are end to end, the
+    model uses msft.model.attention or msft.model.rows_attention from here on. Raises ModelError where even single rows
+    are not what the plain model computes.
     """
     model = base_of(loss.model)
     own = model.config._attn_implementation
     with undisturbed(loss, device), torch.no_grad():
         few = _FEW.within(vocabulary_of(model))
         _try(loss, device)
-        for layout in proven(model, longest, device):
-            model.set_attn_implementation(NAME if layout.rows == "flat" else own)
+        for layout in proven(model, longest, device, lengths=lengths):
+            model.set_attn_implementation(attention_of(layout.rows, own))
             found = _as_alone(loss, layout, few, device)
             if found is not None and unmoved(loss, layout, few, device, found):
                 return layout

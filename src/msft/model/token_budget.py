@@ -59,7 +59,7 @@ def _peak(
 ) -> int:
     """Peak memory, in bytes, of a forward and backward pass over rows in which nearly every token is a target."""
     one = Example(ids=np.ones(_ROW, np.int32), trained=np.arange(_ROW) > 0)
-    batch = collate([row([one])] * (tokens // _ROW), device, flat=layout == "flat")
+    batch = collate([row([one])] * (tokens // _ROW), device, layout=layout)
     torch.cuda.reset_peak_memory_stats(device)
     with torch.random.fork_rng(devices=[device]), autocast():
         model(batch).nll.sum().backward()

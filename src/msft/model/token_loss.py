@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from msft.core.errors import ModelError, complaint
 from msft.forward.batches import Continuation, MicroBatch, NextTokens, TokenScores
-from msft.model.cross_entropy import most_likely, token_nll
+from msft.model.cross_entropy import most_likely, own_nll, token_nll
 from msft.model.head import LOGITS, FusedHead
 
 
@@ -93,7 +93,8 @@ class TokenLoss(nn.Module):
         if logits is None:
             return self._in_parts(states, batch) if self.fused is None else self.fused(states, batch)
         hits = self._most_likely(logits, states)[batch.rows] == batch.targets if batch.hits else None
-        return TokenScores(token_nll(logits, batch.rows, batch.targets), hits)
+        nll = token_nll(logits, batch.rows, batch.targets) if batch.lengths is None else own_nll(logits, batch.targets)
+        return TokenScores(nll, hits)
 
     def probe(self, batch: MicroBatch) -> None:
         """Sets `ends_with_head`, whether the model returns its head's output unchanged, from one forward pass."""
@@ -126,6 +127,8 @@ class TokenLoss(nn.Module):
         keywords: dict[str, Any] = {} if batch.positions is None else {"position_ids": batch.positions}
         if batch.spans:
             keywords["msft_spans"] = batch.spans
+        if batch.lengths is not None:
+            keywords["msft_lengths"] = batch.lengths
         self._pass = going
         try:
             output = self.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **keywords)
@@ -137,6 +140,8 @@ class TokenLoss(nn.Module):
     def _in_parts(self, hidden: Tensor, batch: MicroBatch) -> TokenScores:
         """The scores from [rows, width] hidden states, without holding the logits of all rows at once."""
         size = max(1, LOGITS // self._vocabulary)
+        if batch.lengths is not None:
+            return self._own_in_parts(hidden, batch, size)
         order, nll, best = [], [], []
         for first, states in zip(range(0, len(hidden), size), torch.split(hidden, size), strict=True):
             here = ((batch.rows >= first) & (batch.rows < first + size)).nonzero()[:, 0]
@@ -152,6 +157,18 @@ class TokenLoss(nn.Module):
             best.append(found[1])
         back = torch.cat(order).argsort()
         return TokenScores(torch.cat(nll)[back], torch.cat(best)[batch.rows] == batch.targets if batch.hits else None)
+
+    def _own_in_parts(self, hidden: Tensor, batch: MicroBatch, size: int) -> TokenScores:
+        """As `_in_parts` where each row predicts one target: no shape depends on the targets."""
+
+        def part(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
+            logits = self.head(states)
+            return own_nll(logits, targets), self._most_likely(logits, states) if batch.hits else None
+
+        pieces = zip(torch.split(hidden, size), torch.split(batch.targets, size), strict=True)
+        found = [checkpoint(part, *each, use_reentrant=False, preserve_rng_state=False) for each in pieces]
+        hits = torch.cat([best for _, best in found]) == batch.targets if batch.hits else None
+        return TokenScores(torch.cat([nll for nll, _ in found]), hits)
 
     @torch.no_grad()
     def _most_likely(self, logits: Tensor, states: Tensor) -> Tensor:

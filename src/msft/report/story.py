@@ -17,7 +17,7 @@ from msft.core.clock import Clock
 from msft.core.curves import peak, smoothed
 from msft.core.outlook import Outlook
 from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Segment, Snapshot, Task, Tokens, Why
-from msft.core.wire import KEPT_NAMES, Json, outcome_from_json
+from msft.core.wire import Json, outcome_from_json, today
 from msft.methods import explanation_of, outlook_of
 from msft.record.run_folder import RunFolder
 
@@ -188,8 +188,7 @@ class Story:
     @property
     def config(self) -> Json:
         """The resolved configuration: dotted key to value, under the names that a configuration file uses today."""
-        today = {kept: name for name, kept in KEPT_NAMES.items()}
-        return {today.get(key, key): value for key, value in self.header.get("config", {}).items()}
+        return today(self.header.get("config", {}))
 
     @property
     def tasks(self) -> tuple[Task, ...]:

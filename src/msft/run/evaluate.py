@@ -18,8 +18,9 @@ from msft.data.load import load_tasks, on_day
 from msft.engine.decoding import decoding_of
 from msft.engine.launch import check_precision_and_compiler
 from msft.engine.parallel import Processes
-from msft.engine.setup import runtime_for, trains_in_bf16
+from msft.engine.setup import runtime_for
 from msft.model.open import ModelSource, check_data_fits, load_model, load_tokenizer
+from msft.model.precision import narrow, precision_on
 from msft.model.token_loss import TokenLoss
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import mean
@@ -65,7 +66,8 @@ def evaluate(
     scored.
     """
     processes = Processes()
-    check_precision_and_compiler(bf16=trains_in_bf16(config.model.autocast, processes.device), torch_compile=False)
+    precision = precision_on(processes.device, config.model.precision)
+    check_precision_and_compiler(bf16=precision != "fp32", torch_compile=False)
     run = RunFolder(Path(model))
     if run.exists:
         config = on_day(config, run.day)
@@ -79,6 +81,8 @@ def evaluate(
     loss = TokenLoss(loaded).to(processes.device)
     generates = any(measure.generates for _, measure in asked.values())
     runtime, _ = runtime_for(processes, settings_of(config), loss, generates=generates)
+    if precision == "mixed":
+        narrow(loaded)
     decoding = decoding_of(loaded, tokenizer, data) if generates else None
     scores, _ = score(loss, asked, runtime, decoding=decoding, progress=progress)
     return Evaluation(model, split, data, scores)

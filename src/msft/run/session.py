@@ -15,9 +15,9 @@ from msft.data.load import on_day
 from msft.engine.launch import check_precision_and_compiler
 from msft.engine.parallel import Processes
 from msft.engine.progress import ScoreInfo, StepInfo, Watcher
-from msft.engine.setup import trains_in_bf16
 from msft.engine.torch_engine import TorchEngine
 from msft.model.finite import check_finite
+from msft.model.precision import precision_on
 from msft.record.run_folder import RunFolder
 from msft.report.cautions import few_items
 from msft.run.attempt import Attempt, MakeEngine, RunEngine, Shared
@@ -67,9 +67,8 @@ def train(
     folder = RunFolder(Path(config.output))
     check = folder.check_resumable if resume else folder.check_free
     processes = Processes()
-    check_precision_and_compiler(
-        bf16=trains_in_bf16(config.model.autocast, processes.device), torch_compile=config.training.torch_compile
-    )
+    bf16 = precision_on(processes.device, config.model.precision) != "fp32"
+    check_precision_and_compiler(bf16=bf16, torch_compile=config.training.torch_compile)
     stopwatch = stopwatch or Stopwatch()
     with ExitStack() as held:
         held.enter_context(stopwatch.running())

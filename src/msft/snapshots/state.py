@@ -35,22 +35,25 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def weights(model: nn.Module, *, device: torch.device | str | None = "cpu") -> dict[str, Tensor]:
-    """Copies of the trainable parameters as a State names them; `device=None` leaves them where they are."""
-    return {f"weight/{name}": _copy(parameter, device) for name, parameter in trainable(model).items()}
+def copied(weights: Mapping[str, Tensor], *, device: torch.device | str | None = "cpu") -> dict[str, Tensor]:
+    """Copies of the weights as a State names them; `device=None` leaves them where they are."""
+    return {f"weight/{name}": _copy(weight, device) for name, weight in weights.items()}
 
 
 def capture(
-    model: nn.Module,
+    weights: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
     cursor: Cursor,
     *,
     more: Mapping[str, Tensor] = MappingProxyType({}),
     device: torch.device | str | None = "cpu",
 ) -> State:
-    """A copy of the weights and moments, and of `more` tensors; `device=None` leaves them where they are."""
-    tensors = weights(model, device=device) | {name: _copy(tensor, device) for name, tensor in more.items()}
-    for name, parameter in trainable(model).items():
+    """A copy of the weights and moments, and of `more` tensors; `device=None` leaves them where they are.
+
+    `weights`: by name, those that the optimizer updates.
+    """
+    tensors = copied(weights, device=device) | {name: _copy(tensor, device) for name, tensor in more.items()}
+    for name, parameter in weights.items():
         # `.get`: the optimizer's state is a defaultdict, in which `[]` would add an entry.
         for moment, value in optimizer.state.get(parameter, {}).items():
             assert moment in MOMENTS, f"the optimizer keeps {moment}, which snapshots do not hold"
@@ -58,10 +61,10 @@ def capture(
     return State(tensors=tensors, cursor=cursor)
 
 
-def restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
-    """Restores model and optimizer in place; a parameter without moments in the state has none afterwards."""
+def restore(weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Restores weights and optimizer in place; a parameter without moments in the state has none afterwards."""
     with torch.no_grad():
-        for name, parameter in trainable(model).items():
+        for name, parameter in weights.items():
             parameter.copy_(state.tensors[f"weight/{name}"])
             parameter.grad = None
             if f"step/{name}" not in state.tensors:
@@ -74,7 +77,7 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: State) ->
                 kept[moment].copy_(state.tensors[f"{moment}/{name}"])
 
 
-def _empty_moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
+def _empty_moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
     fused = any(group["fused"] for group in optimizer.param_groups)
     return {
         "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),

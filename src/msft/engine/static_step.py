@@ -1,0 +1,183 @@
+"""The training step with micro-batches of fixed sizes and, on a GPU, CUDA graphs (design 3.5a).
+
+A step of short rows is thousands of small kernels, which a GPU computes faster than they can be started one by one. A
+graph starts them in one go, on the same arrays each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from msft.data.examples import Example
+from msft.engine.masters import Masters
+from msft.engine.settings import EngineSettings
+from msft.engine.step import BatchLoss, Stepper, seed_dropout
+from msft.forward.batches import Row, collate, per_sequence, row
+from msft.forward.filled import Filled, arrays
+from msft.forward.runtime import Runtime
+from msft.forward.shapes import Shape
+
+
+class StaticStepper(Stepper):
+    """As `Stepper`, with one process or several, for rows laid out by their lengths.
+
+    `graphs`: whether to record CUDA graphs, which needs masters. A micro-batch that no size holds is computed as it is.
+    `said`: in words, why there is no graph of some sizes.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        settings: EngineSettings,
+        runtime: Runtime,
+        masters: Masters | None,
+        shapes: Sequence[Shape],
+        *,
+        graphs: bool,
+    ) -> None:
+        super().__init__(model, optimizer, settings, runtime, masters)
+        self.late = runtime.device.type == "cuda"
+        self._filled = [Filled(shape, runtime.device) for shape in shapes]
+        self._graphs: dict[tuple[int, bool], Graph | None] = {}
+        self.said = ""
+        if graphs:
+            self._record()
+
+    def begin(
+        self,
+        examples: Sequence[Example],
+        key: tuple[int, ...] | None,
+        weights: NDArray[np.float64] | None = None,
+    ) -> Callable[[], BatchLoss]:
+        targets = np.array([example.targets for example in examples], np.int64)
+        shares = self._shares(targets)
+        weighted = shares if weights is None else shares * weights
+        rows = [row([example]) for example in examples]
+        pending: list[tuple[list[int], tuple[int, ...], Tensor]] = []
+        with self._mode(key), self.runtime.autocast():
+            for number, places in enumerate(self.runtime.share_of(rows)):
+                if key is not None:
+                    seed_dropout(self.runtime.device, *key, number, self.runtime.rank)
+                if places is None:
+                    continue  # no other process waits for this one within the step
+                part = [rows[place] for place in places]
+                counts = tuple(len(one.targets) for one in part)
+                nll = self._compute(part, np.repeat(weighted[places], counts), recorded=key is not None)
+                pending.append((places, counts, self._to_host(nll)))
+        self._add_up()
+        done = self._event()
+
+        def read() -> BatchLoss:
+            if done is not None:
+                done.synchronize()
+            found = np.zeros(len(examples))
+            for places, counts, nll in pending:
+                found[places] = per_sequence(nll.numpy()[: sum(counts)], counts)
+            return self._loss(found, shares, targets)
+
+        return read
+
+    def _compute(self, rows: Sequence[Row], weights: NDArray[np.float64], *, recorded: bool) -> Tensor:
+        """Adds the gradients of a micro-batch; returns the nats of its targets, then those of what fills up."""
+        place = next((place for place, filled in enumerate(self._filled) if filled.shape.holds(rows)), None)
+        if place is None:
+            batch = collate(rows, self.runtime.device, layout="lengths")
+            return self._pass(batch, torch.from_numpy(weights.astype(np.float32)).to(self.runtime.device))
+        filled = self._filled[place]
+        filled.take(arrays(rows, filled.shape, weights))
+        graph = self._graph(place) if recorded else None
+        if graph is None:
+            return self._pass(filled.batch, filled.weights)
+        return graph()
+
+    def _pass(self, batch: Any, weights: Tensor) -> Tensor:
+        nll: Tensor = self.model(batch).nll
+        torch.autograd.backward((nll * weights).sum())
+        if self.masters is not None:
+            self.masters.collect()
+        return nll.detach()
+
+    def _graph(self, place: int) -> Graph | None:
+        """The graph of a size: one sets the masters' gradients, another adds to them, from a step's second micro-batch
+        on."""
+        if (place, True) not in self._graphs or self.masters is None:
+            return None
+        first = not self.masters.pending
+        if (place, first) not in self._graphs:
+            self._graphs[place, first] = self._recorded(place, first=first)
+        return self._graphs[place, first]
+
+    def _record(self) -> None:
+        """Records the graphs from the largest size down, so that the smaller ones find room in its memory."""
+        for place in reversed(range(len(self._filled))):
+            self._graphs[place, True] = self._recorded(place, first=True)
+
+    def _recorded(self, place: int, *, first: bool) -> Graph | None:
+        assert self.masters is not None
+        filled, masters = self._filled[place], self.masters
+        kept = [gradient.clone() for gradient in masters.gradients()] if masters.pending else []
+        try:
+            with self._mode((0,)), self.runtime.autocast():
+                return Graph(lambda: self._pass(filled.batch, filled.weights), masters, first=first)
+        except RuntimeError as error:  # among them out of memory, and what cannot be recorded
+            torch.cuda.synchronize()
+            self.said = f"no CUDA graph for {filled.shape.tokens:,} tokens: {str(error).splitlines()[0]}"
+            return None
+        finally:
+            for copy in self.model.parameters():
+                copy.grad = None
+            masters.detach()
+            if kept:
+                torch._foreach_copy_(masters.gradients(), kept)
+
+    def _to_host(self, nll: Tensor) -> Tensor:
+        """A copy on the host, complete once the device has come to the event that follows."""
+        if not nll.is_cuda:
+            return nll.clone()
+        return torch.empty(nll.shape, dtype=nll.dtype, pin_memory=True).copy_(nll, non_blocking=True)
+
+    def _event(self) -> torch.cuda.Event | None:
+        if not self.late:
+            return None
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+
+class Graph:
+    """One forward and backward pass, recorded. All graphs of a process share one pool of memory: what one holds is of
+    no use once it has run, as the gradients are then in those of the masters."""
+
+    _pool: Any = None
+    WARM_UP = 2
+
+    def __init__(self, compute: Callable[[], Tensor], masters: Masters, *, first: bool) -> None:
+        self._masters = masters
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(self.WARM_UP):  # compiles, chooses kernels, and makes the gradients of the masters
+                masters.detach()
+                compute()
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize()
+        (masters.detach if first else masters.attach)()
+        if Graph._pool is None:
+            Graph._pool = torch.cuda.graph_pool_handle()
+        self._graph = torch.cuda.CUDAGraph()
+        # The thread that writes snapshots may use the device meanwhile.
+        with torch.cuda.graph(self._graph, pool=Graph._pool, capture_error_mode="thread_local"):
+            self._nll = compute()
+
+    def __call__(self) -> Tensor:
+        """[targets] nats; the array is overwritten by the next graph that runs."""
+        self._graph.replay()
+        self._masters.attach()
+        return self._nll

@@ -1,0 +1,42 @@
+"""In which precision a model trains and is evaluated (design 3.5)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import nn
+
+from msft.model.hardware import hardware_has_bf16
+
+Precision: TypeAlias = Literal["mixed", "autocast", "fp32"]
+"""`mixed`: the model's parameters are bf16 copies of fp32 masters; `autocast`: fp32 parameters, which matrix products
+convert to bf16; `fp32`: fp32 throughout."""
+
+
+def precision_on(device: torch.device, asked: Literal["auto"] | Precision) -> Precision:
+    """The precision on this device. `auto`: the fastest that the hardware has."""
+    if asked != "auto":
+        return asked
+    if not hardware_has_bf16(device):
+        return "fp32"
+    return "autocast" if device.type == "cpu" else "mixed"
+
+
+def narrow(model: nn.Module) -> None:
+    """Converts the model's parameters to bf16 in place, never its buffers (the frequencies of a rotary embedding lose
+    whole positions in bf16), nor what the model keeps in fp32 where it is loaded in bf16."""
+    kept = _kept(model)
+    for name, parameter in model.named_parameters():
+        if parameter.dtype == torch.float32 and not (kept and kept.search(name)):
+            parameter.data = parameter.data.to(torch.bfloat16)
+
+
+def _kept(model: Any) -> re.Pattern[str] | None:
+    names = sorted({name for module in model.modules() for name in getattr(module, _STRICT, None) or ()})
+    return re.compile("|".join(rf"(^|\.){re.escape(name)}($|\.)" for name in names)) if names else None
+
+
+_STRICT = "_keep_in_fp32_modules_strict"
+"""transformers: parts of a model that stay fp32 in bf16 too (`_keep_in_fp32_modules`: in fp16 only)."""
