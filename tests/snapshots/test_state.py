@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from device import DEVICE
 from torch import nn
 
 from msft.data.order import Cursor
@@ -27,14 +28,14 @@ class Tied(nn.Module):
 
 def made(fused: bool) -> tuple[Tied, torch.optim.AdamW]:
     torch.manual_seed(0)
-    model = Tied()
+    model = Tied().to(DEVICE)
     return model, torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1, fused=fused)
 
 
 def train(model: Tied, optimizer: torch.optim.AdamW, steps: int) -> list[float]:
     losses = []
     for step in range(steps):
-        loss = model(torch.tensor([step % 5, 1]))
+        loss = model(torch.tensor([step % 5, 1], device=DEVICE))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -93,6 +94,6 @@ def test_a_state_restores_into_an_optimizer_that_never_stepped(fused: bool) -> N
 def test_pending_gradients_do_not_survive_a_restore() -> None:
     model, optimizer = made(True)
     state = capture(model, optimizer, CURSOR)
-    model(torch.tensor([1, 2])).backward()
+    model(torch.tensor([1, 2], device=DEVICE)).backward()
     restore(model, optimizer, state)
     assert all(parameter.grad is None for parameter in model.parameters())
