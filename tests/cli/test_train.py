@@ -136,6 +136,7 @@ def test_lora_trains_and_hands_over_the_adapter_alone(place: Path) -> None:
     AutoModelForCausalLM.from_pretrained(final)
 
 
+@pytest.mark.cpu("two processes need two cards: these are on the CPU")
 def test_two_processes_decide_as_one(place: Path) -> None:
     """gloo, DDP, fp32: the same segments, with exclusions; scores equal up to rounding, which training amplifies."""
     search = ", max_epochs: 4, budget: 2, smooth: 1"

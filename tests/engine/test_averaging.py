@@ -55,12 +55,12 @@ def test_the_mean_is_that_of_a_plain_loop(
     found = kept.get(2).tensors
     assert same(of(found, "weight"), of(path[-1], "weight")), "training itself does not change"
     first, _ = tiny_engine(folder, tmp_path / "base", peft=peft)
-    mean = {name: weight.double() for name, weight in of(dict(first.state().tensors), "weight").items()}
+    mean = {name: weight.cpu().double() for name, weight in of(dict(first.state().tensors), "weight").items()}
     for tensors, share in zip(path, shares(warm_up, window * STEPS, 13), strict=True):
         for name, weight in of(tensors, "weight").items():
-            mean[name] = mean[name] + share * (weight.double() - mean[name])
+            mean[name] = mean[name] + share * (weight.cpu().double() - mean[name])
     for name, expected in mean.items():
-        torch.testing.assert_close(found[f"mean/{name}"].double(), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found[f"mean/{name}"].cpu().double(), expected, rtol=1e-5, atol=1e-6)
     assert int(found["mean_steps"]) == 13
 
 

@@ -32,6 +32,7 @@ def launch(folder: Path, results: Path, *launcher: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.cpu("two processes need two cards: these are on the CPU")
 def test_two_processes_train_and_score_as_one_does(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "model")
     launch(folder, tmp_path / "one")

@@ -160,7 +160,9 @@ def test_the_final_model_has_the_masters_in_the_stored_type(tmp_path: Path) -> N
 
 def test_a_merged_adapter_is_merged_in_fp32(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "base")
-    engine, _, _ = run(folder, tmp_path / "run", **FULL, precision="mixed", peft={"r": 2, "target_modules": "all-linear"})
+    engine, _, _ = run(
+        folder, tmp_path / "run", **FULL, precision="mixed", peft={"r": 2, "target_modules": "all-linear"}
+    )
     engine.export(2, tmp_path / "merged", merge=True)
     from transformers import AutoModelForCausalLM
 

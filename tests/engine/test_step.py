@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from device import DEVICE
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_engine import tiny_example, tiny_model
@@ -21,8 +22,6 @@ from msft.forward.runtime import Runtime
 from msft.model.token_loss import TokenLoss
 from msft.snapshots.state import trainable
 
-CPU = torch.device("cpu")
-
 
 def examples(count: int) -> list[Example]:
     random = np.random.default_rng(1)
@@ -31,7 +30,7 @@ def examples(count: int) -> list[Example]:
 
 def reference(model: torch.nn.Module, example: Example) -> torch.Tensor:
     """[targets] losses by the model's own logits, one sequence alone, without any of our code."""
-    ids = torch.from_numpy(example.ids.astype(np.int64))
+    ids = torch.from_numpy(example.ids.astype(np.int64)).to(DEVICE)
     logits = model(input_ids=ids[None]).logits[0, :-1].float()
     losses = functional.cross_entropy(logits, ids[1:], reduction="none")
     return losses[torch.from_numpy(example.trained[1:])]
@@ -39,8 +38,8 @@ def reference(model: torch.nn.Module, example: Example) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])
 def test_the_loss_at_trained_positions_is_that_of_the_models_own_logits(kind: str) -> None:
-    model = tiny_model(kind).eval()
-    batch = collate([row([e]) for e in examples(5)], CPU, hits=True)
+    model = tiny_model(kind).to(DEVICE).eval()
+    batch = collate([row([e]) for e in examples(5)], DEVICE, hits=True)
     with torch.no_grad():
         expected = torch.cat([reference(model, example) for example in examples(5)])
         scores = TokenLoss(model)(batch)
@@ -50,11 +49,11 @@ def test_the_loss_at_trained_positions_is_that_of_the_models_own_logits(kind: st
 
 
 def test_the_head_sees_only_the_positions_that_predict_a_target() -> None:
-    model = tiny_model()
+    model = tiny_model().to(DEVICE)
     seen: list[tuple[int, ...]] = []
     wrapped = TokenLoss(model)
     model.lm_head.register_forward_hook(lambda head, inputs, output: seen.append(tuple(output.shape)))
-    batch = collate([row([e]) for e in examples(5)], CPU)
+    batch = collate([row([e]) for e in examples(5)], DEVICE)
     wrapped(batch)
     assert seen == [(1, len(batch.targets), 48)]
     assert model(input_ids=batch.ids).logits.shape[:2] == batch.ids.shape, "the model alone must stay as it was"
@@ -70,30 +69,30 @@ def test_a_model_without_a_plain_head_is_refused() -> None:
 @pytest.mark.parametrize("reduction", ["token", "example"])
 def test_the_gradient_is_that_of_the_loss_over_the_whole_global_batch(reduction: str) -> None:
     batch = examples(9)
-    plain = tiny_model()
+    plain = tiny_model().to(DEVICE)
     losses = [reference(plain, example) for example in batch]
     per_example = torch.stack([loss.mean() for loss in losses])
     loss = torch.cat(losses).mean() if reduction == "token" else per_example.mean()
     loss.backward()
-    model = tiny_model()
+    model = tiny_model().to(DEVICE)
     settings = EngineSettings(seed=1, batch_size=9, horizon=1, learning_rate=0.1, loss_reduction=reduction)  # type: ignore[arg-type]
     stepper = Stepper(
         TokenLoss(model),
         make_optimizer(trainable(model).values(), settings),
         settings,
-        Runtime(device=CPU, max_tokens=30),
+        Runtime(device=DEVICE, max_tokens=30),
     )
     result = stepper.backward(batch, (1, 2, 3))
     assert result.loss == pytest.approx(loss.item(), rel=1e-6)
-    assert result.examples == pytest.approx(per_example.detach().numpy(), rel=1e-5)
+    assert result.examples == pytest.approx(per_example.detach().cpu().numpy(), rel=1e-5)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, plain.get_parameter(name).grad, rtol=1e-4, atol=1e-6)
 
 
 def gradients(budget: int, reduction: str, weights: list[float] | None) -> tuple[BatchLoss, dict[str, torch.Tensor]]:
-    model = tiny_model()
+    model = tiny_model().to(DEVICE)
     settings = EngineSettings(seed=1, batch_size=9, horizon=1, learning_rate=0.1, loss_reduction=reduction)  # type: ignore[arg-type]
-    runtime = Runtime(device=CPU, max_tokens=budget)
+    runtime = Runtime(device=DEVICE, max_tokens=budget)
     stepper = Stepper(TokenLoss(model), make_optimizer(trainable(model).values(), settings), settings, runtime)
     found = stepper.backward(examples(9), (1, 2, 3), None if weights is None else np.array(weights))
     grads = {name: parameter.grad for name, parameter in model.named_parameters()}
@@ -103,8 +102,8 @@ def gradients(budget: int, reduction: str, weights: list[float] | None) -> tuple
 @pytest.mark.parametrize("reduction", ["token", "example"])
 def test_a_weighted_loss_is_that_of_a_plain_loop_over_the_unweighted_divisor(reduction: str) -> None:
     batch, weights = examples(9), [0.5, 2.0, 0.0, 1.0, 1.5, 0.5, 0.0, 3.0, 1.0]
-    plain = tiny_model()
-    total = torch.zeros(())
+    plain = tiny_model().to(DEVICE)
+    total = torch.zeros((), device=DEVICE)
     tokens = sum(example.targets for example in batch)
     for example, weight in zip(batch, weights, strict=True):
         losses = reference(plain, example)
@@ -126,13 +125,13 @@ def test_weights_of_one_change_no_bit_and_weights_of_zero_leave_no_gradient() ->
 
 
 def test_an_update_is_one_adamw_step_at_the_rate_given_with_norms_undecayed(tmp_path: Path) -> None:
-    model = tiny_model()
+    model = tiny_model().to(DEVICE)
     settings = EngineSettings(seed=1, batch_size=4, horizon=1, learning_rate=9.0, weight_decay=0.5, max_grad_norm=1e-9)
     stepper = Stepper(
         TokenLoss(model),
         make_optimizer(trainable(model).values(), settings),
         settings,
-        Runtime(device=CPU, max_tokens=99),
+        Runtime(device=DEVICE, max_tokens=99),
     )
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     for parameter in model.parameters():

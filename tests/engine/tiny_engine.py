@@ -127,5 +127,5 @@ def segment(start: int, stop: int, *, parent: int = ROOT, **fields: Any) -> Segm
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    """Bit for bit."""
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    """Bit for bit, wherever they lie."""
+    return first.keys() == second.keys() and all(torch.equal(first[name].cpu(), second[name].cpu()) for name in first)

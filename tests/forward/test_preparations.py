@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
+from device import DEVICE
 from tiny_engine import VOCABULARY, tiny_model
 
 from msft.data.examples import Example
@@ -26,12 +26,12 @@ def groups(count: int, first: int = 1) -> list[tuple[Example, ...]]:
 
 
 def runtime() -> Runtime:
-    return Runtime(device=torch.device("cpu"), max_tokens=32, layout="flat")
+    return Runtime(device=DEVICE, max_tokens=32, layout="flat")
 
 
 def test_the_same_sequences_get_the_same_micro_batches_and_scores() -> None:
-    loss = TokenLoss(tiny_model())
-    fitting_layout(loss, torch.device("cpu"))
+    loss = TokenLoss(tiny_model().to(DEVICE))
+    fitting_layout(loss, DEVICE)
     items, known = groups(9), Preparations(runtime())
     plain = sequence_scores(loss, items, runtime(), hits=True)
     scores = [sequence_scores(loss, items, runtime(), hits=True, known=known) for _ in range(3)]

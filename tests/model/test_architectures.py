@@ -12,6 +12,8 @@ sys.path.append(str(ROOT / "benchmarks"))
 
 import architectures  # noqa: E402
 
+pytestmark = pytest.mark.cpu("a small twin of each architecture is judged on the CPU, on any machine")
+
 SAMPLE = {
     "llama": "rows end to end",
     "mistral": "rows end to end",

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import pytest
 import torch
+from device import DEVICE
 from tiny_engine import VOCABULARY, tiny_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -21,12 +22,11 @@ from msft.model.head import FusedHead
 from msft.model.row_layout import fitting_layout
 from msft.model.token_loss import TokenLoss
 
-CPU = torch.device("cpu")
 PADDING = 3
 
 
 def bf16() -> AbstractContextManager[object]:
-    return torch.autocast("cpu", torch.bfloat16)
+    return torch.autocast(DEVICE.type, torch.bfloat16)
 
 
 def batches() -> list[MicroBatch]:
@@ -37,19 +37,19 @@ def batches() -> list[MicroBatch]:
 
     choices = [example(5, 6, 7), example(5, 6, 9, PADDING, 4), example(5, 6, 9, 8, 4)]
     return [
-        collate([row([example(7, PADDING, 7, 9)]), row(choices)], CPU, layout="flat", hits=True),
-        collate([row([example(1, 2, 3)]), row([example(7, 7, 8, 2, 3, 1)])], CPU, layout="flat", hits=True),
+        collate([row([example(7, PADDING, 7, 9)]), row(choices)], DEVICE, layout="flat", hits=True),
+        collate([row([example(1, 2, 3)]), row([example(7, 7, 8, 2, 3, 1)])], DEVICE, layout="flat", hits=True),
     ]
 
 
 def plain(*, tied: bool = True, frozen: bool = False) -> TokenLoss:
-    model = tiny_model(tied=tied)
+    model = tiny_model(tied=tied).to(DEVICE)
     model.get_input_embeddings().padding_idx = PADDING
     if frozen:
         for parameter in (*model.get_input_embeddings().parameters(), *model.get_output_embeddings().parameters()):
             parameter.requires_grad = False
     loss = TokenLoss(model)
-    assert fitting_layout(loss, CPU).rows == "flat"
+    assert fitting_layout(loss, DEVICE).rows == "flat"
     return loss
 
 
@@ -71,7 +71,7 @@ def step(loss: TokenLoss, *, half: bool) -> tuple[list[Tensor], list[Tensor], di
     with bf16() if half else nullcontext():
         for given in batches():
             nll, hit = loss(given)
-            (nll * torch.linspace(0.1, 1, len(nll))).sum().backward()
+            (nll * torch.linspace(0.1, 1, len(nll), device=DEVICE)).sum().backward()
             nlls.append(nll.detach())
             hits.append(hit)
     gradients = {name: p.grad.clone() for name, p in loss.named_parameters() if p.grad is not None}
@@ -89,7 +89,7 @@ def test_it_gives_the_plain_models_likelihoods_and_gradients(
     """In one part or several, a few rows of the weight at once; twice, as arrays are used again."""
     monkeypatch.setattr(head_module, "LOGITS", held)
     monkeypatch.setattr(head_module, "AT_ONCE", 5)
-    monkeypatch.setattr(cross_entropy, "PIECE", {"cpu": 2 * VOCABULARY})
+    monkeypatch.setattr(cross_entropy, "PIECE", {DEVICE.type: 2 * VOCABULARY})
     expected, own = plain(tied=tied), fused(direct=direct, tied=tied)
     nlls, hits, gradients = step(expected, half=half)
     for _ in range(2):
@@ -180,11 +180,11 @@ def test_a_tie_that_bf16_makes_is_settled(make: type) -> None:
     loss = make(tied=False)
     drawn_to(loss, [5, 11, 8], 1e-4)
     given = collate([row([Example(ids=np.array([1, 2, token], np.int32), trained=np.arange(3) > 1)])
-                     for token in (5, 8, 11)], CPU, layout="flat", hits=True)  # fmt: skip
+                     for token in (5, 8, 11)], DEVICE, layout="flat", hits=True)  # fmt: skip
     with torch.no_grad(), bf16():
         assert loss(given).hits.tolist() == [False, True, False]
-        ids = torch.tensor([[1, 2]])
-        said = loss(Continuation(ids=ids, mask=torch.ones_like(ids), positions=torch.arange(2)[None]))
+        ids, positions = torch.tensor([[1, 2]], device=DEVICE), torch.arange(2, device=DEVICE)[None]
+        said = loss(Continuation(ids=ids, mask=torch.ones_like(ids), positions=positions))
     assert isinstance(said, NextTokens) and said.tokens.tolist() == [8]
 
 

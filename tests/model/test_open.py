@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from device import DEVICE
 from job import make_job
 from tiny_engine import TASKS, same, segment, tiny_data, tiny_engine, tiny_folder, tiny_model
 from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM
@@ -199,43 +200,43 @@ def test_gradient_checkpointing_changes_only_the_rounding(folder: Path, tmp_path
 
 @pytest.mark.parametrize(("kind", "layout"), [("llama", "flat"), ("gpt2", "flat"), ("gemma2", "flat")])
 def test_rows_lie_end_to_end_where_the_model_allows_it(kind: str, layout: str) -> None:
-    loss = TokenLoss(tiny_model(kind, dropout=0.3))
+    loss = TokenLoss(tiny_model(kind, dropout=0.3).to(DEVICE))
     before = torch.get_rng_state()
-    assert fitting_layout(loss, torch.device("cpu")).rows == layout
+    assert fitting_layout(loss, DEVICE).rows == layout
     assert loss.training and torch.equal(torch.get_rng_state(), before)
     assert (loss.model.config._attn_implementation == NAME) is (layout == "flat")
 
 
 def test_an_attention_that_is_not_ours_to_replace_keeps_padded_rows() -> None:
-    model = tiny_model()
+    model = tiny_model().to(DEVICE)
     AttentionInterface.register("someone's own", sdpa_attention_forward)
     AttentionMaskInterface.register("someone's own", sdpa_mask)
     model.set_attn_implementation("someone's own")
-    assert fitting_layout(TokenLoss(model), torch.device("cpu")).rows == "branches"
+    assert fitting_layout(TokenLoss(model), DEVICE).rows == "branches"
     assert model.config._attn_implementation == "someone's own"
 
 
 def test_branches_are_run_where_the_model_knows_masks_but_no_spans() -> None:
-    model = tiny_model()
+    model = tiny_model().to(DEVICE)
     forward = model.forward
 
     def old(msft_spans: object = (), **inputs: object) -> object:
         return forward(**inputs)
 
     model.forward = old
-    assert fitting_layout(TokenLoss(model), torch.device("cpu")).rows == "branches"
+    assert fitting_layout(TokenLoss(model), DEVICE).rows == "branches"
     assert model.config._attn_implementation == "sdpa"
 
 
 def test_a_model_that_ignores_the_mask_of_branches_is_found_out() -> None:
-    model = tiny_model()
+    model = tiny_model().to(DEVICE)
     forward = model.forward
 
     def deaf(attention_mask: object = None, msft_spans: object = (), **inputs: object) -> object:
         return forward(**inputs)
 
     model.forward = deaf
-    assert fitting_layout(TokenLoss(model), torch.device("cpu")).rows == "padded"
+    assert fitting_layout(TokenLoss(model), DEVICE).rows == "padded"
     assert model.config._attn_implementation == "sdpa"
 
 

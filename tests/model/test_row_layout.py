@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from device import DEVICE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_engine import VOCABULARY, tiny_model
@@ -26,7 +27,6 @@ from msft.model.token_budget import LEAST, MOST, fitting
 from msft.model.token_loss import TokenLoss
 from msft.snapshots.state import trainable
 
-CPU = torch.device("cpu")
 SETTINGS = EngineSettings(seed=1, batch_size=8, horizon=1, learning_rate=0.01)
 
 
@@ -46,13 +46,13 @@ def shared_heads(dropout: float = 0.0) -> PreTrainedModel:
                 num_key_value_heads=2, max_position_embeddings=64, attention_dropout=dropout, bos_token_id=0,
                 eos_token_id=0,
             )
-        )  # fmt: skip
+        ).to(DEVICE)  # fmt: skip
 
 
 def gradients(model: PreTrainedModel, batch: list[Example], layout: RowLayout, budget: int) -> dict[str, torch.Tensor]:
     model.set_attn_implementation(attention.NAME if layout == "flat" else "sdpa")
     model.zero_grad()
-    runtime = Runtime(device=CPU, max_tokens=budget, layout=layout)
+    runtime = Runtime(device=DEVICE, max_tokens=budget, layout=layout)
     stepper = Stepper(TokenLoss(model).train(), make_optimizer(trainable(model).values(), SETTINGS), SETTINGS, runtime)
     found = stepper.backward(batch, (1, 2, 3))
     grads = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
@@ -77,14 +77,14 @@ def test_gradients_are_those_of_padded_rows(by_products: bool, lengths: list[int
 def test_nothing_is_padded_but_inside_attention() -> None:
     random = np.random.default_rng(0)
     rows = [row([example(length + 1, random)]) for length in (3, 3, 4, 30)]  # the last is only predicted
-    batch = collate(rows, CPU, layout="flat")
+    batch = collate(rows, DEVICE, layout="flat")
     assert batch.ids.shape == (1, 40) and batch.positions is not None
     assert batch.positions[0].tolist() == [*range(3), *range(3), *range(4), *range(30)]
     assert (batch.spans[0].start, batch.spans[-1].stop) == (0, 40)
     inside = sum(span.rows * span.longest for span in batch.spans)
     assert 40 <= inside < 4 * 30
     with pytest.raises(AssertionError, match="sorted by length"):
-        collate(rows[::-1], CPU, layout="flat")
+        collate(rows[::-1], DEVICE, layout="flat")
 
 
 def test_dropout_in_attention_is_drawn_from_the_seed_and_only_in_training() -> None:
@@ -96,18 +96,18 @@ def test_dropout_in_attention_is_drawn_from_the_seed_and_only_in_training() -> N
     assert not torch.allclose(first["losses"], without["losses"])
     model = shared_heads(0.5)
     model.set_attn_implementation(attention.NAME)
-    rows = collate([row([e]) for e in batch], CPU, layout="flat")
+    rows = collate([row([e]) for e in batch], DEVICE, layout="flat")
     model.eval()
     torch.testing.assert_close(TokenLoss(model)(rows).nll, TokenLoss(shared_heads().eval())(padded(batch)).nll)
 
 
 def padded(batch: list[Example]) -> object:
-    return collate([row([e]) for e in batch], CPU)
+    return collate([row([e]) for e in batch], DEVICE)
 
 
 def test_a_bias_by_position_is_refused_in_flat_rows() -> None:
     tensor = torch.zeros(1, 2, 4, 8)
-    rows = collate([row([example(4, np.random.default_rng(0))])], CPU, layout="flat")
+    rows = collate([row([example(4, np.random.default_rng(0))])], DEVICE, layout="flat")
     with pytest.raises(ValueError, match="position_bias"):
         attention.attend(torch.nn.Identity(), tensor, tensor, tensor, None, msft_spans=rows.spans, position_bias=tensor)
 
@@ -121,7 +121,7 @@ def test_windows_caps_and_sinks_are_those_of_the_definition(
 ) -> None:
     """Against attention written out for single sequences, with branches and padding inside a span."""
     monkeypatch.setattr(attention, "PRODUCTS", 512 if by_products else 0)
-    monkeypatch.setattr("msft.forward.batches.SPAN_PRICE", {"cpu": 10_000})
+    monkeypatch.setattr("msft.forward.batches.SPAN_PRICE", {DEVICE.type: 10_000})
     random = np.random.default_rng(1)
     trunk = random.integers(1, VOCABULARY, 6)
     group = [
@@ -129,11 +129,11 @@ def test_windows_caps_and_sinks_are_those_of_the_definition(
         for n in (3, 8, 5)
     ]
     rows = sorted([row(group), *(row([example(n, random)]) for n in (4, 9, 14))], key=len)
-    batch = collate(rows, CPU, layout="flat")
+    batch = collate(rows, DEVICE, layout="flat")
     assert any(span.sees is not None and span.slots is not None for span in batch.spans)
     torch.manual_seed(0)
-    q, k, v = (torch.randn(1, heads, batch.ids.shape[1], 8) for heads in (4, 2, 2))
-    sinks = torch.randn(4) if with_sinks else None
+    q, k, v = (torch.randn(1, heads, batch.ids.shape[1], 8, device=DEVICE) for heads in (4, 2, 2))
+    sinks = torch.randn(4, device=DEVICE) if with_sinks else None
     module = torch.nn.Identity()
     module.num_key_value_groups = 2
     found, _ = attention.attend(
@@ -161,21 +161,21 @@ def test_windows_caps_and_sinks_are_those_of_the_definition(
 def test_the_head_never_holds_the_logits_of_all_targets(monkeypatch: pytest.MonkeyPatch, layout: RowLayout) -> None:
     random = np.random.default_rng(0)
     batch = [example(length, random) for length in (20, 20, 30)]
-    expected = gradients(tiny_model(), batch, layout, 200)
+    expected = gradients(tiny_model().to(DEVICE), batch, layout, 200)
     monkeypatch.setattr(loss_module, "LOGITS", 5 * VOCABULARY)
-    model = tiny_model()
+    model = tiny_model().to(DEVICE)
     seen: list[int] = []
     model.lm_head.register_forward_hook(lambda head, inputs, output: seen.append(output[..., 0].numel()))
     model.set_attn_implementation(attention.NAME if layout == "flat" else "sdpa")
     loss = TokenLoss(model).train()
-    loss.probe(collate([row([e]) for e in batch[:1]], CPU))
+    loss.probe(collate([row([e]) for e in batch[:1]], DEVICE))
     assert loss.ends_with_head
     seen.clear()
     stepper = Stepper(
         loss,
         make_optimizer(trainable(model).values(), SETTINGS),
         SETTINGS,
-        Runtime(device=CPU, max_tokens=200, layout=layout),
+        Runtime(device=DEVICE, max_tokens=200, layout=layout),
     )
     found = stepper.backward(batch, (1, 2, 3))
     assert seen and max(seen) <= 5 and sum(seen) == 2 * sum(e.targets for e in batch), "once more for the gradient"
@@ -186,27 +186,27 @@ def test_the_head_never_holds_the_logits_of_all_targets(monkeypatch: pytest.Monk
 
 def test_logits_that_the_model_goes_on_to_change_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss_module, "LOGITS", 5 * VOCABULARY)
-    model = tiny_model("gemma2").eval()
+    model = tiny_model("gemma2").to(DEVICE).eval()
     batch = [example(30, np.random.default_rng(0))]
     loss = TokenLoss(model)
     with torch.no_grad():
-        first, second = (loss(collate([row([e]) for e in batch], CPU, hits=True)) for _ in range(2))
-        ids = torch.from_numpy(batch[0].ids.astype(np.int64))
+        first, second = (loss(collate([row([e]) for e in batch], DEVICE, hits=True)) for _ in range(2))
+        ids = torch.from_numpy(batch[0].ids.astype(np.int64)).to(DEVICE)
         logits = model(input_ids=ids[None]).logits[0, :-1]
     own = functional.cross_entropy(logits, ids[1:], reduction="none")[torch.from_numpy(batch[0].trained[1:])]
     for scores in (first, second):
         torch.testing.assert_close(scores.nll, own, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a CPU needs a C++ compiler")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a DEVICE needs a C++ compiler")
 def test_a_compiled_model_computes_the_same_and_keeps_its_names() -> None:
     random = np.random.default_rng(0)
     batch = [example(length, random) for length in (5, 9, 12, 30)]
-    expected = gradients(tiny_model(), batch, "flat", 40)
-    model = tiny_model()
+    expected = gradients(tiny_model().to(DEVICE), batch, "flat", 40)
+    model = tiny_model().to(DEVICE)
     names = [name for name, _ in model.named_parameters()]
-    assert fitting_layout(TokenLoss(model), CPU).rows == "flat"
-    compile_layers(model, CPU)
+    assert fitting_layout(TokenLoss(model), DEVICE).rows == "flat"
+    compile_layers(model, DEVICE)
     found = gradients(model, batch, "flat", 40)
     assert names == [name for name, _ in model.named_parameters()]
     for name, gradient in expected.items():

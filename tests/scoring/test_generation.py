@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from device import DEVICE
 from peft import LoraConfig, get_peft_model
 from tiny_engine import VOCABULARY, tiny_model
 
@@ -16,8 +17,6 @@ from msft.forward.runtime import Runtime
 from msft.model.token_loss import TokenLoss
 from msft.scoring.generation import Decoding, Request, generate
 from msft.scoring.scorers import score
-
-CPU = torch.device("cpu")
 
 
 class Letters:
@@ -31,7 +30,7 @@ class Letters:
 
 
 def runtime(max_tokens: int = 30, **fields: Any) -> Runtime:
-    return Runtime(device=CPU, max_tokens=max_tokens, **fields)
+    return Runtime(device=DEVICE, max_tokens=max_tokens, **fields)
 
 
 def requests(
@@ -48,7 +47,7 @@ def requests(
 
 
 def theirs(model: Any, request: Request, ends: list[int] | None = None) -> list[int]:
-    prompt = torch.from_numpy(request.prompt.astype(np.int64))[None]
+    prompt = torch.from_numpy(request.prompt.astype(np.int64))[None].to(DEVICE)
     model.eval()
     said = model.generate(
         prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=request.max_new_tokens,
@@ -59,7 +58,7 @@ def theirs(model: Any, request: Request, ends: list[int] | None = None) -> list[
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])
 def test_it_says_what_transformers_generate_says(kind: str) -> None:
-    model = tiny_model(kind, dropout=0.3)
+    model = tiny_model(kind, dropout=0.3).to(DEVICE)
     model.generation_config.eos_token_id = None
     asked = requests()
     expected = [theirs(model, request) for request in asked]
@@ -71,7 +70,7 @@ def test_it_says_what_transformers_generate_says(kind: str) -> None:
 
 
 def test_finished_rows_leave_and_the_others_go_on_as_before() -> None:
-    model = tiny_model()
+    model = tiny_model().to(DEVICE)
     model.generation_config.eos_token_id = None
     free = [theirs(model, request) for request in requests()]
     ends = sorted({tokens[at % 9] for at, tokens in enumerate(free)})[:4]
@@ -87,7 +86,7 @@ def test_finished_rows_leave_and_the_others_go_on_as_before() -> None:
 
 
 def test_stop_sequences_end_the_text_even_across_tokens() -> None:
-    model = tiny_model()
+    model = tiny_model().to(DEVICE)
     model.generation_config.eos_token_id = None
     asked = requests(most=12)
     free = [Letters().decode(theirs(model, request)) for request in asked]
@@ -99,7 +98,7 @@ def test_stop_sequences_end_the_text_even_across_tokens() -> None:
 
 
 def test_rows_of_different_lengths_share_a_batch() -> None:
-    model = tiny_model()
+    model = tiny_model().to(DEVICE)
     model.generation_config.eos_token_id = None
     asked = [*requests(4, most=3), *requests(4, most=7)]
     texts, _ = generate(TokenLoss(model), asked, Letters(), runtime(10_000))
@@ -107,7 +106,9 @@ def test_rows_of_different_lengths_share_a_batch() -> None:
 
 
 def test_an_adapter_speaks_and_nothing_is_left_behind() -> None:
-    model = get_peft_model(tiny_model(), LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+    model = get_peft_model(
+        tiny_model().to(DEVICE), LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    )
     model.generation_config.eos_token_id = None
     wrapped = TokenLoss(model).train()
     before = torch.get_rng_state()
@@ -120,7 +121,7 @@ def test_an_adapter_speaks_and_nothing_is_left_behind() -> None:
 
 
 def test_processes_share_the_work_and_agree() -> None:
-    model = tiny_model()
+    model = tiny_model().to(DEVICE)
     wrapped = TokenLoss(model)
     alone, count = generate(wrapped, requests(), Letters(), runtime())
     parts: list[np.ndarray] = []
@@ -139,7 +140,7 @@ def item(prompt: list[int], completion: list[int], reference: str = "") -> Item:
 
 
 def test_control_is_the_likelihood_of_the_reference_and_report_what_was_said() -> None:
-    model = tiny_model()
+    model = tiny_model().to(DEVICE)
     model.generation_config.eos_token_id = None
     prompts = [request.prompt.tolist() for request in requests(6)]
     said = [Letters().decode(theirs(model, request)) for request in requests(6, most=4)]
@@ -165,7 +166,7 @@ def test_control_is_the_likelihood_of_the_reference_and_report_what_was_said() -
 
 
 def test_a_token_that_a_sub_dataset_teaches_to_end_with_ends_its_texts_only() -> None:
-    model = tiny_model()
+    model = tiny_model().to(DEVICE)
     model.generation_config.eos_token_id = None
     with torch.no_grad():  # whatever it reads, it says the token that ends a turn
         hidden = model.model.norm.register_forward_hook(lambda _, __, output: torch.ones_like(output))
@@ -185,7 +186,7 @@ def test_a_token_that_a_sub_dataset_teaches_to_end_with_ends_its_texts_only() ->
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_a_finished_row_that_stays_takes_no_more_positions(kind: str) -> None:
     """The model has as many as each row needs by itself, and a row that is done waits for another one."""
-    model = tiny_model(kind)
+    model = tiny_model(kind).to(DEVICE)
     random = np.random.default_rng(8)
     most = model.config.max_position_embeddings
     asked = [

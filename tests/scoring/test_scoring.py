@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from device import DEVICE
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -15,8 +16,6 @@ from msft.model.attention import NAME
 from msft.model.token_loss import TokenLoss
 from msft.scoring.scorers import score, task_scores
 
-CPU = torch.device("cpu")
-
 
 @pytest.fixture(scope="module")
 def model() -> LlamaForCausalLM:
@@ -26,7 +25,7 @@ def model() -> LlamaForCausalLM:
     for parameter in made.parameters():
         if parameter.ndim == 2:
             torch.nn.init.normal_(parameter, std=0.4)
-    return made
+    return made.to(DEVICE)
 
 
 def completed(prompt: list[int], completion: list[int]) -> Example:
@@ -36,7 +35,7 @@ def completed(prompt: list[int], completion: list[int]) -> Example:
 
 def log_likelihood(model: LlamaForCausalLM, example: Example) -> float:
     """By the model's own logits, one sequence alone."""
-    ids = torch.from_numpy(example.ids.astype(np.int64))
+    ids = torch.from_numpy(example.ids.astype(np.int64)).to(DEVICE)
     with torch.no_grad():
         logits = model.eval()(input_ids=ids[None]).logits[0, :-1].double()
     taken = functional.log_softmax(logits, -1).gather(1, ids[1:, None])[:, 0]
@@ -65,7 +64,7 @@ def loss_in(model: LlamaForCausalLM, layout: RowLayout) -> TokenLoss:
 def test_choice_is_what_a_plain_computation_gives(model: LlamaForCausalLM, normalize: str, layout: RowLayout) -> None:
     items = items_of(np.random.default_rng(0), 4)
     measure = Measure(name="choice", normalize=normalize)  # type: ignore[arg-type]
-    runtime = Runtime(device=CPU, max_tokens=50, layout=layout)
+    runtime = Runtime(device=DEVICE, max_tokens=50, layout=layout)
     found, tokens = score(loss_in(model, layout), {"a": (items, measure)}, runtime)
     soft, right = [], []
     for item in items:
@@ -90,14 +89,20 @@ def test_exact_match_is_what_greedy_decoding_gives(model: LlamaForCausalLM) -> N
         prompt = random.integers(1, 30, 4).tolist()
         with torch.no_grad():
             generated = model.eval().generate(
-                torch.tensor([prompt]), max_new_tokens=3, do_sample=False, eos_token_id=29, pad_token_id=29
+                torch.tensor([prompt], device=DEVICE),
+                max_new_tokens=3,
+                do_sample=False,
+                eos_token_id=29,
+                pad_token_id=29,
             )
         completion = generated[0, 4:].tolist()
         if number % 2:
             completion[-1] = (completion[-1] + 1) % 29
         matches.append(number % 2 == 0)
         items.append(Item(options=(completed(prompt, completion),)))
-    found, _ = score(TokenLoss(model), {"a": (items, Measure(name="exact_match"))}, Runtime(device=CPU, max_tokens=50))
+    found, _ = score(
+        TokenLoss(model), {"a": (items, Measure(name="exact_match"))}, Runtime(device=DEVICE, max_tokens=50)
+    )
     expected = [log_likelihood(model, item.options[0]) / item.options[0].targets for item in items]
     assert found["a"].report == np.mean(matches) == 0.5
     assert found["a"].items == pytest.approx(expected, rel=1e-4)
@@ -112,7 +117,7 @@ def test_loss_reports_its_control_and_control_report_acts_on_the_report(model: L
         "match": (items, Measure(name="exact_match", control="report")),
         "choice": (choices, Measure(name="choice", control="report")),
     }
-    found, _ = score(TokenLoss(model), asked, Runtime(device=CPU, max_tokens=50))
+    found, _ = score(TokenLoss(model), asked, Runtime(device=DEVICE, max_tokens=50))
     assert found["loss"].control == found["loss"].report == pytest.approx(math.exp(np.mean(found["loss"].items)))
     for task in ("match", "choice"):
         assert found[task].control == found[task].report == np.mean(found[task].items)
@@ -124,7 +129,7 @@ def test_every_measure_gives_the_loss_of_the_reference(model: LlamaForCausalLM, 
     """Of a choice, it is that of the right option, whatever the options are ranked by."""
     items = items_of(np.random.default_rng(3), 4 if name == "choice" else 1)
     measure = Measure(name=name, normalize="byte", control=control)  # type: ignore[arg-type]
-    runtime = Runtime(device=CPU, max_tokens=50)
+    runtime = Runtime(device=DEVICE, max_tokens=50)
     found = sequence_scores(loss_in(model, "padded"), [item.options for item in items], runtime)
     verdicts = np.ones(len(items)) if measure.generates else None
     references = [item.options[item.answer if name == "choice" else 0] for item in items]
@@ -135,8 +140,8 @@ def test_every_measure_gives_the_loss_of_the_reference(model: LlamaForCausalLM, 
 def test_scores_do_not_depend_on_what_they_are_batched_with(model: LlamaForCausalLM) -> None:
     examples = [item.options[0] for item in items_of(np.random.default_rng(3), 1, 20)]
     wrapped = TokenLoss(model)
-    together = sequence_scores(wrapped, [[e] for e in examples], Runtime(device=CPU, max_tokens=10_000))
-    alone = sequence_scores(wrapped, [[e] for e in examples], Runtime(device=CPU, max_tokens=1))
+    together = sequence_scores(wrapped, [[e] for e in examples], Runtime(device=DEVICE, max_tokens=10_000))
+    alone = sequence_scores(wrapped, [[e] for e in examples], Runtime(device=DEVICE, max_tokens=1))
     assert together.nll == pytest.approx(alone.nll, rel=1e-5)
     assert together.nll == pytest.approx([-log_likelihood(model, example) for example in examples], rel=1e-5)
 
@@ -145,9 +150,9 @@ def test_scoring_leaves_training_mode_and_random_state_as_they_were(model: Llama
     examples = [item.options[0] for item in items_of(np.random.default_rng(4), 1)]
     wrapped = TokenLoss(model).train()
     before = torch.get_rng_state()
-    first = sequence_scores(wrapped, [[e] for e in examples], Runtime(device=CPU, max_tokens=30))
+    first = sequence_scores(wrapped, [[e] for e in examples], Runtime(device=DEVICE, max_tokens=30))
     assert wrapped.training and model.training and torch.equal(torch.get_rng_state(), before)
-    again = sequence_scores(wrapped, [[e] for e in examples], Runtime(device=CPU, max_tokens=30))
+    again = sequence_scores(wrapped, [[e] for e in examples], Runtime(device=DEVICE, max_tokens=30))
     assert (first.nll == again.nll).all(), "dropout must be off"
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -158,7 +163,7 @@ def test_progress_ends_at_the_total(model: LlamaForCausalLM) -> None:
     score(
         TokenLoss(model),
         asked,
-        Runtime(device=CPU, max_tokens=30),
+        Runtime(device=DEVICE, max_tokens=30),
         progress=lambda done, all_: told.append((done, all_)),
     )
     assert told[-1] == (6, 6) and len(told) > 1
@@ -171,7 +176,7 @@ def test_a_likelihood_that_is_no_number_is_told_with_how_many(model: LlamaForCau
         kept = model.model.embed_tokens.weight[7].clone()
         model.model.embed_tokens.weight[7] = math.nan
     with pytest.raises(NotFiniteError, match="1 of 2 scored sequences"):
-        sequence_scores(wrapped, [[e] for e in examples], Runtime(device=CPU, max_tokens=30))
+        sequence_scores(wrapped, [[e] for e in examples], Runtime(device=DEVICE, max_tokens=30))
     with torch.no_grad():
         model.model.embed_tokens.weight[7] = kept
 
@@ -192,7 +197,7 @@ def test_a_row_holds_the_common_beginning_once_and_no_token_that_predicts_nothin
 ) -> None:
     group = [Example(ids=np.array(ids, np.int32), trained=np.arange(len(ids)) >= min(2, len(ids))) for ids in options]
     assert len(row(group)) == tokens
-    runtime = Runtime(device=CPU, max_tokens=100, layout=layout)
+    runtime = Runtime(device=DEVICE, max_tokens=100, layout=layout)
     longer = completed([5, 6, 7, 8, 9], [2, 3])  # so that the row is padded
     found = sequence_scores(loss_in(model, layout), [group, [longer]], runtime)
     assert found.nll == pytest.approx([-log_likelihood(model, e) for e in (*group, longer)], rel=1e-5)

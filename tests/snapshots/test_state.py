@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from device import DEVICE
 from torch import nn
 
 from msft.data.order import Cursor
@@ -27,14 +28,14 @@ class Tied(nn.Module):
 
 def made(fused: bool) -> tuple[Tied, torch.optim.AdamW]:
     torch.manual_seed(0)
-    model = Tied()
+    model = Tied().to(DEVICE)
     return model, torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1, fused=fused)
 
 
 def train(model: Tied, optimizer: torch.optim.AdamW, steps: int) -> list[float]:
     losses = []
     for step in range(steps):
-        loss = model(torch.tensor([step % 5, 1]))
+        loss = model(torch.tensor([step % 5, 1], device=DEVICE))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
