@@ -184,7 +184,8 @@ def test_the_validation_loss_costs_nothing_beside_the_scores(plain: Path, tmp_pa
     # The score of the measure `loss` is exp(-NLL) itself.
     assert np.exp(-asked.loss["two"]) == asked.scores["two"]
     turned = engine.run(segment(0, 0, parent=2, score=("one",), probes=frozenset({Probe.LOSS})), 3)
-    assert turned.loss == {"one": asked.loss["one"]}
+    # On a GPU, other rows beside them change the rounding.
+    assert turned.loss == pytest.approx({"one": asked.loss["one"]}, rel=1e-6)
 
 
 def test_a_loss_that_is_no_number_names_the_step_and_its_examples(plain: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from msft.forward.batches import row
 from msft.forward.filled import arrays
 from msft.snapshots.store import Store
 
+pytestmark = pytest.mark.cpu("on a card, test_graphs.py has its place")
 FULL: dict[str, Any] = {"lengths": True}
 
 
@@ -69,7 +70,7 @@ def test_the_same_bits_when_repeated_cut_differently_and_rolled_back(plain: Path
 
 
 def test_masters_are_those_of_a_plain_adamw_and_the_model_holds_their_roundings(plain: Path, tmp_path: Path) -> None:
-    """20 steps: the masters against AdamW on the same gradients in fp32, the copies and the mean against the masters."""
+    """20 steps: masters against AdamW on the same gradients in fp32, copies and mean against the masters."""
     engine, _ = tiny_engine(plain, tmp_path, **FULL, precision="mixed", average=0.5, weight_decay=0.1)
     masters = stepper(engine).masters
     assert isinstance(masters, Masters) and all(t.dtype == torch.float32 for t in masters.tensors.values())

@@ -104,6 +104,7 @@ def tiny_engine(
     *,
     peft: dict[str, Any] | None = None,
     memory_bytes: int = 10**9,
+    gpu_bytes: int = 0,
     on_step: Callable[[Any], None] | None = None,
     data: dict[Task, TaskData] | None = None,
     **settings: Any,
@@ -112,7 +113,7 @@ def tiny_engine(
         "seed": 5, "batch_size": 6, "horizon": 10.0, "learning_rate": 1e-2, "precision": "fp32",
         "max_tokens_per_microbatch": 40, "lookahead_batch": 4, "durable": "rollout",
     } | settings  # fmt: skip
-    store = Store(snapshots, memory_bytes=memory_bytes)
+    store = Store(snapshots, memory_bytes=memory_bytes, gpu_bytes=gpu_bytes)
     source = ModelSource(name_or_path=str(folder), peft=peft, seed=chosen["seed"])
     opened, parts = OpenModel.open(source), data or tiny_data()
     return TorchEngine(opened, parts, EngineSettings(**chosen), store, on_step=on_step), store

@@ -319,6 +319,7 @@ def test_nothing_but_a_function_named_forward_takes_a_forwards_place() -> None:
     assert swapped(nn.Sequential(layer)) == {"0": "once"}
 
 
+@pytest.mark.cpu("layers are made lighter on CPUs")
 @pytest.mark.parametrize("light", ["auto", False])
 def test_what_a_run_made_lighter_is_said_and_can_be_turned_off(tmp_path: Path, light: bool | str) -> None:
     engine, _ = tiny_engine(tiny_folder(tmp_path / "model"), tmp_path / "snapshots", light=light)

@@ -95,6 +95,6 @@ def test_a_state_restores_into_an_optimizer_that_never_stepped(fused: bool) -> N
 def test_pending_gradients_do_not_survive_a_restore() -> None:
     model, optimizer = made(True)
     state = capture(trainable(model), optimizer, CURSOR)
-    model(torch.tensor([1, 2])).backward()
+    model(torch.tensor([1, 2], device=DEVICE)).backward()
     restore(trainable(model), optimizer, state)
     assert all(parameter.grad is None for parameter in model.parameters())

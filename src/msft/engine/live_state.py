@@ -74,7 +74,8 @@ class LiveState:
         """
         with spent("snapshot.capture"):
             mean = {} if self._average is None else self._average.tensors()
-            state = capture(self._weights, self._stepper.optimizer, self.cursor, more=mean)
+            device = None if self._store.has_room_on_gpu(number, self._size(mean)) else "cpu"
+            state = capture(self._weights, self._stepper.optimizer, self.cursor, more=mean, device=device)
         with spent("snapshot.durable"):
             durable = self._durable == "tick"
             if self._durable == "auto":
@@ -83,6 +84,10 @@ class LiveState:
             size = self._store.put(number, state, durable)
             self._processes.barrier()
         return size
+
+    def _size(self, mean: Mapping[str, Tensor]) -> int:
+        """Bytes of a snapshot, with moments."""
+        return 3 * sum(weight.nbytes for weight in self._weights.values()) + sum(t.nbytes for t in mean.values())
 
     def _state_of(self, snapshot: Snapshot) -> State:
         """A snapshot's tensors, not to be changed; of the live state without its moments, and not copied."""

@@ -24,7 +24,6 @@ from msft.forward.batches import row_size
 from msft.forward.packed_weights import can_pack
 from msft.forward.runtime import Runtime
 from msft.forward.shapes import Shape, added, choose
-from msft.model.compiled import compile_if_the_same
 from msft.model.hardware import hardware_has_bf16
 from msft.model.lighten import lighten
 from msft.model.precision import precision_on
@@ -100,7 +99,10 @@ def budgeted(runtime: Runtime, settings: EngineSettings, loss: TokenLoss, proces
     if settings.max_tokens_per_microbatch is not None or alone:
         return runtime
     budgets = np.zeros(processes.world)
-    budgets[processes.rank] = token_budget(loss, runtime.layout, processes.device, runtime.autocast)
+    # In fp32 the gradient, Adam's two moments and the average; with masters also those, and a gradient in bf16.
+    mixed = precision_on(processes.device, settings.precision) == "mixed"
+    beside = 12 + (6 if mixed else 0) + (0 if settings.average is None else 4)
+    budgets[processes.rank] = token_budget(loss, runtime.layout, processes.device, runtime.autocast, beside)
     # The minimum over all: every process must make the same number of micro-batches of a global batch.
     return replace(runtime, max_tokens=int(processes.total(budgets).min()))
 
@@ -123,14 +125,12 @@ def stepper_for(
         return Stepper(model, optimizer, settings, runtime, masters)
     lengths = [np.array([row_size(example) for example in part.train], np.int64) for part in data.values()]
     shapes = choose(lengths, settings.batch_size, runtime.max_tokens)
-    said = ""
-    if processes.device.type == "cuda" and settings.cuda_graphs != "plain" and not settings.torch_compile:
-        said = compile_if_the_same(loss, processes.device)
     graphs = processes.device.type == "cuda" and masters is not None
     # No micro-batch larger than the largest size.
     runtime = replace(runtime, max_tokens=shapes[-1].tokens)
-    found = StaticStepper(model, optimizer, settings, runtime, masters, shapes, graphs=graphs)
-    found.said = "; ".join(filter(None, (said, _in_words(shapes, lengths, settings), found.said)))
+    compiles = settings.cuda_graphs != "plain" and not settings.torch_compile
+    found = StaticStepper(model, optimizer, settings, runtime, masters, shapes, graphs=graphs, compiles=compiles)
+    found.said = "; ".join(filter(None, (_in_words(shapes, lengths, settings), found.said)))
     return found
 
 

@@ -7,6 +7,7 @@ graph starts them in one go, on the same arrays each time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,17 +19,18 @@ from msft.data.examples import Example
 from msft.engine.masters import Masters
 from msft.engine.settings import EngineSettings
 from msft.engine.step import BatchLoss, Stepper, seed_dropout
-from msft.forward.batches import Row, collate, per_sequence, row
+from msft.forward.batches import MicroBatch, Row, collate, per_sequence, row
 from msft.forward.filled import Filled, arrays
 from msft.forward.runtime import Runtime
 from msft.forward.shapes import Shape
+from msft.model.compiled import CompiledLayers
 
 
 class StaticStepper(Stepper):
     """As `Stepper`, with one process or several, for rows laid out by their lengths.
 
-    `graphs`: whether to record CUDA graphs, which needs masters. A micro-batch that no size holds is computed as it is.
-    `said`: in words, why there is no graph of some sizes.
+    `graphs`: whether to record CUDA graphs, which needs masters; `compiles`: of compiled layers. A micro-batch that no
+    size holds is computed as it is. `said`: in words, why there is no graph of some sizes.
     """
 
     def __init__(
@@ -41,12 +43,17 @@ class StaticStepper(Stepper):
         shapes: Sequence[Shape],
         *,
         graphs: bool,
+        compiles: bool = False,
     ) -> None:
         super().__init__(model, optimizer, settings, runtime, masters)
         self.late = runtime.device.type == "cuda"
         self._filled = [Filled(shape, runtime.device) for shape in shapes]
         self._graphs: dict[tuple[int, bool], Graph | None] = {}
-        self.said = ""
+        self._pool: Any = None
+        self._layers: CompiledLayers | None = None
+        if graphs and compiles:
+            self._layers = CompiledLayers(model, self._made_up(self._filled[0]))  # type: ignore[arg-type]
+            self.said = self._layers.said
         if graphs:
             self._record()
 
@@ -122,13 +129,18 @@ class StaticStepper(Stepper):
     def _recorded(self, place: int, *, first: bool) -> Graph | None:
         assert self.masters is not None
         filled, masters = self._filled[place], self.masters
+        layers = nullcontext() if self._layers is None else self._layers.on()
         kept = [gradient.clone() for gradient in masters.gradients()] if masters.pending else []
         try:
-            with self._mode((0,)), self.runtime.autocast():
-                return Graph(lambda: self._pass(filled.batch, filled.weights), masters, first=first)
+            with self._mode((0,)), self.runtime.autocast(), layers:
+                pool = torch.cuda.graph_pool_handle() if self._pool is None else self._pool
+                made = Graph(lambda: self._pass(filled.batch, filled.weights), masters, pool, first=first)
+            self._pool = pool  # kept by the graphs in it
+            return made
         except RuntimeError as error:  # among them out of memory, and what cannot be recorded
             torch.cuda.synchronize()
-            self.said = f"no CUDA graph for {filled.shape.tokens:,} tokens: {str(error).splitlines()[0]}"
+            reason = f"no CUDA graph for {filled.shape.tokens:,} tokens: {str(error).splitlines()[0]}"
+            self.said = "; ".join(filter(None, (self.said, reason)))
             return None
         finally:
             for copy in self.model.parameters():
@@ -136,6 +148,15 @@ class StaticStepper(Stepper):
             masters.detach()
             if kept:
                 torch._foreach_copy_(masters.gradients(), kept)
+
+    @staticmethod
+    def _made_up(filled: Filled) -> MicroBatch:
+        """The micro-batch of a size with some tokens that are not alike."""
+        ids, targets = filled.batch.ids, filled.batch.targets
+        ids.copy_(torch.arange(ids.numel(), device=ids.device) % 7)
+        targets.copy_(torch.arange(len(targets), device=ids.device) % 5)
+        filled.batch.read.copy_(torch.arange(len(targets), device=ids.device))
+        return filled.batch
 
     def _to_host(self, nll: Tensor) -> Tensor:
         """A copy on the host, complete once the device has come to the event that follows."""
@@ -152,13 +173,12 @@ class StaticStepper(Stepper):
 
 
 class Graph:
-    """One forward and backward pass, recorded. All graphs of a process share one pool of memory: what one holds is of
+    """One forward and backward pass, recorded. The graphs of a model share one pool of memory: what one holds is of
     no use once it has run, as the gradients are then in those of the masters."""
 
-    _pool: Any = None
     WARM_UP = 2
 
-    def __init__(self, compute: Callable[[], Tensor], masters: Masters, *, first: bool) -> None:
+    def __init__(self, compute: Callable[[], Tensor], masters: Masters, pool: Any, *, first: bool) -> None:
         self._masters = masters
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
@@ -169,11 +189,9 @@ class Graph:
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
         (masters.detach if first else masters.attach)()
-        if Graph._pool is None:
-            Graph._pool = torch.cuda.graph_pool_handle()
         self._graph = torch.cuda.CUDAGraph()
         # The thread that writes snapshots may use the device meanwhile.
-        with torch.cuda.graph(self._graph, pool=Graph._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._nll = compute()
 
     def __call__(self) -> Tensor:

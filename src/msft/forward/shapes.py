@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from msft.forward.batches import Row
 from msft.forward.planner import micro_batches
 
-MOST = 5
+MOST = 4
 """Sizes at most: each takes seconds to record at the start."""
 STEPS = 512
 """Drawn steps, from whose micro-batches the sizes are chosen."""
@@ -86,7 +86,7 @@ def _drawn(lengths: Sequence[NDArray[np.int64]], batch_size: int, max_tokens: in
 
 
 def _fewest_added(wanted: NDArray[np.int64], most: int) -> list[int]:
-    """At most `most` of the wanted sizes, the largest included, for which the sum over all of the next size is least."""
+    """At most `most` of the wanted sizes, the largest included, so that the sum over all of their next is least."""
     sizes, counts = np.unique(wanted, return_counts=True)
     count = len(sizes)
     below = np.concatenate([[0], np.cumsum(counts)])

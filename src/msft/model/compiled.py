@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-import numpy as np
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from msft.core.errors import ModelError, complaint
-from msft.data.examples import Example
-from msft.forward.batches import collate, row
-from msft.model.readings import vocabulary_of
+from msft.forward.batches import MicroBatch
 from msft.model.token_loss import TokenLoss
 from msft.model.twin import base_of
 
 _FIELD = "training.torch_compile"
 ALIKE = 0.05
 """Nats, and share, by which compiled layers may differ from plain ones: several roundings in bf16."""
-_SIZES = (5, 17, 64, 3, 40)
 
 
 def compile_layers(model: PreTrainedModel | PeftModel, device: torch.device) -> None:
@@ -42,41 +41,54 @@ def _layers(model: PreTrainedModel | PeftModel) -> list[nn.Module]:
     return [module for module in base.modules() if type(module).__name__ in kinds]
 
 
-def compile_if_the_same(loss: TokenLoss, device: torch.device) -> str:
-    """Compiles the layers where that works and gives the likelihoods and gradients of the plain ones, up to rounding.
+class CompiledLayers:
+    """A model's layers, compiled for each size of micro-batch, where that works and gives the results of plain ones.
 
-    Returns in words why they are not compiled; empty if they are.
+    They are compiled only while a step is being recorded (`on`): a new size costs seconds, and what is recorded runs
+    without them. `said`: in words why they are not compiled; empty if they are. `batch`: a micro-batch of the smallest
+    size, with made-up tokens.
     """
-    layers = _layers(loss.model)
-    if not layers:
-        return "layers are not compiled: the model does not declare them"
-    plain = _reading(loss, device)
-    for layer in layers:
-        layer.compile(dynamic=True)
-    try:
-        reason = _differs(_reading(loss, device), plain)
-    except Exception as error:  # whatever the compiler raises: without a C compiler, or for a layer that it cannot read
-        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-    if not reason:
-        return ""
-    for layer in layers:
-        layer._compiled_call_impl = None
-    return f"layers are not compiled: {reason}"
+
+    def __init__(self, loss: TokenLoss, batch: MicroBatch) -> None:
+        self._compiled: dict[nn.Module, Any] = {}
+        self.said = ""
+        layers = _layers(loss.model)
+        if not layers:
+            self.said = "layers are not compiled: the model does not declare them"
+            return
+        plain = _reading(loss, batch)
+        for layer in layers:
+            layer.compile(dynamic=False)
+            self._compiled[layer], layer._compiled_call_impl = layer._compiled_call_impl, None
+        try:
+            with self.on():
+                reason = _differs(_reading(loss, batch), plain)
+        except Exception as error:  # whatever the compiler raises, without a C compiler for instance
+            loss.zero_grad(set_to_none=True)
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        if reason:
+            self._compiled.clear()
+            self.said = f"layers are not compiled: {reason}"
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Context in which the layers are the compiled ones."""
+        for layer, compiled in self._compiled.items():
+            layer._compiled_call_impl = compiled
+        try:
+            yield
+        finally:
+            for layer in self._compiled:
+                layer._compiled_call_impl = None
 
 
-def _reading(loss: TokenLoss, device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
-    """The likelihoods of made-up rows, and the gradients of their sum."""
-    random = np.random.default_rng(0)
-    vocabulary = vocabulary_of(loss.model)
-    rows = [
-        row([Example(ids=random.integers(0, vocabulary, size).astype(np.int32), trained=np.arange(size) > 1)])
-        for size in _SIZES
-    ]
-    batch = collate(rows, device, layout="lengths")
+def _reading(loss: TokenLoss, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    """The likelihoods of a micro-batch, and the gradients of a weighted sum of them."""
+    device = batch.ids.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         nll = loss(batch).nll
-        nll.sum().backward()
+        torch.autograd.backward((nll * torch.linspace(0.5, 1.5, len(nll), device=device)).sum())
     found = {name: p.grad for name, p in loss.named_parameters() if p.grad is not None}
     loss.zero_grad(set_to_none=True)
     return nll.detach(), found

@@ -7,6 +7,8 @@ proven there. It is opaque to torch.compile, makes no synchronisation, and can b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -49,8 +51,8 @@ def attend(
         )
     if dropout:
         raise ValueError("attention over cumulative lengths does not support dropout")
-    if query.shape[-1] > WIDEST or query.shape[-1] != value.shape[-1]:
-        raise ValueError(f"attention over cumulative lengths supports heads of one width up to {WIDEST}")
+    if query.shape[-1] > WIDEST or query.shape[-1] % 8 or query.shape[-1] != value.shape[-1]:
+        raise ValueError(f"attention over cumulative lengths supports heads of one width, 8, 16, ... {WIDEST}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     q, k, v = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
     # transformers counts the token itself, the kernel only those before it.
@@ -80,7 +82,11 @@ def _forward(
         return out, total, seed, offset
     weights, total, _, _, v, slots = _padded(query, key, value, ends, longest, scale, before)
     out = torch.matmul(weights, v).transpose(1, 2).flatten(0, 1).index_select(0, slots)
-    return out.to(query.dtype).contiguous(), total.transpose(1, 2).flatten(0, 1).index_select(0, slots).t().contiguous(), *_none(query)
+    return (
+        out.to(query.dtype).contiguous(),
+        total.transpose(1, 2).flatten(0, 1).index_select(0, slots).t().contiguous(),
+        *_none(query),
+    )
 
 
 @_forward.register_fake
@@ -106,10 +112,11 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of query, key and value from that of the outputs, [tokens, heads, width]."""
     if _flash(query):
-        of_query, of_key, of_value = torch.ops.aten._flash_attention_backward(
-            given, query, key, value, out, total, ends, ends, longest, longest, 0.0, True, seed, offset,
-            scale=scale, **_window(before),
-        )  # fmt: skip
+        with _as_strict():
+            of_query, of_key, of_value = torch.ops.aten._flash_attention_backward(
+                given, query, key, value, out, total, ends, ends, longest, longest, 0.0, True, seed, offset,
+                scale=scale, **_window(before),
+            )  # fmt: skip
         return of_query, of_key, of_value
     weights, _, q, k, v, slots = _padded(query, key, value, ends, longest, scale, before)
     of_out = _rows(given, slots, longest, len(ends) - 1)
@@ -145,6 +152,17 @@ _forward.register_autograd(_gradients, setup_context=_setup)
 
 def _flash(query: Tensor) -> bool:
     return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
+
+
+@contextmanager
+def _as_strict() -> Iterator[None]:
+    """With deterministic algorithms, the kernel takes its own one only where a lack of one is an error."""
+    on, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(on)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(on, warn_only=warns)
 
 
 def _window(before: int) -> dict[str, int]:

@@ -21,6 +21,7 @@ from msft.core.vocabulary import ROOT, Outcome, Segment
 from msft.core.wire import brief_from_json, differences, outcome_to_json
 from msft.engine.parallel import Processes
 from msft.engine.progress import ScoreInfo, StepInfo, Watcher
+from msft.model.token_budget import card_memory
 from msft.record.journal import Journal, Transcript
 from msft.record.run_folder import RunFolder
 from msft.report.card import write_card
@@ -48,6 +49,8 @@ from msft.system.stopwatch import Stopwatch, spent
 SNAPSHOT_MEMORY = 0.4
 """Share of the memory free at the start that snapshots may take, those of all processes that share the machine; further
 ones are kept on disk only."""
+SNAPSHOTS_ON_GPU = 0.2
+"""Share of its part of a GPU's memory that a process's snapshots may take; further ones are kept on the host."""
 
 
 class RunEngine(Engine, Protocol):
@@ -109,7 +112,8 @@ class Attempt:
         self.hands_over = shared is None or shared.hands_over
         self.started = False
         memory = snapshot_memory(processes, shared.jobs if shared else 1)
-        self.store = store(folder.snapshots, memory_bytes=memory, main=processes.is_main)
+        on_gpu = snapshot_memory_of_gpu(processes)
+        self.store = store(folder.snapshots, memory_bytes=memory, gpu_bytes=on_gpu, main=processes.is_main)
         with spent("start.model"):
             self.engine = engine(job, self.store, self._progress)
         if self.engine.light and self.hands_over:
@@ -303,6 +307,15 @@ def snapshot_memory(processes: Processes, jobs: int) -> int:
     sharing = processes.on_this_machine * jobs
     free[processes.rank] = SNAPSHOT_MEMORY * psutil.virtual_memory().available / sharing
     return int(processes.total(free).min())
+
+
+def snapshot_memory_of_gpu(processes: Processes) -> int:
+    """Bytes that snapshots may take in the memory of each process's GPU: 0 without one. Equal in all processes."""
+    if processes.device.type != "cuda":
+        return 0
+    found = np.zeros(processes.world)
+    found[processes.rank] = SNAPSHOTS_ON_GPU * card_memory(processes.device)
+    return int(processes.total(found).min())
 
 
 def _as_json(header: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,11 @@ class State:
     def nbytes(self) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it takes memory of a GPU."""
+        return any(tensor.is_cuda for tensor in self.tensors.values())
+
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """The trainable parameters by name; a tied one appears once."""

@@ -51,9 +51,9 @@ class Store:
     """The snapshots of one run, by number.
 
     `folder`: the run's `snapshots/`. `memory_bytes`: how much of this process's memory they may take, apart from those
-    IN_PASSING, which include what waits to be written. `main`: whether this process writes and deletes on disk; with
-    several processes exactly one does, and the folder is shared. `executor`: see `Writer`. `ROOT` is always available
-    and never stored.
+    IN_PASSING, which include what waits to be written. `gpu_bytes`: how much of its GPU's memory. `main`: whether this
+    process writes and deletes on disk; with several processes exactly one does, and the folder is shared. `executor`:
+    see `Writer`. `ROOT` is always available and never stored.
 
     A failed disk operation is raised by the next call, as an OSError. On exit from the context everything is durable;
     if the run is aborted at once (by an exception that is not an `Exception`), only the file in progress is completed.
@@ -64,11 +64,13 @@ class Store:
         folder: Path,
         *,
         memory_bytes: int,
+        gpu_bytes: int = 0,
         main: bool = True,
         executor: Callable[..., Executor] = ThreadPoolExecutor,
     ) -> None:
         self.folder = folder
         self.memory_bytes = memory_bytes
+        self.gpu_bytes = gpu_bytes
         self.main = main
         self.about: Callable[[Snapshot], Mapping[str, Any]] | None = None
         """What the manifest of a snapshot says of its run; unique, as it includes the journal's position."""
@@ -114,8 +116,7 @@ class Store:
         """
         assert number != ROOT, "the base model is never kept"
         self._writer.check()
-        held = sum(kept.nbytes for other, kept in self._memory.items() if other != number)
-        fits = held + state.nbytes <= self.memory_bytes
+        fits = self._fits(number, state.nbytes, on_gpu=state.on_gpu)
         self._memory.pop(number, None)
         if fits:
             self._memory[number] = state
@@ -126,6 +127,14 @@ class Store:
         elif number in self._durable:
             self._delete([number])
         return state.nbytes
+
+    def has_room_on_gpu(self, number: Snapshot, nbytes: int) -> bool:
+        """Whether a snapshot of this size may stay in the GPU's memory."""
+        return self._fits(number, nbytes, on_gpu=True)
+
+    def _fits(self, number: Snapshot, nbytes: int, *, on_gpu: bool) -> bool:
+        held = sum(k.nbytes for other, k in self._memory.items() if other != number and k.on_gpu == on_gpu)
+        return held + nbytes <= (self.gpu_bytes if on_gpu else self.memory_bytes)
 
     def persist(self, numbers: Collection[Snapshot]) -> None:
         """Queues the writing of those that are not on disk; waits only for operations queued earlier."""

@@ -20,12 +20,12 @@ _NAMES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", to
 
 
 def blocks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """The file of these floating-point tensors (contiguous, on the CPU), in blocks of at most BLOCK bytes."""
+    """The file of these floating-point tensors (contiguous), in blocks of at most BLOCK bytes."""
     # The widest first, so that each begins at a multiple of its width, as the format requires.
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     small = bytearray(_header(tensors, order))
     for name in order:
-        data = tensors[name].reshape(-1).view(torch.uint8).numpy().data
+        data = _on_host(tensors[name]).reshape(-1).view(torch.uint8).numpy().data
         if len(small) + len(data) <= BLOCK:
             small += data
             continue
@@ -36,6 +36,16 @@ def blocks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
             yield data[begin : begin + BLOCK]
         small += data[whole:]
     yield bytes(small)
+
+
+def _on_host(tensor: Tensor) -> Tensor:
+    """The tensor in the memory of the host. From a GPU it is copied beside what the GPU computes, not after it."""
+    if not tensor.is_cuda:
+        return tensor
+    side = torch.cuda.Stream(tensor.device)  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.default_stream(tensor.device))
+    with torch.cuda.stream(side):
+        return tensor.cpu()
 
 
 def _header(tensors: Mapping[str, Tensor], order: list[str]) -> bytes:

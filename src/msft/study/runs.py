@@ -245,7 +245,8 @@ def _executor(jobs: int, grid: _Runner) -> Iterator[Executor]:
     devices = _devices()
     queue = context.Queue() if devices else None
     for number in range(jobs if queue else 0):
-        queue.put(devices[number % len(devices)])  # type: ignore[union-attr]
+        # A GPU and how many processes share it.
+        queue.put((devices[number % len(devices)], -(-jobs // len(devices))))  # type: ignore[union-attr]
     positions = context.Queue()
     arguments = (receiver, queue, positions, grid.threads, grid.setup, grid.folder.workers)
     pool = ProcessPoolExecutor(jobs, context, initializer=begin, initargs=arguments)

@@ -21,6 +21,7 @@ from msft.config.schema import Config
 from msft.core.errors import RunError, Stopped, UserError, complaint
 from msft.core.wire import outcome_from_json, outcome_to_json
 from msft.methods import load_installed
+from msft.model.token_budget import share_card
 from msft.record.journal import canonical, digest
 from msft.record.run_folder import RunFolder
 from msft.run.attempt import Shared
@@ -50,7 +51,7 @@ def nothing() -> None:
 
 def begin(
     parent: Connection,
-    devices: Queue[str] | None,
+    devices: Queue[tuple[str, int]] | None,
     positions: Queue[Position | None],
     threads: int,
     setup: Callable[[], None],
@@ -60,7 +61,8 @@ def begin(
     fcntl.flock(os.open(alive, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_SH)  # until the process ends
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if devices is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
+        os.environ["CUDA_VISIBLE_DEVICES"], sharing = devices.get()
+        share_card(sharing)
     positions.cancel_join_thread()  # a process ends though what it told is not read
     report_to(positions.put)
     torch.set_num_threads(threads)

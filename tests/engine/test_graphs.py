@@ -1,0 +1,152 @@
+"""CUDA graphs, flash attention and compiled layers: what can run on a card only (`make gpu-check`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_static_step import run
+from tiny_engine import same, segment, tiny_engine, tiny_example, tiny_folder
+
+from msft.core.vocabulary import Mixture, Probe
+from msft.engine.static_step import StaticStepper
+from msft.engine.torch_engine import TorchEngine
+
+pytestmark = pytest.mark.gpu
+CUDA = torch.device("cuda")
+MIXED: dict[str, Any] = {"precision": "mixed", "max_tokens_per_microbatch": 400}
+PLAIN = MIXED | {"cuda_graphs": "plain"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_folder(tmp_path_factory.mktemp("llama"))
+
+
+def graphs(engine: TorchEngine) -> list[Any]:
+    stepper = engine._stepper
+    assert isinstance(stepper, StaticStepper) and stepper.late
+    assert stepper._graphs and all(stepper._graphs.values()), stepper.said
+    return list(stepper._graphs.values())
+
+
+@pytest.mark.parametrize("heads", [(4, 4, 64), (9, 3, 64), (8, 2, 128), (4, 1, 256)])
+@pytest.mark.parametrize("before", [-1, 5])
+def test_flash_attention_gives_the_padded_rows(heads: tuple[int, int, int], before: int) -> None:
+    query_heads, key_heads, width = heads
+    ends = torch.tensor([0, 3, 3, 40, 97, 128, 128], dtype=torch.int32, device=CUDA)
+    torch.manual_seed(0)
+    parts = [torch.randn(128, count, width, device=CUDA) for count in (query_heads, key_heads, key_heads)]
+    given = torch.randn_like(parts[0])
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        inputs = [part.to(dtype).requires_grad_() for part in parts]
+        out = torch.ops.msft.rows_attention(*inputs, ends, 57, width**-0.5, before)[0]
+        found.append([out, *torch.autograd.grad(out, inputs, given.to(dtype))])
+    for flash, padded in zip(*found, strict=True):
+        assert (flash.float() - padded).norm() < 0.02 * padded.norm()
+
+
+@pytest.mark.parametrize("more", [{}, {"average": 0.5}, {"peft": {"r": 2, "target_modules": "all-linear"}},
+                                  {"gradient_checkpointing": True}, {"max_grad_norm": 0.1}],
+                         ids=["full", "averages", "lora", "checkpointing", "clipped"])  # fmt: skip
+def test_a_graph_gives_the_bits_of_the_same_code_without_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
+    engine, store, found = run(folder, tmp_path / "graphs", **MIXED, **more, cuda_graphs="plain")
+    graphs(engine)
+    with monkeypatch.context() as patch:
+        patch.setattr(StaticStepper, "_record", lambda self: None)
+        _, other, expected = run(folder, tmp_path / "none", **MIXED, **more, cuda_graphs="plain")
+    assert found.train_loss == expected.train_loss and found.scores == expected.scores
+    assert same(dict(store.get(2).tensors), dict(other.get(2).tensors))
+
+
+def test_compiled_layers_give_the_plain_ones_up_to_rounding(folder: Path, tmp_path: Path) -> None:
+    engine, _, found = run(folder, tmp_path / "compiled", **MIXED)
+    graphs(engine)
+    assert "not compiled" not in engine.light
+    _, _, expected = run(folder, tmp_path / "plain", **MIXED, cuda_graphs="plain")
+    assert found.train_loss == pytest.approx(expected.train_loss, rel=1e-2)
+    assert found.scores == pytest.approx(expected.scores, rel=0.05)
+
+
+def test_snapshots_stay_on_the_card_where_there_is_room(folder: Path, tmp_path: Path) -> None:
+    _, roomy, found = run(folder, tmp_path / "room", **MIXED, cuda_graphs="plain", gpu_bytes=10**9, durable="tick")
+    assert roomy.get(2).on_gpu and found.bytes == roomy.get(2).nbytes
+    _, full, again = run(folder, tmp_path / "full", **MIXED, cuda_graphs="plain", gpu_bytes=0)
+    assert not full.get(2).on_gpu and again.scores == found.scores
+    on_host = {name: tensor.cpu() for name, tensor in roomy.get(2).tensors.items()}
+    assert same(on_host, dict(full.get(2).tensors))
+    roomy.prune({2})
+    read, _ = tiny_engine(folder, tmp_path / "room", **MIXED, cuda_graphs="plain")
+    assert same(on_host, dict(read._store.get(2).tensors)), "what was written is what is on the card"
+
+
+def test_the_same_run_cut_differently_and_rolled_back_gives_the_same_bits(folder: Path, tmp_path: Path) -> None:
+    engine, store, first = run(folder, tmp_path / "one", (4, 9), **PLAIN)
+    _, whole, _ = run(folder, tmp_path / "whole", (9,), **PLAIN)
+    assert same(dict(store.get(2).tensors), dict(whole.get(1).tensors))
+    engine.run(
+        segment(0, 3, parent=2, rollout=2, mixture=Mixture(tasks=("two",)), probes=frozenset({Probe.LOOKAHEAD})), 3
+    )
+    again = engine.run(segment(4, 9, parent=1), 4)
+    assert same(dict(store.get(2).tensors), dict(store.get(4).tensors))
+    assert again.scores == first.scores and again.train_loss == first.train_loss
+
+
+def test_several_micro_batches_add_up(folder: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    examples = [tiny_example(random) for _ in range(60)]
+    found = []
+    for name, tokens in (("one", 4000), ("many", 256)):
+        engine, _ = tiny_engine(folder, tmp_path / name, **PLAIN | {"max_tokens_per_microbatch": tokens}, batch_size=60)
+        stepper = engine._stepper
+        graphs(engine)
+        for _ in range(2):  # the second time, the graph that adds has been recorded
+            loss = stepper.backward(examples, (1, 1, 1)).loss
+            gradients = {name: t.grad.clone() for name, t in stepper.masters.tensors.items()}  # type: ignore[union-attr]
+            stepper.optimizer.zero_grad(set_to_none=True)
+            found.append((loss, gradients))
+    assert found[0][0] == pytest.approx(found[2][0], rel=1e-2) and found[2][0] == found[3][0]
+    for name, gradient in found[0][1].items():
+        assert (gradient - found[2][1][name]).norm() < 0.05 * gradient.norm() + 1e-6, name
+        assert torch.equal(found[2][1][name], found[3][1][name]), name
+
+
+def test_dropout_is_drawn_anew_in_each_step_and_again_the_same(tmp_path: Path) -> None:
+    dropping = tiny_folder(tmp_path / "base")
+    lora = {"r": 2, "lora_dropout": 0.3, "target_modules": "all-linear"}
+    engine, _ = tiny_engine(dropping, tmp_path / "run", **PLAIN, peft=lora)
+    graphs(engine)
+    torch.nn.init.normal_(next(t for n, t in engine._stepper.weights.items() if "lora_B" in n))
+    engine._stepper.cast()
+    random = np.random.default_rng(1)
+    examples = [tiny_example(random) for _ in range(6)]
+    one, again, other = (engine._stepper.backward(examples, (1, 1, step)).loss for step in (1, 1, 2))
+    assert one == again != other
+
+
+def test_a_model_that_cannot_be_recorded_runs_without_graphs(folder: Path, tmp_path: Path) -> None:
+    hooked: list[Any] = []
+
+    def reads(module: Any, inputs: Any, output: torch.Tensor) -> None:
+        hooked.append(float(output.sum()))  # waits for the device
+
+    from msft.model import token_loss
+
+    before = token_loss.TokenLoss.__init__
+
+    def made(self: Any, model: Any) -> None:
+        before(self, model)
+        self.embedding.register_forward_hook(reads)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(token_loss.TokenLoss, "__init__", made)
+        engine, _ = tiny_engine(folder, tmp_path, **MIXED, cuda_graphs="plain")
+    stepper = engine._stepper
+    assert isinstance(stepper, StaticStepper) and not any(stepper._graphs.values()) and "no CUDA graph" in stepper.said
+    assert engine.run(segment(0, 3), 1).train_loss is not None
