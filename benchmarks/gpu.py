@@ -1,146 +1,87 @@
 """The benchmarks on a GPU, in one command of at most ten minutes; needs no files: models are random, rows made up.
 
-    python benchmarks/gpu.py --out gpu                     # writes gpu/*.json; `make bench-gpu`
-    python benchmarks/gpu.py --out gpu --model SMOLLM2 --data DATA      # with weights and rows, where they are there
-    python benchmarks/gpu.py --device cpu --parts small --small random:1m --batch-size 8 --steps 1 --out cpu
+    python benchmarks/gpu.py --out gpu                          # writes gpu/gpu.json and gpu/gpu.md; `make bench-gpu`
+    python benchmarks/gpu.py --out gpu --wheels DIR             # on a machine without network that lacks packages
+    python benchmarks/gpu.py --out gpu --parts determinism,kills --seconds kills=300     # the other parts' results stay
+    python benchmarks/gpu.py --out cpu --device cpu --small random:1m --larger random:1m --batch-size 8 --steps 4 ...
 
-In turn, until the time is over: `small`, SmolLM2-135M with 64 examples a step, ours and TRL's settings; `full`, the
-same model with steps that fill the device; `larger`, a Llama of 1.2 billion parameters.
-Model FLOPs utilisation: the FLOPs of products.py over seconds and the device's bf16 rate by its data sheet. Where TRL
-or datasets is not installed, ours alone is measured. The same command goes on from what an earlier one measured.
+The parts, in this order, each with so many seconds at most; what fails or is cut off is named, and the others go on:
+
+- small, full, larger: a step of ours, then of TRL in its legal settings (trl_steps.py): SmolLM2-135M with 64 and with
+  512 rows, a Llama of 1.2 billion parameters with 256. Model FLOPs utilisation: 6 x parameters outside embeddings and
+  head x real tokens, and the head at trained positions, over the device's bf16 rate by its data sheet; the rate that
+  the step's own products reach on this card (products.py) stands beside it.
+- search: a whole search of twelve sets x 300 rows, 6 epochs, C = 3, 100 validation items each, and where its seconds
+  went; with it the seconds of one evaluation, beside the training that it follows.
+- determinism: a small run twice. kills: it is killed at random moments and resumed. study: runs an hour.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from common import (
-    Contender,
-    Failed,
-    Results,
-    Work,
-    contenders,
-    has_trl,
-    machine,
-    run_child,
-    table,
-    take_turns,
-    without_places,
-)
-from prepared import SYNTHETIC
-from step import show, summary_of
-
-PEAKS = {
-    "B200": 2250e12, "H200": 989.4e12, "H100 PCIe": 756e12, "H100": 989.4e12, "A100": 312e12, "L40S": 362e12,
-    "RTX 4090": 165.2e12,
-}  # fmt: skip
-"""FLOP/s of dense bf16 products with fp32 accumulation by data sheet, by a part of the device's name."""
-PEERS = "ours,padded:{size},padding_free:{size},packed:4"
-"""With TRL's settings: on a GPU a global batch fits into one micro-batch."""
-PACKED_LENGTH = 1024
-SUMMARY = 60
-"""Seconds kept back for the product rates and the tables."""
+BUDGETS = {"small": 150, "full": 90, "larger": 130, "search": 120, "determinism": 60, "kills": 60, "study": 90}
+"""Seconds of each part, at most, in the order in which they are run."""
 
 
-def parts_of(given: argparse.Namespace) -> dict[str, Work]:
-    small = Work(
-        model=given.model or given.small, data=given.data or SYNTHETIC, steps=given.warm + given.steps,
-        warm=given.warm, batch_size=given.batch_size, device=given.device, keep=False,
-        bf16=given.precision == "bf16",
-    )  # fmt: skip
-    works = {
-        "small": small,
-        "full": replace(small, batch_size=8 * given.batch_size),
-        "larger": replace(small, model=given.larger, data=SYNTHETIC, batch_size=4 * given.batch_size),
-    }
-    return {name: works[name] for name in given.parts.split(",")}
+def install(wheels: Path, to: Path) -> None:
+    """Makes the packages of a folder of wheels importable, here and in the processes that are started."""
+    files = sorted(map(str, wheels.glob("*.whl")))
+    if not files:
+        raise SystemExit(f"--wheels {wheels}: there is no wheel in it")
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-compile", "--target"]
+    subprocess.run([*command, str(to), *files], check=True)
+    sys.path.insert(0, str(to))
+    known = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(to), *([known] if known else [])])
 
 
-def measure(name: str, work: Work, given: argparse.Namespace, ends: float) -> bool:
-    """One more run of each contender of a part, as far as there is time; whether all of them are there.
-
-    A peer that fails on this machine is named and left out: the minutes are for the others.
-    """
-    results = results_of(name, work, given)
-    done = True
-    names = PEERS.format(size=work.batch_size) if has_trl() and name == "small" else "ours"
-    for one in contenders(names, PACKED_LENGTH):
-        turn = min(len(results.runs(one.label)) + 1, given.repeats)
-        try:
-            done &= take_turns(results, [one], work, turn, ends=ends)
-        except Failed as error:
-            print(error)
-            done = False
-    return done
-
-
-def summarise(name: str, work: Work, given: argparse.Namespace) -> dict[str, Any] | None:
-    """Medians, rates and utilisation of a part; None where not even ours has been run."""
-    results = results_of(name, work, given)
-    if not results.runs("ours"):
-        return None
-    products = results.content.get("products") or run_child(Contender(name="products"), work, "products.py")
-    results.write(products=products)
-    summary = summary_of(results, work, products)
-    peak = given.peak_tflops * 1e12 if given.peak_tflops else peak_of(results.content["machine"]["gpu"])
-    for one in summary["contenders"].values():
-        one["mfu"] = one["flops_per_second"] / peak if peak else None
-    results.write(summary=summary)
-    print(f"\n{name}: {Path(work.model).name}, {work.batch_size} examples a step")
-    show(summary, products)
-    return summary
-
-
-def results_of(name: str, work: Work, given: argparse.Namespace) -> Results:
-    return Results(given.out / f"{name}.json", without_places(work), machine(work))
-
-
-def peak_of(gpu: str | None) -> float | None:
-    return next((peak for name, peak in PEAKS.items() if gpu and name in gpu), None)
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="a folder, made where it is missing")
+    parser.add_argument("--parts", default=",".join(BUDGETS), help="(default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=9.5, help="of all together (default: %(default)s)")
+    budgets = ", ".join(f"{name}={seconds}" for name, seconds in BUDGETS.items())
+    parser.add_argument("--seconds", nargs="+", default=[], metavar="PART=N", help=f"at most (default: {budgets})")
+    parser.add_argument("--wheels", type=Path, help="a folder of wheels, installed into a temporary folder")
+    parser.add_argument("--small", default="random:smollm2-135m", help="or a folder (default: %(default)s)")
+    parser.add_argument("--larger", default="random:llama-1b", help="or a folder (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="of `small` (default: %(default)s)")
+    parser.add_argument("--warm", type=int, default=5, help="steps before timed ones (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=40, help="timed ones of `small` (default: %(default)s)")
+    parser.add_argument("--only", help="contenders of the step parts, as `ours,padded:64` (default: see gpu_parts.py)")
+    parser.add_argument("--jobs", type=int, default=4, help="runs of the study at a time (default: %(default)s)")
+    sizes = "sets,rows,validation items,epochs,C"
+    parser.add_argument("--search", default="12,300,100,6,3", help=f"{sizes} of the search (default: %(default)s)")
+    parser.add_argument("--twice", default="4,150,25,2,1", help=f"{sizes} of the small runs (default: %(default)s)")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="(default: %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="(default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="of torch on the CPU (default: its own choice)")
+    parser.add_argument("--peak-tflops", type=float, help="bf16 rate of the device, where its name does not tell")
+    return parser
 
 
 def main() -> None:
     began = time.perf_counter()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="a folder, made where it is missing")
-    parser.add_argument("--parts", default="small,full,larger", help="(default: %(default)s)")
-    parser.add_argument("--model", help="a folder, in place of --small")
-    parser.add_argument("--data", help="a folder of JSON lines files, for --model (default: rows made up)")
-    parser.add_argument("--small", default="random:smollm2-135m", help="(default: %(default)s)")
-    parser.add_argument("--larger", default="random:llama-1b", help="or a folder (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=64, help="of `small` (default: %(default)s)")
-    parser.add_argument("--warm", type=int, default=5, help="(default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=20, help="timed ones of a run (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="(default: %(default)s)")
-    parser.add_argument("--minutes", type=float, default=9.5, help="of all together (default: %(default)s)")
-    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="(default: %(default)s)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="(default: %(default)s)")
-    parser.add_argument("--peak-tflops", type=float, help="bf16 rate of the device, where its name does not tell")
-    given = parser.parse_args()
+    given = options().parse_args()
+    if unknown := set(given.parts.split(",")) - set(BUDGETS):
+        raise SystemExit(f"--parts {','.join(sorted(unknown))}: the parts are {', '.join(BUDGETS)}")
+    budgets = BUDGETS | {name: float(seconds) for name, _, seconds in (one.partition("=") for one in given.seconds)}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was started ends too
     given.out.mkdir(parents=True, exist_ok=True)
-    ends = began + 60 * given.minutes - SUMMARY
-    if not has_trl():
-        print("TRL is skipped: trl and datasets are not installed here")
-    parts = parts_of(given)
-    # One run of each part before the second of any: what matters most is there when the time is over.
-    for _ in range(given.repeats):
-        done = [measure(name, work, given, ends) for name, work in parts.items()]
-    lines = []
-    for name, work in parts.items():
-        summary = summarise(name, work, given)
-        for label, one in (summary or {"contenders": {}})["contenders"].items():
-            mfu = None if one["mfu"] is None else f"{one['mfu']:.1%}"
-            memory = (one["peak_device"] or 0) / 2**30
-            rates = (one["runs"], one["seconds_per_step"], one["tokens_per_second"], mfu, memory)
-            lines.append((f"{name}, {label}", *rates))
-    print("\n" + table(("", "runs", "s/step", "real tokens/s", "MFU", "peak device GiB"), lines))
-    print(f"{(time.perf_counter() - began) / 60:.1f} minutes")
-    if not all(done):
-        print("Not every run was begun in the time given: the same command goes on")
+    with tempfile.TemporaryDirectory(prefix="bench-gpu-", ignore_cleanup_errors=True) as scratch:
+        if given.wheels:
+            install(given.wheels, Path(scratch) / "site")
+        from gpu_order import run_all  # after the wheels: msft needs some of them
+
+        run_all(given, Path(scratch), began, budgets)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from msft.model.open import ModelSource, load_tokenizer
 TASK = "rows"
 SYNTHETIC = "synthetic"
 RANDOM = "random:"
+WORDS = 4096
 CONFIGS: dict[str, dict[str, Any]] = {
     "1m": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "vocab_size": 4096},
     "5m": {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6, "vocab_size": 4096},
@@ -40,12 +41,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def source_of(work: Work, folder: Path) -> ModelSource:
-    """The model; a random one is written into `folder` first."""
+    """The model; a random one is written into `folder` first, if it is not there."""
     if not work.model.startswith(RANDOM):
         return ModelSource(name_or_path=work.model)
     place = folder / "model"
     if not place.exists():
-        _random_model(work.model.removeprefix(RANDOM), place, work.seed)
+        draft = folder / "model.draft"  # a folder called model is a whole one
+        random_model(work.model.removeprefix(RANDOM), draft, work.seed, work.device)
+        draft.rename(place)
     return ModelSource(name_or_path=str(place))
 
 
@@ -94,15 +97,17 @@ def synthetic(count: int, seed: int) -> list[Example]:
     for _ in range(count):
         given = int(np.clip(draw.lognormal(4.05, 0.5), 8, 400))
         learned = int(np.clip(draw.lognormal(3.8, 0.6), 4, 300)) if draw.random() < 1 / 6 else 2
-        ids = draw.integers(3, 4096, given + learned).astype(np.int32)
+        ids = draw.integers(3, WORDS, given + learned).astype(np.int32)
         made.append(Example(ids=ids, trained=np.arange(given + learned) >= given))
     return made
 
 
-def _random_model(name: str, place: Path, seed: int) -> None:
+def random_model(name: str, place: Path, seed: int, device: str = "cpu") -> None:
+    """Writes a model of these shapes, drawn on the device, and a tokenizer of the words w3, w4, ..., w4095."""
     import torch
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     if name not in CONFIGS:
@@ -113,7 +118,11 @@ def _random_model(name: str, place: Path, seed: int) -> None:
     config = LlamaConfig(
         **shape, max_position_embeddings=2048, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=0
     )
-    LlamaForCausalLM(config).save_pretrained(place)
-    words = Tokenizer(WordLevel({"<pad>": 0, "<s>": 1, "</s>": 2}, unk_token="</s>"))
+    with torch.device(device):
+        model = LlamaForCausalLM(config)
+    model.save_pretrained(place)
+    known = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{number}": number for number in range(3, WORDS)}
+    words = Tokenizer(WordLevel(known, unk_token="</s>"))
+    words.pre_tokenizer = WhitespaceSplit()
     tokenizer: Any = PreTrainedTokenizerFast
     tokenizer(tokenizer_object=words, eos_token="</s>", pad_token="<pad>").save_pretrained(place)

@@ -100,19 +100,15 @@ def _best(product: Callable[[], Tensor], device: str) -> float:
     return min(taken)
 
 
-def main() -> None:
-    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    work = Work(**{**job["work"], "tasks": tuple(job["work"]["tasks"])})
-    if work.threads:
-        torch.set_num_threads(work.threads)
-    source = source_of(work, Path(job["folder"]))
+def measure(work: Work, source: ModelSource) -> dict[str, Any]:
+    """FLOPs and product seconds of the timed steps of the work, of one step in the mean."""
     timed = [example for batch in batches_of(work, examples_of(work, source))[work.warm :] for example in batch]
     model = shape_of(source)
     steps = work.steps - work.warm
     flops = {kind: value / steps for kind, value in flops_of(model, timed).items()}
     seconds = {kind: value / steps for kind, value in seconds_of(model, timed, work).items()}
     rate = (flops["body"] + flops["head"]) / sum(seconds.values())
-    measured = {
+    return {
         "flops_per_step": flops,
         "product_seconds_per_step": seconds,
         "flops_per_second": rate,
@@ -120,6 +116,14 @@ def main() -> None:
         "trained_per_step": sum(example.targets for example in timed) / steps,
         "parameters": non_embedding_parameters(model),
     }
+
+
+def main() -> None:
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    work = Work(**{**job["work"], "tasks": tuple(job["work"]["tasks"])})
+    if work.threads:
+        torch.set_num_threads(work.threads)
+    measured = measure(work, source_of(work, Path(job["folder"])))
     Path(job["result"]).write_text(json.dumps(measured), encoding="utf-8")
 
 

@@ -7,6 +7,10 @@ The same global batches:
 - padding_free: the rows of a micro-batch in one row, attention within each (TRL asks for FlashAttention for it; with
   SDPA a mask does the same).
 
+A name may be followed by what it runs with:
+- +varlen: attention over cumulative lengths (varlen_attention.py), as FlashAttention has it; for padding_free, packed;
+- +liger: TRL's `use_liger_kernel`, fused norms, gates and rotation.
+
 Other global batches, of the same rows:
 - grouped: `group_by_length`, rows of like length from many batches make a batch;
 - packed: `packing`, best-fit decreasing, to rows of `packed_length` tokens, as many of them a step as hold the tokens
@@ -14,7 +18,8 @@ Other global batches, of the same rows:
 
 All of them: fp32 weights, bf16 autocast, fused AdamW without decay or clipping, a constant learning rate, no gradient
 checkpointing (TRL's default would cost a forward pass), loss over the completion's tokens, normalised over the global
-batch. They get the token sequences, so that tokenising differs in nothing.
+batch. They get the token sequences, so that tokenising differs in nothing. On a GPU, losses are logged and the device
+is waited for as often as there are steps to warm up, not at every step.
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import varlen_attention
 from common import Contender, Work, peak_memory
 from datasets import Dataset, disable_progress_bars
 from transformers import TrainerCallback
@@ -44,12 +50,13 @@ def train(
     work: Work, contender: Contender, source: ModelSource, batches: Sequence[Sequence[Example]], folder: Path
 ) -> dict[str, Any]:
     """Seconds, losses and real tokens of each step."""
-    if contender.name != "packed" and work.batch_size % contender.micro:
+    kind = contender.name.partition("+")[0]
+    if kind != "packed" and work.batch_size % contender.micro:
         raise SystemExit(f"{contender.label}: its rows do not divide a batch of {work.batch_size} examples")
     rows = [example for batch in batches for example in batch]
-    if contender.name == "rebalanced":
+    if kind == "rebalanced":
         rows = _undone(rows)
-    clock = _Clock(work.device)
+    clock = _Clock(work)
     trainer = _trainer(work, contender, source, rows, folder, [clock])
     trainer.train()
     steps = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -86,7 +93,8 @@ def _trainer(
     warnings.filterwarnings("ignore")
     logging.getLogger("trl").setLevel(logging.ERROR)
     disable_progress_bars()
-    packed = contender.name == "packed"
+    name, *extras = contender.name.split("+")
+    packed = name == "packed"
     tokens = sum(map(len, rows)) / len(rows) * work.batch_size
     per_step = tokens / contender.packed_length if packed else work.batch_size
     strategies = {"rebalanced": "batch_rebalance", "grouped": "group_by_length", "packed": "random"}
@@ -96,10 +104,11 @@ def _trainer(
         per_device_train_batch_size=contender.micro,
         per_device_eval_batch_size=contender.micro,
         gradient_accumulation_steps=max(1, round(per_step / contender.micro)),
-        train_sampling_strategy=strategies.get(contender.name, "sequential"),
+        train_sampling_strategy=strategies.get(name, "sequential"),
         packing=packed,
         eval_packing=False,
-        padding_free=contender.name == "padding_free",
+        padding_free=name == "padding_free",
+        use_liger_kernel="liger" in extras,
         max_length=contender.packed_length if packed else None,
         learning_rate=work.learning_rate,
         lr_scheduler_type="constant",
@@ -110,15 +119,18 @@ def _trainer(
         gradient_checkpointing=False,
         use_cpu=work.device == "cpu",
         dataloader_pin_memory=work.device == "cuda",
-        logging_steps=1,
+        logging_steps=1 if work.device == "cpu" else max(1, work.warm),
         save_strategy="steps" if work.keep else "no",
         save_steps=work.steps,
         report_to="none",
         disable_tqdm=True,
         seed=work.seed,
     )
+    model = load_model(source)
+    if "varlen" in extras:
+        varlen_attention.use(model)
     return SFTTrainer(
-        load_model(source),
+        model,
         args=config,
         train_dataset=_dataset(rows),
         processing_class=load_tokenizer(source),
@@ -152,10 +164,13 @@ def _undone(rows: Sequence[Example]) -> list[Example]:
 
 
 class _Clock(TrainerCallback):
-    """The seconds of each step: from the end of the one before it, so that loading data counts."""
+    """The seconds of each step: from the end of the one before it, so that loading data counts.
 
-    def __init__(self, device: str) -> None:
-        self.device = device
+    On a GPU only their sum is exact, over the steps after the warm ones: the device is waited for before and after.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self.waits = (work.warm, work.steps) if work.device == "cuda" else ()
         self.seconds: list[float] = []
         self.peak = 0
         self._last = 0.0
@@ -164,7 +179,7 @@ class _Clock(TrainerCallback):
         self._last = time.perf_counter()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        if self.device == "cuda":
+        if len(self.seconds) + 1 in self.waits:
             torch.cuda.synchronize()
         now = time.perf_counter()
         self.seconds.append(now - self._last)

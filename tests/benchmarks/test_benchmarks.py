@@ -189,21 +189,6 @@ def test_the_step_script_ends_and_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.campaign
-def test_the_gpu_script_ends_on_a_cpu(tmp_path: Path) -> None:
-    models = ("--small", "random:1m", "--larger", "random:5m", "--warm", "1", "--steps", "1", "--repeats", "1")
-    small = (*models, "--device", "cpu", "--batch-size", "8", "--precision", "fp32", "--minutes", "60")
-    text = run("gpu.py", *small, "--out", str(tmp_path))
-    assert "MFU" in text
-    for name in ("small", "full", "larger"):
-        content = json.loads((tmp_path / f"{name}.json").read_text())
-        found = content["summary"]["contenders"]
-        assert found["ours"]["mfu"] is None
-        assert all(one.get("largest_loss_difference", 0) < 1e-4 for one in found.values())
-    again = run("gpu.py", *small, "--out", str(tmp_path))
-    assert "run 1 of 1" not in again
-
-
-@pytest.mark.campaign
 def test_the_other_scripts_end(tmp_path: Path) -> None:
     pytest.importorskip("trl")
     text = run("evaluation.py", *MADE_UP, "--items", "9", "--out", str(tmp_path / "evaluation.json"))
