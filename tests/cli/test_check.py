@@ -132,3 +132,29 @@ def test_a_bound_on_snapshots_is_told_with_what_it_saves(config: Path, capsys: p
         f"limited by snapshots.max (a dropped snapshot that is needed is trained again): without it {free['snapshots']}"
         in " ".join(capsys.readouterr().out.split())
     )
+
+
+@pytest.mark.parametrize(("jobs", "average"), [(1, None), (4, None), (4, 1.0)])
+def test_the_memory_of_a_gpu_is_planned_for_each_process(
+    config: Path, capsys: pytest.CaptureFixture[str], jobs: int, average: float | None
+) -> None:
+    overrides = [] if average is None else [f"training.average={average}"]
+    sets = [part for override in overrides for part in ("--set", override)]
+    assert main(["check", str(config), "--json", "--gpu-memory", "80", "--jobs", str(jobs), *sets]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["precision"] == "mixed" and made["card"]["card"] == 80 * 2**30
+    # master, moments, copy, gradient, gradient in bf16, and the mean
+    each = 4 + 8 + 2 + 4 + 2 + (0 if average is None else 4)
+    assert made["training_bytes"] == made["card"]["training"] == each * made["trained_parameters"]
+    assert main(["check", str(config), "--gpu-memory", "80", "--jobs", str(jobs), *sets]) == 0
+    said = capsys.readouterr().out
+    assert "4 master + 8 moments + 2 copy + 4 gradient + 2 gradient in bf16" in said
+    assert ("shared by 4 processes: 20.4 GB each" in said) is (jobs == 4)
+    assert "are left for activations" in said
+
+
+def test_a_gpu_that_is_too_small_is_warned_about(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(config), "--json", "--gpu-memory", "0.0001"]) == 0
+    assert any(
+        "of the GPU for training: use a smaller model" in w for w in json.loads(capsys.readouterr().out)["warnings"]
+    )

@@ -15,6 +15,7 @@ from msft.cli.estimate import Estimate, Part, estimate
 from msft.cli.quiet import quiet
 from msft.config.schema import Config
 from msft.core.averages import Averaging
+from msft.model.memory import CardPlan, each_trained
 from msft.report.words import NOT_KNOWN, clean, scaled
 from msft.run.job import Job
 
@@ -23,10 +24,10 @@ PIPED = 160
 """Width of the output if it is not a terminal."""
 
 
-def run(config: Config, *, as_json: bool = False) -> None:
-    """Prints the estimate. Raises a UserError if configuration, data or model cannot be used."""
+def run(config: Config, *, jobs: int = 1, gpu_bytes: int | None = None, as_json: bool = False) -> None:
+    """Prints the estimate (see `estimate`). Raises a UserError if configuration, data or model cannot be used."""
     quiet()
-    made = estimate(Job.prepare(config))
+    made = estimate(Job.prepare(config), jobs=jobs, gpu_bytes=gpu_bytes)
     if as_json:
         sys.stdout.write(json.dumps(as_dict(made), indent=2, allow_nan=False) + "\n")
     else:
@@ -106,7 +107,8 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
         *([("final", _candidates(made.score_excluded))] if made.score_excluded is not None else []),
         ("at most", _training(made)),
         ("snapshots", _snapshots(made)),
-        ("memory", f"{scaled(made.training_bytes, 'B')} for {_in_memory(made)}, plus activations"),
+        ("memory", _memory(made)),
+        *([("GPU", _card(made.card))] if made.card is not None else []),
         *([("average", _average(made.averaging, made.steps_per_epoch))] if made.averaging is not None else []),
         ("ends", _ends(made)),
         ("errors", "± is the largest standard error of an accuracy over this number of items, in percentage points"),
@@ -123,8 +125,24 @@ def _candidates(score_excluded: str) -> str:
     )
 
 
-def _in_memory(made: Estimate) -> str:
-    return "weights, gradients and moments" if made.averaging is None else "weights, gradients, moments and averages"
+def _memory(made: Estimate) -> str:
+    averaged = made.averaging is not None
+    what = "weights, gradients, moments and averages" if averaged else "weights, gradients and moments"
+    each = " + ".join(f"{size} {name}" for name, size in each_trained(made.precision, averaged=averaged).items())
+    return (
+        f"{scaled(made.training_bytes, 'B')} for {what}, plus activations ({made.precision}; bytes of each parameter "
+        f"that is trained: {each})"
+    )
+
+
+def _card(card: CardPlan) -> str:
+    """What each process takes of a GPU."""
+    shared = "" if card.jobs == 1 else f", shared by {card.jobs} processes: {scaled(card.part, 'B')} each"
+    return (
+        f"{scaled(card.card, 'B')}{shared}: {scaled(max(card.activations, 0), 'B')} are left for activations, and "
+        f"{card.snapshots} {'snapshot stays' if card.snapshots == 1 else 'snapshots stay'} on it, the others in the "
+        "memory of the host"
+    )
 
 
 def _average(averaging: Averaging, epoch: int) -> str:

@@ -7,19 +7,23 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import psutil
+import torch
 
+from msft.cli.estimate_warnings import about_data, about_rhythm, about_space
+from msft.config.schema import Config
 from msft.core.averages import Averaging
 from msft.core.clock import Clock
 from msft.core.method import Method
 from msft.core.outlook import Outlook
 from msft.core.vocabulary import Brief, Mixture
 from msft.data.examples import TaskData
+from msft.model.memory import CardPlan, card_memory, training_bytes
 from msft.model.open import non_embedding_parameters
-from msft.report.cautions import few_items
+from msft.model.precision import Precision, precision_on
 from msft.run.attempt import SNAPSHOT_MEMORY
 from msft.run.job import UNSCORED, Job
 from msft.run.scoring_cost import generated_tokens, scored_tokens
@@ -28,12 +32,6 @@ from msft.snapshots.store import IN_PASSING
 
 FLOAT = 4
 """Bytes of an fp32 number."""
-OFTEN = 4
-"""Above so many times per epoch, a repeated example is warned about."""
-EXPENSIVE = 0.5
-"""Ratio of validation tokens to training tokens above which scoring is too expensive."""
-
-Warnings: TypeAlias = list[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +109,11 @@ class Estimate:
     disk_bytes: int | None
     """Snapshots and the final model."""
     free_disk_bytes: int
+    precision: Precision
     training_bytes: int
-    """Memory of weights, gradients, moments and averages in fp32, without activations."""
+    """Memory of weights, gradients, moments and averages, without activations."""
+    card: CardPlan | None
+    """The memory of one process on a GPU; None without one."""
     averaging: Averaging | None
     """How the weights are averaged; None: they are not."""
     snapshot_memory_bytes: int
@@ -120,8 +121,11 @@ class Estimate:
     warnings: tuple[str, ...]
 
 
-def estimate(job: Job) -> Estimate:
-    """The estimate of a job whose data have been read and whose model exists as a skeleton only."""
+def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None) -> Estimate:
+    """The estimate of a job whose data have been read and whose model exists as a skeleton only.
+
+    `jobs`: runs at the same time that share the GPU; `gpu_bytes`: of its memory, None: of the GPU that is here.
+    """
     method, data = job.config.method, job.data
     parts = tuple(part_of(task_data, job.model.tokenizer) for task_data in data.values())
     mixture = Mixture(tasks=tuple(data))
@@ -142,6 +146,8 @@ def estimate(job: Job) -> Estimate:
     kept = min((n for n in (wanted, None if bound is None else bound + 1) if n is not None), default=None)
     snapshot = job.snapshot_bytes
     window = job.config.training.average
+    precision, card_bytes = _hardware(job.config, gpu_bytes)
+    training = training_bytes(precision, all_parameters, trained, averaged=window is not None)
     room = int(SNAPSHOT_MEMORY * psutil.virtual_memory().available)
     in_memory = room // snapshot if kept is None else min(kept, room // snapshot)
     final = FLOAT * (trained if job.source.peft else all_parameters)
@@ -170,15 +176,28 @@ def estimate(job: Job) -> Estimate:
         unbounded_snapshots=wanted,
         disk_bytes=None if kept is None else kept * snapshot + final,
         free_disk_bytes=_free_disk(Path(job.config.output)),
-        training_bytes=FLOAT * all_parameters + (3 if window is None else 4) * FLOAT * trained,
+        precision=precision,
+        training_bytes=training,
+        card=None if card_bytes is None else CardPlan(card=card_bytes, jobs=jobs, training=training, snapshot=snapshot),
         averaging=None if window is None else Averaging(window * steps, job.config.training.average_warmup),
         snapshot_memory_bytes=(in_memory + IN_PASSING) * snapshot,
         warnings=(),
     )
     return replace(
         made,
-        warnings=(*_about_data(made), *outlook.warnings, *_about_rhythm(made, method.eval_every), *_about_space(made)),
+        warnings=(*about_data(made), *outlook.warnings, *about_rhythm(made, method.eval_every), *about_space(made)),
     )
+
+
+def _hardware(config: Config, gpu_bytes: int | None) -> tuple[Precision, int | None]:
+    """The precision of the run, and the GPU's memory in bytes; None without one."""
+    here = torch.cuda.is_available()
+    if here and gpu_bytes is None:
+        gpu_bytes = card_memory(torch.device("cuda"))
+    asked = config.model.precision
+    if gpu_bytes is not None and not here:  # a GPU that is planned for: today's have bf16
+        return "mixed" if asked == "auto" else asked, gpu_bytes
+    return precision_on(torch.device("cuda" if here else "cpu"), asked), gpu_bytes
 
 
 def part_of(data: TaskData, tokenizer: Any) -> Part:
@@ -230,53 +249,3 @@ def _free_disk(output: Path) -> int:
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
-
-
-def _about_data(made: Estimate) -> Warnings:
-    often = [part for part in made.parts if part.times > OFTEN]
-    return [
-        *few_items({part.task: part.validation for part in made.parts}),
-        *(
-            f"{part.task}: an epoch takes each of its {part.train:,} training examples {part.times:.3g} times: a small "
-            "sub-dataset that is repeated so often can be learned by heart before the others are learned. Fix: compare "
-            "with data.mixing: size and without repeat"
-            for part in often
-        ),
-    ]
-
-
-def _about_rhythm(made: Estimate, eval_every: float) -> Warnings:
-    warnings = []
-    if made.ticks_per_epoch < math.floor(1 / eval_every):
-        warnings.append(
-            f"method.eval_every: an epoch has only {made.steps_per_epoch} steps, so several evaluations coincide and "
-            f"{made.ticks_per_epoch} per epoch remain; use a smaller batch_size or evaluate less often"
-        )
-    if made.scoring_share > EXPENSIVE:
-        speaking = [part.task for part in made.parts if part.generated_tokens]
-        generated = sum(part.generated_tokens for part in made.parts)
-        share = generated / sum(part.validation_tokens for part in made.parts)
-        why = f" ({share:.0%} of them for generation in {', '.join(speaking)}: lower scorer.max_new_tokens)"
-        warnings.append(
-            f"scoring is expensive: it processes up to {made.scoring_share:.0%} as many tokens as training"
-            f"{why if speaking else ''}: limit it with validation.max_samples, or evaluate less often "
-            "(method.eval_every)"
-        )
-    return warnings
-
-
-def _about_space(made: Estimate) -> Warnings:
-    warnings = []
-    if made.disk_bytes is not None and made.disk_bytes > made.free_disk_bytes:
-        warnings.append(
-            f"the snapshots may need {made.disk_bytes / 1e9:.1f} GB of disk, but {made.free_disk_bytes / 1e9:.1f} GB "
-            "are free: choose another output, limit the snapshots (snapshots.max: 3), or use an adapter (peft)"
-        )
-    total = psutil.virtual_memory().total
-    if made.training_bytes + IN_PASSING * made.snapshot_bytes > total:
-        warnings.append(
-            f"weights, gradients and moments need {made.training_bytes / 1e9:.1f} GB, copies of them that are being "
-            f"written to disk {IN_PASSING * made.snapshot_bytes / 1e9:.1f} GB, but this machine has "
-            f"{total / 1e9:.1f} GB of memory: use a smaller model, or an adapter (peft)"
-        )
-    return warnings

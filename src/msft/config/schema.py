@@ -272,6 +272,14 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _trains_again_the_same(self) -> Config:
+        if self.training.deterministic is False and self.snapshots.max is not None:
+            found = "a dropped snapshot is trained again, which gives the same bits only with deterministic training"
+            mend = "leave out training.deterministic, or set snapshots.max: null"
+            raise ProblemsError([Problem(found, mend, ("snapshots", "max"))])
+        return self
+
+    @model_validator(mode="after")
     def _schedule_has_an_end(self) -> Config:
         needs = [
             key

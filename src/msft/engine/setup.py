@@ -26,6 +26,7 @@ from msft.forward.runtime import Runtime
 from msft.forward.shapes import Shape, added, choose
 from msft.model.hardware import hardware_has_bf16
 from msft.model.lighten import lighten
+from msft.model.memory import training_bytes
 from msft.model.precision import precision_on
 from msft.model.row_layout import fitting_layout
 from msft.model.token_budget import ON_A_CPU, token_budget
@@ -99,10 +100,15 @@ def budgeted(runtime: Runtime, settings: EngineSettings, loss: TokenLoss, proces
     if settings.max_tokens_per_microbatch is not None or alone:
         return runtime
     budgets = np.zeros(processes.world)
-    # In fp32 the gradient, Adam's two moments and the average; with masters also those, and a gradient in bf16.
-    mixed = precision_on(processes.device, settings.precision) == "mixed"
-    beside = 12 + (6 if mixed else 0) + (0 if settings.average is None else 4)
-    budgets[processes.rank] = token_budget(loss, runtime.layout, processes.device, runtime.autocast, beside)
+    precision = precision_on(processes.device, settings.precision)
+    sizes = [(p.numel(), p.requires_grad) for p in loss.parameters()]
+    fixed = training_bytes(
+        precision,
+        sum(size for size, _ in sizes),
+        sum(size for size, trained in sizes if trained),
+        averaged=settings.average is not None,
+    )
+    budgets[processes.rank] = token_budget(loss, runtime.layout, processes.device, runtime.autocast, fixed)
     # The minimum over all: every process must make the same number of micro-batches of a global batch.
     return replace(runtime, max_tokens=int(processes.total(budgets).min()))
 

@@ -7,7 +7,7 @@ graph starts them in one go, on the same arrays each time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -139,6 +139,10 @@ class StaticStepper(Stepper):
             return made
         except RuntimeError as error:  # among them out of memory, and what cannot be recorded
             torch.cuda.synchronize()
+            # A recording that fails leaves the generator as if it still went on.
+            with suppress(RuntimeError):
+                fresh = torch.Generator(self.runtime.device).graphsafe_get_state()
+                torch.cuda.default_generators[torch.cuda.current_device()].graphsafe_set_state(fresh)
             reason = f"no CUDA graph for {filled.shape.tokens:,} tokens: {str(error).splitlines()[0]}"
             self.said = "; ".join(filter(None, (self.said, reason)))
             return None

@@ -80,8 +80,9 @@ def _drawn(lengths: Sequence[NDArray[np.int64]], batch_size: int, max_tokens: in
         some = len(lengths) if step % 2 else int(random.integers(1, len(lengths) + 1))
         pool = np.concatenate([lengths[part] for part in random.permutation(len(lengths))[:some]])
         batch = pool[random.integers(0, len(pool), batch_size)]
-        for places in micro_batches(batch[:, 0].tolist(), max_tokens, flat=True):
-            found.append(batch[places].sum(0))
+        whole = batch[:, 0].sum() <= max_tokens
+        cuts = [slice(None)] if whole else micro_batches(batch[:, 0].tolist(), max_tokens, flat=True)
+        found += [batch[places].sum(0) for places in cuts]
     return np.array(found, np.int64)
 
 

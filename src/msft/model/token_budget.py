@@ -11,14 +11,11 @@ from torch import nn
 
 from msft.data.examples import Example
 from msft.forward.batches import RowLayout, collate, row
+from msft.model.memory import TRAINING, card_memory
 
 ON_A_CPU = 3_072
 """Tokens. More are not faster on a CPU and need more memory for activations."""
 LEAST, MOST = 1_024, 65_536
-SHARE = 0.6
-"""Share of a GPU's memory that a run may take; fragmentation, generation's cache and other processes need the rest."""
-USABLE = 0.95
-"""Share of a GPU's memory that processes which share it may take together; the driver needs some for each."""
 _ROW = 256
 
 
@@ -27,11 +24,11 @@ def token_budget(
     layout: RowLayout,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[object]],
-    beside: int,
+    fixed: int,
 ) -> int:
     """Tokens of a micro-batch on this device; `model` maps a MicroBatch to TokenScores.
 
-    `beside`: bytes that training needs for each parameter that is trained, beside the model itself.
+    `fixed`: bytes that training takes beside activations (`training_bytes`).
 
     On a GPU this is probed by a forward and backward pass of two micro-batches. The result is a power of two, computed
     from the device's total and not its free memory, so that a resumed run makes the same micro-batches.
@@ -39,32 +36,19 @@ def token_budget(
     if device.type != "cuda":
         return ON_A_CPU
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    state = beside * sum(weight.numel() for weight in weights) + sum(p.nbytes for p in model.parameters())
     peaks = [_peak(model, tokens, layout, device, autocast) for tokens in (LEAST, 2 * LEAST)]
     for weight in weights:
         weight.grad = None
-    return fitting(card_memory(device), state, peaks[1] - peaks[0])
-
-
-def card_memory(device: torch.device) -> int:
-    """Bytes of the GPU's memory that this process may take: the processes of a study share a GPU."""
-    total: int = torch.cuda.get_device_properties(device).total_memory
-    return int(total * torch.cuda.get_per_process_memory_fraction(device))
-
-
-def share_card(processes: int) -> None:
-    """Limits this process to its part of the memory of its GPU, so that no process of several takes that of another."""
-    if processes > 1:
-        torch.cuda.set_per_process_memory_fraction(USABLE / processes)
+    return fitting(card_memory(device), fixed, peaks[1] - peaks[0])
 
 
 def fitting(total: int, state: int, of_a_thousand: int) -> int:
-    """The largest power of two of tokens whose activations fit beside `state` into SHARE of `total` bytes.
+    """The largest power of two of tokens whose activations fit beside `state` into TRAINING of `total` bytes.
 
     `of_a_thousand`: bytes of the activations of LEAST tokens. The result is at least LEAST, even if memory may then run
     out, and at most MOST.
     """
-    fits = LEAST * (SHARE * total - state) / max(of_a_thousand, 1)
+    fits = LEAST * (TRAINING * total - state) / max(of_a_thousand, 1)
     return min(MOST, max(LEAST, 1 << int(np.log2(max(fits, 1)))))
 
 

@@ -21,7 +21,7 @@ from msft.core.vocabulary import ROOT, Outcome, Segment
 from msft.core.wire import brief_from_json, differences, outcome_to_json
 from msft.engine.parallel import Processes
 from msft.engine.progress import ScoreInfo, StepInfo, Watcher
-from msft.model.token_budget import card_memory
+from msft.model.memory import SNAPSHOTS, card_memory
 from msft.record.journal import Journal, Transcript
 from msft.record.run_folder import RunFolder
 from msft.report.card import write_card
@@ -49,8 +49,6 @@ from msft.system.stopwatch import Stopwatch, spent
 SNAPSHOT_MEMORY = 0.4
 """Share of the memory free at the start that snapshots may take, those of all processes that share the machine; further
 ones are kept on disk only."""
-SNAPSHOTS_ON_GPU = 0.2
-"""Share of its part of a GPU's memory that a process's snapshots may take; further ones are kept on the host."""
 
 
 class RunEngine(Engine, Protocol):
@@ -314,7 +312,7 @@ def snapshot_memory_of_gpu(processes: Processes) -> int:
     if processes.device.type != "cuda":
         return 0
     found = np.zeros(processes.world)
-    found[processes.rank] = SNAPSHOTS_ON_GPU * card_memory(processes.device)
+    found[processes.rank] = SNAPSHOTS * card_memory(processes.device)
     return int(processes.total(found).min())
 
 

@@ -211,7 +211,8 @@ def settings_of(config: Config, lookahead: Lookahead = NO_LOOKAHEAD) -> EngineSe
         deterministic=t.deterministic,
         lookahead_batch=lookahead.examples,
         virtual=lookahead.optimizer,
-        durable=config.snapshots.durable,
+        # What a crash loses would be trained again with other bits.
+        durable="tick" if t.deterministic is False else config.snapshots.durable,
     )
 
 

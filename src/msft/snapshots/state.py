@@ -63,6 +63,8 @@ def capture(
         for moment, value in optimizer.state.get(parameter, {}).items():
             assert moment in MOMENTS, f"the optimizer keeps {moment}, which snapshots do not hold"
             tensors[f"{moment}/{name}"] = _copy(value, device)
+    if any(weight.is_cuda for weight in weights.values()):
+        torch.cuda.synchronize()
     return State(tensors=tensors, cursor=cursor)
 
 
@@ -93,4 +95,9 @@ def _empty_moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[
 
 
 def _copy(tensor: Tensor, device: torch.device | str | None) -> Tensor:
+    """A copy; from a GPU to the host into pinned memory, which takes a fraction of the time, and complete only after
+    `torch.cuda.synchronize`."""
+    if tensor.is_cuda and device is not None and torch.device(device).type == "cpu":
+        pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        return pinned.copy_(tensor.detach(), non_blocking=True)
     return tensor.detach().to(device=device or tensor.device, copy=True, memory_format=torch.contiguous_format)

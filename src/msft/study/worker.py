@@ -21,7 +21,7 @@ from msft.config.schema import Config
 from msft.core.errors import RunError, Stopped, UserError, complaint
 from msft.core.wire import outcome_from_json, outcome_to_json
 from msft.methods import load_installed
-from msft.model.token_budget import share_card
+from msft.model.memory import share_card
 from msft.record.journal import canonical, digest
 from msft.record.run_folder import RunFolder
 from msft.run.attempt import Shared

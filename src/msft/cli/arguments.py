@@ -1,0 +1,178 @@
+"""What can be given to the commands on the command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+from msft.core.version import __version__
+
+STUDIES = ("peaks", "shift", "budget", "granularity", "ticks", "loss", "optimizer", "noise", "headroom", "similar")
+"""As in `msft.study.studies`, which is not imported for `--help`."""
+DTYPES = ("float32", "bfloat16", "float16")
+SPLITS = ("validation", "test")
+
+
+class Parser(argparse.ArgumentParser):
+    """Says where values of the configuration go, which scripts of other trainers take as options."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: --"):
+            message += ". Fix: give a value of the configuration as --set training.learning_rate=2e-5"
+        super().error(message)
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+def parser() -> argparse.ArgumentParser:
+    top = Parser(
+        prog="msft",
+        description="Fine-tune one model on a mixture of data sets, each until its own peak.",
+    )
+    top.add_argument("--version", action="version", version=f"msft {__version__}")
+    top.set_defaults(continues_by_itself=False, imports=[])
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
+
+    _of_a_job(commands)
+    _of_studies(commands)
+    _of_a_run(commands)
+    for command in commands.choices.values():
+        command.add_argument(
+            "--import", dest="imports", action="append", default=[], metavar="MODULE",
+            help="a module that registers a method of your own (msft.methods.register)",
+        )  # fmt: skip
+    return top
+
+
+def _of_a_job(commands: Commands) -> None:
+    check = commands.add_parser("check", help="what a job will take: data, steps, compute, disk; nothing is loaded")
+    _takes_config(check)
+    check.add_argument(
+        "--jobs",
+        type=_positive,
+        default=1,
+        help="runs of a study that share a GPU, to plan its memory (default: 1)",
+    )
+    check.add_argument("--gpu-memory", type=_gib, metavar="GIB", help="of the GPU (default: of the one that is here)")
+    check.add_argument("--json", action="store_true", help="print JSON, for scripts")
+
+    preview = commands.add_parser("preview", help="a few examples as the model sees them, learned tokens marked")
+    _takes_config(preview)
+    preview.add_argument("--rows", type=_count, default=3, help="training examples of each sub-dataset (default: 3)")
+    preview.add_argument("--task", metavar="ID", help="only this sub-dataset")
+
+    init = commands.add_parser("init", help="write a configuration for a folder of data files")
+    init.add_argument("folder", type=Path, metavar="FOLDER", help="holds .jsonl, .json, .parquet or .csv files")
+    init.add_argument("-o", "--output", type=Path, default=Path("config.yaml"), help="default: config.yaml")
+    init.add_argument("--model", help="hub id or folder of the base model")
+
+    commands.add_parser("schema", help="the JSON Schema of a configuration, for editors")
+
+    train = commands.add_parser("train", help="run the job of a configuration file")
+    train.add_argument("config", type=Path, help="the configuration (YAML); with --resume also the folder of a run")
+    _takes_overrides(train)
+    train.add_argument(
+        "--resume", action="store_true", help="continue the run in the output folder, with the --set that it began with"
+    )
+    train.add_argument(
+        "--allow-changed", action="append", default=[], metavar="FIELD",
+        help="with --resume: continue although this differs, such as environment, model.name_or_path, "
+        "datasets.gsm8k.path or training.learning_rate; the journal notes it",
+    )  # fmt: skip
+
+
+def _of_studies(commands: Commands) -> None:
+    compare = commands.add_parser("compare", help="methods side by side on the same splits, with statistics")
+    _takes_config(compare)
+    compare.add_argument(
+        "--methods", type=_names, required=True, metavar="A,B,...",
+        help="such as sft,msft,msft:release,sft_equal_flops,placebo; or all",
+    )  # fmt: skip
+    compare.add_argument("--seeds", type=_positive, default=6, help="training seeds of each method (default: 6)")
+    compare.add_argument("--jobs", type=_positive, default=1, help="runs at the same time (default: 1)")
+    compare.add_argument("--redraw", action="store_true", help="each seed draws its own rows and splits, too")
+    compare.add_argument("--against", metavar="METHOD", help="the reference (default: the first but sft)")
+    compare.add_argument("--output", type=Path, help="the study's folder (default: <output>-compare)")
+    compare.set_defaults(continues_by_itself=True)
+
+    study = commands.add_parser("study", help="one of the paper's analyses on this job, or a question it leaves open")
+    study.add_argument("name", choices=STUDIES, metavar="NAME", help=f"one of: {', '.join(STUDIES)}")
+    _takes_config(study)
+    study.add_argument("--seeds", type=_positive, default=3, help="training seeds of each run (default: 3)")
+    study.add_argument("--jobs", type=_positive, default=1, help="runs at the same time (default: 1)")
+    study.add_argument("--output", type=Path, help="the study's folder (default: <output>-NAME)")
+    study.set_defaults(continues_by_itself=True)
+
+
+def _of_a_run(commands: Commands) -> None:
+    report = commands.add_parser("report", help="the table and the page of a run, finished or not, or of several")
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder, or a folder of such folders")
+    report.add_argument("--page", type=Path, help="where to write the page (default: report.html in the folder)")
+    report.add_argument("--watch", action="store_true", help="write the page again and again until the run is finished")
+
+    status = commands.add_parser("status", help="where a run stands, beside it or after it")
+    status.add_argument("run_folder", type=Path, metavar="RUN", help="the run's folder")
+
+    export = commands.add_parser("export", help="a plain Hugging Face folder out of a finished run")
+    export.add_argument("run_folder", type=Path, metavar="RUN", help="the run's folder")
+    export.add_argument("--output", type=Path, metavar="DIR", help="where to write it (default: export in the run)")
+    export.add_argument("--merge", action="store_true", help="merge an adapter into its base: a whole model")
+    export.add_argument("--dtype", choices=DTYPES, help="of the weights (default: as trained, float32)")
+    export.add_argument("--push-to-hub", metavar="ID", help="upload it too, as user/name on the Hugging Face hub")
+    export.add_argument("--private", action="store_true", help="where the hub's repository is made, make it private")
+
+    evaluate = commands.add_parser("eval", help="score the final model of a run, or any model folder, on a split")
+    evaluate.add_argument("model", metavar="RUN|MODEL", help="a run's folder, or a model's folder or hub id")
+    evaluate.add_argument("--config", type=Path, help="whose data to score on (default: the run's own)")
+    evaluate.add_argument("--split", choices=SPLITS, default=SPLITS[0], help="default: validation")
+    evaluate.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    _takes_overrides(evaluate)
+
+    quickstart = commands.add_parser("quickstart", help="plain SFT and a search on a laptop CPU, offline, in minutes")
+    quickstart.add_argument(
+        "--output", type=Path, default=Path("runs/quickstart"), help="holds both runs; repeated, it continues them"
+    )
+    quickstart.set_defaults(continues_by_itself=True)
+
+    commands.add_parser("env", help="versions, hardware and settings: what a bug report needs")
+
+
+def _takes_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", type=Path, help="the configuration (YAML)")
+    _takes_overrides(command)
+
+
+def _takes_overrides(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="A.B=VALUE",
+        help="override a value, such as training.learning_rate=2e-5 or datasets.gsm8k.max_samples=100",
+    )  # fmt: skip
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not a number of rows")
+    return int(text)
+
+
+def _gib(text: str) -> int:
+    """Bytes."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of GiB")
+    return int(found * 2**30)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of 1 or more")
+    return int(text)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]

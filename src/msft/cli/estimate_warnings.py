@@ -1,0 +1,84 @@
+"""What an estimate warns about: few items, rare evaluations, too little memory or disk."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, TypeAlias
+
+import psutil
+
+from msft.model.memory import TRAINING, CardPlan
+from msft.report.cautions import few_items
+from msft.snapshots.store import IN_PASSING
+
+if TYPE_CHECKING:
+    from msft.cli.estimate import Estimate
+
+OFTEN = 4
+"""Above so many times per epoch, a repeated example is warned about."""
+EXPENSIVE = 0.5
+"""Ratio of validation tokens to training tokens above which scoring is too expensive."""
+
+Warnings: TypeAlias = list[str]
+
+
+def about_data(made: Estimate) -> Warnings:
+    often = [part for part in made.parts if part.times > OFTEN]
+    return [
+        *few_items({part.task: part.validation for part in made.parts}),
+        *(
+            f"{part.task}: an epoch takes each of its {part.train:,} training examples {part.times:.3g} times: a small "
+            "sub-dataset that is repeated so often can be learned by heart before the others are learned. Fix: compare "
+            "with data.mixing: size and without repeat"
+            for part in often
+        ),
+    ]
+
+
+def about_rhythm(made: Estimate, eval_every: float) -> Warnings:
+    warnings = []
+    if made.ticks_per_epoch < math.floor(1 / eval_every):
+        warnings.append(
+            f"method.eval_every: an epoch has only {made.steps_per_epoch} steps, so several evaluations coincide and "
+            f"{made.ticks_per_epoch} per epoch remain; use a smaller batch_size or evaluate less often"
+        )
+    if made.scoring_share > EXPENSIVE:
+        speaking = [part.task for part in made.parts if part.generated_tokens]
+        generated = sum(part.generated_tokens for part in made.parts)
+        share = generated / sum(part.validation_tokens for part in made.parts)
+        why = f" ({share:.0%} of them for generation in {', '.join(speaking)}: lower scorer.max_new_tokens)"
+        warnings.append(
+            f"scoring is expensive: it processes up to {made.scoring_share:.0%} as many tokens as training"
+            f"{why if speaking else ''}: limit it with validation.max_samples, or evaluate less often "
+            "(method.eval_every)"
+        )
+    return warnings
+
+
+def about_space(made: Estimate) -> Warnings:
+    warnings = []
+    if made.disk_bytes is not None and made.disk_bytes > made.free_disk_bytes:
+        warnings.append(
+            f"the snapshots may need {made.disk_bytes / 1e9:.1f} GB of disk, but {made.free_disk_bytes / 1e9:.1f} GB "
+            "are free: choose another output, limit the snapshots (snapshots.max: 3), or use an adapter (peft)"
+        )
+    if made.card is not None:
+        return [*warnings, *about_card(made.card)]
+    total = psutil.virtual_memory().total
+    if made.training_bytes + IN_PASSING * made.snapshot_bytes > total:
+        warnings.append(
+            f"weights, gradients and moments need {made.training_bytes / 1e9:.1f} GB, copies of them that are being "
+            f"written to disk {IN_PASSING * made.snapshot_bytes / 1e9:.1f} GB, but this machine has "
+            f"{total / 1e9:.1f} GB of memory: use a smaller model, or an adapter (peft)"
+        )
+    return warnings
+
+
+def about_card(card: CardPlan) -> Warnings:
+    if card.activations > 0:
+        return []
+    return [
+        f"weights, gradients and moments need {card.training / 1e9:.1f} GB, but a process may take "
+        f"{TRAINING * card.part / 1e9:.1f} GB of the GPU for training: use a smaller model, an adapter (peft), or "
+        "fewer --jobs"
+    ]

@@ -1,0 +1,74 @@
+"""What training needs of a device's memory, and what each of several processes may take of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from msft.model.precision import Precision
+
+TRAINING, SNAPSHOTS = 0.6, 0.2
+"""Shares of its part of a GPU's memory that a process may take for training and for snapshots; generation's cache and
+fragmentation need the rest."""
+USABLE = 0.95
+"""Share of a GPU's memory that processes which share it may take together; the driver needs some for each."""
+
+
+def each_trained(precision: Precision, *, averaged: bool) -> dict[str, int]:
+    """Bytes for each parameter that is trained, by use."""
+    mixed = precision == "mixed"
+    return {
+        "master": 4,
+        "moments": 8,
+        **({"copy": 2} if mixed else {}),
+        "gradient": 4,
+        **({"gradient in bf16": 2} if mixed else {}),
+        **({"mean": 4} if averaged else {}),
+    }
+
+
+def training_bytes(precision: Precision, parameters: int, trained: int, *, averaged: bool) -> int:
+    """Bytes of weights, gradients, moments and averages, without activations; frozen parameters have no master."""
+    frozen = (parameters - trained) * (2 if precision == "mixed" else 4)
+    return frozen + trained * sum(each_trained(precision, averaged=averaged).values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardPlan:
+    """The memory of one process on a GPU that it may share, in bytes."""
+
+    card: int
+    jobs: int
+    """Processes that share it."""
+    training: int
+    """Weights, gradients, moments and averages."""
+    snapshot: int
+
+    @property
+    def part(self) -> int:
+        """What the process may take; more is refused by torch's allocator (`share_card`)."""
+        return int(self.card * (1.0 if self.jobs == 1 else USABLE / self.jobs))
+
+    @property
+    def activations(self) -> int:
+        """What is left for a micro-batch; negative if not even the weights fit."""
+        return int(TRAINING * self.part) - self.training
+
+    @property
+    def snapshots(self) -> int:
+        """Snapshots that stay on the card; further ones are kept on the host."""
+        return int(SNAPSHOTS * self.part) // max(self.snapshot, 1)
+
+
+def card_memory(device: torch.device) -> int:
+    """Bytes of the GPU's memory that this process may take: the processes of a study share a GPU."""
+    number = torch.cuda.current_device() if device.index is None else device.index
+    total: int = torch.cuda.get_device_properties(number).total_memory
+    return int(total * torch.cuda.get_per_process_memory_fraction(number))
+
+
+def share_card(processes: int) -> None:
+    """Limits this process to its part of the memory of its GPU, so that no process of several takes that of another."""
+    if processes > 1:
+        torch.cuda.set_per_process_memory_fraction(USABLE / processes)
