@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
 
@@ -65,7 +66,7 @@ class _Kept(dict[Snapshot, dict[Task, float]]):
 class StoredEngine(FakeEngine):
     """The fake engine with its states in the real store."""
 
-    parameters, model_bytes, fingerprint, light = 1000, 4000, "fake", ""
+    parameters, model_bytes, fingerprint, light, gpu = 1000, 4000, "fake", "", MappingProxyType({})
 
     def __init__(self, job: Job, store: Store, on_step: Callable[[StepInfo | ScoreInfo], None]) -> None:
         sizes, settings = {task: len(part.train) for task, part in job.data.items()}, job.settings

@@ -56,6 +56,11 @@ class StaticStepper(Stepper):
             self.said = self._layers.said
         if graphs:
             self._record()
+        self.plan = {
+            "sizes": [[shape.tokens, shape.targets, shape.rows, shape.longest] for shape in shapes],
+            "graphs": [self._graphs.get((place, True)) is not None for place in range(len(shapes))],
+            "compiled": self._layers is not None and not self._layers.said,
+        }
 
     def begin(
         self,

@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,6 +54,8 @@ class Stepper:
 
     said = ""
     """What people should know about how steps are computed."""
+    plan: Mapping[str, Any] = MappingProxyType({})
+    """What decides the rounding beside configuration and data: sizes of micro-batches, which of them are recorded."""
     late = False
     """Whether a step's loss is best read after the next step has been started."""
 

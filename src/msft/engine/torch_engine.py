@@ -50,6 +50,7 @@ class TorchEngine:
     """Trains one model on the segments passed to `run`, and scores it.
 
     `parameters`: number of parameters outside the embeddings, for the cost law; `model_bytes`: all weights, in fp32;
+    `gpu`: what decides the rounding on a GPU, which the journal records; a resumed run that would differ is refused.
     `fingerprint`: of the base model; `light`: see `runtime_for`. `learning_rates`: (first segment,
     rate from there on), in order, as a resumed run may have changed it. Raises ModelError where model and data do not
     fit together.
@@ -88,6 +89,9 @@ class TorchEngine:
         if settings.torch_compile:
             compile_layers(self._model, device)
         self._stepper = stepper_for(runtime, settings, loss, self._processes, masters, data)
+        self.gpu: Mapping[str, Any] = (
+            {} if device.type == "cpu" else {"name": torch.cuda.get_device_name(), **self._stepper.plan}
+        )
         self.light = "; ".join(filter(None, (said, self._stepper.said)))
         self._known = Preparations(runtime)
         weights = weights_of(self._model, masters)

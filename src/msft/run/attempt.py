@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -59,6 +59,8 @@ class RunEngine(Engine, Protocol):
     parameters: int
     """Number of parameters outside the embeddings, for the cost law."""
     model_bytes: int
+    gpu: Mapping[str, Any]
+    """What decides the rounding on a GPU; empty on a CPU."""
     light: str
     """Why rows are padded, and what was made lighter in the model, in words; empty if neither is so."""
     learning_rates: Sequence[tuple[int, float]]

@@ -36,6 +36,8 @@ class Described(Protocol):
     fingerprint: str
     parameters: int
     model_bytes: int
+    gpu: Mapping[str, Any]
+    """What decides the rounding on a GPU; empty on a CPU."""
 
 
 UNSCORED = Outcome(snapshot=ROOT, scores={}, reports={})
@@ -170,7 +172,7 @@ class Job:
                 for task, m in ((task, part.measure) for task, part in self.data.items())
             },
             "config": config,
-            "environment": made_with(),
+            "environment": made_with() | ({"gpu": dict(engine.gpu)} if engine.gpu else {}),
         }
 
 
