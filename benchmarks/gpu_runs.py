@@ -100,14 +100,19 @@ def search(bench: Bench) -> None:
     code, said = run(msft("train", str(config)), bench.work, bench.left())
     wall = time.perf_counter() - began
     folder = RunFolder(config.parent / "run")
-    if not folder.journal.exists():
-        raise RuntimeError(f"the search ended ({code}) before its first record: {said}")
-    story = read_story(folder)
-    found = measured(story)
-    del found["rows"], found["left"]
-    bench.tell(wall_seconds=wall, code=code, **found, evaluation=evaluation_of(story))
+    if folder.journal.exists():
+        story = read_story(folder)
+        found = measured(story)
+        del found["rows"], found["left"]
+        bench.tell(wall_seconds=wall, **found, evaluation=evaluation_of(story))
+    ended(bench, code, said)
+
+
+def ended(bench: Bench, code: int, said: str) -> bool:
+    """Whether a run of msft came to its end; else it is told how it ended, and what it said last."""
     if code:
-        bench.tell(status="cut off" if code == -9 else "failed", said=said)
+        bench.tell(status="cut off" if code == -9 else "failed", code=code, said=said)
+    return not code
 
 
 def evaluation_of(story: Story) -> dict[str, Any] | None:
@@ -134,8 +139,7 @@ def determinism(bench: Bench) -> None:
         began = time.perf_counter()
         code, said = run(msft("train", str(config)), bench.work, bench.left())
         seconds.append(time.perf_counter() - began)
-        if code:
-            bench.tell(status="cut off" if code == -9 else "failed", said=said, run=name, code=code)
+        if not ended(bench, code, said):
             return
         folder = RunFolder(config.parent / name)
         journals.append(folder.journal.read_bytes().splitlines())
@@ -220,7 +224,6 @@ def study(bench: Bench) -> None:
     )
     code, said = run(command, bench.work, bench.left())
     wall = time.perf_counter() - began
-    ended = len(list(output.rglob("summary.json")))
-    bench.tell(jobs=jobs, runs=2 * jobs, ended=ended, wall_seconds=wall, runs_an_hour=3600 * ended / wall, code=code)
-    if code:
-        bench.tell(status="cut off" if code == -9 else "failed", said=said)
+    done = len(list(output.rglob("summary.json")))
+    bench.tell(jobs=jobs, runs=2 * jobs, ended=done, wall_seconds=wall, runs_an_hour=3600 * done / wall)
+    ended(bench, code, said)

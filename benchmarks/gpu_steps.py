@@ -40,7 +40,7 @@ def ours(work: Work, source: ModelSource, examples: list[Example], folder: Path)
     began = time.perf_counter()
     engine = engine_of(work, source, examples, folder, stepped)
     start_up = time.perf_counter() - began
-    short = max(1, (work.steps - work.warm) // 4)
+    short = max(1, (work.steps - work.warm) // 8)
     seconds, parent, start = [], ROOT, 0
     for number, stop in enumerate((work.warm, work.warm + short, work.steps), 1):
         segment = Segment(
@@ -57,7 +57,7 @@ def ours(work: Work, source: ModelSource, examples: list[Example], folder: Path)
     step = (many - few) / longer if longer > 0 else 0.0
     if step <= 0:  # a dry run of a step or two, lost in noise
         step = (few + many) / (work.steps - work.warm)
-    told, every = [losses[step] for step in sorted(losses)], told_every(work)
+    told, every = [losses[number] for number in sorted(losses)], told_every(work)
     return {
         "seconds_per_step": step,
         "tokens_per_second": tokens_of(work, examples) / step,
@@ -117,8 +117,11 @@ def measure(work: Work, contender: Contender, models: Path, folder: Path) -> dic
     one = ours(work, source, examples, folder) if contender.name == "ours" else theirs(
         work, contender, source, examples, folder
     )  # fmt: skip
-    on_card = {name: getattr(torch.cuda, name)() for name in ("max_memory_allocated", "max_memory_reserved")}
-    return one | {"peak_memory": peak_memory()} | (on_card if work.device == "cuda" else {})
+    one["peak_memory"] = peak_memory()
+    if work.device == "cuda":
+        one["max_memory_allocated"] = torch.cuda.max_memory_allocated()
+        one["max_memory_reserved"] = torch.cuda.max_memory_reserved()
+    return one
 
 
 def main() -> None:

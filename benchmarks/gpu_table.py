@@ -28,7 +28,7 @@ def report(content: dict[str, Any]) -> str:
         lines += ["", f"Not installed here, and so not measured: {', '.join(lacks)}"]
     for name, part in parts.items():
         if part["status"] != "done":
-            lines += ["", f"NOT COMPLETE: {name}: {part['status']}. {in_a_line(part.get('said', ''))}"]
+            lines += ["", f"NOT COMPLETE: {name}: {part['status']}. {in_a_line(part.get('said', ''))[-300:]}"]
     return "\n".join(lines)
 
 
