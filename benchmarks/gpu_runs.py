@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import statistics
 import sys
@@ -189,20 +188,21 @@ def _finishes(bench: Bench, config: Path, folder: RunFolder, draw: random.Random
         code, said = run(
             msft("train", str(config), *(["--resume"] if again else [])), bench.work, bench.left(), watch=moment
         )
-        if code == -9 and bench.left() > 0:
-            done["kills"] += 1
-        elif code == 0:
-            return True
-        elif code != -9:
+        if code not in (0, -9):
             done["refusals"].append({"code": code, "after_kills": done["kills"], "said": said})
             return False
+        if code == -9 and bench.left() <= 0:
+            return False
         done["resumed"] += again
+        if code == 0:
+            return True
+        done["kills"] += 1
         bench.tell(**done)
     return False
 
 
 def length_of(file: Path) -> int:
-    return os.path.getsize(file) if file.exists() else 0  # noqa: PTH202 - a Path would be read twice
+    return file.stat().st_size if file.exists() else 0
 
 
 def study(bench: Bench) -> None:
