@@ -34,7 +34,7 @@ campaign: .venv/dev  ## the long ones
 # of what that one lacks may lie in a folder, `make gpu-check WHEELS=DIR`.
 THERE = $(or $(wildcard $(BIN)/python),python3)
 PATHS = $(CURDIR)/src$(if $(WHEELS),:$(CURDIR)/build/wheels)$${PYTHONPATH:+:$$PYTHONPATH}
-ON_CARD = $(addprefix tests/,engine forward model scoring snapshots cli)
+ON_CARD = $(addprefix tests/,engine forward model scoring snapshots cli benchmarks/test_on_card.py)
 PLUGINS = $(shell $(THERE) -c "import xdist; print('-n 8 --dist worksteal')" 2>/dev/null) \
 	$(shell $(THERE) -c "import pytest_timeout; print('--timeout 90')" 2>/dev/null)
 

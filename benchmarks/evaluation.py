@@ -37,7 +37,7 @@ class Ours:
     def __call__(self, items: list[Example]) -> NDArray[np.float64]:
         """[items] nats, summed over the learned tokens of each."""
         asked = {TASK: ([Item(options=(item,)) for item in items], Measure(name="loss"))}
-        means = np.array(self.engine.look(ROOT, asked)[TASK].items)
+        means = np.array(self.engine.score_items(ROOT, asked)[TASK].items)
         return np.asarray(-means * np.array([item.targets for item in items]), np.float64)
 
 

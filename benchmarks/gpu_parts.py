@@ -7,6 +7,7 @@ watches `bench.left()`, the seconds until its own time or that of all is over.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import signal
@@ -112,22 +113,32 @@ def run(
 
 def take_steps(bench: Bench, work: Work, names: str) -> None:
     """Ours and TRL's settings at one work, the first ones first; each is told as it ends."""
-    waiting = contenders(bench.only or names, packed_length=1024)
-    lacks = sorted({one.label for one in waiting if not can_run(one, work)})
-    waiting = [one for one in waiting if can_run(one, work)]
+    waiting, lacks = runnable(contenders(bench.only or names, packed_length=1024), work)
     bench.tell(contenders={}, skipped=lacks, work=asdict(work))
     while waiting and bench.left() > 0:
-        waiting = _process(bench, work, waiting)
+        together = list(next(itertools.groupby(waiting, process_of))[1])
+        waiting = _process(bench, work, together) + waiting[len(together) :]
     for one in waiting:
         bench.content["parts"][bench.part]["contenders"][one.label] = {"failed": "not begun: the time was over"}
     if waiting:
         bench.tell(status="cut off")
 
 
-def can_run(one: Contender, work: Work) -> bool:
-    needs = [] if one.name in ("ours", "products") else ["trl", "datasets"]
-    needs += ["liger_kernel"] if "+liger" in one.name else []
-    return all(map(importlib.util.find_spec, needs)) and not ("+liger" in one.name and work.device == "cpu")
+def process_of(one: Contender) -> str:
+    """Contenders of one kind share a process: ours sets switches of torch, and Liger replaces functions of
+    transformers, for all that comes after them."""
+    return "ours" if one.name in ("ours", "products") else "liger" if "+liger" in one.name else "trl"
+
+
+def runnable(chosen: Sequence[Contender], work: Work) -> tuple[list[Contender], list[str]]:
+    """Those that can run here, without Liger's kernels where they cannot; and what is left out of them."""
+    has = {name: importlib.util.find_spec(name) is not None for name in ("trl", "datasets", "liger_kernel")}
+    lacks = [name for name, there in has.items() if not there]
+    if work.device == "cpu" or not has["liger_kernel"]:
+        chosen = [replace(one, name=one.name.replace("+liger", "")) for one in chosen]
+    if not (has["trl"] and has["datasets"]):
+        chosen = [one for one in chosen if process_of(one) == "ours"]
+    return list({one.label: one for one in chosen}.values()), lacks
 
 
 def _process(bench: Bench, work: Work, waiting: list[Contender]) -> list[Contender]:
@@ -158,12 +169,16 @@ def _process(bench: Bench, work: Work, waiting: list[Contender]) -> list[Contend
     look()
     rest = waiting[len(seen) :]
     if rest and (code not in (0, 1) or not seen):
-        why = "cut off: its time was over" if bench.left() <= 0 else f"the process ended ({code}): {said}"
+        why = "cut off: its time was over" if bench.left() <= 0 else f"the process ended ({code}): {last_line(said)}"
         bench.content["parts"][bench.part]["contenders"][rest[0].label] = {"failed": why}
         bench.write()
         print(f"{bench.part}, {rest[0].label}: {why}", flush=True)
         rest = rest[1:]
     return rest
+
+
+def last_line(said: str) -> str:
+    return next((line for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
 
 
 def in_words(found: Mapping[str, Any]) -> str:

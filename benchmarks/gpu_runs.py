@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import statistics
 import sys
@@ -100,14 +99,19 @@ def search(bench: Bench) -> None:
     code, said = run(msft("train", str(config)), bench.work, bench.left())
     wall = time.perf_counter() - began
     folder = RunFolder(config.parent / "run")
-    if not folder.journal.exists():
-        raise RuntimeError(f"the search ended ({code}) before its first record: {said}")
-    story = read_story(folder)
-    found = measured(story)
-    del found["rows"], found["left"]
-    bench.tell(wall_seconds=wall, code=code, **found, evaluation=evaluation_of(story))
+    if folder.journal.exists():
+        story = read_story(folder)
+        found = measured(story)
+        del found["rows"], found["left"]
+        bench.tell(wall_seconds=wall, **found, evaluation=evaluation_of(story))
+    ended(bench, code, said)
+
+
+def ended(bench: Bench, code: int, said: str) -> bool:
+    """Whether a run of msft came to its end; else it is told how it ended, and what it said last."""
     if code:
-        bench.tell(status="cut off" if code == -9 else "failed", said=said)
+        bench.tell(status="cut off" if code == -9 else "failed", code=code, said=said)
+    return not code
 
 
 def evaluation_of(story: Story) -> dict[str, Any] | None:
@@ -134,8 +138,7 @@ def determinism(bench: Bench) -> None:
         began = time.perf_counter()
         code, said = run(msft("train", str(config)), bench.work, bench.left())
         seconds.append(time.perf_counter() - began)
-        if code:
-            bench.tell(status="cut off" if code == -9 else "failed", said=said, run=name, code=code)
+        if not ended(bench, code, said):
             return
         folder = RunFolder(config.parent / name)
         journals.append(folder.journal.read_bytes().splitlines())
@@ -185,20 +188,21 @@ def _finishes(bench: Bench, config: Path, folder: RunFolder, draw: random.Random
         code, said = run(
             msft("train", str(config), *(["--resume"] if again else [])), bench.work, bench.left(), watch=moment
         )
-        if code == -9 and bench.left() > 0:
-            done["kills"] += 1
-        elif code == 0:
-            return True
-        elif code != -9:
+        if code not in (0, -9):
             done["refusals"].append({"code": code, "after_kills": done["kills"], "said": said})
             return False
+        if code == -9 and bench.left() <= 0:
+            return False
         done["resumed"] += again
+        if code == 0:
+            return True
+        done["kills"] += 1
         bench.tell(**done)
     return False
 
 
 def length_of(file: Path) -> int:
-    return os.path.getsize(file) if file.exists() else 0  # noqa: PTH202 - a Path would be read twice
+    return file.stat().st_size if file.exists() else 0
 
 
 def study(bench: Bench) -> None:
@@ -220,7 +224,6 @@ def study(bench: Bench) -> None:
     )
     code, said = run(command, bench.work, bench.left())
     wall = time.perf_counter() - began
-    ended = len(list(output.rglob("summary.json")))
-    bench.tell(jobs=jobs, runs=2 * jobs, ended=ended, wall_seconds=wall, runs_an_hour=3600 * ended / wall, code=code)
-    if code:
-        bench.tell(status="cut off" if code == -9 else "failed", said=said)
+    done = len(list(output.rglob("summary.json")))
+    bench.tell(jobs=jobs, runs=2 * jobs, ended=done, wall_seconds=wall, runs_an_hour=3600 * done / wall)
+    ended(bench, code, said)

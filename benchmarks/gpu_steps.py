@@ -21,7 +21,7 @@ import products
 import torch
 from common import Contender, Work, peak_memory
 from contenders import engine_of
-from prepared import TASK, batches_of, examples_of, source_of
+from prepared import TASK, batches_of, examples_of, source_of, told_every
 
 from msft.core.vocabulary import ROOT, Mixture, Segment
 from msft.data.examples import Example
@@ -30,7 +30,7 @@ from msft.model.open import ModelSource
 
 
 def ours(work: Work, source: ModelSource, examples: list[Example], folder: Path) -> dict[str, Any]:
-    """Seconds of a step, and the loss of each."""
+    """Seconds of a step; the losses that the engine told, and the mean of as many of the last as TRL logs together."""
     losses: dict[int, float] = {}
 
     def stepped(info: StepInfo | ScoreInfo) -> None:
@@ -40,7 +40,7 @@ def ours(work: Work, source: ModelSource, examples: list[Example], folder: Path)
     began = time.perf_counter()
     engine = engine_of(work, source, examples, folder, stepped)
     start_up = time.perf_counter() - began
-    short = max(1, (work.steps - work.warm) // 4)
+    short = max(1, (work.steps - work.warm) // 8)
     seconds, parent, start = [], ROOT, 0
     for number, stop in enumerate((work.warm, work.warm + short, work.steps), 1):
         segment = Segment(
@@ -57,14 +57,15 @@ def ours(work: Work, source: ModelSource, examples: list[Example], folder: Path)
     step = (many - few) / longer if longer > 0 else 0.0
     if step <= 0:  # a dry run of a step or two, lost in noise
         step = (few + many) / (work.steps - work.warm)
+    told, every = [losses[number] for number in sorted(losses)], told_every(work)
     return {
         "seconds_per_step": step,
         "tokens_per_second": tokens_of(work, examples) / step,
         "segment_end_seconds": max(0.0, few - short * step),
         "start_seconds": start_up,
         "warm_seconds": seconds[0],
-        "losses": [losses[step] for step in sorted(losses)],
-        "last_loss": losses[max(losses)],
+        "losses": told,
+        "last_loss": sum(told[-every:]) / every if len(told) >= every else None,
     }
 
 
@@ -116,8 +117,11 @@ def measure(work: Work, contender: Contender, models: Path, folder: Path) -> dic
     one = ours(work, source, examples, folder) if contender.name == "ours" else theirs(
         work, contender, source, examples, folder
     )  # fmt: skip
-    on_card = {name: getattr(torch.cuda, name)() for name in ("max_memory_allocated", "max_memory_reserved")}
-    return one | {"peak_memory": peak_memory()} | (on_card if work.device == "cuda" else {})
+    one["peak_memory"] = peak_memory()
+    if work.device == "cuda":
+        one["max_memory_allocated"] = torch.cuda.max_memory_allocated()
+        one["max_memory_reserved"] = torch.cuda.max_memory_reserved()
+    return one
 
 
 def main() -> None:

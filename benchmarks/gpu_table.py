@@ -24,9 +24,11 @@ def report(content: dict[str, Any]) -> str:
         lines += ["", table(head, rows)]
     if facts := [fact for name, tell in FACTS.items() for fact in tell(parts.get(name, {}))]:
         lines += ["", table(("what", "measured"), facts)]
+    if lacks := sorted({package for part in parts.values() for package in part.get("skipped", [])}):
+        lines += ["", f"Not installed here, and so not measured: {', '.join(lacks)}"]
     for name, part in parts.items():
         if part["status"] != "done":
-            lines += ["", f"NOT COMPLETE: {name}: {part['status']}. {in_a_line(part.get('said', ''))}"]
+            lines += ["", f"NOT COMPLETE: {name}: {part['status']}. {in_a_line(part.get('said', ''))[-300:]}"]
     return "\n".join(lines)
 
 
@@ -49,7 +51,8 @@ def step_rows(name: str, part: dict[str, Any], peak: float | None) -> list[tuple
         faster = ours / rate if ours and label != "ours" else None
         memory = one.get("max_memory_allocated", one["peak_memory"]) / 2**30
         step = 1000 * one["seconds_per_step"]
-        rows.append((f"{name}, {label}", step, rate, faster, *shares, memory, f"{one['last_loss']:.4f}"))
+        loss = None if one["last_loss"] is None else f"{one['last_loss']:.4f}"
+        rows.append((f"{name}, {label}", step, rate, faster, *shares, memory, loss))
     if products:
         rows.append((f"{name}, products alone: {products['flops_per_second'] / 1e12:.3g} TFLOP/s", *[None] * 7))
     return rows

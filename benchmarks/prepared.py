@@ -90,6 +90,11 @@ def batches_of(work: Work, examples: list[Example]) -> list[list[Example]]:
     return batches
 
 
+def told_every(work: Work) -> int:
+    """Steps between two losses that are read: reading one makes a GPU wait."""
+    return 1 if work.device == "cpu" else max(1, work.warm)
+
+
 def synthetic(count: int, seed: int) -> list[Example]:
     """Random tokens with the lengths of short-answer tasks: 76 tokens in the mean, 14 % of them learned."""
     draw = np.random.default_rng(seed)

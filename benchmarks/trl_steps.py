@@ -18,8 +18,8 @@ Other global batches, of the same rows:
 
 All of them: fp32 weights, bf16 autocast, fused AdamW without decay or clipping, a constant learning rate, no gradient
 checkpointing (TRL's default would cost a forward pass), loss over the completion's tokens, normalised over the global
-batch. They get the token sequences, so that tokenising differs in nothing. On a GPU, losses are logged and the device
-is waited for as often as there are steps to warm up, not at every step.
+batch. They get the token sequences, so that tokenising differs in nothing. On a GPU, losses are logged every
+few steps (prepared.told_every).
 """
 
 from __future__ import annotations
@@ -36,12 +36,15 @@ import torch
 import varlen_attention
 from common import Contender, Work, peak_memory
 from datasets import Dataset, disable_progress_bars
+from prepared import told_every
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from msft.data.examples import Example
 from msft.model.open import ModelSource, load_model, load_tokenizer
 
+NAMES = ("padded", "rebalanced", "padding_free", "grouped", "packed")
+EXTRAS = {"varlen", "liger"}
 REBALANCE_SEED = 42
 """With it transformers' BatchRebalanceSampler shuffles, and the Trainer offers no way to say otherwise."""
 
@@ -94,6 +97,8 @@ def _trainer(
     logging.getLogger("trl").setLevel(logging.ERROR)
     disable_progress_bars()
     name, *extras = contender.name.split("+")
+    if name not in NAMES or not set(extras) <= EXTRAS:
+        raise SystemExit(f"{contender.label}: the names are {', '.join(NAMES)}, with +{' and +'.join(sorted(EXTRAS))}")
     packed = name == "packed"
     tokens = sum(map(len, rows)) / len(rows) * work.batch_size
     per_step = tokens / contender.packed_length if packed else work.batch_size
@@ -119,7 +124,7 @@ def _trainer(
         gradient_checkpointing=False,
         use_cpu=work.device == "cpu",
         dataloader_pin_memory=work.device == "cuda",
-        logging_steps=1 if work.device == "cpu" else max(1, work.warm),
+        logging_steps=told_every(work),
         save_strategy="steps" if work.keep else "no",
         save_steps=work.steps,
         report_to="none",

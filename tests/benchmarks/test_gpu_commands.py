@@ -25,7 +25,7 @@ import gpu_runs  # noqa: E402
 import gpu_steps  # noqa: E402
 import gpu_table  # noqa: E402
 import varlen_attention  # noqa: E402
-from common import Contender, Work  # noqa: E402
+from common import Contender, Work, contenders  # noqa: E402
 
 from msft.config.reader import load  # noqa: E402
 from msft.run.job import Job  # noqa: E402
@@ -93,6 +93,15 @@ def test_a_made_up_job_is_one_that_msft_takes(tmp_path: Path) -> None:
     assert [len(part.validation) for part in job.data.values()] == [5] * 4
     assert [part.measure.name for part in job.data.values()] == ["loss", "choice"] * 2
     assert gpu_runs.make_job(bench(tmp_path), "search", "again").read_text() != config.read_text()
+
+
+def test_what_changes_a_process_for_others_has_one_of_its_own() -> None:
+    chosen = contenders("ours,products,packed+varlen+liger:4,padded+liger:8,padded:8,packed", 1024)
+    kinds = [gpu_parts.process_of(one) for one in chosen]
+    assert kinds == ["ours", "ours", "liger", "liger", "trl", "trl"]
+    on_cpu, _ = gpu_parts.runnable(chosen, WORK)
+    assert not any("liger" in one.name for one in on_cpu)
+    assert len(on_cpu) == len({one.label for one in on_cpu}), "without Liger two of them are the same"
 
 
 def test_a_part_that_fails_is_named_and_the_next_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
