@@ -1,4 +1,4 @@
-"""The training step with micro-batches of fixed sizes and, on a GPU, CUDA graphs (design 3.5a).
+"""The training step with micro-batches of fixed sizes and, on a GPU, CUDA graphs (design 3.5).
 
 A step of short rows is thousands of small kernels, which a GPU computes faster than they can be started one by one. A
 graph starts them in one go, on the same arrays each time.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig, PreTrainedModel
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from msft.core.errors import ModelError, complaint
@@ -20,6 +21,7 @@ from msft.core.vocabulary import Task
 from msft.data.examples import Example, TaskData
 from msft.model.adapters import fresh_adapter
 from msft.model.folder import ModelSource, check_model_folder, check_shapes, complaining, fingerprint
+from msft.model.twin import base_of
 
 __all__ = [
     "ModelSource",
@@ -145,24 +147,34 @@ def export_model(model: PreTrainedModel | PeftModel, tokenizer: Any, folder: Pat
     For a LoRA run, the adapter only. `ends`: the tokens with which training taught the model to end.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(str(folder))
+    with _without_generation_settings(model) as settings:
+        model.save_pretrained(str(folder))
     tokenizer.save_pretrained(folder)
-    _write_generation_settings(model, tokenizer, folder, ends)
+    _write_generation_settings(settings, tokenizer, folder, ends)
 
 
-def _write_generation_settings(model: Any, tokenizer: Any, folder: Path, ends: Iterable[int]) -> None:
+@contextmanager
+def _without_generation_settings(model: Any) -> Iterator[dict[str, Any]]:
+    """The model's generation settings; in this context it has none, because transformers refuses to save settings that
+    it finds invalid, and some published ones are."""
+    base = base_of(model)
+    kept = base.generation_config
+    base.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+    try:
+        yield {} if kept is None else json.loads(kept.to_json_string(use_diff=True))
+    finally:
+        base.generation_config = kept
+
+
+def _write_generation_settings(settings: dict[str, Any], tokenizer: Any, folder: Path, ends: Iterable[int]) -> None:
     """Writes the base model's settings with the tokenizer's end-of-sequence token, as `Trainer` does, and `ends`."""
-    file = folder / GENERATION_CONFIG_NAME
-    if not file.exists():  # an adapter is saved without them
-        model.generation_config.save_pretrained(folder)
-    settings = json.loads(file.read_text(encoding="utf-8"))
     known = [end for end in _listed(settings.get("eos_token_id")) if end is not None]
     first = [end for end in (tokenizer.eos_token_id,) if end is not None and end not in known]
     others = sorted({int(end) for end in ends} - {*first, *known})
     if first or others:
-        # Edited as JSON: transformers refuses to save changed settings that it finds invalid; some published ones are.
         settings["eos_token_id"] = [*first, *known, *others]
-        file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    file = folder / GENERATION_CONFIG_NAME
+    file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def end_tokens(folder: Path) -> list[int]:
