@@ -20,25 +20,27 @@ def flat(told: Any, name: str = "") -> dict[str, float]:
     return {name: told}
 
 
-def launch(folder: Path, results: Path, *launcher: str) -> None:
+def launch(folder: Path, results: Path, precision: str, *launcher: str) -> None:
     results.mkdir()
     source = Path(__file__).parents[2] / "src"
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(source), str(WORKER.parent)]), "ACCELERATE_USE_CPU": "true",
         "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
     }  # fmt: skip
-    command = [sys.executable, *launcher, str(WORKER), str(folder), str(results)]
+    command = [sys.executable, *launcher, str(WORKER), str(folder), str(results), precision]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.cpu("two processes need two cards: these are on the CPU")
-def test_two_processes_train_and_score_as_one_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("precision", "near"), [("fp32", 1e-5), ("mixed", 0.03)])
+def test_two_processes_train_and_score_as_one_does(tmp_path: Path, precision: str, near: float) -> None:
+    """With masters, their gradients are summed here and not by DDP; other micro-batches round bf16 otherwise."""
     folder = tiny_folder(tmp_path / "model")
-    launch(folder, tmp_path / "one")
-    launch(folder, tmp_path / "two", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    launch(folder, tmp_path / "one", precision)
+    launch(folder, tmp_path / "two", precision, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     alone = flat(json.loads((tmp_path / "one" / "rank0.json").read_text()))
     first, second = (flat(json.loads((tmp_path / "two" / f"rank{rank}.json").read_text())) for rank in (0, 1))
     assert first == second, "every process must see the same outcome"
-    assert first == pytest.approx(alone, rel=1e-5, abs=1e-6)
+    assert first == pytest.approx(alone, rel=near, abs=max(near / 3, 1e-6))
     assert (tmp_path / "two" / "final" / "model.safetensors").is_file()

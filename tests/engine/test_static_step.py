@@ -207,4 +207,4 @@ def test_the_operations_of_a_step_do_not_grow_with_its_rows(tmp_path: Path) -> N
     assert few < MOST_OPERATIONS
 
 
-MOST_OPERATIONS = 400
+MOST_OPERATIONS = 330
