@@ -1,0 +1,143 @@
+"""Does a search on averaged weights beat its placebo? Three small jobs, paired by seed; each seed draws its own rows.
+
+    python examples/cheap_model.py && python examples/cheap_model.py --noisy
+    python benchmarks/grid.py OUT --part c --seeds 740:760 --seconds 3600
+    python benchmarks/grid.py OUT --part d --seeds 740:746
+    python benchmarks/grid.py OUT
+
+Part c, on the jobs cheap, uneven and noisy: plain SFT, mSFT with the example's own settings, its placebo (the same
+times, dealt to sub-datasets at random) and one_pass, all on averaged weights at the rate that was chosen for plain SFT
+with averages on development seeds. Confirmatory: mSFT minus its placebo. Part d, on cheap: what else one could do, each
+at one rate, descriptive. Seeds go round the jobs, so that all have as many where the time (`--seconds`) ends; the same
+command goes on. Without a part, the tables of what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from average_first import EXAMPLES, JOBS, VALIDATION_ITEMS, folders, measured, run
+
+from msft.config.reader import load
+from msft.config.schema import Config
+from msft.core.errors import ConfigError
+from msft.study.grid import Variant
+from msft.study.statistics import holm, t_interval, t_test
+from msft.study.variants import variants
+
+RATES = {"cheap": 1.5e-3, "uneven": 1.5e-3, "noisy": 3e-3}
+"""Of plain SFT with averages, chosen on development seeds (docs/results/headroom.md)."""
+SEARCHES = ("sft", "msft", "placebo", "one_pass")
+OTHERS = {
+    "sft_decay": 8e-3, "wsd": 8e-3, "sft_average": 1.5e-3, "temperature": 1.5e-3, "coba": 3e-3, "dynamix": 3e-3,
+    "msft": 3e-3, "msft:release": 3e-3, "merge": 3e-3,
+}  # fmt: skip
+"""What else one could do, and the rate of each: those that decay at the rate of sft_decay, those on averages at that of
+sft_average, raw weights at the example's own."""
+
+
+def job(name: str, rate: float, *, average: float | None) -> Config:
+    """The example with 100 validation items and its own method, mSFT."""
+    given = load(EXAMPLES / JOBS[name])
+    datasets = tuple(
+        d.model_copy(update={"validation": d.validation.model_copy(update={"max_samples": VALIDATION_ITEMS})})
+        for d in given.datasets
+    )
+    training = given.training.model_copy(update={"learning_rate": rate, "average": average, "schedule": "constant"})
+    return given.model_copy(update={"datasets": datasets, "training": training})
+
+
+def part_c(name: str) -> list[Variant]:
+    return list(variants(job(name, RATES[name], average=1.0), list(SEARCHES)))
+
+
+def part_d() -> list[Variant]:
+    """Those methods that this version has."""
+    found = []
+    for name, rate in OTHERS.items():
+        try:
+            found += variants(job("cheap", rate, average=None), [name])
+        except ConfigError as error:
+            print(f"left out: {error}")
+    return found
+
+
+def go(out: Path, part: str, seeds: Sequence[int], seconds: float) -> None:
+    began = time.monotonic()
+    jobs = list(JOBS) if part == "c" else ["cheap"]
+    for seed in seeds:
+        for name in jobs:
+            if time.monotonic() - began > seconds:
+                print("the time is over: the same command goes on")
+                return
+            run(out / part / name / str(seed), part_c(name) if part == "c" else part_d(), seed)
+            print(f"{part} {name} seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+def table(out: Path) -> None:
+    kept = out / "measured.json"
+    known = json.loads(kept.read_text()) if kept.exists() else {}
+    found: dict[str, dict[str, dict[int, dict[str, object]]]] = {}
+    for stage, variant, seed, folder in folders(out):
+        key = str(folder.path.relative_to(out))
+        if key not in known:
+            known[key] = measured(folder)
+        found.setdefault(stage, {}).setdefault(variant, {})[seed] = known[key]
+    kept.write_text(json.dumps(known) + "\n")
+    shown: dict[str, float] = {}
+    for stage, by_variant in sorted(found.items()):
+        print(f"\n## {stage}")
+        print("| | n | seeds | test metric | search score | FLOPs of the first |")
+        print("|---|---:|---|---:|---:|---:|")
+        first = next(iter(by_variant))
+        for variant, seeds in by_variant.items():
+            values = {what: [100 * fmean(r[what].values()) for r in seeds.values()] for what in ("reports", "scores")}  # type: ignore[attr-defined]
+            both = sorted(seeds.keys() & by_variant[first].keys())
+            cost = fmean(seeds[s]["flops"] / by_variant[first][s]["flops"] for s in both) if both else float("nan")  # type: ignore[operator]
+            cells = [f"{fmean(v):.2f} (sd {stdev(v) if len(v) > 1 else 0:.2f})" for v in values.values()]
+            print(f"| {variant} | {len(seeds)} | {min(seeds)}-{max(seeds)} | {cells[0]} | {cells[1]} | {cost:.2f} |")
+        against = "placebo" if "placebo" in by_variant else "sft_average"
+        for variant in by_variant:
+            if variant == against or against not in by_variant:
+                continue
+            for what in ("reports", "scores"):
+                both = sorted(by_variant[variant].keys() & by_variant[against].keys())
+                away = [
+                    100 * (fmean(by_variant[variant][s][what].values()) - fmean(by_variant[against][s][what].values()))  # type: ignore[attr-defined]
+                    for s in both
+                ]
+                if len(away) < 3:
+                    continue
+                interval = t_interval(away)
+                low, high = interval.low or 0.0, interval.high or 0.0
+                kind = "test metric" if what == "reports" else "search score"
+                print(f"- {variant} - {against}, {kind}: {fmean(away):+.2f} ({low:+.2f} to {high:+.2f}), n {len(away)}")
+                if stage.startswith("c") and variant == "msft":
+                    shown[f"{stage}, {kind}"] = t_test(away) or 1.0
+    if shown:
+        print("\nmsft - placebo, p after Holm:")
+        for name, p in holm(shown).items():
+            print(f"- {name}: {p:.3g}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--part", choices=("c", "d"))
+    parser.add_argument("--seeds", default="740:760", help="first:beyond (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="no seed is begun after them (default: 3600)")
+    given = parser.parse_args()
+    if given.part is None:
+        table(given.out)
+        return
+    first, beyond = map(int, given.seeds.split(":"))
+    go(given.out, given.part, range(first, beyond), given.seconds)
+
+
+if __name__ == "__main__":
+    main()
