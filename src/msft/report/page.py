@@ -18,6 +18,7 @@ from msft.report.gains import gains_of, sentences
 from msft.report.heat_map import heat_map
 from msft.report.html import Section, axis, document, flat, items, numbered_line, pairs, plot, soft, table, text
 from msft.report.lanes import circled, in_path, lane_figure, numbered
+from msft.report.outputs import outputs
 from msft.report.plots import MANY, Figure
 from msft.report.seconds import run_facts, seconds_of
 from msft.report.story import Story, read_story
@@ -67,7 +68,13 @@ def page(story: Story, environment: Mapping[str, Any], *, refresh: int | None = 
     """The page as text."""
     curves, path = Curves(story), final_path(story)
     sections = [_cautions(story), _scores(story, path), _timeline(story, path), _curves(story, curves)]
-    sections += [_headroom(story), _training(story, curves), _cost(story), _settings(story, environment)]
+    sections += [
+        _headroom(story),
+        outputs(story),
+        _training(story, curves),
+        _cost(story),
+        _settings(story, environment),
+    ]
     intro = verdict_html(story) + _facts(story, environment)
     said = [section for section in sections if section.content]
     return document(headline(story), intro, said, unit=curves.unit, refresh=refresh)
