@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msft.core.errors import RunError
-from msft.methods import METHODS
+from msft.methods import IMPORTED, METHODS
 from msft.record.run_folder import STUDY, RunFolder
 from msft.report.base_and_answer import Comparison, compare
 from msft.report.cautions import CLEAR
 from msft.report.cost import flops, plain
+from msft.report.final_path import same_model
 from msft.report.intervals import Interval, Z
 from msft.report.several import Run, macro_gap
 from msft.report.story import Story, read_story
-from msft.report.words import clean, difference, percent, span
+from msft.report.words import clean, difference, epochs, percent, span
 
 PLAIN = ("sft", "sft_average")
 """Names of runs of plain SFT, beside a run or in the same study."""
@@ -126,6 +127,12 @@ def _plain_sft(story: Story, other: Run | None) -> Iterable[str]:
 def against_plain(run: Run, other: Run) -> str:
     """What the test items show about the final models of a run and of plain SFT, in two sentences."""
     found, than = macro_gap(run, other), "plain SFT with the same seed and data"
+    if same_model(run.story, other.story):
+        which = (
+            "the base model" if run.story.answer is run.story.base else f"at epoch {epochs(run.story.best_known.epoch)}"
+        )
+        method = clean(str(run.story.header.get("method", "")))
+        return f"Its final model is the same as that of {than}: {which}. On this seed, {method} changed nothing."
     if found.difference is None or not math.isfinite(found.difference):
         return "It was not compared with plain SFT: the two have no test scores in common."
     moved = f"{difference(found.difference)} points on the test split{_of_all(len(run.tested), len(run.story.tasks))}"
@@ -196,7 +203,9 @@ def _steps(story: Story) -> Iterable[Step]:
         load = (f"from {package} import {model}", f"model = {model}.from_pretrained({clean(str(folder.final))!r})")
         yield Step(name="Load it, in Python", lines=load)
     else:
-        yield Step(name="Make its model, which it has not kept", lines=(f"msft train {config} --resume",))
+        yield Step(
+            name="Make its model, which it has not kept", lines=(f"msft train {config} --resume{_imports(story)}",)
+        )
     yield Step(name=_question(story), lines=(compare_command(story),))
     yield Step(name="Export it", lines=(f"msft export {place}",))
 
@@ -213,4 +222,10 @@ def compare_command(story: Story) -> str:
     averaged = name in METHODS and METHODS[name].averaged
     methods = f"msft,{name}" if story.outlook.plain else f"{name},{PLAIN[1] if averaged else PLAIN[0]}"
     config = shlex.quote(clean(str(story.folder.config)))
-    return f"msft compare {config} --methods {shlex.quote(clean(methods))} --seeds {SEEDS}"
+    return f"msft compare {config} --methods {shlex.quote(clean(methods))} --seeds {SEEDS}{_imports(story)}"
+
+
+def _imports(story: Story) -> str:
+    """The option that makes the run's method known, where this command had it."""
+    module = IMPORTED.get(str(story.header.get("method", "")))
+    return "" if module is None else f" --import {shlex.quote(clean(module))}"
