@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 from pathlib import Path
 
@@ -51,3 +52,10 @@ def test_pictures_are_small() -> None:
     sizes = {file.name: file.stat().st_size for file in (ROOT / "docs" / "pictures").iterdir()}
     assert sizes
     assert {name: size for name, size in sizes.items() if size > LARGEST} == {}
+
+
+def test_the_badges_say_what_the_project_says() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "_site" / "badges.py"))["badges"]()
+    assert {name: (ROOT / "docs" / "badges" / name).read_text(encoding="utf-8") for name in made} == made
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"docs/badges/{name}" in readme for name in made)

@@ -160,6 +160,10 @@ def test_another_job_is_no_comparison(tmp_path: Path) -> None:
         assert plain_beside(mine) is None
     (tmp_path / "sft" / "journal.jsonl").write_text("damaged")
     assert plain_beside(search) is None
+    moved = tmp_path / "moved"  # the same model and data under other paths, as the Python API writes them
+    config = {"method.name": "sft", "datasets.arc.path": "a.jsonl", "model.name_or_path": "m"}
+    with_header(make_run(moved / "sft", "sft", items=ITEMS), config=config)
+    assert plain_beside(read_story(make_run(moved / "msft", items=ITEMS))) is not None
     make_run(tmp_path / "third" / "sft", "msft", items=ITEMS)
     assert plain_beside(read_story(make_run(tmp_path / "third" / "msft", items=ITEMS))) is None, "it is no SFT"
     seeds = tmp_path / "seeds"

@@ -28,6 +28,7 @@ PLAIN = ("sft", "sft_average")
 """Names of runs of plain SFT, beside a run or in the same study."""
 FREE = ("method.", "training.average", "training.schedule")
 """The settings in which a method and the plain SFT that it is compared with may differ."""
+PLACES = (".path", "model.name_or_path")
 SEEDS = 6
 """Seeds of each method that a comparison needs: with fewer, no exact test can be significant."""
 
@@ -184,7 +185,9 @@ def _plain_run(place: Path, story: Story) -> Run | None:
 
 
 def _job(story: Story) -> dict[str, object]:
-    return {key: value for key, value in story.config.items() if not key.startswith(FREE)}
+    """The settings that must be equal. Paths need not be: the fingerprints say whether model and data are the same, and
+    the Python API writes objects into each run's own folder."""
+    return {key: value for key, value in story.config.items() if not key.startswith(FREE) and not key.endswith(PLACES)}
 
 
 def _study(run: Path) -> Path | None:
