@@ -62,6 +62,7 @@ button { font: inherit; color: var(--accent); background: none; border: 1px soli
 #samples th { width: 22%; vertical-align: top; }
 .scores.dense td, .scores.dense tbody th { padding-top: .1rem; padding-bottom: .1rem; }
 .scores thead th { white-space: normal; }
+@media (min-width: 1000px) { .scores.dense tbody th { min-width: 13rem; } }
 .scores .extra { white-space: nowrap; } .scores svg { display: block; }
 .narrow { display: none; color: var(--soft); font-weight: 400; }
 .scores svg text { fill: var(--soft); font-size: 11px; }

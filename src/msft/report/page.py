@@ -141,6 +141,8 @@ def _decisions(story: Story, path: FinalPath) -> str:
             f'<details id="others"><summary>{count}</summary><ol class="numbered">{"".join(others)}</ol></details>'
         )
     said = decisions(story)[len(kept) + len(others) :]
+    if story.answer is not story.base:
+        said.pop()  # it stands above, below the verdict
     if story.outlook.window > 1:
         said.append(smoothing(story.outlook.window))
     return content + "".join(map(soft, said))
@@ -184,8 +186,12 @@ def _headroom(story: Story) -> Section:
 def _training(story: Story, curves: Curves) -> Section:
     found = training_figures(story, curves)
     plots = "".join(plot(name, title, title=title) for name, (title, _) in found.items())
+    content = f'<div class="grid">{plots}</div>' if found else ""
+    if found and len(story.tasks) > MANY:  # where the page is long, what says nothing of a sub-dataset is folded
+        head = ", ".join(title if i == 0 else title.lower() for i, (title, _) in enumerate(found.values()))
+        content = f'<details id="optimizer"><summary>{head}</summary>{content}</details>'
     return Section(
-        name="training", title="Training", content=f'<div class="grid">{plots}</div>' if found else "",
+        name="training", title="Training", content=content,
         figures={name: made for name, (_, made) in found.items()},
     )  # fmt: skip
 

@@ -67,7 +67,7 @@ def rows_table(story: Story, path: FinalPath, comparison: Comparison) -> str:
     cells += "".join(map(_head, ("base", "final model" if story.answer else "so far", "change")))
     cells += _head("95 % interval", wide=True) if spans else ""
     cells += f'<th scope="col" class="word extra">{_axis(end)}</th>' if end else ""
-    cells += _head("trained until epoch") + (_head("decided by a fall of") if decided else "")
+    cells += _head("trained until epoch") + (_head("decided by a fall of", wide=True) if decided else "")
     body = []
     for row in rows:
         known = found.get(row.label) if row is not comparison.macro else None
@@ -79,7 +79,7 @@ def rows_table(story: Story, path: FinalPath, comparison: Comparison) -> str:
         line += f'<td class="extra">{_told(row.interval)}</td>' if spans else ""
         line += f'<td class="word extra">{_drawn(row, end)}</td>' if end else ""
         line += f"<td>{text(known.until if known else '')}</td>"
-        line += f"<td>{text(known.fall if known else '')}</td>" if decided else ""
+        line += f'<td class="extra">{text(known.fall if known else "")}</td>' if decided else ""
         kind = ' class="average"' if row is comparison.macro else ""
         body.append(f"<tr{kind}>{line}</tr>")
     dense = " dense" if len(comparison.rows) > MANY else ""

@@ -57,7 +57,7 @@ def verdict(story: Story) -> Verdict | None:
     comparison = compare(story)
     other = None if story.outlook.plain else plain_beside(story)
     more = [_by_task(comparison), *([] if story.outlook.plain else _plain_sft(story, other)), _cost(story, other)]
-    return Verdict(gain=_gain(story, comparison), more=tuple(filter(None, more)), steps=tuple(_steps(story)))
+    return Verdict(gain=_gain(story, comparison), more=tuple(filter(None, more)), steps=tuple(steps(story)))
 
 
 def judged(change: float, interval: Interval, than: str) -> str:
@@ -177,11 +177,14 @@ def _plain_run(place: Path, story: Story) -> Run | None:
         other = read_story(folder)
     except RunError:  # it is damaged: this run's own records are whole
         return None
-    same = _job(other) == _job(story) and other.brief.seed == story.brief.seed
+    return Run(name=place.name, story=other) if is_plain_sft_of(other, story) else None
+
+
+def is_plain_sft_of(other: Story, story: Story) -> bool:
+    """Whether `other` is a finished run of plain SFT, of the same job with the same seed."""
     marks = [each.header.get("fingerprints") for each in (other, story)]
-    if other.answer is None or not other.outlook.plain or not same or marks[0] != marks[1]:
-        return None
-    return Run(name=place.name, story=other)
+    same = _job(other) == _job(story) and other.brief.seed == story.brief.seed and marks[0] == marks[1]
+    return other.answer is not None and other.outlook.plain and same
 
 
 def _job(story: Story) -> dict[str, object]:
@@ -196,9 +199,13 @@ def _study(run: Path) -> Path | None:
     return study if run.parent.parent.name == "runs" and (study / STUDY).is_file() else None
 
 
-def _steps(story: Story) -> Iterable[Step]:
+def steps(story: Story) -> Iterable[Step]:
     """Commands to copy, with the paths as they were given."""
     folder = story.folder
+    if story.answer is None:
+        again = f"msft train {shlex.quote(clean(str(folder.path)))} --resume{_imports(story)}"
+        yield Step(name="Continue it, unless a process is running it", lines=(again,))
+        return
     config, place = shlex.quote(clean(str(folder.config))), shlex.quote(clean(str(folder.path)))
     if folder.final.is_dir():
         adapter = any(key.startswith("peft.") and value is not None for key, value in story.config.items())
