@@ -44,7 +44,7 @@ interrupted; everything in the journal is kept.
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Adds pages that mkdocs.yml does not list to the navigation: to "How to", or to "Background"."""
+    """Adds pages that mkdocs.yml does not list to the navigation: to "Use", or to "Laboratory"."""
     entries = config.nav or []
     sections = {title: pages for entry in entries if isinstance(entry, dict) for title, pages in entry.items()}
     listed = {entry for entry in entries if isinstance(entry, str)}.union(*sections.values())
@@ -52,7 +52,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     for file in sorted(folder.rglob("*.md")):
         page = file.relative_to(folder).as_posix()
         if page not in listed:
-            sections["How to" if page.startswith("how_to/") else "Background"].append(page)
+            sections["Use" if page.startswith("how_to/") else "Laboratory"].append(page)
     return config
 
 

@@ -52,6 +52,12 @@ def test_what_is_written_trains(folder: Path, tmp_path: Path, capsys: pytest.Cap
         "short": Measure(name="exact_match"),
         "long": Measure(name="loss"),
     }
+    assert (config.training.average, config.training.schedule) == (1.0, "constant")
+    falling = written.with_name("falling.yaml")
+    edited = written.read_text().replace("name: auto", "name: msft").replace("  average: 1 ", "  # average: 1 ")
+    falling.write_text(edited.replace("# schedule: linear", "schedule: linear"))
+    changed = load(falling).training
+    assert (changed.average, changed.schedule) == (None, "linear")
     text = written.read_text()
     assert text.startswith("# yaml-language-server: $schema=msft.schema.json\n")
     assert 'path: "../my data/chosen.jsonl"' in text

@@ -81,7 +81,9 @@ def test_an_imported_method_is_checked_trained_resumed_and_reported(
     assert "training equal to 1 epochs of the whole mixture (own_power)" in capsys.readouterr().out
     assert main(["check", config, *own, "--set", "method.power=2"]) == 2
     assert "method.power: power must be from 0 to 1, found 2" in capsys.readouterr().err
+    capsys.readouterr()
     assert main(["train", config, *own]) == 0
+    assert "--methods own_power,sft --seeds 6 --import own_power\n" in capsys.readouterr().out
     assert main(["train", config, *own, "--resume"]) == 0
     assert main(["report", str(tmp_path / "run"), *own]) == 0
     assert main(["status", str(tmp_path / "run")]) == 0, "what the run says of itself is read without the method"

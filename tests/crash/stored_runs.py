@@ -32,6 +32,8 @@ from msft.record.run_folder import RunFolder
 from msft.run import session
 from msft.run.attempt import MakeEngine
 from msft.run.job import Job, model_source
+from msft.run.sampling import Asked
+from msft.scoring.sample_outputs import Sample
 from msft.snapshots.state import State
 from msft.snapshots.store import Store
 from msft.system import files
@@ -100,6 +102,11 @@ class StoredEngine(FakeEngine):
 
     def cursor(self, snapshot: Snapshot) -> Cursor:
         return self.kept.get(snapshot).cursor if snapshot else Cursor()
+
+    def sample(self, snapshot: Snapshot, asked: Asked) -> dict[Task, list[Sample]]:
+        said = str(float(self.kept.get(snapshot).tensors["rate"]) if snapshot else 0.0)
+        sample = Sample(prompt="?", reference="!", output=said, probability=None)
+        return {task: [sample] * len(items) for task, (items, _) in asked.items()}
 
     def export(self, snapshot: Snapshot, folder: Path) -> None:
         super().export(snapshot, folder)

@@ -285,12 +285,12 @@ def mutations() -> dict[str, tuple[str, Callable[[Operation], list[Operation]]]]
         "snapshot.content": "tick", "snapshot.entries": "tick",
         "snapshot.published": "tick", "snapshot.doomed": "tick", "sidecar": "losses", "sidecar.content": "losses",
         "sidecar.entry": "losses", "final.content": "tick", "final.entries": "tick",
-        "summary.content": "tick", "page.content": "tick", "page.entry": "tick",
+        "samples.content": "tick", "summary.content": "tick", "page.content": "tick", "page.entry": "tick",
     }  # fmt: skip
     found = {f"sync {name}": (case, without(name)) for name, case in syncs.items()}
-    for name, case in {"journal.create": "tick", "sidecar": "losses", "summary": "tick", "page": "tick"}.items():
+    for name, case in {"journal.create": "tick", "sidecar": "losses"}.items():
         found[f"rename {name}"] = (case, in_place(name))
-    for name in ("config", "environment"):
+    for name in ("config", "environment", "samples", "summary", "page"):
         found[f"rename {name}"] = ("tick", in_place(name))
     for name in ("snapshot", "final"):
         found[f"rename {name}"] = ("tick", published_in_place(name))

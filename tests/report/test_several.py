@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 from browser import DRAWN, opened, until
+from rich.console import Console
 from run_folders import NAMES, make_run
 
 from msft.cli.main import main
 from msft.core.errors import RunError
 from msft.report.intervals import tango
-from msft.report.several import find_runs, gap, macro_gap, wary
+from msft.report.several import MODELS_ONLY, find_runs, gap, macro_gap, wary
+from msft.report.several_page import answers, render_several, write_several
+from msft.report.table import INTERVAL_NOTE, render_text
+from msft.report.verdict import against_plain
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -106,3 +111,28 @@ def test_a_choice_among_fewer_candidates_is_said(tmp_path: Path) -> None:
     (said,) = (line for line in wary(find_runs([tmp_path])) if "candidates" in line)
     assert "fewer candidates by msft: only" in said and "by sft and all among all evaluations" in said
     assert not [line for line in wary(find_runs([tmp_path / "sft", tmp_path / "all"])) if "candidates" in line]
+
+
+def test_a_run_beside_plain_sft_of_its_job_is_answered_first(tmp_path: Path) -> None:
+    for name in ("sft", "msft"):
+        make_run(tmp_path / name, name, items=100)
+    make_run(tmp_path / "other" / "sft", "sft", items=100, seed=9)
+    plain, search = find_runs([tmp_path / "sft", tmp_path / "msft"])
+    (line,) = answers([plain, search])
+    assert line == f"msft: {against_plain(search, plain)}"
+    write_several([plain, search], tmp_path / "report.html")
+    assert f'</h1>\n<p class="lead">{line}</p>' in (tmp_path / "report.html").read_text(encoding="utf-8")
+    (other,) = find_runs([tmp_path / "other" / "sft"])
+    assert answers([other, search]) == [], "another seed is another job"
+    assert answers([search, plain]) == [] and answers([plain, plain]) == [] and answers([plain]) == []
+
+
+def test_in_a_log_file_no_line_is_broken(tmp_path: Path) -> None:
+    runs = find_runs([make_run(tmp_path / name, name, items=100).path for name in ("sft", "msft")])
+    out = io.StringIO()
+    render_several(runs, Console(file=out, color_system=None))
+    render_text(runs[1].story.folder, Console(file=out, color_system=None))
+    lines = out.getvalue().splitlines()
+    assert MODELS_ONLY in lines and INTERVAL_NOTE in lines
+    heads = ["sub-dataset", "test,", "in", "%", "base", "model", "change", "95", "%", "interval", "items"]
+    assert heads in [line.split() for line in lines]

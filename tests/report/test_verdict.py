@@ -18,12 +18,13 @@ from msft.record.run_folder import STUDY
 from msft.report.base_and_answer import compare
 from msft.report.card import Form, card
 from msft.report.cost import flops
-from msft.report.final_path import outcome
+from msft.report.final_path import outcome, same_model
 from msft.report.page import page
 from msft.report.several import Run, macro_gap
 from msft.report.story import Story, read_story
 from msft.report.table import render_text
-from msft.report.verdict import Verdict, compare_command, judged, plain_beside, verdict
+from msft.report.verdict import Verdict, against_plain, compare_command, judged, plain_beside, verdict
+from msft.report.words import epochs
 
 ITEMS = 100
 
@@ -104,6 +105,31 @@ def test_without_test_scores_it_says_so(story: Story, tmp_path: Path) -> None:
     assert verdict(read_story(make_run(tmp_path / "cut", stop_after=3))) is None
 
 
+def test_a_search_that_hands_over_the_model_of_plain_sft_says_so(tmp_path: Path) -> None:
+    """The same steps from the base model; another point of the path, or another loss, is another model."""
+    search, plain = (
+        read_story(make_run(tmp_path / name, name, items=ITEMS, chosen=3, params=params))
+        for name, params in (("msft", {"smooth": 1}), ("sft", {}))
+    )
+    assert search.answer is not None
+    _, against, _ = found(search).more
+    assert against == (
+        f"Its final model is the same as that of plain SFT with the same seed and data: at epoch "
+        f"{epochs(search.answer.epoch)}. On this seed, msft changed nothing."
+    )
+    (segment, outcome), *others = plain.segments
+    changed = replace(plain, segments=[(segment, replace(outcome, train_loss=9.0)), *others])
+    assert same_model(search, plain) and same_model(plain, search) and not same_model(search, changed)
+    assert not same_model(search, replace(plain, answer=plain.trail.points[2]))
+    assert not same_model(search, replace(plain, answer=None))
+    averaged = replace(plain, header={**plain.header, "config": {**plain.config, "training.average": 1}})
+    assert not same_model(search, averaged)
+    bases = [replace(each, answer=each.base) for each in (search, plain)]
+    assert same_model(*bases) and ": the base model. On this" in against_plain(
+        *(Run(name="", story=each) for each in bases)
+    )
+
+
 def test_plain_sft_beside_it_is_compared_item_by_item(tmp_path: Path) -> None:
     search = read_story(make_run(tmp_path / "msft", items=ITEMS))
     alone = found(search).more
@@ -134,6 +160,10 @@ def test_another_job_is_no_comparison(tmp_path: Path) -> None:
         assert plain_beside(mine) is None
     (tmp_path / "sft" / "journal.jsonl").write_text("damaged")
     assert plain_beside(search) is None
+    moved = tmp_path / "moved"  # the same model and data under other paths, as the Python API writes them
+    config = {"method.name": "sft", "datasets.arc.path": "a.jsonl", "model.name_or_path": "m"}
+    with_header(make_run(moved / "sft", "sft", items=ITEMS), config=config)
+    assert plain_beside(read_story(make_run(moved / "msft", items=ITEMS))) is not None
     make_run(tmp_path / "third" / "sft", "msft", items=ITEMS)
     assert plain_beside(read_story(make_run(tmp_path / "third" / "msft", items=ITEMS))) is None, "it is no SFT"
     seeds = tmp_path / "seeds"

@@ -127,7 +127,7 @@ def test_a_method_whose_runs_failed_is_shown_as_such() -> None:
 
 
 def rendered(data: dict[str, Any], width: int) -> str:
-    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
     render_comparison(data, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert all(len(line) <= width for line in text.splitlines())

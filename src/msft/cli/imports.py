@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msft.core.errors import ConfigError, complaint
-from msft.methods import METHODS
+from msft.methods import IMPORTED, METHODS
 
 
 def import_methods(modules: Sequence[str]) -> None:
@@ -37,3 +37,4 @@ def _import(name: str) -> None:
     if fresh and set(METHODS) == before:
         fix = "call msft.methods.register(name, method) at its end"
         raise ConfigError(complaint("the module registers no method", fix, field=field))
+    IMPORTED.update(dict.fromkeys(set(METHODS) - before, name))

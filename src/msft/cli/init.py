@@ -45,6 +45,7 @@ training:
   batch_size: 64  # examples per optimizer step, on any hardware
   learning_rate: 1e-5
   average: 1  # epochs over which the weights are averaged, against the noise of a constant rate
+  # schedule: linear  # in place of `average`, for sft and msft: the rate falls to 0 by max_epochs
 # peft: {r: 16, lora_alpha: 32}  # trains and saves a LoRA adapter only
 output: runs/first
 """

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.text import Text
 
 from msft.cli.quiet import quiet
 from msft.config.reader import load
@@ -25,7 +24,7 @@ from msft.record.run_folder import RunFolder
 from msft.report.several import Run
 from msft.report.several_page import render_several, write_several
 from msft.report.story import read_story
-from msft.report.table import render_text
+from msft.report.table import print_line, render_text
 from msft.report.verdict import SEEDS, against_plain, compare_command
 from msft.run.attempt import Shared
 from msft.run.session import train
@@ -106,7 +105,7 @@ def _compare(output: Path, search: RunFolder, plain: RunFolder, *, with_notes: b
     out.print()
     render_several([reference, found], out)
     write_several([reference, found], page)
-    out.print(Text(f"\n{against_plain(found, reference)}", style="bold"))
+    print_line(out, f"\n{against_plain(found, reference)}", "bold")
     said = [
         f"To compare the methods, with {SEEDS} seeds of each (about {SEEDS} times as long as this):",
         f"    {compare_command(found.story)}",

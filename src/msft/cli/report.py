@@ -12,8 +12,8 @@ from msft.core.errors import RunError, complaint
 from msft.record.run_folder import RunFolder
 from msft.report.page import write_page
 from msft.report.several import find_runs
-from msft.report.several_page import render_several, write_several
-from msft.report.table import render_text
+from msft.report.several_page import answers, render_several, write_several
+from msft.report.table import print_line, render_text
 from msft.study.grid import StudyFolder
 
 EVERY = 10
@@ -41,6 +41,8 @@ def run(paths: Sequence[Path], page: Path | None, *, watch: bool = False) -> Non
             raise RunError(complaint("only one run can be watched", fix, file=paths[0]))
         runs = find_runs(paths)
         made = page or (paths[0] if len(paths) == 1 else Path()) / "report.html"
+        for line in answers(runs):
+            print_line(out, line, "bold")
         render_several(runs, out)
         write_several(runs, made)
     out.print(f"\nThe page: {made}", markup=False, highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from rich.table import Table
 from msft.cli.quiet import quiet
 from msft.cli.study_display import StudyDisplay
 from msft.config.schema import Config
+from msft.report.table import print_line, print_table
 from msft.report.words import clean, duration
 from msft.study.findings import shown
 from msft.study.grid import StudyFolder
@@ -29,14 +30,14 @@ def run(name: str, config: Config, output: Path | None, *, seeds: int, jobs: int
         )  # fmt: skip
     console.print(f"\n{findings.title}", style="bold", markup=False)
     for sentence in findings.said:
-        console.print(sentence, markup=False, highlight=False)
+        print_line(console, sentence)
     first = findings.tables[0]
     table = Table(box=box.SIMPLE_HEAD, title=first.title, title_justify="left")
     for number, column in enumerate(first.columns):
         table.add_column(clean(column), justify="left" if number == 0 else "right", no_wrap=number == 0)
     for row in first.rows:
         table.add_row(*(clean(shown(cell)) for cell in row))
-    console.print(table, markup=False)
+    print_table(console, table)
     console.print(f"The page: {folder.page}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -21,6 +21,7 @@ from msft.core.vocabulary import ROOT, Mixture, Outcome, Probe, Segment, Snapsho
 from msft.data.examples import Example, Item, Measure, TaskData
 from msft.data.order import Cursor, Order
 from msft.engine.averaging import Average
+from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.conflict import cosines
 from msft.engine.decoding import decoding_of
 from msft.engine.live_state import LiveState
@@ -37,6 +38,7 @@ from msft.model.compiled import compile_layers
 from msft.model.open import OpenModel, check_data_fits, export_model, non_embedding_parameters
 from msft.model.precision import precision_on
 from msft.model.token_loss import TokenLoss
+from msft.scoring.sample_outputs import Sample, sample_outputs
 from msft.scoring.scorers import TaskScores, score
 from msft.snapshots.state import State, trainable
 from msft.snapshots.store import Store
@@ -171,6 +173,22 @@ class TorchEngine:
         return outcome(
             snapshot, scores, Tokens(eval=tokens), items={task: found.reported for task, found in scores.items()}
         )
+
+    def sample(
+        self, snapshot: Snapshot, asked: Mapping[Task, tuple[Sequence[Item], Measure]]
+    ) -> dict[Task, list[Sample]]:
+        """What a snapshot answers to the given items; for people, outside any search and not counted as cost.
+
+        Raises ModelError if it is not proven how the model generates.
+        """
+        self._live.become(snapshot)
+        runtime, longest, decoding = self._stepper.runtime, self._settings.longest, self._decoding
+        if decoding is None:  # the run itself generates nothing, so nothing was tried at its start
+            decoding = decoding_of(self._model, self._opened.tokenizer, self._data)
+            way = fitting_decoding(self._opened.skeleton, longest, runtime.device)
+            runtime = replace(runtime, decoding=way)
+        with self._evaluated():
+            return sample_outputs(self._stepper.model, asked, runtime, decoding, longest)
 
     def score_items(
         self, snapshot: Snapshot, items: Mapping[Task, tuple[Sequence[Item], Measure]]

@@ -30,6 +30,8 @@ METHODS: dict[str, Method] = {
 }
 PASSED: dict[str, Method] = {}
 """Methods that the Python API received as objects: reports find their outlook here, and no command offers them."""
+IMPORTED: dict[str, str] = {}
+"""The module of `--import` that registered a method; commands that are printed for its runs name it too."""
 GROUP = "msft.methods"
 """The group of entry points: `my_method = "my_package.module:METHOD"`."""
 

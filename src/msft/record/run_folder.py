@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +17,7 @@ from typing import Any
 
 from msft.core.errors import RunError, complaint
 from msft.core.version import __version__
-from msft.record.journal import Transcript, digest, read
+from msft.record.journal import Transcript, canonical, digest, read
 from msft.system import files
 
 LOCK = "lock"
@@ -74,6 +74,11 @@ class RunFolder:
     @property
     def summary(self) -> Path:
         return self.path / "summary.json"
+
+    @property
+    def samples(self) -> Path:
+        """What base model and final model answer to a few prompts; for people, outside every hash."""
+        return self.path / "samples.json"
 
     @property
     def page(self) -> Path:
@@ -226,6 +231,26 @@ class RunFolder:
     def read_notes(self) -> list[str]:
         """The notes about the data from the start of the run; empty if the file is missing or damaged."""
         return _texts(self.notes)
+
+    def read_samples(self) -> dict[str, Any]:
+        """What `write_samples` was given; empty if the file is missing, damaged, or not of this run's journal."""
+        try:
+            content = json.loads(self.samples.read_text(encoding="utf-8"))
+            whole = content["sha"] == digest(canonical(content["body"])) and content["body"]["head"] == self._head
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return dict(content["body"]) if whole else {}
+
+    def write_samples(self, samples: Mapping[str, Any]) -> None:
+        """Durable once the folder's entries are; beside them stands which journal they belong to."""
+        body = {**samples, "head": self._head}
+        self.write_json(self.samples, {"sha": digest(canonical(body)), "body": body}, place=False)
+
+    @property
+    def _head(self) -> str:
+        """The hash of the journal's last record."""
+        last: dict[str, str] = json.loads(self.journal.read_text(encoding="utf-8").splitlines()[-1])
+        return last["sha"]
 
     def read_overrides(self) -> list[str]:
         """What `--set` was given when the run began; empty if the file is missing or damaged."""

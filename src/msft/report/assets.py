@@ -58,8 +58,11 @@ button { font: inherit; color: var(--accent); background: none; border: 1px soli
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 [hidden] { display: none; }
+.said { white-space: pre-wrap; } #samples .card { margin: .4rem 0 .9rem; } #samples h3 { margin-top: .9rem; }
+#samples th { width: 22%; vertical-align: top; }
 .scores.dense td, .scores.dense tbody th { padding-top: .1rem; padding-bottom: .1rem; }
 .scores thead th { white-space: normal; }
+@media (min-width: 1000px) { .scores.dense tbody th { min-width: 13rem; } }
 .scores .extra { white-space: nowrap; } .scores svg { display: block; }
 .narrow { display: none; color: var(--soft); font-weight: 400; }
 .scores svg text { fill: var(--soft); font-size: 11px; }

@@ -9,7 +9,7 @@ from itertools import groupby
 from msft.core.vocabulary import Task
 from msft.report.base_and_answer import Comparison
 from msft.report.story import Story
-from msft.report.words import clean, listed, percent
+from msft.report.words import MOST_NAMES, clean, listed, percent, those
 
 FEW_ITEMS = 60
 """With fewer validation items, plain argmax is worse than no search in the simulation of design 1.1."""
@@ -34,7 +34,7 @@ def few_items(sizes: Mapping[Task, int]) -> list[str]:
     if not few:
         return []
     groups = [(size, [task for *_, task in same]) for size, same in groupby(few, key=lambda entry: entry[0])]
-    counted = "; ".join(f"{size} in {listed(tasks)}" for size, tasks in groups)
+    counted = "; ".join(f"{size} in {those(tasks, len(sizes))}" for size, tasks in groups)
     least = few[0][0]
     points = 100 * math.sqrt(0.25 / least) if least else math.inf
     return [
@@ -62,7 +62,7 @@ def _result(story: Story, comparison: Comparison) -> list[str]:
         said.append("The run is not finished: all of this is preliminary.")
     worse = [row.label for row in comparison.rows if row.interval is not None and row.interval[1] < 0]
     if worse:
-        said.append(f"Worse than the base model on the {comparison.split} split: {listed(worse)}.")
+        said.append(f"Worse than the base model on the {comparison.split} split: {those(worse, len(story.tasks))}.")
     return said
 
 
@@ -72,13 +72,14 @@ def _training(story: Story, sizes: Mapping[Task, int]) -> list[str]:
     if unlearnt:
         said.append(
             f"No clear improvement on validation (less than {CLEAR:g} standard errors above the base model): "
-            f"{listed(unlearnt)}."
+            f"{those(unlearnt, len(story.tasks))}."
         )
     rising = _rising(story)
     if rising:
+        scores = ", ".join(percent(story.best_known.scores[task]) for task in rising)
         said.append(
-            f"Best score at the end of training, so a higher `max_epochs` may help: {listed(rising)} "
-            f"({', '.join(percent(story.best_known.scores[task]) for task in rising)})."
+            "Best score at the end of training, so a higher `max_epochs` may help: "
+            f"{those(rising, len(story.tasks))}{f' ({scores})' if len(rising) <= MOST_NAMES else ''}."
         )
     return said
 
@@ -92,7 +93,7 @@ def _notes(story: Story, sizes: Mapping[Task, int]) -> list[str]:
         if task and text.startswith(f"{sizes[task]} validation items are few"):
             continue  # a run of an earlier version said so itself
         tasks_of.setdefault(text, []).extend([task] if task else [])
-    return [f"{listed(tasks)}: {clean(text)}" if tasks else clean(text) for text, tasks in tasks_of.items()]
+    return [f"{those(tasks, len(sizes))}: {clean(text)}" if tasks else clean(text) for text, tasks in tasks_of.items()]
 
 
 def _not_learnable(story: Story, task: Task, items: int) -> bool:

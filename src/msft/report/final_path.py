@@ -93,6 +93,27 @@ def _made(story: Story) -> int:
     return count
 
 
+def same_model(one: Story, other: Story) -> bool:
+    """Whether two finished runs of the same job and seed handed over the same model.
+
+    They did if the same steps led to both, with the same losses, and both average their weights alike. Where it says
+    no, the models may still be the same.
+    """
+    if one.answer is None or other.answer is None:
+        return False
+    alike = one.config.get("training.average") == other.config.get("training.average")
+    return alike and _steps_of(one) == _steps_of(other)
+
+
+def _steps_of(story: Story) -> list[tuple[object, ...]]:
+    """What the final model was made by, in order."""
+    made = sorted(final_path(story).snapshots - {story.base.snapshot})
+    return [
+        (s.mixture, s.rollout, s.start, s.stop, s.reset_optimizer, s.anneal, s.blend, o.train_loss)
+        for s, o in (story.segments[number - 1] for number in made)
+    ]
+
+
 def outcome(story: Story) -> str:
     """What the exclusions of a run have to do with its final model, in one or two sentences.
 

@@ -15,7 +15,7 @@ from msft.report.story import Point, Story
 from msft.report.words import difference, epochs, percent
 
 AVERAGE = "average"
-ROW = 17
+ROW = 15
 """Height of a row in px."""
 SCALE = ((0.0, "#c05a00"), (0.25, "#e9a15c"), (0.5, "rgba(150,150,150,0.18)"), (0.75, "#6aa7da"), (1.0, "#1a5f9e"))
 """Orange below the base model, blue above: told apart by every kind of colour vision, on light and dark ground."""

@@ -42,7 +42,7 @@ def lane_figure(story: Story) -> Figure:
     spent, path = ledger(story), final_path(story)
     per, name = unit(spent[-1], "FLOPs")
     rows = len(story.tasks)
-    made = rows_of(figure([], height=110 + (26 if rows <= MANY else 15) * (rows + 1), legend=True), story.tasks)
+    made = rows_of(figure([], height=110 + (26 if rows <= MANY else 14) * (rows + 1), legend=True), story.tasks)
     made["layout"]["yaxis"]["range"] = [rows - 0.5, -1.5]  # above the first lane, the numbers of the decisions
     made["layout"]["barmode"] = "overlay"
     followed = [(n, r) for n, r in numbered(story) if path.follows(r) and (r.excluded or r.rolled_back)]

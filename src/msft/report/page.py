@@ -18,6 +18,7 @@ from msft.report.gains import gains_of, sentences
 from msft.report.heat_map import heat_map
 from msft.report.html import Section, axis, document, flat, items, numbered_line, pairs, plot, soft, table, text
 from msft.report.lanes import circled, in_path, lane_figure, numbered
+from msft.report.outputs import outputs
 from msft.report.plots import MANY, Figure
 from msft.report.seconds import run_facts, seconds_of
 from msft.report.story import Story, read_story
@@ -67,7 +68,13 @@ def page(story: Story, environment: Mapping[str, Any], *, refresh: int | None = 
     """The page as text."""
     curves, path = Curves(story), final_path(story)
     sections = [_cautions(story), _scores(story, path), _timeline(story, path), _curves(story, curves)]
-    sections += [_headroom(story), _training(story, curves), _cost(story), _settings(story, environment)]
+    sections += [
+        _headroom(story),
+        outputs(story),
+        _training(story, curves),
+        _cost(story),
+        _settings(story, environment),
+    ]
     intro = verdict_html(story) + _facts(story, environment)
     said = [section for section in sections if section.content]
     return document(headline(story), intro, said, unit=curves.unit, refresh=refresh)
@@ -134,6 +141,8 @@ def _decisions(story: Story, path: FinalPath) -> str:
             f'<details id="others"><summary>{count}</summary><ol class="numbered">{"".join(others)}</ol></details>'
         )
     said = decisions(story)[len(kept) + len(others) :]
+    if story.answer is not story.base:
+        said.pop()  # it stands above, below the verdict
     if story.outlook.window > 1:
         said.append(smoothing(story.outlook.window))
     return content + "".join(map(soft, said))
@@ -177,8 +186,12 @@ def _headroom(story: Story) -> Section:
 def _training(story: Story, curves: Curves) -> Section:
     found = training_figures(story, curves)
     plots = "".join(plot(name, title, title=title) for name, (title, _) in found.items())
+    content = f'<div class="grid">{plots}</div>' if found else ""
+    if found and len(story.tasks) > MANY:  # where the page is long, what says nothing of a sub-dataset is folded
+        head = ", ".join(title if i == 0 else title.lower() for i, (title, _) in enumerate(found.values()))
+        content = f'<details id="optimizer"><summary>{head}</summary>{content}</details>'
     return Section(
-        name="training", title="Training", content=f'<div class="grid">{plots}</div>' if found else "",
+        name="training", title="Training", content=content,
         figures={name: made for name, (_, made) in found.items()},
     )  # fmt: skip
 

@@ -39,7 +39,7 @@ def shown(name: str) -> str:
     return html.escape(clean(name))
 
 
-def shortened(name: str, most: int = 18) -> str:
+def shortened(name: str, most: int = 22) -> str:
     """A name cut to `most` characters, safe for plotly.js."""
     name = clean(name)
     return html.escape(name if len(name) <= most else name[: most - 1] + "…")

@@ -15,7 +15,8 @@ from msft.report.html import Section, axis, document, items, plot, soft, table, 
 from msft.report.page import save
 from msft.report.plots import FADED, Figure, figure, ink, rows_of, shown, unit
 from msft.report.several import MODELS_ONLY, Run, against, macro_gap, overview, scores, wary
-from msft.report.table import rich_table
+from msft.report.table import print_line, print_table, rich_table
+from msft.report.verdict import against_plain, is_plain_sft_of
 from msft.report.words import clean, difference
 
 FIT = 4
@@ -28,8 +29,20 @@ def write_several(runs: Sequence[Run], out: Path) -> None:
     per, name = unit(max(ledger(run.story)[-1] for run in runs), "FLOPs")
     sections = [_wary(runs), _overview(runs), _against(runs), _scores(runs), _curves(runs, (per, name)), _cost(runs)]
     said = [section for section in sections if section.content]
-    intro = soft(", ".join(run.name for run in runs))
+    intro = "".join(f'<p class="lead">{text(line)}</p>' for line in answers(runs))
+    intro += soft(", ".join(run.name for run in runs))
     save(document(f"{len(runs)} runs side by side", intro, said, unit=name), out)
+
+
+def answers(runs: Sequence[Run]) -> list[str]:
+    """Each finished run against the reference, in a few sentences, where that is plain SFT of the same job and seed."""
+    reference, *others = runs
+    found = [run for run in others if run.story.answer is not None and not run.story.outlook.plain]
+    return [
+        f"{clean(run.name)}: {against_plain(run, reference)}"
+        for run in found
+        if len(others) <= FIT and is_plain_sft_of(reference.story, run.story)
+    ]
 
 
 def render_several(runs: Sequence[Run], console: Console) -> None:
@@ -42,10 +55,10 @@ def render_several(runs: Sequence[Run], console: Console) -> None:
         tables.append(("Test scores, in %", scores(runs), True))
     for title, (heads, lines), average in tables:
         console.print(Text(title, style="bold"))
-        console.print(rich_table(heads, lines, text_columns=1, average=average))
+        print_table(console, rich_table(heads, lines, text_columns=1, average=average))
         console.print()
     for line in ([MODELS_ONLY, COUNTED] if len(runs) > 1 else []) + wary(runs):
-        console.print(Text(line, style="dim"))
+        print_line(console, line, "dim")
 
 
 def _against_title(runs: Sequence[Run]) -> str:

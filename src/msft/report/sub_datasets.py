@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from msft.core.vocabulary import Task
 from msft.report.base_and_answer import Comparison, Row
 from msft.report.final_path import FinalPath
-from msft.report.html import text
+from msft.report.html import soft, text
 from msft.report.intervals import Interval
 from msft.report.plots import MANY
 from msft.report.standard_errors import Errors, told_fall
@@ -61,34 +61,45 @@ def rows_table(story: Story, path: FinalPath, comparison: Comparison) -> str:
     changed = story.answer is not story.base
     end = _end(rows) if changed else 0.0
     decided = any(each.fall != NOT_KNOWN for each in found.values())
-    heads = [
-        "sub-dataset",
-        f"{comparison.split}, in % (items)",
-        "base",
-        "final model" if story.answer else "so far",
-        "change",
-    ]
-    heads += ["95 % interval"] * bool(spans)
-    cells = "".join(_head(name, i < 2, wide=i in (1, 5)) for i, name in enumerate(heads))
+    common = _measured_alike(comparison)
+    cells = _head("sub-dataset", is_word=True)
+    cells += "" if common else _head(f"{comparison.split}, in % (items)", is_word=True, wide=True)
+    cells += "".join(map(_head, ("base", "final model" if story.answer else "so far", "change")))
+    cells += _head("95 % interval", wide=True) if spans else ""
     cells += f'<th scope="col" class="word extra">{_axis(end)}</th>' if end else ""
-    cells += _head("trained until epoch") + (_head("decided by a fall of") if decided else "")
+    cells += _head("trained until epoch") + (_head("decided by a fall of", wide=True) if decided else "")
     body = []
     for row in rows:
         known = found.get(row.label) if row is not comparison.macro else None
-        line = f'<th scope="row">{text(row.label)}</th>'
-        line += f'<td class="word extra">{text(_measure(row))}</td>'
+        line = f'<th scope="row">{_breakable(row.label)}</th>'
+        line += "" if common else f'<td class="word extra">{text(_measure(row))}</td>'
         line += f"<td>{percent(row.base)}</td><td>{percent(row.answer)}</td>"
         under = f'<span class="narrow">{_told(row.interval)}</span>' if row.interval else ""
         line += f"<td{_evidence(row.interval)}>{difference(row.difference)}{under}</td>"
         line += f'<td class="extra">{_told(row.interval)}</td>' if spans else ""
         line += f'<td class="word extra">{_drawn(row, end)}</td>' if end else ""
         line += f"<td>{text(known.until if known else '')}</td>"
-        line += f"<td>{text(known.fall if known else '')}</td>" if decided else ""
+        line += f'<td class="extra">{text(known.fall if known else "")}</td>' if decided else ""
         kind = ' class="average"' if row is comparison.macro else ""
         body.append(f"<tr{kind}>{line}</tr>")
     dense = " dense" if len(comparison.rows) > MANY else ""
     table = f"<thead><tr>{cells}</tr></thead><tbody>{''.join(body)}</tbody>"
-    return f'<div class="card wide"><table class="scores{dense}">{table}</table></div>'
+    return f'{soft(common) if common else ""}<div class="card wide"><table class="scores{dense}">{table}</table></div>'
+
+
+def _measured_alike(comparison: Comparison) -> str:
+    """What every row measures, as a sentence; empty where rows differ."""
+    kinds = {(row.measure, row.items) for row in comparison.rows}
+    if len(kinds) != 1 or len(comparison.rows) < 2:
+        return ""
+    ((measure, items),) = kinds
+    counted = f" of {items:,} items each" if items is not None else ""
+    return f"{comparison.split.capitalize()} splits{counted}, {clean(measure)} in %."
+
+
+def _breakable(name: str) -> str:
+    """A name that may be broken behind its underscores, rather than within a word."""
+    return text(name).replace("_", "_<wbr>")
 
 
 def _head(name: str, is_word: bool = False, wide: bool = False) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import PurePath
 
 from rich import box
@@ -35,6 +36,8 @@ from msft.report.words import (
 INTERVAL_NOTE = (
     "The interval covers test-set sampling only. Retraining with another seed can change the result by more."
 )
+LOG_WIDTH = 160
+"""Columns of a table where there is no terminal that has a width."""
 VALIDATION_NOTE = (
     "No test scores: these are validation scores, and the search acted on them. Expect lower scores on new data."
 )
@@ -52,33 +55,55 @@ def render_text(folder: RunFolder, console: Console, *, with_notes: bool = True)
     render_verdict(story, console)
     render_cautions(story, comparison, console, with_notes=with_notes)
     console.print()
-    console.print(rich_table(*shown_columns(story, comparison), text_columns=2, average=True))
+    print_table(console, rich_table(*shown_columns(story, comparison), text_columns=2, average=True))
     for note in notes(comparison):
-        console.print(Text(note, style="dim"))
+        print_line(console, note, "dim")
     console.print()
     console.print(Text("What happened", style="bold"))
     for line in decisions(story):
-        console.print(Text(f"- {line}"))
+        print_line(console, f"- {line}")
     if story.outlook.window > 1:
-        console.print(Text(f"  {smoothing(story.outlook.window)}", style="dim"))
+        print_line(console, f"  {smoothing(story.outlook.window)}", "dim")
     if (gains := gains_of(story)) is not None:
         console.print()
         console.print(Text("Headroom", style="bold"))
         for line in sentences(gains):
-            console.print(Text(f"- {line}"))
+            print_line(console, f"- {line}")
     console.print()
     console.print(Text("What it cost", style="bold"))
     for name, value in costs(story):
-        console.print(Text(f"- {name}: {value}"))
-    if story.answer is not None:
-        console.print()
-        render_steps(story, console)
+        print_line(console, f"- {name}: {value}")
+    console.print()
+    render_steps(story, console)
+
+
+def print_line(console: Console, line: str, style: str = "") -> None:
+    """Writes a sentence. In a log file it is one line, however long."""
+    console.print(Text(line, style=style), soft_wrap=not console.is_terminal)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Writes a table; in a log file, wide enough for its columns."""
+    with roomy(console):
+        console.print(table)
+
+
+@contextmanager
+def roomy(console: Console) -> Iterator[None]:
+    """Where there is no terminal that has a width, a console is as wide as a table may need."""
+    width = console.width
+    if not console.is_terminal:
+        console.width = max(width, LOG_WIDTH)
+    try:
+        yield
+    finally:
+        console.width = width
 
 
 def render_cautions(story: Story, comparison: Comparison, console: Console, *, with_notes: bool = True) -> None:
     """Write the warnings, the gravest first."""
     for line in cautions(story, comparison, with_notes=with_notes):
-        console.print(Text(f"warning: {line}", style="yellow"), soft_wrap=not console.is_terminal)
+        print_line(console, f"warning: {line}", "yellow")
 
 
 def smoothing(window: int) -> str:

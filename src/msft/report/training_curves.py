@@ -25,7 +25,10 @@ def training_figures(story: Story, curves: Curves) -> Mapping[str, tuple[str, Fi
     )
     for name, title, unit, of, form in kinds:
         if any(of(point) is not None for point in story.trail.points.values()):
-            found[name] = title, curves.of_segments(of, title.lower(), unit) | {"format": form}
+            made = curves.of_segments(of, title.lower(), unit) | {"format": form}
+            if name == "rate":  # a constant one is no line at 0, in a range of its own making
+                made["layout"]["yaxis"] |= {"rangemode": "tozero", "tickformat": form}
+            found[name] = title, made
     return found
 
 

@@ -13,20 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msft.core.errors import RunError
-from msft.methods import METHODS
+from msft.methods import IMPORTED, METHODS
 from msft.record.run_folder import STUDY, RunFolder
 from msft.report.base_and_answer import Comparison, compare
 from msft.report.cautions import CLEAR
 from msft.report.cost import flops, plain
+from msft.report.final_path import same_model
 from msft.report.intervals import Interval, Z
 from msft.report.several import Run, macro_gap
 from msft.report.story import Story, read_story
-from msft.report.words import clean, difference, percent, span
+from msft.report.words import clean, difference, epochs, percent, span
 
 PLAIN = ("sft", "sft_average")
 """Names of runs of plain SFT, beside a run or in the same study."""
 FREE = ("method.", "training.average", "training.schedule")
 """The settings in which a method and the plain SFT that it is compared with may differ."""
+PLACES = (".path", "model.name_or_path")
 SEEDS = 6
 """Seeds of each method that a comparison needs: with fewer, no exact test can be significant."""
 
@@ -55,7 +57,7 @@ def verdict(story: Story) -> Verdict | None:
     comparison = compare(story)
     other = None if story.outlook.plain else plain_beside(story)
     more = [_by_task(comparison), *([] if story.outlook.plain else _plain_sft(story, other)), _cost(story, other)]
-    return Verdict(gain=_gain(story, comparison), more=tuple(filter(None, more)), steps=tuple(_steps(story)))
+    return Verdict(gain=_gain(story, comparison), more=tuple(filter(None, more)), steps=tuple(steps(story)))
 
 
 def judged(change: float, interval: Interval, than: str) -> str:
@@ -126,6 +128,12 @@ def _plain_sft(story: Story, other: Run | None) -> Iterable[str]:
 def against_plain(run: Run, other: Run) -> str:
     """What the test items show about the final models of a run and of plain SFT, in two sentences."""
     found, than = macro_gap(run, other), "plain SFT with the same seed and data"
+    if same_model(run.story, other.story):
+        which = (
+            "the base model" if run.story.answer is run.story.base else f"at epoch {epochs(run.story.best_known.epoch)}"
+        )
+        method = clean(str(run.story.header.get("method", "")))
+        return f"Its final model is the same as that of {than}: {which}. On this seed, {method} changed nothing."
     if found.difference is None or not math.isfinite(found.difference):
         return "It was not compared with plain SFT: the two have no test scores in common."
     moved = f"{difference(found.difference)} points on the test split{_of_all(len(run.tested), len(run.story.tasks))}"
@@ -169,15 +177,20 @@ def _plain_run(place: Path, story: Story) -> Run | None:
         other = read_story(folder)
     except RunError:  # it is damaged: this run's own records are whole
         return None
-    same = _job(other) == _job(story) and other.brief.seed == story.brief.seed
+    return Run(name=place.name, story=other) if is_plain_sft_of(other, story) else None
+
+
+def is_plain_sft_of(other: Story, story: Story) -> bool:
+    """Whether `other` is a finished run of plain SFT, of the same job with the same seed."""
     marks = [each.header.get("fingerprints") for each in (other, story)]
-    if other.answer is None or not other.outlook.plain or not same or marks[0] != marks[1]:
-        return None
-    return Run(name=place.name, story=other)
+    same = _job(other) == _job(story) and other.brief.seed == story.brief.seed and marks[0] == marks[1]
+    return other.answer is not None and other.outlook.plain and same
 
 
 def _job(story: Story) -> dict[str, object]:
-    return {key: value for key, value in story.config.items() if not key.startswith(FREE)}
+    """The settings that must be equal. Paths need not be: the fingerprints say whether model and data are the same, and
+    the Python API writes objects into each run's own folder."""
+    return {key: value for key, value in story.config.items() if not key.startswith(FREE) and not key.endswith(PLACES)}
 
 
 def _study(run: Path) -> Path | None:
@@ -186,9 +199,13 @@ def _study(run: Path) -> Path | None:
     return study if run.parent.parent.name == "runs" and (study / STUDY).is_file() else None
 
 
-def _steps(story: Story) -> Iterable[Step]:
+def steps(story: Story) -> Iterable[Step]:
     """Commands to copy, with the paths as they were given."""
     folder = story.folder
+    if story.answer is None:
+        again = f"msft train {shlex.quote(clean(str(folder.path)))} --resume{_imports(story)}"
+        yield Step(name="Continue it, unless a process is running it", lines=(again,))
+        return
     config, place = shlex.quote(clean(str(folder.config))), shlex.quote(clean(str(folder.path)))
     if folder.final.is_dir():
         adapter = any(key.startswith("peft.") and value is not None for key, value in story.config.items())
@@ -196,7 +213,9 @@ def _steps(story: Story) -> Iterable[Step]:
         load = (f"from {package} import {model}", f"model = {model}.from_pretrained({clean(str(folder.final))!r})")
         yield Step(name="Load it, in Python", lines=load)
     else:
-        yield Step(name="Make its model, which it has not kept", lines=(f"msft train {config} --resume",))
+        yield Step(
+            name="Make its model, which it has not kept", lines=(f"msft train {config} --resume{_imports(story)}",)
+        )
     yield Step(name=_question(story), lines=(compare_command(story),))
     yield Step(name="Export it", lines=(f"msft export {place}",))
 
@@ -213,4 +232,10 @@ def compare_command(story: Story) -> str:
     averaged = name in METHODS and METHODS[name].averaged
     methods = f"msft,{name}" if story.outlook.plain else f"{name},{PLAIN[1] if averaged else PLAIN[0]}"
     config = shlex.quote(clean(str(story.folder.config)))
-    return f"msft compare {config} --methods {shlex.quote(clean(methods))} --seeds {SEEDS}"
+    return f"msft compare {config} --methods {shlex.quote(clean(methods))} --seeds {SEEDS}{_imports(story)}"
+
+
+def _imports(story: Story) -> str:
+    """The option that makes the run's method known, where this command had it."""
+    module = IMPORTED.get(str(story.header.get("method", "")))
+    return "" if module is None else f" --import {shlex.quote(clean(module))}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich.console import Console
 from rich.text import Text
 
 from msft.report.final_path import outcome
 from msft.report.html import soft, text
 from msft.report.story import Story
-from msft.report.verdict import Verdict, verdict
+from msft.report.verdict import Step, steps, verdict
 from msft.report.words import decisions
 
 
@@ -26,11 +28,8 @@ def render_verdict(story: Story, console: Console) -> None:
 
 def render_steps(story: Story, console: Console) -> None:
     """Write what to do now to a console: lines to copy, which are never wrapped."""
-    found = verdict(story)
-    if found is None:
-        return
     console.print(Text("What now", style="bold"))
-    for step in found.steps:
+    for step in steps(story):
         console.print(Text(f"- {step.name}:"))
         for line in step.lines:
             console.print(Text(f"    {line}"), soft_wrap=True)
@@ -42,17 +41,18 @@ def verdict_html(story: Story) -> str:
     excluded = f'<p class="lead">{text(path)}</p>' if path else ""
     place = "" if story.answer is story.base else soft(decisions(story)[-1])
     if found is None:
-        return excluded + place
+        return excluded + place + _steps(steps(story))
     lead = f'<p class="lead">{text(found.gain)}</p><p>{" ".join(map(text, found.more))}</p>'
-    return lead + excluded + place + _steps(found)
+    return lead + excluded + place + _steps(found.steps)
 
 
-def _steps(found: Verdict) -> str:
+def _steps(found: Iterable[Step]) -> str:
     """Side by side where the page is wide. A click selects a command whole."""
     grid = "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(20rem,100%),1fr));gap:0 1.5rem"
-    code = '<pre style="margin:0;white-space:pre-wrap;overflow-wrap:anywhere;user-select:all"><code>{}</code></pre>'
+    style = "margin:0;font-size:.82rem;white-space:pre-wrap;overflow-wrap:anywhere;user-select:all"
+    code = f'<pre style="{style}"><code>{{}}</code></pre>'
     parts = [
         f'<div style="min-width:0">{soft(f"{step.name}:")}{code.format(chr(10).join(map(text, step.lines)))}</div>'
-        for step in found.steps
+        for step in found
     ]
     return f'<div class="steps" style="{grid}">{"".join(parts)}</div>'

@@ -12,6 +12,9 @@ MEASURES = {"choice": "accuracy", "exact_match": "exact match", "loss": "exp(−
 NOT_KNOWN = "–"
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
+MOST_NAMES = 8
+"""Names in a sentence at most."""
+
 
 def clean(text: str) -> str:
     """Remove control and formatting characters: no name can then move the cursor or reverse a line."""
@@ -62,6 +65,15 @@ def listed(names: Sequence[str]) -> str:
     """a, b and c; each cleaned."""
     shown = [clean(name) for name in names]
     return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
+
+
+def those(names: Sequence[str], total: int) -> str:
+    """Some of `total` sub-datasets; of many, not every name: a, b, ... and 12 more; all 21 sub-datasets."""
+    if len(names) <= MOST_NAMES:
+        return listed(names)
+    if len(names) == total:
+        return f"all {total} sub-datasets"
+    return f"{', '.join(map(clean, names[:MOST_NAMES]))} and {len(names) - MOST_NAMES} more"
 
 
 def measure_label(story: Story, task: str) -> str:

@@ -17,7 +17,7 @@ from msft.config.reader import dump
 from msft.core.errors import Diverged, Stopped, UserError
 from msft.core.retention import Limits, replayed
 from msft.core.search import Search
-from msft.core.vocabulary import ROOT, Outcome, Segment
+from msft.core.vocabulary import ROOT, Outcome, Segment, Snapshot, Task
 from msft.core.wire import brief_from_json, differences, outcome_to_json
 from msft.engine.parallel import Processes
 from msft.engine.progress import ScoreInfo, StepInfo, Watcher
@@ -39,7 +39,9 @@ from msft.run.resume import (
     reconcile,
     restore_derived,
 )
+from msft.run.sampling import Asked, sampled_outputs
 from msft.run.signals import StopRequest
+from msft.scoring.sample_outputs import Sample
 from msft.snapshots.publish import publish
 from msft.snapshots.state import State
 from msft.snapshots.store import Store
@@ -68,6 +70,9 @@ class RunEngine(Engine, Protocol):
 
     def state(self) -> State:
         """The live trainable weights; not a copy."""
+
+    def sample(self, snapshot: Snapshot, asked: Asked) -> Mapping[Task, Sequence[Sample]]:
+        """What a snapshot answers to a few items. Raises ModelError if it is not proven how the model generates."""
 
 
 MakeEngine: TypeAlias = Callable[[Job, Store, Callable[[StepInfo | ScoreInfo], None]], RunEngine]
@@ -256,13 +261,19 @@ class Attempt:
         main, final = self.processes.is_main, self.folder.final
         files.stage("export")
         with spent("export"):
-            whole = main and final_is_whole(self.folder, run, self.watcher.note)
-        if not self.processes.total(np.array([float(whole)]))[0]:
-            with spent("export"):
-                if main:
-                    publish("final", final, self._fill(answer), {"run": run}, place=False)  # synced with the page
-                else:
-                    self.engine.export(answer, final)
+            found = [
+                main and bool(self.folder.read_samples()),
+                main and final_is_whole(self.folder, run, self.watcher.note),
+            ]
+            sampled, whole = self.processes.total(np.array(found, np.float64))
+            if not sampled:
+                samples = sampled_outputs(self.engine.sample, self.job.data, answer, self.watcher.note)
+                if main and samples:
+                    self.folder.write_samples(samples)  # synced with the page
+            if not whole and main:
+                publish("final", final, self._fill(answer), {"run": run}, place=False)  # synced with the page
+            elif not whole:
+                self.engine.export(answer, final)
         if not main:
             self.processes.barrier()
             return {}

@@ -35,7 +35,7 @@ MORE_STYLE = """
 .scores.compare td:first-child { min-width: 7rem; text-align: left; white-space: normal; overflow-wrap: anywhere; }
 svg text { fill: var(--ink); font: 12px system-ui, sans-serif; } svg .soft { fill: var(--soft); }
 svg line { stroke: var(--rule); } svg .zero { stroke: var(--soft); stroke-dasharray: 3 3; }
-svg .wide { stroke: var(--accent); stroke-width: 2; opacity: .45; } svg .narrow { stroke: var(--accent);
+svg .like { stroke: var(--ink); stroke-width: 1.5; } svg .these { stroke: var(--accent);
   stroke-width: 5; } svg circle { fill: var(--ink); }
 .more { display: none; color: var(--soft); font-size: .78rem; font-weight: 400; }
 main:has(#intervals:checked) .more { display: block; }
@@ -196,7 +196,7 @@ def forest(rows: Sequence[Entry], marks: Sequence[str]) -> str:
     step = _step(max(ends) - min(ends))
     low, high = step * (min(ends) // step), step * -(-max(ends) // step)
     high = high if high > low else low + step
-    left, width, line = 190, 560, 26
+    left, width, line = 156, 330, 26
     height = line * len(shown) + 46
 
     def x(points: float) -> float:
@@ -219,13 +219,13 @@ def forest(rows: Sequence[Entry], marks: Sequence[str]) -> str:
         name = clean(row["method"])
         name = name if len(name) <= MOST_NAME else name[: MOST_NAME - 1] + "…"
         drawn.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{escape(name)}</text>')
-        for entry, kind in ((row["like_these"], "wide"), (row["difference"], "narrow")):
+        for entry, kind in ((row["difference"], "these"), (row["like_these"], "like")):
             if entry and entry["low"] is not None:
                 ends_at = f'x1="{x(100 * entry["low"]):.1f}" x2="{x(100 * entry["high"]):.1f}"'
                 drawn.append(f'<line class="{kind}" {ends_at} y1="{y}" y2="{y}"/>')
         drawn.append(f'<circle cx="{x(100 * row["difference"]["mean"]):.1f}" cy="{y}" r="4"/></g>')
     label = "differences of the macro-average with their intervals"
-    size = f'viewBox="0 0 {left + width + 30} {height}" style="width:100%;min-width:32rem"'
+    size = f'viewBox="0 0 {left + width + 30} {height}" style="width:100%;max-width:44rem"'
     return f'<svg role="img" aria-label="{label}" {size}>{"".join(drawn)}</svg>'
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msft.report.sheet import sheet
+from msft.report.table import print_line, roomy
 from msft.report.words import clean, difference, percent
 from msft.study.compare_answer import lead
 from msft.study.compare_words import (
@@ -30,9 +31,14 @@ WIDE = 120
 
 def render_comparison(data: Comparison, console: Console) -> None:
     """Write a comparison to a console; names are printed literally, never as mark-up."""
-    console.print(Text(headline(data), style="bold"))
+    with roomy(console):
+        _render(data, console)
+
+
+def _render(data: Comparison, console: Console) -> None:
+    print_line(console, headline(data), "bold")
     for line in lead(data):
-        console.print(Text(line))
+        print_line(console, line)
     console.print()
     keep = range(len(HEADINGS)) if console.width >= WIDE else (0, 1, 2, 4, 5, 7)
     console.print(_table([HEADINGS[i] for i in keep], [[cells(row)[i] for i in keep] for row in data["methods"]]))
@@ -42,12 +48,12 @@ def render_comparison(data: Comparison, console: Console) -> None:
         console.print(_table(AGAINST, [against_cells(row) for row in data["against"]]))
         console.print()
         for line in in_brief(data):
-            console.print(Text(f"- {line}"))
+            print_line(console, f"- {line}")
     console.print()
     console.print(Text(f"Sub-datasets, {data['split']}, in %", style="bold"))
     console.print(_sub_datasets(data, console.width))
     for note in notes(data):
-        console.print(Text(note, style="dim"))
+        print_line(console, note, "dim")
 
 
 def _sub_datasets(data: Comparison, width: int) -> Group:
