@@ -106,7 +106,7 @@ def annealing(**fields: Any) -> Method:
         ({"start": -1}, "from step -1"),
         ({"to": 1.5}, r"to 1\.5 times itself\. Fix: give a factor from 0 to 1"),
         ({"to": math.nan}, "to nan times itself"),
-        ({"shape": "steps"}, "in the shape 'steps'. Fix: let it be one of linear, cosine"),
+        ({"shape": "steps"}, "in the shape 'steps'. Fix: let it be one of linear, cosine, sqrt"),
         ({"stop": 102}, r"segment 2: the method lowers the learning rate until epoch 10\.2, and max_epochs is 10\. "
                         r"Fix: begin earlier: `track\.left\(here\)`"),
     ],

@@ -87,8 +87,8 @@ Why: TypeAlias = Literal["search", "candidate", "final"]
 search then returns to where it was; the end of the search."""
 
 
-Shape: TypeAlias = Literal["linear", "cosine"]
-"""How a learning rate falls: evenly, or along half a cosine."""
+Shape: TypeAlias = Literal["linear", "cosine", "sqrt"]
+"""How a learning rate falls: evenly, along half a cosine, or as 1 - sqrt (fast at first, then ever more slowly)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +109,8 @@ class Anneal:
         done = min(1.0, max(0.0, (step - self.start) / (self.stop - self.start)))
         if self.shape == "cosine":
             done = (1 - math.cos(math.pi * done)) / 2
+        elif self.shape == "sqrt":
+            done = math.sqrt(done)
         return 1 - (1 - self.to) * done
 
 
