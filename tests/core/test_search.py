@@ -63,11 +63,13 @@ def test_shares_may_change_where_an_epoch_begins(at: int) -> None:
     assert search_with(greedy(at, turns=False)).answer == 2
 
 
-@pytest.mark.parametrize("changes", [{"replayed": frozenset({"b"})}, {"loss_weights": (1.0, 0.5)}])
-def test_decisions_take_effect_where_an_epoch_begins(changes: dict[str, Any]) -> None:
-    assert search_with(decided(10, **changes)).answer == 2
+def test_what_is_replayed_changes_where_an_epoch_begins_and_what_a_loss_weighs_at_any_step() -> None:
+    replayed: dict[str, Any] = {"replayed": frozenset({"b"})}
+    assert search_with(decided(10, **replayed)).answer == 2
     with pytest.raises(RunError, match=r"changes the mixture after 7 of the 10 steps of an epoch"):
-        search_with(decided(7, **changes))
+        search_with(decided(7, **replayed))
+    for at in (7, 10):
+        assert search_with(decided(at, loss_weights=(1.0, 0.5))).answer == 2
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 import pytest
 
 from msft.core.search import Search
-from msft.core.vocabulary import Anneal, Outcome, Segment, Snapshot
-from msft.methods import METHODS
+from msft.core.vocabulary import Anneal, Outcome, Probe, Segment, Snapshot
+from msft.methods import METHODS, coba
 from msft.run.loop import drive
 from msft.testing.fake import Curve, FakeEngine, brief_of
 
@@ -46,3 +50,64 @@ def test_wsd_is_sft_until_the_rate_falls_to_zero_at_the_end(cooldown: float, sta
 def test_a_cooldown_is_a_share(cooldown: float) -> None:
     with pytest.raises(ValueError, match="cooldown must be a share above 0, at most 1"):
         METHODS["wsd"].Params(cooldown=cooldown)
+
+
+LOSSES = [
+    {"a": 2.0, "b": 4.0, "c": 1.0},
+    {"a": 1.0, "b": 3.6, "c": 1.1},
+    {"a": 0.8, "b": 3.2, "c": 1.4},
+    {"a": 0.7, "b": 2.4, "c": 1.5},
+]
+"""Of three sub-datasets at four evaluations: a falls fast at first, b evenly, c rises."""
+
+
+def softmax(*logits: float) -> list[float]:
+    return [math.exp(x) / sum(math.exp(y) for y in logits) for x in logits]
+
+
+def told(params: coba.Params, losses: Sequence[Mapping[str, float]]) -> list[tuple[float, ...] | None]:
+    """The loss weights of each segment of an epoch in as many evaluations, if these are the validation losses."""
+    engine = FakeEngine(APART, {"a": 8, "b": 8, "c": 8}, batch_size=2, eval_every=0.25)
+    search = Search(METHODS["coba"], brief_of(engine, params, horizon=1.25))
+    weights = []
+    for number, loss in enumerate([*losses, losses[-1]], 1):
+        segment = search.ask()
+        assert segment is not None and segment.probes == {Probe.LOSS}
+        assert segment.rollout == 1, "weights change within an epoch, which goes on"
+        weights.append(segment.mixture.loss_weights)
+        search.tell(replace(engine.run(segment, number), loss=loss))
+    assert search.ask() is None
+    return weights
+
+
+def test_coba_weighs_by_the_papers_formulas() -> None:
+    """Window 3, evaluations at 0.25, 0.5, 0.75 and 1 epochs, losses divided by the first: every number by hand."""
+    found = told(coba.Params(window=3, tau=5.0), LOSSES)
+    assert found[:2] == [None, None], "one loss has no slope"
+    # One slope each, of two points: a (0.5 - 1) / 0.25, b (0.9 - 1) / 0.25, c (1.1 - 1) / 0.25. DF is 1.
+    first = [-2.0, -0.4, 0.4]
+    assert found[2] == pytest.approx([3 * w for w in softmax(*(3 * x / 2.8 for x in first))])
+    # Of three points, a line has the slope (last - first) / 0.5.
+    second = [(0.4 - 1.0) / 0.5, (0.8 - 1.0) / 0.5, (1.4 - 1.0) / 0.5]
+    third = [(0.35 - 0.5) / 0.5, (0.6 - 0.9) / 0.5, (1.5 - 1.1) / 0.5]
+    worst = [0.4, 0.8, 0.8]
+    rcs = softmax(*(3 * x / (0.3 + 0.6 + 0.8) for x in third))
+    history = list(zip(first, second, third, strict=True))
+    acs = softmax(*(-3 * each[-1] / sum(map(abs, each)) for each in history))
+    df = min(1.0, 3 * softmax(*(-5 * 3 * x / 2.0 for x in worst))[-1])
+    assert 0 < df < 1
+    assert found[4] == pytest.approx([3 * (df * r + (1 - df) * a) for r, a in zip(rcs, acs, strict=True)])
+    assert found[4][2] < min(found[4][:2]), "c diverges, and the divergence factor has fallen"
+
+
+def test_coba_keeps_its_weights_where_a_loss_is_not_finite_and_none_moves() -> None:
+    flat = [LOSSES[0]] * 3
+    assert told(coba.Params(), [*flat, {**LOSSES[0], "b": math.inf}])[2:] == [pytest.approx((1.0, 1.0, 1.0))] * 3
+    broken = told(coba.Params(), [LOSSES[0], LOSSES[1], {**LOSSES[2], "b": math.nan}, LOSSES[3]])
+    assert broken[2] == broken[3] != broken[4]
+
+
+@pytest.mark.parametrize(("params", "said"), [({"window": 1}, "window must be at least 2"), ({"tau": 0.0}, "tau must")])
+def test_coba_names_a_parameter_that_cannot_be(params: dict[str, float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        coba.Params(**params)
