@@ -140,6 +140,7 @@ segments = st.builds(
     ),
     why=st.sampled_from(["search", "candidate", "final"]),
     blend=st.lists(st.tuples(st.integers(0, 99), st.floats(0, 1)), max_size=3).map(tuple),
+    ties=st.none() | st.floats(0, 1),
 )
 
 

@@ -136,6 +136,7 @@ def test_a_blend_is_a_snapshot_of_its_own() -> None:
     search = search_with(blending((ROOT, 0.25), (1, 0.25), (2, 0.5)))
     assert search.answer == 3
     assert search_with(blending((2, 1.0))).answer == 3
+    assert search_with(blending((1, 0.5), (2, 0.5), ties=0.2)).answer == 3
 
 
 @pytest.mark.parametrize(
@@ -153,6 +154,9 @@ def test_a_blend_is_a_snapshot_of_its_own() -> None:
         (blending((1, 1.0), (2, 0.0)), r"gives snapshot 2 the weight 0\.0"),
         (blending((1, math.nan), (2, 1.0)), "gives snapshot 1 the weight nan"),
         (blending((1, math.inf), (2, 1.0)), "gives snapshot 1 the weight inf"),
+        (blending((1, 0.5), (2, 0.5), ties=1.0), r"merges 2 snapshots by TIES, with a density of 1\.0\. Fix: give"),
+        (blending((1, 0.5), (2, 0.5), ties=math.nan), "with a density of nan"),
+        (blending((1, 1.0), blend=(), ties=0.2), "merges 0 snapshots by TIES"),
         (blending((7, 0.5), (2, 0.5)), "requests snapshot 7, which it dropped"),
         (blending((1, 0.5), (2, 0.5), stop=4), "blends snapshots and trains from step 0 to step 4 at once"),
         (

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from msft.core.search import Search
-from msft.core.vocabulary import Anneal, Outcome, Probe, Segment, Snapshot
-from msft.methods import METHODS, coba
+from msft.core.vocabulary import ROOT, Anneal, Outcome, Probe, Segment, Snapshot
+from msft.methods import METHODS, coba, merge
 from msft.run.loop import drive
 from msft.testing.fake import Curve, FakeEngine, brief_of
 
@@ -111,3 +111,42 @@ def test_coba_keeps_its_weights_where_a_loss_is_not_finite_and_none_moves() -> N
 def test_coba_names_a_parameter_that_cannot_be(params: dict[str, float], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         coba.Params(**params)
+
+
+@pytest.mark.parametrize("how", ["linear", "ties"])
+def test_a_merger_is_of_the_best_model_of_each_sub_dataset_from_the_base_model(how: str) -> None:
+    """Peaks lie on ticks: a at 1 epoch of its own, b at 3; c is best before any training."""
+    curves = {**APART, "c": Curve(peak=1e-9, base=0.8)}
+    engine, journal, answer = play("merge", FakeEngine(curves, SIZES), params=merge.Params(how=how), select="last")
+    trained = [segment for segment, _ in journal if segment.trains]
+    starts = [(s.parent, s.mixture.tasks, s.epoch, s.rollout) for s in trained if s.start == 0]
+    assert starts == [(ROOT, (task,), 0.0, number) for number, task in enumerate("abc", 1)]
+    assert {s.score for s in trained} == {("a",), ("b",), ("c",)}
+    assert engine.trained == 10 * sum(SIZES.values()), "as much as plain fine-tuning"
+    end, outcome = journal[-1]
+    parts = dict(end.blend)
+    models = [snapshot for snapshot in parts if snapshot != ROOT]
+    assert [engine.states[model] for model in models] == [
+        {"a": 1.0, "b": 0.0, "c": 0.0}, {"a": 0.0, "b": 3.0, "c": 0.0},
+    ]  # fmt: skip
+    assert {s.why for s in trained} == {"candidate"}, "no report calls them roll-backs, or exclusions"
+    assert (end.epoch, end.why, end.score) == (3.0, "final", tuple(curves))
+    assert answer == outcome.snapshot == len(journal)
+    if how == "linear":
+        assert (set(parts.values()), ROOT in parts, end.ties) == ({1 / 3}, True, None)
+    else:
+        assert (set(parts.values()), ROOT in parts, end.ties) == ({1 / 2}, False, 0.2)
+
+
+@pytest.mark.parametrize("how", ["linear", "ties"])
+def test_a_merger_of_models_that_none_improves_is_the_base_model(how: str) -> None:
+    curves = dict.fromkeys(SIZES, Curve(peak=1e-9, base=0.8))
+    engine, journal, answer = play("merge", FakeEngine(curves, SIZES), params=merge.Params(how=how), select="last")
+    assert journal[-1][0].blend == ((ROOT, 1.0),)
+    assert engine.states[answer] == engine.states[ROOT]
+
+
+@pytest.mark.parametrize("density", [0.0, 1.0])
+def test_a_density_is_a_share(density: float) -> None:
+    with pytest.raises(ValueError, match="density must be a share between 0 and 1"):
+        merge.Params(density=density)

@@ -144,6 +144,9 @@ class Segment:
     """Snapshots and their weights, which sum to 1: makes a snapshot whose weights are the weighted mean of theirs (of
     what is evaluated: their averaged weights where `training.average` is on). It has an empty optimizer, and training
     goes on from it only at step 0 of a roll-out. `start` and `stop` are 0; the position is that of `parent`."""
+    ties: float | None = field(default=None, metadata=LATER)
+    """Of a blend: None for the mean; else TIES (arXiv 2306.01708) on the differences of the snapshots from the base
+    model, with this density: the share of each tensor's differences that is kept, between 0 and 1."""
     why: Why = field(default="search", metadata=LATER)
     """For reports only: whether the search goes on from here, or this is a branch that was meant to end."""
 
