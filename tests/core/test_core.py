@@ -136,10 +136,11 @@ segments = st.builds(
         start=st.integers(0, 9),
         stop=st.integers(10, 99),
         to=st.floats(0, 1),
-        shape=st.sampled_from(["linear", "cosine"]),
+        shape=st.sampled_from(["linear", "cosine", "sqrt"]),
     ),
     why=st.sampled_from(["search", "candidate", "final"]),
     blend=st.lists(st.tuples(st.integers(0, 99), st.floats(0, 1)), max_size=3).map(tuple),
+    ties=st.none() | st.floats(0, 1),
 )
 
 
@@ -186,7 +187,7 @@ def test_differences_name_the_leaf() -> None:
     assert differences(was, now) == ["a[1] was 2, is now 3", "b.e was None, is now 2"]
 
 
-@given(st.integers(0, 50), st.integers(1, 50), st.floats(0, 1), st.sampled_from(["linear", "cosine"]))
+@given(st.integers(0, 50), st.integers(1, 50), st.floats(0, 1), st.sampled_from(["linear", "cosine", "sqrt"]))
 def test_an_annealed_rate_falls_from_the_whole_to_its_end(start: int, steps: int, to: float, shape: Any) -> None:
     anneal = Anneal(start=start, stop=start + steps, to=to, shape=shape)
     factors = [anneal.factor(step) for step in range(start + steps + 9)]
@@ -203,6 +204,8 @@ def test_the_shapes_of_an_annealed_rate() -> None:
     assert factors("linear") == pytest.approx([1, 1, 0.8, 0.6, 0.4, 0.2, 0.2])
     cosine = [0.2 + 0.8 * (1 + math.cos(math.pi * part)) / 2 for part in (0.25, 0.5, 0.75)]
     assert factors("cosine") == pytest.approx([1, 1, *cosine, 0.2, 0.2])
+    sqrt = [1 - 0.8 * part**0.5 for part in (0.25, 0.5, 0.75)]
+    assert factors("sqrt") == pytest.approx([1, 1, *sqrt, 0.2, 0.2])
 
 
 def test_a_complaint_names_place_and_mend() -> None:

@@ -63,11 +63,13 @@ def test_shares_may_change_where_an_epoch_begins(at: int) -> None:
     assert search_with(greedy(at, turns=False)).answer == 2
 
 
-@pytest.mark.parametrize("changes", [{"replayed": frozenset({"b"})}, {"loss_weights": (1.0, 0.5)}])
-def test_decisions_take_effect_where_an_epoch_begins(changes: dict[str, Any]) -> None:
-    assert search_with(decided(10, **changes)).answer == 2
+def test_what_is_replayed_changes_where_an_epoch_begins_and_what_a_loss_weighs_at_any_step() -> None:
+    replayed: dict[str, Any] = {"replayed": frozenset({"b"})}
+    assert search_with(decided(10, **replayed)).answer == 2
     with pytest.raises(RunError, match=r"changes the mixture after 7 of the 10 steps of an epoch"):
-        search_with(decided(7, **changes))
+        search_with(decided(7, **replayed))
+    for at in (7, 10):
+        assert search_with(decided(at, loss_weights=(1.0, 0.5))).answer == 2
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def annealing(**fields: Any) -> Method:
         ({"start": -1}, "from step -1"),
         ({"to": 1.5}, r"to 1\.5 times itself\. Fix: give a factor from 0 to 1"),
         ({"to": math.nan}, "to nan times itself"),
-        ({"shape": "steps"}, "in the shape 'steps'. Fix: let it be one of linear, cosine"),
+        ({"shape": "steps"}, "in the shape 'steps'. Fix: let it be one of linear, cosine, sqrt"),
         ({"stop": 102}, r"segment 2: the method lowers the learning rate until epoch 10\.2, and max_epochs is 10\. "
                         r"Fix: begin earlier: `track\.left\(here\)`"),
     ],
@@ -134,6 +136,7 @@ def test_a_blend_is_a_snapshot_of_its_own() -> None:
     search = search_with(blending((ROOT, 0.25), (1, 0.25), (2, 0.5)))
     assert search.answer == 3
     assert search_with(blending((2, 1.0))).answer == 3
+    assert search_with(blending((1, 0.5), (2, 0.5), ties=0.2)).answer == 3
 
 
 @pytest.mark.parametrize(
@@ -151,6 +154,9 @@ def test_a_blend_is_a_snapshot_of_its_own() -> None:
         (blending((1, 1.0), (2, 0.0)), r"gives snapshot 2 the weight 0\.0"),
         (blending((1, math.nan), (2, 1.0)), "gives snapshot 1 the weight nan"),
         (blending((1, math.inf), (2, 1.0)), "gives snapshot 1 the weight inf"),
+        (blending((1, 0.5), (2, 0.5), ties=1.0), r"merges 2 snapshots by TIES, with a density of 1\.0\. Fix: give"),
+        (blending((1, 0.5), (2, 0.5), ties=math.nan), "with a density of nan"),
+        (blending((1, 1.0), blend=(), ties=0.2), "merges 0 snapshots by TIES"),
         (blending((7, 0.5), (2, 0.5)), "requests snapshot 7, which it dropped"),
         (blending((1, 0.5), (2, 0.5), stop=4), "blends snapshots and trains from step 0 to step 4 at once"),
         (

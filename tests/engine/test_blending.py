@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from methods_of_every_word import OWN
+from peft.utils.merge_utils import ties
 from safetensors.torch import load_file
 from tiny_engine import TASKS, same, segment, tiny_data, tiny_engine, tiny_folder
 
@@ -64,6 +65,50 @@ def test_a_blend_is_the_mean_of_what_its_parts_would_hand_over(
         assert state.tensors["mean_steps"] == 0
         weights = [name for name in state.tensors if name.startswith("weight/")]
         assert all(torch.equal(state.tensors[name], state.tensors[f"mean/{name[7:]}"]) for name in weights)
+
+
+def by_hand(changes: list[torch.Tensor], density: float) -> torch.Tensor:
+    """TIES of differences from the base model, number by number: trim, elect a sign, mean of those that have it."""
+    kept = []
+    for change in (each.double().flatten() for each in changes):
+        ranks = sorted(range(len(change)), key=lambda i, change=change: -abs(float(change[i])))
+        large = set(ranks[: int(density * len(change))])
+        kept.append([float(x) if i in large else 0.0 for i, x in enumerate(change)])
+    found = []
+    for column in zip(*kept, strict=True):
+        sign = 1 if sum(column) >= 0 else -1
+        agreeing = [x for x in column if x * sign > 0]
+        found.append(sum(agreeing) / len(agreeing) if agreeing else 0.0)
+    return torch.tensor(found, dtype=torch.float64).reshape(changes[0].shape)
+
+
+@pytest.mark.parametrize("average", [None, 0.5])
+@pytest.mark.parametrize("peft", [None, {"r": 4, "target_modules": ["c_attn"]}])
+def test_a_merger_by_ties_is_that_of_the_paper_and_of_peft(
+    folder: Path, tmp_path: Path, average: float | None, peft: dict[str, Any] | None
+) -> None:
+    engine, store = tiny_engine(folder, tmp_path / "snapshots", average=average, peft=peft)
+    trained(engine)
+    engine.run(segment(0, 3, rollout=2, score=()), 3)
+    engine.run(blend(parent=3, blend=((1, 0.25), (2, 0.25), (3, 0.5)), ties=0.3), 4)
+    engine.run(blend(parent=3, blend=((1, 0.25), (2, 0.25), (3, 0.25), (ROOT, 0.25)), ties=0.3), 5)
+    engine.run(segment(0, 1, rollout=3, score=()), 6)  # the live state is another one
+    engine.run(blend(parent=6, blend=((1, 0.5), (2, 0.5)), ties=0.3), 7)
+    parts = [exported(engine, number, tmp_path / str(number)) for number in (ROOT, 1, 2, 3)]
+    uneven, root, even = (exported(engine, number, tmp_path / str(number)) for number in (4, 5, 7))
+    differ = 0
+    for name, base in parts[0].items():
+        changes = [part[name] - base for part in parts[1:]]
+        expected = base.double() + by_hand(changes[:2], 0.3)
+        torch.testing.assert_close(even[name].double(), expected, rtol=1e-5, atol=1e-7)
+        weights = torch.tensor([0.75, 0.75, 1.5])
+        torch.testing.assert_close(uneven[name], base + ties(changes, weights, 0.3), rtol=1e-5, atol=1e-7)
+        of_three = base + ties(changes, torch.ones(3), 0.3)  # the base model has no differences, so it counts nothing
+        torch.testing.assert_close(root[name], of_three, rtol=1e-5, atol=1e-7)
+        differ += not torch.equal(even[name], torch.stack([parts[1][name], parts[2][name]]).mean(0))
+    assert differ, "it is no mean"
+    state = store.get(7)
+    assert state.cursor.step == 0 and not [name for name in state.tensors if name.startswith("exp_avg")]
 
 
 @pytest.mark.parametrize("average", [None, 0.5])

@@ -46,6 +46,24 @@ def test_a_sub_dataset_that_is_trained_in_part_is_not_called_excluded(tmp_path: 
     assert "replayed" in shown[1]
 
 
+def test_a_merger_excludes_nobody_and_says_what_it_is_made_of(tmp_path: Path) -> None:
+    made = make_run(
+        tmp_path / "run", "merge", names=("a", "b"), peaks=(2.0, 5.0), params={"how": "ties"}, select="last"
+    )
+    story = read_story(made)
+    said = decisions(story)
+    assert said[:4] == [
+        "Roll-out 1, epoch 0 to 10: a candidate for the final model.",
+        "Roll-out 2, epoch 0 to 10: a candidate for the final model.",
+        "The model of a, trained on it alone, is that of epoch 2.",
+        "The model of b, trained on it alone, is that of epoch 5.",
+    ]
+    assert said[4].startswith("The final model is the TIES merger of 2 snapshots at epoch 5")
+    assert not any(rollout.excluded or rollout.rolled_back for rollout in story.rollouts)
+    assert final_path(story).snapshots >= {part for part, _ in story.segments[-1][0].blend}
+    write_page(made, tmp_path / "page.html")
+
+
 def test_a_branch_that_was_meant_to_end_is_no_roll_back(tmp_path: Path) -> None:
     story = read_story(make_run(tmp_path / "run", "decays", names=("a", "b"), peaks=(2.0, 5.0), own=OWN["decays"]))
     whys = [rollout.why for rollout in story.rollouts]
@@ -108,7 +126,7 @@ def test_blends_lie_beside_the_roll_outs(tmp_path: Path, name: str) -> None:
     for snapshot in made_from:
         assert story.trail.points[snapshot].sources <= made_from
     if name == "soups":
-        assert decisions(story)[-1].startswith("The final model is the mean of 2 snapshots at epoch ")
+        assert decisions(story)[-1].startswith("The final model is the TIES merger of 2 snapshots at epoch ")
     if name == "averages":
         assert len(story.rollouts) == 1 and len(story.segments) == 2 * len(trained) - 1
         assert set(trained) <= made_from, "each is part of the mean, or on the way to a part"

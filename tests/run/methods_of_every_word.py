@@ -91,7 +91,8 @@ def averages(brief: Brief) -> Plan:
 
 
 def soups(brief: Brief) -> Plan:
-    """The mean of a roll-out's ticks and the base model, trained on; at the end, that again with the base model."""
+    """The mean of a roll-out's ticks and the base model, trained on; at the end, that again with the base model, and
+    both merged by TIES."""
     track = Track(brief)
     mixture = Mixture(tasks=brief.tasks)
     points = yield from roll_out(
@@ -100,8 +101,11 @@ def soups(brief: Brief) -> Plan:
     # At the position of a tick that is no part of it.
     parts = [(point.snapshot, 1 / (len(points) - 1)) for point in points if point is not points[1]]
     soup = yield from track.blend(points[1], parts, score=brief.tasks, why="search")
-    anew = yield from track.advance(soup, mixture, 3, score=brief.tasks)
-    end = yield from track.blend(anew, [(ROOT, 0.25), (anew.snapshot, 0.75)], score=brief.tasks, why="final")
+    anew = yield from track.advance(soup, mixture, 3, score=brief.tasks, keep={soup.snapshot})
+    keep = {soup.snapshot}
+    less = yield from track.blend(anew, [(ROOT, 0.25), (anew.snapshot, 0.75)], score=brief.tasks, keep=keep)
+    parts = [(soup.snapshot, 0.5), (less.snapshot, 0.5)]
+    end = yield from track.blend(less, parts, score=brief.tasks, why="final", ties=0.4)
     return end.snapshot
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 from job import make_data
 
+from msft.config.method_section import resolve
 from msft.config.reader import load
 from msft.config.schema import Config
+from msft.config.temperature import rule
 from msft.core.errors import ConfigError
+from msft.core.mixing import taken
 from msft.study.variants import everything, ignored, variants
 
 
@@ -55,7 +58,7 @@ def test_controls_name_what_they_follow_and_come_behind_it(config: Config) -> No
 def test_only_the_controls_change_how_a_model_is_trained(config: Config, own: float | None) -> None:
     """A decaying one is without averages, an averaged one without decay, whatever the configuration has."""
     config = config.model_copy(update={"training": config.training.model_copy(update={"average": own})})
-    names = ["sft", "sft_decay", "msft_decay", "sft_average", "msft_average", "auto", "sft_average_equal_flops"]
+    names = ["sft", "sft_decay", "msft_decay", "sft_average", "msft_average", "auto", "sft_average_equal_flops", "wsd"]
     made = {
         variant.name: (variant.config.training.schedule, variant.config.training.average)
         for variant in variants(config, names)
@@ -68,7 +71,31 @@ def test_only_the_controls_change_how_a_model_is_trained(config: Config, own: fl
         "msft_average": ("constant", own or 1.0),
         "auto": ("constant", own or 1.0),
         "sft_average_equal_flops": ("constant", own or 1.0),
+        "wsd": ("constant", None),
     }
+    assert {variant.name for variant in variants(config, everything()) if variant.config.data != config.data} == {
+        "temperature"
+    }
+
+
+def test_the_cooldown_of_the_configurations_own_method_keeps_its_averages_and_gets_a_constant_rate(
+    config: Config,
+) -> None:
+    training = config.training.model_copy(update={"average": 0.5, "schedule": "linear"})
+    own = config.model_copy(update={"training": training, "method": resolve({"name": "wsd", "cooldown": 0.4})})
+    (made,) = variants(own, ["wsd"])
+    assert made.config.method == own.method
+    assert (made.config.training.schedule, made.config.training.average) == ("constant", 0.5)
+
+
+def test_a_temperature_draws_in_proportion_to_a_power_of_the_sizes(config: Config) -> None:
+    """p_i = n_i^(1/T) / sum_j n_j^(1/T), with T = 2 (arXiv 1907.05019): square roots 10, 20, 70 of 5400 in all."""
+    (made,) = variants(config, ["temperature"])
+    assert made.config.method == variants(config, ["sft"])[0].config.method
+    sizes = (100, 400, 4900)
+    by_hand = tuple(5400 * n**0.5 / (100**0.5 + 400**0.5 + 4900**0.5) for n in sizes)
+    assert by_hand == (540.0, 1080.0, 3780.0)
+    assert taken(sizes, (1.0, 1.0, 1.0), rule(made.config.data.mixing)) == by_hand
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,8 @@ class Epochs:
 
     Without weights, an epoch is one permutation of its instances, cut into steps: its sub-datasets, shares and left-out
     instances must not change until it ends. With weights, each instance is drawn independently, so that the weights may
-    change at any step. What is replayed and the weights of losses change with an epoch in either case: they are
-    decisions, not draws.
+    change at any step. What is replayed changes with an epoch in either case: it is a decision, not a draw. Weights of
+    losses may change at any step: they are no part of what is trained on.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -114,4 +114,4 @@ class Epochs:
 def _made_of(mixture: Mixture) -> tuple[object, ...]:
     """The fields of a mixture that must not change within an epoch."""
     drawn = mixture.weights is not None
-    return mixture.tasks, mixture.shares, mixture.without, drawn, mixture.replayed, mixture.loss_weights
+    return mixture.tasks, mixture.shares, mixture.without, drawn, mixture.replayed

@@ -114,11 +114,12 @@ class Track:
         keep: Iterable[Snapshot] = (),
         probes: Iterable[Probe] = (),
         why: Why = "candidate",
+        ties: float | None = None,
     ) -> Step:
         """Make a snapshot whose weights are the weighted mean of those of `parts`, at the position of `here`.
 
-        The weights of `parts` are above 0 and sum to 1. Training may continue from `here` afterwards as if nothing had
-        happened; from the blend, it begins a roll-out.
+        With `ties`, a density, they are merged by TIES instead. The weights of `parts` are above 0 and sum to 1.
+        Training may continue from `here` afterwards as if nothing had happened; from the blend, it begins a roll-out.
         """
         self.rollout = max(1, self.rollout)
         everything = self.brief.score_excluded == "tick" and score
@@ -134,6 +135,7 @@ class Track:
             keep=frozenset(keep) - {here.snapshot, ROOT},
             blend=tuple(parts),
             why=why,
+            ties=ties,
         )
         scores = {task: outcome.scores[task] for task in score}
         return Point(snapshot=outcome.snapshot, epoch=here.epoch, scores=scores, outcome=outcome)
@@ -207,6 +209,7 @@ def roll_out(
     answer: Answer | None = None,
     until: Callable[[list[Point]], bool] = lambda points: False,
     reset_optimizer: bool = False,
+    why: Why = "search",
 ) -> Generator[Segment, Outcome, list[Point]]:
     """Train one roll-out from tick to tick; returns its points, `here` (tick 0) first.
 
@@ -227,6 +230,7 @@ def roll_out(
             score=at_end if stop == ticks[-1] else watch,
             keep=kept | {points[i].snapshot for i in peaks} | (answer.keep if answer else set()),
             reset_optimizer=reset_optimizer,
+            why=why,
         )
         points.append(point)
         if answer:

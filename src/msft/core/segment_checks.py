@@ -61,6 +61,9 @@ def _of_anneal(segment: Segment, horizon: float, clock: Clock) -> Wrong | None:
 
 
 def _of_blend(segment: Segment) -> Wrong | None:
+    if segment.ties is not None and not (segment.blend and 0 < segment.ties < 1):
+        found = f"the method merges {len(segment.blend)} snapshots by TIES, with a density of {segment.ties}"
+        return Wrong(found, "give snapshots in `blend`, and a density between 0 and 1")
     if not segment.blend:
         return None
     if segment.start or segment.stop:

@@ -87,8 +87,8 @@ Why: TypeAlias = Literal["search", "candidate", "final"]
 search then returns to where it was; the end of the search."""
 
 
-Shape: TypeAlias = Literal["linear", "cosine"]
-"""How a learning rate falls: evenly, or along half a cosine."""
+Shape: TypeAlias = Literal["linear", "cosine", "sqrt"]
+"""How a learning rate falls: evenly, along half a cosine, or as 1 - sqrt (fast at first, then ever more slowly)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +109,8 @@ class Anneal:
         done = min(1.0, max(0.0, (step - self.start) / (self.stop - self.start)))
         if self.shape == "cosine":
             done = (1 - math.cos(math.pi * done)) / 2
+        elif self.shape == "sqrt":
+            done = math.sqrt(done)
         return 1 - (1 - self.to) * done
 
 
@@ -142,6 +144,9 @@ class Segment:
     """Snapshots and their weights, which sum to 1: makes a snapshot whose weights are the weighted mean of theirs (of
     what is evaluated: their averaged weights where `training.average` is on). It has an empty optimizer, and training
     goes on from it only at step 0 of a roll-out. `start` and `stop` are 0; the position is that of `parent`."""
+    ties: float | None = field(default=None, metadata=LATER)
+    """Of a blend: None for the mean; else TIES (arXiv 2306.01708) on the differences of the snapshots from the base
+    model, with this density: the share of each tensor's differences that is kept, between 0 and 1."""
     why: Why = field(default="search", metadata=LATER)
     """For reports only: whether the search goes on from here, or this is a branch that was meant to end."""
 

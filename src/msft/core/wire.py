@@ -126,6 +126,7 @@ def segment_from_json(data: Json) -> Segment:
         reset_optimizer=data["reset_optimizer"],
         anneal=Anneal(**data["anneal"]) if "anneal" in data else None,
         blend=tuple((snapshot, weight) for snapshot, weight in data.get("blend", ())),
+        ties=data.get("ties"),
         why=data.get("why", "search"),
     )
 

@@ -1,10 +1,11 @@
-"""The weighted mean of the weights of several snapshots (`Segment.blend`)."""
+"""One state from several snapshots (`Segment.blend`): the weighted mean of their weights, or TIES."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
+from peft.utils.merge_utils import ties
 from torch import Tensor
 
 from msft.snapshots.state import State
@@ -21,11 +22,36 @@ def blended(parts: Iterable[tuple[State, float]]) -> State:
     """
     sums: dict[str, Tensor] = {}
     for state, share in parts:
-        for name in filter(lambda name: name.startswith(_WEIGHT), state.tensors):
-            tensor = state.tensors.get(_MEAN + name.removeprefix(_WEIGHT), state.tensors[name])
-            one = tensor.detach().to(device="cpu", dtype=torch.float32)
+        for name in _weights(state):
+            one = _evaluated(state, name)
             if name in sums:
                 sums[name].add_(one, alpha=share)
             else:
                 sums[name] = one * share
     return State(tensors=sums)
+
+
+@torch.no_grad()
+def merged(parts: Sequence[tuple[State, float]], base: State, density: float) -> State:
+    """TIES (arXiv 2306.01708): a state like that of `blended`, from all parts at once.
+
+    Of each tensor, the differences of the parts from `base` are cut to the largest `density` of each, and added to
+    `base` as the mean of those that have the sign of their sum. A part with the mean share counts once. Of an adapter
+    it is done for each factor.
+    """
+    weights = torch.tensor([share * len(parts) for _, share in parts])
+    made = {}
+    for name in _weights(base):
+        start = _evaluated(base, name)
+        made[name] = start + ties([_evaluated(state, name) - start for state, _ in parts], weights, density)
+    return State(tensors=made)
+
+
+def _weights(state: State) -> list[str]:
+    return [name for name in state.tensors if name.startswith(_WEIGHT)]
+
+
+def _evaluated(state: State, name: str) -> Tensor:
+    """A weight as it is evaluated, in fp32; the state's own tensor where it is one, so not to be changed."""
+    tensor = state.tensors.get(_MEAN + name.removeprefix(_WEIGHT), state.tensors[name])
+    return tensor.detach().to(device="cpu", dtype=torch.float32)

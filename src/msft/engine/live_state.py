@@ -10,7 +10,7 @@ from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import ROOT, Snapshot
 from msft.data.order import Cursor
 from msft.engine.averaging import Average
-from msft.engine.blending import blended
+from msft.engine.blending import blended, merged
 from msft.engine.parallel import Processes
 from msft.engine.settings import EngineSettings
 from msft.engine.step import Stepper
@@ -59,10 +59,11 @@ class LiveState:
             self.snapshot = None
             self._load(snapshot, self._root() if snapshot == ROOT else self._store.get(snapshot))
 
-    def blend(self, parts: Sequence[tuple[Snapshot, float]], number: Snapshot) -> None:
-        """Makes snapshot `number` the live state: the weighted mean of the weights of these snapshots."""
+    def blend(self, parts: Sequence[tuple[Snapshot, float]], number: Snapshot, ties: float | None = None) -> None:
+        """Makes snapshot `number` the live state: the weighted mean of these snapshots, or their merger by TIES."""
         with spent("restore"):
-            state = blended((self._state_of(snapshot), share) for snapshot, share in parts)
+            states = ((self._state_of(snapshot), share) for snapshot, share in parts)
+            state = blended(states) if ties is None else merged(list(states), self._state_of(ROOT), ties)
             self.snapshot = None
             self._load(number, state)
 

@@ -131,7 +131,7 @@ class TorchEngine:
         """
         began = time.perf_counter()
         if segment.blend:
-            self._live.blend(segment.blend, number)
+            self._live.blend(segment.blend, number, segment.ties)
         else:
             self._live.become(segment.parent)
         train_loss, trained, losses = self._train(segment, number) if segment.trains else (None, 0, {})

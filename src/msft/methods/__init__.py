@@ -14,7 +14,7 @@ from typing import Any
 from msft.core.method import Method
 from msft.core.outlook import Outlook, Standing
 from msft.core.vocabulary import Brief, Outcome
-from msft.methods import auto, continual, dynamix, ies, msft, one_pass, placebo, sft, sro
+from msft.methods import auto, coba, continual, dynamix, ies, merge, msft, one_pass, placebo, sft, sro, wsd
 
 METHODS: dict[str, Method] = {
     "msft": msft.METHOD,
@@ -27,6 +27,9 @@ METHODS: dict[str, Method] = {
     "dynamix": dynamix.METHOD,
     "ies": ies.METHOD,
     "placebo": placebo.METHOD,
+    "wsd": wsd.METHOD,
+    "coba": coba.METHOD,
+    "merge": merge.METHOD,
 }
 PASSED: dict[str, Method] = {}
 """Methods that the Python API received as objects: reports find their outlook here, and no command offers them."""

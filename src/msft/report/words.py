@@ -6,6 +6,7 @@ import math
 import unicodedata
 from collections.abc import Sequence
 
+from msft.core.vocabulary import Segment
 from msft.report.story import Reading, Rollout, Story
 
 MEASURES = {"choice": "accuracy", "exact_match": "exact match", "loss": "exp(−NLL)", "generate": "answer found"}
@@ -116,9 +117,14 @@ def answer(story: Story) -> str:
     rule = "best macro-average" if story.brief.select == "best" else "last point of the search"
     if place.snapshot == story.base.snapshot:
         return f"The final model is the untrained base model ({rule})."
-    parts = len(story.segments[place.snapshot - 1][0].blend)
-    which = f"the mean of {parts} snapshots" if parts else "the one"
+    segment = story.segments[place.snapshot - 1][0]
+    which = f"the {blended(segment)}" if segment.blend else "the one"
     return f"The final model is {which} at epoch {epochs(place.epoch)}, from roll-out {place.rollout} ({rule})."
+
+
+def blended(segment: Segment) -> str:
+    """What a blend is, such as "mean of 3 snapshots"."""
+    return f"{'mean' if segment.ties is None else 'TIES merger'} of {len(segment.blend)} snapshots"
 
 
 def _reading(reading: Reading) -> str:

@@ -16,7 +16,7 @@ from rich.text import Text
 from msft.config.schema import Config
 from msft.core.vocabulary import Brief, Outcome, Segment
 from msft.engine.progress import ScoreInfo, StepInfo
-from msft.report.words import clean, epochs
+from msft.report.words import blended, clean, epochs
 from msft.screen.pace import Scoring
 from msft.screen.view import View
 
@@ -156,7 +156,7 @@ class Display:
             return
         parts = [f"roll-out {segment.rollout}", f"epoch {epochs(view.trail.end(segment))}"]
         if segment.blend:
-            parts.append(f"mean of {len(segment.blend)} snapshots")
+            parts.append(blended(segment))
         if segment.trains:
             parts.append(f"step {segment.stop}/{view.pace.planned}")
             parts += [] if outcome.train_loss is None else [f"loss {outcome.train_loss:.3f}"]

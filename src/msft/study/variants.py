@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from msft.config.method_section import resolve
 from msft.config.problems import one_of
 from msft.config.schema import Config
+from msft.config.temperature import TemperatureConfig
 from msft.core.errors import ConfigError, complaint
 from msft.methods import METHODS
 from msft.report.words import listed
@@ -16,6 +17,9 @@ from msft.study.overrides import resolved, with_average, with_method
 
 EARLY = 4
 """Number of ticks after the best macro-average after which `sro_early` ends its first run."""
+TEMPERATURE = 2.0
+"""That of `temperature`: numbers of examples in proportion to the square roots of the sizes. The multilingual
+literature takes 5 (arXiv 1907.05019); T5's mixtures took 2, 4 and 8 (arXiv 1910.10683)."""
 
 
 def variants(config: Config, names: Sequence[str]) -> tuple[Variant, ...]:
@@ -93,6 +97,22 @@ def _decay(config: Config, method: str) -> Variant:
     return Variant(name=f"{method}_decay", config=changed.model_copy(update={"training": training}))
 
 
+def _wsd(config: Config, _: Sequence[str]) -> Variant:
+    """Its cooldown is the alternative to averaged weights, and needs a constant rate; the configuration's own method
+    keeps its averages."""
+    changed = with_method(config, "wsd")
+    average = config.training.average if config.method.name == "wsd" else None
+    training = changed.training.model_copy(update={"schedule": "constant", "average": average})
+    return Variant(name="wsd", config=changed.model_copy(update={"training": training}))
+
+
+def _temperature(config: Config, _: Sequence[str]) -> Variant:
+    """SFT that draws at a temperature, as multilingual models are trained."""
+    changed = with_method(config, "sft")
+    data = changed.data.model_copy(update={"mixing": TemperatureConfig(temperature=TEMPERATURE)})
+    return Variant(name="temperature", config=changed.model_copy(update={"data": data}))
+
+
 def _average(config: Config, method: str) -> Variant:
     """With averaged weights at a constant rate."""
     return Variant(name=f"{method}_average", config=with_average(config, method))
@@ -144,5 +164,7 @@ CONTROLS: dict[str, Callable[[Config, Sequence[str]], Variant]] = {
     "msft_average": lambda config, _: _average(config, "msft"),
     "msft_decay": lambda config, _: _decay(config, "msft"),
     "sro_early": _early,
+    "temperature": _temperature,
+    "wsd": _wsd,
     "placebo": _placebo,
 }

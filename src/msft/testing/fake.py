@@ -139,7 +139,7 @@ class FakeEngine:
         return cursor
 
     def _blended(self, segment: Segment) -> dict[Task, float]:
-        """The weighted mean of the parts' exposures."""
+        """The weighted mean of the parts' exposures, also where the real engine merges by TIES."""
         return {
             task: math.fsum(weight * self.states[snapshot][task] for snapshot, weight in segment.blend)
             for task in self.sizes

@@ -1,0 +1,152 @@
+"""What the peers do that the conformance suite cannot know: each against its paper's formula, by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pytest
+
+from msft.core.search import Search
+from msft.core.vocabulary import ROOT, Anneal, Outcome, Probe, Segment, Snapshot
+from msft.methods import METHODS, coba, merge
+from msft.run.loop import drive
+from msft.testing.fake import Curve, FakeEngine, brief_of
+
+APART = {"a": Curve(peak=1.0), "b": Curve(peak=3.0), "c": Curve(peak=6.0)}
+SIZES = {"a": 16, "b": 16, "c": 32}
+Journal = list[tuple[Segment, Outcome]]
+
+
+def play(name: str, engine: FakeEngine | None = None, /, **changes: object) -> tuple[FakeEngine, Journal, Snapshot]:
+    engine = engine or FakeEngine(APART, SIZES)
+    method = METHODS[name]
+    brief = brief_of(engine, changes.pop("params", method.Params()), **changes)
+    journal: Journal = []
+    answer = drive(Search(method, brief), engine, engine.store, lambda _, s, o: journal.append((s, o)))
+    return engine, journal, answer
+
+
+@pytest.mark.parametrize(("cooldown", "start"), [(0.2, 128), (1.0, 0), (0.001, 159)])
+def test_wsd_is_sft_until_the_rate_falls_to_zero_at_the_end(cooldown: float, start: int) -> None:
+    """10 epochs of 16 steps: the last fifth are 32 steps; a cooldown has at least one."""
+    _, plain, _ = play("sft")
+    _, journal, answer = play("wsd", params=METHODS["wsd"].Params(cooldown=cooldown))
+    falls = [segment.anneal for segment, _ in journal]
+    first = next(i for i, fall in enumerate(falls) if fall is not None)
+    assert set(falls[first:]) == {Anneal(start=start, stop=160, to=0.0, shape="sqrt")}
+    assert journal[first][0].stop > start >= journal[first][0].start
+    assert journal[:first] == plain[:first]
+    assert [s.stop for s, _ in journal] == [s.stop for s, _ in plain]
+    macro = [sum(o.scores.values()) for _, o in journal]
+    assert answer == 1 + macro.index(max(macro))
+    for step in (start, (start + 160) // 2, 159):
+        by_hand = 1 - ((step - start) / (160 - start)) ** 0.5
+        assert falls[-1] is not None and falls[-1].factor(step) == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize("cooldown", [0.0, -0.1, 1.5])
+def test_a_cooldown_is_a_share(cooldown: float) -> None:
+    with pytest.raises(ValueError, match="cooldown must be a share above 0, at most 1"):
+        METHODS["wsd"].Params(cooldown=cooldown)
+
+
+LOSSES = [
+    {"a": 2.0, "b": 4.0, "c": 1.0},
+    {"a": 1.0, "b": 3.6, "c": 1.1},
+    {"a": 0.8, "b": 3.2, "c": 1.4},
+    {"a": 0.7, "b": 2.4, "c": 1.5},
+]
+"""Of three sub-datasets at four evaluations: a falls fast at first, b evenly, c rises."""
+
+
+def softmax(*logits: float) -> list[float]:
+    return [math.exp(x) / sum(math.exp(y) for y in logits) for x in logits]
+
+
+def told(params: coba.Params, losses: Sequence[Mapping[str, float]]) -> list[tuple[float, ...] | None]:
+    """The loss weights of each segment of an epoch in as many evaluations, if these are the validation losses."""
+    engine = FakeEngine(APART, {"a": 8, "b": 8, "c": 8}, batch_size=2, eval_every=0.25)
+    search = Search(METHODS["coba"], brief_of(engine, params, horizon=1.25))
+    weights = []
+    for number, loss in enumerate([*losses, losses[-1]], 1):
+        segment = search.ask()
+        assert segment is not None and segment.probes == {Probe.LOSS}
+        assert segment.rollout == 1, "weights change within an epoch, which goes on"
+        weights.append(segment.mixture.loss_weights)
+        search.tell(replace(engine.run(segment, number), loss=loss))
+    assert search.ask() is None
+    return weights
+
+
+def test_coba_weighs_by_the_papers_formulas() -> None:
+    """Window 3, evaluations at 0.25, 0.5, 0.75 and 1 epochs, losses divided by the first: every number by hand."""
+    found = told(coba.Params(window=3, tau=5.0), LOSSES)
+    assert found[:2] == [None, None], "one loss has no slope"
+    # One slope each, of two points: a (0.5 - 1) / 0.25, b (0.9 - 1) / 0.25, c (1.1 - 1) / 0.25. DF is 1.
+    first = [-2.0, -0.4, 0.4]
+    assert found[2] == pytest.approx([3 * w for w in softmax(*(3 * x / 2.8 for x in first))])
+    # Of three points, a line has the slope (last - first) / 0.5.
+    second = [(0.4 - 1.0) / 0.5, (0.8 - 1.0) / 0.5, (1.4 - 1.0) / 0.5]
+    third = [(0.35 - 0.5) / 0.5, (0.6 - 0.9) / 0.5, (1.5 - 1.1) / 0.5]
+    worst = [0.4, 0.8, 0.8]
+    rcs = softmax(*(3 * x / (0.3 + 0.6 + 0.8) for x in third))
+    history = list(zip(first, second, third, strict=True))
+    acs = softmax(*(-3 * each[-1] / sum(map(abs, each)) for each in history))
+    df = min(1.0, 3 * softmax(*(-5 * 3 * x / 2.0 for x in worst))[-1])
+    assert 0 < df < 1
+    assert found[4] == pytest.approx([3 * (df * r + (1 - df) * a) for r, a in zip(rcs, acs, strict=True)])
+    assert found[4][2] < min(found[4][:2]), "c diverges, and the divergence factor has fallen"
+
+
+def test_coba_keeps_its_weights_where_a_loss_is_not_finite_and_none_moves() -> None:
+    flat = [LOSSES[0]] * 3
+    assert told(coba.Params(), [*flat, {**LOSSES[0], "b": math.inf}])[2:] == [pytest.approx((1.0, 1.0, 1.0))] * 3
+    broken = told(coba.Params(), [LOSSES[0], LOSSES[1], {**LOSSES[2], "b": math.nan}, LOSSES[3]])
+    assert broken[2] == broken[3] != broken[4]
+
+
+@pytest.mark.parametrize(("params", "said"), [({"window": 1}, "window must be at least 2"), ({"tau": 0.0}, "tau must")])
+def test_coba_names_a_parameter_that_cannot_be(params: dict[str, float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        coba.Params(**params)
+
+
+@pytest.mark.parametrize("how", ["linear", "ties"])
+def test_a_merger_is_of_the_best_model_of_each_sub_dataset_from_the_base_model(how: str) -> None:
+    """Peaks lie on ticks: a at 1 epoch of its own, b at 3; c is best before any training."""
+    curves = {**APART, "c": Curve(peak=1e-9, base=0.8)}
+    engine, journal, answer = play("merge", FakeEngine(curves, SIZES), params=merge.Params(how=how), select="last")
+    trained = [segment for segment, _ in journal if segment.trains]
+    starts = [(s.parent, s.mixture.tasks, s.epoch, s.rollout) for s in trained if s.start == 0]
+    assert starts == [(ROOT, (task,), 0.0, number) for number, task in enumerate("abc", 1)]
+    assert {s.score for s in trained} == {("a",), ("b",), ("c",)}
+    assert engine.trained == 10 * sum(SIZES.values()), "as much as plain fine-tuning"
+    end, outcome = journal[-1]
+    parts = dict(end.blend)
+    models = [snapshot for snapshot in parts if snapshot != ROOT]
+    assert [engine.states[model] for model in models] == [
+        {"a": 1.0, "b": 0.0, "c": 0.0}, {"a": 0.0, "b": 3.0, "c": 0.0},
+    ]  # fmt: skip
+    assert {s.why for s in trained} == {"candidate"}, "no report calls them roll-backs, or exclusions"
+    assert (end.epoch, end.why, end.score) == (3.0, "final", tuple(curves))
+    assert answer == outcome.snapshot == len(journal)
+    if how == "linear":
+        assert (set(parts.values()), ROOT in parts, end.ties) == ({1 / 3}, True, None)
+    else:
+        assert (set(parts.values()), ROOT in parts, end.ties) == ({1 / 2}, False, 0.2)
+
+
+@pytest.mark.parametrize("how", ["linear", "ties"])
+def test_a_merger_of_models_that_none_improves_is_the_base_model(how: str) -> None:
+    curves = dict.fromkeys(SIZES, Curve(peak=1e-9, base=0.8))
+    engine, journal, answer = play("merge", FakeEngine(curves, SIZES), params=merge.Params(how=how), select="last")
+    assert journal[-1][0].blend == ((ROOT, 1.0),)
+    assert engine.states[answer] == engine.states[ROOT]
+
+
+@pytest.mark.parametrize("density", [0.0, 1.0])
+def test_a_density_is_a_share(density: float) -> None:
+    with pytest.raises(ValueError, match="density must be a share between 0 and 1"):
+        merge.Params(density=density)
