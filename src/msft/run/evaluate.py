@@ -18,7 +18,7 @@ from msft.data.load import load_tasks, on_day
 from msft.engine.decoding import decoding_of
 from msft.engine.launch import check_precision_and_compiler
 from msft.engine.parallel import Processes
-from msft.engine.setup import runtime_for
+from msft.engine.setup import budgeted, runtime_for
 from msft.model.open import ModelSource, check_data_fits, load_model, load_tokenizer
 from msft.model.precision import narrow, precision_on
 from msft.model.token_loss import TokenLoss
@@ -80,9 +80,11 @@ def evaluate(
         raise DataError(complaint(f"no sub-dataset has a {split} split", mend, field="--split"))
     loss = TokenLoss(loaded).to(processes.device)
     generates = any(measure.generates for _, measure in asked.values())
-    runtime, _ = runtime_for(processes, settings_of(config), loss, generates=generates)
+    settings = settings_of(config)
+    runtime, _ = runtime_for(processes, settings, loss, generates=generates)
     if precision == "mixed":
         narrow(loaded)
+    runtime = budgeted(runtime, settings, loss, processes)
     decoding = decoding_of(loaded, tokenizer, data) if generates else None
     scores, _ = score(loss, asked, runtime, decoding=decoding, progress=progress)
     return Evaluation(model, split, data, scores)
