@@ -248,7 +248,7 @@ def test_an_adapter(made):
          r"eval_dataset\['coppy'\]: there is no such sub-dataset. Fix: use a name of train_dataset: copy, yes no"),
         ({"train_dataset": {"copy": 3}}, DataError, r"train_dataset\['copy'\]: found a int"),
         ({"processing_class": None}, ModelError, "processing_class: is missing"),
-        ({"peft_config": LoraConfig(use_dora=True)}, ConfigError, "peft_config use_dora: found True. Fix: leave it"),
+        ({"peft_config": LoraConfig(lora_bias=True)}, ConfigError, "peft_config lora_bias: found True. Fix: leave it"),
         ({"peft_config": {"r": 4}}, ConfigError, "peft_config: found dict. Fix: give a peft.LoraConfig"),
     ],
 )  # fmt: skip

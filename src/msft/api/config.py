@@ -19,7 +19,10 @@ from msft.core.method import Method
 from msft.core.vocabulary import Brief, Plan
 from msft.methods import METHODS, PASSED
 
-ADAPTER = ("r", "lora_alpha", "lora_dropout", "target_modules")
+ADAPTER = (
+    "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform", "modules_to_save",
+    "use_dora", "use_rslora",
+)  # fmt: skip
 """The fields that are taken from a LoraConfig."""
 NEUTRAL = {"task_type", "peft_type", "inference_mode", "base_model_name_or_path", "revision", "peft_version"}
 """The fields of a LoraConfig that do not describe the adapter."""
@@ -238,9 +241,20 @@ def adapter(config: LoraConfig) -> dict[str, Any]:
             mend = f"leave it out; an adapter here is made of {', '.join(ADAPTER)}"
             raise ConfigError(complaint(f"found {value!r}", mend, file="peft_config", field=known.name))
     targets = config.target_modules or "all-linear"
-    return {
+    layers = config.layers_to_transform
+    given = {
         "r": config.r,
         "lora_alpha": config.lora_alpha,
         "lora_dropout": config.lora_dropout,
-        "target_modules": targets if isinstance(targets, str) else sorted(targets),
+        "target_modules": _names(targets),
+        "exclude_modules": config.exclude_modules and _names(config.exclude_modules),
+        "layers_to_transform": [layers] if isinstance(layers, int) else layers,
+        "modules_to_save": config.modules_to_save,
+        "use_dora": config.use_dora,
+        "use_rslora": config.use_rslora,
     }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _names(given: Any) -> Any:
+    return given if isinstance(given, str) else sorted(given)

@@ -204,6 +204,16 @@ class PeftConfig(Section):
     """Dropout probability of the adapter's inputs in training."""
     target_modules: Text | Names = "all-linear"
     """Names of the modules that get an adapter; `all-linear`: all linear layers except the output head."""
+    exclude_modules: Annotated[Names | None, LATER] = None
+    """Names of modules that get none, though `target_modules` names them."""
+    layers_to_transform: Annotated[Annotated[tuple[int, ...], Field(strict=False)] | None, LATER] = None
+    """Numbers, from 0, of the layers whose modules get an adapter; null: all."""
+    modules_to_save: Annotated[Names | None, LATER] = None
+    """Names of modules that are trained whole beside the adapter, and stored with it."""
+    use_dora: Annotated[bool, LATER] = False
+    """DoRA: the adapter changes the direction of a weight, and a length of its own is trained (arXiv 2402.09353)."""
+    use_rslora: Annotated[bool, LATER] = False
+    """rsLoRA: the adapter's output is scaled by lora_alpha / sqrt(r) (arXiv 2312.03732)."""
 
 
 class SnapshotsConfig(Section):

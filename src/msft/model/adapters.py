@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from msft.core.errors import ModelError, complaint
 
@@ -27,6 +28,8 @@ def fresh_adapter(model: PreTrainedModel, arguments: dict[str, Any], seed: int) 
 
     `arguments`: of peft.LoraConfig. Raises ModelError for others, and for an adapter on a weight that two layers share.
     """
+    if arguments.get("layers_to_transform") is not None and arguments.get("target_modules") == "all-linear":
+        arguments = arguments | {"target_modules": _linear_layers(model)}  # PEFT takes layers of named modules only
     drawn = int.from_bytes(hashlib.sha256(f"adapter {seed}".encode()).digest()[:8], "little")
     try:
         with torch.random.fork_rng(devices=[]):
@@ -37,6 +40,17 @@ def fresh_adapter(model: PreTrainedModel, arguments: dict[str, Any], seed: int) 
         raise ModelError(complaint(f"the adapter cannot be made ({error})", mend, field="peft")) from error
     _check_shared(made)
     return made
+
+
+def _linear_layers(model: PreTrainedModel) -> list[str]:
+    """The names that `all-linear` stands for: of all linear layers but the output head."""
+    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    found = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head
+    }
+    return sorted(found)
 
 
 def _check_shared(model: PeftModel) -> None:
