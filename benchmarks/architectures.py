@@ -29,8 +29,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from msft.core.errors import ModelError
 from msft.data.examples import Example
 from msft.engine.batched_decoding import fitting_decoding
+from msft.engine.optimizers import make_optimizer
 from msft.engine.settings import EngineSettings
-from msft.engine.step import Stepper, make_optimizer
+from msft.engine.step import Stepper
 from msft.forward.runtime import Runtime
 from msft.model.adapters import fresh_adapter, write_merged
 from msft.model.isolation import twin_of
@@ -153,7 +154,7 @@ def _trains(loss: TokenLoss, plain: nn.Module, layout: Any) -> bool:
     """Whether a step's losses and gradients are those of single sequences through the plain model."""
     examples = _examples(1)
     runtime = Runtime(device=CPU, max_tokens=layout.budget(80), layout=layout.rows, border=layout.border)
-    found = Stepper(loss.train(), make_optimizer(trainable(loss.model).values(), SETTINGS), SETTINGS, runtime).backward(
+    found = Stepper(loss.train(), make_optimizer(trainable(loss.model), SETTINGS), SETTINGS, runtime).backward(
         examples, None
     )
     plain.zero_grad()

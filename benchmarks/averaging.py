@@ -21,8 +21,9 @@ from prepared import batches_of, examples_of, source_of
 
 from msft.core.averages import Averaging
 from msft.engine.averaging import Average
+from msft.engine.optimizers import make_optimizer
 from msft.engine.settings import EngineSettings
-from msft.engine.step import Stepper, make_optimizer
+from msft.engine.step import Stepper
 from msft.forward.runtime import Runtime
 from msft.model.lighten import lighten
 from msft.model.open import load_model
@@ -50,7 +51,7 @@ def main() -> None:
     layout = fitting_layout(loss, device)
     lighten(loss, layout.rows, device, bf16=work.bf16, direct=True)
     runtime = Runtime(device=device, max_tokens=layout.budget(ON_A_CPU), bf16=work.bf16, layout=layout.rows)
-    stepper, average = Stepper(loss, make_optimizer(trainable(model).values(), settings), settings, runtime), None
+    stepper, average = Stepper(loss, make_optimizer(trainable(model), settings), settings, runtime), None
 
     def seconds(average: Average | None) -> float:
         began = time.perf_counter()

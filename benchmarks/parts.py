@@ -23,8 +23,9 @@ from common import Results, Work, add_options, machine, table, without_places, w
 from prepared import batches_of, examples_of, source_of, validation_of
 
 from msft.data.examples import Example
+from msft.engine.optimizers import make_optimizer
 from msft.engine.settings import EngineSettings
-from msft.engine.step import Stepper, make_optimizer
+from msft.engine.step import Stepper
 from msft.forward.batches import collate, row
 from msft.forward.runtime import Runtime, sequence_scores
 from msft.forward.swap import restore
@@ -68,7 +69,7 @@ class Bench:
         self._layout = fitting_layout(self.loss, device).rows
         self._bf16 = work.bf16
         self._runtime = Runtime(device=device, max_tokens=FEW, bf16=work.bf16, layout=self._layout)
-        self._stepper = Stepper(self.loss, make_optimizer(trainable(model).values(), settings), settings, self._runtime)
+        self._stepper = Stepper(self.loss, make_optimizer(trainable(model), settings), settings, self._runtime)
 
     def having(self, parts: Parts) -> Runtime:
         """From here on the model has these parts."""

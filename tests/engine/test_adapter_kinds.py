@@ -55,10 +55,8 @@ def test_each_kind_is_trained_rolled_back_handed_over_and_read_again(
     if kind == "the second layer":
         assert all("layers.1." in name for name in trained)
     if "modules_to_save" in KINDS[kind]:
-        assert (
-            any("modules_to_save" in name for name in trained)
-            and not any("o_proj" in n for n in trained)
-            or (kind == "a module beside")
+        assert (any("modules_to_save" in name for name in trained) and not any("o_proj" in n for n in trained)) or (
+            kind == "a module beside"
         )
     engine.export(2, tmp_path / "adapter")
     engine.export(2, tmp_path / "merged", merge=True)

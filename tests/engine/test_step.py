@@ -15,8 +15,9 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from msft.core.errors import ModelError
 from msft.data.examples import Example
+from msft.engine.optimizers import make_optimizer
 from msft.engine.settings import EngineSettings, learning_rate_at
-from msft.engine.step import BatchLoss, Stepper, make_optimizer
+from msft.engine.step import BatchLoss, Stepper
 from msft.forward.batches import collate, row
 from msft.forward.runtime import Runtime
 from msft.model.token_loss import TokenLoss
@@ -78,7 +79,7 @@ def test_the_gradient_is_that_of_the_loss_over_the_whole_global_batch(reduction:
     settings = EngineSettings(seed=1, batch_size=9, horizon=1, learning_rate=0.1, loss_reduction=reduction)  # type: ignore[arg-type]
     stepper = Stepper(
         TokenLoss(model),
-        make_optimizer(trainable(model).values(), settings),
+        make_optimizer(trainable(model), settings),
         settings,
         Runtime(device=DEVICE, max_tokens=30),
     )
@@ -93,7 +94,7 @@ def gradients(budget: int, reduction: str, weights: list[float] | None) -> tuple
     model = tiny_model().to(DEVICE)
     settings = EngineSettings(seed=1, batch_size=9, horizon=1, learning_rate=0.1, loss_reduction=reduction)  # type: ignore[arg-type]
     runtime = Runtime(device=DEVICE, max_tokens=budget)
-    stepper = Stepper(TokenLoss(model), make_optimizer(trainable(model).values(), settings), settings, runtime)
+    stepper = Stepper(TokenLoss(model), make_optimizer(trainable(model), settings), settings, runtime)
     found = stepper.backward(examples(9), (1, 2, 3), None if weights is None else np.array(weights))
     grads = {name: parameter.grad for name, parameter in model.named_parameters()}
     return found, {name: grad for name, grad in grads.items() if grad is not None}
@@ -129,7 +130,7 @@ def test_an_update_is_one_adamw_step_at_the_rate_given_with_norms_undecayed(tmp_
     settings = EngineSettings(seed=1, batch_size=4, horizon=1, learning_rate=9.0, weight_decay=0.5, max_grad_norm=1e-9)
     stepper = Stepper(
         TokenLoss(model),
-        make_optimizer(trainable(model).values(), settings),
+        make_optimizer(trainable(model), settings),
         settings,
         Runtime(device=DEVICE, max_tokens=99),
     )

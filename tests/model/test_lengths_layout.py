@@ -14,8 +14,9 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import architectures
 
 from msft.core.errors import ModelError
+from msft.engine.optimizers import make_optimizer
 from msft.engine.static_step import StaticStepper
-from msft.engine.step import Stepper, make_optimizer
+from msft.engine.step import Stepper
 from msft.forward.batches import row_size
 from msft.forward.runtime import Runtime
 from msft.forward.shapes import choose
@@ -54,7 +55,7 @@ def given(name: str) -> str:
     readings = []
     for static in (True, False):
         one = loss.train() if static else TokenLoss(architectures._copy(model)).train()
-        optimizer = make_optimizer(trainable(one).values(), settings)
+        optimizer = make_optimizer(trainable(one), settings)
         if static:
             stepper: Stepper = StaticStepper(one, optimizer, settings, runtime, None, shapes, graphs=False)
         else:

@@ -45,5 +45,5 @@ def test_processes_that_share_a_gpu_keep_to_the_plan(monkeypatch: pytest.MonkeyP
 
 
 def test_frozen_parameters_have_no_master() -> None:
-    assert training_bytes("mixed", 1000, 10, averaged=False) == 990 * 2 + 10 * 20
-    assert training_bytes("autocast", 1000, 1000, averaged=True) == 1000 * 20
+    assert training_bytes("mixed", 1000, 10, averaged=False, moments=80) == 990 * 2 + 10 * 20
+    assert training_bytes("autocast", 1000, 1000, averaged=True, moments=8000) == 1000 * 20

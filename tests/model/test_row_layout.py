@@ -15,8 +15,9 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from msft.data.examples import Example
+from msft.engine.optimizers import make_optimizer
 from msft.engine.settings import EngineSettings
-from msft.engine.step import Stepper, make_optimizer
+from msft.engine.step import Stepper
 from msft.forward.batches import RowLayout, collate, row
 from msft.forward.runtime import Runtime
 from msft.model import attention
@@ -53,7 +54,7 @@ def gradients(model: PreTrainedModel, batch: list[Example], layout: RowLayout, b
     model.set_attn_implementation(attention.NAME if layout == "flat" else "sdpa")
     model.zero_grad()
     runtime = Runtime(device=DEVICE, max_tokens=budget, layout=layout)
-    stepper = Stepper(TokenLoss(model).train(), make_optimizer(trainable(model).values(), SETTINGS), SETTINGS, runtime)
+    stepper = Stepper(TokenLoss(model).train(), make_optimizer(trainable(model), SETTINGS), SETTINGS, runtime)
     found = stepper.backward(batch, (1, 2, 3))
     grads = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     return grads | {"losses": torch.from_numpy(found.examples)}
@@ -173,7 +174,7 @@ def test_the_head_never_holds_the_logits_of_all_targets(monkeypatch: pytest.Monk
     seen.clear()
     stepper = Stepper(
         loss,
-        make_optimizer(trainable(model).values(), SETTINGS),
+        make_optimizer(trainable(model), SETTINGS),
         SETTINGS,
         Runtime(device=DEVICE, max_tokens=200, layout=layout),
     )

@@ -24,6 +24,8 @@ ADAPTER = (
     "use_dora", "use_rslora",
 )  # fmt: skip
 """The fields that are taken from a LoraConfig."""
+OPTIMIZERS = {"adamw_torch": "adamw", "adamw_torch_fused": "adamw"}
+"""TRL's names of optimizers, and ours."""
 NEUTRAL = {"task_type", "peft_type", "inference_mode", "base_model_name_or_path", "revision", "peft_version"}
 """The fields of a LoraConfig that do not describe the adapter."""
 
@@ -55,7 +57,9 @@ class MSFTConfig:
         lr_scheduler_type: The schedule of the learning rate over `num_train_epochs`. None: linear; constant with
             `average`, which needs no falling rate, or with a preset that sets no maximum of epochs.
         warmup_ratio: Share of `num_train_epochs` over which the learning rate rises from 0.
-        weight_decay: Weight decay of AdamW, on matrices only.
+        optim: `"adamw_torch"` or `"adamw_torch_fused"`, which is what is used where it exists; `"muon"`: for hidden
+            matrices, and AdamW for the rest; `"adafactor"`.
+        weight_decay: Weight decay, on matrices only.
         average: Epochs of the full mixture over which the weights are averaged; None: they are not, but 1 for
             the method `auto`. Evaluations, decisions and the final model use the average.
         max_grad_norm: The norm to which gradients are clipped; None or 0: no clipping.
@@ -63,7 +67,8 @@ class MSFTConfig:
         max_length: Maximum tokens of an example; longer ones are truncated at the end.
         gradient_checkpointing: Recomputes activations in the backward pass: slower, less memory.
         torch_compile: Compiles the model's layers.
-        bf16: Autocast to bf16 over fp32 weights; None: where the hardware supports bf16 natively.
+        bf16: Computes in bf16 over fp32 weights, on a GPU with copies of them, on a CPU by autocast; None: where the
+            hardware supports bf16 natively.
         seed: Determines the order of examples, dropout, and an adapter's initial weights.
         data_seed: Determines samples and carved splits; None: `seed`.
         leaks: What to do with training examples that an evaluation split also contains: stop with an error, drop
@@ -100,6 +105,7 @@ class MSFTConfig:
     learning_rate: float = 2e-5
     lr_scheduler_type: Literal["constant", "linear", "cosine"] | None = None
     warmup_ratio: float = 0.0
+    optim: str = "adamw_torch_fused"
     weight_decay: float = 0.0
     average: float | None = None
     max_grad_norm: float | None = 1.0
@@ -159,6 +165,7 @@ class MSFTConfig:
                 "learning_rate": self.learning_rate,
                 "schedule": self.lr_scheduler_type or self._schedule(method),
                 "warmup": self.warmup_ratio,
+                "optimizer": OPTIMIZERS.get(self.optim, self.optim),
                 "weight_decay": self.weight_decay,
                 **({} if self.average is None else {"average": self.average}),
                 "max_grad_norm": self.max_grad_norm or None,

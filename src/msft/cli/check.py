@@ -128,7 +128,9 @@ def _candidates(score_excluded: str) -> str:
 def _memory(made: Estimate) -> str:
     averaged = made.averaging is not None
     what = "weights, gradients, moments and averages" if averaged else "weights, gradients and moments"
-    each = " + ".join(f"{size} {name}" for name, size in each_trained(made.precision, averaged=averaged).items())
+    moments = made.moment_bytes / max(made.trained_parameters, 1)
+    parts = each_trained(made.precision, averaged=averaged, moments=moments)
+    each = " + ".join(f"{size:.2g} {name}" for name, size in parts.items())
     return (
         f"{scaled(made.training_bytes, 'B')} for {what}, plus activations ({made.precision}; bytes of each parameter "
         f"that is trained: {each})"

@@ -110,6 +110,8 @@ class Estimate:
     """Snapshots and the final model."""
     free_disk_bytes: int
     precision: Precision
+    moment_bytes: int
+    """What the optimizer keeps of all weights."""
     training_bytes: int
     """Memory of weights, gradients, moments and averages, without activations."""
     card: CardPlan | None
@@ -147,7 +149,7 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None) -> Estima
     snapshot = job.snapshot_bytes
     window = job.config.training.average
     precision, card_bytes = _hardware(job.config, gpu_bytes)
-    training = training_bytes(precision, all_parameters, trained, averaged=window is not None)
+    training = training_bytes(precision, all_parameters, trained, averaged=window is not None, moments=job.moment_bytes)
     room = int(SNAPSHOT_MEMORY * psutil.virtual_memory().available)
     in_memory = room // snapshot if kept is None else min(kept, room // snapshot)
     final = FLOAT * (trained if job.source.peft else all_parameters)
@@ -177,6 +179,7 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None) -> Estima
         disk_bytes=None if kept is None else kept * snapshot + final,
         free_disk_bytes=_free_disk(Path(job.config.output)),
         precision=precision,
+        moment_bytes=job.moment_bytes,
         training_bytes=training,
         card=None if card_bytes is None else CardPlan(card=card_bytes, jobs=jobs, training=training, snapshot=snapshot),
         averaging=None if window is None else Averaging(window * steps, job.config.training.average_warmup),

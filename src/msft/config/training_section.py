@@ -42,8 +42,10 @@ class TrainingConfig(Section):
     average_warmup: Annotated[WarmUp, LATER] = "none"
     """How much the first steps count in the average: `none`: as all others, the base model fades with the window;
     `debiased`: the base model does not count; `ramp`: a decay of at most (1 + t) / (10 + t) at step t."""
-    optimizer: Literal["adamw"] = "adamw"
-    """AdamW with betas 0.9 and 0.999, torch's defaults."""
+    optimizer: Literal["adamw", "muon", "adafactor"] = "adamw"
+    """`adamw`: betas 0.9 and 0.999. `muon`: Muon for hidden matrices, with steps of AdamW's size, and AdamW for
+    embeddings, head, norms and biases; a third to a half less memory for moments. `adafactor`: almost none; its
+    learning rate is relative to the size of a weight, so that 1e-3 is a usual one. All are torch's, with its values."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Weight decay, applied to matrices only, never to norms and biases."""
     max_grad_norm: float | None = Field(default=None, gt=0)

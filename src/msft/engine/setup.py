@@ -16,10 +16,11 @@ from msft.core.vocabulary import Task
 from msft.data.examples import TaskData
 from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.masters import Masters, weights_of
+from msft.engine.optimizers import make_optimizer, moment_bytes
 from msft.engine.parallel import Processes
 from msft.engine.settings import EngineSettings
 from msft.engine.static_step import StaticStepper
-from msft.engine.step import Stepper, make_optimizer
+from msft.engine.step import Stepper
 from msft.forward.batches import row_size
 from msft.forward.packed_weights import can_pack
 from msft.forward.runtime import Runtime
@@ -107,6 +108,7 @@ def budgeted(runtime: Runtime, settings: EngineSettings, loss: TokenLoss, proces
         sum(size for size, _ in sizes),
         sum(size for size, trained in sizes if trained),
         averaged=settings.average is not None,
+        moments=moment_bytes(settings.optimizer, loss.model),
     )
     budgets[processes.rank] = token_budget(loss, runtime.layout, processes.device, runtime.autocast, fixed)
     # The minimum over all: every process must make the same number of micro-batches of a global batch.
@@ -125,7 +127,7 @@ def stepper_for(
     their lengths, recorded as CUDA graphs on a GPU."""
     weights = weights_of(loss.model, masters)
     model = loss if masters is not None else processes.distributed(loss)
-    optimizer = make_optimizer(weights.values(), settings)
+    optimizer = make_optimizer(weights, settings, loss.model)
     fixed = settings.cuda_graphs and runtime.layout == "lengths" and (masters is not None or processes.world == 1)
     if not fixed:
         return Stepper(model, optimizer, settings, runtime, masters)

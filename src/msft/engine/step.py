@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -32,17 +32,6 @@ class BatchLoss:
     and not the weights."""
     examples: NDArray[np.float64]
     """[examples] mean nats per trained token of each."""
-
-
-def make_optimizer(weights: Iterable[Tensor], settings: EngineSettings) -> torch.optim.AdamW:
-    """AdamW over the weights that are trained; weight decay applies to matrices, not to norms and biases."""
-    parameters = list(weights)
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    fused = parameters[0].device.type in {"cpu", "cuda"}
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate, fused=fused)
 
 
 class Stepper:

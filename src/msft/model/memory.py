@@ -15,12 +15,12 @@ USABLE = 0.95
 """Share of a GPU's memory that processes which share it may take together; the driver needs some for each."""
 
 
-def each_trained(precision: Precision, *, averaged: bool) -> dict[str, int]:
-    """Bytes for each parameter that is trained, by use."""
+def each_trained(precision: Precision, *, averaged: bool, moments: float = 8) -> dict[str, float]:
+    """Bytes for each parameter that is trained, by use; `moments`: on average, AdamW's by default."""
     mixed = precision == "mixed"
     return {
         "master": 4,
-        "moments": 8,
+        "moments": moments,
         **({"copy": 2} if mixed else {}),
         "gradient": 4,
         **({"gradient in bf16": 2} if mixed else {}),
@@ -28,10 +28,13 @@ def each_trained(precision: Precision, *, averaged: bool) -> dict[str, int]:
     }
 
 
-def training_bytes(precision: Precision, parameters: int, trained: int, *, averaged: bool) -> int:
-    """Bytes of weights, gradients, moments and averages, without activations; frozen parameters have no master."""
+def training_bytes(precision: Precision, parameters: int, trained: int, *, averaged: bool, moments: int) -> int:
+    """Bytes of weights, gradients, moments and averages, without activations; frozen parameters have no master.
+
+    `moments`: bytes of all of them.
+    """
     frozen = (parameters - trained) * (2 if precision == "mixed" else 4)
-    return frozen + trained * sum(each_trained(precision, averaged=averaged).values())
+    return frozen + moments + int(trained * sum(each_trained(precision, averaged=averaged, moments=0).values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

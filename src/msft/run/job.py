@@ -20,6 +20,7 @@ from msft.core.wire import brief_to_json
 from msft.data.examples import TaskData
 from msft.data.load import chat_template, dated, load_tasks, on_day
 from msft.engine.batched_decoding import fitting_decoding
+from msft.engine.optimizers import moment_bytes
 from msft.engine.settings import EngineSettings, two_schedules
 from msft.model.open import ModelSource, OpenModel, check_data_fits
 from msft.model.row_layout import check_rows
@@ -137,9 +138,15 @@ class Job:
 
     @property
     def snapshot_bytes(self) -> int:
-        """Size of the largest snapshot: the trainable weights, Adam's two moments and the average of each, in fp32."""
-        each = 12 if self.config.training.average is None else 16
-        return each * sum(p.numel() for p in self.skeleton.parameters() if p.requires_grad)
+        """Size of the largest snapshot: the trainable weights, the optimizer's moments and the average, in fp32."""
+        each = 4 if self.config.training.average is None else 8
+        trained = sum(p.numel() for p in self.skeleton.parameters() if p.requires_grad)
+        return each * trained + self.moment_bytes
+
+    @property
+    def moment_bytes(self) -> int:
+        """What the optimizer keeps of all weights."""
+        return moment_bytes(self.config.training.optimizer, self.skeleton)
 
     @property
     def model_bytes(self) -> int:
@@ -198,6 +205,7 @@ def settings_of(config: Config, lookahead: Lookahead = NO_LOOKAHEAD) -> EngineSe
         learning_rate=t.learning_rate,
         schedule=t.schedule,
         warmup=t.warmup,
+        optimizer=t.optimizer,
         weight_decay=t.weight_decay,
         max_grad_norm=t.max_grad_norm,
         loss_reduction=t.loss_reduction,

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from msft.data.order import Cursor
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-"""Adam's state of each parameter after its first step."""
+MOMENTS = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer", "row_var", "col_var", "variance")
+"""What optimizers keep of a parameter after its first step: Adam the first three, Muon the fourth, Adafactor a step and
+the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +22,8 @@ class State:
     """Everything that a segment starts from: weights, optimizer moments and the position in the data."""
 
     tensors: Mapping[str, Tensor]
-    """`weight/<name>` of each trainable parameter, tied ones once; `exp_avg/<name>`, `exp_avg_sq/<name>` and
-    `step/<name>` of each that the optimizer has updated; with averaged weights also `mean/<name>` and `mean_steps`."""
+    """`weight/<name>` of each trainable parameter, tied ones once; `<moment>/<name>` of each that the optimizer has
+    updated, such as `exp_avg/<name>`; with averaged weights also `mean/<name>` and `mean_steps`."""
     cursor: Cursor = field(default_factory=Cursor)
 
     @property
@@ -74,24 +75,22 @@ def restore(weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, sta
         for name, parameter in weights.items():
             parameter.copy_(state.tensors[f"weight/{name}"])
             parameter.grad = None
-            if f"step/{name}" not in state.tensors:
+            found = {m: state.tensors[f"{m}/{name}"] for m in MOMENTS if f"{m}/{name}" in state.tensors}
+            if not found:
                 optimizer.state.pop(parameter, None)
                 continue
-            if parameter not in optimizer.state:
-                optimizer.state[parameter] = _empty_moments(optimizer, parameter)
-            kept: dict[str, Any] = optimizer.state[parameter]
-            for moment in MOMENTS:
-                kept[moment].copy_(state.tensors[f"{moment}/{name}"])
+            kept: dict[str, Any] = optimizer.state[parameter]  # a defaultdict: empty for a parameter without state
+            for moment, value in found.items():
+                if moment in kept:
+                    kept[moment].copy_(value)
+                else:
+                    kept[moment] = value.to(device=_place_of(moment, parameter, optimizer), copy=True)
 
 
-def _empty_moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
-    fused = any(group["fused"] for group in optimizer.param_groups)
-    return {
-        "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-        "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-        # Fused Adam keeps its step count on the parameter's device, plain Adam on the CPU.
-        "step": torch.zeros((), dtype=torch.float32, device=parameter.device if fused else "cpu"),
-    }
+def _place_of(moment: str, parameter: Tensor, optimizer: torch.optim.Optimizer) -> torch.device:
+    """Where an optimizer keeps a moment: fused Adam its step count beside the parameter, the others on the CPU."""
+    fused = any(group.get("fused") for group in optimizer.param_groups)
+    return torch.device("cpu") if moment == "step" and not fused else parameter.device
 
 
 def _copy(tensor: Tensor, device: torch.device | str | None) -> Tensor:

@@ -1,0 +1,98 @@
+"""Optimizers: their steps against torch's own, their state in snapshots, roll-backs, resumes and look-aheads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_engine import same, segment, tiny_engine, tiny_example, tiny_folder
+
+from msft.core.vocabulary import ROOT, Probe
+from msft.engine.optimizers import moment_bytes, outside
+from msft.snapshots.state import trainable
+
+KEPT = {
+    "adamw": {"exp_avg", "exp_avg_sq", "step"},
+    "muon": {"momentum_buffer", "exp_avg", "exp_avg_sq", "step"},
+    "adafactor": {"row_var", "col_var", "variance", "step"},
+}
+RATE = {"adamw": 1e-2, "muon": 1e-2, "adafactor": 3e-2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_folder(tmp_path_factory.mktemp("llama"))
+
+
+def settings(optimizer: str) -> dict[str, Any]:
+    return {"optimizer": optimizer, "learning_rate": RATE[optimizer], "weight_decay": 0.1, "average": 0.5}
+
+
+@pytest.mark.parametrize("memory_bytes", [10**9, 0])
+@pytest.mark.parametrize("precision", ["fp32", "mixed"])
+@pytest.mark.parametrize("optimizer", KEPT)
+def test_a_run_is_rolled_back_and_resumed_bit_for_bit(
+    folder: Path, tmp_path: Path, optimizer: str, precision: str, memory_bytes: int
+) -> None:
+    more = settings(optimizer) | {"precision": precision, "memory_bytes": memory_bytes}
+    engine, store = tiny_engine(folder, tmp_path / "one", **more, durable="tick")
+    engine.run(segment(0, 3), 1)
+    first = engine.run(segment(3, 7, parent=1), 2)
+    kinds = {name.partition("/")[0] for name in store.get(2).tensors} - {"weight", "mean", "mean_steps"}
+    assert kinds == KEPT[optimizer]
+    engine.run(segment(0, 2, parent=ROOT, rollout=2), 3)  # without moments again
+    again = engine.run(segment(3, 7, parent=1), 4)
+    assert again.scores == first.scores and same(dict(store.get(2).tensors), dict(store.get(4).tensors))
+    resumed, _ = tiny_engine(folder, tmp_path / "one", **more)  # another process, from what is on disk
+    third = resumed.run(segment(3, 7, parent=1), 5)
+    assert third.scores == first.scores and third.train_loss == first.train_loss
+    engine.export(2, tmp_path / "final")
+    assert (tmp_path / "final" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("optimizer", KEPT)
+def test_a_look_ahead_leaves_no_trace_and_a_reset_starts_anew(folder: Path, tmp_path: Path, optimizer: str) -> None:
+    engine, store = tiny_engine(folder, tmp_path / "a", **settings(optimizer))
+    looked = engine.run(segment(0, 4, probes=frozenset({Probe.LOOKAHEAD})), 1)
+    other, plain = tiny_engine(folder, tmp_path / "b", **settings(optimizer))
+    other.run(segment(0, 4), 1)
+    assert looked.lookahead is not None and same(dict(store.get(1).tensors), dict(plain.get(1).tensors))
+    engine.run(segment(0, 1, parent=1, rollout=2, reset_optimizer=True), 2)
+    tensors = store.get(2).tensors
+    steps = [float(tensor) for name, tensor in tensors.items() if name.startswith("step/")]
+    assert set(steps) <= {1.0}
+
+
+def test_muon_is_torchs_muon_for_hidden_matrices_and_adamw_for_the_rest(folder: Path, tmp_path: Path) -> None:
+    engine, _ = tiny_engine(folder, tmp_path, optimizer="muon", weight_decay=0.1)
+    names = trainable(engine._model)
+    ends = outside(engine._model)
+    assert ends == {"model.embed_tokens.weight"}, "the head is tied to it"
+    copies = {name: parameter.detach().clone() for name, parameter in names.items()}
+    hidden = [copies[name] for name, parameter in names.items() if parameter.ndim == 2 and name not in ends]
+    matrices, vectors = [copies[name] for name in ends], [copies[n] for n, p in names.items() if p.ndim < 2]
+    muon = torch.optim.Muon(hidden, lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}], lr=1e-2, fused=True
+    )
+    random = np.random.default_rng(1)
+    for step in range(3):
+        engine._stepper.backward([tiny_example(random) for _ in range(6)], (1, 1, step))
+        for name, parameter in names.items():
+            copies[name].grad = parameter.grad.clone()  # type: ignore[union-attr]
+        engine._stepper.update(1e-2)
+        muon.step()
+        adamw.step()
+    assert all(torch.equal(parameter, copies[name]) for name, parameter in names.items())
+
+
+@pytest.mark.parametrize("optimizer", KEPT)
+def test_the_bytes_of_moments_are_those_in_a_snapshot(folder: Path, tmp_path: Path, optimizer: str) -> None:
+    engine, store = tiny_engine(folder, tmp_path, **settings(optimizer))
+    engine.run(segment(0, 1), 1)
+    tensors = store.get(1).tensors.items()
+    kept = sum(t.nbytes for n, t in tensors if n.partition("/")[0] not in {"weight", "mean", "mean_steps", "step"})
+    assert kept == moment_bytes(optimizer, engine._model)
