@@ -134,8 +134,6 @@ def stepper_for(
     lengths = [np.array([row_size(example) for example in part.train], np.int64) for part in data.values()]
     shapes = choose(lengths, settings.batch_size, runtime.max_tokens)
     graphs = processes.device.type == "cuda" and masters is not None
-    # No micro-batch larger than the largest size.
-    runtime = replace(runtime, max_tokens=shapes[-1].tokens)
     compiles = settings.cuda_graphs != "plain" and not settings.torch_compile
     found = StaticStepper(model, optimizer, settings, runtime, masters, shapes, graphs=graphs, compiles=compiles)
     found.said = "; ".join(filter(None, (_in_words(shapes, lengths, settings), found.said)))

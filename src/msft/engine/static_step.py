@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,8 @@ class StaticStepper(Stepper):
     ) -> None:
         super().__init__(model, optimizer, settings, runtime, masters)
         self.late = runtime.device.type == "cuda"
+        # No micro-batch of a step is larger than the largest size; scoring may take larger ones.
+        self._cuts = replace(runtime, max_tokens=shapes[-1].tokens)
         self._filled = [Filled(shape, runtime.device) for shape in shapes]
         self._graphs: dict[tuple[int, bool], Graph | None] = {}
         self._pool: Any = None
@@ -74,7 +77,7 @@ class StaticStepper(Stepper):
         rows = [row([example]) for example in examples]
         pending: list[tuple[list[int], tuple[int, ...], Tensor]] = []
         with self._mode(key), self.runtime.autocast():
-            for number, places in enumerate(self.runtime.share_of(rows)):
+            for number, places in enumerate(self._cuts.share_of(rows)):
                 if key is not None:
                     seed_dropout(self.runtime.device, *key, number, self.runtime.rank)
                 if places is None:
