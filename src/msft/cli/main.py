@@ -16,6 +16,7 @@ from rich.console import Console
 
 from msft.cli.encodable import said as not_encodable
 from msft.cli.encodable import use_plain_characters
+from msft.cli.example_commands import explain
 from msft.cli.loading import loading
 from msft.core.errors import Stopped, UserError
 from msft.core.version import __version__
@@ -93,10 +94,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    top = Parser(
-        prog="msft",
-        description="Fine-tune one model on a mixture of data sets, each until its own peak.",
-    )
+    top = Parser(prog="msft", description="Fine-tune one model on a mixture of data sets, each until its own peak.")
     top.add_argument("--version", action="version", version=f"msft {__version__}")
     top.set_defaults(continues_by_itself=False, imports=[])
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -191,6 +189,7 @@ def parser() -> argparse.ArgumentParser:
     env = commands.add_parser("env", help="versions, hardware and settings: what a bug report needs")
     env.set_defaults(run=_env)
 
+    explain(commands)
     for command in commands.choices.values():
         command.add_argument(
             "--import", dest="imports", action="append", default=[], metavar="MODULE",
