@@ -1,10 +1,11 @@
 """Pictures of a run's page for the site, each light and dark. Needs Chromium.
 
+msft train examples/uneven.yaml --set output=runs/sft --set "method={name: sft, max_epochs: 6, eval_every: 0.5}"
 msft train examples/uneven.yaml --set output=runs/msft
 python docs/_site/screenshots.py runs/msft/report.html docs/pictures
 python docs/_site/screenshots.py runs/quickstart/msft/report.html docs/pictures verdict=quickstart
 
-The first line makes all of PARTS; the second only one, under another name.
+The first of these makes all of PARTS; the second only one, under another name.
 """
 
 from __future__ import annotations

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from run_folders import make_run
+
+from msft.cli.main import parser
 
 HEAVY = ("torch", "transformers", "accelerate", "peft", "datasets", "pandas")
 CODE = """
@@ -37,3 +40,12 @@ def test_what_needs_no_model_imports_no_torch(arguments: list[str], tmp_path: Pa
 
 def test_datasets_waits_until_data_of_the_hub_are_read() -> None:
     assert "datasets" not in imported_by("from msft.cli.quiet import quiet; quiet()")
+
+
+def test_the_help_of_a_command_says_what_it_does_with_an_example_that_parses() -> None:
+    (commands,) = parser()._subparsers._group_actions  # type: ignore[union-attr]
+    for name, command in commands.choices.items():  # type: ignore[attr-defined]
+        shown = " ".join(command.format_help().split())
+        example = shlex.split(shown.partition("Example: ")[2])
+        assert example[:2] == ["msft", name] and command.description
+        parser().parse_args([word for word in example[1:] if word not in (">", "msft.schema.json")])

@@ -41,6 +41,9 @@ def test_a_run_is_read_without_an_error_or_a_request(count: int, scheme: str, pa
         assert hovered(page, "curve1").startswith(names[1])
         assert "epoch 0, " in label
         if count > 8:
+            page.set_viewport_size({"width": 1280, "height": 900})
+            page.wait_for_timeout(300)
+            assert page.evaluate("document.documentElement.scrollHeight") < 4000
             the_heat_map_is_read_with_the_keyboard(page)
             page.locator("#singles summary").click()
         # So does a real mouse over a real point.

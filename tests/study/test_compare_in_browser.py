@@ -28,10 +28,14 @@ def test_a_comparison_is_read_without_an_error_or_a_request(count: int, scheme: 
         lines = page.locator("svg g")
         assert lines.count() == count - 1
         assert lines.first.locator("title").text_content().startswith(f"{EVIL}: +")
+        for kind in ("these", "like"):  # both intervals are drawn
+            assert page.evaluate(f"getComputedStyle(document.querySelector('svg line.{kind}')).display") == "inline"
         the_keyboard_switches_methods_off(page, count)
         the_keyboard_shows_intervals(page)
         page.set_viewport_size({"width": 400, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        box = page.locator("svg").first.bounding_box()
+        assert box["x"] + box["width"] <= 400, "the figure is whole"
         colours = page.evaluate("[document.body, document.querySelector('svg text')].map(e => getComputedStyle(e))"
                                 ".map((style, i) => i ? style.fill : style.backgroundColor)")  # fmt: skip
         paper, ink = (int(colour.split("(")[1].split(",")[0]) for colour in colours)

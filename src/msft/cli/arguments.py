@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
+from msft.cli.example_commands import explain
 from msft.core.version import __version__
 
 STUDIES = ("peaks", "shift", "budget", "granularity", "ticks", "loss", "optimizer", "noise", "headroom", "similar")
@@ -38,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     _of_a_job(commands)
     _of_studies(commands)
     _of_a_run(commands)
+    explain(commands)
     for command in commands.choices.values():
         command.add_argument(
             "--import", dest="imports", action="append", default=[], metavar="MODULE",

@@ -249,7 +249,7 @@ class RunFolder:
     @property
     def _head(self) -> str:
         """The hash of the journal's last record."""
-        last: dict[str, str] = json.loads(self.journal.read_text(encoding="utf-8").splitlines()[-1])
+        last: dict[str, str] = json.loads(self.journal.read_bytes().rstrip(b"\n").rpartition(b"\n")[2])
         return last["sha"]
 
     def read_overrides(self) -> list[str]:

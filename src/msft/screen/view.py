@@ -231,7 +231,7 @@ class View:
     def _why(self) -> str:
         """The decision at the end of the current roll-out."""
         segment = self.segment
-        if segment is None or not segment.trains or not self.outlook.decides or not self.pace.planned:
+        if segment is None or not segment.trains or not self.outlook.decides or not self.pace.planned or self._tests:
             return ""
         if segment.why == "candidate":
             return "A candidate for the final model; the search returns to where it was."
@@ -246,8 +246,15 @@ class View:
             return ""
         return f"maximum remaining time of the search: {duration(seconds)} ({self.bound.why})"
 
+    @property
+    def _tests(self) -> bool:
+        """Whether the search is over and the test split is scored: nothing is decided any more."""
+        return self._ended and bool(self.status)
+
     def _most_seconds(self) -> float | None:
         """Upper bound on the seconds that the search still takes; None if there is none, or before the first step."""
+        if self._tests:
+            return None
         each = self.pace.per_step(self._now()) or self.seconds_per_step
         if self.bound is None or each is None:
             return None
