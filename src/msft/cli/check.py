@@ -171,7 +171,8 @@ def _training(made: Estimate) -> str:
         return f"unknown: the method {made.method} gives no bound on its training"
     total = scaled(sum(made.flops.values()), "FLOP")
     kinds = ", ".join(f"{kind} {scaled(count, 'FLOP')}" for kind, count in made.flops.items() if count)
-    return f"training equal to {made.epochs:.4g} epochs of the whole mixture ({made.method}), {total} ({kinds})"
+    passes = f"{made.epochs:.4g} {'epoch' if made.epochs == 1 else 'epochs'}"
+    return f"training equal to {passes} of the whole mixture ({made.method}), {total} ({kinds})"
 
 
 def _snapshots(made: Estimate) -> str:
