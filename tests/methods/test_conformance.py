@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 
 from msft.core.errors import Diverged
+from msft.core.headroom import RECORD
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT
 from msft.core.wire import brief_from_json, brief_to_json
@@ -48,6 +50,22 @@ def test_every_method_of_the_package_says_what_it_may_do_at_most(name: str) -> N
     case = conformance.cases(METHODS[name])[0]
     outlook = outlook_of(name, case.brief(METHODS[name], case.engine()))
     assert outlook.bound is not None and outlook.snapshots is not None
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_evaluation_can_record_each_item_and_nothing_else_changes(name: str) -> None:
+    found = []
+    for record in (False, True):
+        engine, method = apart().engine(), METHODS[name]
+        brief = conformance.brief_for(method, engine, horizon=6.5, record=record)
+        assert brief_from_json(brief_to_json(brief), brief.params) == brief
+        found.append(conformance.run(method, brief, engine))
+    (answer, plain), (same, whole) = found
+    assert answer == same
+    assert [replace(s, probes=frozenset()) for s, _ in whole] == [replace(s, probes=frozenset()) for s, _ in plain]
+    for (before, _), (segment, outcome) in zip(plain, whole, strict=True):
+        assert segment.probes == before.probes | (set(RECORD) if segment.score else set())
+        assert not segment.score or set(outcome.items or ()) == set(outcome.metrics or ()) == set(segment.score)
 
 
 def apart(**fields: object) -> Case:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from job import make_job
 
 from msft.cli.main import main
+from msft.record.journal import read
 
 METHODS = "msft,sft,placebo,sft_equal_flops"
 SEARCH = ", max_epochs: 2, budget: 1, smooth: 1, flat: leaves"
@@ -46,6 +48,9 @@ def test_a_study_killed_and_started_again_ends_with_the_same_numbers(
     assert "\x1b" not in out.out
     assert out.err.count("seed 2") == 8
     whole, killed = config.parent / "whole", config.parent / "killed"
+    frontier = json.loads((whole / "comparison.json").read_text())["frontier"]
+    assert (frontier["measure"], frontier["reference"]) == ("held_out", "sft"), "every run recorded each item"
+    assert {row["method"] for row in frontier["methods"] if len(row["curve"]) > 2} >= {"sft", "msft"}
     assert (whole / "report.html").read_text().startswith("<!doctype html>")
     with (whole / "comparison.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 4 * 3
@@ -65,6 +70,26 @@ def test_a_study_killed_and_started_again_ends_with_the_same_numbers(
     assert len(list(killed.glob("runs/*/*/summary.json"))) < 8
     assert main([*command, "--output", str(killed)]) == 0
     assert numbers(killed) == numbers(whole)
+
+
+def test_the_peers_are_compared_end_to_end(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each on the real engine, with its own rate, draws, weights and mergers; plain fine-tuning sets the scale."""
+    output, names = config.parent / "peers", ["sft", "wsd", "temperature", "coba", "merge", "merge:ties"]
+    command = ["compare", str(config), "--methods", ",".join(names), "--seeds", "1", "--output", str(output)]
+    assert main([*command, "--set", "training.average=1"]) == 0
+    data = json.loads((output / "comparison.json").read_text())
+    assert [row["method"] for row in data["methods"]] == names and not data["failures"]
+    frontier = data["frontier"]
+    assert [row["method"] for row in frontier["methods"]] == names and frontier["measure"] == "held_out"
+    journals = {folder.name: read(folder / "20/journal.jsonl", folder / "20/sidecars").segments
+                for folder in (output / "runs").iterdir()}  # fmt: skip
+    falls = [segment.anneal for segment, _ in journals["wsd"] if segment.anneal]
+    assert falls and len(journals["wsd"]) > len(falls)
+    assert any(segment.mixture.loss_weights for segment, _ in journals["coba"])
+    assert [journals[name][-1][0].ties for name in ("merge", "merge-ties")] == [None, 0.2]
+    scores = [journals[name][-1][1].scores for name in ("merge", "merge-ties")]
+    assert scores[0] != scores[1]
+    assert "6 methods" in capsys.readouterr().out
 
 
 def test_ctrl_c_ends_the_study_and_not_one_run_of_it(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,7 +122,7 @@ def test_a_run_that_fails_is_shown_and_tried_again(config: Path, capsys: pytest.
     assert main(command) == 0
     run = output / "runs" / "sft" / "20"
     for file in run.iterdir():
-        file.unlink() if file.is_file() else file.rmdir()
+        file.unlink() if file.is_file() else shutil.rmtree(file)
     (run / "thesis.tex").touch()
     assert main(command) == 1
     assert "Failed: sft, seed 20" in " ".join(capsys.readouterr().out.split())

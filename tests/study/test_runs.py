@@ -6,16 +6,21 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from job import make_job
+from run_folders import make_run
 
 from msft.cli.main import main
 from msft.core.errors import RunError
 from msft.core.wire import differences
+from msft.record.journal import read
+from msft.record.run_folder import RunFolder
 from msft.report.cost import flops
 from msft.report.story import read_story
 from msft.study import worker
+from msft.study.derive import RULES
 from msft.study.grid import Grid, StudyFolder, Variant
 from msft.study.runs import Progress, run_grid
 
@@ -50,12 +55,24 @@ def whole(config: Path) -> StudyFolder:
     return folder
 
 
+def trained(run: Path) -> list[Any]:
+    """A run's journal, but for the items of its evaluations, which only the runs of a study record."""
+    transcript = read(run / "journal.jsonl", run / "sidecars")
+    header = {**transcript.header, "brief": {**transcript.header["brief"], "record": None}}
+    segments = [(replace(segment, probes=frozenset()), replace(outcome, items=None, metrics=None))
+                for segment, outcome in transcript.segments]  # fmt: skip
+    return [header, segments, transcript.final]
+
+
 def test_a_run_of_a_study_is_the_run_that_train_makes(config: Path, whole: StudyFolder) -> None:
+    """To the last bit, but that it records each item of every evaluation."""
     ordinary = config.parent / "ordinary"
     again = ["--set", METHODS["msft"], "--set", "training.seed=2", "--set", f"output={ordinary}"]
     assert main(["train", str(config), *again]) == 0
     run = whole.path / "runs" / "msft" / "2"
-    assert (run / "journal.jsonl").read_bytes() == (ordinary / "journal.jsonl").read_bytes()
+    assert trained(run) == trained(ordinary)
+    scored = [(segment, outcome) for segment, outcome in read_story(RunFolder(run)).segments if segment.score]
+    assert all(set(outcome.items or ()) == set(segment.score) for segment, outcome in scored)
     summaries = [json.loads((path / "summary.json").read_text()) | {"seconds": None} for path in (run, ordinary)]
     assert summaries[0] == summaries[1]
     assert len(list((whole.path / "base").glob("*.json"))) == 1
@@ -162,6 +179,16 @@ def test_what_follows_takes_its_numbers_from_the_run_of_its_seed(config: Path) -
         assert abs(cost - target) <= step, "SFT's FLOPs are not within a tick of mSFT's"
 
 
+def test_plain_fine_tuning_ends_where_the_first_roll_out_of_auto_did(tmp_path: Path, config: Path) -> None:
+    of = make_run(tmp_path / "auto", "auto", peaks=(0.5, 0.6, 0.7, 0.8), items=400, horizon=8.0)
+    story = read_story(of)
+    end = story.rollouts[0].end.epoch
+    assert end < 8.0, "it ended early"
+    (sft,) = grid_of(config, "sft").variants
+    changed = RULES["first_rollout"](sft.config, of)
+    assert changed.method == replace(sft.config.method, max_epochs=end)
+
+
 def test_a_base_score_that_was_changed_is_not_used(config: Path) -> None:
     folder = StudyFolder(config.parent / "damaged")
     grid = grid_of(config, "sft", seeds=(1,))
@@ -203,7 +230,7 @@ def test_a_seed_may_draw_its_own_rows(config: Path, whole: StudyFolder) -> None:
     ordinary = config.parent / "ordinary of seed 2"
     seeds = ["--set", "training.seed=2", "--set", "data.seed=2", "--set", f"output={ordinary}"]
     assert main(["train", str(config), "--set", METHODS["sft"], *seeds]) == 0
-    assert folder.run("sft", 2).journal.read_bytes() == (ordinary / "journal.jsonl").read_bytes()
+    assert trained(folder.run("sft", 2).path) == trained(ordinary)
     with pytest.raises(RunError, match="redraw"):
         run_grid(folder, grid_of(config, "sft"))
 

@@ -52,6 +52,16 @@ def test_controls_name_what_they_follow_and_come_behind_it(config: Config) -> No
     }
     assert [variant.name for variant in made][:2] == ["sft", "msft:release"]
     assert variants(config, ["placebo"])[0].after is None, "alone, it runs the search itself"
+    names = ["auto", "msft_average", "msft_average_placebo", "sft_average_early", "sft_average_equal_flops"]
+    averaged = {variant.name: variant for variant in variants(config, names)}
+    assert {name: (each.after, each.rule) for name, each in averaged.items() if each.after} == {
+        "msft_average_placebo": ("msft_average", "exclusion_times"),
+        "sft_average_early": ("auto", "first_rollout"),
+        "sft_average_equal_flops": ("auto", "equal_flops"),
+    }
+    assert {each.config.training.average for each in averaged.values()} == {1.0}
+    search, placebo = (averaged[name].config.method.params for name in ("msft_average", "msft_average_placebo"))
+    assert (placebo.budget, placebo.smooth) == (search.budget, search.smooth) == (2, 5)
 
 
 @pytest.mark.parametrize("own", [None, 0.5])
@@ -105,6 +115,11 @@ def test_a_temperature_draws_in_proportion_to_a_power_of_the_sizes(config: Confi
         (["msft:relaese"], "did you mean 'msft:release'"),
         (["sft", "sft_equal_flops"], "there is none. Fix: add msft"),
         (["sft_average_equal_flops"], "there is none. Fix: add auto"),
+        (
+            ["auto", "msft", "msft_average_placebo"],
+            "needs an msft_average run, and there is none. Fix: add msft_average",
+        ),
+        (["sft_average_early"], "needs an auto run, and there is none. Fix: add auto"),
         (["sft", "sft"], "names a method twice"),
         (["all", "sft"], "`all` only"),
         ([""], "use one of: msft"),

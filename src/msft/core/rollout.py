@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from msft.core.clock import Clock
 from msft.core.curves import average, may_be_peaks
+from msft.core.headroom import RECORD
 from msft.core.vocabulary import ROOT, Anneal, Brief, Mixture, Outcome, Probe, Segment, Snapshot, Task, Why
 
 
@@ -60,6 +61,9 @@ class Track:
         left = self.brief.horizon - here.epoch
         return left if left > 1e-6 else 0.0
 
+    def _probes(self, score: tuple[Task, ...], probes: Iterable[Probe] = ()) -> frozenset[Probe]:
+        return frozenset({*probes, *(RECORD if self.brief.record and score else ())})
+
     def advance(
         self,
         here: Point,
@@ -93,7 +97,7 @@ class Track:
             stop=stop,
             epoch=here.epoch,
             score=self.brief.tasks if everything else score,
-            probes=frozenset(probes),
+            probes=self._probes(score, probes),
             keep=frozenset(keep) - {here.snapshot, ROOT},
             reset_optimizer=reset_optimizer and start == 0,
             anneal=anneal,
@@ -131,7 +135,7 @@ class Track:
             stop=0,
             epoch=here.epoch,
             score=self.brief.tasks if everything else score,
-            probes=frozenset(probes),
+            probes=self._probes(score, probes),
             keep=frozenset(keep) - {here.snapshot, ROOT},
             blend=tuple(parts),
             why=why,
@@ -157,6 +161,7 @@ class Track:
             stop=0,
             epoch=here.epoch,
             score=unscored,
+            probes=self._probes(unscored),
             keep=frozenset(keep) - {here.snapshot, ROOT},
         )
         self._tip, self._mixture, self._step = here.snapshot, mixture, 0

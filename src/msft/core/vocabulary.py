@@ -232,6 +232,9 @@ class Brief:
     """Which points may become the final model: those where the search decides, or every tick, fully scored."""
     pools: tuple[int, ...] | None = field(default=None, metadata=LATER)
     """Different training instances of each sub-dataset; None: `sizes`, because an epoch takes each of them once."""
+    record: bool = field(default=False, metadata=LATER)
+    """Whether every evaluation records each item (`Probe.ITEMS`, `Probe.METRICS`), as in the runs of a study, whatever
+    the method asks for."""
     params: Any = None
     """The method's own `Params`."""
 

@@ -215,6 +215,7 @@ def brief_from_json(data: Json, params: Any = None) -> Brief:
         score_excluded=data.get("score_excluded", "rollout"),
         pools=tuple(data["pools"]) if "pools" in data else None,
         candidates=data.get("candidates", "decisions"),
+        record=data.get("record", False),
         params=params,
     )
 

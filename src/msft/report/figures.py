@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -36,7 +36,7 @@ class Curves:
         self.per, self.unit = per or unit(self.ledger[-1], "FLOPs")
         self.path = final_path(story)
         self.on_path = {point.snapshot for point in self.path.points}
-        self.discarded = discarded(story, self.path)
+        self.discarded, self.blended = discarded(story, self.path), blended(story, self.path)
         self.window, self.errors = story.outlook.window, Errors(story)
 
     def single(self, task: Task) -> Figure:
@@ -150,6 +150,10 @@ class Curves:
             mode = "lines+markers" if len(points) < 3 else "lines"
             style: Figure = {"line": {"color": faded, "width": 1.3, "dash": "dot"}, "opacity": opacity}
             traces.append(_scatter(points, f"{name}, discarded", mode=mode, marker={"size": 3}, **style))
+        for branch in self.blended:
+            style = {"line": {"color": colour, "width": 1.3, "dash": dash}, "marker": {"size": 3, "color": colour}}
+            points = self._line(branch, score)
+            traces.append(_scatter(points, f"{name}, in the final model", mode="lines+markers", **style))
         style = {"line": {"color": colour, "width": 1 if thin else 2, "dash": dash},
                  "marker": {"size": 3 if thin else 4, "color": colour}}  # fmt: skip
         traces.append(_scatter(self._line(self.path.points, score), name, mode="lines+markers", **style))
@@ -201,12 +205,23 @@ def _scores_of(task: Task) -> Score:
 
 
 def discarded(story: Story, path: FinalPath) -> list[list[Point]]:
-    """All training beside the final path, each branch from the point where it leaves the path or an earlier branch."""
-    points, drawn = story.trail.points, set[Snapshot](path.snapshots)
-    chosen = [p for p in points.values() if p.snapshot not in drawn]
-    parents = {p.parent for p in chosen}
+    """All training that is no part of the final model, each branch from the point where it leaves the final path, what
+    was blended into it, or an earlier branch."""
+    return _branches(story, set(story.trail.points) - path.snapshots, path.snapshots)
+
+
+def blended(story: Story, path: FinalPath) -> list[list[Point]]:
+    """The training beside the final path that a blend made a part of the final model."""
+    on_path = {point.snapshot for point in path.points}
+    return _branches(story, path.snapshots - on_path, on_path)
+
+
+def _branches(story: Story, chosen: Collection[Snapshot], others: Collection[Snapshot]) -> list[list[Point]]:
+    """Chosen points as lines, each from the point of the others, or of an earlier line, where it begins."""
+    points, drawn = story.trail.points, set[Snapshot](others)
+    parents = {points[snapshot].parent for snapshot in chosen}
     found = []
-    for tip in (p for p in chosen if p.snapshot not in parents):
+    for tip in (p for p in points.values() if p.snapshot in chosen and p.snapshot not in parents):
         branch = [tip]
         while branch[-1].snapshot not in drawn and branch[-1].snapshot != ROOT:
             drawn.add(branch[-1].snapshot)

@@ -185,7 +185,9 @@ class Attempt:
                 if self.hands_over:
                     self.store.rehearse(self.engine.state())
         base = self.shared.base if self.shared else self.engine.base()
-        header = _as_json(self.job.header(self.job.brief(base), self.engine))
+        # Comparisons value a run on items that did not choose its model.
+        brief = replace(self.job.brief(base), record=self.shared is not None)
+        header = _as_json(self.job.header(brief, self.engine))
         files.stage("begin")
         journal = Journal.create(self.folder.journal, self.folder.sidecars, header) if self.processes.is_main else None
         return journal, Transcript(header, [])
@@ -202,7 +204,7 @@ class Attempt:
         else:
             self.processes.barrier()
             past = self.folder.transcript()
-        brief = self.job.brief(past.brief.base)
+        brief = replace(self.job.brief(past.brief.base), record=past.brief.record)
         if brief.score_excluded == past.brief.score_excluded:  # in version 0.1, a tick was no candidate
             brief = replace(brief, candidates=past.brief.candidates)
         now = _as_json(self.job.header(brief, self.engine))

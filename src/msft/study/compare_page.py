@@ -11,6 +11,7 @@ from html import escape
 
 from msft.report.assets import STYLE
 from msft.report.words import clean, difference, percent
+from msft.study import frontier_figure
 from msft.study.compare_answer import lead
 from msft.study.compare_words import (
     AGAINST,
@@ -53,7 +54,7 @@ def comparison_page(data: Comparison) -> str:
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{_text(headline(data))}</title>
-<style>{STYLE}{MORE_STYLE}{_switched(len(data["methods"]))}</style>
+<style>{STYLE}{MORE_STYLE}{frontier_figure.STYLE}{_switched(len(data["methods"]))}</style>
 </head>
 <body>
 <main>
@@ -103,6 +104,8 @@ def _body(data: Comparison) -> str:
             _section(f"{name} against the others", _against(data)),
             _section("Differences by sub-dataset", _by_task(data)),
         ]
+    if (frontier := data.get("frontier")) and frontier["methods"]:
+        parts.append(_section("Quality over compute", _frontier(data)))
     parts.append(_section("Cost", _rows(data, COSTS, cost_cells)))
     parts.append(_section(f"Scores by sub-dataset, {data['split']}, in %", _scores(data)))
     parts.append(_section("How to read this", "".join(f'<p class="soft">{_text(line)}</p>' for line in notes(data))))
@@ -121,6 +124,14 @@ def _methods(data: Comparison) -> str:
 
 def _rows(data: Comparison, headings: Sequence[str], row_of: Callable[[Entry], Sequence[str]]) -> str:
     return _table(headings, [row_of(row) for row in data["methods"]], _marks(data, data["methods"]))
+
+
+def _frontier(data: Comparison) -> str:
+    shown = data["frontier"]["methods"]
+    marks = _marks(data, shown)
+    table = _table(frontier_figure.headings(data["frontier"]), frontier_figure.rows(data["frontier"]), marks)
+    by_name = {row["method"]: mark for row, mark in zip(shown, marks, strict=True)}
+    return frontier_figure.whole(data, by_name, table)
 
 
 def _against(data: Comparison) -> str:

@@ -17,6 +17,7 @@ from msft.report.final_path import FEWER, unequal_choice
 from msft.study.compare_markdown import to_markdown
 from msft.study.compare_page import comparison_page
 from msft.study.compare_table import to_csv
+from msft.study.frontier import frontier
 from msft.study.grid import StudyFolder
 from msft.study.results import Results, Run
 from msft.study.statistics import (
@@ -67,6 +68,7 @@ def comparison(results: Results, reference: str, notes: Sequence[str] = ()) -> J
         "methods": [_method(results, name) for name in results.runs],
         "against": against,
         "p_values": p_values,
+        "frontier": frontier(results),
         "better_than_all": [name for name in runs if _beats_all(name, runs, p_values)],
         "failures": {name: dict(messages) for name, messages in results.failures.items()},
         "notes": [*given, *([REDRAWN] if results.redrawn else []), *_unequal_choice(runs)],

@@ -35,6 +35,14 @@ def equal_flops(config: Config, of: RunFolder) -> Config:
     return _with_method(config, max_epochs=clock.epochs(mixture, steps))
 
 
+def first_rollout(config: Config, of: RunFolder) -> Config:
+    """SFT that ends where the first roll-out of the run `of`, an auto search, ended: its early end, and no search.
+
+    With a warm-up, which is a share of `max_epochs`, the warm-up is shorter too.
+    """
+    return _with_method(config, max_epochs=read_story(of).rollouts[0].end.epoch)
+
+
 def exclusion_times(config: Config, of: RunFolder) -> Config:
     """Placebo with the times at which the run `of`, an mSFT search, excluded each sub-dataset."""
     story = read_story(of)
@@ -47,6 +55,7 @@ def exclusion_times(config: Config, of: RunFolder) -> Config:
 RULES: dict[str, Callable[[Config, RunFolder], Config]] = {
     "equal_flops": equal_flops,
     "exclusion_times": exclusion_times,
+    "first_rollout": first_rollout,
 }
 
 

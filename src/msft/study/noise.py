@@ -92,7 +92,7 @@ def decision(story: Story, steps: Sequence[int], scores: Mapping[Task, Array], p
         return {task: float(values[row]) for task, values in scores.items()}
 
     base = replace(story.brief.base, scores=at(0), reports=at(0))
-    ask = Search(METHODS["msft"], replace(story.brief, base=base, params=params))
+    ask = Search(METHODS["msft"], replace(story.brief, base=base, record=False, params=params))
     while (segment := ask.ask()) is not None:
         if not segment.trains:
             return frozenset(set(story.tasks) - set(segment.mixture.active)), segment.epoch

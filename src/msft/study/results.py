@@ -14,11 +14,13 @@ from msft.core.vocabulary import Task
 from msft.core.wire import differences
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import mean
+from msft.report.cost import ledger
 from msft.report.final_path import few_candidates
 from msft.report.story import Story, read_story
 from msft.report.summary import summary_of
 from msft.report.words import measure_label
 from msft.study.grid import StudyFolder
+from msft.study.held_out import Curve, held_out
 from msft.study.statistics import Array
 
 
@@ -41,6 +43,12 @@ class Run:
     few_candidates: bool | None
     """See `msft.report.final_path.few_candidates`."""
     summary: Mapping[str, Any]
+    base: float = math.nan
+    """Macro-average of the base model on the split of the comparison."""
+    spent: tuple[float, float] = (0.0, 0.0)
+    """FLOPs when the base model was scored, and at the end of the search; without the test."""
+    held_out: Curve | None = None
+    """See `msft.study.held_out`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +146,8 @@ def _run(story: Story, seed: int, tasks: Sequence[Task], tested: bool, *, shared
     if not all(math.isfinite(reports.get(task, math.nan)) for task in tasks):
         return None
     recorded = (story.test["answer"].items or {}) if tested and shared else {}
+    base = story.test["base"].reports if tested else story.base.reports
+    spent = ledger(story)
     best: dict[Task, float] = {}
     for place in story.trail.points.values():
         for task, report in place.reports.items():
@@ -151,6 +161,9 @@ def _run(story: Story, seed: int, tasks: Sequence[Task], tested: bool, *, shared
         plain=story.outlook.plain,
         few_candidates=few_candidates(story),
         summary=summary_of(story),
+        base=float(np.mean([base[task] for task in tasks])),
+        spent=(float(spent[0]), float(spent[-1])),
+        held_out=held_out(story, tasks),
     )
 
 

@@ -123,13 +123,25 @@ def _auto_placebo(config: Config, _: Sequence[str]) -> Variant:
     return Variant(name="auto_placebo", config=with_method(made, "auto", peaks="random"))
 
 
-def _average_equal_flops(config: Config, names: Sequence[str]) -> Variant:
-    """SFT with averaged weights, for as long as it takes to spend the FLOPs of the auto run."""
-    if "auto" not in names:
-        found = "--methods: sft_average_equal_flops needs an auto run, and there is none"
-        raise ConfigError(complaint(found, "add auto"))
-    made = with_average(config, "sft")
-    return Variant(name="sft_average_equal_flops", config=made, after="auto", rule="equal_flops")
+def _average_like_auto(config: Config, names: Sequence[str], name: str, rule: str) -> Variant:
+    """SFT with averaged weights, for as long as a rule takes from the auto run."""
+    _needed(names, name, "auto")
+    return Variant(name=name, config=with_average(config, "sft"), after="auto", rule=rule)
+
+
+def _average_placebo(config: Config, names: Sequence[str]) -> Variant:
+    """The exclusion times of the list's averaged mSFT, assigned to random sub-datasets, with averaged weights."""
+    _needed(names, "msft_average_placebo", "msft_average")
+    made = with_average(config, "msft")
+    section = made.method.as_dict() | {"name": "placebo"}
+    changed = made.model_copy(update={"method": resolved(section)})
+    return Variant(name="msft_average_placebo", config=changed, after="msft_average", rule="exclusion_times")
+
+
+def _needed(names: Sequence[str], control: str, reference: str) -> None:
+    if reference not in names:
+        found = f"--methods: {control} needs {'an' if reference[0] in 'am' else 'a'} {reference} run, and there is none"
+        raise ConfigError(complaint(found, f"add {reference}"))
 
 
 def _early(config: Config, _: Sequence[str]) -> Variant:
@@ -159,9 +171,13 @@ CONTROLS: dict[str, Callable[[Config, Sequence[str]], Variant]] = {
     "sft_equal_flops": _equal_flops,
     "sft_decay": lambda config, _: _decay(config, "sft"),
     "sft_average": lambda config, _: _average(config, "sft"),
-    "sft_average_equal_flops": _average_equal_flops,
+    "sft_average_equal_flops": lambda config, names: _average_like_auto(
+        config, names, "sft_average_equal_flops", "equal_flops"
+    ),
+    "sft_average_early": lambda config, names: _average_like_auto(config, names, "sft_average_early", "first_rollout"),
     "auto_placebo": _auto_placebo,
     "msft_average": lambda config, _: _average(config, "msft"),
+    "msft_average_placebo": _average_placebo,
     "msft_decay": lambda config, _: _decay(config, "msft"),
     "sro_early": _early,
     "temperature": _temperature,
