@@ -26,9 +26,10 @@ from msft.data.examples import Example
 from msft.engine.optimizers import make_optimizer
 from msft.engine.settings import EngineSettings
 from msft.engine.step import Stepper
-from msft.forward.batches import collate, row
+from msft.forward.batches import collate
 from msft.forward.runtime import Runtime, sequence_scores
 from msft.forward.swap import restore
+from msft.forward.token_rows import row
 from msft.model.lighten import EVERYTHING, Lighter, lighten
 from msft.model.open import ModelSource, load_model
 from msft.model.row_layout import fitting_layout

@@ -15,8 +15,8 @@ from msft.core.vocabulary import ROOT, Mixture, Probe
 from msft.engine.masters import Masters
 from msft.engine.static_step import StaticStepper
 from msft.engine.torch_engine import TorchEngine
-from msft.forward.batches import row
 from msft.forward.filled import arrays
+from msft.forward.token_rows import row
 from msft.snapshots.store import Store
 
 pytestmark = pytest.mark.cpu("on a card, test_graphs.py has its place")

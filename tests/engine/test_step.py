@@ -18,8 +18,9 @@ from msft.data.examples import Example
 from msft.engine.optimizers import make_optimizer
 from msft.engine.settings import EngineSettings, learning_rate_at
 from msft.engine.step import BatchLoss, Stepper
-from msft.forward.batches import collate, row
+from msft.forward.batches import collate
 from msft.forward.runtime import Runtime
+from msft.forward.token_rows import row
 from msft.model.token_loss import TokenLoss
 from msft.snapshots.state import trainable
 

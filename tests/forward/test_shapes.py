@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from msft.data.examples import Example
-from msft.forward.batches import Row, row
 from msft.forward.filled import Filled, arrays
 from msft.forward.planner import micro_batches
 from msft.forward.shapes import MOST, TOKENS, added, choose
+from msft.forward.token_rows import Row, row
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from msft.data.examples import Example
-from msft.forward.batches import Continuation, MicroBatch, NextTokens, collate, row
+from msft.forward.batches import Continuation, MicroBatch, NextTokens, collate
+from msft.forward.token_rows import row
 from msft.model import cross_entropy
 from msft.model import head as head_module
 from msft.model.cross_entropy import most_likely

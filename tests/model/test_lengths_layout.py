@@ -17,9 +17,9 @@ from msft.core.errors import ModelError
 from msft.engine.optimizers import make_optimizer
 from msft.engine.static_step import StaticStepper
 from msft.engine.step import Stepper
-from msft.forward.batches import row_size
 from msft.forward.runtime import Runtime
 from msft.forward.shapes import choose
+from msft.forward.token_rows import row_size
 from msft.model.row_layout import fitting_layout
 from msft.model.token_loss import TokenLoss
 from msft.snapshots.state import trainable

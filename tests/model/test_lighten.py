@@ -19,8 +19,9 @@ from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from msft.core.errors import ModelError
 from msft.data.examples import Example
-from msft.forward.batches import MicroBatch, collate, row
+from msft.forward.batches import MicroBatch, collate
 from msft.forward.swap import restore, swap, swapped
+from msft.forward.token_rows import row
 from msft.model import cross_entropy, gated, head
 from msft.model.cross_entropy import token_nll
 from msft.model.lighten import lighten

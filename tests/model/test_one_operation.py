@@ -26,8 +26,9 @@ from transformers import (
 )
 
 from msft.data.examples import Example
-from msft.forward.batches import MicroBatch, collate, row
+from msft.forward.batches import MicroBatch, collate
 from msft.forward.swap import restore, swapped
+from msft.forward.token_rows import row
 from msft.model import attention_block, decoder_layer
 from msft.model.lighten import Lighter, lighten
 from msft.model.row_layout import fitting_layout

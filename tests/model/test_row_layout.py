@@ -18,8 +18,9 @@ from msft.data.examples import Example
 from msft.engine.optimizers import make_optimizer
 from msft.engine.settings import EngineSettings
 from msft.engine.step import Stepper
-from msft.forward.batches import RowLayout, collate, row
+from msft.forward.batches import RowLayout, collate
 from msft.forward.runtime import Runtime
+from msft.forward.token_rows import row
 from msft.model import attention
 from msft.model import token_loss as loss_module
 from msft.model.compiled import compile_layers

@@ -10,8 +10,9 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from msft.data.examples import Example, Item, Measure
-from msft.forward.batches import RowLayout, row
+from msft.forward.batches import RowLayout
 from msft.forward.runtime import NotFiniteError, Runtime, sequence_scores
+from msft.forward.token_rows import row
 from msft.model.attention import NAME
 from msft.model.token_loss import TokenLoss
 from msft.scoring.scorers import score, task_scores

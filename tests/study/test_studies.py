@@ -14,7 +14,7 @@ import pytest
 import torch
 from job import make_job
 
-from msft.cli.main import STUDIES as NAMES
+from msft.cli.arguments import STUDIES as NAMES
 from msft.cli.main import main
 from msft.config.reader import load
 from msft.core.errors import ConfigError, Diverged

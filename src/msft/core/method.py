@@ -34,6 +34,19 @@ class Method:
         return self.outlook(brief, at or Standing.start(brief))
 
 
+def said_by(plan: Callable[[Brief, list[str]], Plan], brief: Brief, outcomes: Sequence[Outcome]) -> list[str]:
+    """The sentences that a plan adds to its list while it is told these outcomes: for `Method.explain`."""
+    said: list[str] = []
+    running = plan(brief, said)
+    try:
+        next(running)
+        for outcome in outcomes:
+            running.send(outcome)
+    except StopIteration:
+        pass
+    return said
+
+
 def require(holds: bool, name: str, rule: str, found: object) -> None:
     """Raises ValueError, naming the parameter, the rule and the value found, unless `holds`."""
     if not holds:

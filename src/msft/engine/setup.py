@@ -21,10 +21,10 @@ from msft.engine.parallel import Processes
 from msft.engine.settings import EngineSettings
 from msft.engine.static_step import StaticStepper
 from msft.engine.step import Stepper
-from msft.forward.batches import row_size
 from msft.forward.packed_weights import can_pack
 from msft.forward.runtime import Runtime
 from msft.forward.shapes import Shape, added, choose
+from msft.forward.token_rows import row_size
 from msft.model.hardware import hardware_has_bf16
 from msft.model.lighten import lighten
 from msft.model.memory import training_bytes

@@ -20,10 +20,11 @@ from msft.data.examples import Example
 from msft.engine.masters import Masters
 from msft.engine.settings import EngineSettings
 from msft.engine.step import BatchLoss, Stepper, seed_dropout
-from msft.forward.batches import MicroBatch, Row, collate, per_sequence, row
+from msft.forward.batches import MicroBatch, collate, per_sequence
 from msft.forward.filled import Filled, arrays
 from msft.forward.runtime import Runtime
 from msft.forward.shapes import Shape
+from msft.forward.token_rows import Row, row
 from msft.model.compiled import CompiledLayers
 
 

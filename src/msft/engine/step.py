@@ -19,8 +19,9 @@ from msft.data.examples import Example
 from msft.engine.masters import Masters, weights_of
 from msft.engine.parallel import unsynchronised
 from msft.engine.settings import EngineSettings
-from msft.forward.batches import collate, filler, per_sequence, row
+from msft.forward.batches import collate, filler, per_sequence
 from msft.forward.runtime import Runtime, undisturbed
+from msft.forward.token_rows import row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from msft.forward.batches import Lengths, MicroBatch, Row, no_mask
+from msft.forward.batches import Lengths, MicroBatch, no_mask
 from msft.forward.shapes import Shape
+from msft.forward.token_rows import Row
 
 
 class Filled:

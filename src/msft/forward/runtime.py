@@ -15,21 +15,10 @@ from torch import Tensor, nn
 
 from msft.core.errors import UserError, complaint
 from msft.data.examples import Example
-from msft.forward.batches import (
-    END_TO_END,
-    ONE_EACH,
-    MicroBatch,
-    Row,
-    RowLayout,
-    TokenScores,
-    collate,
-    filler,
-    per_sequence,
-    rows_of,
-    sides_of,
-)
+from msft.forward.batches import END_TO_END, ONE_EACH, MicroBatch, RowLayout, TokenScores, collate, filler, per_sequence
 from msft.forward.packed_weights import packed
 from msft.forward.planner import deal
+from msft.forward.token_rows import Row, rows_of, sides_of
 
 RowsOfABatch: TypeAlias = Literal["dropped", "kept", "alone"]
 """How a batch of rows is continued when one of them is finished: it is dropped; it is kept until all are, as the

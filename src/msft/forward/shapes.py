@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msft.forward.batches import Row
 from msft.forward.planner import micro_batches
+from msft.forward.token_rows import Row
 
 MOST = 4
 """Sizes at most: each takes seconds to record at the start."""

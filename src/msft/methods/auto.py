@@ -33,7 +33,7 @@ from msft.core.headroom import (
     standard_error,
     unreached,
 )
-from msft.core.method import Method, require
+from msft.core.method import Method, require, said_by
 from msft.core.outlook import Outlook, Standing, most_held, passes
 from msft.core.rollout import Answer, Point, Track, depart
 from msft.core.vocabulary import Brief, Mixture, Outcome, Plan, Segment, Snapshot, Task
@@ -66,15 +66,7 @@ def plan(brief: Brief) -> Plan:
 
 def explain(brief: Brief, outcomes: Sequence[Outcome]) -> list[str]:
     """What the method decided, in sentences, from the outcomes so far."""
-    said: list[str] = []
-    running = _plan(brief, said)
-    try:
-        next(running)
-        for outcome in outcomes:
-            running.send(outcome)
-    except StopIteration:
-        pass
-    return said
+    return said_by(_plan, brief, outcomes)
 
 
 def _plan(brief: Brief, said: list[str]) -> Plan:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from msft.core.curves import peak
-from msft.core.method import Method, require
+from msft.core.method import Method, require, said_by
 from msft.core.outlook import PLAIN_HELD, Bound, Outlook, Standing
 from msft.core.rollout import Answer, Point, Track, curves, roll_out
 from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Plan
@@ -37,15 +37,7 @@ def plan(brief: Brief) -> Plan:
 
 def explain(brief: Brief, outcomes: Sequence[Outcome]) -> list[str]:
     """What the models of the sub-datasets are, from the outcomes so far."""
-    said: list[str] = []
-    running = _plan(brief, said)
-    try:
-        next(running)
-        for outcome in outcomes:
-            running.send(outcome)
-    except StopIteration:
-        pass
-    return said
+    return said_by(_plan, brief, outcomes)
 
 
 def _plan(brief: Brief, said: list[str]) -> Plan:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from msft.forward.batches import MicroBatch, RowLayout, collate, row
+from msft.forward.batches import MicroBatch, RowLayout, collate
 from msft.forward.runtime import undisturbed
 from msft.forward.swap import swapped
+from msft.forward.token_rows import row
 from msft.model.attention import PRODUCTS
 from msft.model.attention_block import lighten_attention
 from msft.model.decoder_layer import lighten_layers

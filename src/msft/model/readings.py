@@ -13,8 +13,9 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from msft.data.examples import Example
-from msft.forward.batches import ONE_EACH, RowLayout, collate, rows_of
+from msft.forward.batches import ONE_EACH, RowLayout, collate
 from msft.forward.runtime import Runtime
+from msft.forward.token_rows import rows_of
 from msft.model.token_loss import TokenLoss
 from msft.model.twin import BORDER, LONGEST, SPECIAL, VOCABULARY, one_thread
 

@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 
 from msft.core.errors import ModelError, complaint
 from msft.data.examples import Example
-from msft.forward.batches import MicroBatch, collate, row
+from msft.forward.batches import MicroBatch, collate
 from msft.forward.runtime import undisturbed
+from msft.forward.token_rows import row
 from msft.model.isolation import attention_of, proven, twin_of, unfit, unmoved
 from msft.model.readings import REFUSALS, Layout, Probe, laid_out, vocabulary_of
 from msft.model.token_loss import TokenLoss

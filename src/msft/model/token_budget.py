@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from msft.data.examples import Example
-from msft.forward.batches import RowLayout, collate, row
+from msft.forward.batches import RowLayout, collate
+from msft.forward.token_rows import row
 from msft.model.memory import TRAINING, card_memory
 
 ON_A_CPU = 3_072

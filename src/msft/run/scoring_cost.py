@@ -8,7 +8,7 @@ from msft.config.as_begun import as_begun
 from msft.config.schema import Config
 from msft.core.vocabulary import Task
 from msft.data.examples import Item, Measure, TaskData
-from msft.forward.batches import row
+from msft.forward.token_rows import row
 
 CHEAP = 0.25
 """Where scoring everything costs at most this share of the training between two evaluations, every evaluation scores

@@ -13,9 +13,10 @@ from torch import nn
 
 from msft.core.vocabulary import Task
 from msft.data.extract import until
-from msft.forward.batches import Continuation, sides_of
+from msft.forward.batches import Continuation
 from msft.forward.planner import deal
 from msft.forward.runtime import Runtime, undisturbed
+from msft.forward.token_rows import sides_of
 
 ROOM = 4
 """A batch here may have this many times the tokens of a micro-batch: nothing is kept for a backward pass, only keys and
