@@ -6,10 +6,10 @@
     python benchmarks/grid.py OUT
 
 Part c, on the jobs cheap, uneven and noisy: plain SFT, mSFT with the example's own settings, its placebo (the same
-times, dealt to sub-datasets at random) and one_pass, all on averaged weights at the rate that was chosen for plain SFT
-with averages on development seeds. Confirmatory: mSFT minus its placebo. Part d, on cheap: what else one could do, each
-at one rate, descriptive. Seeds go round the jobs, so that all have as many where the time (`--seconds`) ends; the same
-command goes on. Without a part, the tables of what is there.
+times, dealt to sub-datasets at random), one_pass, and SFT for as long as mSFT's FLOPs last, all on averaged weights at
+the rate that was chosen for plain SFT with averages on development seeds. Confirmatory: mSFT minus its placebo. Part d,
+on cheap: what else one could do, each at one rate, descriptive. Seeds go round the jobs, so that all have as many where
+the time (`--seconds`) ends; the same command goes on. Without a part, the tables of what is there.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any, TypeAlias
 
 from average_first import EXAMPLES, JOBS, VALIDATION_ITEMS, folders, measured, run
 
@@ -30,9 +31,11 @@ from msft.study.grid import Variant
 from msft.study.statistics import holm, t_interval, t_test
 from msft.study.variants import variants
 
+Runs: TypeAlias = dict[int, dict[str, Any]]
+"""Seed to what was measured."""
 RATES = {"cheap": 1.5e-3, "uneven": 1.5e-3, "noisy": 3e-3}
 """Of plain SFT with averages, chosen on development seeds (docs/results/headroom.md)."""
-SEARCHES = ("sft", "msft", "placebo", "one_pass")
+SEARCHES = ("sft", "msft", "placebo", "one_pass", "sft_equal_flops")
 OTHERS = {
     "sft_decay": 8e-3, "wsd": 8e-3, "sft_average": 1.5e-3, "temperature": 1.5e-3, "coba": 3e-3, "dynamix": 3e-3,
     "msft": 3e-3, "msft:release": 3e-3, "merge": 3e-3,
@@ -67,9 +70,8 @@ def part_d() -> list[Variant]:
     return found
 
 
-def go(out: Path, part: str, seeds: Sequence[int], seconds: float) -> None:
+def go(out: Path, part: str, jobs: Sequence[str], seeds: Sequence[int], seconds: float) -> None:
     began = time.monotonic()
-    jobs = list(JOBS) if part == "c" else ["cheap"]
     for seed in seeds:
         for name in jobs:
             if time.monotonic() - began > seconds:
@@ -82,7 +84,7 @@ def go(out: Path, part: str, seeds: Sequence[int], seconds: float) -> None:
 def table(out: Path) -> None:
     kept = out / "measured.json"
     known = json.loads(kept.read_text()) if kept.exists() else {}
-    found: dict[str, dict[str, dict[int, dict[str, object]]]] = {}
+    found: dict[str, dict[str, Runs]] = {}
     for stage, variant, seed, folder in folders(out):
         key = str(folder.path.relative_to(out))
         if key not in known:
@@ -96,39 +98,44 @@ def table(out: Path) -> None:
         print("|---|---:|---|---:|---:|---:|")
         first = next(iter(by_variant))
         for variant, seeds in by_variant.items():
-            values = {what: [100 * fmean(r[what].values()) for r in seeds.values()] for what in ("reports", "scores")}  # type: ignore[attr-defined]
+            values = {what: [100 * fmean(r[what].values()) for r in seeds.values()] for what in ("reports", "scores")}
             both = sorted(seeds.keys() & by_variant[first].keys())
-            cost = fmean(seeds[s]["flops"] / by_variant[first][s]["flops"] for s in both) if both else float("nan")  # type: ignore[operator]
+            cost = fmean(seeds[s]["flops"] / by_variant[first][s]["flops"] for s in both) if both else float("nan")
             cells = [f"{fmean(v):.2f} (sd {stdev(v) if len(v) > 1 else 0:.2f})" for v in values.values()]
             print(f"| {variant} | {len(seeds)} | {min(seeds)}-{max(seeds)} | {cells[0]} | {cells[1]} | {cost:.2f} |")
-        against = "placebo" if "placebo" in by_variant else "sft_average"
-        for variant in by_variant:
-            if variant == against or against not in by_variant:
-                continue
-            for what in ("reports", "scores"):
-                both = sorted(by_variant[variant].keys() & by_variant[against].keys())
-                away = [
-                    100 * (fmean(by_variant[variant][s][what].values()) - fmean(by_variant[against][s][what].values()))  # type: ignore[attr-defined]
-                    for s in both
-                ]
-                if len(away) < 3:
+        for against in ("placebo", "sft") if "placebo" in by_variant else ("sft_average",):
+            for variant in by_variant:
+                if variant == against or against not in by_variant:
                     continue
-                interval = t_interval(away)
-                low, high = interval.low or 0.0, interval.high or 0.0
-                kind = "test metric" if what == "reports" else "search score"
-                print(f"- {variant} - {against}, {kind}: {fmean(away):+.2f} ({low:+.2f} to {high:+.2f}), n {len(away)}")
-                if stage.startswith("c") and variant == "msft":
-                    shown[f"{stage}, {kind}"] = t_test(away) or 1.0
+                for what, kind in (("reports", "test metric"), ("scores", "search score")):
+                    away = differences(by_variant[variant], by_variant[against], what)
+                    if len(away) < 3:
+                        continue
+                    print(f"- {variant} - {against}, {kind}: {said(away)}")
+                    if (variant, against) == ("msft", "placebo"):
+                        shown[f"{stage}, {kind}"] = t_test(away) or 1.0
     if shown:
         print("\nmsft - placebo, p after Holm:")
         for name, p in holm(shown).items():
             print(f"- {name}: {p:.3g}")
 
 
+def differences(one: Runs, other: Runs, what: str) -> list[float]:
+    """[seeds] the differences of the macro-averages, in points."""
+    both = sorted(one.keys() & other.keys())
+    return [100 * (fmean(one[s][what].values()) - fmean(other[s][what].values())) for s in both]
+
+
+def said(away: Sequence[float]) -> str:
+    interval = t_interval(away)
+    return f"{interval.mean:+.2f} ({interval.low or 0:+.2f} to {interval.high or 0:+.2f}), n {len(away)}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--part", choices=("c", "d"))
+    parser.add_argument("--jobs", help="(default: all three for part c)")
     parser.add_argument("--seeds", default="740:760", help="first:beyond (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=3600.0, help="no seed is begun after them (default: 3600)")
     given = parser.parse_args()
@@ -136,7 +143,8 @@ def main() -> None:
         table(given.out)
         return
     first, beyond = map(int, given.seeds.split(":"))
-    go(given.out, given.part, range(first, beyond), given.seconds)
+    jobs = given.jobs.split(",") if given.jobs else list(JOBS) if given.part == "c" else ["cheap"]
+    go(given.out, given.part, jobs, range(first, beyond), given.seconds)
 
 
 if __name__ == "__main__":
