@@ -7,9 +7,10 @@
 
 Part c, on the jobs cheap, uneven and noisy: plain SFT, mSFT with the example's own settings, its placebo (the same
 times, dealt to sub-datasets at random), one_pass, and SFT for as long as mSFT's FLOPs last, all on averaged weights at
-the rate that was chosen for plain SFT with averages on development seeds. Confirmatory: mSFT minus its placebo. Part d,
-on cheap: what else one could do, each at one rate, descriptive. Seeds go round the jobs, so that all have as many where
-the time (`--seconds`) ends; the same command goes on. Without a part, the tables of what is there.
+the rate that was chosen for plain SFT with averages on development seeds. Confirmatory: mSFT minus its placebo. Part s:
+the uneven job drawn by size, on the same seeds. Part d, on cheap: what else one could do, each at one rate,
+descriptive. Seeds go round the jobs, so that all have as many where the time (`--seconds`) ends; the same command goes
+on. Without a part, the tables of what is there.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ Runs: TypeAlias = dict[int, dict[str, Any]]
 RATES = {"cheap": 1.5e-3, "uneven": 1.5e-3, "noisy": 3e-3}
 """Of plain SFT with averages, chosen on development seeds (docs/results/headroom.md)."""
 SEARCHES = ("sft", "msft", "placebo", "one_pass", "sft_equal_flops")
+DEFAULT_JOBS = {"c": list(JOBS), "s": ["uneven"], "d": ["cheap"]}
 OTHERS = {
     "sft_decay": 8e-3, "wsd": 8e-3, "sft_average": 1.5e-3, "temperature": 1.5e-3, "coba": 3e-3, "dynamix": 3e-3,
     "msft": 3e-3, "msft:release": 3e-3, "merge": 3e-3,
@@ -59,6 +61,16 @@ def part_c(name: str) -> list[Variant]:
     return list(variants(job(name, RATES[name], average=1.0), list(SEARCHES)))
 
 
+def part_s() -> list[Variant]:
+    """The uneven job with its sub-datasets drawn by size: what one would do instead of drawing them equally often."""
+    plain = job("uneven", RATES["uneven"], average=1.0)
+    data = plain.data.model_copy(update={"mixing": "size"})
+    return [
+        Variant(name=f"{made.name} by size", config=made.config)
+        for made in variants(plain.model_copy(update={"data": data}), ["sft", "msft"])
+    ]
+
+
 def part_d() -> list[Variant]:
     """Those methods that this version has."""
     found = []
@@ -77,7 +89,8 @@ def go(out: Path, part: str, jobs: Sequence[str], seeds: Sequence[int], seconds:
             if time.monotonic() - began > seconds:
                 print("the time is over: the same command goes on")
                 return
-            run(out / part / name / str(seed), part_c(name) if part == "c" else part_d(), seed)
+            made = {"c": lambda name: part_c(name), "s": lambda _: part_s(), "d": lambda _: part_d()}[part](name)
+            run(out / part / name / str(seed), made, seed)
             print(f"{part} {name} seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
 
 
@@ -134,7 +147,7 @@ def said(away: Sequence[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--part", choices=("c", "d"))
+    parser.add_argument("--part", choices=("c", "s", "d"))
     parser.add_argument("--jobs", help="(default: all three for part c)")
     parser.add_argument("--seeds", default="740:760", help="first:beyond (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=3600.0, help="no seed is begun after them (default: 3600)")
@@ -143,7 +156,7 @@ def main() -> None:
         table(given.out)
         return
     first, beyond = map(int, given.seeds.split(":"))
-    jobs = given.jobs.split(",") if given.jobs else list(JOBS) if given.part == "c" else ["cheap"]
+    jobs = given.jobs.split(",") if given.jobs else DEFAULT_JOBS[given.part]
     go(given.out, given.part, jobs, range(first, beyond), given.seconds)
 
 
