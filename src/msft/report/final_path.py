@@ -6,12 +6,12 @@ decided and what its final model consists of are two questions; everything that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 from msft.core.curves import average
-from msft.core.vocabulary import Mixture, Snapshot, Task
+from msft.core.vocabulary import ROOT, Mixture, Snapshot, Task
 from msft.report.cost import flops, plain
 from msft.report.story import Point, Rollout, Story
 from msft.report.words import clean, epochs, listed
@@ -72,6 +72,32 @@ def final_path(story: Story) -> FinalPath:
         snapshots=frozenset(story.trail.ancestors({story.best_known.snapshot})),
         finished=story.answer is not None,
     )
+
+
+def discarded(story: Story, path: FinalPath) -> list[list[Point]]:
+    """All training that is no part of the final model, each branch from the point where it leaves the final path, what
+    was blended into it, or an earlier branch."""
+    return _branches(story, set(story.trail.points) - path.snapshots, path.snapshots)
+
+
+def blended(story: Story, path: FinalPath) -> list[list[Point]]:
+    """The training beside the final path that a blend made a part of the final model."""
+    on_path = {point.snapshot for point in path.points}
+    return _branches(story, path.snapshots - on_path, on_path)
+
+
+def _branches(story: Story, chosen: Collection[Snapshot], others: Collection[Snapshot]) -> list[list[Point]]:
+    """Chosen points as lines, each from the point of the others, or of an earlier line, where it begins."""
+    points, drawn = story.trail.points, set[Snapshot](others)
+    parents = {points[snapshot].parent for snapshot in chosen}
+    found = []
+    for tip in (p for p in points.values() if p.snapshot in chosen and p.snapshot not in parents):
+        branch = [tip]
+        while branch[-1].snapshot not in drawn and branch[-1].snapshot != ROOT:
+            drawn.add(branch[-1].snapshot)
+            branch.append(points[branch[-1].parent])
+        found.append(branch[::-1])
+    return found
 
 
 def _excluded(points: Sequence[Point], tasks: Sequence[Task], active: Sequence[Task]) -> tuple[Exclusion, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from msft.core.vocabulary import Task
 from msft.report.base_and_answer import Comparison, Row
-from msft.report.final_path import FinalPath
+from msft.report.final_path import FinalPath, blended
 from msft.report.html import text
 from msft.report.intervals import Interval
 from msft.report.plots import MANY
@@ -31,7 +31,7 @@ class Ending:
 
 
 def endings(story: Story, path: FinalPath) -> Mapping[Task, Ending]:
-    """Until when the final path trained each sub-dataset, and the fall on which it was excluded."""
+    """Until when what led to the final model trained each sub-dataset, and the fall on which it was excluded."""
     errors, excluded = Errors(story), {each.task for each in path.excluded}
     falls = {
         reading.task: told_fall(reading, errors.fall(reading))
@@ -41,9 +41,9 @@ def endings(story: Story, path: FinalPath) -> Mapping[Task, Ending]:
         if reading.task in excluded
     }
     trained = dict.fromkeys(story.tasks, 0.0)
-    for point in path.points:
-        if point.mixture is not None:
-            trained |= dict.fromkeys(point.mixture.active, point.epoch)
+    for point in (*path.points, *(point for branch in blended(story, path) for point in branch)):
+        if point.mixture is not None and story.segments[point.snapshot - 1][0].trains:
+            trained |= {task: max(trained[task], point.epoch) for task in point.mixture.active}
     return {
         task: Ending(
             (epochs(at) if at else "not trained") + (" ✕" if task in excluded and at else ""),
