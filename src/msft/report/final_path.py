@@ -42,6 +42,8 @@ class FinalPath:
     """The exclusions of the whole search, those on discarded training included."""
     snapshots: frozenset[Snapshot]
     """All that the final model was made from: those of `points`, and of a blend the ancestors of its parts."""
+    until: Mapping[Task, float]
+    """The epoch until which each sub-dataset was trained in any of `snapshots`; 0: never."""
     finished: bool
 
     def follows(self, rollout: Rollout) -> bool:
@@ -65,11 +67,17 @@ def final_path(story: Story) -> FinalPath:
         if story.answer is None and story.segments:
             last = story.segments[-1][0].mixture  # a decision may be taken, and nothing trained since
         excluded = _excluded(points, story.tasks, story.tasks if last is None else last.active)
+    snapshots = frozenset(story.trail.ancestors({story.best_known.snapshot}))
+    until = dict.fromkeys(story.tasks, 0.0)
+    for point in (story.trail.points[snapshot] for snapshot in snapshots - {ROOT}):
+        if point.mixture is not None and story.segments[point.snapshot - 1][0].trains:
+            until |= {task: max(until[task], point.epoch) for task in point.mixture.active}
     return FinalPath(
         points=tuple(points),
         excluded=excluded,
         made=_made(story) if story.outlook.excludes else 0,
-        snapshots=frozenset(story.trail.ancestors({story.best_known.snapshot})),
+        snapshots=snapshots,
+        until=until,
         finished=story.answer is not None,
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from msft.core.vocabulary import Task
 from msft.report.base_and_answer import Comparison, Row
-from msft.report.final_path import FinalPath, blended
+from msft.report.final_path import FinalPath
 from msft.report.html import text
 from msft.report.intervals import Interval
 from msft.report.plots import MANY
@@ -40,16 +40,12 @@ def endings(story: Story, path: FinalPath) -> Mapping[Task, Ending]:
         for reading in rollout.readings
         if reading.task in excluded
     }
-    trained = dict.fromkeys(story.tasks, 0.0)
-    for point in (*path.points, *(point for branch in blended(story, path) for point in branch)):
-        if point.mixture is not None and story.segments[point.snapshot - 1][0].trains:
-            trained |= {task: max(trained[task], point.epoch) for task in point.mixture.active}
     return {
         task: Ending(
             (epochs(at) if at else "not trained") + (" ✕" if task in excluded and at else ""),
             falls.get(task, NOT_KNOWN),
         )
-        for task, at in trained.items()
+        for task, at in path.until.items()
     }
 
 
