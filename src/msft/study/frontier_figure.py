@@ -9,7 +9,7 @@ from typing import Any
 from msft.report.words import NOT_KNOWN, clean, percent, scaled
 from msft.study.compare_words import Comparison
 
-LEFT, WIDTH, NAMES = 52, 640, 168
+LEFT, WIDTH, NAMES = 62, 640, 168
 """Width of the axis, of the plot, and of the names to the right of it."""
 LINE = 17
 """Least distance of two names."""
