@@ -22,6 +22,7 @@ from msft.report.final_path import final_path
 from msft.report.lanes import lane_figure
 from msft.report.page import write_page
 from msft.report.story import read_story
+from msft.report.sub_datasets import endings
 from msft.report.summary import summary_of
 from msft.report.words import decisions, percent
 from msft.screen.display import Display
@@ -62,6 +63,11 @@ def test_a_merger_excludes_nobody_and_says_what_it_is_made_of(tmp_path: Path) ->
     assert not any(rollout.excluded or rollout.rolled_back for rollout in story.rollouts)
     assert final_path(story).snapshots >= {part for part, _ in story.segments[-1][0].blend}
     write_page(made, tmp_path / "page.html")
+    path = final_path(story)
+    assert {task: ending.until for task, ending in endings(story, path).items()} == {"a": "2", "b": "5"}
+    bars = [(trace["y"][i], trace["base"][i], round(trace["x"][i], 6))
+            for trace in lane_figure(story)["views"][0] for i in range(len(trace["x"])) if trace["x"][i]]  # fmt: skip
+    assert sorted(bars) == [(0, 0.0, 2.0), (1, 0.0, 5.0)], "both, though only one lies on the path of parents"
 
 
 def test_a_branch_that_was_meant_to_end_is_no_roll_back(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from test_comparison import results
 from msft.core.headroom import halves
 from msft.core.vocabulary import ROOT
 from msft.report.story import Story, read_story
+from msft.study.compare_markdown import to_markdown
 from msft.study.compare_page import comparison_page
 from msft.study.comparison import comparison
 from msft.study.frontier import frontier, mean_curve, reached
@@ -153,7 +154,11 @@ def test_one_run_without_items_and_all_are_shown_by_their_ends() -> None:
     assert data["measure"] == "test"
     ends = [run.reports.mean() for run in found.runs["msft"].values()]
     assert data["methods"][1]["curve"] == [[1.0, 0.2], [8.0, pytest.approx(sum(ends) / 2)]]
-    page = comparison_page(comparison(found, "msft"))
+    compared = comparison(found, "msft")
+    told = to_markdown(compared)
+    assert "Some runs did not record each item" in told and "dashed" not in told
+    assert [line for line in told.splitlines() if line.startswith("| sft |") and " × " in line], told
+    page = comparison_page(compared)
     assert "Some runs did not record each item, so this is the test metric" in page
 
 

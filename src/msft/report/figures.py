@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 from msft.core.curves import smoothed
-from msft.core.vocabulary import ROOT, Snapshot, Task
+from msft.core.vocabulary import Task
 from msft.report.base_and_answer import mean
 from msft.report.cost import ledger
-from msft.report.final_path import FinalPath, final_path
+from msft.report.final_path import blended, discarded, final_path
 from msft.report.plots import FADED, LINE, MARK, PALETTE, STAR, Figure, figure, ink, short, shown, unit
 from msft.report.standard_errors import Errors
 from msft.report.story import Point, Rollout, Story
@@ -202,32 +202,6 @@ def _percent(score: float | None) -> float | None:
 
 def _scores_of(task: Task) -> Score:
     return lambda point: _percent(point.scores.get(task))
-
-
-def discarded(story: Story, path: FinalPath) -> list[list[Point]]:
-    """All training that is no part of the final model, each branch from the point where it leaves the final path, what
-    was blended into it, or an earlier branch."""
-    return _branches(story, set(story.trail.points) - path.snapshots, path.snapshots)
-
-
-def blended(story: Story, path: FinalPath) -> list[list[Point]]:
-    """The training beside the final path that a blend made a part of the final model."""
-    on_path = {point.snapshot for point in path.points}
-    return _branches(story, path.snapshots - on_path, on_path)
-
-
-def _branches(story: Story, chosen: Collection[Snapshot], others: Collection[Snapshot]) -> list[list[Point]]:
-    """Chosen points as lines, each from the point of the others, or of an earlier line, where it begins."""
-    points, drawn = story.trail.points, set[Snapshot](others)
-    parents = {points[snapshot].parent for snapshot in chosen}
-    found = []
-    for tip in (p for p in points.values() if p.snapshot in chosen and p.snapshot not in parents):
-        branch = [tip]
-        while branch[-1].snapshot not in drawn and branch[-1].snapshot != ROOT:
-            drawn.add(branch[-1].snapshot)
-            branch.append(points[branch[-1].parent])
-        found.append(branch[::-1])
-    return found
 
 
 def _scatter(drawn: Sequence[Drawn], name: str, **style: Any) -> Figure:

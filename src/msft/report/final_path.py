@@ -6,12 +6,12 @@ decided and what its final model consists of are two questions; everything that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 from msft.core.curves import average
-from msft.core.vocabulary import Mixture, Snapshot, Task
+from msft.core.vocabulary import ROOT, Mixture, Snapshot, Task
 from msft.report.cost import flops, plain
 from msft.report.story import Point, Rollout, Story
 from msft.report.words import clean, epochs, listed
@@ -42,6 +42,8 @@ class FinalPath:
     """The exclusions of the whole search, those on discarded training included."""
     snapshots: frozenset[Snapshot]
     """All that the final model was made from: those of `points`, and of a blend the ancestors of its parts."""
+    until: Mapping[Task, float]
+    """The epoch until which each sub-dataset was trained in any of `snapshots`; 0: never."""
     finished: bool
 
     def follows(self, rollout: Rollout) -> bool:
@@ -65,13 +67,45 @@ def final_path(story: Story) -> FinalPath:
         if story.answer is None and story.segments:
             last = story.segments[-1][0].mixture  # a decision may be taken, and nothing trained since
         excluded = _excluded(points, story.tasks, story.tasks if last is None else last.active)
+    snapshots = frozenset(story.trail.ancestors({story.best_known.snapshot}))
+    until = dict.fromkeys(story.tasks, 0.0)
+    for point in (story.trail.points[snapshot] for snapshot in snapshots - {ROOT}):
+        if point.mixture is not None and story.segments[point.snapshot - 1][0].trains:
+            until |= {task: max(until[task], point.epoch) for task in point.mixture.active}
     return FinalPath(
         points=tuple(points),
         excluded=excluded,
         made=_made(story) if story.outlook.excludes else 0,
-        snapshots=frozenset(story.trail.ancestors({story.best_known.snapshot})),
+        snapshots=snapshots,
+        until=until,
         finished=story.answer is not None,
     )
+
+
+def discarded(story: Story, path: FinalPath) -> list[list[Point]]:
+    """All training that is no part of the final model, each branch from the point where it leaves the final path, what
+    was blended into it, or an earlier branch."""
+    return _branches(story, set(story.trail.points) - path.snapshots, path.snapshots)
+
+
+def blended(story: Story, path: FinalPath) -> list[list[Point]]:
+    """The training beside the final path that a blend made a part of the final model."""
+    on_path = {point.snapshot for point in path.points}
+    return _branches(story, path.snapshots - on_path, on_path)
+
+
+def _branches(story: Story, chosen: Collection[Snapshot], others: Collection[Snapshot]) -> list[list[Point]]:
+    """Chosen points as lines, each from the point of the others, or of an earlier line, where it begins."""
+    points, drawn = story.trail.points, set[Snapshot](others)
+    parents = {points[snapshot].parent for snapshot in chosen}
+    found = []
+    for tip in (p for p in points.values() if p.snapshot in chosen and p.snapshot not in parents):
+        branch = [tip]
+        while branch[-1].snapshot not in drawn and branch[-1].snapshot != ROOT:
+            drawn.add(branch[-1].snapshot)
+            branch.append(points[branch[-1].parent])
+        found.append(branch[::-1])
+    return found
 
 
 def _excluded(points: Sequence[Point], tasks: Sequence[Task], active: Sequence[Task]) -> tuple[Exclusion, ...]:

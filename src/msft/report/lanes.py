@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from msft.core.vocabulary import Mixture, Segment
 from msft.report.cost import ledger
-from msft.report.final_path import FinalPath, final_path
+from msft.report.final_path import FinalPath, blended, final_path
 from msft.report.plots import MANY, MARK, STAR, Figure, bars, figure, rows_of, short, shown, unit
 from msft.report.story import Point, Rollout, Story
 from msft.report.words import epochs
@@ -95,12 +95,13 @@ def _numbers(places: Sequence[tuple[int, float]]) -> list[tuple[float, str]]:
 
 def _trajectory(story: Story, path: FinalPath) -> list[Figure]:
     lanes = {key: _Lane() for key in KINDS}
-    for _, legs in groupby(pairwise(path.points), key=lambda leg: _parts(leg[1])):
-        steps = list(legs)
-        mixture = steps[-1][1].mixture
-        assert mixture is not None, "only the base model has no mixture"
-        start, end = steps[0][0].epoch, steps[-1][1].epoch
-        _add(story, lanes, mixture, True, start, end, f"epoch {epochs(start)} to {epochs(end)}")
+    for points in (path.points, *blended(story, path)):
+        for _, legs in groupby(pairwise(points), key=lambda leg: _parts(leg[1])):
+            steps = list(legs)
+            mixture = steps[-1][1].mixture
+            assert mixture is not None, "only the base model has no mixture"
+            start, end = steps[0][0].epoch, steps[-1][1].epoch
+            _add(story, lanes, mixture, True, start, end, f"epoch {epochs(start)} to {epochs(end)}")
     return _drawn(lanes)
 
 

@@ -31,7 +31,7 @@ class Ending:
 
 
 def endings(story: Story, path: FinalPath) -> Mapping[Task, Ending]:
-    """Until when the final path trained each sub-dataset, and the fall on which it was excluded."""
+    """Until when what led to the final model trained each sub-dataset, and the fall on which it was excluded."""
     errors, excluded = Errors(story), {each.task for each in path.excluded}
     falls = {
         reading.task: told_fall(reading, errors.fall(reading))
@@ -40,16 +40,12 @@ def endings(story: Story, path: FinalPath) -> Mapping[Task, Ending]:
         for reading in rollout.readings
         if reading.task in excluded
     }
-    trained = dict.fromkeys(story.tasks, 0.0)
-    for point in path.points:
-        if point.mixture is not None:
-            trained |= dict.fromkeys(point.mixture.active, point.epoch)
     return {
         task: Ending(
             (epochs(at) if at else "not trained") + (" ✕" if task in excluded and at else ""),
             falls.get(task, NOT_KNOWN),
         )
-        for task, at in trained.items()
+        for task, at in path.until.items()
     }
 
 

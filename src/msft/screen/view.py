@@ -179,7 +179,8 @@ class View:
         """The part of a sub-dataset in the mixture, and the style of its row."""
         mixture = self.mixture
         if task not in mixture.tasks:
-            return "excluded", "dim"
+            # A method that trains one sub-dataset after another excludes none.
+            return "excluded" if self.outlook.excludes else "not now", "dim"
         part = "" if (share := mixture.share(task)) == 1 else f" {share:.0%}"
         return (f"replayed{part}", "dim") if task in mixture.replayed else (f"active{part}", "")
 

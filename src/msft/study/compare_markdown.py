@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from msft.report.words import NOT_KNOWN, clean, percent
+from msft.study import frontier_figure
 from msft.study.compare_answer import lead
 from msft.study.compare_words import (
     AGAINST,
@@ -36,6 +37,9 @@ def to_markdown(data: Comparison) -> str:
         versus = [[*against_cells(row), _like_these(row)] for row in data["against"]]
         parts += [table([f"{reference} minus", *AGAINST[1:], LIKE_THESE], versus)]
         parts += ["\n".join(f"- {line}" for line in in_brief(data))]
+    if (found := data.get("frontier")) and found["methods"]:
+        parts += [f"Quality over compute. {frontier_figure.caption(found, drawn=False)}"]
+        parts += [table(frontier_figure.headings(found), frontier_figure.rows(found))]
     parts += [_sub_datasets(data), "\n".join(f"- {note}" for note in notes(data))]
     return "\n\n".join(parts) + "\n"
 

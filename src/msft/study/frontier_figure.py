@@ -9,7 +9,7 @@ from typing import Any
 from msft.report.words import NOT_KNOWN, clean, percent, scaled
 from msft.study.compare_words import Comparison
 
-LEFT, WIDTH, NAMES = 52, 640, 168
+LEFT, WIDTH, NAMES = 62, 640, 168
 """Width of the axis, of the plot, and of the names to the right of it."""
 LINE = 17
 """Least distance of two names."""
@@ -24,8 +24,8 @@ HUES = (212, 25, 145, 330, 265, 48, 185)
 """With the dashes, 21 methods are told apart."""
 
 
-def caption(data: Mapping[str, Any]) -> str:
-    """What the figure shows, and on which items."""
+def caption(data: Mapping[str, Any], *, drawn: bool = True) -> str:
+    """What figure and table show, and on which items; without `drawn`, of the table alone."""
     of = "The best model evaluated so far, mean over seeds"
     if data["measure"] == "held_out":
         how = (
@@ -40,9 +40,10 @@ def caption(data: Mapping[str, Any]) -> str:
     target = ""
     if data["target"] is not None:
         name = clean(data["reference"])
-        target = (
-            f" The dashed line is {name}'s mean at the end. “As good as {name}”: the median FLOPs at which a seed "
-            f"comes to it ({NOT_KNOWN}: half of the seeds or more never do)."
+        target = f" The dashed line is {name}'s mean at the end." if drawn else ""
+        target += (
+            f" “As good as {name}”: the median FLOPs at which a seed comes to {name}'s mean at the end ({NOT_KNOWN}: "
+            "half of the seeds or more never do)."
         )
     return f"{how} FLOPs include scoring, and leave out the test.{target}"
 
