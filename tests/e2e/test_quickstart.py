@@ -77,10 +77,13 @@ def test_it_ends_in_a_comparison_with_plain_sft(quickstart: Quickstart) -> None:
     assert plain["method"] == "sft" and plain["base"] == quickstart.summary["base"]
     shown = " ".join(quickstart.out.split())
     gap = 100 * (quickstart.summary["macro"]["test"]["answer"] - plain["macro"]["test"]["answer"])
+    assert "--methods msft,sft --seeds 6" in shown
+    if "Its final model is the same as that of plain SFT" in shown:  # the search changed nothing on this machine
+        assert gap == 0
+        return
     told = re.search(r"plain SFT with the same seed and data[^:]*: ([+−]\d+\.\d) points on the test split", shown)
     assert told is not None and float(told[1].replace("−", "-")) == pytest.approx(gap, abs=0.051)
     assert "One seed compares two models, not two methods." in shown
-    assert "--methods msft,sft --seeds 6" in shown
 
 
 def test_the_final_folder_scores_what_the_summary_says(quickstart: Quickstart, final: tuple[Any, Any, Any]) -> None:
