@@ -78,7 +78,7 @@ def test_an_imported_method_is_checked_trained_resumed_and_reported(
     assert "own_power" in capsys.readouterr().err
     own = ["--import", "own_power"]
     assert main(["check", config, *own]) == 0
-    assert "training equal to 1 epochs of the whole mixture (own_power)" in capsys.readouterr().out
+    assert "training equal to 1 epoch of the whole mixture (own_power)" in capsys.readouterr().out
     assert main(["check", config, *own, "--set", "method.power=2"]) == 2
     assert "method.power: power must be from 0 to 1, found 2" in capsys.readouterr().err
     capsys.readouterr()
