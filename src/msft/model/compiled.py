@@ -20,8 +20,7 @@ from msft.model.twin import base_of
 
 _FIELD = "training.torch_compile"
 ALIKE = 0.1
-"""Nats, and share, by which compiled layers may differ from plain ones: many roundings in bf16. What is wrong differs by
-more."""
+"""Nats, and share, by which compiled layers may differ from plain ones: many roundings in bf16. An error is larger."""
 
 
 def compile_layers(model: PreTrainedModel | PeftModel, device: torch.device) -> None:
