@@ -43,14 +43,18 @@ NON_INFERIOR = 0.3
 
 def job(name: str, rate: float, mixing: str = "") -> Config:
     """The example with 100 validation items, method sft, evaluated every half epoch, without averages."""
+    return with_method(example(name, rate, mixing), "sft")
+
+
+def example(name: str, rate: float, mixing: str = "", average: float | None = None) -> Config:
+    """The example with 100 validation items, a constant rate, and its own method."""
     given = load(EXAMPLES / JOBS[name], [f"data.mixing={mixing}"] if mixing else [])
     datasets = tuple(
         d.model_copy(update={"validation": d.validation.model_copy(update={"max_samples": VALIDATION_ITEMS})})
         for d in given.datasets
     )
-    training = given.training.model_copy(update={"learning_rate": rate, "average": None, "schedule": "constant"})
-    changed = given.model_copy(update={"datasets": datasets, "training": training})
-    return with_method(changed, "sft")
+    training = given.training.model_copy(update={"learning_rate": rate, "average": average, "schedule": "constant"})
+    return given.model_copy(update={"datasets": datasets, "training": training})
 
 
 def named(config: Config, name: str, label: str = "") -> Variant:
@@ -114,7 +118,8 @@ def folders(out: Path) -> Iterator[tuple[str, str, int, RunFolder]]:
             yield f"{stage} {name}", path.parent.name, int(path.name), run
 
 
-def table(out: Path) -> None:
+def all_measured(out: Path) -> dict[str, dict[str, dict[int, dict]]]:
+    """By stage, variant and seed, what was measured of each finished run; each run is read once."""
     kept = out / "measured.json"
     known = json.loads(kept.read_text()) if kept.exists() else {}
     found: dict[str, dict[str, dict[int, dict]]] = {}
@@ -124,6 +129,11 @@ def table(out: Path) -> None:
             known[key] = measured(run)
         found.setdefault(stage, {}).setdefault(variant, {})[seed] = known[key]
     kept.write_text(json.dumps(known) + "\n")
+    return found
+
+
+def table(out: Path) -> None:
+    found = all_measured(out)
     confirmed: dict[str, float] = {}
     for stage, by_variant in found.items():
         print(f"\n## {stage}")

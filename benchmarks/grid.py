@@ -16,17 +16,14 @@ on. Without a part, the tables of what is there.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, TypeAlias
 
-from average_first import EXAMPLES, JOBS, VALIDATION_ITEMS, folders, measured, run
+from average_first import JOBS, all_measured, example, run
 
-from msft.config.reader import load
-from msft.config.schema import Config
 from msft.core.errors import ConfigError
 from msft.study.grid import Variant
 from msft.study.statistics import holm, t_interval, t_test
@@ -46,29 +43,14 @@ OTHERS = {
 sft_average, raw weights at the example's own."""
 
 
-def job(name: str, rate: float, *, average: float | None) -> Config:
-    """The example with 100 validation items and its own method, mSFT."""
-    given = load(EXAMPLES / JOBS[name])
-    datasets = tuple(
-        d.model_copy(update={"validation": d.validation.model_copy(update={"max_samples": VALIDATION_ITEMS})})
-        for d in given.datasets
-    )
-    training = given.training.model_copy(update={"learning_rate": rate, "average": average, "schedule": "constant"})
-    return given.model_copy(update={"datasets": datasets, "training": training})
-
-
 def part_c(name: str) -> list[Variant]:
-    return list(variants(job(name, RATES[name], average=1.0), list(SEARCHES)))
+    return list(variants(example(name, RATES[name], average=1.0), list(SEARCHES)))
 
 
 def part_s() -> list[Variant]:
     """The uneven job with its sub-datasets drawn by size: what one would do instead of drawing them equally often."""
-    plain = job("uneven", RATES["uneven"], average=1.0)
-    data = plain.data.model_copy(update={"mixing": "size"})
-    return [
-        Variant(name=f"{made.name} by size", config=made.config)
-        for made in variants(plain.model_copy(update={"data": data}), ["sft", "msft"])
-    ]
+    plain = example("uneven", RATES["uneven"], "size", average=1.0)
+    return [Variant(name=f"{made.name} by size", config=made.config) for made in variants(plain, ["sft", "msft"])]
 
 
 def part_d() -> list[Variant]:
@@ -76,7 +58,7 @@ def part_d() -> list[Variant]:
     found = []
     for name, rate in OTHERS.items():
         try:
-            found += variants(job("cheap", rate, average=None), [name])
+            found += variants(example("cheap", rate), [name])
         except ConfigError as error:
             print(f"left out: {error}")
     return found
@@ -95,15 +77,7 @@ def go(out: Path, part: str, jobs: Sequence[str], seeds: Sequence[int], seconds:
 
 
 def table(out: Path) -> None:
-    kept = out / "measured.json"
-    known = json.loads(kept.read_text()) if kept.exists() else {}
-    found: dict[str, dict[str, Runs]] = {}
-    for stage, variant, seed, folder in folders(out):
-        key = str(folder.path.relative_to(out))
-        if key not in known:
-            known[key] = measured(folder)
-        found.setdefault(stage, {}).setdefault(variant, {})[seed] = known[key]
-    kept.write_text(json.dumps(known) + "\n")
+    found: dict[str, dict[str, Runs]] = all_measured(out)
     shown: dict[str, float] = {}
     for stage, by_variant in sorted(found.items()):
         print(f"\n## {stage}")
