@@ -41,9 +41,7 @@ class Masters:
                 more.append(master.grad)
                 rest.append(copy.grad)
                 continue
-            if (gradient := self._gradients[place]) is None:
-                gradient = self._gradients[place] = torch.empty_like(master)
-            master.grad = gradient
+            master.grad = gradient = self._array(place)
             into.append(gradient)
             first.append(copy.grad)
         if into:
@@ -52,6 +50,12 @@ class Masters:
             torch._foreach_add_(more, rest)
         for copy in self._copies:
             copy.grad = None
+
+    def _array(self, place: int) -> Tensor:
+        """The array of a master's gradient, which stays where it is."""
+        if (gradient := self._gradients[place]) is None:
+            gradient = self._gradients[place] = torch.empty_like(self._masters[place])
+        return gradient
 
     @property
     def pending(self) -> bool:
@@ -72,9 +76,7 @@ class Masters:
         """The gradients of all masters, for a sum over processes; of those without one, zeros."""
         for place, master in enumerate(self._masters):
             if master.grad is None:
-                if (gradient := self._gradients[place]) is None:
-                    gradient = self._gradients[place] = torch.empty_like(master)
-                master.grad = gradient.zero_()
+                master.grad = self._array(place).zero_()
         return [master.grad for master in self._masters if master.grad is not None]
 
     @torch.no_grad()

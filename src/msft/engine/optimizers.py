@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from msft.engine.settings import EngineSettings
-from msft.model.twin import base_of
+from msft.model.open import of_ends
 from msft.snapshots.state import trainable
 
 
@@ -29,11 +29,8 @@ def make_optimizer(weights: Mapping[str, Tensor], settings: EngineSettings, mode
 
 def outside(model: Any) -> set[str]:
     """The names of the parameters of embeddings and output head."""
-    base = base_of(model)
-    head: Any = base.get_output_embeddings()  # type: ignore[no-untyped-call]
-    ends = [head, *(module for module in base.modules() if isinstance(module, nn.Embedding))]
-    held = {id(parameter) for end in ends if isinstance(end, nn.Module) for parameter in end.parameters()}
-    return {name for name, parameter in model.named_parameters() if id(parameter) in held}
+    ends = of_ends(model)
+    return {name for name, parameter in model.named_parameters() if id(parameter) in ends}
 
 
 def _adamw(weights: list[Tensor], settings: EngineSettings) -> torch.optim.AdamW:

@@ -16,15 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from msft.data.examples import Example
 from msft.engine.masters import Masters
 from msft.engine.settings import EngineSettings
-from msft.engine.step import BatchLoss, Stepper, seed_dropout
-from msft.forward.batches import MicroBatch, collate, per_sequence
+from msft.engine.step import Stepper
+from msft.forward.batches import MicroBatch
 from msft.forward.filled import Filled, arrays
 from msft.forward.runtime import Runtime
 from msft.forward.shapes import Shape
-from msft.forward.token_rows import Row, row
+from msft.forward.token_rows import Row
 from msft.model.compiled import CompiledLayers
 
 
@@ -66,59 +65,19 @@ class StaticStepper(Stepper):
             "compiled": self._layers is not None and not self._layers.said,
         }
 
-    def begin(
-        self,
-        examples: Sequence[Example],
-        key: tuple[int, ...] | None,
-        weights: NDArray[np.float64] | None = None,
-    ) -> Callable[[], BatchLoss]:
-        targets = np.array([example.targets for example in examples], np.int64)
-        shares = self._shares(targets)
-        weighted = shares if weights is None else shares * weights
-        rows = [row([example]) for example in examples]
-        pending: list[tuple[list[int], tuple[int, ...], Tensor]] = []
-        with self._mode(key), self.runtime.autocast():
-            for number, places in enumerate(self._cuts.share_of(rows)):
-                if key is not None:
-                    seed_dropout(self.runtime.device, *key, number, self.runtime.rank)
-                if places is None:
-                    continue  # no other process waits for this one within the step
-                part = [rows[place] for place in places]
-                counts = tuple(len(one.targets) for one in part)
-                nll = self._compute(part, np.repeat(weighted[places], counts), recorded=key is not None)
-                pending.append((places, counts, self._to_host(nll)))
-        self._add_up()
-        done = self._event()
-
-        def read() -> BatchLoss:
-            if done is not None:
-                done.synchronize()
-            found = np.zeros(len(examples))
-            for places, counts, nll in pending:
-                found[places] = per_sequence(nll.numpy()[: sum(counts)], counts)
-            return self._loss(found, shares, targets)
-
-        return read
-
-    def _compute(self, rows: Sequence[Row], weights: NDArray[np.float64], *, recorded: bool) -> Tensor:
-        """Adds the gradients of a micro-batch; returns the nats of its targets, then those of what fills up."""
+    def _compute(self, rows: Sequence[Row], share: NDArray[np.float64], *, trains: bool) -> Tensor | None:
+        """As `Stepper`; the nats of what fills up come last."""
+        if not rows:
+            return None  # no other process waits for this one within the step
         place = next((place for place, filled in enumerate(self._filled) if filled.shape.holds(rows)), None)
         if place is None:
-            batch = collate(rows, self.runtime.device, layout="lengths")
-            return self._pass(batch, torch.from_numpy(weights.astype(np.float32)).to(self.runtime.device))
+            nll = super()._compute(rows, share, trains=trains)
+            assert nll is not None
+            return self._to_host(nll)
         filled = self._filled[place]
-        filled.take(arrays(rows, filled.shape, weights))
-        graph = self._graph(place) if recorded else None
-        if graph is None:
-            return self._pass(filled.batch, filled.weights)
-        return graph()
-
-    def _pass(self, batch: Any, weights: Tensor) -> Tensor:
-        nll: Tensor = self.model(batch).nll
-        torch.autograd.backward((nll * weights).sum())
-        if self.masters is not None:
-            self.masters.collect()
-        return nll.detach()
+        filled.take(arrays(rows, filled.shape, share))
+        graph = self._graph(place) if trains else None
+        return self._to_host(self._pass(filled.batch, filled.weights) if graph is None else graph())
 
     def _graph(self, place: int) -> Graph | None:
         """The graph of a size: one sets the masters' gradients, another adds to them, from a step's second micro-batch
@@ -177,12 +136,12 @@ class StaticStepper(Stepper):
             return nll.clone()
         return torch.empty(nll.shape, dtype=nll.dtype, pin_memory=True).copy_(nll, non_blocking=True)
 
-    def _event(self) -> torch.cuda.Event | None:
+    def _waits(self) -> Callable[[], None]:
         if not self.late:
-            return None
+            return super()._waits()
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
-        return event
+        return event.synchronize
 
 
 class Graph:

@@ -19,9 +19,9 @@ from msft.data.examples import Example
 from msft.engine.masters import Masters, weights_of
 from msft.engine.parallel import unsynchronised
 from msft.engine.settings import EngineSettings
-from msft.forward.batches import collate, filler, per_sequence
+from msft.forward.batches import MicroBatch, collate, filler, per_sequence
 from msft.forward.runtime import Runtime, undisturbed
-from msft.forward.token_rows import row
+from msft.forward.token_rows import Row, row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +62,8 @@ class Stepper:
         self.settings = settings
         self.runtime = runtime
         self.masters = masters
+        self._cuts = runtime
+        """How a step is cut into micro-batches."""
 
     @property
     def weights(self) -> Mapping[str, Tensor]:
@@ -98,43 +100,62 @@ class Stepper:
         weights: NDArray[np.float64] | None = None,
     ) -> Callable[[], BatchLoss]:
         """As `backward`, but returns a function that waits for the loss, so that a GPU computes meanwhile."""
-        device, rank, layout = self.runtime.device, self.runtime.rank, self.runtime.layout
         targets = np.array([example.targets for example in examples], np.int64)
         shares = self._shares(targets)
         weighted = shares if weights is None else shares * weights
-        nll = np.zeros(len(examples))
         rows = [row([example]) for example in examples]
-        hand = self.runtime.share_of(rows)
+        hand = self._cuts.share_of(rows)
         pending = []
         # One autocast context for the whole step, so that weights are cast once and not for every micro-batch.
         with self._mode(key), self.runtime.autocast():
             for number, places in enumerate(hand):
                 if key is not None:
-                    seed_dropout(device, *key, number, rank)
-                if places is None:
-                    batch = filler(device, layout=layout)
-                else:
-                    batch = collate([rows[place] for place in places], device, layout=layout)
-                share = np.zeros(1) if places is None else np.repeat(weighted[places], batch.counts)
-                if self.masters is None:
-                    share = share * self.runtime.world  # DDP takes the mean, and the global batch needs the sum
-                weight = torch.from_numpy(share.astype(np.float32)).to(device)
+                    seed_dropout(self.runtime.device, *key, number, self.runtime.rank)
+                part = [rows[place] for place in places or ()]
+                counts = tuple(len(one.targets) for one in part)
+                share = np.repeat(weighted[places], counts) if places else np.zeros(0)
                 with unsynchronised(self.model) if number < len(hand) - 1 else nullcontext():
-                    tokens = self.model(batch).nll
-                    (tokens * weight).sum().backward()
-                if self.masters is not None:
-                    self.masters.collect()
-                if places is not None:
-                    pending.append((places, batch.counts, tokens.detach()))
+                    nll = self._compute(part, share, trains=key is not None)
+                if places is not None and nll is not None:
+                    pending.append((places, counts, nll))
         self._add_up()
+        wait = self._waits()
 
         def read() -> BatchLoss:
             # Read at the end, to wait for a GPU once and not for every micro-batch.
-            for places, counts, tokens in pending:
-                nll[places] = per_sequence(tokens.cpu().numpy(), counts)
-            return self._loss(nll, shares, targets)
+            wait()
+            found = np.zeros(len(examples))
+            for places, counts, nll in pending:
+                found[places] = per_sequence(nll.cpu().numpy()[: sum(counts)], counts)
+            return self._loss(found, shares, targets)
 
         return read
+
+    def _compute(self, rows: Sequence[Row], share: NDArray[np.float64], *, trains: bool) -> Tensor | None:
+        """Adds the gradients of a micro-batch, and returns the nats of its targets; none of these where this process
+        has no rows while others do.
+
+        `share`: [targets] the weight of each in the loss of the global batch. `trains`: in training mode.
+        """
+        device, layout = self.runtime.device, self.runtime.layout
+        batch = collate(rows, device, layout=layout) if rows else filler(device, layout=layout)
+        if not rows:
+            share = np.zeros(1)
+        if self.masters is None:
+            share = share * self.runtime.world  # DDP takes the mean, and the global batch needs the sum
+        return self._pass(batch, torch.from_numpy(share.astype(np.float32)).to(device))
+
+    def _pass(self, batch: MicroBatch, weights: Tensor) -> Tensor:
+        nll: Tensor = self.model(batch).nll
+        torch.autograd.backward((nll * weights).sum())
+        if self.masters is not None:
+            self.masters.collect()
+        return nll.detach()
+
+    def _waits(self) -> Callable[[], None]:
+        """Waits until what has been started so far is done; reading the losses does, unless they are copied
+        meanwhile."""
+        return lambda: None
 
     def _add_up(self) -> None:
         """With masters, sums their gradients over all processes."""

@@ -192,16 +192,14 @@ def _listed(ends: Any) -> list[Any]:
 
 def non_embedding_parameters(model: PreTrainedModel | PeftModel) -> int:
     """P of the cost law: parameters outside embeddings and, where it is not tied to one, the output head (Kaplan)."""
-    outside = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, nn.Embedding)
-        for parameter in module.parameters(recurse=False)
-    }
-    head = model.get_output_embeddings()
-    if isinstance(head, nn.Module):
-        outside |= {id(parameter) for parameter in head.parameters()}
-    return sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in outside)
+    ends = of_ends(model)
+    return sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in ends)
+
+
+def of_ends(model: Any) -> set[int]:
+    """The ids of the parameters of embeddings and output head."""
+    ends = [model.get_output_embeddings(), *(module for module in model.modules() if isinstance(module, nn.Embedding))]
+    return {id(parameter) for end in ends if isinstance(end, nn.Module) for parameter in end.parameters()}
 
 
 def check_data_fits(model: PreTrainedModel | PeftModel, data: Mapping[Task, TaskData]) -> None:
