@@ -56,6 +56,9 @@ class TrainingConfig(Section):
     """Maximum tokens per micro-batch, padding included. `auto`: 3,072 on a CPU; on a GPU what fits, found by trial."""
     gradient_checkpointing: bool = False
     """Compute activations again instead of keeping them: slower, less memory."""
+    shard: Annotated[Literal["auto"] | bool, LATER] = "auto"
+    """With several processes, split weights, gradients and moments over them (FSDP2), for models that do not fit on one
+    GPU. `auto`: where `accelerate launch` asks for FSDP2. With one process, nothing is split."""
     light: Annotated[Literal["auto"] | bool, LATER] = "auto"
     """Replace layers of the model by versions that do less work for the same results, up to rounding: norms, gated
     MLPs, the last MLP, the head and the embedding; in fp32 on a CPU also attention and whole layers. `auto`: those for

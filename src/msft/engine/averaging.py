@@ -17,15 +17,21 @@ class Average:
     After step t, mean <- mean + share(t) (weights - mean), with the share that `averaging` gives to step t. Training
     goes on from the weights themselves; evaluations and the final model use the mean (`in_place_of_weights`). `steps`,
     t, counts the steps along the final path: a roll-back restores it and the mean with the weights (`tensors`, `load`).
-    `weights`: by name, those that the optimizer updates. `changed`: called where their values are exchanged.
+    `weights`: by name, those that the optimizer updates. `changed`: called where their values are exchanged. `in_place`:
+    values are exchanged where they lie, because the model refers to the weights' memory and not to the tensors.
     """
 
     def __init__(
-        self, weights: Mapping[str, Tensor], averaging: Averaging, changed: Callable[[], None] = lambda: None
+        self,
+        weights: Mapping[str, Tensor],
+        averaging: Averaging,
+        changed: Callable[[], None] = lambda: None,
+        *,
+        in_place: bool = False,
     ) -> None:
         self.averaging = averaging
         self.steps = 0
-        self._weights, self._changed = weights, changed
+        self._weights, self._changed, self._in_place = weights, changed, in_place
         self._mean = {name: weight.detach().clone() for name, weight in self._weights.items()}
 
     @torch.no_grad()
@@ -44,9 +50,15 @@ class Average:
         finally:
             self._swap()
 
+    @torch.no_grad()
     def _swap(self) -> None:
         for name, weight in self._weights.items():
-            weight.data, self._mean[name] = self._mean[name], weight.data
+            if self._in_place:
+                kept = weight.clone()
+                weight.copy_(self._mean[name])
+                self._mean[name].copy_(kept)
+            else:
+                weight.data, self._mean[name] = self._mean[name], weight.data
         self._changed()
 
     def tensors(self) -> dict[str, Tensor]:

@@ -22,11 +22,16 @@ def cosines(stepper: Stepper, batches: Mapping[Task, Sequence[Example]]) -> dict
         stepper.optimizer.zero_grad(set_to_none=True)
         stepper.backward(examples, None)
         flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
-        gradients[task] = torch.nn.functional.normalize(flat, dim=0)
+        norm = flat.norm() if stepper.held is None else stepper.held.norm(flat.norm())
+        gradients[task] = flat / norm.clamp_min(1e-12)
     stepper.optimizer.zero_grad(set_to_none=True)
     tasks = list(gradients)
+    stacked = torch.stack(list(gradients.values()))
+    products = (stacked @ stacked.T).double().cpu().numpy()
+    if stepper.held is not None and stepper.held.in_parts:
+        products = stepper.runtime.total(products)
     return {
-        (one, two): float(gradients[one] @ gradients[two])
+        (one, two): float(products[number, tasks.index(two)])
         for number, one in enumerate(tasks)
         for two in tasks[number + 1 :]
     }

@@ -13,6 +13,7 @@ from msft.engine.averaging import Average
 from msft.engine.blending import blended, merged
 from msft.engine.parallel import Processes
 from msft.engine.settings import EngineSettings
+from msft.engine.shards import Shards
 from msft.engine.step import Stepper
 from msft.model.open import OpenModel, fingerprint
 from msft.snapshots.state import State, capture, copied, restore, trainable
@@ -40,7 +41,9 @@ class LiveState:
         store: Store,
         settings: EngineSettings,
         processes: Processes,
+        shards: Shards | None = None,
     ) -> None:
+        self._shards = shards
         self._opened, self._weights, self._stepper, self._average = opened, weights, stepper, average
         self._store, self._durable, self._processes = store, settings.durable, processes
         self.fingerprint = fingerprint(opened.source)
@@ -110,4 +113,6 @@ class LiveState:
         if fingerprint(source) != self.fingerprint:
             mend = "restore the model's files, or start a new run"
             raise RunError(complaint("the base model has changed during the run", mend, file=source.name_or_path))
+        if self._shards is not None:
+            return self._shards.base()
         return State(tensors=copied(trainable(self._opened.load())))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,10 @@ class Masters:
     2 for the copy, 4 for the gradient summed over micro-batches, and 2 for that of one micro-batch. Frozen parameters
     (the base of an adapter) become bf16 and have no master.
     """
+
+    averages = False
+    """Gradients of several processes are summed in fp32 by the step, without DDP."""
+    in_parts = False
 
     def __init__(self, model: nn.Module) -> None:
         copies = trainable(model)
@@ -84,6 +89,10 @@ class Masters:
         """Writes the masters to the copies."""
         torch._foreach_copy_([copy.detach() for copy in self._copies], self._masters)
 
+    def norm(self, own: Tensor) -> Tensor:
+        """The norm of all gradients is that of this process's, which has all."""
+        return own
+
     @contextmanager
     def stored(self, dtype: torch.dtype) -> Iterator[None]:
         """Context in which the model's trainable parameters are the masters in `dtype`, for writing the model."""
@@ -97,6 +106,27 @@ class Masters:
                 copy.data = data
 
 
-def weights_of(model: nn.Module, masters: Masters | None) -> Mapping[str, Tensor]:
-    """The weights that are trained, by name: the masters where there are any, else the model's own parameters."""
-    return trainable(model) if masters is None else masters.tensors
+class Held(Protocol):
+    """What the optimizer updates, where that is not the model's own parameters: `Masters`, or `Shards` of a model that
+    is split over the processes."""
+
+    tensors: dict[str, Tensor]
+    """By the parameters' names."""
+    averages: bool
+    """Whether gradients come as their mean over the processes."""
+    in_parts: bool
+    """Whether each process has other rows of the tensors."""
+
+    def collect(self) -> None:
+        """Adds the gradients of a micro-batch to those of the tensors."""
+
+    def cast(self) -> None:
+        """Makes the model compute with changed tensors."""
+
+    def norm(self, own: Tensor) -> Tensor:
+        """The norm of all gradients, from that of this process's."""
+
+
+def weights_of(model: nn.Module, held: Held | None) -> Mapping[str, Tensor]:
+    """The weights that are trained, by name: what is held for them, else the model's own parameters."""
+    return trainable(model) if held is None else held.tensors

@@ -1,10 +1,12 @@
-"""Data-parallel processes (DDP): each holds the whole model and a part of every global batch."""
+"""The processes that were launched together: each has a part of every global batch, and holds the whole model (DDP) or
+a part of it (`shards.py`)."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from msft.core.errors import ConfigError, complaint
-from msft.engine.launch import DDP, check_ways_of_training
+from msft.engine.launch import DDP, Sharding, check_ways_of_training, sharding_asked_for
 
 TOGETHER = 64
 """Tensors that are summed over processes at a time; they are copied for it."""
@@ -40,6 +42,20 @@ class Processes:
         self.on_this_machine: int = of_this_machine(self.world)
         """How many of the processes share this machine's memory."""
 
+    def sharding(self, wanted: bool | Literal["auto"]) -> Sharding | None:
+        """How weights are split over the processes (`training.shard`); None where each process holds all of them.
+
+        Raises ConfigError where the launcher asks for it and the configuration does not want it.
+        """
+        asked = sharding_asked_for()
+        if wanted is False and asked is not None:
+            found = "accelerate launch asks for FSDP2, and training.shard is false"
+            fix = "launch with --multi_gpu, or leave training.shard out"
+            raise ConfigError(complaint(found, fix, file="ACCELERATE_USE_FSDP", field="training.shard"))
+        if self.world == 1 or wanted is False:
+            return None
+        return asked or (Sharding() if wanted is True else None)
+
     @property
     def is_main(self) -> bool:
         """Whether this process is the one that writes."""
@@ -48,6 +64,21 @@ class Processes:
     def barrier(self) -> None:
         """Waits until all processes have reached this point."""
         self._state.wait_for_everyone()
+
+    def from_main(self, value: Any) -> Any:
+        """A value of the main process, for all."""
+        if self.world == 1:
+            return value
+        held = [value]
+        torch.distributed.broadcast_object_list(held, src=0, device=self.device)
+        return held[0]
+
+    def of_all(self, value: Any) -> list[Any]:
+        """The values of all processes, in order."""
+        found = [value] * self.world
+        if self.world > 1:
+            torch.distributed.all_gather_object(found, value)
+        return found
 
     def total(self, array: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sum of an array over all processes, bit-identical on each."""

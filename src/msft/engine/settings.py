@@ -44,6 +44,7 @@ class EngineSettings:
     average_warmup: WarmUp = "none"
     """How much the first steps count in the average (engine/averaging.py)."""
     precision: Literal["auto", "mixed", "autocast", "fp32"] = "auto"
+    shard: Literal["auto"] | bool = "auto"
     cuda_graphs: Literal["auto", "plain"] | bool = "auto"
     deterministic: Literal["auto"] | bool = "auto"
     lengths: bool = False

@@ -11,14 +11,15 @@ import torch
 import torch._inductor.config
 from numpy.typing import NDArray
 
-from msft.core.errors import ModelError, complaint
+from msft.core.errors import ConfigError, ModelError, complaint
 from msft.core.vocabulary import Task
 from msft.data.examples import TaskData
 from msft.engine.batched_decoding import fitting_decoding
-from msft.engine.masters import Masters, weights_of
+from msft.engine.masters import Held, Masters, weights_of
 from msft.engine.optimizers import make_optimizer, moment_bytes
 from msft.engine.parallel import Processes
 from msft.engine.settings import EngineSettings
+from msft.engine.shards import Shards
 from msft.engine.static_step import StaticStepper
 from msft.engine.step import Stepper
 from msft.forward.packed_weights import can_pack
@@ -28,17 +29,35 @@ from msft.forward.token_rows import row_size
 from msft.model.hardware import hardware_has_bf16
 from msft.model.lighten import lighten
 from msft.model.memory import training_bytes
+from msft.model.open import OpenModel
 from msft.model.precision import precision_on
 from msft.model.row_layout import fitting_layout
 from msft.model.token_budget import ON_A_CPU, token_budget
 from msft.model.token_loss import TokenLoss
 
 
+def shards_for(opened: OpenModel, settings: EngineSettings, processes: Processes) -> Shards | None:
+    """The model split over the processes, where that is asked for. Raises ConfigError for what needs whole tensors."""
+    asked = processes.sharding(settings.shard)
+    if asked is None:
+        return None
+    whole = "or let each process hold the whole model: training.shard: false"
+    if settings.optimizer != "adamw":
+        found = f"{settings.optimizer} reads whole matrices, and each process has some rows of them"
+        raise ConfigError(complaint(found, f"set it to adamw, {whole}", field="training.optimizer"))
+    if settings.torch_compile:
+        found = "layers of a model that is split over processes are not compiled"
+        raise ConfigError(complaint(found, f"leave it out, {whole}", field="training.torch_compile"))
+    precision = precision_on(processes.device, settings.precision)
+    return Shards(opened, processes, precision, asked, checkpoints=settings.gradient_checkpointing)
+
+
 def runtime_for(
-    processes: Processes, settings: EngineSettings, loss: TokenLoss, *, generates: bool
+    processes: Processes, settings: EngineSettings, loss: TokenLoss, *, generates: bool, in_parts: bool = False
 ) -> tuple[Runtime, str]:
     """The runtime on this machine, with the token budget of a CPU, and in words why rows are padded and what was made
-    lighter in the model (empty if neither is so).
+    lighter in the model (empty if neither is so). `in_parts`: the model is split over the processes, and no layer is
+    replaced.
 
     Probes the row layout that the model supports and the work that it can skip. Raises ModelError if no layout fits, if
     `training.light` is true and nothing can be made lighter, or if the model `generates` and cannot.
@@ -58,20 +77,23 @@ def runtime_for(
         border=layout.border,
         decoding=decoding,
         # Compiled layers do not run the forward that uses packed weights.
-        packs=bf16 and has_bf16 and device.type == "cpu" and not settings.torch_compile and can_pack(),
+        packs=bf16 and has_bf16 and device.type == "cpu" and not (settings.torch_compile or in_parts) and can_pack(),
+        in_parts=in_parts,
         rank=processes.rank,
         world=processes.world,
         total=processes.total,
         add_up=processes.add_up,
     )
     said = ""
-    if settings.light and not settings.torch_compile:  # which replaces the layers itself
+    if settings.light and not (settings.torch_compile or in_parts):  # which replaces the layers itself
         direct = processes.world == 1
         said = lighten(loss, layout.rows, device, bf16=bf16, direct=direct, longest=settings.longest)
     if settings.light is True and not said:
         reason = (
             "torch_compile replaces the layers itself"
             if settings.torch_compile
+            else "a model that is split over processes keeps its layers"
+            if in_parts
             else "no layer of this model can be made lighter"
         )
         raise ModelError(complaint(reason, "leave it out, or set it to auto", field="training.light"))
@@ -102,13 +124,14 @@ def budgeted(runtime: Runtime, settings: EngineSettings, loss: TokenLoss, proces
         return runtime
     budgets = np.zeros(processes.world)
     precision = precision_on(processes.device, settings.precision)
-    sizes = [(p.numel(), p.requires_grad) for p in loss.parameters()]
+    parts = processes.world if runtime.in_parts else 1
+    sizes = [(p.numel() / parts, p.requires_grad) for p in loss.parameters()]
     fixed = training_bytes(
         precision,
-        sum(size for size, _ in sizes),
-        sum(size for size, trained in sizes if trained),
+        int(sum(size for size, _ in sizes)),
+        int(sum(size for size, trained in sizes if trained)),
         averaged=settings.average is not None,
-        moments=moment_bytes(settings.optimizer, loss.model),
+        moments=moment_bytes(settings.optimizer, loss.model) // parts,
     )
     budgets[processes.rank] = token_budget(loss, runtime.layout, processes.device, runtime.autocast, fixed)
     # The minimum over all: every process must make the same number of micro-batches of a global batch.
@@ -120,17 +143,18 @@ def stepper_for(
     settings: EngineSettings,
     loss: TokenLoss,
     processes: Processes,
-    masters: Masters | None,
+    held: Held | None,
     data: Mapping[Task, TaskData],
 ) -> Stepper:
     """The training step of this model on this machine: with fixed sizes of micro-batches where rows are laid out by
     their lengths, recorded as CUDA graphs on a GPU."""
-    weights = weights_of(loss.model, masters)
-    model = loss if masters is not None else processes.distributed(loss)
+    weights = weights_of(loss.model, held)
+    model = loss if held is not None else processes.distributed(loss)
     optimizer = make_optimizer(weights, settings, loss.model)
-    fixed = settings.cuda_graphs and runtime.layout == "lengths" and (masters is not None or processes.world == 1)
-    if not fixed:
-        return Stepper(model, optimizer, settings, runtime, masters)
+    masters = held if isinstance(held, Masters) else None
+    whole = masters is not None or processes.world == 1
+    if not (settings.cuda_graphs and runtime.layout == "lengths" and whole):
+        return Stepper(model, optimizer, settings, runtime, held)
     lengths = [np.array([row_size(example) for example in part.train], np.int64) for part in data.values()]
     shapes = choose(lengths, settings.batch_size, runtime.max_tokens)
     graphs = processes.device.type == "cuda" and masters is not None

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from msft.data.examples import Example
-from msft.engine.masters import Masters, weights_of
+from msft.engine.masters import Held, Masters, weights_of
 from msft.engine.parallel import unsynchronised
 from msft.engine.settings import EngineSettings
 from msft.forward.batches import MicroBatch, collate, filler, per_sequence
@@ -38,8 +38,8 @@ class BatchLoss:
 class Stepper:
     """Gradients and updates of one model; `model` maps a MicroBatch to TokenScores, through DDP where needed.
 
-    `optimizer` updates the model's parameters, or their `masters` where there are any; then no DDP is needed, as the
-    gradients of the masters are summed over the processes here.
+    `optimizer` updates the model's parameters, or what is `held` for them. Gradients of masters are summed over the
+    processes here, so they need no DDP; those of shards come summed.
     """
 
     said = ""
@@ -55,20 +55,24 @@ class Stepper:
         optimizer: torch.optim.Optimizer,
         settings: EngineSettings,
         runtime: Runtime,
-        masters: Masters | None = None,
+        held: Held | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.settings = settings
         self.runtime = runtime
-        self.masters = masters
+        self.held = held
         self._cuts = runtime
         """How a step is cut into micro-batches."""
 
     @property
+    def masters(self) -> Masters | None:
+        return self.held if isinstance(self.held, Masters) else None
+
+    @property
     def weights(self) -> Mapping[str, Tensor]:
         """By name, what the optimizer updates."""
-        return weights_of(self.model, self.masters)
+        return weights_of(self.model, self.held)
 
     def stored(self, dtype: torch.dtype) -> AbstractContextManager[None]:
         """Context in which the model can be written: with masters, it has them in `dtype`."""
@@ -76,8 +80,8 @@ class Stepper:
 
     def cast(self) -> None:
         """Makes the model compute with changed weights."""
-        if self.masters is not None:
-            self.masters.cast()
+        if self.held is not None:
+            self.held.cast()
 
     def backward(
         self,
@@ -141,15 +145,15 @@ class Stepper:
         batch = collate(rows, device, layout=layout) if rows else filler(device, layout=layout)
         if not rows:
             share = np.zeros(1)
-        if self.masters is None:
-            share = share * self.runtime.world  # DDP takes the mean, and the global batch needs the sum
+        if self.held is None or self.held.averages:
+            share = share * self.runtime.world  # gradients come as means over processes, and the batch needs the sum
         return self._pass(batch, torch.from_numpy(share.astype(np.float32)).to(device))
 
     def _pass(self, batch: MicroBatch, weights: Tensor) -> Tensor:
         nll: Tensor = self.model(batch).nll
         torch.autograd.backward((nll * weights).sum())
-        if self.masters is not None:
-            self.masters.collect()
+        if self.held is not None:
+            self.held.collect()
         return nll.detach()
 
     def _waits(self) -> Callable[[], None]:
@@ -173,7 +177,10 @@ class Stepper:
             group["lr"] = learning_rate
         if self.settings.max_grad_norm is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            if self.held is not None:
+                norm = self.held.norm(norm)
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.max_grad_norm, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.cast()

@@ -24,6 +24,7 @@ from msft.engine.averaging import Average
 from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.conflict import cosines
 from msft.engine.decoding import decoding_of
+from msft.engine.gathered import write_gathered
 from msft.engine.live_state import LiveState
 from msft.engine.masters import Masters, weights_of
 from msft.engine.outcomes import Booked, Losses, outcome
@@ -31,7 +32,7 @@ from msft.engine.parallel import Processes
 from msft.engine.probes import lookahead
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings, rates_of
-from msft.engine.setup import budgeted, deterministic, runtime_for, stepper_for
+from msft.engine.setup import budgeted, deterministic, runtime_for, shards_for, stepper_for
 from msft.forward.runtime import Preparations, sequence_scores
 from msft.model.adapters import write_merged
 from msft.model.compiled import compile_layers
@@ -74,37 +75,45 @@ class TorchEngine:
         pools = {task: len(part.train) for task, part in data.items()}
         self._order = Order(settings.seed, sizes, settings.batch_size, pools)
         self._clock = Clock(sizes, settings.batch_size, 1.0, pools)
-        self._model = opened.load()
+        shards = shards_for(opened, settings, self._processes)
+        self._model = opened.load() if shards is None else shards.model
         check_data_fits(self._model, data)
         self.parameters = non_embedding_parameters(self._model)
-        self.model_bytes = sum(parameter.nbytes for parameter in self._model.parameters())
+        self.model_bytes = 4 * sum(parameter.numel() for parameter in self._model.parameters())
         generates = any(part.measure.generates for part in data.values())
         self._decoding = decoding_of(self._model, opened.tokenizer, data) if generates else None
-        if settings.gradient_checkpointing:
+        if settings.gradient_checkpointing and shards is None:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
-        loss = TokenLoss(self._model).to(self._processes.device).train()
         device = self._processes.device
+        loss = TokenLoss(self._model).to(device).train() if shards is None else shards.loss
         deterministic(device, settings)
-        runtime, said = runtime_for(self._processes, settings, loss, generates=generates)
-        masters = Masters(self._model) if precision_on(device, settings.precision) == "mixed" else None
+        runtime, said = runtime_for(
+            self._processes, settings, loss, generates=generates, in_parts=shards is not None
+        )
+        mixed = shards is None and precision_on(device, settings.precision) == "mixed"
+        held = Masters(self._model) if mixed else shards
         runtime = budgeted(runtime, settings, loss, self._processes)
         if settings.torch_compile:
             compile_layers(self._model, device)
-        self._stepper = stepper_for(runtime, settings, loss, self._processes, masters, data)
+        self._stepper = stepper_for(runtime, settings, loss, self._processes, held, data)
         self.gpu: Mapping[str, Any] = (
             {} if device.type == "cpu" else {"name": torch.cuda.get_device_name(), **self._stepper.plan}
         )
         self.light = "; ".join(filter(None, (said, self._stepper.said)))
         self._known = Preparations(runtime)
-        weights = weights_of(self._model, masters)
+        weights = weights_of(self._model, held)
         self._average: Average | None = None
         if settings.average is not None:
             steps = self._clock.steps_per_epoch(Mixture(tasks=tuple(sizes)))
             self._average = Average(
-                weights, Averaging(settings.average * steps, settings.average_warmup), self._stepper.cast
+                weights,
+                Averaging(settings.average * steps, settings.average_warmup),
+                self._stepper.cast,
+                in_place=shards is not None,
             )
         self.learning_rates: Sequence[tuple[int, float]] = [(1, settings.learning_rate)]
-        self._live = LiveState(opened, weights, self._stepper, self._average, store, settings, self._processes)
+        self._shards = shards
+        self._live = LiveState(opened, weights, self._stepper, self._average, store, settings, self._processes, shards)
         self.fingerprint = self._live.fingerprint
 
     def state(self) -> State:
@@ -206,11 +215,16 @@ class TorchEngine:
     def export(self, snapshot: Snapshot, folder: Path, *, merge: bool = False) -> None:
         """Writes a snapshot as a Hugging Face folder; for LoRA, the adapter or, with `merge`, the merged model."""
         self._live.become(snapshot)
-        if self._processes.is_main:
-            ends = [end for part in self._data.values() for end in part.ends]
+        ends = [end for part in self._data.values() for end in part.ends]
+        main, tokenizer = self._processes.is_main, self._opened.tokenizer
+        if self._shards is not None:
+            assert not merge, "the adapter of a run that was split is merged by `msft export`"
+            with self._evaluated():
+                write_gathered(self._shards, tokenizer, folder, ends, self._opened.dtype, main=main)
+        elif main:
 
             def write(model: Any, to: Path) -> None:
-                export_model(model, self._opened.tokenizer, to, ends)
+                export_model(model, tokenizer, to, ends)
 
             with self._evaluated(), self._stepper.stored(self._opened.dtype):
                 if merge and isinstance(self._model, PeftModel):

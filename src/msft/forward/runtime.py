@@ -59,6 +59,8 @@ class Runtime:
     """How rows share a batch in generation."""
     packs: bool = False
     """Whether scoring uses packed weights (`forward/packed_weights.py`)."""
+    in_parts: bool = False
+    """Whether the model is split over the processes, so that all must make the same passes."""
     rank: int = 0
     world: int = 1
     total: Callable[[NDArray[np.float64]], NDArray[np.float64]] = _alone

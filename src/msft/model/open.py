@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,7 +85,7 @@ def load_tokenizer(source: ModelSource) -> Any:
 def _tokenizer(source: ModelSource) -> Any:
     place = source if source.tokenizer is None else ModelSource(name_or_path=source.tokenizer)
     with complaining(place, "the tokenizer cannot be loaded"):
-        tokenizer: Any = AutoTokenizer.from_pretrained(_place(place), **_origin(place))
+        tokenizer: Any = AutoTokenizer.from_pretrained(place_of(place), **origin_of(place))
     if source.chat_template is not None:
         tokenizer.chat_template = source.chat_template
     return tokenizer
@@ -97,7 +97,7 @@ def _skeleton(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftMode
     Raises ModelError where configuration, weights (according to their headers) and tokenizer do not fit together.
     """
     with complaining(source, "the model's configuration cannot be used"), torch.device("meta"):
-        config = AutoConfig.from_pretrained(_place(source), **_origin(source))
+        config = AutoConfig.from_pretrained(place_of(source), **origin_of(source))
         model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
             config, trust_remote_code=source.trust_remote_code
         )
@@ -121,14 +121,14 @@ def load_model(source: ModelSource) -> PreTrainedModel | PeftModel:
 
 
 def _weights(source: ModelSource) -> PreTrainedModel | PeftModel:
-    keywords = _origin(source)
+    keywords = origin_of(source)
     if source.gguf_file is None:
         keywords["use_safetensors"] = True
     else:
         keywords["quantization_config"] = GgufConfig(dequantize=True)
     with complaining(source, "the model cannot be loaded"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            _place(source), dtype=torch.float32, output_loading_info=True, **keywords
+            place_of(source), dtype=torch.float32, output_loading_info=True, **keywords
         )
     model, loading = loaded
     if loading["missing_keys"]:
@@ -146,9 +146,16 @@ def export_model(model: PreTrainedModel | PeftModel, tokenizer: Any, folder: Pat
 
     For a LoRA run, the adapter only. `ends`: the tokens with which training taught the model to end.
     """
+    write_folder(model, tokenizer, folder, ends, lambda: model.save_pretrained(str(folder)))
+
+
+def write_folder(
+    model: PreTrainedModel | PeftModel, tokenizer: Any, folder: Path, ends: Iterable[int], save: Callable[[], None]
+) -> None:
+    """As `export_model`, with `save` to write weights and configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     with _without_generation_settings(model) as settings:
-        model.save_pretrained(str(folder))
+        save()
     tokenizer.save_pretrained(folder)
     _write_generation_settings(settings, tokenizer, folder, ends)
 
@@ -237,11 +244,11 @@ def _sequences(part: TaskData) -> Iterator[Example]:
             yield from item.options
 
 
-def _place(source: ModelSource) -> str:
+def place_of(source: ModelSource) -> str:
     return str(source.folder or source.name_or_path)
 
 
-def _origin(source: ModelSource) -> dict[str, Any]:
+def origin_of(source: ModelSource) -> dict[str, Any]:
     keywords: dict[str, Any] = {"trust_remote_code": source.trust_remote_code}
     if source.revision is not None:
         # For a folder, it is the revision of the code on the hub that the configuration names.

@@ -27,13 +27,14 @@ def precision_on(device: torch.device, asked: Literal["auto"] | Precision) -> Pr
 def narrow(model: nn.Module) -> None:
     """Converts the model's parameters to bf16 in place, never its buffers (the frequencies of a rotary embedding lose
     whole positions in bf16), nor what the model keeps in fp32 where it is loaded in bf16."""
-    kept = _kept(model)
+    kept = kept_in_fp32(model)
     for name, parameter in model.named_parameters():
         if parameter.dtype == torch.float32 and not (kept and kept.search(name)):
             parameter.data = parameter.data.to(torch.bfloat16)
 
 
-def _kept(model: Any) -> re.Pattern[str] | None:
+def kept_in_fp32(model: Any) -> re.Pattern[str] | None:
+    """The names of the parameters that the model keeps in fp32 where it is loaded in bf16; None if there are none."""
     names = sorted({name for module in model.modules() for name in getattr(module, _STRICT, None) or ()})
     return re.compile("|".join(rf"(^|\.){re.escape(name)}($|\.)" for name in names)) if names else None
 

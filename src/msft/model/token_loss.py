@@ -100,12 +100,17 @@ class TokenLoss(nn.Module):
         """Sets `ends_with_head`, whether the model returns its head's output unchanged, from one forward pass."""
         self.ends_with_head = False
         outputs: list[Tensor] = []
-        hook = self.head.register_forward_hook(lambda head, inputs, output: outputs.append(output))
+        logits: list[Tensor] = []
+        hooks = [
+            self.head.register_forward_hook(lambda head, inputs, output: outputs.append(output)),
+            self.model.register_forward_hook(lambda model, inputs, output: logits.append(output.logits)),
+        ]
         try:
-            logits = self._call(_Pass(batch))
+            self(batch)  # and not the model alone, whose weights may have to be gathered first
         finally:
-            hook.remove()
-        self.ends_with_head = any(logits is output for output in outputs)
+            for hook in hooks:
+                hook.remove()
+        self.ends_with_head = any(logits[0] is output for output in outputs)
 
     def _read(self, batch: MicroBatch) -> tuple[Tensor | None, Tensor]:
         """[rows, vocabulary] logits and the [rows, width] hidden states that they come from.

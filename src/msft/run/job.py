@@ -217,6 +217,7 @@ def settings_of(config: Config, lookahead: Lookahead = NO_LOOKAHEAD) -> EngineSe
         average=t.average,
         average_warmup=t.average_warmup,
         precision=config.model.precision,
+        shard=t.shard,
         cuda_graphs=t.cuda_graphs,
         deterministic=t.deterministic,
         lookahead_batch=lookahead.examples,

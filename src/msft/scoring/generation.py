@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -74,10 +74,12 @@ def generate(
 ) -> tuple[list[str], int]:
     """Returns the text with which the model continues each prompt, and the number of tokens that it processed.
 
-    `model` maps a Continuation to NextTokens. Each process decodes a share of the prompts and returns all texts. The
-    processes are not synchronised, so each must hold the whole model. `progress` is called with the number of prompts
-    done so far.
+    `model` maps a Continuation to NextTokens. Each process decodes a share of the prompts and returns all texts. Their
+    texts end at different times, so processes with a part of the model each decode all prompts together. `progress` is
+    called with the number of prompts done so far.
     """
+    if runtime.in_parts:
+        runtime = replace(runtime, rank=0, world=1, total=lambda array: array)
     said = np.zeros((len(requests), max((request.max_new_tokens for request in requests), default=0)))
     lengths, room = [request.most for request in requests], ROOM * runtime.max_tokens
     hand = deal(lengths, room, runtime.world, PRICE, sides=sides_of(lengths, runtime.border))[runtime.rank]

@@ -1,0 +1,160 @@
+"""A model of which each of several processes reads only its own rows: made without weights, then filled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from huggingface_hub import snapshot_download
+from peft import PeftModel
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter
+
+from msft.core.errors import ModelError, complaint
+from msft.model.adapters import fresh_adapter
+from msft.model.folder import ModelSource, complaining, safetensors_header, weight_files
+from msft.model.open import origin_of, place_of
+
+_WHOLE = "let each process hold the whole model: training.shard: false"
+
+
+class Rows:
+    """The base model's files, from which some rows of a tensor are read without the others.
+
+    `model`: with a parameter or buffer for each tensor that is wanted. Raises ModelError where a parameter is not in
+    the files under its own name: transformers then converts the weights as it loads them, which needs all of them.
+    """
+
+    def __init__(self, source: ModelSource, model: PreTrainedModel) -> None:
+        self._files: dict[str, Path] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for path in weight_files(_folder(source)):
+            for name, entry in safetensors_header(path)[1].items():
+                self._files[name], shapes[name] = path, tuple(entry["shape"])
+        converted = [found for found in _converted(model) if any(found.search(name) for name in self._files)]
+        if converted:
+            raise _unreadable(source, f"transformers converts its weights ({converted[0].pattern}) as it loads them")
+        self._names: dict[str, str] = {}
+        aliases: dict[int, list[str]] = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            aliases.setdefault(id(parameter), []).append(name)
+        for name, parameter in model.named_parameters():
+            found = [a for alias in aliases[id(parameter)] for a in _forms(alias, model) if a in self._files]
+            if not found or shapes[found[0]] != tuple(parameter.shape):
+                raise _unreadable(source, f"its files have no tensor {name} of the shape {list(parameter.shape)}")
+            self._names[name] = found[0]
+        for name, _ in model.named_buffers():
+            if stored := [form for form in _forms(name, model) if form in self._files]:
+                self._names[name] = stored[0]
+
+    @property
+    def buffers(self) -> list[str]:
+        """Of what was asked for, the names of which the files have a tensor."""
+        return list(self._names)
+
+    def read(self, name: str, first: int, last: int, dtype: torch.dtype) -> Tensor:
+        """[last - first, ...] rows of a tensor, in `dtype`, on the CPU."""
+        stored = self._names[name]
+        with safe_open(self._files[stored], framework="pt") as file:
+            found: Tensor = file.get_slice(stored)[first:last]
+            return found.to(dtype)
+
+    def whole(self, name: str, dtype: torch.dtype) -> Tensor:
+        """All of a tensor; for buffers, which are small."""
+        with safe_open(self._files[self._names[name]], framework="pt") as file:
+            found: Tensor = file.get_tensor(self._names[name])
+            return found.to(dtype)
+
+
+def hollow(source: ModelSource) -> tuple[PreTrainedModel | PeftModel, dict[str, str], Rows]:
+    """The model with the base's parameters on the meta device and the adapter's, if there is one, on the CPU; for
+    each of the base's, its name there to that in the base; and the files to read them from.
+
+    Raises ModelError for weights that are not safetensors under the model's own names, and for an adapter whose first
+    values depend on the base's.
+    """
+    if source.gguf_file is not None:
+        raise _unreadable(source, "GGUF files are not read in parts")
+    _check_adapter(source)
+    with complaining(source, "the model cannot be made"), init_empty_weights(include_buffers=False):
+        config = AutoConfig.from_pretrained(place_of(source), **origin_of(source))
+        base: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, trust_remote_code=source.trust_remote_code, dtype=torch.float32
+        )
+    base.tie_weights()
+    rows = Rows(source, base)
+    known = {name: dict(base.named_buffers())[name] for name in rows.buffers if name in dict(base.named_buffers())}
+    for name, buffer in known.items():
+        buffer.copy_(rows.whole(name, buffer.dtype))
+    of_base = {id(parameter): name for name, parameter in base.named_parameters()}
+    if source.peft is None:
+        return base, {name: name for name in of_base.values()}, rows
+    # PEFT draws an adapter beside the weights that it is for: they stand there as zeros without memory meanwhile.
+    meta = _exchanged(base, lambda parameter: torch.zeros((), dtype=parameter.dtype).expand(parameter.shape))
+    made = fresh_adapter(base, source.peft, source.seed)
+    back = {id(zeros): parameter for parameter, zeros in meta}
+    for module, name, parameter in _held(made):
+        if id(parameter) in back:
+            module._parameters[name] = back[id(parameter)].requires_grad_(False)
+    return made, {name: of_base[id(p)] for name, p in made.named_parameters() if id(p) in of_base}, rows
+
+
+def _exchanged(model: nn.Module, other: Any) -> list[tuple[nn.Parameter, nn.Parameter]]:
+    """Replaces each parameter, a tied one by one, and returns (what was there, what is)."""
+    made: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
+    for module, name, parameter in _held(model):
+        if id(parameter) not in made:
+            made[id(parameter)] = parameter, nn.Parameter(other(parameter), requires_grad=parameter.requires_grad)
+        module._parameters[name] = made[id(parameter)][1]
+    return list(made.values())
+
+
+def _held(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    for module in list(model.modules()):
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None:
+                yield module, name, parameter
+
+
+def _forms(name: str, model: PreTrainedModel) -> tuple[str, ...]:
+    """The names under which files may have a tensor: those of a base model lack the prefix of the whole one."""
+    prefix = f"{model.base_model_prefix}."
+    return name, name.removeprefix(prefix), prefix + name
+
+
+def _converted(model: PreTrainedModel) -> list[re.Pattern[str]]:
+    return [
+        re.compile(re.sub(r"\*", r"[^.]+", pattern))
+        for change in get_model_conversion_mapping(model)
+        if isinstance(change, WeightConverter)
+        for pattern in change.source_patterns
+    ]
+
+
+def _folder(source: ModelSource) -> Path:
+    if source.folder is not None:
+        return source.folder
+    with complaining(source, "the model cannot be found"):
+        wanted = ["*.safetensors", "*.safetensors.index.json"]
+        return Path(snapshot_download(source.name_or_path, revision=source.revision, allow_patterns=wanted))
+
+
+def _check_adapter(source: ModelSource) -> None:
+    """Raises ModelError for an adapter whose first values are computed from the base's weights."""
+    asked: Mapping[str, Any] = source.peft or {}
+    for name, plain in (("use_dora", (None, False)), ("init_lora_weights", (None, True)), ("modules_to_save", (None,))):
+        if (value := asked.get(name)) not in plain:
+            found = f"{name}: {value} needs the base model's weights, of which each process has a part"
+            raise ModelError(complaint(found, f"leave it out, or {_WHOLE}", field=f"peft.{name}"))
+
+
+def _unreadable(source: ModelSource, why: str) -> ModelError:
+    found = f"{source.name_or_path} cannot be split over processes: {why}"
+    return ModelError(complaint(found, _WHOLE, field="model.name_or_path"))
