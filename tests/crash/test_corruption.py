@@ -211,7 +211,7 @@ VERIFICATIONS: dict[str, tuple[object, str, object, str, str]] = {
     "the chain of records": (journal._Reading, "_follows", lambda self, record: True, "swap lines", "journal"),
     "a sidecar's content": (journal, "_read_sidecar", lambda f, sha: json.loads(f.read_bytes()), "flip", "sidecars"),
     "a snapshot's content": (store, "verify", unchecked_manifest, "flip", "state.safetensors"),
-    "a snapshot's run": (store.Store, "check", lambda self, n: publish.verify(self._path(n)), "stale folder", "snap"),
+    "a snapshot's run": (store.Store, "check", lambda self, n: publish.verify(self.path(n)), "stale folder", "snap"),
     "a manifest's own checksum": (publish, "read_manifest", unchecked_manifest, "flip", "MANIFEST"),
     "the final model": (attempt, "final_is_whole", lambda folder, about, note: folder.final.is_dir(), "flip", "final/"),
     "configuration and environment": (attempt, "restore_derived", lambda *_: None, "flip", "config.yaml"),

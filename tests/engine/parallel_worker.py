@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from tiny_engine import TASKS, segment, tiny_data, tiny_engine
 
 from msft.core.vocabulary import Mixture, Probe, Task
 from msft.data.examples import Measure, TaskData
+from msft.engine.parallel import Processes
 
 
 def judge(answers: list[dict[str, Any]]) -> list[float]:
@@ -42,8 +44,14 @@ def main(folder: Path, results: Path, precision: str, shard: bool) -> None:
     weighted = engine.run(segment(0, 3, parent=1, rollout=2, mixture=uneven), 2)
     blended = engine.run(segment(0, 0, parent=2, blend=((0, 0.25), (1, 0.25), (2, 0.5))), 3)
     weights = {name: float(tensor.double().abs().sum()) for name, tensor in store.get(1).tensors.items()}
+    if shard:  # each process has some rows of all but the counts of steps
+        processes = Processes()
+        rows = [name for name, tensor in store.get(1).tensors.items() if tensor.ndim]
+        weights |= dict(zip(rows, processes.total(np.array([weights[name] for name in rows])).tolist(), strict=True))
     engine.export(1, results / "final")
+    conflict = {" ".join(pair): cosine for pair, cosine in engine.conflict(1, 3).items()}
     told = {
+        "conflict": conflict,
         "base": base.scores, "scores": outcome.scores, "losses": outcome.losses,
         "lookahead": outcome.lookahead, "train_loss": outcome.train_loss, "weighted": weighted.scores,
         "blended": blended.scores,

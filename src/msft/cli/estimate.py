@@ -24,8 +24,8 @@ from msft.data.examples import TaskData
 from msft.model.memory import CardPlan, card_memory, training_bytes
 from msft.model.open import non_embedding_parameters
 from msft.model.precision import Precision, precision_on
-from msft.run.attempt import SNAPSHOT_MEMORY
 from msft.run.job import UNSCORED, Job
+from msft.run.open_store import SNAPSHOT_MEMORY
 from msft.run.scoring_cost import generated_tokens, scored_tokens
 from msft.snapshots.state import trainable
 from msft.snapshots.store import IN_PASSING

@@ -17,8 +17,8 @@ class Average:
     After step t, mean <- mean + share(t) (weights - mean), with the share that `averaging` gives to step t. Training
     goes on from the weights themselves; evaluations and the final model use the mean (`in_place_of_weights`). `steps`,
     t, counts the steps along the final path: a roll-back restores it and the mean with the weights (`tensors`, `load`).
-    `weights`: by name, those that the optimizer updates. `changed`: called where their values are exchanged. `in_place`:
-    values are exchanged where they lie, because the model refers to the weights' memory and not to the tensors.
+    `weights`: by name, those that the optimizer updates. `changed`: called where their values are exchanged.
+    `in_place`: values are exchanged where they lie, because the model refers to that memory and not to the tensors.
     """
 
     def __init__(

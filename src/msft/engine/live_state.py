@@ -85,9 +85,11 @@ class LiveState:
             if self._durable == "auto":
                 rate = self._store.bytes_per_second
                 durable = rate is None or state.nbytes <= CHEAP * seconds * rate
+            if self._shards is not None:  # each process measures its own disk
+                durable = self._processes.from_main(durable)
             size = self._store.put(number, state, durable)
             self._processes.barrier()
-        return size
+        return size if self._shards is None else sum(self._processes.of_all(size))
 
     def _size(self, mean: Mapping[str, Tensor]) -> int:
         """Bytes of a snapshot, with moments."""

@@ -1,4 +1,4 @@
-"""Weights that are split over the processes (FSDP2): each holds some rows of every tensor and of all that belongs to it.
+"""Weights that are split over the processes (FSDP2): each holds some rows of each tensor, and what belongs to them.
 
 A layer's weights are gathered for its forward and its backward pass, and its gradients are summed and split again, by
 torch's `fully_shard`. All else, from the optimizer to snapshots, works on this process's rows, which are plain tensors.
@@ -65,9 +65,9 @@ class Shards:
         policy = MixedPrecisionPolicy(cast_forward_inputs=False)
         if self._mixed:
             if kept_in_fp32(base) is not None:
-                found = f"{type(base).__name__} keeps some of its parameters in fp32"
+                found = f"{type(base).__name__} keeps some parameters in fp32, and FSDP2 gathers a layer in one type"
                 fix = "set model.precision: autocast, or fp32"
-                raise ModelError(complaint(f"{found}, and FSDP2 gathers a layer in one type", fix, field="training.shard"))
+                raise ModelError(complaint(found, fix, field="training.shard"))
             policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
         for layer in layers:
             fully_shard(layer, mesh=self._mesh, mp_policy=policy, reshard_after_forward=asked.again)
@@ -78,7 +78,11 @@ class Shards:
     def _fill(self) -> None:
         """Gives the base's parameters memory for this process's rows, and reads them."""
         device = self._processes.device
-        self.loss._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.to(device))
+
+        def filled(tensor: Tensor) -> Tensor:
+            return torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.to(device)
+
+        self.loss._apply(filled)  # type: ignore[no-untyped-call]
         for name, rows in self._read(self._origins):
             _local(self._parameters[name]).copy_(rows)
 

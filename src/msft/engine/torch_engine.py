@@ -13,7 +13,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from peft import PeftModel
 
 from msft.core.averages import Averaging
 from msft.core.clock import Clock
@@ -24,7 +23,6 @@ from msft.engine.averaging import Average
 from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.conflict import cosines
 from msft.engine.decoding import decoding_of
-from msft.engine.gathered import write_gathered
 from msft.engine.live_state import LiveState
 from msft.engine.masters import Masters, weights_of
 from msft.engine.outcomes import Booked, Losses, outcome
@@ -33,15 +31,15 @@ from msft.engine.probes import lookahead
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings, rates_of
 from msft.engine.setup import budgeted, deterministic, runtime_for, shards_for, stepper_for
+from msft.engine.written_out import write_gathered, write_live
 from msft.forward.runtime import Preparations, sequence_scores
-from msft.model.adapters import write_merged
 from msft.model.compiled import compile_layers
-from msft.model.open import OpenModel, check_data_fits, export_model, non_embedding_parameters
+from msft.model.open import OpenModel, check_data_fits, non_embedding_parameters
 from msft.model.precision import precision_on
 from msft.model.token_loss import TokenLoss
 from msft.scoring.sample_outputs import Sample, sample_outputs
 from msft.scoring.scorers import TaskScores, score
-from msft.snapshots.state import State, trainable
+from msft.snapshots.state import State
 from msft.snapshots.store import Store
 from msft.system import files
 from msft.system.stopwatch import Kind, spent
@@ -87,9 +85,7 @@ class TorchEngine:
         device = self._processes.device
         loss = TokenLoss(self._model).to(device).train() if shards is None else shards.loss
         deterministic(device, settings)
-        runtime, said = runtime_for(
-            self._processes, settings, loss, generates=generates, in_parts=shards is not None
-        )
+        runtime, said = runtime_for(self._processes, settings, loss, generates=generates, in_parts=shards is not None)
         mixed = shards is None and precision_on(device, settings.precision) == "mixed"
         held = Masters(self._model) if mixed else shards
         runtime = budgeted(runtime, settings, loss, self._processes)
@@ -119,6 +115,12 @@ class TorchEngine:
     def state(self) -> State:
         """The live trainable weights; not a copy, which would be expensive for a large model."""
         return self._live.tensors()
+
+    def replicated(self) -> int:
+        """A checksum of the trained weights, which every process must hold alike; 0 where each holds other rows."""
+        if self._shards is not None:
+            return 0
+        return sum(int(tensor.view(torch.int32).sum(dtype=torch.int64)) for tensor in self.state().tensors.values())
 
     def base(self) -> Outcome:
         """Scores the base model on the validation items of every sub-dataset, and records each item."""
@@ -216,33 +218,13 @@ class TorchEngine:
         """Writes a snapshot as a Hugging Face folder; for LoRA, the adapter or, with `merge`, the merged model."""
         self._live.become(snapshot)
         ends = [end for part in self._data.values() for end in part.ends]
-        main, tokenizer = self._processes.is_main, self._opened.tokenizer
-        if self._shards is not None:
-            assert not merge, "the adapter of a run that was split is merged by `msft export`"
-            with self._evaluated():
-                write_gathered(self._shards, tokenizer, folder, ends, self._opened.dtype, main=main)
-        elif main:
-
-            def write(model: Any, to: Path) -> None:
-                export_model(model, tokenizer, to, ends)
-
-            with self._evaluated(), self._stepper.stored(self._opened.dtype):
-                if merge and isinstance(self._model, PeftModel):
-                    write_merged(self._mergeable(self._model), folder, write)
-                else:
-                    write(self._model, folder)
+        with self._evaluated():
+            if self._shards is not None:
+                assert not merge, "the adapter of a run that was split is merged by `msft export`"
+                write_gathered(self._shards, self._opened, folder, ends, main=self._processes.is_main)
+            elif self._processes.is_main:
+                write_live(self._stepper, self._model, self._opened, folder, ends, merge=merge)
         self._processes.barrier()
-
-    def _mergeable(self, model: PeftModel) -> PeftModel:
-        """A model in fp32 with this adapter: merged into bf16 weights, it would lose what it has learned."""
-        if self._stepper.masters is None:
-            return model
-        fresh = self._opened.load()
-        assert isinstance(fresh, PeftModel)
-        with torch.no_grad():
-            for name, weight in trainable(fresh).items():
-                weight.copy_(self._stepper.masters.tensors[name])
-        return fresh.to(self._processes.device)
 
     def _evaluated(self) -> AbstractContextManager[None]:
         """Context in which the model has the weights that are evaluated and handed over: their average if there is

@@ -102,7 +102,8 @@ def hollow(source: ModelSource) -> tuple[PreTrainedModel | PeftModel, dict[str, 
     back = {id(zeros): parameter for parameter, zeros in meta}
     for module, name, parameter in _held(made):
         if id(parameter) in back:
-            module._parameters[name] = back[id(parameter)].requires_grad_(False)
+            back[id(parameter)].requires_grad = False
+            module._parameters[name] = back[id(parameter)]
     return made, {name: of_base[id(p)] for name, p in made.named_parameters() if id(p) in of_base}, rows
 
 

@@ -11,25 +11,26 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-import psutil
 
 from msft.config.reader import dump
 from msft.core.errors import Diverged, Stopped, UserError
 from msft.core.retention import Limits, replayed
 from msft.core.search import Search
-from msft.core.vocabulary import ROOT, Outcome, Segment, Snapshot, Task
+from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Snapshot, Task
 from msft.core.wire import brief_from_json, differences, outcome_to_json
 from msft.engine.parallel import Processes
 from msft.engine.progress import ScoreInfo, StepInfo, Watcher
-from msft.model.memory import SNAPSHOTS, card_memory
 from msft.record.journal import Journal, Transcript
 from msft.record.run_folder import RunFolder
 from msft.report.card import write_card
 from msft.report.page import write_page
 from msft.report.summary import summarise
+from msft.run.agreement import check_agreement
 from msft.run.job import Job, made_with
 from msft.run.loop import Engine, drive, needed
+from msft.run.open_store import open_store, take_over
 from msft.run.resume import (
+    PARTS,
     check_journal_is_whole,
     discard_damaged,
     final_is_whole,
@@ -37,6 +38,7 @@ from msft.run.resume import (
     learning_rates,
     limits,
     reconcile,
+    regrouped,
     restore_derived,
 )
 from msft.run.sampling import Asked, sampled_outputs
@@ -47,10 +49,6 @@ from msft.snapshots.state import State
 from msft.snapshots.store import Store
 from msft.system import files
 from msft.system.stopwatch import Stopwatch, spent
-
-SNAPSHOT_MEMORY = 0.4
-"""Share of the memory free at the start that snapshots may take, those of all processes that share the machine; further
-ones are kept on disk only."""
 
 
 class RunEngine(Engine, Protocol):
@@ -70,6 +68,9 @@ class RunEngine(Engine, Protocol):
 
     def state(self) -> State:
         """The live trainable weights; not a copy."""
+
+    def replicated(self) -> int:
+        """A checksum of the weights that every process must hold alike."""
 
     def sample(self, snapshot: Snapshot, asked: Asked) -> Mapping[Task, Sequence[Sample]]:
         """What a snapshot answers to a few items. Raises ModelError if it is not proven how the model generates."""
@@ -116,9 +117,10 @@ class Attempt:
         self.shared, self.stopwatch, self.overrides = shared, stopwatch, overrides
         self.hands_over = shared is None or shared.hands_over
         self.started = False
-        memory = snapshot_memory(processes, shared.jobs if shared else 1)
-        on_gpu = snapshot_memory_of_gpu(processes)
-        self.store = store(folder.snapshots, memory_bytes=memory, gpu_bytes=on_gpu, main=processes.is_main)
+        self.exact = True
+        """Whether what is computed again must give the same bits."""
+        in_parts = processes.sharding(job.settings.shard) is not None
+        self.store = open_store(folder, processes, store, in_parts=in_parts, jobs=shared.jobs if shared else 1)
         with spent("start.model"):
             self.engine = engine(job, self.store, self._progress)
         if self.engine.light and self.hands_over:
@@ -139,6 +141,7 @@ class Attempt:
         search = Search(self.method, brief, past.segments)
         if journal is not None:
             self.store.about = lambda number: identity(past.header, journal.position(number))
+        if journal is not None or self.store.in_parts:
             retention, _ = replayed(
                 brief, past.segments, search.ask(), search.answer, self.limits, search.outlook.window
             )
@@ -148,6 +151,7 @@ class Attempt:
 
         def record(number: int, segment: Segment, outcome: Outcome) -> None:
             with spent("record"):
+                check_agreement(self.processes, self.folder, number, segment, outcome, self.engine.replicated)
                 if journal is not None:
                     journal.segment(number, segment, outcome)
                 self.watcher.outcome(number, segment, outcome)
@@ -164,7 +168,9 @@ class Attempt:
             self._time("recompute", number)
 
         try:
-            answer = drive(search, self.engine, self.store, record, past.segments, announce, self.limits, again)
+            answer = drive(
+                search, self.engine, self.store, record, past.segments, announce, self.limits, again, exact=self.exact
+            )
             final = self._test(answer) if past.final is None else None
             with spent("snapshot.durable"):
                 self.store.finish()
@@ -175,6 +181,13 @@ class Attempt:
             with spent("record"):
                 journal.final(final)
         return self._hand_over(answer, {} if journal is None else identity(past.header, journal.position()))
+
+    def _header(self, brief: Brief) -> dict[str, Any]:
+        """The journal's header, as the journal returns it; of a model that is split, with the number of processes."""
+        header = _as_json(self.job.header(brief, self.engine))
+        if self.store.in_parts:
+            header["environment"][PARTS] = self.processes.world
+        return header
 
     def _begin(self) -> tuple[Journal | None, Transcript]:
         if self.processes.is_main:
@@ -187,7 +200,7 @@ class Attempt:
         base = self.shared.base if self.shared else self.engine.base()
         # Comparisons value a run on items that did not choose its model.
         brief = replace(self.job.brief(base), record=self.shared is not None)
-        header = _as_json(self.job.header(brief, self.engine))
+        header = self._header(brief)
         files.stage("begin")
         journal = Journal.create(self.folder.journal, self.folder.sidecars, header) if self.processes.is_main else None
         return journal, Transcript(header, [])
@@ -195,9 +208,10 @@ class Attempt:
     @spent("start.folder")
     def _resume(self, allow_changed: Collection[str]) -> tuple[Journal | None, Transcript]:
         journal = None
+        manifests = self.store.manifests() if self.processes.is_main or self.store.in_parts else {}
         if self.processes.is_main:
             journal, past = Journal.resume(self.folder.journal, self.folder.sidecars)
-            check_journal_is_whole(journal, self.folder, self.store)
+            check_journal_is_whole(journal, self.folder, {self.store.path(n): said for n, said in manifests.items()})
             if past.torn:
                 self.watcher.note(f"{self.folder.journal}: removed an incomplete last record, which was never used")
             self.processes.barrier()
@@ -207,11 +221,12 @@ class Attempt:
         brief = replace(self.job.brief(past.brief.base), record=past.brief.record)
         if brief.score_excluded == past.brief.score_excluded:  # in version 0.1, a tick was no candidate
             brief = replace(brief, candidates=past.brief.candidates)
-        now = _as_json(self.job.header(brief, self.engine))
-        changes = reconcile(past, now, allow_changed, self.folder.path)
+        changes = reconcile(past, self._header(brief), allow_changed, self.folder.path)
+        self.exact = not regrouped(past, changes)
         self.engine.learning_rates = learning_rates(past, changes)
         self.limits = limits(past, changes)
         self.processes.barrier()
+        take_over(self.folder, self.processes, self.store)
         if journal is not None:
             journal.sweep()
             note = (lambda text: None) if changes else self.watcher.note
@@ -309,26 +324,6 @@ class Attempt:
         if self.processes.is_main:
             entry = {"kind": kind, "number": number, "seconds": seconds, "at": round(time.time())}
             self.folder.add_timing(entry)
-
-
-def snapshot_memory(processes: Processes, jobs: int) -> int:
-    """Bytes that snapshots may take in the memory of each process. `jobs`: runs on this machine at the same time.
-
-    Equal in all processes, so that all decide alike what goes to disk: what the machine with the least memory has.
-    """
-    free = np.zeros(processes.world)
-    sharing = processes.on_this_machine * jobs
-    free[processes.rank] = SNAPSHOT_MEMORY * psutil.virtual_memory().available / sharing
-    return int(processes.total(free).min())
-
-
-def snapshot_memory_of_gpu(processes: Processes) -> int:
-    """Bytes that snapshots may take in the memory of each process's GPU: 0 without one. Equal in all processes."""
-    if processes.device.type != "cuda":
-        return 0
-    found = np.zeros(processes.world)
-    found[processes.rank] = SNAPSHOTS * card_memory(processes.device)
-    return int(processes.total(found).min())
 
 
 def _as_json(header: dict[str, Any]) -> dict[str, Any]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from msft.core.errors import Diverged, Stopped, UserError
 from msft.core.retention import UNBOUNDED, Limits, needed_beside, repeated, replayed
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Outcome, Segment, Snapshot
-from msft.core.wire import differences, outcome_to_json
+from msft.core.wire import Json, differences, outcome_to_json
 from msft.system import files
 from msft.system.stopwatch import spent
 
@@ -55,6 +56,9 @@ class Store(Protocol):
 TRAINED = ("snapshot", "train_loss", "tokens", "bytes")
 """The fields of an outcome that training determines; `tokens` also counts those of scores and probes."""
 
+NEAR = 1e-3
+"""How much a recomputed number may differ where another number of processes has computed it."""
+
 Record = Callable[[int, Segment, Outcome], None]
 """Called with (number, segment, outcome): makes the segment's record durable."""
 
@@ -68,6 +72,8 @@ def drive(
     announce: Callable[[int, Segment], None] = lambda number, segment: None,
     limits: Limits = UNBOUNDED,
     again: Callable[[int], None] = lambda number: None,
+    *,
+    exact: bool = True,
 ) -> Snapshot:
     """Run a search to its end; return the final model's snapshot, which is durable once `store.finish()` has returned.
 
@@ -75,9 +81,10 @@ def drive(
     still needed and are missing are recomputed, and must give the journaled outcomes bit for bit; otherwise `Diverged`
     is raised. `announce` is called before each segment is run. `limits`: how many snapshots are kept between segments
     (`core.retention`); dropped ones that are requested later are recomputed without scores. `again` is called for each
-    segment that was recomputed.
+    segment that was recomputed. `exact=False`: recomputed outcomes may differ by NEAR, because another number of
+    processes adds up in another order; the search goes on from the journaled ones.
     """
-    return _Loop(search, engine, store, past, announce, limits, again).go(record)
+    return _Loop(search, engine, store, past, announce, limits, again, exact=exact).go(record)
 
 
 def needed(search: Search) -> set[Snapshot]:
@@ -94,6 +101,21 @@ def _trained_only(outcome: Outcome) -> Outcome:
     return replace(outcome, scores={}, reports={}, items=None, metrics=None, lookahead=None, losses=None, loss=None)
 
 
+def far(was: Json, now: Json) -> list[str]:
+    """As `differences`, but of numbers only those that differ by more than NEAR; a snapshot's bytes may differ, too."""
+
+    def rounded(one: Any, other: Any) -> Any:
+        if isinstance(one, dict) and isinstance(other, dict):
+            return {key: rounded(value, other.get(key)) for key, value in one.items() if key != "bytes"}
+        if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+            return [rounded(*pair) for pair in zip(one, other, strict=True)]
+        if isinstance(one, float) and isinstance(other, float):
+            return other if math.isclose(one, other, rel_tol=NEAR, abs_tol=NEAR) else one
+        return one
+
+    return differences(rounded(was, now), {key: value for key, value in now.items() if key != "bytes"})
+
+
 class _Loop:
     """One search in progress."""
 
@@ -106,7 +128,10 @@ class _Loop:
         announce: Callable[[int, Segment], None],
         limits: Limits,
         again: Callable[[int], None],
+        *,
+        exact: bool,
     ) -> None:
+        self.exact = exact
         self.search, self.engine, self.store, self.announce, self.again = search, engine, store, announce, again
         self.history = list(past)
         self.retention, _ = replayed(search.brief, past, search.ask(), search.answer, limits, search.outlook.window)
@@ -213,6 +238,6 @@ class _Loop:
         if not scored:
             was, now = ({key: outcome[key] for key in TRAINED} for outcome in (was, now))
             was["tokens"], now["tokens"] = was["tokens"]["train"], now["tokens"]["train"]
-        if changed := differences(was, now):
+        if changed := differences(was, now) if self.exact else far(was, now):
             raise Diverged(f"segment {number}, run again,", changed)
         self.again(number)

@@ -34,6 +34,9 @@ _ALIASES = {
     "brief.horizon": "method.max_epochs",
     **{kept: name for name, kept in KEPT_NAMES.items()},
 }
+PARTS = "sharded_over"
+"""Of the environment in the journal's header: over how many processes the model is split; absent where each holds all
+of it."""
 _RATE, _BOUND = ("config", "training.learning_rate"), ("config", MAX)
 
 
@@ -112,6 +115,12 @@ def limits(past: Transcript, changes: Collection[tuple[KeyPath, Any, Any]]) -> L
     return [*limits_of(past.header, past.changes), *now]
 
 
+def regrouped(past: Transcript, changes: Collection[tuple[KeyPath, Any, Any]]) -> bool:
+    """Whether the run's model is, or was at some time, split over another number of processes than before."""
+    paths = [tuple(change["path"]) for change in past.changes] + [tuple(path) for path, _, _ in changes]
+    return ("environment", PARTS) in paths
+
+
 def learning_rates(past: Transcript, changes: Collection[tuple[KeyPath, Any, Any]]) -> list[tuple[int, float]]:
     """(first segment, learning rate from there on), in order; a recomputed segment keeps its own rate."""
     rates = [(1, float(past.header["config"][_RATE[1]]))]
@@ -119,9 +128,11 @@ def learning_rates(past: Transcript, changes: Collection[tuple[KeyPath, Any, Any
     return rates + [(len(past.segments) + 1, float(now)) for path, _, now in changes if path == _RATE]
 
 
-def check_journal_is_whole(journal: Journal, folder: RunFolder, store: Store) -> None:
-    """Raises RunError if a snapshot or the final model was written after the journal's last record."""
-    manifests = {folder.snapshots / str(number): said for number, said in store.manifests().items()}
+def check_journal_is_whole(journal: Journal, folder: RunFolder, manifests: dict[Path, dict[str, Any]]) -> None:
+    """Raises RunError if a snapshot or the final model was written after the journal's last record.
+
+    `manifests`: those of the snapshots, by folder.
+    """
     with suppress(RunError):  # where it is missing or damaged, it is made again
         manifests[folder.final] = read_manifest(folder.final)
     for path, said in manifests.items():

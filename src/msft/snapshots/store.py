@@ -22,6 +22,7 @@ import torch
 from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import ROOT, Snapshot
 from msft.data.order import Cursor
+from msft.snapshots.parts import FIELDS, TENSORS
 from msft.snapshots.publish import Contents, publish, read_manifest, remove, sweep, verify
 from msft.snapshots.state import State
 from msft.snapshots.tensor_file import blocks
@@ -35,7 +36,6 @@ IN_PASSING = 3
 beginning of the roll-out while it waits to be written."""
 FRESH = 60.0
 """Seconds for which a check is valid, so that a resumed run does not read and hash a snapshot twice."""
-_TENSORS, _FIELDS = "state.safetensors", "state.json"
 _NAME = "snapshot"
 
 
@@ -58,6 +58,9 @@ class Store:
     A failed disk operation is raised by the next call, as an OSError. On exit from the context everything is durable;
     if the run is aborted at once (by an exception that is not an `Exception`), only the file in progress is completed.
     """
+
+    in_parts = False
+    """Whether other processes hold other parts of the same snapshots."""
 
     def __init__(
         self,
@@ -106,7 +109,7 @@ class Store:
     def has(self, number: Snapshot) -> bool:
         if number == ROOT or number in self._memory:
             return True
-        return number in self._durable if self.main else self._path(number).is_dir()
+        return number in self._durable if self.main else self.path(number).is_dir()
 
     def put(self, number: Snapshot, state: State, durable: bool) -> int:
         """Stores a snapshot and returns its size in bytes, the same in memory and on disk.
@@ -123,7 +126,7 @@ class Store:
         if durable or not fits:
             self._write(number, state)
             if not fits:
-                self.finish()
+                self._writer.finish()
         elif number in self._durable:
             self._delete([number])
         return state.nbytes
@@ -155,15 +158,18 @@ class Store:
         if time.monotonic() - self._checked.get(number, -FRESH) >= FRESH:
             self.check(number)
         del self._checked[number]
-        return _read(self._path(number))
+        return read(self.path(number))
 
     def check(self, number: Snapshot) -> None:
         """Raises RunError unless a durable snapshot exists, is complete, and was made by this run."""
-        path = self._path(number)
+        self._check(number, self._about(number))
+
+    def _check(self, number: Snapshot, about: Mapping[str, Any] | None) -> None:
+        path = self.path(number)
         if not path.is_dir():
             raise RunError(complaint("the snapshot is missing", "continue with --resume: it is made again", file=path))
         said = verify(path)
-        if self.about is not None and said.get("run") != self.about(number):
+        if about is not None and said.get("run") != about:
             found = "this snapshot was not made by this run"
             raise RunError(complaint(found, "continue with --resume: it is made again", file=path))
         self._checked[number] = time.monotonic()
@@ -173,7 +179,7 @@ class Store:
         said = {}
         for number in self.on_disk():
             try:
-                said[number] = read_manifest(self._path(number))
+                said[number] = read_manifest(self.path(number))
             except RunError:
                 continue
         return said
@@ -182,6 +188,11 @@ class Store:
         """Deletes a snapshot that cannot be used."""
         self._delete([number])
         self.finish()
+
+    def adopt(self, number: Snapshot, state: State, said: Mapping[str, Any]) -> None:
+        """Writes a snapshot that was made from another's parts; `said`: what their manifest says of their run."""
+        self._publish(self.path(number), state, {"run": said})
+        self._durable.add(number)
 
     def rehearse(self, state: State) -> None:
         """Writes, verifies and loads a snapshot of a part of this state. Raises RunError if its content has changed.
@@ -195,7 +206,7 @@ class Store:
         path = self.folder / "rehearsal"
         self._publish(path, State(tensors=part, cursor=state.cursor), {})
         verify(path)
-        back = _read(path).tensors
+        back = read(path).tensors
         if back.keys() != part.keys() or not all(torch.equal(back[name], part[name]) for name in part):
             found = "a test snapshot had other content when it was read back"
             raise RunError(complaint(found, "check the disk, or name another output folder", file=path))
@@ -214,16 +225,19 @@ class Store:
     def _write(self, number: Snapshot, state: State) -> None:
         if not self.main:
             return
-        about = {"run": self.about(number)} if self.about is not None else {}
+        about = {} if (said := self._about(number)) is None else {"run": said}
         queued = self._queue[number] = _Queued(state)
         self._checked.pop(number, None)
         self._durable.add(number)
         self._writer.submit(lambda: self._write_queued(number, queued, about))
 
+    def _about(self, number: Snapshot) -> Mapping[str, Any] | None:
+        return None if self.about is None else self.about(number)
+
     def _write_queued(self, number: Snapshot, queued: _Queued, about: Mapping[str, Any]) -> None:
         state, queued.state = queued.state, None
         if state is not None:
-            self._publish(self._path(number), state, about)
+            self._publish(self.path(number), state, about)
 
     def _delete(self, numbers: Collection[Snapshot]) -> None:
         for number in numbers:
@@ -235,13 +249,13 @@ class Store:
 
     def _delete_published(self, numbers: Collection[Snapshot]) -> None:
         for number in sorted(numbers):
-            if self._path(number).is_dir():  # it may not have been written
-                remove(_NAME, self._path(number))
+            if self.path(number).is_dir():  # it may not have been written
+                remove(_NAME, self.path(number))
 
     def _publish(self, path: Path, state: State, about: Mapping[str, Any]) -> None:
         def fill(draft: Path) -> Contents:
             fields = json.dumps({"version": 1, "cursor": state.cursor.as_json()}, sort_keys=True).encode()
-            contents = {_TENSORS: blocks(state.tensors), _FIELDS: (fields,)}
+            contents = {TENSORS: blocks(state.tensors), FIELDS: (fields,)}
             return {file: files.write_blocks(f"{_NAME}.fill", draft / file, data) for file, data in contents.items()}
 
         began = time.perf_counter()
@@ -253,11 +267,12 @@ class Store:
             return []
         return sorted(int(path.name) for path in self.folder.iterdir() if re.fullmatch("[1-9][0-9]*", path.name))
 
-    def _path(self, number: Snapshot) -> Path:
+    def path(self, number: Snapshot) -> Path:
+        """Where a snapshot is on disk, if it is."""
         return self.folder / str(number)
 
 
-def _read(path: Path) -> State:
+def read(path: Path) -> State:
     """A verified snapshot."""
-    fields = json.loads((path / _FIELDS).read_bytes())
-    return State(tensors=safetensors.torch.load_file(path / _TENSORS), cursor=Cursor.from_json(fields["cursor"]))
+    fields = json.loads((path / FIELDS).read_bytes())
+    return State(tensors=safetensors.torch.load_file(path / TENSORS), cursor=Cursor.from_json(fields["cursor"]))

@@ -1,4 +1,4 @@
-"""Writes a model that is split over processes: tensor by tensor, so that no process ever holds all of it."""
+"""Writes the live model as a plain Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -13,20 +13,56 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from peft import PeftModel
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from msft.engine.shards import Shards
-from msft.model.open import write_folder
+from msft.engine.step import Stepper
+from msft.model.adapters import write_merged
+from msft.model.open import OpenModel, export_model, write_folder
 from msft.snapshots.state import trainable
 
 FILE = "5GB"
 """Size of a file of weights at most, as transformers writes them."""
 
 
-def write_gathered(
-    shards: Shards, tokenizer: Any, folder: Path, ends: Iterable[int], dtype: torch.dtype, *, main: bool
+def write_live(
+    stepper: Stepper,
+    model: PreTrainedModel | PeftModel,
+    opened: OpenModel,
+    folder: Path,
+    ends: Iterable[int],
+    *,
+    merge: bool,
 ) -> None:
-    """As `export_model`; every process must call it, and the main one writes. `dtype`: of the weights."""
+    """Writes the model as it is evaluated now; of an adapter, with `merge`, the merged model."""
+
+    def write(model: Any, to: Path) -> None:
+        export_model(model, opened.tokenizer, to, ends)
+
+    with stepper.stored(opened.dtype):
+        if merge and isinstance(model, PeftModel):
+            write_merged(_mergeable(stepper, model, opened), folder, write)
+        else:
+            write(model, folder)
+
+
+def _mergeable(stepper: Stepper, model: PeftModel, opened: OpenModel) -> PeftModel:
+    """A model in fp32 with this adapter: merged into bf16 weights, it would lose what it has learned."""
+    if stepper.masters is None:
+        return model
+    fresh = opened.load()
+    assert isinstance(fresh, PeftModel)
+    with torch.no_grad():
+        for name, weight in trainable(fresh).items():
+            weight.copy_(stepper.masters.tensors[name])
+    return fresh.to(stepper.runtime.device)
+
+
+def write_gathered(shards: Shards, opened: OpenModel, folder: Path, ends: Iterable[int], *, main: bool) -> None:
+    """As `write_live`, for a model that is split over processes: tensor by tensor, so that no process ever holds all of
+    it. Every process must call it, and the main one writes."""
+    tokenizer, dtype = opened.tokenizer, opened.dtype
     model = shards.model
     if isinstance(model, PeftModel):
         adapter = {name: shards.whole(name).cpu() for name in trainable(model)}

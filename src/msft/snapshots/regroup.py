@@ -1,0 +1,34 @@
+"""Makes the snapshots of a run usable by another number of processes than those that wrote them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msft.snapshots.parts import cut, part_folder, whole_snapshots, worlds
+from msft.snapshots.store import Store
+from msft.system import files
+
+
+def regroup(store: Store, snapshots: Path, world: int, rank: int) -> bool:
+    """Writes this process's part of every snapshot that other numbers of processes have left; whether there are any.
+
+    `world`: processes over which the model is split now. The old parts stay, for the other processes, until `forget`.
+    """
+    found = False
+    for old in sorted(worlds(snapshots) - {world}):
+        for number in whole_snapshots(snapshots, old):
+            state, said = cut(snapshots, number, old, world, rank)
+            store.adopt(number, state, said)
+            found = True
+    return found
+
+
+def forget(snapshots: Path, world: int) -> None:
+    """Deletes the snapshots of other numbers of processes than `world`."""
+    for old in worlds(snapshots) - {world}:
+        for rank in range(old):
+            folder = part_folder(snapshots, old, rank)
+            gone = [folder] if old > 1 else [path for path in folder.iterdir() if path.name.isdecimal()]
+            for path in gone:
+                if path.is_dir():
+                    files.remove("snapshot.regrouped", path)
