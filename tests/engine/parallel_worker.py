@@ -1,4 +1,4 @@
-"""Started once, and once per process of two: trains a little and says what came out (test_parallel)."""
+"""Started once, and once per process of two: trains a little in every way, and says what came out (test_parallel)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,42 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from tiny_engine import TASKS, segment, tiny_data, tiny_engine
+from tiny_engine import TASKS, segment, tiny_data, tiny_engine, tiny_folder
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from msft.core.vocabulary import Mixture, Probe, Task
 from msft.data.examples import Measure, TaskData
 from msft.engine.parallel import Processes
+from msft.engine.torch_engine import TorchEngine
+from msft.model.hollow import Rows
+from msft.snapshots.store import Store
+
+CASES: dict[str, dict[str, Any]] = {
+    "fp32": {"average": 0.5, "max_grad_norm": 0.5},
+    "mixed": {"average": 0.5, "precision": "mixed", "lengths": True},
+    "split": {"average": 0.5, "max_grad_norm": 0.5, "shard": True},
+    "split mixed": {"average": 0.5, "precision": "mixed", "shard": True},
+    "split autocast": {"precision": "autocast", "shard": True},
+    "split checkpointing": {"gradient_checkpointing": True, "tied": False, "shard": True},
+    "split gpt2": {"kind": "gpt2", "gradient_checkpointing": True, "shard": True},
+    "split lora": {"peft": {"r": 4, "target_modules": "all-linear"}, "average": 0.5, "shard": True, "tied": False},
+    "split lora mixed": {"peft": {"r": 4, "target_modules": "all-linear"}, "precision": "mixed", "shard": True},
+}
+"""How the engine is set up, by name; one process splits nothing."""
+
+
+class Sent(TorchDispatchMode):
+    """The largest tensor that processes exchange, in bytes."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace in {"c10d", "_c10d_functional"}:
+            for tensor in torch.utils._pytree.tree_leaves(args):
+                if isinstance(tensor, torch.Tensor):
+                    self.most = max(self.most, tensor.nbytes)
+        return func(*args, **(kwargs or {}))
 
 
 def judge(answers: list[dict[str, Any]]) -> list[float]:
@@ -29,36 +60,75 @@ def data() -> dict[Task, TaskData]:
     return made | {"two": dataclasses.replace(made["two"], measure=own)}
 
 
-def main(folder: Path, results: Path, precision: str, shard: bool) -> None:
-    torch.set_num_threads(1)
-    rank = PartialState(cpu=True).process_index
-    engine, store = tiny_engine(
-        folder, results / f"snapshots{rank}", batch_size=7, weight_decay=0.1, average=0.5, data=data(),
-        precision=precision, lengths=precision == "mixed", shard=shard,
-    )  # fmt: skip
-    probes = frozenset({Probe.LOOKAHEAD, Probe.LOSSES})
+def totals(store: Store, engine: TorchEngine) -> dict[str, float]:
+    """The sum of the absolute values of each tensor of a snapshot, over all its rows."""
+    found = store.get(1).tensors
+    sums = {name: float(tensor.double().abs().sum()) for name, tensor in found.items()}
+    if not store.in_parts:
+        return sums
+    rows = [name for name, tensor in found.items() if tensor.ndim]  # all but the counts of steps
+    return sums | dict(zip(rows, Processes().total(np.array([sums[name] for name in rows])).tolist(), strict=True))
+
+
+def split(engine: TorchEngine, read: list[int]) -> dict[str, Any]:
+    """What shows that this process holds its rows only."""
+    engine._stepper.cast()  # the trials at the start leave embeddings and head gathered
+    parameters = list(engine._model.parameters())
+    assert all(isinstance(parameter, DTensor) for parameter in parameters)
+    own = sum(parameter.to_local().numel() for parameter in parameters)
+    return {"own": own, "all": sum(p.numel() for p in parameters), "read": sum(read)}
+
+
+def observe(case: str, folder: Path, results: Path) -> dict[str, Any]:
+    settings = dict(CASES[case])
+    kind, tied = settings.pop("kind", "llama"), settings.pop("tied", True)
+    model = folder / f"{kind} {tied}"
+    if Processes().is_main:
+        tiny_folder(model, kind, tied=tied)
+    Processes().barrier()
+    read: list[int] = []
+    plain = Rows.read
+
+    def counted(self: Rows, name: str, first: int, last: int, dtype: torch.dtype) -> torch.Tensor:
+        found = plain(self, name, first, last, dtype)
+        read.append(found.numel())
+        return found
+
+    Rows.read = counted  # type: ignore[method-assign]
+    place = results / case.replace(" ", "_")
+    kept = place / f"snapshots{PartialState().process_index}"
+    engine, store = tiny_engine(model, kept, batch_size=7, weight_decay=0.1, data=data(), **settings)
+    Rows.read = plain  # type: ignore[method-assign]
+    told: dict[str, Any] = {"split": split(engine, read)} if store.in_parts else {}
     base = engine.base()
     mixture = Mixture(tasks=TASKS, without=frozenset({("two", 1)}))
-    outcome = engine.run(segment(0, 5, mixture=mixture, probes=probes), 1)
+    outcome = engine.run(segment(0, 5, mixture=mixture, probes=frozenset({Probe.LOOKAHEAD, Probe.LOSSES})), 1)
     uneven = Mixture(tasks=TASKS, loss_weights=(0.5, 2.0, 0.0))
-    weighted = engine.run(segment(0, 3, parent=1, rollout=2, mixture=uneven), 2)
+    with Sent() as trained:
+        weighted = engine.run(segment(0, 3, parent=1, rollout=2, mixture=uneven), 2)
+    with Sent() as rolled_back:
+        engine._live.become(1)
+    told |= {"sent": [trained.most, rolled_back.most]} if store.in_parts else {}
     blended = engine.run(segment(0, 0, parent=2, blend=((0, 0.25), (1, 0.25), (2, 0.5))), 3)
-    weights = {name: float(tensor.double().abs().sum()) for name, tensor in store.get(1).tensors.items()}
-    if shard:  # each process has some rows of all but the counts of steps
-        processes = Processes()
-        rows = [name for name, tensor in store.get(1).tensors.items() if tensor.ndim]
-        weights |= dict(zip(rows, processes.total(np.array([weights[name] for name in rows])).tolist(), strict=True))
-    engine.export(1, results / "final")
-    conflict = {" ".join(pair): cosine for pair, cosine in engine.conflict(1, 3).items()}
-    told = {
-        "conflict": conflict,
-        "base": base.scores, "scores": outcome.scores, "losses": outcome.losses,
-        "lookahead": outcome.lookahead, "train_loss": outcome.train_loss, "weighted": weighted.scores,
-        "blended": blended.scores,
-        "tokens": [outcome.tokens.train, outcome.tokens.probe], "weights": weights,
+    ties = engine.run(segment(0, 0, parent=2, blend=((1, 0.5), (2, 0.5)), ties=0.5), 4)
+    back = engine.run(segment(0, 0, parent=0), 5)
+    assert back.scores == base.scores, "the base model is read again as it was"
+    engine.export(1, place / "final")
+    return told | {
+        "base": base.scores, "scores": outcome.scores, "losses": outcome.losses, "lookahead": outcome.lookahead,
+        "train_loss": outcome.train_loss, "weighted": weighted.scores, "blended": blended.scores, "ties": ties.scores,
+        "tokens": [outcome.tokens.train, outcome.tokens.probe], "weights": totals(store, engine),
+        "conflict": {" ".join(pair): cosine for pair, cosine in engine.conflict(1, 3).items()},
+        "replicated": engine.replicated(),
     }  # fmt: skip
+
+
+def main(folder: Path, results: Path) -> None:
+    torch.set_num_threads(1)
+    rank = PartialState(cpu=True).process_index
+    told = {case: observe(case, folder, results) for case in CASES}
     (results / f"rank{rank}.json").write_text(json.dumps(told))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4:] == ["shard"])
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -24,9 +24,11 @@ from transformers import (
 
 from msft.core.vocabulary import ROOT, Mixture, Segment, Task
 from msft.data.examples import Example, Item, Measure, TaskData
+from msft.engine.parallel import Processes
 from msft.engine.settings import EngineSettings
 from msft.engine.torch_engine import TorchEngine
 from msft.model.open import ModelSource, OpenModel
+from msft.snapshots.shared_store import SharedStore
 from msft.snapshots.store import Store
 
 VOCABULARY = 48
@@ -113,7 +115,10 @@ def tiny_engine(
         "seed": 5, "batch_size": 6, "horizon": 10.0, "learning_rate": 1e-2, "precision": "fp32",
         "max_tokens_per_microbatch": 40, "lookahead_batch": 4, "durable": "rollout",
     } | settings  # fmt: skip
+    processes = Processes()
     store = Store(snapshots, memory_bytes=memory_bytes, gpu_bytes=gpu_bytes)
+    if processes.sharding(chosen.get("shard", "auto")):
+        store = SharedStore(snapshots, together=processes, memory_bytes=memory_bytes, gpu_bytes=gpu_bytes)
     source = ModelSource(name_or_path=str(folder), peft=peft, seed=chosen["seed"])
     opened, parts = OpenModel.open(source), data or tiny_data()
     return TorchEngine(opened, parts, EngineSettings(**chosen), store, on_step=on_step), store

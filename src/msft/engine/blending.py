@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from peft.utils.merge_utils import ties
@@ -32,18 +32,27 @@ def blended(parts: Iterable[tuple[State, float]]) -> State:
 
 
 @torch.no_grad()
-def merged(parts: Sequence[tuple[State, float]], base: State, density: float) -> State:
+def merged(
+    parts: Sequence[tuple[State, float]],
+    base: State,
+    density: float,
+    *,
+    whole: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor,
+    own: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor,
+) -> State:
     """TIES (arXiv 2306.01708): a state like that of `blended`, from all parts at once.
 
     Of each tensor, the differences of the parts from `base` are cut to the largest `density` of each, and added to
     `base` as the mean of those that have the sign of their sum. A part with the mean share counts once. Of an adapter
-    it is done for each factor.
+    it is done for each factor. `whole`, `own`: of a parameter's name and a tensor of its shape, of which a process may
+    hold some rows: all rows, and those of this process.
     """
     weights = torch.tensor([share * len(parts) for _, share in parts])
     made = {}
     for name in _weights(base):
-        start = _evaluated(base, name)
-        made[name] = start + ties([_evaluated(state, name) - start for state, _ in parts], weights, density)
+        parameter = name.removeprefix(_WEIGHT)
+        start, *each = (whole(parameter, _evaluated(state, name)).cpu() for state in (base, *(s for s, _ in parts)))
+        made[name] = own(parameter, start + ties([one - start for one in each], weights, density))
     return State(tensors=made)
 
 

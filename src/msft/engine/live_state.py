@@ -66,7 +66,13 @@ class LiveState:
         """Makes snapshot `number` the live state: the weighted mean of these snapshots, or their merger by TIES."""
         with spent("restore"):
             states = ((self._state_of(snapshot), share) for snapshot, share in parts)
-            state = blended(states) if ties is None else merged(list(states), self._state_of(ROOT), ties)
+            if ties is None:
+                state = blended(states)
+            elif self._shards is None:
+                state = merged(list(states), self._state_of(ROOT), ties)
+            else:
+                pieces = self._shards
+                state = merged(list(states), self._state_of(ROOT), ties, whole=pieces.whole, own=pieces.part)
             self.snapshot = None
             self._load(number, state)
 

@@ -11,6 +11,7 @@ from msft.engine.parallel import Processes
 from msft.model.memory import SNAPSHOTS, card_memory
 from msft.record.run_folder import RunFolder
 from msft.snapshots.parts import worlds
+from msft.snapshots.publish import sweep
 from msft.snapshots.regroup import forget, regroup
 from msft.snapshots.shared_store import SharedStore
 from msft.snapshots.store import Store
@@ -40,6 +41,7 @@ def take_over(folder: RunFolder, processes: Processes, store: Store) -> None:
         processes.barrier()
         if processes.is_main:
             forget(folder.snapshots, world)
+            sweep("snapshot", folder.snapshots)
         processes.barrier()
 
 
