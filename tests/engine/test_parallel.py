@@ -67,7 +67,7 @@ def test_two_processes_train_and_score_as_one_does(
     """With masters, their gradients are summed here and not by DDP; other micro-batches round bf16 otherwise. Split
     weights are summed by FSDP2. Through the whole of it: clipping, look-ahead, averages, blends, TIES, the base read
     again, and cosines of gradients."""
-    near = 1e-5 if CASES[case].get("precision", "fp32") == "fp32" else 0.03
+    near = 1e-5 if CASES[case].get("precision", "fp32") == "fp32" else 0.06
     first, second = both[0][case], both[1][case]
     split = [told.get("split") for told in (first, second)]
     first, second = ({k: v for k, v in told.items() if k not in {"split", "sent"}} for told in (first, second))
