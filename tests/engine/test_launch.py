@@ -11,7 +11,7 @@ from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launch
 
 from msft.cli.main import main
 from msft.core.errors import ConfigError
-from msft.engine.launch import check_precision_and_compiler, check_ways_of_training
+from msft.engine.launch import Sharding, check_precision_and_compiler, check_ways_of_training, sharding_asked_for
 
 TWO = ("--multi_gpu", "--num_processes", "2")
 
@@ -31,10 +31,10 @@ def no_configuration_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr("accelerate.commands.launch.default_config_file", str(tmp_path / "none.yaml"))
 
 
+SPLIT = "--use_fsdp --fsdp_version 2 --num_processes 2"
 REFUSED = {
-    "--use_fsdp --num_processes 2": "FSDP",
     "--use_megatron_lm --num_processes 2": "Megatron-LM",
-    "--use_fsdp --fsdp_version 2 --num_processes 2 --use_parallelism_config --parallelism_config_tp_size 2": "FSDP",
+    f"{SPLIT} --use_parallelism_config --parallelism_config_tp_size 2": "tensor parallelism (2)",
 }
 
 
@@ -49,7 +49,7 @@ def test_ways_of_training_that_would_be_ignored(options: str) -> None:
 @pytest.mark.parametrize("environment", [
     {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"},
     {"XLA_USE_BF16": "1"},
-    {"ACCELERATE_USE_FSDP": "1"},
+    {"ACCELERATE_USE_FSDP": "1", "FSDP_VERSION": "1"},
     {"ACCELERATE_USE_DEEPSPEED": "true"},
     {"ACCELERATE_USE_PARALLELISM_CONFIG": "true", "PARALLELISM_CONFIG_TP_SIZE": "2"},
     {"ACCELERATE_USE_PARALLELISM_CONFIG": "true", "PARALLELISM_CONFIG_CP_SIZE": "4"},
@@ -58,6 +58,37 @@ def test_ways_of_training_that_would_be_ignored(options: str) -> None:
 def test_variables_set_by_hand_or_by_other_launchers(environment: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=next(reversed(environment))):
         check_ways_of_training(environment)
+
+
+@pytest.mark.parametrize(("options", "asked"), [
+    ("", Sharding()),
+    ("--fsdp_reshard_after_forward false", Sharding(again=False)),
+    ("--fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP --fsdp_transformer_layer_cls_to_wrap LlamaDecoderLayer",
+     Sharding(layer="LlamaDecoderLayer")),
+    ("--fsdp_state_dict_type SHARDED_STATE_DICT --fsdp_cpu_ram_efficient_loading true", Sharding()),
+])  # fmt: skip
+def test_what_fsdp2_is_asked_for(options: str, asked: Sharding) -> None:
+    environment = launched(*SPLIT.split(), *options.split())
+    check_ways_of_training(environment)
+    assert sharding_asked_for(environment) == asked
+    assert sharding_asked_for(launched(*TWO)) is None
+
+
+@pytest.mark.parametrize(("options", "variable", "fix"), [
+    ("--use_fsdp --num_processes 2", "FSDP_VERSION", "add --fsdp_version 2"),
+    (f"{SPLIT} --fsdp_offload_params true", "FSDP_OFFLOAD_PARAMS", "omit"),
+    (f"{SPLIT} --fsdp_activation_checkpointing true", "FSDP_ACTIVATION_CHECKPOINTING", "gradient_checkpointing: true"),
+    (f"{SPLIT} --fsdp_auto_wrap_policy SIZE_BASED_WRAP", "FSDP_AUTO_WRAP_POLICY", "TRANSFORMER_BASED_WRAP"),
+])  # fmt: skip
+def test_what_fsdp2_does_not_do_here(options: str, variable: str, fix: str) -> None:
+    with pytest.raises(ConfigError, match=variable) as caught:
+        check_ways_of_training(launched(*options.split()))
+    assert fix in str(caught.value)
+
+
+def test_deepspeed_is_refused_with_what_replaces_it() -> None:
+    with pytest.raises(ConfigError, match=r"DeepSpeed.*--use_fsdp --fsdp_version 2"):
+        check_ways_of_training({"ACCELERATE_USE_DEEPSPEED": "true"})
 
 
 @pytest.mark.parametrize("options", [
@@ -96,7 +127,7 @@ def test_precision_and_compiler(options: str, bf16: bool, compiled: bool, found:
 @pytest.mark.parametrize(
     ("variable", "value", "command"),
     [
-        ("ACCELERATE_USE_FSDP", "true", "train"),
+        ("FSDP_VERSION", "1", "train"),
         ("ACCELERATE_USE_DEEPSPEED", "true", "train"),
         ("ACCELERATE_MIXED_PRECISION", "fp8", "train"),
         ("ACCELERATE_USE_FSDP", "true", "eval model --config"),
@@ -112,7 +143,11 @@ def test_a_command_refuses_before_anything_is_loaded_or_written(
         f"model: {{name_or_path: nothing}}\ndatasets: [{{id: a, path: a.jsonl}}]\noutput: {tmp_path / 'run'}\n",
         encoding="utf-8",
     )
+    if variable == "FSDP_VERSION":
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv(variable, value)
+    if command.startswith("eval"):
+        monkeypatch.setenv("FSDP_VERSION", "2")
     assert main([*command.split(), str(config)]) == 2
     assert f"\nmsft: {variable}: accelerate launch asks for" in f"\n{capsys.readouterr().err}"
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]

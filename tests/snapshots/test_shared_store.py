@@ -234,5 +234,5 @@ def test_state_that_does_not_follow_rows_is_not_cut(tmp_path: Path) -> None:
         with store_of(one, tmp_path) as store:
             regroup(store, tmp_path, 2, one.rank)
 
-    with pytest.raises(RunError, match="row_var/0 cannot be split .* continue with 1 process"):
+    with pytest.raises(RunError, match=r"row_var/0 cannot be split .* continue with 1 process"):
         Threads(2).run(take)

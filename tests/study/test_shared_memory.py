@@ -14,8 +14,8 @@ from job import make_job
 
 from msft.config.reader import load
 from msft.engine.parallel import Processes, of_this_machine
-from msft.run.open_store import snapshot_memory
 from msft.run.job import Job
+from msft.run.open_store import snapshot_memory
 from msft.run.session import score_base, train
 from msft.snapshots.store import Store
 from msft.study.grid import Grid, StudyFolder, Variant

@@ -56,6 +56,12 @@ class Processes:
             return None
         return asked or (Sharding() if wanted is True else None)
 
+    def check_whole(self, command: str) -> None:
+        """Raises ConfigError where the launcher asks for FSDP2 and each process holds the whole model."""
+        if sharding_asked_for() is not None:
+            found = f"accelerate launch asks for FSDP2, and {command} holds the whole model in each process"
+            raise ConfigError(complaint(found, "launch it with --multi_gpu, or without", file="ACCELERATE_USE_FSDP"))
+
     @property
     def is_main(self) -> bool:
         """Whether this process is the one that writes."""

@@ -66,6 +66,7 @@ def evaluate(
     scored.
     """
     processes = Processes()
+    processes.check_whole("msft eval")
     precision = precision_on(processes.device, config.model.precision)
     check_precision_and_compiler(bf16=precision != "fp32", torch_compile=False)
     run = RunFolder(Path(model))
