@@ -103,7 +103,9 @@ def test_one_of_two_processes_is_killed(
     path = make_job(tmp_path, method, METHODS[method], output="run")
     if adapter:
         path.write_text(path.read_text() + f"peft: {{r: 4, target_modules: {ADAPTER['target_modules']}}}\n")
-    config = load(path, [f"training.shard={str(shard).lower()}", "training.average=0.5", f"snapshots.durable={durable}"])
+    config = load(
+        path, [f"training.shard={str(shard).lower()}", "training.average=0.5", f"snapshots.durable={durable}"]
+    )
     quiet()
     job = Job.prepare(config)
     began = time.monotonic()
