@@ -94,6 +94,7 @@ def _of_studies(commands: Commands) -> None:
     )  # fmt: skip
     compare.add_argument("--seeds", type=_positive, default=6, help="training seeds of each method (default: 6)")
     compare.add_argument("--jobs", type=_positive, default=1, help="runs at the same time (default: 1)")
+    _takes_backend(compare)
     compare.add_argument("--redraw", action="store_true", help="each seed draws its own rows and splits, too")
     compare.add_argument("--against", metavar="METHOD", help="the reference (default: the first but sft)")
     compare.add_argument("--output", type=Path, help="the study's folder (default: <output>-compare)")
@@ -104,8 +105,34 @@ def _of_studies(commands: Commands) -> None:
     _takes_config(study)
     study.add_argument("--seeds", type=_positive, default=3, help="training seeds of each run (default: 3)")
     study.add_argument("--jobs", type=_positive, default=1, help="runs at the same time (default: 1)")
+    _takes_backend(study)
     study.add_argument("--output", type=Path, help="the study's folder (default: <output>-NAME)")
     study.set_defaults(continues_by_itself=True)
+
+
+def _takes_backend(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--backend", choices=("local", "ray", "slurm"), default="local",
+        help="where the runs are: processes of this machine (default), a Ray cluster, or jobs of SLURM",
+    )  # fmt: skip
+    command.add_argument(
+        "--gpus-per-run",
+        type=float,
+        metavar="N",
+        help="on a cluster (default: 1, where it has any; 0.5: two share one)",
+    )
+    command.add_argument("--cpus-per-run", type=_positive, default=1, metavar="N", help="on a cluster (default: 1)")
+    command.add_argument(
+        "--backend-option", type=_pair, action="append", default=[], metavar="KEY=VALUE",
+        help="for slurm: a parameter of submitit, such as slurm_partition=gpu or timeout_min=600",
+    )  # fmt: skip
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"write KEY=VALUE, such as slurm_partition=gpu, and not {text!r}")
+    return key, value
 
 
 def _of_a_run(commands: Commands) -> None:

@@ -13,13 +13,14 @@ from msft.cli.study_display import StudyDisplay
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, RunError, complaint
 from msft.report.words import clean, duration
+from msft.study.clusters import Backend
 from msft.study.compare_answer import reference_of
 from msft.study.compare_table import render_comparison, summary_line
 from msft.study.comparison import Json, comparison, write
 from msft.study.days import on_one_day
 from msft.study.grid import Grid, StudyFolder
 from msft.study.results import read_results
-from msft.study.runs import Progress, run_grid
+from msft.study.runs import HERE, Progress, run_grid
 from msft.study.variants import ignored, variants
 
 
@@ -32,6 +33,7 @@ def run(
     output: Path | None,
     against: str | None,
     redraw: bool = False,
+    backend: Backend = HERE,
 ) -> int:
     """Runs what is missing and prints the comparison of all runs. Returns 1 if a run failed, else 0.
 
@@ -51,7 +53,7 @@ def run(
     folder = StudyFolder(output or Path(f"{config.output}-compare"))
     grid = on_one_day(grid, folder)
     with StudyDisplay(jobs, _ended) as display:
-        failures = run_grid(folder, grid, jobs=jobs, tell=display.tell, watch=display, setup=quiet)
+        failures = run_grid(folder, grid, jobs=jobs, tell=display.tell, watch=display, setup=quiet, backend=backend)
     data = comparison(read_results(folder), reference, ignored(config, names))
     write(folder, data)
     show(folder, data)

@@ -9,6 +9,7 @@ import signal
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -18,6 +19,9 @@ from msft.cli.encodable import use_plain_characters
 from msft.cli.loading import loading
 from msft.core.errors import Stopped, UserError
 from msft.system.stopwatch import Stopwatch, spent
+
+if TYPE_CHECKING:
+    from msft.study.clusters import Backend
 
 SIGNALLED = 128
 """Beside the number of the signal, the exit code of a command that it ended."""
@@ -144,6 +148,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         redraw=arguments.redraw,
         output=arguments.output,
         against=arguments.against,
+        backend=_backend(arguments),
     )
 
 
@@ -153,7 +158,25 @@ def _study(arguments: argparse.Namespace) -> None:
         from msft.config.reader import load
 
     config = load(arguments.config, arguments.overrides)
-    run(arguments.name, config, arguments.output, seeds=arguments.seeds, jobs=arguments.jobs)
+    run(
+        arguments.name,
+        config,
+        arguments.output,
+        seeds=arguments.seeds,
+        jobs=arguments.jobs,
+        backend=_backend(arguments),
+    )
+
+
+def _backend(arguments: argparse.Namespace) -> Backend:
+    from msft.study.clusters import Backend
+
+    return Backend(
+        where=arguments.backend,
+        gpus=arguments.gpus_per_run,
+        cpus=arguments.cpus_per_run,
+        options=dict(arguments.backend_option),
+    )
 
 
 def _report(arguments: argparse.Namespace) -> None:

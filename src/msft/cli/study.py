@@ -13,20 +13,22 @@ from msft.cli.study_display import StudyDisplay
 from msft.config.schema import Config
 from msft.report.table import print_line, print_table
 from msft.report.words import clean, duration
+from msft.study.clusters import Backend
 from msft.study.findings import shown
 from msft.study.grid import StudyFolder
 from msft.study.runs import Progress
 from msft.study.studies import run_study
 
 
-def run(name: str, config: Config, output: Path | None, *, seeds: int, jobs: int) -> None:
+def run(name: str, config: Config, output: Path | None, *, seeds: int, jobs: int, backend: Backend) -> None:
     """Runs the study and prints its sentences, its first table and the path of the page."""
     quiet()
     console = Console()
     folder = StudyFolder(output or Path(f"{config.output}-{name}"))
     with StudyDisplay(jobs, _ended) as display:
         findings = run_study(
-            name, config, folder, seeds=seeds, jobs=jobs, tell=display.tell, watch=display, setup=quiet
+            name, config, folder, seeds=seeds, jobs=jobs, tell=display.tell, watch=display, setup=quiet,
+            backend=backend,
         )  # fmt: skip
     console.print(f"\n{findings.title}", style="bold", markup=False)
     for sentence in findings.said:

@@ -18,12 +18,14 @@ import torch
 from msft.core.errors import RunError, complaint
 from msft.record.run_folder import RunFolder
 from msft.run.job import Job
+from msft.study.clusters import Backend, elsewhere
 from msft.study.derive import RULES
 from msft.study.grid import Grid, StudyFolder, Variant
 from msft.study.positions import BASE, Position, Unwatched, Watch, heard
 from msft.study.worker import Result, begin, nothing, prepared, report_to, score, work
 
 UNWATCHED = Unwatched()
+HERE = Backend()
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,17 @@ def run_grid(
     tell: Callable[[Progress], None] = lambda progress: None,
     watch: Watch = UNWATCHED,
     setup: Callable[[], None] = nothing,
+    backend: Backend = HERE,
 ) -> dict[tuple[str, int], str]:
     """Run what is not finished yet, and return the failures: (variant, seed) to message.
 
     A finished run is kept, an interrupted run continues from its journal, a failed run is repeated. `setup`: a
-    module-level function that every worker process calls first. Raises a UserError, before anything is written, if a
-    configuration, a model, a data set or the folder cannot be used.
+    module-level function that every worker process calls first. `backend`: where these processes are. Raises a
+    UserError, before anything is written, if a configuration, a model, a data set or the folder cannot be used.
     """
     grid = folder.continued(grid)
     folder.check(grid)
-    threads = max(1, torch.get_num_threads() // jobs)
+    threads = max(1, torch.get_num_threads() // jobs) if backend.where == "local" else backend.cpus
     watch.begins(folder, grid)
     for name, job in _jobs(grid, threads):
         watch.prepared(name, job)
@@ -77,7 +80,7 @@ def run_grid(
     with RunFolder(folder.path).owned():
         _wait_for_orphans(folder)
         threads = folder.adopt(grid, threads)
-        return _Runner(folder, grid, threads, tell, watch, setup).run(jobs)
+        return _Runner(folder, grid, threads, tell, watch, setup, backend).run(jobs)
 
 
 def _wait_for_orphans(folder: StudyFolder) -> None:
@@ -97,8 +100,10 @@ class _Runner:
         tell: Callable[[Progress], None],
         watch: Watch,
         setup: Callable[[], None],
+        backend: Backend,
     ) -> None:
         self.folder, self.grid, self.threads, self.setup = folder, grid, threads, setup
+        self.backend = backend
         self.tell, self.watch = tell, watch
         self.total = len(grid.variants) * len(grid.seeds)
         self.jobs = 1
@@ -229,7 +234,12 @@ class _Here(Executor):
 
 @contextmanager
 def _executor(jobs: int, grid: _Runner) -> Iterator[Executor]:
-    """`jobs` worker processes, each with its own GPU if there are enough; for one job, this process."""
+    """`jobs` worker processes, each with its own GPU if there are enough; for one job, this process; or processes of a
+    cluster."""
+    if grid.backend.where != "local":
+        with elsewhere(grid.backend, grid.folder.path, grid.folder.workers, grid.threads, jobs, grid.setup) as executor:
+            yield executor
+        return
     if jobs == 1:
         before = torch.get_num_threads()
         torch.set_num_threads(grid.threads)

@@ -9,12 +9,13 @@ from msft.config.schema import Config
 from msft.core.errors import RunError, complaint
 from msft.run.job import Job
 from msft.study import budget, granularity, loss, noise, optimizer, own_moments, peaks, shift, similar, ticks
+from msft.study.clusters import Backend
 from msft.study.days import on_one_day
 from msft.study.findings import Cell, Findings
 from msft.study.grid import Grid, StudyFolder, Variant
 from msft.study.positions import Watch
 from msft.study.reading import Evidence, read_runs
-from msft.study.runs import UNWATCHED, Progress, run_grid
+from msft.study.runs import HERE, UNWATCHED, Progress, run_grid
 from msft.study.worker import nothing
 
 
@@ -54,6 +55,7 @@ def run_study(
     *,
     seeds: int = 3,
     jobs: int = 1,
+    backend: Backend = HERE,
     tell: Callable[[Progress], None] = lambda progress: None,
     watch: Watch = UNWATCHED,
     setup: Callable[[], None] = nothing,
@@ -67,7 +69,7 @@ def run_study(
     first = config.training_seed
     grid = Grid(kind=f"study {name}", variants=tuple(study.variants(config)), seeds=tuple(range(first, first + seeds)))
     grid = on_one_day(grid, folder)
-    failures = run_grid(folder, grid, jobs=jobs, tell=tell, watch=watch, setup=setup)
+    failures = run_grid(folder, grid, jobs=jobs, tell=tell, watch=watch, setup=setup, backend=backend)
     if failures:
         listed = "; ".join(f"{variant}, seed {seed}: {why}" for (variant, seed), why in list(failures.items())[:3])
         found = f"{len(failures)} of the study's runs failed: {listed}"
