@@ -103,6 +103,7 @@ def tiny_engine(
     snapshots: Path,
     *,
     peft: dict[str, Any] | None = None,
+    quantize: Any = None,
     memory_bytes: int = 10**9,
     gpu_bytes: int = 0,
     on_step: Callable[[Any], None] | None = None,
@@ -114,7 +115,7 @@ def tiny_engine(
         "max_tokens_per_microbatch": 40, "lookahead_batch": 4, "durable": "rollout",
     } | settings  # fmt: skip
     store = Store(snapshots, memory_bytes=memory_bytes, gpu_bytes=gpu_bytes)
-    source = ModelSource(name_or_path=str(folder), peft=peft, seed=chosen["seed"])
+    source = ModelSource(name_or_path=str(folder), peft=peft, quantize=quantize, seed=chosen["seed"])
     opened, parts = OpenModel.open(source), data or tiny_data()
     return TorchEngine(opened, parts, EngineSettings(**chosen), store, on_step=on_step), store
 

@@ -131,6 +131,9 @@ def _memory(made: Estimate) -> str:
     moments = made.moment_bytes / max(made.trained_parameters, 1)
     parts = each_trained(made.precision, averaged=averaged, moments=moments)
     each = " + ".join(f"{size:.2g} {name}" for name, size in parts.items())
+    if made.packed.parameters:
+        few = made.packed.nbytes / made.packed.parameters
+        each += f"; {few:.2g} of each of the {_count(made.packed.parameters)} that are quantised"
     return (
         f"{scaled(made.training_bytes, 'B')} for {what}, plus activations ({made.precision}; bytes of each parameter "
         f"that is trained: {each})"

@@ -24,6 +24,7 @@ from msft.data.examples import TaskData
 from msft.model.memory import CardPlan, card_memory, training_bytes
 from msft.model.open import non_embedding_parameters
 from msft.model.precision import Precision, precision_on
+from msft.model.quantised import Packed
 from msft.run.attempt import SNAPSHOT_MEMORY
 from msft.run.job import UNSCORED, Job
 from msft.run.scoring_cost import generated_tokens, scored_tokens
@@ -112,6 +113,8 @@ class Estimate:
     precision: Precision
     moment_bytes: int
     """What the optimizer keeps of all weights."""
+    packed: Packed
+    """What is held in 4 or 8 bits."""
     training_bytes: int
     """Memory of weights, gradients, moments and averages, without activations."""
     card: CardPlan | None
@@ -149,7 +152,14 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None) -> Estima
     snapshot = job.snapshot_bytes
     window = job.config.training.average
     precision, card_bytes = _hardware(job.config, gpu_bytes)
-    training = training_bytes(precision, all_parameters, trained, averaged=window is not None, moments=job.moment_bytes)
+    training = training_bytes(
+        precision,
+        all_parameters,
+        trained,
+        averaged=window is not None,
+        moments=job.moment_bytes,
+        packed=(packed := job.packed),
+    )
     room = int(SNAPSHOT_MEMORY * psutil.virtual_memory().available)
     in_memory = room // snapshot if kept is None else min(kept, room // snapshot)
     final = FLOAT * (trained if job.source.peft else all_parameters)
@@ -180,6 +190,7 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None) -> Estima
         free_disk_bytes=_free_disk(Path(job.config.output)),
         precision=precision,
         moment_bytes=job.moment_bytes,
+        packed=packed,
         training_bytes=training,
         card=None if card_bytes is None else CardPlan(card=card_bytes, jobs=jobs, training=training, snapshot=snapshot),
         averaging=None if window is None else Averaging(window * steps, job.config.training.average_warmup),

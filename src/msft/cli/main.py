@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shlex
 import signal
@@ -27,6 +28,8 @@ def entry() -> None:
     # Read by torch at its first allocation: large tensors then lie in large pages, where Linux has some to give. Those
     # of a vocabulary come and go with every micro-batch, in tens of thousands of small pages otherwise.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    # At import, which peft does, it may warn of faster kernels in another package.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     use_plain_characters()
     sys.exit(main(sys.argv[1:]))
 

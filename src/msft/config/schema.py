@@ -50,6 +50,10 @@ class ModelConfig(Section):
     """Precision of training and evaluation (design 3.5). `mixed`: the model computes with bf16 copies of fp32 weights;
     `autocast`: with fp32 weights, which matrix products convert to bf16; `fp32`: in fp32. `auto`: `mixed` on a GPU,
     `autocast` on a CPU, and `fp32` where the hardware has no native bf16."""
+    quantize: Annotated[Literal["nf4", "fp4", "int8"] | None, LATER] = None
+    """Hold the base's linear layers in 4 bits (`nf4`, as QLoRA, or `fp4`) or 8 bits (`int8`), by bitsandbytes; needs
+    `peft`, as only an adapter can be trained on them. Output head and embeddings stay as they are; in 4 bits the scales
+    are quantised too. They compute in the type of `precision`."""
     chat_template: Text | None = None
     """Jinja text, or a file that contains it, that replaces the tokenizer's own chat template."""
     license: Text | None = None
@@ -274,6 +278,14 @@ class Config(Section):
             raise ProblemsError([Problem(found, "give a number of epochs, such as 1", ("training", "average"))])
         averaged = self.training.model_copy(update={"average": AVERAGE})
         object.__setattr__(self, "training", averaged)  # the model is frozen once it is validated
+        return self
+
+    @model_validator(mode="after")
+    def _quantised_under_an_adapter(self) -> Config:
+        if self.model.quantize is not None and self.peft is None:
+            found = "weights in 4 or 8 bits cannot be trained, and no adapter is"
+            mend = "add an adapter, such as peft: {r: 16}, or leave out model.quantize"
+            raise ProblemsError([Problem(found, mend, ("model", "quantize"))])
         return self
 
     @model_validator(mode="after")

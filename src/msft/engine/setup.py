@@ -29,6 +29,7 @@ from msft.model.hardware import hardware_has_bf16
 from msft.model.lighten import lighten
 from msft.model.memory import training_bytes
 from msft.model.precision import precision_on
+from msft.model.quantised import packed
 from msft.model.row_layout import fitting_layout
 from msft.model.token_budget import ON_A_CPU, token_budget
 from msft.model.token_loss import TokenLoss
@@ -102,13 +103,15 @@ def budgeted(runtime: Runtime, settings: EngineSettings, loss: TokenLoss, proces
         return runtime
     budgets = np.zeros(processes.world)
     precision = precision_on(processes.device, settings.precision)
-    sizes = [(p.numel(), p.requires_grad) for p in loss.parameters()]
+    sizes = [(p.numel(), p.requires_grad) for p in loss.parameters() if p.is_floating_point()]
+    quantised = packed(loss)
     fixed = training_bytes(
         precision,
-        sum(size for size, _ in sizes),
+        sum(size for size, _ in sizes) + quantised.parameters,
         sum(size for size, trained in sizes if trained),
         averaged=settings.average is not None,
         moments=moment_bytes(settings.optimizer, loss.model),
+        packed=quantised,
     )
     budgets[processes.rank] = token_budget(loss, runtime.layout, processes.device, runtime.autocast, fixed)
     # The minimum over all: every process must make the same number of micro-batches of a global batch.

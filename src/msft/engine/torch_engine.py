@@ -37,6 +37,7 @@ from msft.model.adapters import write_merged
 from msft.model.compiled import compile_layers
 from msft.model.open import OpenModel, check_data_fits, export_model, non_embedding_parameters
 from msft.model.precision import precision_on
+from msft.model.quantised import compute_in
 from msft.model.token_loss import TokenLoss
 from msft.scoring.sample_outputs import Sample, sample_outputs
 from msft.scoring.scorers import TaskScores, score
@@ -76,8 +77,10 @@ class TorchEngine:
         self._clock = Clock(sizes, settings.batch_size, 1.0, pools)
         self._model = opened.load()
         check_data_fits(self._model, data)
-        self.parameters = non_embedding_parameters(self._model)
-        self.model_bytes = sum(parameter.nbytes for parameter in self._model.parameters())
+        # Packed weights have fewer numbers than they stand for.
+        counted = self._model if opened.quantized is None else opened.skeleton
+        self.parameters = non_embedding_parameters(counted)
+        self.model_bytes = sum(parameter.nbytes for parameter in counted.parameters())
         generates = any(part.measure.generates for part in data.values())
         self._decoding = decoding_of(self._model, opened.tokenizer, data) if generates else None
         if settings.gradient_checkpointing:
@@ -86,6 +89,7 @@ class TorchEngine:
         device = self._processes.device
         deterministic(device, settings)
         runtime, said = runtime_for(self._processes, settings, loss, generates=generates)
+        compute_in(self._model, precision_on(device, settings.precision))
         masters = Masters(self._model) if precision_on(device, settings.precision) == "mixed" else None
         runtime = budgeted(runtime, settings, loss, self._processes)
         if settings.torch_compile:
@@ -220,14 +224,16 @@ class TorchEngine:
         self._processes.barrier()
 
     def _mergeable(self, model: PeftModel) -> PeftModel:
-        """A model in fp32 with this adapter: merged into bf16 weights, it would lose what it has learned."""
-        if self._stepper.masters is None:
+        """A model in fp32 with this adapter: merged into weights in bf16, or in fewer bits, it would lose what it has
+        learned."""
+        if self._stepper.masters is None and self._opened.quantized is None:
             return model
-        fresh = self._opened.load()
+        fresh = self._opened.load(whole=True)
         assert isinstance(fresh, PeftModel)
+        learned = self.state().tensors
         with torch.no_grad():
             for name, weight in trainable(fresh).items():
-                weight.copy_(self._stepper.masters.tensors[name])
+                weight.copy_(learned[f"weight/{name}"])
         return fresh.to(self._processes.device)
 
     def _evaluated(self) -> AbstractContextManager[None]:

@@ -23,6 +23,7 @@ from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.optimizers import moment_bytes
 from msft.engine.settings import EngineSettings, two_schedules
 from msft.model.open import ModelSource, OpenModel, check_data_fits
+from msft.model.quantised import Packed, will_be_packed
 from msft.model.row_layout import check_rows
 from msft.record.run_folder import environment
 from msft.run.scoring_cost import decided
@@ -149,6 +150,12 @@ class Job:
         return moment_bytes(self.config.training.optimizer, self.skeleton)
 
     @property
+    def packed(self) -> Packed:
+        """What the model will hold in 4 or 8 bits."""
+        whole = (self.source.peft or {}).get("modules_to_save")
+        return will_be_packed(self.skeleton, self.model.quantized, whole)
+
+    @property
     def model_bytes(self) -> int:
         return 4 * sum(p.numel() for p in self.skeleton.parameters())
 
@@ -179,13 +186,19 @@ class Job:
                 for task, m in ((task, part.measure) for task, part in self.data.items())
             },
             "config": config,
-            "environment": made_with() | ({"gpu": dict(engine.gpu)} if engine.gpu else {}),
+            "environment": made_with(self.config) | ({"gpu": dict(engine.gpu)} if engine.gpu else {}),
         }
 
 
-def made_with() -> dict[str, Any]:
+def made_with(config: Config | None = None) -> dict[str, Any]:
     """The environment: what a result may depend on beside configuration, data and model."""
-    return {**environment(), "threads": torch.get_num_threads()}
+    also = [] if config is None or not needs_bitsandbytes(config) else ["bitsandbytes"]
+    return {**environment(also), "threads": torch.get_num_threads()}
+
+
+def needs_bitsandbytes(config: Config) -> bool:
+    """Whether a run of this configuration uses the optional library bitsandbytes."""
+    return config.model.quantize is not None or config.training.optimizer == "adamw_8bit"
 
 
 def longest_row(config: Config) -> int:
@@ -235,6 +248,7 @@ def model_source(config: Config) -> ModelSource:
         tokenizer=model.tokenizer,
         trust_remote_code=model.trust_remote_code,
         peft=None if config.peft is None else config.peft.model_dump(),
+        quantize=model.quantize,
         seed=config.training_seed,
         chat_template=chat_template(model.chat_template),
     )
