@@ -65,6 +65,9 @@ CASES = {
     "autocast": ("some/model}", "some/model, autocast: bf16}", ":1 model.autocast", "autocast (was bf16)"),
     "4 bits": ("some/model}", "some/model, load_in_4bit: true}", ":1 model.load_in_4bit",
                "Fix: write model.quantize: nf4"),
+    "compiled in 4 bits": (
+        "some/model}", "some/model, quantize: nf4}\npeft: {r: 2}\ntraining: {torch_compile: true}",
+        ":3 training.torch_compile", "Fix: leave out training.torch_compile"),
     "paged": ("output:", "training: {optimizer: paged_adamw_8bit}\noutput:", ":8 training.optimizer",
               "Fix: write adamw_8bit"),
     "schedule-free": ("output:", "training: {optimizer: schedule_free_adamw}\noutput:", ":8 training.optimizer",

@@ -91,6 +91,7 @@ def _check(arguments: argparse.Namespace) -> None:
         load(arguments.config, arguments.overrides),
         jobs=arguments.jobs,
         gpu_bytes=arguments.gpu_memory,
+        machine=arguments.on,
         as_json=arguments.json,
     )
 

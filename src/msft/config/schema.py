@@ -14,8 +14,9 @@ from pydantic import (
     model_validator,
 )
 
-from msft.config.columns import Columns, FormatName, Names, no_jinja, not_empty
+from msft.config.columns import Columns, FormatName, no_jinja, not_empty
 from msft.config.method_section import MethodConfig, resolve
+from msft.config.peft_section import PeftConfig, check_quantised
 from msft.config.plain_text import Day, Text
 from msft.config.problems import Problem, ProblemsError, folded, not_portable
 from msft.config.scorer import ScorerConfig
@@ -197,29 +198,6 @@ class DataConfig(Section):
     began, which the run keeps."""
 
 
-class PeftConfig(Section):
-    """A LoRA adapter in place of full fine-tuning."""
-
-    r: int = Field(default=16, ge=1)
-    """Rank of the adapter."""
-    lora_alpha: float = Field(default=32, gt=0)
-    """The adapter's output is scaled by lora_alpha / r."""
-    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout probability of the adapter's inputs in training."""
-    target_modules: Text | Names = "all-linear"
-    """Names of the modules that get an adapter; `all-linear`: all linear layers except the output head."""
-    exclude_modules: Annotated[Names | None, LATER] = None
-    """Names of modules that get none, though `target_modules` names them."""
-    layers_to_transform: Annotated[Annotated[tuple[int, ...], Field(strict=False)] | None, LATER] = None
-    """Numbers, from 0, of the layers whose modules get an adapter; null: all."""
-    modules_to_save: Annotated[Names | None, LATER] = None
-    """Names of modules that are trained whole beside the adapter, and stored with it."""
-    use_dora: Annotated[bool, LATER] = False
-    """DoRA: the adapter changes the direction of a weight, and a length of its own is trained (arXiv 2402.09353)."""
-    use_rslora: Annotated[bool, LATER] = False
-    """rsLoRA: the adapter's output is scaled by lora_alpha / sqrt(r) (arXiv 2312.03732)."""
-
-
 class SnapshotsConfig(Section):
     """How snapshots are kept (design 3.8)."""
 
@@ -281,11 +259,9 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _quantised_under_an_adapter(self) -> Config:
-        if self.model.quantize is not None and self.peft is None:
-            found = "weights in 4 or 8 bits cannot be trained, and no adapter is"
-            mend = "add an adapter, such as peft: {r: 16}, or leave out model.quantize"
-            raise ProblemsError([Problem(found, mend, ("model", "quantize"))])
+    def _quantised_as_is_possible(self) -> Config:
+        if self.model.quantize is not None:
+            check_quantised(adapter=self.peft is not None, compiled=self.training.torch_compile)
         return self
 
     @model_validator(mode="after")

@@ -132,7 +132,7 @@ def stepper_for(
     model = loss if masters is not None else processes.distributed(loss)
     optimizer = make_optimizer(weights, settings, loss.model)
     fixed = settings.cuda_graphs and runtime.layout == "lengths" and (masters is not None or processes.world == 1)
-    if not fixed:
+    if not fixed or packed(loss).parameters:  # graphs of bitsandbytes' layers are not proven to compute the same
         return Stepper(model, optimizer, settings, runtime, masters)
     lengths = [np.array([row_size(example) for example in part.train], np.int64) for part in data.values()]
     shapes = choose(lengths, settings.batch_size, runtime.max_tokens)

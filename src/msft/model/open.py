@@ -66,8 +66,8 @@ class OpenModel:
         return cls(source, tokenizer, _skeleton(source, tokenizer))
 
     def of(self, source: ModelSource) -> OpenModel:
-        """The same model and tokenizer, for a source that differs only in the adapter's seed or the model's name or
-        path."""
+        """The same model and tokenizer, for a source that differs only in the adapter's seed, in `quantize`, or in the
+        model's name or path."""
         return replace(self, source=source)
 
     @property

@@ -23,7 +23,6 @@ from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.optimizers import moment_bytes
 from msft.engine.settings import EngineSettings, two_schedules
 from msft.model.open import ModelSource, OpenModel, check_data_fits
-from msft.model.quantised import Packed, will_be_packed
 from msft.model.row_layout import check_rows
 from msft.record.run_folder import environment
 from msft.run.scoring_cost import decided
@@ -148,12 +147,6 @@ class Job:
     def moment_bytes(self) -> int:
         """What the optimizer keeps of all weights."""
         return moment_bytes(self.config.training.optimizer, self.skeleton)
-
-    @property
-    def packed(self) -> Packed:
-        """What the model will hold in 4 or 8 bits."""
-        whole = (self.source.peft or {}).get("modules_to_save")
-        return will_be_packed(self.skeleton, self.model.quantized, whole)
 
     @property
     def model_bytes(self) -> int:
