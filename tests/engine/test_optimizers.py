@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,34 @@ import torch
 from tiny_engine import same, segment, tiny_engine, tiny_example, tiny_folder
 
 from msft.core.vocabulary import ROOT, Probe
+from msft.engine import optimizers
 from msft.engine.optimizers import moment_bytes, outside
 from msft.snapshots.state import trainable
 
 KEPT = {
     "adamw": {"exp_avg", "exp_avg_sq", "step"},
+    "adamw_8bit": {"state1", "state2", "absmax1", "absmax2", "exp_avg", "exp_avg_sq", "step"},
     "muon": {"momentum_buffer", "exp_avg", "exp_avg_sq", "step"},
     "adafactor": {"row_var", "col_var", "variance", "step"},
 }
-RATE = {"adamw": 1e-2, "muon": 1e-2, "adafactor": 3e-2}
+OPTIMIZERS = [
+    pytest.param(
+        name, marks=[] if name != "adamw_8bit" or importlib.util.find_spec("bitsandbytes") else pytest.mark.skip
+    )
+    for name in KEPT
+]
+RATE = {"adamw": 1e-2, "adamw_8bit": 1e-2, "muon": 1e-2, "adafactor": 3e-2}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_folder(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(autouse=True)
+def matrices_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the tiny model get moments in 8 bits, its norms do not."""
+    monkeypatch.setattr(optimizers, "FEW", 100)
 
 
 def settings(optimizer: str) -> dict[str, Any]:
@@ -33,7 +48,7 @@ def settings(optimizer: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("memory_bytes", [10**9, 0])
 @pytest.mark.parametrize("precision", ["fp32", "mixed"])
-@pytest.mark.parametrize("optimizer", KEPT)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_run_is_rolled_back_and_resumed_bit_for_bit(
     folder: Path, tmp_path: Path, optimizer: str, precision: str, memory_bytes: int
 ) -> None:
@@ -53,7 +68,7 @@ def test_a_run_is_rolled_back_and_resumed_bit_for_bit(
     assert (tmp_path / "final" / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("optimizer", KEPT)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_look_ahead_leaves_no_trace_and_a_reset_starts_anew(folder: Path, tmp_path: Path, optimizer: str) -> None:
     engine, store = tiny_engine(folder, tmp_path / "a", **settings(optimizer))
     looked = engine.run(segment(0, 4, probes=frozenset({Probe.LOOKAHEAD})), 1)
@@ -89,10 +104,29 @@ def test_muon_is_torchs_muon_for_hidden_matrices_and_adamw_for_the_rest(folder: 
     assert all(torch.equal(parameter, copies[name]) for name, parameter in names.items())
 
 
-@pytest.mark.parametrize("optimizer", KEPT)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_the_bytes_of_moments_are_those_in_a_snapshot(folder: Path, tmp_path: Path, optimizer: str) -> None:
     engine, store = tiny_engine(folder, tmp_path, **settings(optimizer))
     engine.run(segment(0, 1), 1)
     tensors = store.get(1).tensors.items()
     kept = sum(t.nbytes for n, t in tensors if n.partition("/")[0] not in {"weight", "mean", "mean_steps", "step"})
     assert kept == moment_bytes(optimizer, engine._model)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "mixed"])
+def test_adamw_in_8_bits_is_nearly_adamw(folder: Path, tmp_path: Path, precision: str) -> None:
+    pytest.importorskip("bitsandbytes")
+    ends = []
+    for optimizer in ("adamw", "adamw_8bit"):
+        engine, store = tiny_engine(
+            folder, tmp_path / optimizer, optimizer=optimizer, weight_decay=0.1, precision=precision
+        )
+        start = dict(engine.state().tensors)
+        begun = {name: tensor.clone() for name, tensor in start.items()}
+        engine.run(segment(0, 6), 1)
+        ends.append({name: store.get(1).tensors[name] - begun[name] for name in start})
+    plain, few = ends
+    for name in plain:
+        away = float((plain[name] - few[name]).norm() / plain[name].norm())
+        assert away < 0.2, name
+    assert any(not torch.equal(plain[name], few[name]) for name in plain)

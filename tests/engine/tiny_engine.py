@@ -105,6 +105,7 @@ def tiny_engine(
     snapshots: Path,
     *,
     peft: dict[str, Any] | None = None,
+    quantize: Any = None,
     memory_bytes: int = 10**9,
     gpu_bytes: int = 0,
     on_step: Callable[[Any], None] | None = None,
@@ -119,7 +120,7 @@ def tiny_engine(
     store = Store(snapshots, memory_bytes=memory_bytes, gpu_bytes=gpu_bytes)
     if processes.sharding(chosen.get("shard", "auto")):
         store = SharedStore(snapshots, together=processes, memory_bytes=memory_bytes, gpu_bytes=gpu_bytes)
-    source = ModelSource(name_or_path=str(folder), peft=peft, seed=chosen["seed"])
+    source = ModelSource(name_or_path=str(folder), peft=peft, quantize=quantize, seed=chosen["seed"])
     opened, parts = OpenModel.open(source), data or tiny_data()
     return TorchEngine(opened, parts, EngineSettings(**chosen), store, on_step=on_step), store
 

@@ -21,6 +21,7 @@ def test_the_file_is_the_one_that_the_library_writes(
 ) -> None:
     monkeypatch.setattr(tensor_file, "BLOCK", block)
     tensors = {"weight/ä": torch.randn(3, 5), "step/b": torch.tensor(3.0), "empty": torch.zeros(0, 2)}
+    tensors |= {"state1/a": torch.arange(7, dtype=torch.uint8), "absmax1/a": torch.ones(1)}
     size, sha256 = files.write_blocks("test", tmp_path / "ours", tensor_file.blocks(tensors))
     safetensors.torch.save_file(tensors, tmp_path / "theirs")
     content = (tmp_path / "ours").read_bytes()

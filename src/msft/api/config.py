@@ -24,7 +24,7 @@ ADAPTER = (
     "use_dora", "use_rslora",
 )  # fmt: skip
 """The fields that are taken from a LoraConfig."""
-OPTIMIZERS = {"adamw_torch": "adamw", "adamw_torch_fused": "adamw"}
+OPTIMIZERS = {"adamw_torch": "adamw", "adamw_torch_fused": "adamw", "adamw_bnb_8bit": "adamw_8bit"}
 """TRL's names of optimizers, and ours."""
 NEUTRAL = {"task_type", "peft_type", "inference_mode", "base_model_name_or_path", "revision", "peft_version"}
 """The fields of a LoraConfig that do not describe the adapter."""
@@ -58,7 +58,7 @@ class MSFTConfig:
             `average`, which needs no falling rate, or with a preset that sets no maximum of epochs.
         warmup_ratio: Share of `num_train_epochs` over which the learning rate rises from 0.
         optim: `"adamw_torch"` or `"adamw_torch_fused"`, which is what is used where it exists; `"muon"`: for hidden
-            matrices, and AdamW for the rest; `"adafactor"`.
+            matrices, and AdamW for the rest; `"adafactor"`; `"adamw_8bit"` (or `"adamw_bnb_8bit"`): bitsandbytes'.
         weight_decay: Weight decay, on matrices only.
         average: Epochs of the full mixture over which the weights are averaged; None: they are not, but 1 for
             the method `auto`. Evaluations, decisions and the final model use the average.
@@ -67,6 +67,7 @@ class MSFTConfig:
         max_length: Maximum tokens of an example; longer ones are truncated at the end.
         gradient_checkpointing: Recomputes activations in the backward pass: slower, less memory.
         torch_compile: Compiles the model's layers.
+        quantize: Holds the base's linear layers in 4 bits (`"nf4"`, `"fp4"`) or 8 (`"int8"`), under a `peft_config`.
         bf16: Computes in bf16 over fp32 weights, on a GPU with copies of them, on a CPU by autocast; None: where the
             hardware supports bf16 natively.
         seed: Determines the order of examples, dropout, and an adapter's initial weights.
@@ -113,6 +114,7 @@ class MSFTConfig:
     max_length: int = 1024
     gradient_checkpointing: bool = False
     torch_compile: bool = False
+    quantize: Literal["nf4", "fp4", "int8"] | None = None
     bf16: bool | None = None
     seed: int = 20
     data_seed: int | None = None
@@ -149,7 +151,7 @@ class MSFTConfig:
         if self.bf16 is not None:
             precision = ("mixed" if torch.cuda.is_available() else "autocast") if self.bf16 else "fp32"
         data = {
-            "model": {**model, "precision": precision},
+            "model": {**model, "precision": precision, "quantize": self.quantize},
             "method": method,
             "datasets": [self._dataset(dataset) for dataset in datasets],
             "data": {

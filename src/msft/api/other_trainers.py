@@ -37,6 +37,9 @@ INSTEAD = {
     "deepspeed": "remove it; on several GPUs: accelerate launch your_script.py",
     "fsdp": "remove it; on several GPUs: accelerate launch your_script.py",
     "neftune_noise_alpha": "remove it; it is not supported",
+    "quantization_config": 'give quantize="nf4", "fp4" or "int8"',
+    "load_in_4bit": 'give quantize="nf4"',
+    "load_in_8bit": 'give quantize="int8"',
     "model_init_kwargs": "load the model, and pass it as an object",
     "push_to_hub": "call save_model, and push the folder; or msft export RUN --push-to-hub",
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from msft.cli.example_commands import explain
+from msft.cli.machines import Machine, machine
 from msft.core.version import __version__
 
 STUDIES = ("peaks", "shift", "budget", "granularity", "ticks", "loss", "optimizer", "noise", "headroom", "similar")
@@ -57,7 +58,12 @@ def _of_a_job(commands: Commands) -> None:
         default=1,
         help="runs of a study that share a GPU, to plan its memory (default: 1)",
     )
-    check.add_argument("--gpu-memory", type=_gib, metavar="GIB", help="of the GPU (default: of the one that is here)")
+    where = check.add_mutually_exclusive_group()
+    where.add_argument("--gpu-memory", type=_gib, metavar="GIB", help="of the GPU (default: of the one that is here)")
+    where.add_argument(
+        "--on", type=_machine, metavar="NxCARD",
+        help="whether it fits on such a machine, and what to change if not: 8xH100, L4, 2x24GiB",
+    )  # fmt: skip
     check.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
     preview = commands.add_parser("preview", help="a few examples as the model sees them, learned tokens marked")
@@ -195,6 +201,13 @@ def _gib(text: str) -> int:
     if not 0 < found < 1e6:
         raise argparse.ArgumentTypeError(f"{text} is not a number of GiB")
     return int(found * 2**30)
+
+
+def _machine(text: str) -> Machine:
+    try:
+        return machine(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _positive(text: str) -> int:

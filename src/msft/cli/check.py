@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from msft.cli.estimate import Estimate, Part, estimate
+from msft.cli.fit_words import fit_lines, of_process
+from msft.cli.machines import Machine
 from msft.cli.quiet import quiet
 from msft.config.schema import Config
 from msft.core.averages import Averaging
@@ -24,10 +26,17 @@ PIPED = 160
 """Width of the output if it is not a terminal."""
 
 
-def run(config: Config, *, jobs: int = 1, gpu_bytes: int | None = None, as_json: bool = False) -> None:
+def run(
+    config: Config,
+    *,
+    jobs: int = 1,
+    gpu_bytes: int | None = None,
+    machine: Machine | None = None,
+    as_json: bool = False,
+) -> None:
     """Prints the estimate (see `estimate`). Raises a UserError if configuration, data or model cannot be used."""
     quiet()
-    made = estimate(Job.prepare(config), jobs=jobs, gpu_bytes=gpu_bytes)
+    made = estimate(Job.prepare(config), jobs=jobs, gpu_bytes=gpu_bytes, machine=machine)
     if as_json:
         sys.stdout.write(json.dumps(as_dict(made), indent=2, allow_nan=False) + "\n")
     else:
@@ -41,6 +50,8 @@ def as_dict(made: Estimate) -> dict[str, object]:
     for part, entry in zip(made.parts, plain["parts"], strict=True):
         entry["validation_error"] = part.validation_error
         entry["test_error"] = part.test_error if part.test else None
+    if made.fit is not None:
+        plain["fit"]["fits"] = made.fit.plan.fits
     return plain
 
 
@@ -108,6 +119,8 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
         ("at most", _training(made)),
         ("snapshots", _snapshots(made)),
         ("memory", _memory(made)),
+        ("process", of_process(made.needs)),
+        *(fit_lines(made.fit) if made.fit is not None else []),
         *([("GPU", _card(made.card))] if made.card is not None else []),
         *([("average", _average(made.averaging, made.steps_per_epoch))] if made.averaging is not None else []),
         ("ends", _ends(made)),
@@ -131,6 +144,9 @@ def _memory(made: Estimate) -> str:
     moments = made.moment_bytes / max(made.trained_parameters, 1)
     parts = each_trained(made.precision, averaged=averaged, moments=moments)
     each = " + ".join(f"{size:.2g} {name}" for name, size in parts.items())
+    if made.packed.parameters:
+        few = made.packed.nbytes / made.packed.parameters
+        each += f"; {few:.2g} of each of the {_count(made.packed.parameters)} that are quantised"
     return (
         f"{scaled(made.training_bytes, 'B')} for {what}, plus activations ({made.precision}; bytes of each parameter "
         f"that is trained: {each})"

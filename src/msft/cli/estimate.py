@@ -14,6 +14,9 @@ import psutil
 import torch
 
 from msft.cli.estimate_warnings import about_data, about_rhythm, about_space
+from msft.cli.fitting import Fit, fit, precision_of
+from msft.cli.machines import Machine
+from msft.cli.needs import Needs, needs_of, packed_of
 from msft.config.schema import Config
 from msft.core.averages import Averaging
 from msft.core.clock import Clock
@@ -24,6 +27,7 @@ from msft.data.examples import TaskData
 from msft.model.memory import CardPlan, card_memory, training_bytes
 from msft.model.open import non_embedding_parameters
 from msft.model.precision import Precision, precision_on
+from msft.model.quantised import Packed
 from msft.run.job import UNSCORED, Job
 from msft.run.open_store import SNAPSHOT_MEMORY
 from msft.run.scoring_cost import generated_tokens, scored_tokens
@@ -112,8 +116,14 @@ class Estimate:
     precision: Precision
     moment_bytes: int
     """What the optimizer keeps of all weights."""
+    packed: Packed
+    """What is held in 4 or 8 bits."""
     training_bytes: int
     """Memory of weights, gradients, moments and averages, without activations."""
+    needs: Needs
+    """The memory of one process, by use."""
+    fit: Fit | None
+    """Whether it fits on the machine that was asked for; None: none was."""
     card: CardPlan | None
     """The memory of one process on a GPU; None without one."""
     averaging: Averaging | None
@@ -123,10 +133,11 @@ class Estimate:
     warnings: tuple[str, ...]
 
 
-def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None) -> Estimate:
+def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None, machine: Machine | None = None) -> Estimate:
     """The estimate of a job whose data have been read and whose model exists as a skeleton only.
 
     `jobs`: runs at the same time that share the GPU; `gpu_bytes`: of its memory, None: of the GPU that is here.
+    `machine`: what the job is to run on, in place of the machine that is here.
     """
     method, data = job.config.method, job.data
     parts = tuple(part_of(task_data, job.model.tokenizer) for task_data in data.values())
@@ -148,8 +159,24 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None) -> Estima
     kept = min((n for n in (wanted, None if bound is None else bound + 1) if n is not None), default=None)
     snapshot = job.snapshot_bytes
     window = job.config.training.average
-    precision, card_bytes = _hardware(job.config, gpu_bytes)
-    training = training_bytes(precision, all_parameters, trained, averaged=window is not None, moments=job.moment_bytes)
+    precision, card_bytes = _hardware(job.config, gpu_bytes, machine)
+    longest = max(part.longest for part in parts)
+    needs = needs_of(
+        job.model,
+        job.config,
+        precision,
+        longest=longest,
+        on_card=card_bytes is not None,
+        processes=1 if machine is None else machine.count,
+    )
+    training = training_bytes(
+        precision,
+        all_parameters,
+        trained,
+        averaged=window is not None,
+        moments=job.moment_bytes,
+        packed=(packed := packed_of(job.model)),
+    )
     room = int(SNAPSHOT_MEMORY * psutil.virtual_memory().available)
     in_memory = room // snapshot if kept is None else min(kept, room // snapshot)
     final = FLOAT * (trained if job.source.peft else all_parameters)
@@ -180,7 +207,10 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None) -> Estima
         free_disk_bytes=_free_disk(Path(job.config.output)),
         precision=precision,
         moment_bytes=job.moment_bytes,
+        packed=packed,
         training_bytes=training,
+        needs=needs,
+        fit=None if machine is None else fit(job.model, job.config, machine, longest, jobs=jobs),
         card=None if card_bytes is None else CardPlan(card=card_bytes, jobs=jobs, training=training, snapshot=snapshot),
         averaging=None if window is None else Averaging(window * steps, job.config.training.average_warmup),
         snapshot_memory_bytes=(in_memory + IN_PASSING) * snapshot,
@@ -192,8 +222,10 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None) -> Estima
     )
 
 
-def _hardware(config: Config, gpu_bytes: int | None) -> tuple[Precision, int | None]:
+def _hardware(config: Config, gpu_bytes: int | None, machine: Machine | None) -> tuple[Precision, int | None]:
     """The precision of the run, and the GPU's memory in bytes; None without one."""
+    if machine is not None:
+        return precision_of(config, machine), machine.card
     here = torch.cuda.is_available()
     if here and gpu_bytes is None:
         gpu_bytes = card_memory(torch.device("cuda"))

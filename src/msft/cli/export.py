@@ -20,8 +20,10 @@ def run(
     if hub_id is not None:
         check_hub_id(hub_id)
     output = output or folder / "export"
-    export(RunFolder(folder), output, merge=merge, dtype=dtype, hub_id=hub_id)
+    said = export(RunFolder(folder), output, merge=merge, dtype=dtype, hub_id=hub_id)
     console = Console(highlight=False)
     console.print(Text(f"The model: {output}"), soft_wrap=True)
+    if said:
+        console.print(Text(said), soft_wrap=True)
     if hub_id is not None:
         console.print(Text(f"On the hub: {push(output, hub_id, private=private)}"), soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shlex
 import signal
@@ -31,6 +32,8 @@ def entry() -> None:
     # Read by torch at its first allocation: large tensors then lie in large pages, where Linux has some to give. Those
     # of a vocabulary come and go with every micro-batch, in tens of thousands of small pages otherwise.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    # At import, which peft does, it may warn of faster kernels in another package.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     use_plain_characters()
     sys.exit(main(sys.argv[1:]))
 
@@ -92,6 +95,7 @@ def _check(arguments: argparse.Namespace) -> None:
         load(arguments.config, arguments.overrides),
         jobs=arguments.jobs,
         gpu_bytes=arguments.gpu_memory,
+        machine=arguments.on,
         as_json=arguments.json,
     )
 

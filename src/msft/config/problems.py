@@ -48,7 +48,7 @@ def not_portable(name: str) -> str | None:
 _PRECISION = "weights that are trained are float32; write model.precision: mixed, autocast or fp32 (auto: by hardware)"
 _PER_STEP = "write training.batch_size, the whole batch of a step over all devices; micro-batches are cut to fit"
 _MICRO = f"remove it: {_PER_STEP.removeprefix('write ')}"
-_MEMORY = "remove it; to save memory, use peft, or training.gradient_checkpointing: true"
+_QUANTIZE = "write model.quantize: nf4, fp4 or int8, with peft"
 _SAVING = "remove it; msft keeps each snapshot that it may roll back to (snapshots.durable: which survive a crash)"
 ELSEWHERE = {
     "num_train_epochs": "write method.max_epochs, in epochs",
@@ -67,9 +67,13 @@ ELSEWHERE = {
     "fp16": _PRECISION,
     "dtype": _PRECISION,
     "torch_dtype": _PRECISION,
-    "load_in_4bit": _MEMORY,
-    "load_in_8bit": _MEMORY,
-    "quantization_config": _MEMORY,
+    "load_in_4bit": "write model.quantize: nf4 (or fp4), with peft",
+    "load_in_8bit": "write model.quantize: int8, with peft",
+    "quantization": _QUANTIZE,
+    "quantization_config": _QUANTIZE,
+    "bnb_4bit_quant_type": _QUANTIZE,
+    "bnb_4bit_compute_dtype": "remove it; weights in 4 bits compute in the type of model.precision",
+    "bnb_4bit_use_double_quant": "remove it; model.quantize: nf4 and fp4 quantise the scales too",
     "device_map": "remove it; on several GPUs: accelerate launch -m msft train (docs/how_to/several_gpus.md)",
     "deepspeed": "remove it; on several GPUs: accelerate launch -m msft train (docs/how_to/several_gpus.md)",
     "attn_implementation": "remove it; the model's default is used",

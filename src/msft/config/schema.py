@@ -14,8 +14,9 @@ from pydantic import (
     model_validator,
 )
 
-from msft.config.columns import Columns, FormatName, Names, no_jinja, not_empty
+from msft.config.columns import Columns, FormatName, no_jinja, not_empty
 from msft.config.method_section import MethodConfig, resolve
+from msft.config.peft_section import PeftConfig, check_quantised
 from msft.config.plain_text import Day, Text
 from msft.config.problems import Problem, ProblemsError, folded, not_portable
 from msft.config.scorer import ScorerConfig
@@ -50,6 +51,10 @@ class ModelConfig(Section):
     """Precision of training and evaluation (design 3.5). `mixed`: the model computes with bf16 copies of fp32 weights;
     `autocast`: with fp32 weights, which matrix products convert to bf16; `fp32`: in fp32. `auto`: `mixed` on a GPU,
     `autocast` on a CPU, and `fp32` where the hardware has no native bf16."""
+    quantize: Annotated[Literal["nf4", "fp4", "int8"] | None, LATER] = None
+    """Hold the base's linear layers in 4 bits (`nf4`, as QLoRA, or `fp4`) or 8 bits (`int8`), by bitsandbytes; needs
+    `peft`, as only an adapter can be trained on them. Output head and embeddings stay as they are; in 4 bits the scales
+    are quantised too. They compute in the type of `precision`."""
     chat_template: Text | None = None
     """Jinja text, or a file that contains it, that replaces the tokenizer's own chat template."""
     license: Text | None = None
@@ -193,29 +198,6 @@ class DataConfig(Section):
     began, which the run keeps."""
 
 
-class PeftConfig(Section):
-    """A LoRA adapter in place of full fine-tuning."""
-
-    r: int = Field(default=16, ge=1)
-    """Rank of the adapter."""
-    lora_alpha: float = Field(default=32, gt=0)
-    """The adapter's output is scaled by lora_alpha / r."""
-    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout probability of the adapter's inputs in training."""
-    target_modules: Text | Names = "all-linear"
-    """Names of the modules that get an adapter; `all-linear`: all linear layers except the output head."""
-    exclude_modules: Annotated[Names | None, LATER] = None
-    """Names of modules that get none, though `target_modules` names them."""
-    layers_to_transform: Annotated[Annotated[tuple[int, ...], Field(strict=False)] | None, LATER] = None
-    """Numbers, from 0, of the layers whose modules get an adapter; null: all."""
-    modules_to_save: Annotated[Names | None, LATER] = None
-    """Names of modules that are trained whole beside the adapter, and stored with it."""
-    use_dora: Annotated[bool, LATER] = False
-    """DoRA: the adapter changes the direction of a weight, and a length of its own is trained (arXiv 2402.09353)."""
-    use_rslora: Annotated[bool, LATER] = False
-    """rsLoRA: the adapter's output is scaled by lora_alpha / sqrt(r) (arXiv 2312.03732)."""
-
-
 class SnapshotsConfig(Section):
     """How snapshots are kept (design 3.8)."""
 
@@ -274,6 +256,12 @@ class Config(Section):
             raise ProblemsError([Problem(found, "give a number of epochs, such as 1", ("training", "average"))])
         averaged = self.training.model_copy(update={"average": AVERAGE})
         object.__setattr__(self, "training", averaged)  # the model is frozen once it is validated
+        return self
+
+    @model_validator(mode="after")
+    def _quantised_as_is_possible(self) -> Config:
+        if self.model.quantize is not None:
+            check_quantised(adapter=self.peft is not None, compiled=self.training.torch_compile)
         return self
 
     @model_validator(mode="after")

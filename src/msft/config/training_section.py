@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from msft.config.method_section import STRICT
+from msft.config.problems import Problem, ProblemsError, shown
 from msft.core.averages import WarmUp
 from msft.core.vocabulary import LATER
 
@@ -18,6 +19,25 @@ class Section(BaseModel):
     """A frozen part of the configuration that refuses unknown keys and converts only int to float."""
 
     model_config = STRICT
+
+
+def optimizer_name(given: object) -> object:
+    """Raises ProblemsError for well-known optimizers that are not here, with the one that serves instead."""
+    name = given if isinstance(given, str) else ""
+    if name.startswith("paged_"):
+        why = (
+            "its moments move between GPU and host by themselves, so memory cannot be planned, nor snapshots made of it"
+        )
+        raise ProblemsError(
+            [Problem(f"found {shown(name)}: {why}", "write adamw_8bit, which takes a quarter of the memory")]
+        )
+    if name.startswith("schedule_free"):
+        why = "it trains other weights than it evaluates, which every snapshot would have to hold"
+        mend = "write adamw, with training.average: 1: evaluations use averaged weights, at a constant rate"
+        raise ProblemsError([Problem(f"found {shown(name)}: {why}", mend)])
+    if name in {"adamw_bnb_8bit", "adamw8bit", "adam_8bit"}:
+        raise ProblemsError([Problem(f"found {shown(name)}", "write adamw_8bit")])
+    return given
 
 
 class TrainingConfig(Section):
@@ -42,10 +62,12 @@ class TrainingConfig(Section):
     average_warmup: Annotated[WarmUp, LATER] = "none"
     """How much the first steps count in the average: `none`: as all others, the base model fades with the window;
     `debiased`: the base model does not count; `ramp`: a decay of at most (1 + t) / (10 + t) at step t."""
-    optimizer: Literal["adamw", "muon", "adafactor"] = "adamw"
-    """`adamw`: betas 0.9 and 0.999. `muon`: Muon for hidden matrices, with steps of AdamW's size, and AdamW for
-    embeddings, head, norms and biases; a third to a half less memory for moments. `adafactor`: almost none; its
-    learning rate is relative to the size of a weight, so that 1e-3 is a usual one. All are torch's, with its values."""
+    optimizer: Annotated[Literal["adamw", "adamw_8bit", "muon", "adafactor"], BeforeValidator(optimizer_name)] = "adamw"
+    """`adamw`: betas 0.9 and 0.999. `adamw_8bit`: bitsandbytes', with a quarter of the memory for moments: those of
+    tensors of at least 4,096 numbers are in 8 bits. `muon`: Muon for hidden matrices, with steps of AdamW's size, and
+    AdamW for embeddings, head, norms and biases; a third to a half less memory for moments. `adafactor`: almost none;
+    its learning rate is relative to the size of a weight, so that 1e-3 is a usual one. But for `adamw_8bit`, all are
+    torch's, with its values."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Weight decay, applied to matrices only, never to norms and biases."""
     max_grad_norm: float | None = Field(default=None, gt=0)

@@ -47,6 +47,10 @@ class LiveState:
         self._opened, self._weights, self._stepper, self._average = opened, weights, stepper, average
         self._store, self._durable, self._processes = store, settings.durable, processes
         self.fingerprint = fingerprint(opened.source)
+        # A base is large, and may have to be quantised again; a fresh adapter is small.
+        self._fresh: State | None = None
+        if opened.source.peft is not None:
+            self._fresh = State(tensors={f"weight/{n}": w.detach().to("cpu", copy=True) for n, w in weights.items()})
         self.snapshot: Snapshot | None = ROOT
         self.cursor = Cursor()
 
@@ -121,6 +125,8 @@ class LiveState:
         if fingerprint(source) != self.fingerprint:
             mend = "restore the model's files, or start a new run"
             raise RunError(complaint("the base model has changed during the run", mend, file=source.name_or_path))
+        if self._fresh is not None:
+            return self._fresh
         if self._shards is not None:
             return self._shards.base()
         return State(tensors=copied(trainable(self._opened.load())))

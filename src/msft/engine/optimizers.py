@@ -1,16 +1,23 @@
-"""The optimizers (`training.optimizer`): torch's own, over the weights that are trained."""
+"""The optimizers (`training.optimizer`): torch's own and bitsandbytes', over the weights that are trained."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib.util
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from msft.core.errors import RunError, complaint
 from msft.engine.settings import EngineSettings
 from msft.model.open import of_ends
 from msft.snapshots.state import trainable
+
+FEW = 4096
+"""Tensors with fewer numbers keep moments in fp32 beside those in 8 bits, as bitsandbytes recommends."""
+SCALED = 256
+"""Numbers of 8 bits that share a scale."""
 
 
 def make_optimizer(weights: Mapping[str, Tensor], settings: EngineSettings, model: nn.Module | None = None) -> Any:
@@ -23,7 +30,14 @@ def make_optimizer(weights: Mapping[str, Tensor], settings: EngineSettings, mode
     if settings.optimizer == "muon":
         assert model is not None, "which matrices are embeddings?"
         ends = outside(model)
-        return MuonWithAdamW(weights, {n for n, w in weights.items() if w.ndim == 2 and n not in ends}, settings)
+        hidden = {name for name, weight in weights.items() if weight.ndim == 2 and name not in ends}
+        return Together(
+            _muon([w for n, w in weights.items() if n in hidden], settings),
+            _adamw([w for n, w in weights.items() if n not in hidden], settings),
+        )
+    if settings.optimizer == "adamw_8bit":
+        many = [weight for weight in weights.values() if weight.numel() >= FEW]
+        return Together(_adamw_8bit(many, settings), _adamw([w for w in weights.values() if w.numel() < FEW], settings))
     return _adamw(list(weights.values()), settings)
 
 
@@ -33,9 +47,33 @@ def outside(model: Any) -> set[str]:
     return {name for name, parameter in model.named_parameters() if id(parameter) in ends}
 
 
-def _adamw(weights: list[Tensor], settings: EngineSettings) -> torch.optim.AdamW:
+def _adamw(weights: list[Tensor], settings: EngineSettings) -> torch.optim.AdamW | None:
+    if not weights:
+        return None
     fused = weights[0].device.type in {"cpu", "cuda"}
     return torch.optim.AdamW(_groups(weights, settings), lr=settings.learning_rate, fused=fused)
+
+
+def _muon(weights: list[Tensor], settings: EngineSettings) -> torch.optim.Optimizer | None:
+    """Muon, with steps scaled to the size of AdamW's (`match_rms_adamw`, arXiv 2502.16982): one learning rate is right
+    for both."""
+    if not weights:
+        return None
+    decay, rate = settings.weight_decay, settings.learning_rate
+    return torch.optim.Muon(weights, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+
+
+def _adamw_8bit(weights: list[Tensor], settings: EngineSettings) -> torch.optim.Optimizer | None:
+    """AdamW whose moments are in 8 bits, with a scale for each SCALED of them."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        found = "adamw_8bit needs the library bitsandbytes, which is not installed"
+        raise RunError(complaint(found, "pip install 'msft[quantized]'", field="training.optimizer"))
+    from bitsandbytes.optim import AdamW8bit  # optional
+
+    if not weights:
+        return None
+    made: torch.optim.Optimizer = AdamW8bit(_groups(weights, settings), lr=settings.learning_rate, min_8bit_size=0)
+    return made
 
 
 def _groups(weights: list[Tensor], settings: EngineSettings) -> list[dict[str, Any]]:
@@ -54,42 +92,27 @@ def moment_bytes(optimizer: str, model: nn.Module) -> int:
         size, shape = parameter.numel(), parameter.shape
         if optimizer == "adafactor":
             total += 4 * (size // shape[-1] + size // shape[-2] if len(shape) > 1 else size)
+        elif optimizer == "adamw_8bit" and size >= FEW:
+            total += 2 * (size + 4 * -(-size // SCALED))
         else:
             total += (4 if optimizer == "muon" and len(shape) == 2 and name not in ends else 8) * size
     return total
 
 
-class MuonWithAdamW:
-    """Muon for hidden matrices, AdamW for all else: embeddings, output head, norms and biases.
+class Together:
+    """Optimizers of different parameters as one: their states are one dictionary, and their groups one list."""
 
-    Muon's steps are scaled to the size of AdamW's (`match_rms_adamw`, arXiv 2502.16982), so that one learning rate is
-    right for both. Their states are one dictionary, and their groups one list, as of a single optimizer.
-    """
-
-    def __init__(self, weights: Mapping[str, Tensor], hidden: set[str], settings: EngineSettings) -> None:
-        matrices = [weight for name, weight in weights.items() if name in hidden]
-        others = [weight for name, weight in weights.items() if name not in hidden]
-        self._parts: list[torch.optim.Optimizer] = []
-        if matrices:
-            self._parts.append(
-                torch.optim.Muon(
-                    matrices,
-                    lr=settings.learning_rate,
-                    weight_decay=settings.weight_decay,
-                    adjust_lr_fn="match_rms_adamw",
-                )
-            )
-        if others:
-            self._parts.append(_adamw(others, settings))
-        self.state = self._parts[0].state
-        for part in self._parts[1:]:
+    def __init__(self, *parts: torch.optim.Optimizer | None) -> None:
+        self.parts: Sequence[torch.optim.Optimizer] = [part for part in parts if part is not None]
+        self.state = self.parts[0].state
+        for part in self.parts[1:]:
             part.state = self.state
-        self.param_groups = [group for part in self._parts for group in part.param_groups]
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     def step(self) -> None:
-        for part in self._parts:
+        for part in self.parts:
             part.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        for part in self._parts:
+        for part in self.parts:
             part.zero_grad(set_to_none=set_to_none)

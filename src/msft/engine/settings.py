@@ -25,7 +25,7 @@ class EngineSettings:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup: float = 0.0
     """Share of `max_epochs` over which the learning rate rises from 0."""
-    optimizer: Literal["adamw", "muon", "adafactor"] = "adamw"
+    optimizer: Literal["adamw", "adamw_8bit", "muon", "adafactor"] = "adamw"
     weight_decay: float = 0.0
     """On matrices only: norms and biases are never decayed."""
     max_grad_norm: float | None = None

@@ -31,6 +31,7 @@ from msft.model.lighten import lighten
 from msft.model.memory import training_bytes
 from msft.model.open import OpenModel
 from msft.model.precision import precision_on
+from msft.model.quantised import packed
 from msft.model.row_layout import fitting_layout
 from msft.model.token_budget import ON_A_CPU, token_budget
 from msft.model.token_loss import TokenLoss
@@ -42,9 +43,12 @@ def shards_for(opened: OpenModel, settings: EngineSettings, processes: Processes
     if asked is None:
         return None
     whole = "or let each process hold the whole model: training.shard: false"
-    if settings.optimizer != "adamw":
+    if settings.optimizer not in {"adamw", "adamw_8bit"}:
         found = f"{settings.optimizer} reads whole matrices, and each process has some rows of them"
         raise ConfigError(complaint(found, f"set it to adamw, {whole}", field="training.optimizer"))
+    if opened.quantized is not None:
+        found = "a base in 4 or 8 bits is not split over processes"
+        raise ConfigError(complaint(found, f"leave it out, {whole}", field="model.quantize"))
     if settings.torch_compile:
         found = "layers of a model that is split over processes are not compiled"
         raise ConfigError(complaint(found, f"leave it out, {whole}", field="training.torch_compile"))
@@ -125,13 +129,15 @@ def budgeted(runtime: Runtime, settings: EngineSettings, loss: TokenLoss, proces
     budgets = np.zeros(processes.world)
     precision = precision_on(processes.device, settings.precision)
     parts = processes.world if runtime.in_parts else 1
-    sizes = [(p.numel() / parts, p.requires_grad) for p in loss.parameters()]
+    sizes = [(p.numel(), p.requires_grad) for p in loss.parameters() if p.is_floating_point()]
+    quantised = packed(loss)
     fixed = training_bytes(
         precision,
-        int(sum(size for size, _ in sizes)),
-        int(sum(size for size, trained in sizes if trained)),
+        (sum(size for size, _ in sizes) + quantised.parameters) // parts,
+        sum(size for size, trained in sizes if trained) // parts,
         averaged=settings.average is not None,
         moments=moment_bytes(settings.optimizer, loss.model) // parts,
+        packed=quantised,
     )
     budgets[processes.rank] = token_budget(loss, runtime.layout, processes.device, runtime.autocast, fixed)
     # The minimum over all: every process must make the same number of micro-batches of a global batch.
@@ -153,7 +159,8 @@ def stepper_for(
     optimizer = make_optimizer(weights, settings, loss.model)
     masters = held if isinstance(held, Masters) else None
     whole = masters is not None or processes.world == 1
-    if not (settings.cuda_graphs and runtime.layout == "lengths" and whole):
+    fixed = settings.cuda_graphs and runtime.layout == "lengths" and whole
+    if not fixed or packed(loss).parameters:  # graphs of bitsandbytes' layers are not proven to compute the same
         return Stepper(model, optimizer, settings, runtime, held)
     lengths = [np.array([row_size(example) for example in part.train], np.int64) for part in data.values()]
     shapes = choose(lengths, settings.batch_size, runtime.max_tokens)

@@ -25,7 +25,7 @@ from msft.model.precision import Precision, kept_in_fp32
 from msft.model.token_loss import TokenLoss
 from msft.model.twin import base_of, depth
 from msft.snapshots.parts import rows_of
-from msft.snapshots.state import State, copied, trainable
+from msft.snapshots.state import State, trainable
 
 
 class Shards:
@@ -58,7 +58,6 @@ class Shards:
         self._parameters: dict[str, Any] = dict(model.named_parameters())
         self._fill()
         self.tensors: dict[str, Tensor] = {name: _local(parameter) for name, parameter in trainable(model).items()}
-        self._drawn = copied({n: t for n, t in self.tensors.items() if n not in self._origins})
 
     def _split(self, base: PreTrainedModel, asked: Sharding) -> None:
         layers = _layers_of(base, asked.layer)
@@ -95,9 +94,8 @@ class Shards:
         return rows_of(self.shapes[name][0], self._processes.world, self._processes.rank)
 
     def base(self) -> State:
-        """This process's rows of the base model's weights, read again, or of a fresh adapter."""
-        read = self._read({name: stored for name, stored in self._origins.items() if name in self.tensors})
-        return State(tensors={f"weight/{name}": rows for name, rows in read} | self._drawn)
+        """This process's rows of the base model's weights, read again."""
+        return State(tensors={f"weight/{name}": rows for name, rows in self._read(self._origins)})
 
     @torch.no_grad()
     def collect(self) -> None:

@@ -36,6 +36,7 @@ from msft.forward.runtime import Preparations, sequence_scores
 from msft.model.compiled import compile_layers
 from msft.model.open import OpenModel, check_data_fits, non_embedding_parameters
 from msft.model.precision import precision_on
+from msft.model.quantised import compute_in
 from msft.model.token_loss import TokenLoss
 from msft.scoring.sample_outputs import Sample, sample_outputs
 from msft.scoring.scorers import TaskScores, score
@@ -76,8 +77,10 @@ class TorchEngine:
         shards = shards_for(opened, settings, self._processes)
         self._model = opened.load() if shards is None else shards.model
         check_data_fits(self._model, data)
-        self.parameters = non_embedding_parameters(self._model)
-        self.model_bytes = 4 * sum(parameter.numel() for parameter in self._model.parameters())
+        # Packed weights have fewer numbers than they stand for.
+        counted = self._model if opened.quantized is None else opened.skeleton
+        self.parameters = non_embedding_parameters(counted)
+        self.model_bytes = 4 * sum(parameter.numel() for parameter in counted.parameters())
         generates = any(part.measure.generates for part in data.values())
         self._decoding = decoding_of(self._model, opened.tokenizer, data) if generates else None
         if settings.gradient_checkpointing and shards is None:
@@ -86,8 +89,10 @@ class TorchEngine:
         loss = TokenLoss(self._model).to(device).train() if shards is None else shards.loss
         deterministic(device, settings)
         runtime, said = runtime_for(self._processes, settings, loss, generates=generates, in_parts=shards is not None)
-        mixed = shards is None and precision_on(device, settings.precision) == "mixed"
-        held = Masters(self._model) if mixed else shards
+        precision = precision_on(device, settings.precision)
+        if shards is None:
+            compute_in(self._model, precision)
+        held = Masters(self._model) if precision == "mixed" and shards is None else shards
         runtime = budgeted(runtime, settings, loss, self._processes)
         if settings.torch_compile:
             compile_layers(self._model, device)

@@ -48,14 +48,15 @@ def write_live(
 
 
 def _mergeable(stepper: Stepper, model: PeftModel, opened: OpenModel) -> PeftModel:
-    """A model in fp32 with this adapter: merged into bf16 weights, it would lose what it has learned."""
-    if stepper.masters is None:
+    """A model in fp32 with this adapter: merged into weights in bf16, or in fewer bits, it would lose what it has
+    learned."""
+    if stepper.masters is None and opened.quantized is None:
         return model
-    fresh = opened.load()
+    fresh = opened.load(whole=True)
     assert isinstance(fresh, PeftModel)
     with torch.no_grad():
         for name, weight in trainable(fresh).items():
-            weight.copy_(stepper.masters.tensors[name])
+            weight.copy_(stepper.weights[name])
     return fresh.to(stepper.runtime.device)
 
 

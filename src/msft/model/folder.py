@@ -9,10 +9,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from msft.core.errors import ModelError, complaint
 from msft.core.paths import expanded
+
+Quantized: TypeAlias = Literal["nf4", "fp4", "int8"]
+"""In which numbers of 4 or 8 bits a base is held."""
 
 _CONVERT = "save the model with save_pretrained of a current transformers, which writes safetensors"
 _COPY_AGAIN = "download or copy the file again"
@@ -36,6 +39,8 @@ class ModelSource:
     trust_remote_code: bool = False
     peft: dict[str, Any] | None = None
     """Arguments of peft.LoraConfig; None trains all weights."""
+    quantize: Quantized | None = None
+    """How the base's linear layers are held, under an adapter; None: as they are stored."""
     seed: int = 0
     """Decides the initial weights of an adapter."""
     chat_template: str | None = None

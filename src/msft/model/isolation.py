@@ -80,7 +80,9 @@ def _layout(found: Layout | ModelError) -> Layout:
 def key_of(model: PreTrainedModel, longest: int | None, device: torch.device) -> Any:
     """Equal where a twin, and all that is proven of it, is equal."""
     fields = model.config.to_dict()
-    for name in ("dtype", "torch_dtype", "_name_or_path", "transformers_version", "architectures"):
+    for name in (
+        "dtype", "torch_dtype", "_name_or_path", "transformers_version", "architectures", "quantization_config",
+    ):  # fmt: skip
         fields.pop(name, None)
     shape = json.dumps(fields, sort_keys=True, default=str)
     return type(model), shape, model.config._attn_implementation, longest, device.type

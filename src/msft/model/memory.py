@@ -7,12 +7,15 @@ from dataclasses import dataclass
 import torch
 
 from msft.model.precision import Precision
+from msft.model.quantised import Packed
 
 TRAINING, SNAPSHOTS = 0.6, 0.2
 """Shares of its part of a GPU's memory that a process may take for training and for snapshots; generation's cache and
 fragmentation need the rest."""
 USABLE = 0.95
 """Share of a GPU's memory that processes which share it may take together; the driver needs some for each."""
+
+UNPACKED = Packed()
 
 
 def each_trained(precision: Precision, *, averaged: bool, moments: float = 8) -> dict[str, float]:
@@ -28,12 +31,14 @@ def each_trained(precision: Precision, *, averaged: bool, moments: float = 8) ->
     }
 
 
-def training_bytes(precision: Precision, parameters: int, trained: int, *, averaged: bool, moments: int) -> int:
+def training_bytes(
+    precision: Precision, parameters: int, trained: int, *, averaged: bool, moments: int, packed: Packed = UNPACKED
+) -> int:
     """Bytes of weights, gradients, moments and averages, without activations; frozen parameters have no master.
 
-    `moments`: bytes of all of them.
+    `moments`: bytes of all of them. `packed`: those of the parameters that are held in 4 or 8 bits.
     """
-    frozen = (parameters - trained) * (2 if precision == "mixed" else 4)
+    frozen = packed.nbytes + (parameters - trained - packed.parameters) * (2 if precision == "mixed" else 4)
     return frozen + moments + int(trained * sum(each_trained(precision, averaged=averaged, moments=0).values()))
 
 

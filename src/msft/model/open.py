@@ -1,4 +1,5 @@
-"""Loads models and tokenizers: in fp32, from safetensors or GGUF, with an adapter if configured."""
+"""Loads models and tokenizers: in fp32, from safetensors or GGUF, with an adapter if configured; under an adapter,
+linear layers in 4 or 8 bits if configured or stored so."""
 
 from __future__ import annotations
 
@@ -20,7 +21,15 @@ from msft.core.errors import ModelError, complaint
 from msft.core.vocabulary import Task
 from msft.data.examples import Example, TaskData
 from msft.model.adapters import fresh_adapter
-from msft.model.folder import ModelSource, check_model_folder, check_shapes, complaining, fingerprint
+from msft.model.folder import (
+    ModelSource,
+    Quantized,
+    check_model_folder,
+    check_shapes,
+    complaining,
+    fingerprint,
+)  # fmt: skip
+from msft.model.quantised import check_trained, kept_whole, kind_of, prepare, require, settings, stored_as, unpacked
 from msft.model.twin import base_of
 
 __all__ = [
@@ -57,8 +66,8 @@ class OpenModel:
         return cls(source, tokenizer, _skeleton(source, tokenizer))
 
     def of(self, source: ModelSource) -> OpenModel:
-        """The same model and tokenizer, for a source that differs only in the adapter's seed or the model's name or
-        path."""
+        """The same model and tokenizer, for a source that differs only in the adapter's seed, in `quantize`, or in the
+        model's name or path."""
         return replace(self, source=source)
 
     @property
@@ -70,9 +79,14 @@ class OpenModel:
             return torch.float32
         return stored
 
-    def load(self) -> PreTrainedModel | PeftModel:
-        """See `load_model`."""
-        return _weights(self.source)
+    @property
+    def quantized(self) -> Quantized | None:
+        """In which numbers the base's linear layers are held; None: as floating-point numbers."""
+        return kind_of(self.source, self.skeleton.config)
+
+    def load(self, *, whole: bool = False) -> PreTrainedModel | PeftModel:
+        """See `load_model`. `whole`: no weight in 4 or 8 bits, so that an adapter can be merged."""
+        return _weights(self.source, whole=whole)
 
 
 def load_tokenizer(source: ModelSource) -> Any:
@@ -98,6 +112,7 @@ def _skeleton(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftMode
     """
     with complaining(source, "the model's configuration cannot be used"), torch.device("meta"):
         config = AutoConfig.from_pretrained(place_of(source), **origin_of(source))
+        check_trained(source, kind_of(source, config))
         model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
             config, trust_remote_code=source.trust_remote_code
         )
@@ -114,21 +129,28 @@ def _skeleton(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftMode
         return fresh_adapter(model, source.peft, source.seed)
 
 
-def load_model(source: ModelSource) -> PreTrainedModel | PeftModel:
-    """The model on the CPU, in fp32, with a fresh adapter where `source.peft` asks for one. Raises ModelError."""
+def load_model(source: ModelSource, *, whole: bool = False) -> PreTrainedModel | PeftModel:
+    """The model on the CPU, in fp32, with a fresh adapter where `source.peft` asks for one. Raises ModelError.
+
+    Linear layers that are held in 4 or 8 bits compute in fp32 too; with `whole` there are none: the base is read as it
+    is stored, and what is stored in so few bits is unpacked.
+    """
     check_model_folder(source)
-    return _weights(source)
+    return _weights(source, whole=whole)
 
 
-def _weights(source: ModelSource) -> PreTrainedModel | PeftModel:
+def _weights(source: ModelSource, *, whole: bool = False) -> PreTrainedModel | PeftModel:
+    if whole:
+        source = replace(source, quantize=None)
     keywords = origin_of(source)
     if source.gguf_file is None:
         keywords["use_safetensors"] = True
     else:
         keywords["quantization_config"] = GgufConfig(dequantize=True)
+    quantised = _quantised(source)
     with complaining(source, "the model cannot be loaded"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            place_of(source), dtype=torch.float32, output_loading_info=True, **keywords
+            place_of(source), dtype=torch.float32, output_loading_info=True, **keywords, **(quantised or {})
         )
     model, loading = loaded
     if loading["missing_keys"]:
@@ -138,7 +160,31 @@ def _weights(source: ModelSource) -> PreTrainedModel | PeftModel:
         raise ModelError(complaint(found, "give a complete causal language model", file=source.name_or_path))
     if source.gguf_file is not None:
         _forget_quantisation(model)
+    if quantised is not None:
+        model = unpacked(model) if whole else prepare(model)
     return model if source.peft is None else fresh_adapter(model, source.peft, source.seed)
+
+
+def _quantised(source: ModelSource) -> dict[str, Any] | None:
+    """What transformers is told for a model whose linear layers are to be held, or are stored, in 4 or 8 bits; None:
+    they are neither."""
+    if source.gguf_file is not None:
+        kind_of(source, None)
+        return None
+    with complaining(source, "the model cannot be loaded"):
+        config = AutoConfig.from_pretrained(place_of(source), **origin_of(source))
+    if kind_of(source, config) is None:
+        return None
+    require()
+    on_cpu: dict[str, Any] = {"device_map": {"": "cpu"}}
+    if source.quantize is None or stored_as(config) is not None:
+        return on_cpu
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, trust_remote_code=source.trust_remote_code
+        )
+    whole = kept_whole(skeleton, (source.peft or {}).get("modules_to_save"))
+    return {**on_cpu, "quantization_config": settings(source.quantize, whole)}
 
 
 def export_model(model: PreTrainedModel | PeftModel, tokenizer: Any, folder: Path, ends: Iterable[int] = ()) -> None:

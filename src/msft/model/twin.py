@@ -108,6 +108,7 @@ def base_of(model: Any) -> PreTrainedModel:
 def shrunken(config: Any, layers: int, longest: int | None = None) -> Any:
     """A copy of a configuration with small sizes and its first `layers` layers."""
     config = copy.deepcopy(config)
+    vars(config).pop("quantization_config", None)
     _shrink(config, layers, _cutter(longest))
     return config
 

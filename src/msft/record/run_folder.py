@@ -270,14 +270,14 @@ def _texts(file: Path) -> list[str]:
     return [text for text in content if isinstance(text, str)] if isinstance(content, list) else []
 
 
-def environment() -> dict[str, Any]:
-    """What a result may depend on in addition to configuration, data and model."""
+def environment(also: Sequence[str] = ()) -> dict[str, Any]:
+    """What a result may depend on in addition to configuration, data and model; `also`: further libraries."""
     return {
         "msft": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "libraries": {name: _version(name) for name in LIBRARIES},
+        "libraries": {name: _version(name) for name in (*LIBRARIES, *also)},
     }
 
 

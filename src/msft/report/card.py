@@ -32,7 +32,7 @@ FILE = "README.md"
 UNKNOWN = "not known"
 SHARES = {"choice", "exact_match", "generate"}
 """Measures that are the share of items answered correctly."""
-SETTINGS = ("method.", "training.", "data.", "peft.")
+SETTINGS = ("method.", "training.", "data.", "peft.", "model.quantize")
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~#!$])")
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
@@ -52,6 +52,12 @@ model = AutoPeftModelForCausalLM.from_pretrained(place)  # the base model, and t
 model.generation_config = GenerationConfig.from_pretrained(place)  # an answer ends where training taught it to
 tokenizer = AutoTokenizer.from_pretrained(place)
 """
+QUANTIZED = {
+    "nf4": 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True',
+    "fp4": 'load_in_4bit=True, bnb_4bit_quant_type="fp4", bnb_4bit_use_double_quant=True',
+    "int8": "load_in_8bit=True",
+}
+"""How a base is loaded as it was in training, for transformers."""
 ASK = """\
 prompt = tokenizer("Once upon a time", return_tensors="pt")
 answer = model.generate(**prompt, max_new_tokens=40)
@@ -95,6 +101,7 @@ def form_of(folder: Path, *, dtype: str = "float32", hub_id: str | None = None) 
 
 def card(story: Story, form: Form) -> str:
     """The card as Markdown."""
+    quantized = _quantized(story)
     base, method = _base(story), clean(str(story.header.get("method", "")))
     title = f"{_md(base.rpartition('/')[2])}, fine-tuned with {_md(method)}"
     made = f"by [msft](https://arxiv.org/abs/2603.21606) {_md(str(story.header.get('msft', '')))}"
@@ -106,9 +113,10 @@ def card(story: Story, form: Form) -> str:
         f"{what} {_md(base)}, trained on a mixture of {len(story.tasks)} sub-datasets with the method {_md(method)} "
         f"{made}. The weights are in {form.dtype}.",
         "## How to load it",
-        _snippet(form),
+        _snippet(form, quantized),
         *_prompts(story),
         "## Scores",
+        *([_of_which_base(form, quantized)] if quantized else []),
         *_scores(story),
         "## What happened in training",
         _list(_md(line) for line in decisions(story)),
@@ -199,9 +207,28 @@ def _prompts(story: Story) -> Iterable[str]:
         yield _fenced("\n\n".join(sorted(map(_lines, templates))), "text")
 
 
-def _snippet(form: Form) -> str:
+def _quantized(story: Story) -> str | None:
+    """In which numbers the base was held in training (`model.quantize`); None: as it is stored."""
+    found = _config(story).get("model.quantize")
+    return found if found in QUANTIZED else None
+
+
+def _of_which_base(form: Form, quantized: str) -> str:
+    scored = f"The scores are of the adapter on the base in {quantized} (bitsandbytes)"
+    if form.kind == "adapter":
+        return f"{scored}, loaded as above."
+    return f"{scored}. This model is the adapter merged into the base as it is stored, and was not scored."
+
+
+def _snippet(form: Form, quantized: str | None = None) -> str:
     place = f'"{form.hub_id}"' if form.hub_id else '"."  # the folder of this file'
     load = LOAD_ADAPTER if form.kind == "adapter" else LOAD_MODEL
+    if form.kind == "adapter" and quantized:
+        load = load.replace("GenerationConfig\n", "BitsAndBytesConfig, GenerationConfig\n").replace(
+            "model = AutoPeftModelForCausalLM.from_pretrained(place)",
+            f"bits = BitsAndBytesConfig({QUANTIZED[quantized]})\n"
+            "model = AutoPeftModelForCausalLM.from_pretrained(place, quantization_config=bits)",
+        )
     return _fenced(f"{load.format(place=place)}\n{ASK_IN_TURNS if form.chat else ASK}".rstrip(), "python")
 
 

@@ -21,6 +21,7 @@ from msft.engine.parallel import Processes
 from msft.engine.setup import budgeted, runtime_for
 from msft.model.open import ModelSource, check_data_fits, load_model, load_tokenizer
 from msft.model.precision import narrow, precision_on
+from msft.model.quantised import compute_in
 from msft.model.token_loss import TokenLoss
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import mean
@@ -83,6 +84,7 @@ def evaluate(
     generates = any(measure.generates for _, measure in asked.values())
     settings = settings_of(config)
     runtime, _ = runtime_for(processes, settings, loss, generates=generates)
+    compute_in(loaded, precision)
     if precision == "mixed":
         narrow(loaded)
     runtime = budgeted(runtime, settings, loss, processes)
@@ -100,6 +102,8 @@ def _loaded(config: Config, model: str) -> tuple[PreTrainedModel | PeftModel, An
     source = _named(config, model)
     folder = source.folder
     if folder is None or not (folder / ADAPTER_CONFIG).is_file():
+        if model != config.model.name_or_path:  # as it is stored: model.quantize is of the base
+            source = replace(source, quantize=None)
         return load_model(source), load_tokenizer(source)
     base = _named(config, str(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path))
     return with_adapter(load_model(base), folder), load_tokenizer(base)

@@ -63,8 +63,11 @@ class Finished:
         """Whether `final/` holds only an adapter."""
         return (self.run.final / ADAPTER_CONFIG).exists()
 
-    def model(self) -> PreTrainedModel | PeftModel:
-        """The final model on the CPU, in fp32, with the adapter on its base. Raises ModelError, RunError."""
+    def model(self, *, whole: bool = False) -> PreTrainedModel | PeftModel:
+        """The final model on the CPU, in fp32, with the adapter on its base. Raises ModelError, RunError.
+
+        `whole`: on a base without weights in 4 or 8 bits, which the adapter can be merged into.
+        """
         if not self.is_adapter:
             return load_model(_at(self.source, self.run.final))
         base = replace(self.source, peft=None)
@@ -72,7 +75,7 @@ class Finished:
         if recorded is not None and fingerprint(base) != recorded:
             found = "the base model is not the one that the adapter was trained on"
             raise RunError(complaint(found, "restore its files", file=base.name_or_path))
-        return with_adapter(load_model(base), self.run.final)
+        return with_adapter(load_model(base, whole=whole), self.run.final)
 
     def tokenizer(self) -> Any:
         """The tokenizer that the run trained with."""
@@ -96,8 +99,10 @@ def export(
     merge: bool = False,
     dtype: Dtype | None = None,
     hub_id: str | None = None,
-) -> None:
+) -> str:
     """Writes the final model of a finished run as a plain Hugging Face folder, completely or not at all.
+
+    Returns what people should know of it; empty if nothing.
 
     `merge`: merges an adapter into its base (a full model needs no merge); `dtype`: of the weights, None: as in
     `final/`; `hub_id`: the model's name on the hub, for the card. Raises RunError, ModelError.
@@ -111,7 +116,7 @@ def export(
     def fill(draft: Path) -> None:
         ends = end_tokens(run.final)
         if finished.is_adapter and merge:
-            model: Any = finished.model()
+            model: Any = finished.model(whole=True)
             tokenizer = finished.tokenizer()
             write_merged(
                 model,
@@ -133,6 +138,12 @@ def export(
         (draft / CARD).write_text(card(finished.story, form), encoding="utf-8")
 
     _whole(output, fill)
+    if not merge or not finished.is_adapter or (kind := finished.source.quantize) is None:
+        return ""
+    return (
+        "It is the adapter merged into the base as it is stored. The run's scores are those of the adapter on the base "
+        f"in {kind} (model.quantize). To score this one: msft eval {output} --config {run.config}"
+    )
 
 
 def check_output(output: Path) -> None:

@@ -179,13 +179,19 @@ class Job:
                 for task, m in ((task, part.measure) for task, part in self.data.items())
             },
             "config": config,
-            "environment": made_with() | ({"gpu": dict(engine.gpu)} if engine.gpu else {}),
+            "environment": made_with(self.config) | ({"gpu": dict(engine.gpu)} if engine.gpu else {}),
         }
 
 
-def made_with() -> dict[str, Any]:
+def made_with(config: Config | None = None) -> dict[str, Any]:
     """The environment: what a result may depend on beside configuration, data and model."""
-    return {**environment(), "threads": torch.get_num_threads()}
+    also = [] if config is None or not needs_bitsandbytes(config) else ["bitsandbytes"]
+    return {**environment(also), "threads": torch.get_num_threads()}
+
+
+def needs_bitsandbytes(config: Config) -> bool:
+    """Whether a run of this configuration uses the optional library bitsandbytes."""
+    return config.model.quantize is not None or config.training.optimizer == "adamw_8bit"
 
 
 def longest_row(config: Config) -> int:
@@ -236,6 +242,7 @@ def model_source(config: Config) -> ModelSource:
         tokenizer=model.tokenizer,
         trust_remote_code=model.trust_remote_code,
         peft=None if config.peft is None else config.peft.model_dump(),
+        quantize=model.quantize,
         seed=config.training_seed,
         chat_template=chat_template(model.chat_template),
     )

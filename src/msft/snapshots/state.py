@@ -12,9 +12,14 @@ from torch import Tensor, nn
 
 from msft.data.order import Cursor
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer", "row_var", "col_var", "variance")
+MOMENTS = (
+    "exp_avg", "exp_avg_sq", "step", "momentum_buffer", "row_var", "col_var", "variance",
+    "state1", "state2", "absmax1", "absmax2",
+)  # fmt: skip
 """What optimizers keep of a parameter after its first step: Adam the first three, Muon the fourth, Adafactor a step and
-the others."""
+three more, Adam in 8 bits a step, its moments and their scales."""
+TABLES = {"qmap1": "dynamic", "qmap2": "udynamic"}
+"""What Adam in 8 bits keeps beside each moment, the same for all parameters: the values of its 256 numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +67,11 @@ def capture(
     for name, parameter in weights.items():
         # `.get`: the optimizer's state is a defaultdict, in which `[]` would add an entry.
         for moment, value in optimizer.state.get(parameter, {}).items():
+            if moment in TABLES:
+                continue
             assert moment in MOMENTS, f"the optimizer keeps {moment}, which snapshots do not hold"
-            tensors[f"{moment}/{name}"] = _copy(value, device)
+            number = value if isinstance(value, Tensor) else torch.tensor(float(value))
+            tensors[f"{moment}/{name}"] = _copy(number, device)
     if any(weight.is_cuda for weight in weights.values()):
         torch.cuda.synchronize()
     return State(tensors=tensors, cursor=cursor)
@@ -81,10 +89,20 @@ def restore(weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, sta
                 continue
             kept: dict[str, Any] = optimizer.state[parameter]  # a defaultdict: empty for a parameter without state
             for moment, value in found.items():
-                if moment in kept:
+                if moment == "step" and "state1" in found:
+                    kept[moment] = int(value)
+                elif moment in kept:
                     kept[moment].copy_(value)
                 else:
                     kept[moment] = value.to(device=_place_of(moment, parameter, optimizer), copy=True)
+            if "state1" in found:
+                kept |= {name: table.to(parameter.device) for name, table in _tables(optimizer).items()}
+
+
+def _tables(optimizer: Any) -> dict[str, Tensor]:
+    """What the part of an optimizer that keeps moments in 8 bits keeps beside them."""
+    maps = next(part.name2qmap for part in getattr(optimizer, "parts", [optimizer]) if hasattr(part, "name2qmap"))
+    return {name: maps[kind] for name, kind in TABLES.items()}
 
 
 def _place_of(moment: str, parameter: Tensor, optimizer: torch.optim.Optimizer) -> torch.device:

@@ -16,11 +16,17 @@ from torch import Tensor
 BLOCK = 16 << 20
 """Bytes per block: few enough to be in the cache when they are written, enough to leave the interpreter's lock to
 training."""
-_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.uint8: "U8",
+}
 
 
 def blocks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """The file of these floating-point tensors (contiguous), in blocks of at most BLOCK bytes."""
+    """The file of these tensors (contiguous; floating-point numbers or bytes), in blocks of at most BLOCK bytes."""
     # The widest first, so that each begins at a multiple of its width, as the format requires.
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     small = bytearray(_header(tensors, order))

@@ -1,0 +1,61 @@
+"""In words, what a process needs of memory, and whether that fits on a machine."""
+
+from __future__ import annotations
+
+from msft.cli.fitting import Fit, Plan
+from msft.cli.machines import GIB
+from msft.cli.needs import Needs
+from msft.report.words import scaled
+
+USES = {
+    "weights": "weights",
+    "masters": "fp32 masters",
+    "moments": "moments",
+    "gradients": "gradients",
+    "mean": "averages",
+    "exchange": "gradients in exchange",
+}
+
+
+def of_process(needs: Needs) -> str:
+    """The bytes of one process, by use."""
+    uses = [f"{scaled(getattr(needs, name), 'B')} {said}" for name, said in USES.items() if getattr(needs, name)]
+    return (
+        f"{scaled(needs.total, 'B')}: {', '.join(uses)}, at most {scaled(needs.activations, 'B')} activations "
+        f"({needs.tokens:,} tokens at a time); to read the model, {scaled(needs.read, 'B')} of the host's memory"
+    )
+
+
+def fit_lines(fit: Fit) -> list[tuple[str, str]]:
+    """(name, sentence): whether it fits, and what to change if not."""
+    machine, plan = fit.machine, fit.plan
+    each = "" if machine.count == 1 else "each card of "
+    has = f"{each}{machine} has {machine.card / GIB:g} GiB, of which training may take {scaled(plan.room, 'B')}"
+    if plan.fits:
+        return [("fits", f"yes: {has}")]
+    if plan.needs.total <= plan.room:
+        start = plan.needs.read + plan.needs.masters
+        short = f"no: {has}, and at the start a process needs {scaled(start, 'B')} for the model in fp32"
+    else:
+        short = f"no: {has}, and a process needs {scaled(plan.needs.total, 'B')}"
+    return [("fits", short), ("change", _change(fit.proposal))]
+
+
+def _change(proposal: Plan | None) -> str:
+    if proposal is None:
+        return (
+            "no change that is known here makes it fit: use a smaller model, a shorter data.max_length, or larger cards"
+        )
+    flags = " ".join(f'--set "{change}"' if " " in change else f"--set {change}" for change in proposal.changes)
+    return f"{flags} makes it fit ({scaled(proposal.needs.total, 'B')}){''.join(_cautions(proposal))}"
+
+
+def _cautions(proposal: Plan) -> list[str]:
+    said = []
+    if any(change.startswith("peft") for change in proposal.changes):
+        said.append("; an adapter usually needs a higher training.learning_rate, such as 2e-4")
+    if "training.optimizer=adafactor" in proposal.changes:
+        said.append("; its learning_rate is relative to the size of a weight: 1e-3 is a usual one")
+    if {"training.optimizer=adamw_8bit", "model.quantize=nf4"} & set(proposal.changes):
+        said.append("; it needs bitsandbytes: pip install 'msft[quantized]'")
+    return said

@@ -1,0 +1,107 @@
+"""What each process of a run needs of memory, from its configuration and the skeleton of its model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+from torch import nn
+
+from msft.config.schema import Config
+from msft.engine.optimizers import moment_bytes
+from msft.engine.parallel import TOGETHER
+from msft.model.activations import activation_bytes
+from msft.model.open import OpenModel
+from msft.model.precision import Precision
+from msft.model.quantised import Packed, will_be_packed
+from msft.model.token_budget import LEAST, ON_A_CPU
+from msft.snapshots.state import trainable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """Bytes of memory of one process, by use."""
+
+    weights: int
+    """What the model computes with: frozen weights, and those that are trained or their copies in bf16."""
+    masters: int
+    """The fp32 weights that are trained, where the model computes with copies of them."""
+    moments: int
+    gradients: int
+    mean: int
+    """Averaged weights."""
+    exchange: int
+    """Gradients that are summed over processes at a time."""
+    activations: int
+    """At most, for the smallest micro-batch that a run may have to make."""
+    tokens: int
+    """Of that micro-batch."""
+    snapshot: int
+    """One snapshot."""
+    read: int
+    """The model as it is read, in fp32: on the host, and then on the card, before frozen weights become bf16."""
+
+    @property
+    def state(self) -> int:
+        """All but activations."""
+        return self.weights + self.masters + self.moments + self.gradients + self.mean + self.exchange
+
+    @property
+    def total(self) -> int:
+        return self.state + self.activations
+
+    def over(self, processes: int) -> Needs:
+        """The same where everything but activations is divided over this many processes (FSDP2)."""
+        kept = {"activations", "tokens", "read"}
+        return replace(
+            self, **{f.name: -(-getattr(self, f.name) // processes) for f in fields(self) if f.name not in kept}
+        )
+
+
+def packed_of(opened: OpenModel) -> Packed:
+    """What a model will hold in 4 or 8 bits."""
+    return will_be_packed(opened.skeleton, opened.quantized, (opened.source.peft or {}).get("modules_to_save"))
+
+
+def needs_of(
+    opened: OpenModel, config: Config, precision: Precision, *, longest: int, on_card: bool, processes: int = 1
+) -> Needs:
+    """What a process of this run needs. `longest`: tokens of its longest training example."""
+    training, skeleton = config.training, opened.skeleton
+    everything = sum(parameter.numel() for parameter in skeleton.parameters())
+    trained = sum(parameter.numel() for parameter in trainable(skeleton).values())
+    packed, mixed = packed_of(opened), precision == "mixed"
+    frozen = packed.nbytes + (everything - trained - packed.parameters) * (2 if mixed else 4)
+    moments = moment_bytes(training.optimizer, skeleton)
+    mean = 0 if training.average is None else 4 * trained
+    tokens = _tokens(config, longest, on_card)
+    return Needs(
+        weights=frozen + (2 if mixed else 4) * trained,
+        masters=4 * trained if mixed else 0,
+        moments=moments,
+        gradients=(6 if mixed else 4) * trained,
+        mean=mean,
+        exchange=_exchange(skeleton) if mixed and processes > 1 else 0,
+        activations=activation_bytes(skeleton, tokens, precision, checkpointing=training.gradient_checkpointing)
+        + _unpacked(skeleton, packed, mixed),
+        tokens=tokens,
+        snapshot=4 * trained + moments + mean,
+        read=packed.nbytes + 4 * (everything - packed.parameters),
+    )
+
+
+def _tokens(config: Config, longest: int, on_card: bool) -> int:
+    """Of the smallest micro-batch that a run may have to make; on a card, it is tried with twice the least number."""
+    given = config.training.max_tokens_per_microbatch
+    least = given if given != "auto" else 2 * LEAST if on_card else ON_A_CPU
+    return max(least, longest)
+
+
+def _exchange(skeleton: nn.Module) -> int:
+    sizes = [parameter.numel() for parameter in trainable(skeleton).values()]
+    return 4 * max(sum(sizes[start : start + TOGETHER]) for start in range(0, len(sizes), TOGETHER))
+
+
+def _unpacked(skeleton: nn.Module, packed: Packed, mixed: bool) -> int:
+    """The largest weight that is held in few bits, unpacked twice: for a product, and the copy that it is made from."""
+    largest = max(parameter.numel() for parameter in skeleton.parameters())
+    return largest * 2 * (2 if mixed else 4) if packed.parameters else 0
