@@ -1,4 +1,4 @@
-"""The job files of recipes/launch, as far as two "machines" on this one allow."""
+"""The job files of examples/launch, as far as two "machines" on this one allow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from msft.record.run_folder import RunFolder
 
-RECIPES = Path(__file__).parents[2] / "recipes" / "launch"
+RECIPES = Path(__file__).parents[2] / "examples" / "launch"
 SRUN = """#!/bin/bash
 # Both machines are this one: the command once for each.
 shift

@@ -11,8 +11,8 @@ import torch
 
 from msft.core.errors import RunError
 from msft.data.order import Cursor
-from msft.snapshots.parts import part_folder, rows_of, whole_snapshots, worlds
 from msft.snapshots.regroup import forget, regroup
+from msft.snapshots.row_parts import part_folder, rows_of, whole_snapshots, worlds
 from msft.snapshots.shared_store import SharedStore
 from msft.snapshots.state import State
 from msft.snapshots.store import Store

@@ -24,7 +24,7 @@ from msft.model.open import OpenModel
 from msft.model.precision import Precision, kept_in_fp32
 from msft.model.token_loss import TokenLoss
 from msft.model.twin import base_of, depth
-from msft.snapshots.parts import rows_of
+from msft.snapshots.row_parts import rows_of
 from msft.snapshots.state import State, trainable
 
 

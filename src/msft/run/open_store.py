@@ -10,9 +10,9 @@ import psutil
 from msft.engine.parallel import Processes
 from msft.model.memory import SNAPSHOTS, card_memory
 from msft.record.run_folder import RunFolder
-from msft.snapshots.parts import worlds
 from msft.snapshots.publish import sweep
 from msft.snapshots.regroup import forget, regroup
+from msft.snapshots.row_parts import worlds
 from msft.snapshots.shared_store import SharedStore
 from msft.snapshots.store import Store
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from msft.snapshots.parts import cut, part_folder, whole_snapshots, worlds
+from msft.snapshots.row_parts import cut, part_folder, whole_snapshots, worlds
 from msft.snapshots.store import Store
 from msft.system import files
 

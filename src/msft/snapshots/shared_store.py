@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from msft.core.errors import RunError
 from msft.core.vocabulary import ROOT, Snapshot
-from msft.snapshots.parts import part_folder
+from msft.snapshots.row_parts import part_folder
 from msft.snapshots.state import State
 from msft.snapshots.store import Store, read
 

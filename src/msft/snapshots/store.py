@@ -22,8 +22,8 @@ import torch
 from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import ROOT, Snapshot
 from msft.data.order import Cursor
-from msft.snapshots.parts import FIELDS, TENSORS
 from msft.snapshots.publish import Contents, publish, read_manifest, remove, sweep, verify
+from msft.snapshots.row_parts import FIELDS, TENSORS
 from msft.snapshots.state import State
 from msft.snapshots.tensor_file import blocks
 from msft.snapshots.writer import Writer

@@ -1,5 +1,5 @@
 #!/bin/bash
-# One run over several machines, continued after a preemption or a lost machine. Submit: sbatch recipes/launch/slurm.sh config.yaml
+# One run over several machines, continued after a preemption or a lost machine. Submit: sbatch examples/launch/slurm.sh config.yaml
 #SBATCH --job-name=msft
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
