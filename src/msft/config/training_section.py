@@ -78,6 +78,10 @@ class TrainingConfig(Section):
     """Maximum tokens per micro-batch, padding included. `auto`: 3,072 on a CPU; on a GPU what fits, found by trial."""
     gradient_checkpointing: bool = False
     """Compute activations again instead of keeping them: slower, less memory."""
+    offload_optimizer: Annotated[bool, LATER] = False
+    """On a GPU, keep fp32 weights, moments and averages in the memory of the host and update them there: 8 bytes a
+    parameter on the GPU instead of 20, 16 on the host, and slower steps. Needs `model.precision: mixed`; without a GPU
+    it changes nothing."""
     light: Annotated[Literal["auto"] | bool, LATER] = "auto"
     """Replace layers of the model by versions that do less work for the same results, up to rounding: norms, gated
     MLPs, the last MLP, the head and the embedding; in fp32 on a CPU also attention and whole layers. `auto`: those for

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 import torch._inductor.config
 from numpy.typing import NDArray
+from torch import nn
 
-from msft.core.errors import ModelError, complaint
+from msft.core.errors import ModelError, RunError, complaint
 from msft.core.vocabulary import Task
 from msft.data.examples import TaskData
 from msft.engine.batched_decoding import fitting_decoding
@@ -27,7 +28,7 @@ from msft.forward.shapes import Shape, added, choose
 from msft.forward.token_rows import row_size
 from msft.model.hardware import hardware_has_bf16
 from msft.model.lighten import lighten
-from msft.model.memory import training_bytes
+from msft.model.memory import card_memory, share_of_training, training_bytes
 from msft.model.precision import precision_on
 from msft.model.quantised import packed
 from msft.model.row_layout import fitting_layout
@@ -96,6 +97,20 @@ def deterministic(device: torch.device, settings: EngineSettings) -> None:
         torch._inductor.config.deterministic = wanted
 
 
+def masters_for(model: nn.Module, device: torch.device, settings: EngineSettings) -> Masters | None:
+    """The fp32 weights of a model that is to compute with bf16 copies of them; None if it computes otherwise.
+
+    Raises RunError where they are to be on the host and there are none; on a CPU they are in any case.
+    """
+    if precision_on(device, settings.precision) == "mixed":
+        return Masters(model, on_host=settings.offload_optimizer)
+    if settings.offload_optimizer and device.type != "cpu":
+        found = "it needs fp32 masters, and the model computes with its fp32 weights"
+        mend = "set model.precision: mixed, on a GPU with bf16, or leave it out"
+        raise RunError(complaint(found, mend, field="training.offload_optimizer"))
+    return None
+
+
 def budgeted(runtime: Runtime, settings: EngineSettings, loss: TokenLoss, processes: Processes) -> Runtime:
     """The runtime with a token budget that fits on this device, where the settings leave it open."""
     alone = runtime.max_tokens == 1
@@ -105,15 +120,21 @@ def budgeted(runtime: Runtime, settings: EngineSettings, loss: TokenLoss, proces
     precision = precision_on(processes.device, settings.precision)
     sizes = [(p.numel(), p.requires_grad) for p in loss.parameters() if p.is_floating_point()]
     quantised = packed(loss)
+    trained = sum(size for size, trained in sizes if trained)
+    averaged, moments = settings.average is not None, moment_bytes(settings.optimizer, loss.model)
+    on_host = settings.offload_optimizer and precision == "mixed"
     fixed = training_bytes(
         precision,
         sum(size for size, _ in sizes) + quantised.parameters,
-        sum(size for size, trained in sizes if trained),
-        averaged=settings.average is not None,
-        moments=moment_bytes(settings.optimizer, loss.model),
+        trained,
+        averaged=averaged,
+        moments=moments,
         packed=quantised,
+        on_host=on_host,
     )
-    budgets[processes.rank] = token_budget(loss, runtime.layout, processes.device, runtime.autocast, fixed)
+    card = 0 if processes.device.type != "cuda" else card_memory(processes.device)
+    share = share_of_training(card, (8 if averaged else 4) * trained + moments, on_host=on_host)
+    budgets[processes.rank] = token_budget(loss, runtime.layout, processes.device, runtime.autocast, fixed, share)
     # The minimum over all: every process must make the same number of micro-batches of a global batch.
     return replace(runtime, max_tokens=int(processes.total(budgets).min()))
 

@@ -25,13 +25,13 @@ from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.conflict import cosines
 from msft.engine.decoding import decoding_of
 from msft.engine.live_state import LiveState
-from msft.engine.masters import Masters, weights_of
+from msft.engine.masters import weights_of
 from msft.engine.outcomes import Booked, Losses, outcome
 from msft.engine.parallel import Processes
 from msft.engine.probes import lookahead
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings, rates_of
-from msft.engine.setup import budgeted, deterministic, runtime_for, stepper_for
+from msft.engine.setup import budgeted, deterministic, masters_for, runtime_for, stepper_for
 from msft.forward.runtime import Preparations, sequence_scores
 from msft.model.adapters import write_merged
 from msft.model.compiled import compile_layers
@@ -90,7 +90,7 @@ class TorchEngine:
         deterministic(device, settings)
         runtime, said = runtime_for(self._processes, settings, loss, generates=generates)
         compute_in(self._model, precision_on(device, settings.precision))
-        masters = Masters(self._model) if precision_on(device, settings.precision) == "mixed" else None
+        masters = masters_for(self._model, device, settings)
         runtime = budgeted(runtime, settings, loss, self._processes)
         if settings.torch_compile:
             compile_layers(self._model, device)
