@@ -108,7 +108,8 @@ OPENED: list[OpenModel] = []
     [
         ("Qwen2.5-3B", "H100", ("training.gradient_checkpointing=true",)),
         ("Qwen2.5-7B", "H200", ("training.optimizer=adamw_8bit", "training.gradient_checkpointing=true")),
-        ("Qwen2.5-7B", "H100", ("peft={r: 16}",)),
+        ("Qwen2.5-7B", "H100", ("training.offload_optimizer=true", "training.gradient_checkpointing=true")),
+        ("Qwen2.5-7B", "L40S", ("peft={r: 16}", "training.gradient_checkpointing=true")),
         ("Llama-3.1-8B", "L4", ("peft={r: 16}", "model.quantize=nf4", "training.gradient_checkpointing=true")),
         ("Llama-3.1-8B", "T4", None),
     ],
@@ -138,7 +139,14 @@ def test_what_is_proposed_fits(
     assert made["fit"]["plan"]["needs"] == made["needs"] and made["precision"] == "mixed"
 
 
-@pytest.mark.parametrize("more", [[], ["training.average=1"], ["peft={r: 8}", "model.quantize=nf4"]])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["training.average=1", "training.offload_optimizer=true"],
+        ["training.average=1"],
+        ["peft={r: 8}", "model.quantize=nf4"],
+    ],
+)
 def test_what_a_process_needs_is_what_a_run_reckons_with(models: Path, more: list[str]) -> None:
     given = [f"model.name_or_path={models / 'Qwen2.5-0.5B'}", "training.optimizer=muon", *more]
     config = load(RECIPES / "local/n10.yaml", given)
@@ -153,6 +161,7 @@ def test_what_a_process_needs_is_what_a_run_reckons_with(models: Path, more: lis
             averaged="training.average=1" in more,
             moments=moment_bytes("muon", model.skeleton),
             packed=packed_of(model),
+            on_host="training.offload_optimizer=true" in more and precision == "mixed",
         )
     half = needs.over(2)
     assert (half.activations, half.read) == (needs.activations, needs.read) and half.state == -(-needs.state // 2)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_engine import same, segment, tiny_engine, tiny_example, tiny_folder
+from tiny_engine import same, segment, tiny_data, tiny_engine, tiny_example, tiny_folder
 
 from msft.core.vocabulary import ROOT, Probe
 from msft.engine import optimizers
@@ -130,3 +130,33 @@ def test_adamw_in_8_bits_is_nearly_adamw(folder: Path, tmp_path: Path, precision
         away = float((plain[name] - few[name]).norm() / plain[name].norm())
         assert away < 0.2, name
     assert any(not torch.equal(plain[name], few[name]) for name in plain)
+
+
+@pytest.mark.cpu("there, the optimizer's steps are computed by other kernels")
+@pytest.mark.parametrize(
+    "more", [{}, {"average": 0.5, "max_grad_norm": 0.1}, {"optimizer": "muon"}, {"peft": {"r": 2}}]
+)
+def test_masters_on_the_host_are_updated_alike(folder: Path, tmp_path: Path, more: dict[str, Any]) -> None:
+    """Several micro-batches a step, a roll-back, a look-ahead and a plain virtual step included."""
+    found = []
+    for on_host in (False, True):
+        engine, store = tiny_engine(
+            folder, tmp_path / str(on_host), precision="mixed", offload_optimizer=on_host, virtual="sgd", **more
+        )
+        masters = engine._stepper.masters
+        assert masters is not None and masters.on_host is on_host
+        engine.run(segment(0, 3), 1)
+        looked = engine.run(segment(3, 6, parent=1, probes=frozenset({Probe.LOOKAHEAD})), 2)
+        again = engine.run(segment(3, 5, parent=1), 3)
+        angles = engine.conflict(2, 3)
+        found.append((looked.scores, looked.lookahead, looked.train_loss, again.scores, angles, store.get(3).tensors))
+    assert found[0][:-1] == found[1][:-1] and same(dict(found[0][-1]), dict(found[1][-1]))
+
+
+def test_gradients_add_up_until_they_are_cleared(folder: Path, tmp_path: Path) -> None:
+    engine, _ = tiny_engine(folder, tmp_path, precision="mixed", offload_optimizer=True, light=False)
+    stepper, examples = engine._stepper, tiny_data()["one"].train[:4]
+    stepper.backward(examples, None)
+    once = {name: weight.grad.clone() for name, weight in stepper.weights.items()}  # type: ignore[union-attr]
+    stepper.backward(examples, None)
+    assert all(torch.equal(weight.grad, 2 * once[name]) for name, weight in stepper.weights.items())  # type: ignore[arg-type]

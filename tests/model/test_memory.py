@@ -7,7 +7,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from msft.model.memory import SNAPSHOTS, TRAINING, USABLE, CardPlan, card_memory, share_card, training_bytes
+from msft.model.memory import (
+    SNAPSHOTS,
+    TRAINING,
+    USABLE,
+    CardPlan,
+    card_memory,
+    share_card,
+    share_of_training,
+    training_bytes,
+)  # fmt: skip
 from msft.model.token_budget import LEAST, fitting
 
 GIB = 2**30
@@ -31,16 +40,22 @@ class Card:
         self.fraction = fraction
 
 
+@pytest.mark.parametrize(("snapshot", "on_host"), [(GIB, False), (20 * GIB, False), (GIB, True)])
 @pytest.mark.parametrize("jobs", [1, 2, 6])
-def test_processes_that_share_a_gpu_keep_to_the_plan(monkeypatch: pytest.MonkeyPatch, jobs: int) -> None:
+def test_processes_that_share_a_gpu_keep_to_the_plan(
+    monkeypatch: pytest.MonkeyPatch, jobs: int, snapshot: int, on_host: bool
+) -> None:
     Card(monkeypatch)
     share_card(jobs)
-    plan = CardPlan(card=80 * GIB, jobs=jobs, training=2 * GIB, snapshot=GIB)
+    plan = CardPlan(card=80 * GIB, jobs=jobs, training=2 * GIB, snapshot=snapshot, on_host=on_host)
     mine = card_memory(torch.device("cuda"))
     assert mine == plan.part and jobs * mine <= (80 if jobs == 1 else USABLE * 80) * GIB
     # Both of what a process holds for long fit into its part, whatever the others do.
     assert plan.training + plan.activations + plan.snapshots * plan.snapshot <= (TRAINING + SNAPSHOTS) * mine
-    tokens = fitting(mine, plan.training, GIB)
+    assert (plan.snapshots > 0) is (snapshot == GIB and not on_host)
+    share = share_of_training(mine, snapshot, on_host=on_host)
+    assert share == (TRAINING if plan.snapshots else TRAINING + SNAPSHOTS)
+    tokens = fitting(mine, plan.training, GIB, share)
     assert tokens == LEAST or tokens / LEAST * GIB <= plan.activations
 
 

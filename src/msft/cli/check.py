@@ -142,7 +142,7 @@ def _memory(made: Estimate) -> str:
     averaged = made.averaging is not None
     what = "weights, gradients, moments and averages" if averaged else "weights, gradients and moments"
     moments = made.moment_bytes / max(made.trained_parameters, 1)
-    parts = each_trained(made.precision, averaged=averaged, moments=moments)
+    parts = each_trained(made.precision, averaged=averaged, moments=moments, on_host=made.needs.host > 0)
     each = " + ".join(f"{size:.2g} {name}" for name, size in parts.items())
     if made.packed.parameters:
         few = made.packed.nbytes / made.packed.parameters

@@ -176,6 +176,7 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None, machine: 
         averaged=window is not None,
         moments=job.moment_bytes,
         packed=(packed := packed_of(job.model)),
+        on_host=needs.host > 0,
     )
     room = int(SNAPSHOT_MEMORY * psutil.virtual_memory().available)
     in_memory = room // snapshot if kept is None else min(kept, room // snapshot)
@@ -211,7 +212,9 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None, machine: 
         training_bytes=training,
         needs=needs,
         fit=None if machine is None else fit(job.model, job.config, machine, longest, jobs=jobs),
-        card=None if card_bytes is None else CardPlan(card=card_bytes, jobs=jobs, training=training, snapshot=snapshot),
+        card=None
+        if card_bytes is None
+        else CardPlan(card=card_bytes, jobs=jobs, training=training, snapshot=snapshot, on_host=needs.host > 0),
         averaging=None if window is None else Averaging(window * steps, job.config.training.average_warmup),
         snapshot_memory_bytes=(in_memory + IN_PASSING) * snapshot,
         warnings=(),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import psutil
 
-from msft.model.memory import TRAINING, CardPlan
+from msft.model.memory import CardPlan
 from msft.report.cautions import few_items
 from msft.snapshots.store import IN_PASSING
 
@@ -79,6 +79,6 @@ def about_card(card: CardPlan) -> Warnings:
         return []
     return [
         f"weights, gradients and moments need {card.training / 1e9:.1f} GB, but a process may take "
-        f"{TRAINING * card.part / 1e9:.1f} GB of the GPU for training: use a smaller model, an adapter (peft), or "
-        "fewer --jobs"
+        f"{(card.training + card.activations) / 1e9:.1f} GB of the GPU for training: use a smaller model, an adapter "
+        "(peft), or fewer --jobs; msft check --on says what makes it fit"
     ]

@@ -20,9 +20,12 @@ USES = {
 def of_process(needs: Needs) -> str:
     """The bytes of one process, by use."""
     uses = [f"{scaled(getattr(needs, name), 'B')} {said}" for name, said in USES.items() if getattr(needs, name)]
+    on_host = f"{scaled(needs.read, 'B')} to read the model"
+    if needs.host:
+        on_host += f" and {scaled(needs.host, 'B')} for what is kept there"
     return (
         f"{scaled(needs.total, 'B')}: {', '.join(uses)}, at most {scaled(needs.activations, 'B')} activations "
-        f"({needs.tokens:,} tokens at a time); to read the model, {scaled(needs.read, 'B')} of the host's memory"
+        f"({needs.tokens:,} tokens at a time); of the host's memory, {on_host}"
     )
 
 
@@ -56,6 +59,8 @@ def _cautions(proposal: Plan) -> list[str]:
         said.append("; an adapter usually needs a higher training.learning_rate, such as 2e-4")
     if "training.optimizer=adafactor" in proposal.changes:
         said.append("; its learning_rate is relative to the size of a weight: 1e-3 is a usual one")
+    if "training.offload_optimizer=true" in proposal.changes:
+        said.append(f"; it takes {scaled(proposal.needs.host, 'B')} of the host's memory for each process")
     if {"training.optimizer=adamw_8bit", "model.quantize=nf4"} & set(proposal.changes):
         said.append("; it needs bitsandbytes: pip install 'msft[quantized]'")
     return said

@@ -11,7 +11,7 @@ from msft.cli.needs import Needs, needs_of
 from msft.config.peft_section import PeftConfig
 from msft.config.schema import Config
 from msft.core.errors import ModelError
-from msft.model.memory import SNAPSHOTS, TRAINING, USABLE
+from msft.model.memory import USABLE, part_of_card, share_of_training
 from msft.model.open import ModelSource, OpenModel
 from msft.model.precision import Precision
 from msft.run.job import model_source
@@ -32,10 +32,8 @@ class Plan:
 
     @property
     def room(self) -> int:
-        """What training may take of them: what snapshots do not, and generation's cache and fragmentation do not need.
-        A snapshot that is larger than its share goes to the host."""
-        share = TRAINING if self.needs.snapshot <= SNAPSHOTS * self.part else TRAINING + SNAPSHOTS
-        return int(share * self.part)
+        """What training may take of them."""
+        return int(share_of_training(self.part, self.needs.snapshot, on_host=self.needs.host > 0) * self.part)
 
     @property
     def starts(self) -> bool:
@@ -82,7 +80,7 @@ def plan(
     """
     precision = precision_of(config, machine)
     needs = needs_of(opened, config, precision, longest=longest, on_card=True, processes=machine.count)
-    return Plan(changes=changes, needs=needs.over(over), part=machine.card // jobs)
+    return Plan(changes=changes, needs=needs.over(over), part=part_of_card(machine.card, jobs))
 
 
 def fit(opened: OpenModel, config: Config, machine: Machine, longest: int, *, jobs: int = 1) -> Fit:
@@ -112,10 +110,10 @@ def _changed(config: Config, machine: Machine) -> Iterator[tuple[Config, tuple[s
     """Configurations that need less memory, the cheapest change first: (configuration, changes, processes that a model
     is divided over)."""
     again: dict[str, Any] = {"gradient_checkpointing": True}
-    few, none = {"optimizer": "adamw_8bit"}, {"optimizer": "adafactor"}
+    few, none, host = {"optimizer": "adamw_8bit"}, {"optimizer": "adafactor"}, {"offload_optimizer": True}
     adapter, bits = {"peft": PeftConfig()}, {"quantize": "nf4"}
     ways: list[tuple[dict[str, Any], ...]] = [
-        (again,), (few,), (few, again), (none, again),
+        (again,), (few,), (few, again), (host, again), (none, again),
         (adapter,), (adapter, again), (adapter, bits), (adapter, bits, again),
     ]  # fmt: skip
     seen: set[tuple[str, ...]] = {()}

@@ -37,6 +37,8 @@ class Needs:
     """Of that micro-batch."""
     snapshot: int
     """One snapshot."""
+    host: int
+    """Of the host: masters, moments, averages and gradients with `training.offload_optimizer`."""
     read: int
     """The model as it is read, in fp32: on the host, and then on the card, before frozen weights become bf16."""
 
@@ -73,18 +75,21 @@ def needs_of(
     frozen = packed.nbytes + (everything - trained - packed.parameters) * (2 if mixed else 4)
     moments = moment_bytes(training.optimizer, skeleton)
     mean = 0 if training.average is None else 4 * trained
+    on_host = training.offload_optimizer and mixed
+    here = 0 if on_host else 1
     tokens = _tokens(config, longest, on_card)
     return Needs(
         weights=frozen + (2 if mixed else 4) * trained,
-        masters=4 * trained if mixed else 0,
-        moments=moments,
+        masters=4 * trained * here if mixed else 0,
+        moments=moments * here,
         gradients=(6 if mixed else 4) * trained,
-        mean=mean,
+        mean=mean * here,
         exchange=_exchange(skeleton) if mixed and processes > 1 else 0,
         activations=activation_bytes(skeleton, tokens, precision, checkpointing=training.gradient_checkpointing)
         + _unpacked(skeleton, packed, mixed),
         tokens=tokens,
         snapshot=4 * trained + moments + mean,
+        host=(8 * trained + moments + mean) * (1 - here),
         read=packed.nbytes + 4 * (everything - packed.parameters),
     )
 

@@ -81,6 +81,10 @@ class TrainingConfig(Section):
     shard: Annotated[Literal["auto"] | bool, LATER] = "auto"
     """With several processes, split weights, gradients and moments over them (FSDP2), for models that do not fit on one
     GPU. `auto`: where `accelerate launch` asks for FSDP2. With one process, nothing is split."""
+    offload_optimizer: Annotated[bool, LATER] = False
+    """On a GPU, keep fp32 weights, moments and averages in the memory of the host and update them there: 8 bytes a
+    parameter on the GPU instead of 20, 16 on the host, and slower steps. Needs `model.precision: mixed`; without a GPU
+    it changes nothing."""
     light: Annotated[Literal["auto"] | bool, LATER] = "auto"
     """Replace layers of the model by versions that do less work for the same results, up to rounding: norms, gated
     MLPs, the last MLP, the head and the embedding; in fp32 on a CPU also attention and whole layers. `auto`: those for

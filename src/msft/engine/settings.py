@@ -34,6 +34,8 @@ class EngineSettings:
     """Padding included; None: a fixed number on a CPU, what fits on a GPU."""
     longest: int | None = None
     """No sequence has more tokens; None: unknown. A longer window of the model is inert."""
+    offload_optimizer: bool = False
+    """Whether masters, moments and averages are in the memory of the host, and updated there."""
     gradient_checkpointing: bool = False
     torch_compile: bool = False
     light: bool | Literal["auto"] = "auto"

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 import torch._inductor.config
 from numpy.typing import NDArray
+from torch import nn
 
-from msft.core.errors import ConfigError, ModelError, complaint
+from msft.core.errors import ConfigError, ModelError, RunError, complaint
 from msft.core.vocabulary import Task
 from msft.data.examples import TaskData
 from msft.engine.batched_decoding import fitting_decoding
@@ -19,7 +20,7 @@ from msft.engine.masters import Held, Masters, weights_of
 from msft.engine.optimizers import make_optimizer, moment_bytes
 from msft.engine.parallel import Processes
 from msft.engine.settings import EngineSettings
-from msft.engine.shards import Shards
+from msft.engine.shards import Shards, transient_bytes
 from msft.engine.static_step import StaticStepper
 from msft.engine.step import Stepper
 from msft.forward.packed_weights import can_pack
@@ -28,13 +29,14 @@ from msft.forward.shapes import Shape, added, choose
 from msft.forward.token_rows import row_size
 from msft.model.hardware import hardware_has_bf16
 from msft.model.lighten import lighten
-from msft.model.memory import training_bytes
+from msft.model.memory import card_memory, share_of_training, training_bytes
 from msft.model.open import OpenModel
 from msft.model.precision import precision_on
 from msft.model.quantised import packed
 from msft.model.row_layout import fitting_layout
 from msft.model.token_budget import ON_A_CPU, token_budget
 from msft.model.token_loss import TokenLoss
+from msft.model.twin import base_of
 
 
 def shards_for(opened: OpenModel, settings: EngineSettings, processes: Processes) -> Shards | None:
@@ -49,6 +51,9 @@ def shards_for(opened: OpenModel, settings: EngineSettings, processes: Processes
     if opened.quantized is not None:
         found = "a base in 4 or 8 bits is not split over processes"
         raise ConfigError(complaint(found, f"leave it out, {whole}", field="model.quantize"))
+    if settings.offload_optimizer:
+        found = "the optimizer's state of a model that is split over processes stays on the GPUs"
+        raise ConfigError(complaint(found, f"leave it out, {whole}", field="training.offload_optimizer"))
     if settings.torch_compile:
         found = "layers of a model that is split over processes are not compiled"
         raise ConfigError(complaint(found, f"leave it out, {whole}", field="training.torch_compile"))
@@ -121,6 +126,20 @@ def deterministic(device: torch.device, settings: EngineSettings) -> None:
         torch._inductor.config.deterministic = wanted
 
 
+def masters_for(model: nn.Module, device: torch.device, settings: EngineSettings) -> Masters | None:
+    """The fp32 weights of a model that is to compute with bf16 copies of them; None if it computes otherwise.
+
+    Raises RunError where they are to be on the host and there are none; on a CPU they are in any case.
+    """
+    if precision_on(device, settings.precision) == "mixed":
+        return Masters(model, on_host=settings.offload_optimizer)
+    if settings.offload_optimizer and device.type != "cpu":
+        found = "it needs fp32 masters, and the model computes with its fp32 weights"
+        mend = "set model.precision: mixed, on a GPU with bf16, or leave it out"
+        raise RunError(complaint(found, mend, field="training.offload_optimizer"))
+    return None
+
+
 def budgeted(runtime: Runtime, settings: EngineSettings, loss: TokenLoss, processes: Processes) -> Runtime:
     """The runtime with a token budget that fits on this device, where the settings leave it open."""
     alone = runtime.max_tokens == 1
@@ -131,15 +150,22 @@ def budgeted(runtime: Runtime, settings: EngineSettings, loss: TokenLoss, proces
     parts = processes.world if runtime.in_parts else 1
     sizes = [(p.numel(), p.requires_grad) for p in loss.parameters() if p.is_floating_point()]
     quantised = packed(loss)
-    fixed = training_bytes(
+    trained = sum(size for size, trained in sizes if trained)
+    averaged, moments = settings.average is not None, moment_bytes(settings.optimizer, loss.model)
+    on_host = settings.offload_optimizer and precision == "mixed"
+    gathered = transient_bytes(base_of(loss.model), mixed=precision == "mixed") if runtime.in_parts else 0
+    fixed = gathered + training_bytes(
         precision,
         (sum(size for size, _ in sizes) + quantised.parameters) // parts,
-        sum(size for size, trained in sizes if trained) // parts,
-        averaged=settings.average is not None,
-        moments=moment_bytes(settings.optimizer, loss.model) // parts,
+        trained // parts,
+        averaged=averaged,
+        moments=moments // parts,
         packed=quantised,
+        on_host=on_host,
     )
-    budgets[processes.rank] = token_budget(loss, runtime.layout, processes.device, runtime.autocast, fixed)
+    card = 0 if processes.device.type != "cuda" else card_memory(processes.device)
+    share = share_of_training(card, ((8 if averaged else 4) * trained + moments) // parts, on_host=on_host)
+    budgets[processes.rank] = token_budget(loss, runtime.layout, processes.device, runtime.autocast, fixed, share)
     # The minimum over all: every process must make the same number of micro-batches of a global batch.
     return replace(runtime, max_tokens=int(processes.total(budgets).min()))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 from transformers import PreTrainedModel
@@ -54,24 +54,10 @@ class Shards:
             _narrow_frozen(model)
         self._mesh = init_device_mesh(processes.device.type, (processes.world,))
         self.shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-        self._split(base_of(model), asked)
+        split(self.loss, base_of(model), self._mesh, asked, mixed=self._mixed)
         self._parameters: dict[str, Any] = dict(model.named_parameters())
         self._fill()
         self.tensors: dict[str, Tensor] = {name: _local(parameter) for name, parameter in trainable(model).items()}
-
-    def _split(self, base: PreTrainedModel, asked: Sharding) -> None:
-        layers = _layers_of(base, asked.layer)
-        policy = MixedPrecisionPolicy(cast_forward_inputs=False)
-        if self._mixed:
-            if kept_in_fp32(base) is not None:
-                found = f"{type(base).__name__} keeps some parameters in fp32, and FSDP2 gathers a layer in one type"
-                fix = "set model.precision: autocast, or fp32"
-                raise ModelError(complaint(found, fix, field="training.shard"))
-            policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
-        for layer in layers:
-            fully_shard(layer, mesh=self._mesh, mp_policy=policy, reshard_after_forward=asked.again)
-        # Embeddings and head belong together where they are tied; the root's weights are used at both ends of a pass.
-        fully_shard(self.loss, mesh=self._mesh, mp_policy=policy)
 
     @torch.no_grad()
     def _fill(self) -> None:
@@ -136,6 +122,48 @@ class Shards:
         return whole[first:last]
 
 
+def split(whole: nn.Module, model: PreTrainedModel, mesh: DeviceMesh, asked: Sharding, *, mixed: bool) -> None:
+    """Splits the weights of `whole`, which holds the model, over the processes of the mesh. Raises ConfigError,
+    ModelError for layers that are not found or not in one type."""
+    layers = layers_of(model)
+    kinds = {type(layer).__name__ for layer in layers}
+    if asked.layer is not None and not kinds <= set(asked.layer.split(",")):
+        said = f"accelerate launch asks to split {asked.layer}, and this model's layers are {', '.join(sorted(kinds))}"
+        raise ConfigError(complaint(said, "omit it", file="FSDP_TRANSFORMER_CLS_TO_WRAP"))
+    policy = MixedPrecisionPolicy(cast_forward_inputs=False)
+    if mixed:
+        if kept_in_fp32(model) is not None:
+            found = f"{type(model).__name__} keeps some parameters in fp32, and FSDP2 gathers a layer in one type"
+            raise ModelError(complaint(found, "set model.precision: autocast, or fp32", field="training.shard"))
+        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    for layer in layers:
+        fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=asked.again)
+    # Embeddings and head belong together where they are tied; their weights are used at both ends of a pass.
+    fully_shard(whole, mesh=mesh, mp_policy=policy)
+
+
+def layers_of(model: PreTrainedModel) -> list[nn.Module]:
+    """The decoder layers, which are gathered one at a time. Raises ModelError where they are not found."""
+    count = depth(model.config.get_text_config(decoder=True))
+    for each in model.modules():
+        if isinstance(each, nn.ModuleList) and len(each) == count:
+            return list(each)
+    fix = "let each process hold the whole model: training.shard: false"
+    raise ModelError(complaint(f"the layers of {type(model).__name__} are not found", fix, field="training.shard"))
+
+
+def transient_bytes(model: PreTrainedModel, *, mixed: bool) -> int:
+    """The most that gathered weights, and gradients before they are split, take at a time.
+
+    Either of embeddings and head, at the end of a backward pass: gradients, and a copy in fp32 to be summed. Or within
+    it: their weights, those of a layer and of the next, and a layer's gradients with their copy.
+    """
+    size = 2 if mixed else 4
+    layers = [sum(parameter.numel() for parameter in layer.parameters()) for layer in layers_of(model)]
+    ends = sum(parameter.numel() for parameter in model.parameters()) - sum(layers)
+    return max((size + 4) * ends, size * ends + (3 * size + 4) * max(layers))
+
+
 def _local(parameter: Any) -> Tensor:
     """The rows that a distributed tensor keeps in this process, not a copy."""
     with torch.no_grad():
@@ -147,21 +175,6 @@ def _narrow_frozen(model: nn.Module) -> None:
     for parameter in model.parameters():
         if not parameter.requires_grad:
             parameter.data = parameter.data.to(torch.bfloat16)
-
-
-def _layers_of(model: PreTrainedModel, wanted: str | None) -> list[nn.Module]:
-    """The decoder layers. Raises ConfigError where the launcher names others, ModelError where there are none."""
-    count = depth(model.config.get_text_config(decoder=True))
-    found = [each for each in model.modules() if isinstance(each, nn.ModuleList) and len(each) == count]
-    if not found:
-        fix = "let each process hold the whole model: training.shard: false"
-        raise ModelError(complaint(f"the layers of {type(model).__name__} are not found", fix, field="training.shard"))
-    layers = list(found[0])
-    kinds = {type(layer).__name__ for layer in layers}
-    if wanted is not None and not kinds <= set(wanted.split(",")):
-        said = f"accelerate launch asks to split {wanted}, and this model's layers are {', '.join(sorted(kinds))}"
-        raise ConfigError(complaint(said, "omit it", file="FSDP_TRANSFORMER_CLS_TO_WRAP"))
-    return layers
 
 
 def _strides(shape: torch.Size) -> tuple[int, ...]:

@@ -162,9 +162,11 @@ class Stepper:
         return lambda: None
 
     def _add_up(self) -> None:
-        """With masters, sums their gradients over all processes."""
+        """With masters, sums their gradients over all processes, and brings them to the masters."""
         if self.masters is not None and self.runtime.world > 1:
             self.runtime.add_up(self.masters.gradients())
+        if self.masters is not None:
+            self.masters.deliver()
 
     def _loss(self, nll: NDArray[np.float64], shares: NDArray[np.float64], targets: NDArray[np.int64]) -> BatchLoss:
         """From this process's [examples] summed nats; 0 for the examples of others."""

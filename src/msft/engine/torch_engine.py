@@ -24,13 +24,13 @@ from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.conflict import cosines
 from msft.engine.decoding import decoding_of
 from msft.engine.live_state import LiveState
-from msft.engine.masters import Masters, weights_of
+from msft.engine.masters import Held, weights_of
 from msft.engine.outcomes import Booked, Losses, outcome
 from msft.engine.parallel import Processes
 from msft.engine.probes import lookahead
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings, rates_of
-from msft.engine.setup import budgeted, deterministic, runtime_for, shards_for, stepper_for
+from msft.engine.setup import budgeted, deterministic, masters_for, runtime_for, shards_for, stepper_for
 from msft.engine.written_out import write_gathered, write_live
 from msft.forward.runtime import Preparations, sequence_scores
 from msft.model.compiled import compile_layers
@@ -89,10 +89,10 @@ class TorchEngine:
         loss = TokenLoss(self._model).to(device).train() if shards is None else shards.loss
         deterministic(device, settings)
         runtime, said = runtime_for(self._processes, settings, loss, generates=generates, in_parts=shards is not None)
-        precision = precision_on(device, settings.precision)
+        held: Held | None = shards
         if shards is None:
-            compute_in(self._model, precision)
-        held = Masters(self._model) if precision == "mixed" and shards is None else shards
+            compute_in(self._model, precision_on(device, settings.precision))
+            held = masters_for(self._model, device, settings)
         runtime = budgeted(runtime, settings, loss, self._processes)
         if settings.torch_compile:
             compile_layers(self._model, device)

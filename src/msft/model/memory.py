@@ -18,28 +18,52 @@ USABLE = 0.95
 UNPACKED = Packed()
 
 
-def each_trained(precision: Precision, *, averaged: bool, moments: float = 8) -> dict[str, float]:
-    """Bytes for each parameter that is trained, by use; `moments`: on average, AdamW's by default."""
+def each_trained(
+    precision: Precision, *, averaged: bool, moments: float = 8, on_host: bool = False
+) -> dict[str, float]:
+    """Bytes for each parameter that is trained, by use; `moments`: on average, AdamW's by default.
+
+    `on_host`: masters, moments and averages are elsewhere.
+    """
     mixed = precision == "mixed"
     return {
-        "master": 4,
-        "moments": moments,
+        **({} if on_host else {"master": 4, "moments": moments}),
         **({"copy": 2} if mixed else {}),
         "gradient": 4,
         **({"gradient in bf16": 2} if mixed else {}),
-        **({"mean": 4} if averaged else {}),
+        **({"mean": 4} if averaged and not on_host else {}),
     }
 
 
 def training_bytes(
-    precision: Precision, parameters: int, trained: int, *, averaged: bool, moments: int, packed: Packed = UNPACKED
+    precision: Precision,
+    parameters: int,
+    trained: int,
+    *,
+    averaged: bool,
+    moments: int,
+    packed: Packed = UNPACKED,
+    on_host: bool = False,
 ) -> int:
     """Bytes of weights, gradients, moments and averages, without activations; frozen parameters have no master.
 
-    `moments`: bytes of all of them. `packed`: those of the parameters that are held in 4 or 8 bits.
+    `moments`: bytes of all of them. `packed`: those of the parameters that are held in 4 or 8 bits. `on_host`: see
+    `each_trained`.
     """
     frozen = packed.nbytes + (parameters - trained - packed.parameters) * (2 if precision == "mixed" else 4)
-    return frozen + moments + int(trained * sum(each_trained(precision, averaged=averaged, moments=0).values()))
+    each = each_trained(precision, averaged=averaged, moments=0, on_host=on_host)
+    return frozen + (0 if on_host else moments) + int(trained * sum(each.values()))
+
+
+def part_of_card(card: int, jobs: int) -> int:
+    """What a process may take of a card that this many share; more is refused by torch's allocator (`share_card`)."""
+    return int(card * (1.0 if jobs == 1 else USABLE / jobs))
+
+
+def share_of_training(part: int, snapshot: int, *, on_host: bool = False) -> float:
+    """The share of its part of a card that a process may take for training. A snapshot that is larger than the share
+    for snapshots goes to the host, as do those of masters that are there: then training has that share too."""
+    return TRAINING if snapshot <= SNAPSHOTS * part and not on_host else TRAINING + SNAPSHOTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,21 +76,22 @@ class CardPlan:
     training: int
     """Weights, gradients, moments and averages."""
     snapshot: int
+    on_host: bool = False
+    """Whether masters, and so snapshots, are on the host."""
 
     @property
     def part(self) -> int:
-        """What the process may take; more is refused by torch's allocator (`share_card`)."""
-        return int(self.card * (1.0 if self.jobs == 1 else USABLE / self.jobs))
+        return part_of_card(self.card, self.jobs)
 
     @property
     def activations(self) -> int:
         """What is left for a micro-batch; negative if not even the weights fit."""
-        return int(TRAINING * self.part) - self.training
+        return int(share_of_training(self.part, self.snapshot, on_host=self.on_host) * self.part) - self.training
 
     @property
     def snapshots(self) -> int:
         """Snapshots that stay on the card; further ones are kept on the host."""
-        return int(SNAPSHOTS * self.part) // max(self.snapshot, 1)
+        return 0 if self.on_host else int(SNAPSHOTS * self.part) // max(self.snapshot, 1)
 
 
 def card_memory(device: torch.device) -> int:

@@ -26,10 +26,11 @@ def token_budget(
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[object]],
     fixed: int,
+    share: float = TRAINING,
 ) -> int:
     """Tokens of a micro-batch on this device; `model` maps a MicroBatch to TokenScores.
 
-    `fixed`: bytes that training takes beside activations (`training_bytes`).
+    `fixed`: bytes that training takes beside activations (`training_bytes`); `share`: see `share_of_training`.
 
     On a GPU this is probed by a forward and backward pass of two micro-batches. The result is a power of two, computed
     from the device's total and not its free memory, so that a resumed run makes the same micro-batches.
@@ -40,16 +41,16 @@ def token_budget(
     peaks = [_peak(model, tokens, layout, device, autocast) for tokens in (LEAST, 2 * LEAST)]
     for weight in weights:
         weight.grad = None
-    return fitting(card_memory(device), fixed, peaks[1] - peaks[0])
+    return fitting(card_memory(device), fixed, peaks[1] - peaks[0], share)
 
 
-def fitting(total: int, state: int, of_a_thousand: int) -> int:
-    """The largest power of two of tokens whose activations fit beside `state` into TRAINING of `total` bytes.
+def fitting(total: int, state: int, of_a_thousand: int, share: float = TRAINING) -> int:
+    """The largest power of two of tokens whose activations fit beside `state` into a share of `total` bytes.
 
     `of_a_thousand`: bytes of the activations of LEAST tokens. The result is at least LEAST, even if memory may then run
     out, and at most MOST.
     """
-    fits = LEAST * (TRAINING * total - state) / max(of_a_thousand, 1)
+    fits = LEAST * (share * total - state) / max(of_a_thousand, 1)
     return min(MOST, max(LEAST, 1 << int(np.log2(max(fits, 1)))))
 
 

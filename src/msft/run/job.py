@@ -217,6 +217,7 @@ def settings_of(config: Config, lookahead: Lookahead = NO_LOOKAHEAD) -> EngineSe
         loss_reduction=t.loss_reduction,
         max_tokens_per_microbatch=None if tokens == "auto" else tokens,
         longest=longest_row(config),
+        offload_optimizer=t.offload_optimizer,
         gradient_checkpointing=t.gradient_checkpointing,
         torch_compile=t.torch_compile,
         light=t.light,

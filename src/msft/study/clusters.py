@@ -175,7 +175,8 @@ class _Slurm:
         self.gpus = 1.0 if backend.gpus is None else backend.gpus
         self._executor = self._submitit.AutoExecutor(folder=logs, cluster=kind)
         asked: dict[str, Any] = {"cpus_per_task": backend.cpus, "gpus_per_node": math.ceil(self.gpus), "name": "msft"}
-        self._executor.update_parameters(**asked, **backend.options)
+        given = {key: int(value) if value.isdecimal() else value for key, value in backend.options.items()}
+        self._executor.update_parameters(**asked, **given)
         self._running: set[Any] = set()
 
     def call(self, do: Callable[..., Any], *arguments: Any) -> Any:
