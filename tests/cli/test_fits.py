@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -112,6 +116,8 @@ OPENED: list[OpenModel] = []
         ("Qwen2.5-7B", "L40S", ("peft={r: 16}", "training.gradient_checkpointing=true")),
         ("Llama-3.1-8B", "L4", ("peft={r: 16}", "model.quantize=nf4", "training.gradient_checkpointing=true")),
         ("Llama-3.1-8B", "T4", None),
+        ("Llama-3.1-8B", "8xH100", ("training.shard=true",)),
+        ("Qwen2.5-7B", "8xL40S", ("training.shard=true",)),
     ],
 )
 def test_the_cheapest_change_is_proposed(name: str, on: str, changes: tuple[str, ...] | None, models: Path) -> None:
@@ -163,8 +169,28 @@ def test_what_a_process_needs_is_what_a_run_reckons_with(models: Path, more: lis
             packed=packed_of(model),
             on_host="training.offload_optimizer=true" in more and precision == "mixed",
         )
-    half = needs.over(2)
-    assert (half.activations, half.read) == (needs.activations, needs.read) and half.state == -(-needs.state // 2)
+
+
+@pytest.mark.parametrize("layers", [2, pytest.param(28, marks=pytest.mark.campaign)])
+def test_a_process_of_a_split_model_needs_what_torch_counts(models: Path, tmp_path: Path, layers: int) -> None:
+    """A 7B model on 8 GPUs: torch's tracker, with fake tensors in a fake group of processes."""
+    folder = tmp_path / "model"
+    shutil.copytree(models / "Qwen2.5-7B", folder)
+    shape = json.loads((folder / "config.json").read_text())
+    shape |= {"num_hidden_layers": layers, "layer_types": ["full_attention"] * layers}
+    (folder / "config.json").write_text(json.dumps(shape))
+    config = load(RECIPES / "local/n10.yaml", [f"model.name_or_path={folder}", "training.shard=true"])
+    needs = needs_of(opened(config), config, "mixed", longest=64, on_card=True, processes=8)
+    script = Path(__file__).parents[1] / "cases" / "split_memory.py"
+    environment = os.environ | {"PYTHONPATH": str(RECIPES.parent / "src"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder), str(layers), "8"], env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    counted = {moment: int(size) for moment, size in (line.split() for line in done.stdout.splitlines())}
+    assert counted["current"] == pytest.approx(needs.weights + needs.masters + needs.moments, rel=0.001)
+    assert counted["peak"] == pytest.approx(needs.state, rel=0.1)
 
 
 @pytest.mark.parametrize("adapter", [None, {"r": 4}, {"r": 4, "lora_dropout": 0.1, "use_dora": True}])

@@ -13,7 +13,7 @@ USES = {
     "moments": "moments",
     "gradients": "gradients",
     "mean": "averages",
-    "exchange": "gradients in exchange",
+    "exchange": "in exchange between processes",
 }
 
 

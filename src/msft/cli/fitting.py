@@ -16,9 +16,6 @@ from msft.model.open import ModelSource, OpenModel
 from msft.model.precision import Precision
 from msft.run.job import model_source
 
-SHARDING: tuple[str, Any] | None = None
-"""The key of `training`, and its value, that divides a model over processes; None: a model is never divided."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -71,16 +68,14 @@ def plan(
     *,
     jobs: int = 1,
     changes: tuple[str, ...] = (),
-    over: int = 1,
 ) -> Plan:
     """The plan of a run on a machine, one process on each card.
 
-    `longest`: tokens of its longest training example; `jobs`: runs that share the cards; `over`: processes that the
-    model is divided over.
+    `longest`: tokens of its longest training example; `jobs`: runs that share the cards.
     """
     precision = precision_of(config, machine)
     needs = needs_of(opened, config, precision, longest=longest, on_card=True, processes=machine.count)
-    return Plan(changes=changes, needs=needs.over(over), part=part_of_card(machine.card, jobs))
+    return Plan(changes=changes, needs=needs, part=part_of_card(machine.card, jobs))
 
 
 def fit(opened: OpenModel, config: Config, machine: Machine, longest: int, *, jobs: int = 1) -> Fit:
@@ -88,10 +83,10 @@ def fit(opened: OpenModel, config: Config, machine: Machine, longest: int, *, jo
     here = plan(opened, config, machine, longest, jobs=jobs)
     found = Fit(machine=machine, precision=precision_of(config, machine), plan=here, proposal=None)
     known = [opened]
-    for changed, changes, over in () if here.fits else _changed(config, machine):
+    for changed, changes in () if here.fits else _changed(config, machine):
         try:
             known.append(model := opened_for(model_source(changed), known))
-            proposal = plan(model, changed, machine, longest, jobs=jobs, changes=changes, over=over)
+            proposal = plan(model, changed, machine, longest, jobs=jobs, changes=changes)
         except ModelError:  # an adapter that does not fit the model, or weights that are stored in few bits already
             continue
         if proposal.fits:
@@ -106,27 +101,25 @@ def opened_for(source: ModelSource, known: Sequence[OpenModel]) -> OpenModel:
     return OpenModel.open(source) if model is None else model.of(source)
 
 
-def _changed(config: Config, machine: Machine) -> Iterator[tuple[Config, tuple[str, ...], int]]:
-    """Configurations that need less memory, the cheapest change first: (configuration, changes, processes that a model
-    is divided over)."""
+def _changed(config: Config, machine: Machine) -> Iterator[tuple[Config, tuple[str, ...]]]:
+    """Configurations that need less memory, and what is changed, the cheapest change first. To split the model over
+    several cards comes before what changes the result by more than rounding."""
     again: dict[str, Any] = {"gradient_checkpointing": True}
     few, none, host = {"optimizer": "adamw_8bit"}, {"optimizer": "adafactor"}, {"offload_optimizer": True}
-    adapter, bits = {"peft": PeftConfig()}, {"quantize": "nf4"}
-    ways: list[tuple[dict[str, Any], ...]] = [
-        (again,), (few,), (few, again), (host, again), (none, again),
-        (adapter,), (adapter, again), (adapter, bits), (adapter, bits, again),
-    ]  # fmt: skip
+    adapter, bits, shard = {"peft": PeftConfig()}, {"quantize": "nf4"}, {"shard": True}
+    ways: list[tuple[dict[str, Any], ...]] = [(again,), (shard,), (shard, again), (few,), (few, again), (host, again)]
+    ways += [(none, again), (adapter,), (adapter, again), (adapter, bits), (adapter, bits, again)]
+    training = config.training
+    splits = machine.count > 1 and training.optimizer in {"adamw", "adamw_8bit"} and config.model.quantize is None
+    splits = splits and not (training.offload_optimizer or training.torch_compile)
     seen: set[tuple[str, ...]] = {()}
     for way in ways:
+        if shard in way and not splits:
+            continue
         changed, changes = _with(config, {key: value for part in way for key, value in part.items()})
         if changes not in seen:
             seen.add(changes)
-            yield changed, changes, 1
-    if SHARDING is not None and machine.count > 1:
-        shard = f"training.{SHARDING[0]}={SHARDING[1]}"
-        for way in ((), (again,)):
-            changed, changes = _with(config, {key: value for part in way for key, value in part.items()})
-            yield changed, (shard, *changes), machine.count
+            yield changed, changes
 
 
 def _with(config: Config, wanted: dict[str, Any]) -> tuple[Config, tuple[str, ...]]:

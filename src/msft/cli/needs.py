@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from msft.config.schema import Config
 from msft.engine.optimizers import moment_bytes
 from msft.engine.parallel import TOGETHER
+from msft.engine.shards import transient_bytes
 from msft.model.activations import activation_bytes
 from msft.model.open import OpenModel
 from msft.model.precision import Precision
 from msft.model.quantised import Packed, will_be_packed
 from msft.model.token_budget import LEAST, ON_A_CPU
+from msft.model.twin import base_of
 from msft.snapshots.state import trainable
 
 
@@ -30,7 +33,7 @@ class Needs:
     mean: int
     """Averaged weights."""
     exchange: int
-    """Gradients that are summed over processes at a time."""
+    """Gradients that are summed over processes at a time, and weights that are gathered from them."""
     activations: int
     """At most, for the smallest micro-batch that a run may have to make."""
     tokens: int
@@ -50,13 +53,6 @@ class Needs:
     @property
     def total(self) -> int:
         return self.state + self.activations
-
-    def over(self, processes: int) -> Needs:
-        """The same where everything but activations is divided over this many processes (FSDP2)."""
-        kept = {"activations", "tokens", "read"}
-        return replace(
-            self, **{f.name: -(-getattr(self, f.name) // processes) for f in fields(self) if f.name not in kept}
-        )
 
 
 def packed_of(opened: OpenModel) -> Packed:
@@ -78,19 +74,41 @@ def needs_of(
     on_host = training.offload_optimizer and mixed
     here = 0 if on_host else 1
     tokens = _tokens(config, longest, on_card)
-    return Needs(
+    activations = activation_bytes(skeleton, tokens, precision, checkpointing=training.gradient_checkpointing)
+    found = Needs(
         weights=frozen + (2 if mixed else 4) * trained,
         masters=4 * trained * here if mixed else 0,
         moments=moments * here,
         gradients=(6 if mixed else 4) * trained,
         mean=mean * here,
         exchange=_exchange(skeleton) if mixed and processes > 1 else 0,
-        activations=activation_bytes(skeleton, tokens, precision, checkpointing=training.gradient_checkpointing)
-        + _unpacked(skeleton, packed, mixed),
+        activations=activations + _unpacked(skeleton, packed, mixed),
         tokens=tokens,
         snapshot=4 * trained + moments + mean,
         host=(8 * trained + moments + mean) * (1 - here),
         read=packed.nbytes + 4 * (everything - packed.parameters),
+    )
+    if training.shard is not True or processes == 1:
+        return found
+    return _split(found, base_of(skeleton), trained, processes, mixed=mixed)
+
+
+def _split(whole: Needs, model: PreTrainedModel, trained: int, processes: int, *, mixed: bool) -> Needs:
+    """The same where FSDP2 splits the model: no process has copies in bf16, or gradients, of more than a few layers."""
+
+    def part(size: int) -> int:
+        return -(-size // processes)
+
+    return replace(
+        whole,
+        weights=part(whole.weights - (2 * trained if mixed else 0)),
+        masters=part(whole.masters),
+        moments=part(whole.moments),
+        gradients=part(4 * trained),
+        mean=part(whole.mean),
+        exchange=transient_bytes(model, mixed=mixed),
+        snapshot=part(whole.snapshot),
+        read=part(whole.read),
     )
 
 
