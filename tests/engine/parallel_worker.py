@@ -37,15 +37,19 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 class Sent(TorchDispatchMode):
-    """The largest tensor that processes exchange, in bytes."""
+    """What processes exchange, in bytes: the largest tensor, and the sum of the largest of each operation, by name."""
 
-    most = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = 0
+        self.total: dict[str, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace in {"c10d", "_c10d_functional"}:
-            for tensor in torch.utils._pytree.tree_leaves(args):
-                if isinstance(tensor, torch.Tensor):
-                    self.most = max(self.most, tensor.nbytes)
+            tensors = [each for each in torch.utils._pytree.tree_leaves(args) if isinstance(each, torch.Tensor)]
+            size = max((tensor.nbytes for tensor in tensors), default=0)
+            self.most = max(self.most, size)
+            self.total[func._opname] = self.total.get(func._opname, 0) + size
         return func(*args, **(kwargs or {}))
 
 
@@ -108,7 +112,11 @@ def observe(case: str, folder: Path, results: Path) -> dict[str, Any]:
         weighted = engine.run(segment(0, 3, parent=1, rollout=2, mixture=uneven), 2)
     with Sent() as rolled_back:
         engine._live.become(1)
-    told |= {"sent": [trained.most, rolled_back.most]} if store.in_parts else {}
+    with Sent() as batch:
+        engine._stepper.backward(data()["one"].train[:2], None)
+    engine._stepper.optimizer.zero_grad(set_to_none=True)
+    if store.in_parts:
+        told |= {"sent": [trained.most, rolled_back.most], "traffic": batch.total}
     blended = engine.run(segment(0, 0, parent=2, blend=((0, 0.25), (1, 0.25), (2, 0.5))), 3)
     ties = engine.run(segment(0, 0, parent=2, blend=((1, 0.5), (2, 0.5)), ties=0.5), 4)
     back = engine.run(segment(0, 0, parent=0), 5)

@@ -12,6 +12,10 @@ import torch
 from parallel_worker import CASES
 from safetensors.torch import load_file
 
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+import scaling
+
 pytestmark = pytest.mark.cpu("two processes need two cards: these are on the CPU")
 WORKER = Path(__file__).with_name("parallel_worker.py")
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
@@ -70,7 +74,9 @@ def test_two_processes_train_and_score_as_one_does(
     near = 1e-5 if CASES[case].get("precision", "fp32") == "fp32" else 0.06
     first, second = both[0][case], both[1][case]
     split = [told.get("split") for told in (first, second)]
-    first, second = ({k: v for k, v in told.items() if k not in {"split", "sent"}} for told in (first, second))
+    first, second = (
+        {k: v for k, v in told.items() if k not in {"split", "sent", "traffic"}} for told in (first, second)
+    )
     assert flat(first) == flat(second), "every process must see the same outcome"
     expected = dict(alone[case])
     replicated = first.pop("replicated"), expected.pop("replicated")
@@ -110,3 +116,14 @@ def test_a_roll_back_sends_no_weights(case: str, both: tuple[dict[str, Any], dic
     trained, rolled_back = both[0][case]["sent"]
     assert trained > 1_000, "bytes: the gathered weights"
     assert rolled_back < 256, "bytes: at most whether the others have their parts"
+
+
+@pytest.mark.parametrize(("case", "size"), [("split", 4), ("split mixed", 2), ("split checkpointing", 4)])
+def test_a_micro_batch_sends_what_the_cost_model_says(case: str, size: int, both: Any) -> None:
+    """benchmarks/scaling.py, on which docs/scaling.md rests: gathered, and summed in fp32."""
+    everything, layer = both[0][case]["split"]["all"], 2592
+    model = scaling.Model("tiny", 2, layer, everything - 2 * layer)
+    gathered, summed = scaling.traffic(model, size)
+    traffic = both[0][case]["traffic"]
+    assert (traffic["_allgather_base_"], traffic["_reduce_scatter_base_"]) == (gathered, summed)
+    assert sum(traffic.values()) - gathered - summed < 64, "bytes: the losses"
