@@ -13,7 +13,7 @@ from msft.api.config import MSFTConfig
 from msft.core.errors import Stopped
 from msft.core.vocabulary import Brief, Outcome, Segment, Task
 from msft.engine.progress import ScoreInfo, StepInfo
-from msft.report.story import Trail
+from msft.report.trail import Trail
 
 log = logging.getLogger("msft")
 

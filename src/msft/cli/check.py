@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import asdict
 
@@ -16,7 +17,7 @@ from msft.cli.quiet import quiet
 from msft.config.schema import Config
 from msft.core.averages import Averaging
 from msft.model.memory import CardPlan, each_trained
-from msft.report.words import NOT_KNOWN, clean, scaled
+from msft.report.words import NOT_KNOWN, clean, listed, scaled
 from msft.run.job import Job
 
 TAKEN = "training examples that an epoch takes, and how often that is each of them (data.mixing, datasets[].repeat)"
@@ -39,7 +40,7 @@ def as_dict(made: Estimate) -> dict[str, object]:
     """The estimate as a dictionary, with the standard errors computed from it."""
     plain = asdict(made)
     for part, entry in zip(made.parts, plain["parts"], strict=True):
-        entry["validation_error"] = part.validation_error
+        entry["validation_error"] = part.validation_error if part.validation else None
         entry["test_error"] = part.test_error if part.test else None
     return plain
 
@@ -84,9 +85,14 @@ def _cells(part: Part, mixed: bool) -> list[str]:
         str(part.longest),
         f"{part.trained_share:.0%}",
         part.scorer,
-        f"{part.validation:,} (±{100 * part.validation_error:.1f})",
-        f"{part.test:,} (±{100 * part.test_error:.1f})" if part.test else NOT_KNOWN,
+        _items(part.validation, None if part.group is not None else part.validation_error),
+        _items(part.test, part.test_error),
     ]
+
+
+def _items(count: int, error: float | None) -> str:
+    """The number of items, with the standard error where they have a score of their own."""
+    return f"{count:,}{'' if error is None else f' (±{100 * error:.1f})'}" if count else NOT_KNOWN
 
 
 def lines(made: Estimate) -> list[tuple[str, str]]:
@@ -103,6 +109,7 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
             f"{made.steps_per_epoch:,} steps, {made.ticks_per_epoch} evaluations; scoring processes "
             f"{_most(made)}{made.scoring_share:.0%} as many tokens as training",
         ),
+        *(("group", _group(made, name)) for name in dict.fromkeys(p.group for p in made.parts) if name is not None),
         *([("taken", TAKEN)] if _mixed(made) else []),
         *([("final", _candidates(made.score_excluded))] if made.score_excluded is not None else []),
         ("at most", _training(made)),
@@ -113,6 +120,15 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
         ("ends", _ends(made)),
         ("errors", "± is the largest standard error of an accuracy over this number of items, in percentage points"),
     ]
+
+
+def _group(made: Estimate, name: str) -> str:
+    """What the data sets of a group have in common."""
+    members, items = [clean(part.task) for part in made.parts if part.group == name], made.validation[name]
+    return (
+        f"{clean(name)}: {listed(members)} are one sub-dataset of the search, with one score over {items:,} validation "
+        f"items (±{50 / math.sqrt(items):.1f}) and one exclusion; each keeps its own test score"
+    )
 
 
 def _candidates(score_excluded: str) -> str:

@@ -36,9 +36,11 @@ FLOAT = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One sub-dataset."""
+    """One data set."""
 
     task: str
+    group: str | None
+    """The group that it belongs to."""
     train: int
     """Different training examples."""
     taken: int
@@ -71,7 +73,7 @@ class Part:
     @property
     def validation_error(self) -> float:
         """The largest standard error of an accuracy over the validation items (that at an accuracy of one half)."""
-        return 0.5 / math.sqrt(self.validation)
+        return 0.5 / math.sqrt(self.validation) if self.validation else math.nan
 
     @property
     def test_error(self) -> float:
@@ -84,6 +86,8 @@ class Estimate:
 
     method: str
     parts: tuple[Part, ...]
+    validation: Mapping[str, int]
+    """Sub-dataset of the search (a data set, or a group) -> validation items."""
     parameters: int
     counted_parameters: int
     """Parameters outside the embeddings: P of the cost formula."""
@@ -129,13 +133,17 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None) -> Estima
     `jobs`: runs at the same time that share the GPU; `gpu_bytes`: of its memory, None: of the GPU that is here.
     """
     method, data = job.config.method, job.data
-    parts = tuple(part_of(task_data, job.model.tokenizer) for task_data in data.values())
+    each = {
+        task: [part_of(one, job.model.tokenizer, task if found.members else None) for one in found.each]
+        for task, found in data.items()
+    }
+    parts = tuple(part for members in each.values() for part in members)
     mixture = Mixture(tasks=tuple(data))
     brief = job.brief(UNSCORED)
     clock = Clock.of(brief)
     steps = clock.steps_per_epoch(mixture)
     ticks = len(clock.ticks(mixture, steps))
-    taken = [round(part.tokens * part.times) for part in parts]
+    taken = [sum(round(part.tokens * part.times) for part in members) for members in each.values()]
     tokens = sum(taken)
     outlook = job.outlook
     epochs = most_epochs(method.definition, brief, taken)
@@ -157,6 +165,7 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None) -> Estima
     made = Estimate(
         method=method.name,
         parts=parts,
+        validation={task: len(found.validation) for task, found in data.items()},
         parameters=all_parameters,
         counted_parameters=counted,
         trained_parameters=trained,
@@ -203,12 +212,13 @@ def _hardware(config: Config, gpu_bytes: int | None) -> tuple[Precision, int | N
     return precision_on(torch.device("cuda" if here else "cpu"), asked), gpu_bytes
 
 
-def part_of(data: TaskData, tokenizer: Any) -> Part:
-    """The numbers of one sub-dataset."""
+def part_of(data: TaskData, tokenizer: Any, group: str | None = None) -> Part:
+    """The numbers of one data set."""
     lengths = np.array([len(example) for example in data.train])
     measure = data.measure
     return Part(
         task=data.task,
+        group=group,
         train=len(lengths),
         taken=data.size,
         tokens=int(lengths.sum()),

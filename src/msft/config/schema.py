@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from msft.config.columns import Columns, FormatName, Names, no_jinja, not_empty
+from msft.config.groups import SAFE, check_groups, unsafe_name
 from msft.config.method_section import MethodConfig, resolve
 from msft.config.plain_text import Day, Text
 from msft.config.problems import Problem, ProblemsError, folded, not_portable
@@ -127,6 +128,11 @@ class DatasetConfig(Section):
     """The test split, on which the base model and the final model are scored once, at the end; null: no test."""
     scorer: ScorerConfig | None = None
     """How the sub-dataset is scored; null: `choice` of text if the rows have choices and an answer, else `loss`."""
+    group: Text | None = None
+    """Name of a group: entries that name the same one share their validation sets, have one score curve and are
+    excluded together. Each keeps its own files, columns, template and `repeat`, and its own test score. An entry of a
+    group without `validation` gives no validation items; where no entry has one, each gives the same share of its rows,
+    10 % or what makes 50 items."""
     split_by: Text | None = None
     """A column: the rows of each of its values become a separate sub-dataset `<id>.<value>`."""
     license: Text | None = None
@@ -140,11 +146,8 @@ class DatasetConfig(Section):
     @field_validator("id")
     @classmethod
     def _a_safe_name(cls, name: str) -> str:
-        mend = "use at most 100 bytes of printable characters without / and \\"
-        if not name.strip() or name != name.strip():
-            raise ProblemsError([Problem("the id is empty, or begins or ends with a blank", mend)])
-        if name in {".", ".."} or len(name.encode()) > 100 or not name.isprintable() or set(name) & set("/\\"):
-            raise ProblemsError([Problem(f"found {name[:60]!a}, which cannot name files and table rows", mend)])
+        if reason := unsafe_name(name):
+            raise ProblemsError([Problem(reason, SAFE)])
         return name
 
     @model_validator(mode="after")
@@ -274,6 +277,11 @@ class Config(Section):
             raise ProblemsError([Problem(found, "give a number of epochs, such as 1", ("training", "average"))])
         averaged = self.training.model_copy(update={"average": AVERAGE})
         object.__setattr__(self, "training", averaged)  # the model is frozen once it is validated
+        return self
+
+    @model_validator(mode="after")
+    def _groups_can_be_formed(self) -> Config:
+        check_groups(self.datasets)
         return self
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from msft.core.paths import cache_home
 from msft.core.vocabulary import Task
 from msft.data.drafts import Draft
 from msft.data.encode import Encoder
-from msft.data.examples import Example, Measure, TaskData
+from msft.data.examples import Example, Measure, Member, TaskData
 from msft.data.mapped import PackedExamples, pack, pack_items, read_items, tupled
 from msft.data.sources import Source
 
@@ -87,7 +87,8 @@ class Cache:
                 for kind, items in (("validation", data.validation), ("test", data.test)):
                     pack_items(draft, f"{number}.{kind}", items)
                 plain = {name: getattr(data, name) for name in ("task", "fingerprint", "ends", "notes", "dataset")}
-                entries.append({**plain, "measure": dataclasses.asdict(data.measure)})
+                members = [dataclasses.asdict(member) for member in data.members]
+                entries.append({**plain, "measure": dataclasses.asdict(data.measure), "members": members})
             index = {"tasks": entries, "files": _digests(draft)}
             (draft / INDEX).write_text(json.dumps(index), encoding="utf-8")
             try:
@@ -122,6 +123,10 @@ class Cache:
             ends=tuple(entry["ends"]),  # type: ignore[arg-type]
             notes=tuple(entry["notes"]),  # type: ignore[arg-type]
             dataset=str(entry["dataset"]),
+            members=tuple(
+                Member(**{key: tupled(value) for key, value in member.items()})
+                for member in entry["members"]  # type: ignore[attr-defined]
+            ),
         )
 
     def _no_room(self, error: OSError) -> DataError:

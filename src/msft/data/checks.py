@@ -45,7 +45,7 @@ def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Enc
     field = f"datasets.{dataset.id}"
     known, notes = leave_out_bad_rows(dataset, source, encoder) if data.bad_rows == "drop" else (None, [])
     splits = split(dataset, source, data.seed)
-    if not splits.validation:
+    if not splits.validation and dataset.group is None:
         raise DataError(
             complaint("there is no validation example", "give more rows, or a validation split", field=field)
         )

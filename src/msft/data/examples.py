@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, Literal
 
 import numpy as np
@@ -93,8 +94,26 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One data set of a group. Its examples and items lie side by side in those of the group, in the members' order."""
+
+    task: Task
+    dataset: str
+    """The id of the entry of `datasets` that it comes from."""
+    train: int
+    """Numbers of its examples and items."""
+    validation: int
+    test: int
+    taken: int
+    """Examples that an epoch takes."""
+    ends: tuple[int, ...]
+    """As those of `TaskData`."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskData:
-    """One sub-dataset, ready to train on and to score."""
+    """One sub-dataset of the search, ready to train on and to score: a data set, or a group of them."""
 
     task: Task
     train: Sequence[Example]
@@ -113,8 +132,54 @@ class TaskData:
     """The id of the entry of `datasets` that it comes from."""
     taken: int | None = None
     """Examples that an epoch takes; None: each once."""
+    members: tuple[Member, ...] = ()
+    """The data sets of a group; empty for a data set by itself."""
+
+    @property
+    def each(self) -> tuple[TaskData, ...]:
+        """Its data sets one by one: those of a group, or itself."""
+        made, at = list[TaskData](), [0, 0, 0]
+        for member in self.members:
+            ends = [start + count for start, count in zip(at, _counts(member), strict=True)]
+            train, validation, test = (slice(*span) for span in zip(at, ends, strict=True))
+            made.append(
+                replace(
+                    self,
+                    task=member.task,
+                    train=self.train[train],
+                    validation=self.validation[validation],
+                    test=self.test[test],
+                    ends=member.ends,
+                    notes=member.notes,
+                    dataset=member.dataset,
+                    taken=member.taken,
+                    members=(),
+                )
+            )
+            at = ends
+        return tuple(made) or (self,)
+
+    @property
+    def tests(self) -> dict[Task, Sequence[Item]]:
+        """Data set -> its test items, of those that have any."""
+        if not self.members:
+            return {self.task: self.test} if self.test else {}
+        ends = accumulate(member.test for member in self.members)
+        spans = {
+            member.task: self.test[end - member.test : end] for member, end in zip(self.members, ends, strict=True)
+        }
+        return {task: items for task, items in spans.items() if items}
+
+    @property
+    def entries(self) -> list[tuple[str, int]]:
+        """For each of its data sets: the id of the entry of `datasets`, and the number of training examples."""
+        return [(member.dataset, member.train) for member in self.members] or [(self.dataset, len(self.train))]
 
     @property
     def size(self) -> int:
         """Examples that an epoch takes."""
         return len(self.train) if self.taken is None else self.taken
+
+
+def _counts(member: Member) -> tuple[int, int, int]:
+    return member.train, member.validation, member.test

@@ -44,11 +44,12 @@ class Splits:
 def split(dataset: DatasetConfig, source: Source, seed: int) -> Splits:
     """The rows of each split. Raises DataError."""
     rows = source.rows(where=dataset.where)
-    # Carved splits are shares of the rows that are used, not of a large file of which max_samples selects few rows.
-    used = min(len(rows), dataset.max_samples or len(rows))
+    used = used_rows(dataset, source)
+    # In a group, others give the validation items of a data set without `validation`.
+    shares = dataset.group is not None and dataset.validation is None
     sizes = {
         "test": _carved_size(dataset.test, used) if dataset.test else 0,
-        "validation": _carved_size(dataset.validation, used),
+        "validation": 0 if shares else _carved_size(dataset.validation, used),
     }
     carved = sum(sizes.values())
     if carved >= len(rows):
@@ -63,6 +64,18 @@ def split(dataset: DatasetConfig, source: Source, seed: int) -> Splits:
         validation=_given(dataset, dataset.validation, source, seed, "validation") or Subset(rows, np.sort(validation)),
         test=_given(dataset, dataset.test, source, seed, "test") or Subset(rows, np.sort(test)),
     )
+
+
+def used_rows(dataset: DatasetConfig, source: Source) -> int:
+    """The number of rows of which carved splits are a share: of a large file of which max_samples selects few rows,
+    these few. Raises DataError."""
+    rows = len(source.rows(where=dataset.where))
+    return min(rows, dataset.max_samples or rows)
+
+
+def default_size(rows: int) -> int:
+    """Validation items that are carved of these rows by default."""
+    return min(max(_share(DEFAULT_FRACTION, rows), DEFAULT_LEAST), rows // 2)
 
 
 def named_splits(names: Iterable[object]) -> dict[str, list[str]]:
@@ -114,7 +127,7 @@ def _carved_size(wanted: SplitConfig | None, rows: int) -> int:
     if wanted is not None and wanted.given:
         return 0
     if wanted is None or (wanted.fraction is None and wanted.max_samples is None):
-        return min(max(_share(DEFAULT_FRACTION, rows), DEFAULT_LEAST), rows // 2)
+        return default_size(rows)
     limits = [] if wanted.max_samples is None else [wanted.max_samples]
     return min([*limits, *([] if wanted.fraction is None else [max(1, _share(wanted.fraction, rows))])])
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -72,7 +72,8 @@ class TorchEngine:
         self._processes = Processes()
         sizes = {task: part.size for task, part in data.items()}
         pools = {task: len(part.train) for task, part in data.items()}
-        self._order = Order(settings.seed, sizes, settings.batch_size, pools)
+        members = {task: [(m.task, m.taken, m.train) for m in part.members] for task, part in data.items()}
+        self._order = Order(settings.seed, sizes, settings.batch_size, pools, members)
         self._clock = Clock(sizes, settings.batch_size, 1.0, pools)
         self._model = opened.load()
         check_data_fits(self._model, data)
@@ -114,7 +115,7 @@ class TorchEngine:
     def base(self) -> Outcome:
         """Scores the base model on the validation items of every sub-dataset, and records each item."""
         self._live.become(ROOT)
-        scores, tokens = self._score(self._data, "validation", "eval.base")
+        scores, tokens = self._validate(self._data, "eval.base")
         return outcome(
             ROOT,
             scores,
@@ -140,7 +141,7 @@ class TorchEngine:
         size = self._live.keep(number, time.perf_counter() - began) if segment.makes else 0
         files.stage("engine.score")
         kind: Kind = "eval.ticks" if segment.makes else "eval.rollback"
-        scores, scored = self._score(segment.score, "validation", kind)
+        scores, scored = self._validate(segment.score, kind)
         probed = 0
         falls: dict[Task, float] | None = None
         if Probe.LOOKAHEAD in segment.probes:
@@ -166,10 +167,10 @@ class TorchEngine:
         )
 
     def test(self, snapshot: Snapshot) -> Outcome:
-        """Scores a snapshot on every test split; `items` are those of the test metric."""
+        """Scores a snapshot on every test split, in a group by data set; `items` are those of the test metric."""
         self._live.become(snapshot)
-        tested = [task for task, part in self._data.items() if part.test]
-        scores, tokens = self._score(tested, "test", "eval.test")
+        asked = {name: (items, part.measure) for part in self._data.values() for name, items in part.tests.items()}
+        scores, tokens = self._score(asked, "eval.test")
         return outcome(
             snapshot, scores, Tokens(eval=tokens), items={task: found.reported for task, found in scores.items()}
         )
@@ -278,15 +279,15 @@ class TorchEngine:
         settings = replace(self._settings, learning_rate=rate)
         return rates_of(segment, settings, self._clock.steps_per_epoch(segment.mixture))
 
+    def _validate(self, tasks: Iterable[Task], kind: Kind) -> tuple[dict[Task, TaskScores], int]:
+        return self._score({task: (self._data[task].validation, self._data[task].measure) for task in tasks}, kind)
+
     def _score(
-        self, tasks: Iterable[Task], split: Literal["validation", "test"], kind: Kind
+        self, asked: Mapping[Task, tuple[Sequence[Item], Measure]], kind: Kind
     ) -> tuple[dict[Task, TaskScores], int]:
-        names = tuple(tasks)
-
         def progress(done: int, total: int) -> None:
-            self._tell(ScoreInfo(tasks=names, done=done, total=total))
+            self._tell(ScoreInfo(tasks=tuple(asked), done=done, total=total))
 
-        asked = {task: (getattr(self._data[task], split), self._data[task].measure) for task in names}
         with spent(kind), self._evaluated():
             model, runtime = self._stepper.model, self._stepper.runtime
             return score(model, asked, runtime, decoding=self._decoding, progress=progress, known=self._known)

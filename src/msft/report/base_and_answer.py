@@ -43,13 +43,15 @@ class Comparison:
     macro: Row
     left_out: Sequence[Task]
     """Sub-datasets without a score on this split."""
+    groups: Mapping[Task, Sequence[Task]]
+    """The data sets of each group: one row each on the test split, and together one on the validation split."""
 
 
 def compare(story: Story) -> Comparison:
     """Base model against final model on the test split, or on the validation split if there are no test scores."""
     base, answer = story.test.get("base"), story.test.get("answer")
     if base is not None and answer is not None and base.reports:
-        rows = {task: _tested(story, task, base, answer) for task in story.tasks if task in base.reports}
+        rows = {task: _tested(story, task, base, answer) for task in story.entries if task in base.reports}
         return _comparison("test", story, rows)
     counts = dict(zip(story.tasks, story.brief.validation_sizes, strict=True))
     rows = {
@@ -77,7 +79,11 @@ def _comparison(split: Literal["test", "validation"], story: Story, rows: Mappin
         items=sum(row.items or 0 for row in every) or None,
         interval=of_average(parts) if parts and len(parts) == len(every) else None,
     )
-    return Comparison(split=split, rows=every, macro=macro, left_out=[task for task in story.tasks if task not in rows])
+    groups = {group: tuple(members) for group, members in story.groups.items()}
+    names = story.entries if split == "test" else story.tasks
+    return Comparison(
+        split=split, rows=every, macro=macro, left_out=[name for name in names if name not in rows], groups=groups
+    )
 
 
 def _tested(story: Story, task: Task, base: Outcome, answer: Outcome) -> Row:

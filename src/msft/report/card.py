@@ -24,7 +24,7 @@ from msft.report.base_and_answer import compare
 from msft.report.cost import flops
 from msft.report.intervals import wilson
 from msft.report.story import Story, read_story
-from msft.report.table import columns, costs, notes, shown_columns
+from msft.report.table import columns, costs, counted, notes, shown_columns
 from msft.report.verdict_views import sentences
 from msft.report.words import clean, decisions, measure_label, percent
 
@@ -103,7 +103,7 @@ def card(story: Story, form: Form) -> str:
         f"---\n{front_matter(story, form).strip()}\n---",
         f"# {title}",
         *(["\n".join(map(_md, said))] if (said := sentences(story)) else []),
-        f"{what} {_md(base)}, trained on a mixture of {len(story.tasks)} sub-datasets with the method {_md(method)} "
+        f"{what} {_md(base)}, trained on a mixture of {counted(story)} with the method {_md(method)} "
         f"{made}. The weights are in {form.dtype}.",
         "## How to load it",
         _snippet(form),
@@ -177,8 +177,17 @@ def _data(story: Story) -> str:
     datasets = _datasets(story)
     rows = []
     brief = story.brief
-    counts = zip(story.tasks, brief.distinct, brief.sizes, brief.validation_sizes, strict=True)
-    for task, size, taken, items in counts:
+    counts = {
+        task: (size, taken, items)
+        for task, size, taken, items in zip(
+            story.tasks, brief.distinct, brief.sizes, brief.validation_sizes, strict=True
+        )
+    } | {
+        entry: (numbers["train"], numbers["taken"], numbers["validation"])
+        for members in story.groups.values()
+        for entry, numbers in members.items()
+    }
+    for task, (size, taken, items) in ((entry, counts[entry]) for entry in story.entries):
         # `split_by` makes sub-datasets <id>.<value>.
         owners = [name for name in datasets if task == name or task.startswith(f"{name}.")]
         given = datasets[max(owners, key=len)] if owners else {}

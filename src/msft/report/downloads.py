@@ -25,7 +25,7 @@ def score_rows(story: Story) -> list[dict[str, Any]]:
                 rows.append(dict(zip(FIELDS, ("validation", *place, task, *scores), strict=True)))
     for outcome in {o.snapshot: o for o in story.test.values()}.values():
         point = story.trail.points[outcome.snapshot]
-        for task in story.tasks:
+        for task in story.entries:
             if task in outcome.reports:
                 place = (point.snapshot, point.epoch, point.rollout, True)
                 scores = _known(outcome.scores.get(task)), _known(outcome.reports[task])

@@ -15,7 +15,8 @@ from msft.report.cost import ledger
 from msft.report.final_path import blended, discarded, final_path
 from msft.report.plots import FADED, LINE, MARK, PALETTE, STAR, Figure, figure, ink, short, shown, unit
 from msft.report.standard_errors import Errors
-from msft.report.story import Point, Rollout, Story
+from msft.report.story import Rollout, Story
+from msft.report.trail import Point
 from msft.report.words import epochs
 
 Row = list[float]

@@ -13,7 +13,8 @@ from itertools import groupby, pairwise
 from msft.core.curves import average
 from msft.core.vocabulary import ROOT, Mixture, Snapshot, Task
 from msft.report.cost import flops, plain
-from msft.report.story import Point, Rollout, Story
+from msft.report.story import Rollout, Story
+from msft.report.trail import Point
 from msft.report.words import clean, epochs, listed
 
 MOST_NAMES = 8

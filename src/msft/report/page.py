@@ -88,6 +88,7 @@ def _facts(story: Story, environment: Mapping[str, Any]) -> str:
         ("Parameters without embeddings", scaled(model.get("parameters", 0), "").strip()),
         ("Method", story.header.get("method", "")),
         ("Sub-datasets", len(story.tasks)),
+        *([("Data sets", len(story.entries))] if story.groups else []),
         ("Training examples", f"{sum(story.brief.distinct):,}"),
         *([("Training examples per epoch", f"{sum(story.brief.sizes):,}")] if story.brief.pools else []),
         ("Batch size", story.brief.batch_size),

@@ -66,7 +66,7 @@ def rows_table(story: Story, path: FinalPath, comparison: Comparison) -> str:
     cells += _head("trained until epoch") + (_head("decided by a fall of", wide=True) if decided else "")
     body = []
     for row in rows:
-        known = found.get(row.label) if row is not comparison.macro else None
+        known = found.get(story.task_of(row.label)) if row is not comparison.macro else None
         line = f'<th scope="row">{_breakable(row.label)}</th>'
         line += "" if common else f'<td class="word extra">{text(_measure(row))}</td>'
         line += f"<td>{percent(row.base)}</td><td>{percent(row.answer)}</td>"

@@ -13,7 +13,8 @@ from msft.report.cost import flops, holdings
 from msft.report.final_path import final_path
 from msft.report.gains import gains_of
 from msft.report.seconds import seconds_of
-from msft.report.story import Point, Rollout, Story, read_story
+from msft.report.story import Rollout, Story, read_story
+from msft.report.trail import Point
 
 VERSION = 1
 """Increased when a key of the summary changes its meaning or is removed, not when a key is added."""
@@ -38,6 +39,7 @@ def summary_of(story: Story) -> dict[str, Any]:
         "msft": story.header.get("msft"),
         "method": story.header.get("method"),
         "answer": _answer(story, answer) if answer else None,
+        **({"groups": {name: list(members) for name, members in story.groups.items()}} if story.groups else {}),
         "rollouts": [_rollout(rollout) for rollout in story.rollouts],
         "base": base,
         "validation": validation,
@@ -72,7 +74,8 @@ def _rollout(rollout: Rollout) -> dict[str, Any]:
 
 def _reports(story: Story, reports: Mapping[Task, float]) -> dict[Task, float | None]:
     """In the order of the configuration."""
-    return {t: reports[t] if math.isfinite(reports[t]) else None for t in story.tasks if t in reports}
+    names = [name for task in story.tasks for name in (task, *story.groups.get(task, ()))]
+    return {t: reports[t] if math.isfinite(reports[t]) else None for t in names if t in reports}
 
 
 def _macro(story: Story, reports: Mapping[Task, float | None]) -> float | None:

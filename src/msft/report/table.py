@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from msft.core.vocabulary import Task
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import Comparison, Row, compare
 from msft.report.cautions import cautions
@@ -116,7 +117,14 @@ def headline(story: Story) -> str:
     method = clean(str(story.header.get("method", "")))
     model = model_name(story)
     state = "finished" if story.answer else f"not finished, at epoch {epochs(story.tip.epoch)}"
-    return f"{method} on {model}, {len(story.tasks)} sub-datasets: {state}"
+    return f"{method} on {model}, {counted(story)}: {state}"
+
+
+def counted(story: Story) -> str:
+    """How many data sets the mixture has, and how many sub-datasets of the search they are."""
+    if not story.groups:
+        return f"{len(story.tasks)} sub-datasets"
+    return f"{len(story.entries)} data sets in {len(story.tasks)} sub-datasets"
 
 
 def model_name(story: Story) -> str:
@@ -131,9 +139,17 @@ def notes(comparison: Comparison) -> list[str]:
     lines = [VALIDATION_NOTE] if comparison.split == "validation" else []
     if any(row.interval for row in comparison.rows):
         lines.append(INTERVAL_NOTE)
+    if comparison.groups:
+        lines.append(f"{groups_in_words(comparison.groups)}.")
     if comparison.left_out:
         lines.append(f"Not in this table, because they have no test split: {listed(comparison.left_out)}.")
     return lines
+
+
+def groups_in_words(groups: Mapping[Task, Sequence[Task]]) -> str:
+    """Which data sets share a validation score, and are excluded together."""
+    listed_groups = "; ".join(f"{clean(group)} ({listed(members)})" for group, members in groups.items())
+    return f"Groups, each with one validation score and one exclusion: {listed_groups}"
 
 
 def costs(story: Story) -> list[tuple[str, str]]:

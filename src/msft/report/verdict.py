@@ -87,7 +87,7 @@ def _gain(story: Story, comparison: Comparison) -> str:
     moved += percent(macro.answer)
     if comparison.split == "validation":
         return f"Not tested: {moved}. The run chose its final model by these scores, so expect less on new data."
-    moved += _of_all(len(comparison.rows), len(story.tasks))
+    moved += _of_all(len(comparison.rows), len(story.entries))
     if macro.interval is None:
         return f"{_direction(change)} the base model, without an interval that shows it: {moved}."
     return f"{judged(change, macro.interval, 'the base model')}: {moved} {_interval(macro.interval)}."
@@ -136,7 +136,7 @@ def against_plain(run: Run, other: Run) -> str:
         return f"Its final model is the same as that of {than}: {which}. On this seed, {method} changed nothing."
     if found.difference is None or not math.isfinite(found.difference):
         return "It was not compared with plain SFT: the two have no test scores in common."
-    moved = f"{difference(found.difference)} points on the test split{_of_all(len(run.tested), len(run.story.tasks))}"
+    moved = f"{difference(found.difference)} points on the test split{_of_all(len(run.tested), len(run.story.entries))}"
     if found.interval is None:
         said = f"{_direction(found.difference)} {than}, without an interval that shows it: {moved}."
     else:

@@ -40,7 +40,8 @@ class Evaluation:
     split: Split
     data: Mapping[Task, TaskData]
     scores: Mapping[Task, TaskScores]
-    """Of the sub-datasets that have this split, in the order of the configuration."""
+    """Of the sub-datasets that have this split, in the order of the configuration. A group has one validation score,
+    and each of its data sets a test score."""
 
     @property
     def macro(self) -> float | None:
@@ -50,7 +51,19 @@ class Evaluation:
     @property
     def left_out(self) -> list[Task]:
         """Sub-datasets without this split."""
-        return [task for task in self.data if task not in self.scores]
+        return [name for name in self._names if name not in self.scores]
+
+    @property
+    def measures(self) -> dict[Task, str]:
+        """The name of the measure of each."""
+        return {name: part.measure.name for name, part in self._names.items()}
+
+    @property
+    def _names(self) -> dict[Task, TaskData]:
+        """What this split has scores of."""
+        if self.split == "validation":
+            return dict(self.data)
+        return {name: part for task, part in self.data.items() for name in [m.task for m in part.members] or [task]}
 
     def interval(self, task: Task) -> tuple[float, float] | None:
         """95 % interval of the test metric, given the items."""
@@ -74,7 +87,11 @@ def evaluate(
     loaded, tokenizer = _loaded(config, model)
     data = load_tasks(config, tokenizer)
     check_data_fits(loaded, data)
-    asked = {task: (getattr(part, split), part.measure) for task, part in data.items() if getattr(part, split)}
+    asked = {
+        name: (items, part.measure)
+        for task, part in data.items()
+        for name, items in (part.tests if split == "test" else {task: part.validation}).items()
+    }
     if not asked:
         mend = f"name one with datasets.<id>.{split}, or choose another --split"
         raise DataError(complaint(f"no sub-dataset has a {split} split", mend, field="--split"))

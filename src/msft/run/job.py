@@ -159,6 +159,16 @@ class Job:
             "data": {task: part.fingerprint for task, part in self.data.items()},
         }
 
+    @property
+    def _groups(self) -> dict[str, Any]:
+        """Group -> data set -> numbers of its examples and items."""
+        counted = ("train", "taken", "validation", "test")
+        return {
+            task: {member.task: {name: getattr(member, name) for name in counted} for member in part.members}
+            for task, part in self.data.items()
+            if part.members
+        }
+
     def header(self, brief: Brief, engine: Described) -> dict[str, Any]:
         """The journal's first record: everything that determines the run."""
         config = flatten(self.config)
@@ -175,9 +185,14 @@ class Job:
             },
             "fingerprints": self.fingerprints(engine),
             "measures": {
-                task: {"name": m.name, "normalize": m.normalize, "control": m.control}
-                for task, m in ((task, part.measure) for task, part in self.data.items())
+                name: {"name": m.name, "normalize": m.normalize, "control": m.control}
+                for name, m in (
+                    (name, part.measure)
+                    for task, part in self.data.items()
+                    for name in (task, *(member.task for member in part.members))
+                )
             },
+            **({"groups": groups} if (groups := self._groups) else {}),
             "config": config,
             "environment": made_with() | ({"gpu": dict(engine.gpu)} if engine.gpu else {}),
         }

@@ -15,7 +15,8 @@ from msft.core.outlook import Bound, Standing
 from msft.core.vocabulary import Brief, Mixture, Outcome, Segment, Snapshot, Task
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.methods import outlook_of
-from msft.report.story import Trail, find_rollouts
+from msft.report.story import find_rollouts
+from msft.report.trail import Trail
 from msft.report.words import clean, decision, duration, epochs, percent
 from msft.screen.pace import Pace, Scoring
 

@@ -1,0 +1,112 @@
+"""Runs that bring less than a validation set for each sub-dataset, from the command line and after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from job import make_data, make_model
+
+from msft.cli.main import main
+from msft.record.run_folder import RunFolder
+from msft.system import files
+from msft.system.files import Operation
+
+SEARCH = "{name: msft, eval_every: 0.5, max_epochs: 2, budget: 1, smooth: 1, leave_within: 0}"
+
+
+class Kill(BaseException):
+    """The process is gone: nothing of ours may catch this."""
+
+
+class Killer:
+    """Ends the run at the first operation after so many records of its journal."""
+
+    def __init__(self, journal: Path, records: int) -> None:
+        self.journal, self.records = journal, records
+
+    def __call__(self, operation: Operation) -> None:
+        if self.journal.exists() and self.journal.read_bytes().count(b"\n") >= self.records:
+            raise Kill
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("less")
+    make_model(folder / "model")
+    make_data(folder)
+    before = Path.cwd()
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+
+
+def write(place: Path, name: str, datasets: str, method: str = SEARCH, more: str = "") -> Path:
+    file = place / f"{name}.yaml"
+    file.write_text(
+        f"model: {{name_or_path: model}}\nmethod: {method}\ndatasets:\n{datasets}{more}"
+        "data: {max_length: 64, leaks: warn}\ntraining: {batch_size: 8, learning_rate: 0.02}\n"
+        f"output: {name}\n"
+    )
+    return file
+
+
+def content(run: Path) -> dict[str, object]:
+    """What a resumed run has in common with one that was not killed."""
+    kept = [run / "journal.jsonl", *(run / "final").glob("*.safetensors"), *(run / "final").glob("README.md")]
+    summary = json.loads((run / "summary.json").read_text())
+    return {"summary": {key: value for key, value in summary.items() if key != "seconds"}} | {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in kept
+    }
+
+
+def check_resumes(config: Path, run: Path, records: int) -> None:
+    """The run, killed after some records and resumed, ends as the one that is there."""
+    killed = run.with_name(f"{run.name}-killed")
+    override = ["--set", f"output={killed.name}"]
+    with patch.object(files, "observer", Killer(killed / "journal.jsonl", records)), pytest.raises(Kill):
+        main(["train", str(config), *override])
+    assert not (killed / "final").exists()
+    assert main(["train", str(config), *override, "--resume"]) == 0
+    assert content(killed) == content(run)
+
+
+GROUP = """\
+  - {id: copy, path: copy.jsonl, group: both, validation: {max_samples: 8}, test: {max_samples: 8}}
+  - id: double
+    path: double.jsonl
+    group: both
+    repeat: 0.5
+    template: {prompt: "{question}=", completion: "{answer}"}
+    test: {max_samples: 6}
+  - {id: yes no, path: choice.jsonl, validation: {max_samples: 8}}
+"""
+
+
+def test_a_group_has_one_curve_and_a_test_score_of_each_data_set(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write(place, "group", GROUP)
+    assert main(["check", str(config)]) == 0
+    said = capsys.readouterr().out
+    assert "both: copy and double are one sub-dataset of the search, with one score over 8 validation items" in said
+    assert main(["train", str(config)]) == 0
+    run = place / "group"
+    transcript = RunFolder(run).transcript()
+    assert transcript.brief.tasks == ("both", "yes no")
+    assert (transcript.brief.sizes, transcript.brief.pools) == ((24 + 17, 32), (24 + 34, 32))
+    summary = json.loads((run / "summary.json").read_text())
+    assert set(summary["validation"]) == {"both", "yes no"} and set(summary["test"]["answer"]) == {"copy", "double"}
+    assert summary["groups"] == {"both": ["copy", "double"]}
+    page = (run / "report.html").read_text()
+    assert "Groups, each with one validation score and one exclusion: both (copy and double)." in page
+    assert "Not in this table, because they have no test split: yes no." in page
+    capsys.readouterr()
+    assert main(["eval", str(run), "--split", "test", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["scores"]) == {"copy", "double"}
+    check_resumes(config, run, 4)
