@@ -110,3 +110,77 @@ def test_a_group_has_one_curve_and_a_test_score_of_each_data_set(
     assert main(["eval", str(run), "--split", "test", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)["scores"]) == {"copy", "double"}
     check_resumes(config, run, 4)
+
+
+PLAIN = """\
+  - {id: copy, path: copy.jsonl, validation: {max_samples: 10}, test: {max_samples: 8}, scorer: {name: exact_match}}
+  - {id: yes no, path: choice.jsonl, validation: {max_samples: 12}}
+  - id: double
+    path: double.jsonl
+    template: {prompt: "{question}=", completion: "{answer}"}
+"""
+
+
+def test_a_search_that_is_trained_again_on_all_rows(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write(place, "refit", PLAIN, method=SEARCH.replace("}", ", refit: true}"))
+    assert main(["check", str(config)]) == 0
+    assert "42 rows are held out during the search" in capsys.readouterr().out
+    assert main(["train", str(config)]) == 0
+    said, run = capsys.readouterr(), place / "refit"
+    assert "The search chose epoch" in said.err and "on all rows" in said.out
+    transcript = RunFolder(run).transcript()
+    assert (transcript.brief.held, transcript.brief.whole) == ((10, 12, 20), (32, 40, 40))
+    final = [segment for segment, _ in transcript.segments if segment.why == "refit"]
+    assert len(final) > 2 and not any(segment.score for segment in final)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["validation"] == {} and set(summary["refit"]["validation"]) == {"copy", "yes no", "double"}
+    assert summary["refit"]["follows"]["snapshot"] == final[0].parent
+    assert summary["answer"]["snapshot"] == len(transcript.segments)
+    samples = json.loads((run / "samples.json").read_text())["body"]["samples"]
+    assert {entry["task"] for entry in samples} == {"copy"}  # of the others, the model knows the validation rows
+    assert main(["eval", str(run), "--split", "validation"]) == 2
+    assert "the final model of this run was trained on its validation rows too" in capsys.readouterr().err
+    card = (run / "final" / "README.md").read_text()
+    assert "so it has no validation scores" in card
+    check_resumes(config, run, len(transcript.segments) - 1)  # within the run on all rows
+
+
+def test_without_a_test_split_nothing_is_claimed_of_a_model_that_was_trained_on_all_rows(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sft = "{name: sft, max_epochs: 1, refit: true}"
+    config = write(place, "untested", PLAIN.replace(", test: {max_samples: 8}", ""), method=sft)
+    assert main(["train", str(config)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Not tested: the model that the search chose changed by" in out
+    assert "these are validation scores of the model that the search chose. The final model has none" in out
+    page = (place / "untested" / "report.html").read_text()
+    assert "The final model has none, because it was trained on these rows too." in page
+
+
+@pytest.mark.parametrize(
+    ("method", "datasets", "message"),
+    [
+        (
+            "{name: sro, refit: true}", PLAIN,
+            "c.yaml:2 method.refit: no run on all rows can follow the method sro. Fix: remove refit, or use one ",
+        ),
+        (
+            "{name: msft, refit: true}", "  - {id: copy, path: copy.jsonl, validation: {path: double.jsonl}}\n",
+            "c.yaml:2 method.refit: no row is held out: every validation split is read from elsewhere. Fix: ",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trained_again(
+    place: Path, capsys: pytest.CaptureFixture[str], method: str, datasets: str, message: str
+) -> None:
+    config = write(place, "c", datasets, method=method)
+    assert main(["check", str(config)]) == 2
+    assert message in capsys.readouterr().err.replace(str(place) + "/", "")
+
+
+def test_a_comparison_leaves_the_run_on_all_rows_out(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write(place, "compared", PLAIN, method="{name: msft, refit: true}")
+    assert main(["compare", str(config), "--methods", "sft,msft", "--seeds", "3"]) == 2
+    assert "Fix: add --set method.refit=false" in capsys.readouterr().err
+    assert not (place / "compared-compare").exists()

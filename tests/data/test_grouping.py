@@ -16,7 +16,7 @@ from msft.core.clock import Clock
 from msft.core.errors import DataError
 from msft.core.vocabulary import Mixture
 from msft.data import cache
-from msft.data.order import Cursor, Order
+from msft.data.order import Cursor, Order, Source, order_of
 
 
 def texts(items):
@@ -103,13 +103,19 @@ def test_mixing_and_repeat_count_data_sets_also_within_a_group(write):  # noqa: 
     assert [m.taken for m in load(a | {"repeat": 2.5}, b, c)["g"].members] == [75, 90]
 
 
+def group_of(seed, taken, pools, batch_size=4):
+    """The order of a group `g`, whose members an epoch takes so often, beside another sub-dataset."""
+    ends = np.cumsum(pools)
+    sources = [Source(f"m{i}", np.arange(end - pools[i], end), taken[i]) for i, end in enumerate(ends.tolist())]
+    return Order(seed, {"g": sum(taken), "t": 5}, batch_size, {"g": sum(pools), "t": 5}, {"g": sources})
+
+
 SIZES = st.tuples(st.integers(1, 20), st.integers(1, 20), st.integers(1, 20))
 
 
 @given(st.integers(0, 2**32), SIZES, SIZES)
 def test_an_epoch_takes_the_share_of_every_member(seed, taken, pools):
-    members = {"g": [(f"m{i}", *pair) for i, pair in enumerate(zip(taken, pools, strict=True))]}
-    order = Order(seed, {"g": sum(taken), "t": 5}, 4, {"g": sum(pools), "t": 5}, members)
+    order = group_of(seed, taken, pools)
     owner = np.repeat(np.arange(3), pools)
     found, _ = epochs_of(order, Mixture(tasks=("g", "t")), 3, batch_size=4)
     total: Counter[int] = Counter()
@@ -126,7 +132,6 @@ def test_an_epoch_takes_the_share_of_every_member(seed, taken, pools):
     st.integers(0, 2**32), SIZES, SIZES, st.sampled_from(["shares", "weights", "without", "passes"]), st.integers(0, 9)
 )
 def test_the_order_of_a_group_goes_on_from_any_cursor(seed, taken, pools, kind, at):
-    members = {"g": [(f"m{i}", *pair) for i, pair in enumerate(zip(taken, pools, strict=True))]}
     mixture = Mixture(
         tasks=("g", "t"),
         shares=(0.3, 1.0) if kind == "shares" else None,
@@ -135,7 +140,7 @@ def test_the_order_of_a_group_goes_on_from_any_cursor(seed, taken, pools, kind, 
     )
 
     def walk(steps, cursor):
-        order, batches = Order(seed, {"g": sum(taken), "t": 5}, 4, {"g": sum(pools), "t": 5}, members), []
+        order, batches = group_of(seed, taken, pools), []
         for _ in range(steps):
             batch, cursor = order.batch(1, mixture, cursor)
             batches.append(batch)
@@ -148,17 +153,17 @@ def test_the_order_of_a_group_goes_on_from_any_cursor(seed, taken, pools, kind, 
     assert kind != "without" or ("g", 0) not in {one for batch in whole for one in batch}
 
 
-def test_a_group_whose_data_sets_are_taken_once_is_trained_as_one_data_set():
-    sizes, members = {"g": 30, "t": 10}, {"g": [("a", 10, 10), ("b", 20, 20)]}
-    plain, grouped = Order(1, sizes, 8), Order(1, sizes, 8, None, members)
-    assert epochs_of(grouped, Mixture(tasks=("g", "t")), 2) == epochs_of(plain, Mixture(tasks=("g", "t")), 2)
+def test_a_group_whose_data_sets_are_taken_once_is_trained_as_one_data_set(write):  # noqa: F811
+    a = {"id": "a", "path": write("a", pairs(40)), "group": "g", "validation": {"max_samples": 10}}
+    data = load(a, {"id": "b", "path": write("b", pairs(50, start=100)), "group": "g"})
+    mixture = Mixture(tasks=("g",))
+    assert epochs_of(order_of(data, 1, 8), mixture, 2) == epochs_of(Order(1, {"g": 80}, 8), mixture, 2)
 
 
 def test_the_replayed_share_of_a_group_is_that_of_its_members_on_average():
-    members = {"g": [("a", 30, 10), ("b", 10, 40)]}
-    order = Order(3, {"g": 40, "t": 10}, 8, {"g": 50, "t": 10}, members)
+    order = group_of(3, (30, 10), (10, 40), batch_size=8)
     mixture = Mixture(tasks=("g", "t"), shares=(0.1, 1.0))
-    assert Clock(order.sizes, 8, 1.0, order.pools).instances(mixture) == 14
+    assert Clock(order.sizes, 8, 1.0, order.pools).instances(mixture) == 9
     found, _ = epochs_of(order, mixture, 10)  # 10 times 4: one epoch of the group
     own = Counter(
         index < 10 for counts in found for (task, index), n in counts.items() for _ in range(n) if task == "g"

@@ -112,6 +112,7 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
         *(("group", _group(made, name)) for name in dict.fromkeys(p.group for p in made.parts) if name is not None),
         *([("taken", TAKEN)] if _mixed(made) else []),
         *([("final", _candidates(made.score_excluded))] if made.score_excluded is not None else []),
+        *([("refit", _refit(made))] if made.refit else []),
         ("at most", _training(made)),
         ("snapshots", _snapshots(made)),
         ("memory", _memory(made)),
@@ -138,6 +139,15 @@ def _candidates(score_excluded: str) -> str:
     return (
         "only roll-back points and ends of roll-outs may become the final model, because other evaluations score the "
         "active sub-datasets only (score_excluded: rollout)"
+    )
+
+
+def _refit(made: Estimate) -> str:
+    """What follows the search."""
+    return (
+        f"{made.held_out:,} rows are held out during the search; then the model is trained again, from the base model, "
+        "on all rows and with the exclusions that were found, which the next line counts; the final model has no "
+        "validation score"
     )
 
 

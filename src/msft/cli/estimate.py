@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,10 @@ class Estimate:
     """train, eval, probe; None if there is no bound on epochs."""
     scoring_share: float
     """Validation tokens scored per training token while all sub-datasets are active."""
+    refit: bool
+    """Whether a run on all rows follows the search; FLOPs and epochs count it."""
+    held_out: int
+    """Rows that are held out until then."""
     score_excluded: str | None
     """When excluded sub-datasets are scored, `auto` decided; None: the method excludes none."""
     snapshot_bytes: int
@@ -146,7 +150,7 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None) -> Estima
     taken = [sum(round(part.tokens * part.times) for part in members) for members in each.values()]
     tokens = sum(taken)
     outlook = job.outlook
-    epochs = most_epochs(method.definition, brief, taken)
+    epochs = most_epochs(method.definition, brief, taken, _whole_tokens(data.values(), taken))
     scored = sum(part.validation_tokens for part in parts)
     counted = non_embedding_parameters(job.skeleton)
     all_parameters = sum(parameter.numel() for parameter in job.skeleton.parameters())
@@ -181,6 +185,8 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None) -> Estima
             "probe": 2.0 * counted * _probe_tokens(outlook, parts),
         },
         scoring_share=scored * ticks / tokens,
+        refit=method.refit,
+        held_out=sum(len(found.held_out) for found in data.values()),
         score_excluded=method.score_excluded if outlook.excludes else None,
         snapshot_bytes=snapshot,
         snapshots=kept,
@@ -237,15 +243,26 @@ def part_of(data: TaskData, tokenizer: Any, group: str | None = None) -> Part:
     )
 
 
-def most_epochs(method: Method, brief: Brief, tokens: Sequence[int]) -> float | None:
+def most_epochs(
+    method: Method, brief: Brief, tokens: Sequence[int], whole: Sequence[int] | None = None
+) -> float | None:
     """Maximum training of a method in epochs of the whole mixture; `tokens`: those that an epoch takes of each
-    sub-dataset.
+    sub-dataset; `whole`: those that an epoch of all rows takes.
 
     With tokens as sizes, the outlook's bound is in tokens. None if it gives no bound.
     """
     in_tokens = replace(brief, sizes=tuple(tokens), pools=None)
+    if brief.whole is not None and whole is not None:
+        held = tuple(each - part for each, part in zip(whole, tokens, strict=True))
+        in_tokens = replace(in_tokens, whole=tuple(whole), held=held)
     bound = method.outlook_at(in_tokens).bound
     return None if bound is None else bound.instances / sum(tokens)
+
+
+def _whole_tokens(data: Iterable[TaskData], taken: Sequence[int]) -> list[int]:
+    """Tokens that an epoch of all rows takes of each sub-dataset, if without the held-out ones it takes `taken`."""
+    counts = [(sum(map(len, part.train)), sum(map(len, part.held_out))) for part in data]
+    return [round(each * (own + held) / own) for each, (own, held) in zip(taken, counts, strict=True)]
 
 
 def _probe_tokens(outlook: Outlook, parts: Sequence[Part]) -> float:

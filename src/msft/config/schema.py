@@ -298,6 +298,17 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _refit_has_rows(self) -> Config:
+        read = [dataset.validation is not None and dataset.validation.given for dataset in self.datasets]
+        shared = {dataset.group for dataset in self.datasets if dataset.group and dataset.validation is not None}
+        none = [dataset.validation is None and dataset.group in shared for dataset in self.datasets]
+        if self.method.refit and all(a or b for a, b in zip(read, none, strict=True)):
+            found = "no row is held out: every validation split is read from elsewhere"
+            mend = "remove refit; the search already trains on all rows"
+            raise ProblemsError([Problem(found, mend, ("method", "refit"))])
+        return self
+
+    @model_validator(mode="after")
     def _schedule_has_an_end(self) -> Config:
         needs = [
             key

@@ -52,6 +52,7 @@ class Cache:
         settings = [config.data.model_dump_json(exclude={"mixing"})]
         settings += [dataset.model_dump_json(exclude={"repeat"}) for dataset in config.datasets]
         day = str(encoder.chats.day) if encoder.chats.has_clock else ""
+        settings += ["refit"] if config.method.refit else []
         parts = [*settings, *content, encoder.chat_template or "", day, _tokenizer(encoder), _code()]
         return cls(hashlib.sha256(json.dumps(parts).encode()).hexdigest())
 
@@ -88,7 +89,8 @@ class Cache:
                     pack_items(draft, f"{number}.{kind}", items)
                 plain = {name: getattr(data, name) for name in ("task", "fingerprint", "ends", "notes", "dataset")}
                 members = [dataclasses.asdict(member) for member in data.members]
-                entries.append({**plain, "measure": dataclasses.asdict(data.measure), "members": members})
+                more = {"members": members, "held": bool(len(data.held_out))}
+                entries.append({**plain, "measure": dataclasses.asdict(data.measure), **more})
             index = {"tasks": entries, "files": _digests(draft)}
             (draft / INDEX).write_text(json.dumps(index), encoding="utf-8")
             try:
@@ -123,6 +125,7 @@ class Cache:
             ends=tuple(entry["ends"]),  # type: ignore[arg-type]
             notes=tuple(entry["notes"]),  # type: ignore[arg-type]
             dataset=str(entry["dataset"]),
+            held_out=PackedExamples(self.folder, f"{number}.held") if entry["held"] else (),
             members=tuple(
                 Member(**{key: tupled(value) for key, value in member.items()})
                 for member in entry["members"]  # type: ignore[attr-defined]

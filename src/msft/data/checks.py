@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -72,8 +72,22 @@ def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Enc
     return Checked(dataset=dataset, entry=source.dataset.id, form=form, part=part, notes=notes)
 
 
-def without_leaks(tasks: Mapping[Task, Checked], data: DataConfig) -> Mapping[Task, Samples]:
-    """The training samples of each sub-dataset, after applying `data.leaks`. Raises DataError, naming both places."""
+def held_out(tasks: Mapping[Task, Checked], data: DataConfig) -> dict[Task, Samples]:
+    """The validation samples that were carved from the training rows, for a run on all rows: without those that are in
+    a test split, by `data.leaks`. Raises DataError."""
+    rows: dict[Task, Checked] = {}
+    for task, made in tasks.items():
+        validation, split = made.part.held["validation"], made.dataset.validation
+        carved = validation if split is None or not split.given else validation.subset(np.empty(0, np.int64))
+        rows[task] = replace(made, part=Part(train=carved, held={"test": made.part.held["test"]}))
+    return {task: samples for task, samples in without_leaks(rows, data, "held-out").items() if samples}
+
+
+def without_leaks(tasks: Mapping[Task, Checked], data: DataConfig, kind: str = "training") -> Mapping[Task, Samples]:
+    """The training samples of each sub-dataset, after applying `data.leaks`. Raises DataError, naming both places.
+
+    `kind`: what the samples are, in words.
+    """
     train: dict[Task, Samples] = {}
     errors: list[str] = []
     for task, leaks in find_leaks({task: made.part for task, made in tasks.items()}).items():
@@ -87,14 +101,14 @@ def without_leaks(tasks: Mapping[Task, Checked], data: DataConfig) -> Mapping[Ta
             errors += [f"... and {len(leaks) - MOST} more"] if len(leaks) > MOST else []
         elif data.leaks == "drop":
             if len(leaks) > MOST_LEAKED * len(samples):
-                found = f"{len(leaks)} of {len(samples)} training examples are also in a validation or test split: "
+                found = f"{len(leaks)} of {len(samples)} {kind} examples are also in a validation or test split: "
                 mend = "give separate validation and test splits, or set data.leaks: warn"
                 errors.append(complaint(found + _told(leaks), mend, field=field))
             left = np.setdiff1d(np.arange(len(samples)), [leak.index for leak in leaks])
             train[task] = samples.subset(left)
         end = "left out of training" if data.leaks == "drop" else "kept (data.leaks: warn)"
         tasks[task].notes.append(
-            f"{len(leaks)} of {len(samples)} training examples are also in a validation or test split, {end}: "
+            f"{len(leaks)} of {len(samples)} {kind} examples are also in a validation or test split, {end}: "
             + _told(leaks)
         )
     if errors:

@@ -104,6 +104,8 @@ class Member:
     """Numbers of its examples and items."""
     validation: int
     test: int
+    held: int
+    """Number of its validation rows as training examples (`TaskData.held_out`)."""
     taken: int
     """Examples that an epoch takes."""
     ends: tuple[int, ...]
@@ -134,14 +136,17 @@ class TaskData:
     """Examples that an epoch takes; None: each once."""
     members: tuple[Member, ...] = ()
     """The data sets of a group; empty for a data set by itself."""
+    held_out: Sequence[Example] = ()
+    """The validation rows that were carved from the training rows, as training examples: for a run on all rows that
+    follows the search (`method.refit`), else none. Their numbers follow those of `train`."""
 
     @property
     def each(self) -> tuple[TaskData, ...]:
         """Its data sets one by one: those of a group, or itself."""
-        made, at = list[TaskData](), [0, 0, 0]
+        made, at = list[TaskData](), [0, 0, 0, 0]
         for member in self.members:
             ends = [start + count for start, count in zip(at, _counts(member), strict=True)]
-            train, validation, test = (slice(*span) for span in zip(at, ends, strict=True))
+            train, validation, test, held = (slice(*span) for span in zip(at, ends, strict=True))
             made.append(
                 replace(
                     self,
@@ -154,6 +159,7 @@ class TaskData:
                     dataset=member.dataset,
                     taken=member.taken,
                     members=(),
+                    held_out=self.held_out[held],
                 )
             )
             at = ends
@@ -180,6 +186,21 @@ class TaskData:
         """Examples that an epoch takes."""
         return len(self.train) if self.taken is None else self.taken
 
+    @property
+    def whole_size(self) -> int:
+        """Examples that an epoch takes where it has the held-out rows too: of each data set as often as without."""
+        sizes = [(m.taken, m.train, m.held) for m in self.members] or [(self.size, len(self.train), len(self.held_out))]
+        return sum(all_rows(*each) for each in sizes)
 
-def _counts(member: Member) -> tuple[int, int, int]:
-    return member.train, member.validation, member.test
+    def example(self, index: int) -> Example:
+        """A training example, or from number `len(train)` on one that is held out."""
+        return self.train[index] if index < len(self.train) else self.held_out[index - len(self.train)]
+
+
+def all_rows(taken: int, pool: int, held: int) -> int:
+    """What an epoch takes of a pool and of what is held out, if it takes so much of the pool alone; rounded up."""
+    return -(-taken * (pool + held) // pool)
+
+
+def _counts(member: Member) -> tuple[int, int, int, int]:
+    return member.train, member.validation, member.test, member.held

@@ -15,7 +15,7 @@ from msft.core.errors import ConfigError, DataError, complaint
 from msft.core.mixing import taken
 from msft.core.vocabulary import Task
 from msft.data.cache import Cache
-from msft.data.checks import Checked, check, without_leaks
+from msft.data.checks import Checked, check, held_out, without_leaks
 from msft.data.encode import Encoder
 from msft.data.examples import TaskData
 from msft.data.grouping import check_groups_of, with_shared_validation
@@ -39,10 +39,11 @@ def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
         return _mixed(known, config)
     tasks = _checked(sources, config, encoder)
     train = without_leaks(tasks, config.data)
+    held = held_out(tasks, config.data) if config.method.refit else None
     if cache is None:
-        return _mixed(tokenised(tasks, train, config.data, encoder, None), config)
+        return _mixed(tokenised(tasks, train, config.data, encoder, None, held), config)
     try:
-        return _mixed(cache.publish(tokenised(tasks, train, config.data, encoder, cache)), config)
+        return _mixed(cache.publish(tokenised(tasks, train, config.data, encoder, cache, held)), config)
     finally:
         cache.discard()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from msft.core.clock import Clock, per_epoch
 from msft.core.vocabulary import Mixture, Task
+from msft.data.examples import TaskData, all_rows
 from msft.data.streams import raw_bits
 
 
@@ -81,8 +81,7 @@ class Order:
 
     `sizes`: training instances that an epoch takes of each sub-dataset. `batch_size`: maximum instances per optimizer
     step; the steps of an epoch differ by at most one instance. `pools`: different instances of each sub-dataset; None:
-    `sizes`. `members`: of groups, (name, instances that an epoch takes, different instances) of each member, in the
-    order in which their instances lie side by side.
+    `sizes`. `sources`: of groups, their members where an epoch does not take each instance of them once.
     """
 
     def __init__(
@@ -91,15 +90,15 @@ class Order:
         sizes: Mapping[Task, int],
         batch_size: int,
         pools: Mapping[Task, int] | None = None,
-        members: Mapping[Task, Sequence[tuple[str, int, int]]] | None = None,
+        sources: Mapping[Task, Sequence[Source]] | None = None,
     ) -> None:
         self.seed = seed
         self.sizes = dict(sizes)
         self.pools = dict(pools or sizes)
-        self._sources = {
-            task: _sources(task, sizes[task], pool, (members or {}).get(task, ())) for task, pool in self.pools.items()
-        }
-        self._clock = Clock(sizes, batch_size, 1.0, pools)
+        alone = {task: (Source(task, np.arange(pool), sizes[task]),) for task, pool in self.pools.items()}
+        self._sources: dict[Task, Sequence[Source]] = {**alone, **(sources or {})}
+        # The order of all rows has no others: what `Mixture.whole` asks for is all of them.
+        self._clock = Clock(sizes, batch_size, 1.0, pools, (self.sizes, self.pools))
         self._epoch_cache: tuple[object, _Epoch] | None = None
         self._cycle_cache: dict[Task, tuple[object, NDArray[np.int64]]] = {}
 
@@ -264,15 +263,25 @@ class Order:
         return self._cycle_cache[source.name][1]
 
 
-def _sources(task: Task, size: int, pool: int, members: Sequence[tuple[str, int, int]]) -> tuple[Source, ...]:
-    """One for each member of which an epoch does not take each instance once; else all instances together."""
-    if all(taken == count for _, taken, count in members):
-        return (Source(task, np.arange(pool), size),)
-    ends = accumulate(count for _, _, count in members)
-    return tuple(
-        Source(name, np.arange(end - count, end), taken)
-        for (name, taken, count), end in zip(members, ends, strict=True)
-    )
+def order_of(data: Mapping[Task, TaskData], seed: int, batch_size: int, *, whole: bool = False) -> Order:
+    """The order of a job; `whole`: that of the run on all rows, the held-out ones included."""
+    sizes = {task: part.whole_size if whole else part.size for task, part in data.items()}
+    pools = {task: len(part.train) + (len(part.held_out) if whole else 0) for task, part in data.items()}
+    uneven = {task: part for task, part in data.items() if any(m.taken != m.train for m in part.members)}
+    return Order(seed, sizes, batch_size, pools, {task: _members(part, whole) for task, part in uneven.items()})
+
+
+def _members(part: TaskData, whole: bool) -> list[Source]:
+    """The members of a group, whose examples lie side by side."""
+    sources, first, held = list[Source](), 0, len(part.train)
+    for member in part.members:
+        indices, size = np.arange(first, first + member.train), member.taken
+        if whole:
+            indices = np.concatenate([indices, np.arange(held, held + member.held)])
+            size = all_rows(member.taken, member.train, member.held)
+        sources.append(Source(member.task, indices, size))
+        first, held = first + member.train, held + member.held
+    return sources
 
 
 def _pool(indices: NDArray[np.int64], task: Task, mixture: Mixture) -> NDArray[np.int64]:

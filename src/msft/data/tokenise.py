@@ -40,8 +40,12 @@ def tokenised(
     data: DataConfig,
     encoder: Encoder,
     cache: Cache | None,
+    held: Mapping[Task, Samples] | None = None,
 ) -> dict[Task, TaskData]:
-    """The sub-datasets as tokens, groups as one each. Raises DataError if too many examples do not fit."""
+    """The sub-datasets as tokens, groups as one each. `held`: the rows that are held out, if a run on all rows follows.
+
+    Raises DataError if too many examples do not fit.
+    """
     made: dict[Task, TaskData] = {}
     inside: dict[Task, frozenset[int]] = {}
     errors: list[str] = []
@@ -51,6 +55,9 @@ def tokenised(
             stream = chain.from_iterable(builder.examples(train[name]) for name, builder in builders.items())
             examples = list(stream) if cache is None else cache.pack(f"{len(made)}.train", stream)
             items = [_items(tasks[name], train[name], builder) for name, builder in builders.items()]
+            counts = [builder.kept for builder in builders.values()]
+            stream = chain.from_iterable(b.held_out(held[n]) for n, b in builders.items() if held and n in held)
+            rest = [] if held is None else list(stream) if cache is None else cache.pack(f"{len(made)}.held", stream)
         except DataError as error:
             errors.append(str(error))
             continue
@@ -58,16 +65,17 @@ def tokenised(
             Member(
                 task=name,
                 dataset=tasks[name].entry,
-                train=builder.kept,
-                validation=len(held["validation"]),
-                test=len(held["test"]),
-                taken=builder.kept,
+                train=count,
+                validation=len(own["validation"]),
+                test=len(own["test"]),
+                held=builder.kept - count,
+                taken=count,
                 ends=builder.ends.found,
                 notes=tuple(tasks[name].notes),
             )
-            for (name, builder), held in zip(builders.items(), items, strict=True)
+            for (name, builder), own, count in zip(builders.items(), items, counts, strict=True)
         ]
-        validation, test = ([item for held in items for item in held[kind]] for kind in ("validation", "test"))
+        validation, test = ([item for own in items for item in own[kind]] for kind in ("validation", "test"))
         measure = next(tasks[member.task].form.measure for member in members if member.validation or member.test)
         is_group = tasks[names[0]].dataset.group is not None
         made[task] = TaskData(
@@ -76,11 +84,12 @@ def tokenised(
             validation=validation,
             test=test,
             measure=measure,
-            fingerprint=_fingerprint(examples, validation, test, measure),
+            fingerprint=_fingerprint(examples, validation, test, measure, rest),
             ends=_all_ends(members),
             dataset=members[0].dataset,
             notes=tuple(f"{member.task}: {note}" if is_group else note for member in members for note in member.notes),
             members=tuple(members) if is_group else (),
+            held_out=rest,
         )
         inside[task] = frozenset().union(*(builder.ends.inside for builder in builders.values()))
     if errors:
@@ -156,6 +165,18 @@ class _Builder:
             self.notes.append(f"{shortened} training examples were truncated to {self.max_length} tokens")
         self.notes += [f"{count} of {made} training examples: {what}" for what, count in said.items() if count]
 
+    def held_out(self, samples: Sequence[Sample]) -> Iterator[Example]:
+        """The same of rows that are held out: what is said of a data set is said of its training examples."""
+        made = kept = 0
+        for batch in batches(samples, BATCH):
+            for whole in self.encoder.whole(batch):
+                made += 1
+                if (example := cut(whole, self.max_length)) is not None:
+                    kept += 1
+                    yield example
+        self.kept += kept
+        self._check(made - kept, made, "held-out", "no learned token of them is left")
+
     def items(self, samples: Sequence[Sample], measure: Measure, kind: str) -> list[Item]:
         """The items of a split, without those that truncation would make easier or unanswerable."""
         field = f"datasets.{self.task}"
@@ -175,7 +196,13 @@ class _Builder:
         self.notes.append(found)
 
 
-def _fingerprint(train: Sequence[Example], validation: Sequence[Item], test: Sequence[Item], measure: Measure) -> str:
+def _fingerprint(
+    train: Sequence[Example],
+    validation: Sequence[Item],
+    test: Sequence[Item],
+    measure: Measure,
+    held: Sequence[Example] = (),
+) -> str:
     digest = hashlib.sha256(repr(measure).encode())
     if measure.own:
         digest.update(fingerprint(measure.name).encode())
@@ -196,4 +223,6 @@ def _fingerprint(train: Sequence[Example], validation: Sequence[Item], test: Seq
             add(item.answer, len(item.option_bytes), *item.option_bytes)
             digest.update(json.dumps([item.reference, item.fields], default=str).encode())
             add_examples(item.options)
+    if held:
+        add_examples(held)
     return digest.hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -131,7 +132,10 @@ def stepper_for(
     fixed = settings.cuda_graphs and runtime.layout == "lengths" and (masters is not None or processes.world == 1)
     if not fixed:
         return Stepper(model, optimizer, settings, runtime, masters)
-    lengths = [np.array([row_size(example) for example in part.train], np.int64) for part in data.values()]
+    lengths = [
+        np.array([row_size(example) for example in chain(part.train, part.held_out)], np.int64)
+        for part in data.values()
+    ]
     shapes = choose(lengths, settings.batch_size, runtime.max_tokens)
     graphs = processes.device.type == "cuda" and masters is not None
     compiles = settings.cuda_graphs != "plain" and not settings.torch_compile

@@ -19,7 +19,7 @@ from msft.core.averages import Averaging
 from msft.core.clock import Clock
 from msft.core.vocabulary import ROOT, Mixture, Outcome, Probe, Segment, Snapshot, Task, Tokens
 from msft.data.examples import Example, Item, Measure, TaskData
-from msft.data.order import Cursor, Order
+from msft.data.order import Cursor, order_of
 from msft.engine.averaging import Average
 from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.conflict import cosines
@@ -70,11 +70,11 @@ class TorchEngine:
         self._opened, self._data, self._settings, self._store = opened, dict(data), settings, store
         self._on_step = on_step
         self._processes = Processes()
-        sizes = {task: part.size for task, part in data.items()}
-        pools = {task: len(part.train) for task, part in data.items()}
-        members = {task: [(m.task, m.taken, m.train) for m in part.members] for task, part in data.items()}
-        self._order = Order(settings.seed, sizes, settings.batch_size, pools, members)
-        self._clock = Clock(sizes, settings.batch_size, 1.0, pools)
+        self._order = order_of(data, settings.seed, settings.batch_size)
+        self._whole = order_of(data, settings.seed, settings.batch_size, whole=True)
+        self._clock = Clock(
+            self._order.sizes, settings.batch_size, 1.0, self._order.pools, (self._whole.sizes, self._whole.pools)
+        )
         self._model = opened.load()
         check_data_fits(self._model, data)
         self.parameters = non_embedding_parameters(self._model)
@@ -100,7 +100,7 @@ class TorchEngine:
         weights = weights_of(self._model, masters)
         self._average: Average | None = None
         if settings.average is not None:
-            steps = self._clock.steps_per_epoch(Mixture(tasks=tuple(sizes)))
+            steps = self._clock.steps_per_epoch(Mixture(tasks=tuple(data)))
             self._average = Average(
                 weights, Averaging(settings.average * steps, settings.average_warmup), self._stepper.cast
             )
@@ -246,12 +246,13 @@ class TorchEngine:
             self._stepper.optimizer.state.clear()
         rate_at = self._rates(segment, number)
         mixture = segment.mixture
+        order = self._whole if mixture.whole else self._order
         weigh = None if mixture.loss_weights is None else dict(zip(mixture.tasks, mixture.loss_weights, strict=True))
         unread: deque[Callable[[], None]] = deque()
         for step in range(segment.start, segment.stop):
             with spent("train.input"):
-                batch, cursor = self._order.batch(segment.rollout, mixture, cursor)
-                examples = [self._data[task].train[index] for task, index in batch]
+                batch, cursor = order.batch(segment.rollout, mixture, cursor)
+                examples = [self._data[task].example(index) for task, index in batch]
                 weights = None if weigh is None else np.array([weigh[task] for task, _ in batch])
                 rate = rate_at(step)
             with spent("train.compute"):

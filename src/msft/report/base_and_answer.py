@@ -43,6 +43,8 @@ class Comparison:
     macro: Row
     left_out: Sequence[Task]
     """Sub-datasets without a score on this split."""
+    refit: bool
+    """Whether the scores are of the model that the search chose, not of the final model, which has none."""
     groups: Mapping[Task, Sequence[Task]]
     """The data sets of each group: one row each on the test split, and together one on the validation split."""
 
@@ -82,7 +84,12 @@ def _comparison(split: Literal["test", "validation"], story: Story, rows: Mappin
     groups = {group: tuple(members) for group, members in story.groups.items()}
     names = story.entries if split == "test" else story.tasks
     return Comparison(
-        split=split, rows=every, macro=macro, left_out=[name for name in names if name not in rows], groups=groups
+        split=split,
+        rows=every,
+        macro=macro,
+        left_out=[name for name in names if name not in rows],
+        groups=groups,
+        refit=split == "validation" and story.refit,
     )
 
 

@@ -148,8 +148,13 @@ def _scores(story: Story) -> Iterable[str]:
         yield _table(["measure" if i == 1 else name for i, name in enumerate(names)], _escaped(rows))
         yield "\n".join(map(_md, notes(comparison)))
     yield (
-        "Scores in % on the validation split, with 95 % intervals from sampling the items. The search used these "
-        "scores to choose the final model: expect lower scores on new data."
+        "Scores in % on the validation split, with 95 % intervals from sampling the items. "
+        + (
+            "They are of the model that the search chose. This model followed it on all rows, the validation rows "
+            "included, so it has no validation scores."
+            if story.refit
+            else "The search used these scores to choose the final model: expect lower scores on new data."
+        )
     )
     counts = dict(zip(story.tasks, story.brief.validation_sizes, strict=True))
     answer = story.best_known.reports
@@ -163,7 +168,7 @@ def _scores(story: Story) -> Iterable[str]:
         for task in story.tasks
     ]
     head = columns(story, comparison)
-    yield _table(["sub-dataset", "measure", head[2], head[3], "items"], _escaped(rows))
+    yield _table(["sub-dataset", "measure", head[2], "search" if story.refit else head[3], "items"], _escaped(rows))
 
 
 def _with_interval(story: Story, task: str, report: float | None, items: int) -> str:

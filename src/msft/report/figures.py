@@ -190,11 +190,12 @@ class Curves:
         return _scatter(points, name, mode="markers", marker={"symbol": symbol, "color": colour, "size": 11})
 
     def _star(self, score: Score) -> Figure:
-        answer = self.story.answer
-        if answer is None or (known := score(answer)) is None:
+        chosen = self.story.chosen
+        if chosen is None or (known := score(chosen)) is None:
             return {}
         style = {"symbol": "star", "color": STAR, "size": 13}
-        return _scatter([(self._row(answer), known)], "final model", mode="markers", marker=style)
+        name = "chosen by the search" if self.story.refit else "final model"
+        return _scatter([(self._row(chosen), known)], name, mode="markers", marker=style)
 
 
 def _percent(score: float | None) -> float | None:

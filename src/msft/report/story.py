@@ -20,7 +20,7 @@ from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Snapshot, Task, 
 from msft.core.wire import Json, outcome_from_json, today
 from msft.methods import explanation_of, outlook_of
 from msft.record.run_folder import RunFolder
-from msft.report.trail import Point, Trail
+from msft.report.trail import BRANCHES, Point, Trail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +92,9 @@ class Story:
     rollouts: tuple[Rollout, ...]
     answer: Point | None
     """The point of the final model; None while the run is not finished."""
+    chosen: Point | None
+    """The point that the search chose: the final model, unless a run on all rows followed (`method.refit`); None while
+    the search goes on."""
     test: Mapping[str, Outcome]
     """`base` and `answer` (the final model) on the test split; empty if there is no test split, or no score yet."""
     changes: Sequence[Json]
@@ -133,9 +136,20 @@ class Story:
         return self.trail.points[self.trail.tip]
 
     @property
+    def refit(self) -> bool:
+        """Whether the final model is that of a run on all rows, which followed the search."""
+        return self.chosen is not None and (self.answer is None or self.answer.snapshot != self.chosen.snapshot)
+
+    @property
+    def refit_snapshots(self) -> frozenset[Snapshot]:
+        """Those of the run on all rows."""
+        made = enumerate(self.segments, start=1)
+        return frozenset(number for number, (segment, _) in made if segment.why == "refit" and segment.makes)
+
+    @property
     def best_known(self) -> Point:
-        """The final model, or, while there is none, the latest point of the search."""
-        return self.answer or self.tip
+        """The point that the search chose, or, while there is none, its latest: what validation scores speak of."""
+        return self.chosen or self.tip
 
     @property
     def trunk(self) -> list[Point]:
@@ -171,6 +185,8 @@ def read_story(folder: RunFolder) -> Story:
     for number, (segment, outcome) in enumerate(transcript.segments, start=1):
         trail.add(number, segment, outcome)
     final = transcript.final or {}
+    answer = trail.points[final["answer"]] if final else None
+    ended = next((segment.parent for segment, _ in transcript.segments if segment.why == "refit"), None)
     return Story(
         folder=folder,
         header=transcript.header,
@@ -179,7 +195,8 @@ def read_story(folder: RunFolder) -> Story:
         segments=transcript.segments,
         trail=trail,
         rollouts=tuple(find_rollouts(trail, transcript.segments, outlook)),
-        answer=trail.points[final["answer"]] if final else None,
+        answer=answer,
+        chosen=answer if ended is None else trail.points[ended],
         test={which: outcome_from_json(body) for which, body in (final.get("test") or {}).items()},
         changes=transcript.changes,
         timings=[entry for entry in folder.read_timings() if isinstance(entry, dict)],
@@ -190,8 +207,8 @@ def read_story(folder: RunFolder) -> Story:
 def find_rollouts(trail: Trail, segments: Sequence[tuple[Segment, Outcome]], outlook: Outlook) -> Iterable[Rollout]:
     """Groups consecutive segments with the same roll-out, the same active sub-datasets, and training or not.
 
-    Blends are made beside roll-outs. A candidate, or a final branch, is a roll-out of its own. What was decided after a
-    roll-out shows in the next one that is no candidate.
+    Blends are made beside roll-outs. A candidate, a final branch, or a part of the run on all rows, is a roll-out of
+    its own. What was decided after a roll-out shows in the next one of the search.
     """
 
     def alike(entry: tuple[int, Segment]) -> tuple[int, tuple[Task, ...], bool, Why]:
@@ -207,9 +224,9 @@ def find_rollouts(trail: Trail, segments: Sequence[tuple[Segment, Outcome]], out
         points = [trail.points[entries[0][1].parent], *(trail.points[n] for n, _ in entries)]
         excluded: tuple[Task, ...] = ()
         went_on = points[-1]
-        later = (group for group in groups[i + 1 :] if why == "candidate" or group[0][-1] != "candidate")
+        later = (group for group in groups[i + 1 :] if why == "candidate" or group[0][-1] not in BRANCHES)
         following = next(later, None)
-        if following is not None and why != "candidate":
+        if following is not None and why not in BRANCHES:
             (_, staying, _, _), after = following
             excluded = tuple(task for task in active if task not in staying)
             went_on = trail.points[after[0][1].parent]

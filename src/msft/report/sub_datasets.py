@@ -14,6 +14,7 @@ from msft.report.intervals import Interval
 from msft.report.plots import MANY
 from msft.report.standard_errors import Errors, told_fall
 from msft.report.story import Story
+from msft.report.table import columns
 from msft.report.words import NOT_KNOWN, clean, difference, epochs, percent, span
 
 WIDTH, HEIGHT = 140, 16
@@ -60,7 +61,7 @@ def rows_table(story: Story, path: FinalPath, comparison: Comparison) -> str:
     common = _measured_alike(comparison)
     cells = _head("sub-dataset", is_word=True)
     cells += "" if common else _head(f"{comparison.split}, in % (items)", is_word=True, wide=True)
-    cells += "".join(map(_head, ("base", "final model" if story.answer else "so far", "change")))
+    cells += "".join(map(_head, ("base", columns(story, comparison)[3], "change")))
     cells += _head("95 % interval", wide=True) if spans else ""
     cells += f'<th scope="col" class="word extra">{_axis(end)}</th>' if end else ""
     cells += _head("trained until epoch") + (_head("decided by a fall of", wide=True) if decided else "")

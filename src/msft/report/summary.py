@@ -43,6 +43,7 @@ def summary_of(story: Story) -> dict[str, Any]:
         "rollouts": [_rollout(rollout) for rollout in story.rollouts],
         "base": base,
         "validation": validation,
+        **({"refit": _refit(story)} if story.refit else {}),
         "test": {which: test.get(which, {}) for which in ("base", "answer")},
         "macro": {
             "validation": {"base": _macro(story, base), "answer": _macro(story, validation)},
@@ -58,6 +59,19 @@ def summary_of(story: Story) -> dict[str, Any]:
 def _answer(story: Story, answer: Point) -> dict[str, Any]:
     excluded = [{"task": each.task, "epoch": each.epoch} for each in final_path(story).excluded]
     return {"snapshot": answer.snapshot, "epoch": answer.epoch, "rollout": answer.rollout, "excluded": excluded}
+
+
+def _refit(story: Story) -> dict[str, Any]:
+    """The point that the run on all rows followed, and its validation scores: the final model has none."""
+    chosen = story.chosen
+    assert chosen is not None, "a run on all rows follows a search"
+    reports = _reports(story, chosen.reports)
+    return {
+        "follows": {"snapshot": chosen.snapshot, "epoch": chosen.epoch, "rollout": chosen.rollout},
+        "validation": reports,
+        "macro": _macro(story, reports),
+        "held_out": dict(zip(story.tasks, story.brief.held or (), strict=True)),
+    }
 
 
 def _rollout(rollout: Rollout) -> dict[str, Any]:

@@ -43,6 +43,11 @@ VALIDATION_NOTE = (
     "No test scores: these are validation scores, and the search acted on them. Expect lower scores on new data."
 )
 
+REFIT_NOTE = (
+    "No test scores: these are validation scores of the model that the search chose. The final model has none, because "
+    "it was trained on these rows too. Expect lower scores on new data."
+)
+
 
 def render_text(folder: RunFolder, console: Console, *, with_notes: bool = True) -> None:
     """Write the report of a run, finished or not, to a console.
@@ -136,7 +141,7 @@ def model_name(story: Story) -> str:
 
 def notes(comparison: Comparison) -> list[str]:
     """Notes that are needed to read the table."""
-    lines = [VALIDATION_NOTE] if comparison.split == "validation" else []
+    lines = [REFIT_NOTE if comparison.refit else VALIDATION_NOTE] if comparison.split == "validation" else []
     if any(row.interval for row in comparison.rows):
         lines.append(INTERVAL_NOTE)
     if comparison.groups:
@@ -191,7 +196,7 @@ def cost_line(story: Story) -> str:
 
 def columns(story: Story, comparison: Comparison) -> list[str]:
     """Headings of the comparison; `cells` gives a row in the same order."""
-    now = "final model" if story.answer else "so far"
+    now = "search" if comparison.refit else "final model" if story.answer else "so far"
     return ["sub-dataset", f"{comparison.split}, in %", "base", now, "change", "95 % interval", "items"]
 
 

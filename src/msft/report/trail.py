@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from msft.core.clock import Clock
-from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Segment, Snapshot, Task
+from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Segment, Snapshot, Task, Why
+
+BRANCHES: tuple[Why, ...] = ("candidate", "refit")
+"""What a segment is for that is no part of the search: nothing is decided after it, and nothing is rolled back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +47,13 @@ class Trail:
             )
         }  # fmt: skip
         self.tip: Snapshot = ROOT
-        """The latest point of the search; a candidate does not move it."""
+        """The latest point of the search; neither a candidate nor the run on all rows moves it."""
 
     def add(self, number: int, segment: Segment, outcome: Outcome) -> Point:
         """The point at the end of segment `number`; one that makes no snapshot only adds scores to its parent."""
         known = self.points[segment.parent] if not segment.makes else None
         here = number if segment.makes else segment.parent
-        if segment.why != "candidate":
+        if segment.why not in BRANCHES:
             self.tip = here
         self.points[here] = Point(
             snapshot=here,
@@ -66,9 +69,9 @@ class Trail:
         return self.points[here]
 
     def goes_back(self, segment: Segment) -> bool:
-        """Whether the search returns to an older point with the next segment: a roll-back. A candidate does not, and
-        a blend of older points does not."""
-        if segment.why == "candidate" or segment.blend or segment.parent == self.tip:
+        """Whether the search returns to an older point with the next segment: a roll-back. A candidate does not, a
+        blend of older points does not, and the run on all rows is no part of the search."""
+        if segment.why in BRANCHES or segment.blend or segment.parent == self.tip:
             return False
         return segment.parent in {point.snapshot for point in self.lineage(self.tip)}
 

@@ -85,6 +85,11 @@ def _gain(story: Story, comparison: Comparison) -> str:
         return "Not known whether it is better than the base model: an average score is missing or is not a number."
     moved = f"{difference(change)} points on the {comparison.split} split, from {percent(macro.base)} to "
     moved += percent(macro.answer)
+    if comparison.refit:
+        return (
+            f"Not tested: the model that the search chose changed by {moved}. The final model was trained on these "
+            "rows too, so nothing was measured on it. For a score of it, give a test split."
+        )
     if comparison.split == "validation":
         return f"Not tested: {moved}. The run chose its final model by these scores, so expect less on new data."
     moved += _of_all(len(comparison.rows), len(story.entries))
@@ -232,7 +237,9 @@ def compare_command(story: Story) -> str:
     averaged = name in METHODS and METHODS[name].averaged
     methods = f"msft,{name}" if story.outlook.plain else f"{name},{PLAIN[1] if averaged else PLAIN[0]}"
     config = shlex.quote(clean(str(story.folder.config)))
-    return f"msft compare {config} --methods {shlex.quote(clean(methods))} --seeds {SEEDS}{_imports(story)}"
+    # Methods are compared without the run on all rows, after which validation scores say nothing.
+    searched = " --set method.refit=false" if story.brief.whole is not None else ""
+    return f"msft compare {config} --methods {shlex.quote(clean(methods))} --seeds {SEEDS}{searched}{_imports(story)}"
 
 
 def _imports(story: Story) -> str:

@@ -87,6 +87,8 @@ def decision(rollout: Rollout) -> str:
     place = f"Roll-out {rollout.number}, epoch {epochs(rollout.start.epoch)} to {epochs(rollout.end.epoch)}"
     if rollout.why == "candidate":
         return f"{place}: a candidate for the final model."
+    if rollout.why == "refit":
+        return f"{place}: the run on all rows, the held-out ones included."
     if rollout.excluded:
         read = "; ".join(map(_reading, rollout.readings))
         conclusion = f"Excluded: {listed(rollout.excluded)}{_whence(rollout)}."
@@ -112,13 +114,19 @@ def decisions(story: Story) -> list[str]:
 
 def answer(story: Story) -> str:
     """Which point the search chose as the final model."""
-    place = story.answer
+    place = story.chosen
     assert place is not None, "only a finished run has a final model"
     rule = "best macro-average" if story.brief.select == "best" else "last point of the search"
     if place.snapshot == story.base.snapshot:
         return f"The final model is the untrained base model ({rule})."
     segment = story.segments[place.snapshot - 1][0]
     which = f"the {blended(segment)}" if segment.blend else "the one"
+    if story.refit:
+        return (
+            f"The search chose epoch {epochs(place.epoch)} of roll-out {place.rollout} ({rule}). The final model was "
+            "then trained again from the base model, for the same epochs and with the same exclusions, on all rows: "
+            "those that were held out for validation included. So it has no validation score."
+        )
     return f"The final model is {which} at epoch {epochs(place.epoch)}, from roll-out {place.rollout} ({rule})."
 
 

@@ -11,7 +11,7 @@ from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel
 
 from msft.config.schema import Config
-from msft.core.errors import DataError, complaint
+from msft.core.errors import DataError, RunError, complaint
 from msft.core.vocabulary import Task
 from msft.data.examples import TaskData
 from msft.data.load import load_tasks, on_day
@@ -83,6 +83,9 @@ def evaluate(
     check_precision_and_compiler(bf16=precision != "fp32", torch_compile=False)
     run = RunFolder(Path(model))
     if run.exists:
+        if split == "validation" and run.transcript().brief.whole is not None:
+            found = "the final model of this run was trained on its validation rows too (method.refit)"
+            raise RunError(complaint(found, "add --split test", file=model, field="--split"))
         config = on_day(config, run.day)
     loaded, tokenizer = _loaded(config, model)
     data = load_tasks(config, tokenizer)

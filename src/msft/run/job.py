@@ -128,6 +128,8 @@ class Job:
             score_excluded="tick" if method.score_excluded == "tick" else "rollout",
             candidates="ticks" if method.score_excluded == "tick" else "decisions",
             pools=None if distinct == sizes else distinct,
+            whole=tuple(part.whole_size for part in self.data.values()) if method.refit else None,
+            held=tuple(len(part.held_out) for part in self.data.values()) if method.refit else None,
             params=method.params,
         )
 

@@ -27,12 +27,13 @@ def sampled_outputs(
     """The content of `samples.json`; empty, with a note, where there can be none: the final model is worth more.
 
     The items are spread over the test split or, where there is none, the validation split; in a group over the test
-    split of each data set. `answer` is the final model.
+    split of each data set. There are none where a run on all rows has trained on the validation rows. `answer` is the
+    final model.
     """
     items = {
         name: (part, found)
         for task, part in data.items()
-        for name, found in (part.tests or {task: part.validation}).items()
+        for name, found in (part.tests or {task: [] if part.held_out else part.validation}).items()
     }
     places = {name: _spread(len(found)) for name, (_, found) in items.items()}
     asked: Asked = {name: ([found[at] for at in places[name]], part.measure) for name, (part, found) in items.items()}

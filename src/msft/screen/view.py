@@ -16,7 +16,7 @@ from msft.core.vocabulary import Brief, Mixture, Outcome, Segment, Snapshot, Tas
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.methods import outlook_of
 from msft.report.story import find_rollouts
-from msft.report.trail import Trail
+from msft.report.trail import BRANCHES, Trail
 from msft.report.words import clean, decision, duration, epochs, percent
 from msft.screen.pace import Pace, Scoring
 
@@ -61,20 +61,24 @@ class View:
 
     def begins(self, segment: Segment) -> str:
         """A new segment is about to run. Returns the decision that led to it, if any."""
-        trail, searches = self.trail, segment.why != "candidate"
+        trail, searches = self.trail, segment.why not in BRANCHES
         left = any(task not in segment.mixture.active for task in self._active)
         decided = ""
         if self._past and searches and (left or trail.goes_back(segment)):
             # Given as a segment without training, it only closes the roll-out before it.
             closing = (replace(segment, stop=segment.start), trail.brief.base)
-            ended = [r for r in find_rollouts(trail, [*self._past, closing], self.outlook) if r.why != "candidate"]
+            ended = [r for r in find_rollouts(trail, [*self._past, closing], self.outlook) if r.why not in BRANCHES]
             if ended:
                 self.decided = decided = decision(ended[-1])
-        elif self._past and self._decides_at(segment):
+        elif self._past and searches and self._decides_at(segment):
             self.decided = decided = (
                 f"Roll-out {segment.rollout}, to epoch {epochs(segment.epoch)}: no sub-dataset is past its peak; "
                 "nothing was excluded."
             )
+        if segment.why == "refit":
+            self.bound = None  # which was that of the search
+            if not segment.trains:
+                self.decided = decided = f"The search chose epoch {epochs(segment.epoch)}; now all rows are trained on."
         self.mixture, self.segment, self.status, self.recovering = segment.mixture, segment, "", False
         self._ended = False
         if searches:
@@ -123,7 +127,7 @@ class View:
 
     def _steps(self, segment: Segment) -> int:
         """The number of steps from a segment's start to the end of the roll-out; 0 if unknown."""
-        if segment.why == "candidate":
+        if segment.why in BRANCHES:
             return segment.stop - segment.start
         left = min(self.outlook.rollout, self.trail.brief.horizon - segment.epoch)
         return self.trail.clock.steps(segment.mixture, left) if math.isfinite(left) else 0
@@ -237,6 +241,8 @@ class View:
             return ""
         if segment.why == "candidate":
             return "A candidate for the final model; the search returns to where it was."
+        if segment.why == "refit":
+            return "The run on all rows, with the times that the search found; nothing is scored or decided."
         end = self._start(segment) + self.trail.clock.epochs(segment.mixture, self.pace.planned)
         several = len(segment.mixture.active) > 1
         which = "sub-datasets that are past their peak are" if several else "the last sub-dataset, if past its peak, is"
