@@ -13,7 +13,10 @@ import pytest
 from job import make_data, make_model
 
 from msft.cli.main import main
+from msft.config.reader import load
+from msft.core.errors import ConfigError
 from msft.record.run_folder import RunFolder
+from msft.study.grid import Grid, Variant
 from msft.system import files
 from msft.system.files import Operation
 
@@ -179,8 +182,46 @@ def test_what_cannot_be_trained_again(
     assert message in capsys.readouterr().err.replace(str(place) + "/", "")
 
 
-def test_a_comparison_leaves_the_run_on_all_rows_out(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_compares_methods_without_the_run_on_all_rows(place: Path) -> None:
     config = write(place, "compared", PLAIN, method="{name: msft, refit: true}")
-    assert main(["compare", str(config), "--methods", "sft,msft", "--seeds", "3"]) == 2
-    assert "Fix: add --set method.refit=false" in capsys.readouterr().err
-    assert not (place / "compared-compare").exists()
+    with pytest.raises(ConfigError, match=r"Fix: add --set method\.refit=false"):
+        Grid(kind="compare", variants=(Variant(name="msft", config=load(config)),), seeds=(1, 2, 3))
+
+
+AGGREGATE = """\
+aggregate:
+  id: exam
+  path: copy.jsonl
+  max_samples: 12
+  scorer: {name: exact_match}
+  test: {max_samples: 10}
+"""
+SOURCES = """\
+  - {id: yes no, path: choice.jsonl, validation: {max_samples: 8}}
+  - id: double
+    path: double.jsonl
+    template: {prompt: "{question}=", completion: "{answer}"}
+    test: {max_samples: 6}
+"""
+
+
+def test_one_score_of_the_whole_mixture_chooses_the_final_model(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write(place, "exam", SOURCES, more=AGGREGATE)
+    assert main(["check", str(config)]) == 0
+    assert "exam alone chooses the final model: 12 items (±14.4), scored by exact_match" in capsys.readouterr().out
+    assert main(["train", str(config)]) == 0
+    out, run = " ".join(capsys.readouterr().out.split()), place / "exam"
+    assert "(best score of exam)" in out and "points on the test split of exam" in out
+    assert "exam chose the final model, by its search score alone, and is not in the average" in out
+    transcript = RunFolder(run).transcript()
+    assert transcript.brief.tasks == ("yes no", "double") and transcript.brief.aggregate == "exam"
+    assert all("exam" not in segment.mixture.tasks for segment, _ in transcript.segments)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["aggregate"] == "exam" and set(summary["validation"]) == {"yes no", "double", "exam"}
+    assert set(summary["test"]["answer"]) == {"double", "exam"}
+    assert summary["macro"]["test"]["answer"] == summary["test"]["answer"]["double"]
+    with pytest.raises(ConfigError, match="Fix: add --set aggregate=null"):
+        Grid(kind="compare", variants=(Variant(name="msft", config=load(config)),), seeds=(1, 2, 3))
+    check_resumes(config, run, 4)

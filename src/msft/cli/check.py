@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msft.cli.estimate import Estimate, Part, estimate
+from msft.cli.estimate import Chooser, Estimate, Part, estimate
 from msft.cli.quiet import quiet
 from msft.config.schema import Config
 from msft.core.averages import Averaging
@@ -51,6 +51,8 @@ def show(made: Estimate, console: Console) -> None:
     for part in made.parts:
         for note in part.notes:
             console.print(Text(f"- {clean(part.task)}: {clean(note)}"), soft_wrap=True)
+    for note in made.aggregate.notes if made.aggregate is not None else ():
+        console.print(Text(f"- {clean(made.aggregate.name if made.aggregate else '')}: {clean(note)}"), soft_wrap=True)
     console.print()
     for name, value in lines(made):
         console.print(Text.assemble((f"{name:<10}", "bold"), value), soft_wrap=True)
@@ -110,6 +112,7 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
             f"{_most(made)}{made.scoring_share:.0%} as many tokens as training",
         ),
         *(("group", _group(made, name)) for name in dict.fromkeys(p.group for p in made.parts) if name is not None),
+        *([("aggregate", _aggregate(made.aggregate))] if made.aggregate is not None else []),
         *([("taken", TAKEN)] if _mixed(made) else []),
         *([("final", _candidates(made.score_excluded))] if made.score_excluded is not None else []),
         *([("refit", _refit(made))] if made.refit else []),
@@ -129,6 +132,16 @@ def _group(made: Estimate, name: str) -> str:
     return (
         f"{clean(name)}: {listed(members)} are one sub-dataset of the search, with one score over {items:,} validation "
         f"items (±{50 / math.sqrt(items):.1f}) and one exclusion; each keeps its own test score"
+    )
+
+
+def _aggregate(found: Chooser) -> str:
+    """What chooses the final model."""
+    tested = f"; {found.test:,} test items" if found.test else ""
+    return (
+        f"{clean(found.name)} alone chooses the final model: {found.validation:,} items "
+        f"(±{50 / math.sqrt(found.validation):.1f}), scored by {found.scorer} wherever a point may become it, never "
+        f"trained on{tested}; each sub-dataset is excluded by its own score"
     )
 
 

@@ -81,6 +81,17 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Chooser:
+    """The aggregate: items that are only scored."""
+
+    name: str
+    scorer: str
+    validation: int
+    test: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """The whole job. Tokens, FLOPs and bytes are upper bounds: the end of the search is not known in advance."""
 
@@ -103,6 +114,8 @@ class Estimate:
     """train, eval, probe; None if there is no bound on epochs."""
     scoring_share: float
     """Validation tokens scored per training token while all sub-datasets are active."""
+    aggregate: Chooser | None
+    """What chooses the final model, if it is not the average over sub-datasets."""
     refit: bool
     """Whether a run on all rows follows the search; FLOPs and epochs count it."""
     held_out: int
@@ -140,18 +153,23 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None) -> Estima
     each = {
         task: [part_of(one, job.model.tokenizer, task if found.members else None) for one in found.each]
         for task, found in data.items()
+        if not found.aggregate
     }
     parts = tuple(part for members in each.values() for part in members)
-    mixture = Mixture(tasks=tuple(data))
     brief = job.brief(UNSCORED)
+    mixture = Mixture(tasks=brief.tasks)
     clock = Clock.of(brief)
     steps = clock.steps_per_epoch(mixture)
     ticks = len(clock.ticks(mixture, steps))
     taken = [sum(round(part.tokens * part.times) for part in members) for members in each.values()]
     tokens = sum(taken)
     outlook = job.outlook
-    epochs = most_epochs(method.definition, brief, taken, _whole_tokens(data.values(), taken))
-    scored = sum(part.validation_tokens for part in parts)
+    epochs = most_epochs(
+        method.definition, brief, taken, _whole_tokens([found for found in data.values() if not found.aggregate], taken)
+    )
+    aggregate = next((found for found in data.values() if found.aggregate), None)
+    chooses = 0 if aggregate is None else scored_tokens(aggregate.validation, aggregate.measure)
+    scored = sum(part.validation_tokens for part in parts) + chooses
     counted = non_embedding_parameters(job.skeleton)
     all_parameters = sum(parameter.numel() for parameter in job.skeleton.parameters())
     trained = sum(parameter.numel() for parameter in trainable(job.skeleton).values())
@@ -165,7 +183,10 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None) -> Estima
     room = int(SNAPSHOT_MEMORY * psutil.virtual_memory().available)
     in_memory = room // snapshot if kept is None else min(kept, room // snapshot)
     final = FLOAT * (trained if job.source.peft else all_parameters)
-    tested = 2 * sum(part.test_tokens for part in parts)
+    tested = 2 * (
+        sum(part.test_tokens for part in parts)
+        + (0 if aggregate is None else scored_tokens(aggregate.test, aggregate.measure))
+    )
     made = Estimate(
         method=method.name,
         parts=parts,
@@ -186,6 +207,15 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None) -> Estima
         },
         scoring_share=scored * ticks / tokens,
         refit=method.refit,
+        aggregate=None
+        if aggregate is None
+        else Chooser(
+            name=aggregate.task,
+            scorer=aggregate.measure.name,
+            validation=len(aggregate.validation),
+            test=len(aggregate.test),
+            notes=aggregate.notes,
+        ),
         held_out=sum(len(found.held_out) for found in data.values()),
         score_excluded=method.score_excluded if outlook.excludes else None,
         snapshot_bytes=snapshot,

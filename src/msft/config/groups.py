@@ -3,23 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from msft.config.problems import Problem, ProblemsError, folded, not_portable, one_of, shown
-
-if TYPE_CHECKING:
-    from msft.config.schema import DatasetConfig
-
-SAFE = "use at most 100 bytes of printable characters without / and \\"
-
-
-def unsafe_name(name: str, what: str = "id") -> str | None:
-    """Why a name cannot name files and rows of tables, or None."""
-    if not name.strip() or name != name.strip():
-        return f"the {what} is empty, or begins or ends with a blank"
-    if name in {".", ".."} or len(name.encode()) > 100 or not name.isprintable() or set(name) & set("/\\"):
-        return f"found {name[:60]!a}, which cannot name files and table rows"
-    return None
+from msft.config.dataset_section import DatasetConfig
+from msft.config.problems import SAFE, Problem, ProblemsError, folded, not_portable, one_of, shown, unsafe_name
 
 
 def check_groups(datasets: Sequence[DatasetConfig]) -> None:

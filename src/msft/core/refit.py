@@ -45,14 +45,19 @@ def refitted(plan: Plan, brief: Brief) -> Plan:
         why="refit",
     )
     here, rollout = Track(brief).base, max(segment.rollout for segment in made)
-    for phase in phases(path(made, chosen), clock):
+    following = phases(path(made, chosen), clock)
+    for phase in following:
         track = Track(brief)  # each phase begins a roll-out, as it did in the search
         track.rollout = rollout
         mixture = replace(phase.mixture, whole=True)
-        for stop in track.ticks(here, mixture, phase.epochs):
+        ticks = track.ticks(here, mixture, phase.epochs)
+        for stop in ticks:
+            # An aggregate is held out of this run too.
+            ends = stop == ticks[-1] and phase is following[-1] and brief.aggregate is not None
             here = yield from track.advance(
-                here, mixture, stop, score=(), reset_optimizer=phase.reset_optimizer, why="refit"
-            )
+                here, mixture, stop, score=(brief.aggregate,) if ends and brief.aggregate else (),
+                reset_optimizer=phase.reset_optimizer, why="refit",
+            )  # fmt: skip
         rollout = track.rollout
     return here.snapshot
 

@@ -82,7 +82,7 @@ class Search:
         if segment.mixture.whole and self.brief.whole is None:
             mend = "leave `whole` False: only `method.refit` trains on all rows"
             raise RunError(complaint("nothing is held out", mend, field=f"segment {self.number}"))
-        if segment.score and self._knows_held_out(segment):
+        if set(segment.score) - {self.brief.aggregate} and self._knows_held_out(segment):
             found, mend = "the method scores a model on items that it was trained on", "score it before, or nowhere"
             raise RunError(complaint(found, mend, field=f"segment {self.number}"))
         if (wrong := wrong_with(segment, self.brief.horizon, self._clock)) is not None:

@@ -244,6 +244,9 @@ class Brief:
     no run on all rows follows the search."""
     held: tuple[int, ...] | None = field(default=None, metadata=LATER)
     """Instances of each sub-dataset that are held out; they follow the others in number. None: as `whole`."""
+    aggregate: Task | None = field(default=None, metadata=LATER)
+    """The name, none of `tasks`, of items that are only scored: with `select: best`, their score alone chooses the
+    final model. They are scored wherever a point may become it, and decide no exclusion."""
     params: Any = None
     """The method's own `Params`."""
 

@@ -219,6 +219,7 @@ def brief_from_json(data: Json, params: Any = None) -> Brief:
         record=data.get("record", False),
         whole=tuple(data["whole"]) if "whole" in data else None,
         held=tuple(data["held"]) if "held" in data else None,
+        aggregate=data.get("aggregate"),
         params=params,
     )
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from msft.config.schema import DataConfig, DatasetConfig
+from msft.config.aggregate import AggregateConfig
+from msft.config.dataset_section import DatasetConfig
+from msft.config.schema import DataConfig
 from msft.core.errors import DataError, complaint
 from msft.core.vocabulary import Task
 from msft.data.bad_rows import leave_out_bad_rows
@@ -39,6 +41,11 @@ class Checked:
     part: Part
     notes: list[str]
 
+    @property
+    def is_aggregate(self) -> bool:
+        """Whether its rows are only scored."""
+        return isinstance(self.dataset, AggregateConfig)
+
 
 def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Encoder) -> Checked:
     """Reads one sub-dataset and converts every row of its splits to text. Raises DataError."""
@@ -49,7 +56,7 @@ def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Enc
         raise DataError(
             complaint("there is no validation example", "give more rows, or a validation split", field=field)
         )
-    form = known or detect(dataset, splits.train)
+    form = known or detect(dataset, splits.train if len(splits.train) else splits.validation)
     check_installed(form.measure, f"{field}.scorer.extract")
     if form.measure.own:
         resolve(form.measure.name)
@@ -74,12 +81,15 @@ def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Enc
 
 def held_out(tasks: Mapping[Task, Checked], data: DataConfig) -> dict[Task, Samples]:
     """The validation samples that were carved from the training rows, for a run on all rows: without those that are in
-    a test split, by `data.leaks`. Raises DataError."""
+    a test split or in the aggregate, by `data.leaks`. Raises DataError."""
     rows: dict[Task, Checked] = {}
     for task, made in tasks.items():
         validation, split = made.part.held["validation"], made.dataset.validation
-        carved = validation if split is None or not split.given else validation.subset(np.empty(0, np.int64))
-        rows[task] = replace(made, part=Part(train=carved, held={"test": made.part.held["test"]}))
+        is_carved = not made.is_aggregate and (split is None or not split.given)
+        carved = validation if is_carved else validation.subset(np.empty(0, np.int64))
+        # Validation items that stay held out: those of an aggregate.
+        kinds = ("validation", "test") if made.is_aggregate else ("test",)
+        rows[task] = replace(made, part=Part(train=carved, held={kind: made.part.held[kind] for kind in kinds}))
     return {task: samples for task, samples in without_leaks(rows, data, "held-out").items() if samples}
 
 

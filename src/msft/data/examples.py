@@ -140,6 +140,9 @@ class TaskData:
     """The validation rows that were carved from the training rows, as training examples: for a run on all rows that
     follows the search (`method.refit`), else none. Their numbers follow those of `train`."""
 
+    aggregate: bool = False
+    """Whether it is only scored, never trained on: it chooses the final model (`aggregate`)."""
+
     @property
     def each(self) -> tuple[TaskData, ...]:
         """Its data sets one by one: those of a group, or itself."""
@@ -178,7 +181,9 @@ class TaskData:
 
     @property
     def entries(self) -> list[tuple[str, int]]:
-        """For each of its data sets: the id of the entry of `datasets`, and the number of training examples."""
+        """For each data set that is trained on: the id of the entry of `datasets`, and the number of examples."""
+        if self.aggregate:
+            return []
         return [(member.dataset, member.train) for member in self.members] or [(self.dataset, len(self.train))]
 
     @property
@@ -189,6 +194,8 @@ class TaskData:
     @property
     def whole_size(self) -> int:
         """Examples that an epoch takes where it has the held-out rows too: of each data set as often as without."""
+        if self.aggregate:
+            return 0
         sizes = [(m.taken, m.train, m.held) for m in self.members] or [(self.size, len(self.train), len(self.held_out))]
         return sum(all_rows(*each) for each in sizes)
 

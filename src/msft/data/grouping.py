@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from msft.config.dataset_section import DatasetConfig, SplitConfig
 from msft.config.problems import folded, shown
-from msft.config.schema import DatasetConfig, SplitConfig
 from msft.core.errors import DataError, complaint
 from msft.core.vocabulary import Task
 from msft.data.checks import Checked

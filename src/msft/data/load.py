@@ -8,8 +8,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from msft.config.dataset_section import DatasetConfig
 from msft.config.problems import folded, shown
-from msft.config.schema import Config, DatasetConfig
+from msft.config.schema import Config
 from msft.config.temperature import rule
 from msft.core.errors import ConfigError, DataError, complaint
 from msft.core.mixing import taken
@@ -25,7 +26,8 @@ from msft.data.tokenise import tokenised
 
 
 def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
-    """Every sub-dataset, in the order of the configuration; those of `split_by` in the order of its values.
+    """Every sub-dataset, in the order of the configuration; those of `split_by` in the order of its values; the
+    aggregate last.
 
     `tokenizer`: a transformers tokenizer, with the chat template that the model is trained with. Raises DataError,
     naming the problems of all data sets, and ModelError if the tokenizer cannot be used. Large data are tokenised once
@@ -33,7 +35,8 @@ def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
     """
     encoder = Encoder(tokenizer, day=date.fromisoformat(config.data.date) if config.data.date else None)
     drop = config.data.bad_rows == "drop"
-    sources = [Source(dataset, config.data.seed, drop=drop) for dataset in config.datasets]
+    asked = [*config.datasets, *([] if config.aggregate is None else [config.aggregate])]
+    sources = [Source(dataset, config.data.seed, drop=drop) for dataset in asked]
     cache = Cache.of(config, sources, encoder)
     if cache is not None and (known := cache.read()) is not None:
         return _mixed(known, config)

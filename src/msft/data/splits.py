@@ -10,7 +10,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from msft.config.schema import DatasetConfig, SplitConfig
+from msft.config.aggregate import AggregateConfig
+from msft.config.dataset_section import DatasetConfig, SplitConfig
 from msft.core.clock import exact
 from msft.core.errors import DataError, complaint
 from msft.data.rows import Rows, Subset
@@ -42,8 +43,10 @@ class Splits:
 
 
 def split(dataset: DatasetConfig, source: Source, seed: int) -> Splits:
-    """The rows of each split. Raises DataError."""
+    """The rows of each split; an aggregate has none to train on. Raises DataError."""
     rows = source.rows(where=dataset.where)
+    if isinstance(dataset, AggregateConfig):
+        return _items_only(dataset, rows, source, seed)
     used = used_rows(dataset, source)
     # In a group, others give the validation items of a data set without `validation`.
     shares = dataset.group is not None and dataset.validation is None
@@ -63,6 +66,20 @@ def split(dataset: DatasetConfig, source: Source, seed: int) -> Splits:
         train=_sampled_rows(Subset(rows, np.sort(train)), dataset.max_samples, seed, dataset.id, "train"),
         validation=_given(dataset, dataset.validation, source, seed, "validation") or Subset(rows, np.sort(validation)),
         test=_given(dataset, dataset.test, source, seed, "test") or Subset(rows, np.sort(test)),
+    )
+
+
+def _items_only(dataset: AggregateConfig, rows: Rows, source: Source, seed: int) -> Splits:
+    """All rows are validation items, but for a test split that is carved of them."""
+    tests = _carved_size(dataset.test, used_rows(dataset, source)) if dataset.test else 0
+    order = _shuffled(len(rows), seed, dataset.id, "carve")
+    nothing = Subset(rows, np.empty(0, np.int64))
+    return Splits(
+        train=nothing,
+        validation=_sampled_rows(
+            Subset(rows, np.sort(order[tests:])), dataset.max_samples, seed, dataset.id, "validation"
+        ),
+        test=_given(dataset, dataset.test, source, seed, "test") or Subset(rows, np.sort(order[:tests])),
     )
 
 

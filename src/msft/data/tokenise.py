@@ -90,11 +90,15 @@ def tokenised(
             notes=tuple(f"{member.task}: {note}" if is_group else note for member in members for note in member.notes),
             members=tuple(members) if is_group else (),
             held_out=rest,
+            aggregate=tasks[names[0]].is_aggregate,
         )
         inside[task] = frozenset().union(*(builder.ends.inside for builder in builders.values()))
     if errors:
         raise DataError("\n".join(errors))
     ends = {end for part in made.values() for end in part.ends}
+    for task, part in made.items():
+        if part.aggregate:  # whose texts end as any sub-dataset teaches
+            made[task] = replace(part, ends=(part.ends[0], *sorted(ends - {part.ends[0]})))
     return {task: _told(part, sorted(inside[task] & ends), encoder) for task, part in made.items()}
 
 

@@ -135,6 +135,7 @@ def stepper_for(
     lengths = [
         np.array([row_size(example) for example in chain(part.train, part.held_out)], np.int64)
         for part in data.values()
+        if not part.aggregate
     ]
     shapes = choose(lengths, settings.batch_size, runtime.max_tokens)
     graphs = processes.device.type == "cuda" and masters is not None

@@ -100,7 +100,8 @@ class TorchEngine:
         weights = weights_of(self._model, masters)
         self._average: Average | None = None
         if settings.average is not None:
-            steps = self._clock.steps_per_epoch(Mixture(tasks=tuple(data)))
+            trained = tuple(task for task, part in data.items() if not part.aggregate)
+            steps = self._clock.steps_per_epoch(Mixture(tasks=trained))
             self._average = Average(
                 weights, Averaging(settings.average * steps, settings.average_warmup), self._stepper.cast
             )
@@ -202,7 +203,7 @@ class TorchEngine:
     def conflict(self, snapshot: Snapshot, count: int) -> dict[tuple[Task, Task], float]:
         """The cosines between the sub-datasets' gradients at a snapshot, over their first `count` training examples."""
         self._live.become(snapshot)
-        return cosines(self._stepper, {task: part.train[:count] for task, part in self._data.items()})
+        return cosines(self._stepper, {t: part.train[:count] for t, part in self._data.items() if not part.aggregate})
 
     def export(self, snapshot: Snapshot, folder: Path, *, merge: bool = False) -> None:
         """Writes a snapshot as a Hugging Face folder; for LoRA, the adapter or, with `merge`, the merged model."""

@@ -45,6 +45,10 @@ class Comparison:
     """Sub-datasets without a score on this split."""
     refit: bool
     """Whether the scores are of the model that the search chose, not of the final model, which has none."""
+    aggregate: Row | None
+    """The aggregate on this split; None if there is none."""
+    chosen_by: Row | None
+    """The aggregate on its validation items, which chose the final model."""
     groups: Mapping[Task, Sequence[Task]]
     """The data sets of each group: one row each on the test split, and together one on the validation split."""
 
@@ -83,13 +87,42 @@ def _comparison(split: Literal["test", "validation"], story: Story, rows: Mappin
     )
     groups = {group: tuple(members) for group, members in story.groups.items()}
     names = story.entries if split == "test" else story.tasks
+    tested = story.test.get("base"), story.test.get("answer")
+    chosen_by = _chosen_by(story)
+    aggregate = chosen_by if split == "validation" else None
+    if (
+        split == "test"
+        and story.aggregate is not None
+        and tested[0]
+        and tested[1]
+        and story.aggregate in tested[0].reports
+    ):
+        aggregate = _tested(story, story.aggregate, tested[0], tested[1])
     return Comparison(
         split=split,
         rows=every,
         macro=macro,
         left_out=[name for name in names if name not in rows],
-        groups=groups,
         refit=split == "validation" and story.refit,
+        aggregate=aggregate,
+        chosen_by=chosen_by,
+        groups=groups,
+    )
+
+
+def _chosen_by(story: Story) -> Row | None:
+    """The aggregate on validation. A run on all rows holds its items out too, so that its final model has a score."""
+    name = story.aggregate
+    if name is None:
+        return None
+    measured = story.answer if story.answer is not None and name in story.answer.reports else story.best_known
+    return Row(
+        label=name,
+        measure=measure_label(story, name),
+        base=story.base.reports.get(name),
+        answer=measured.reports.get(name),
+        items=story.header.get("aggregate"),
+        interval=None,
     )
 
 

@@ -157,6 +157,7 @@ def _scores(story: Story) -> Iterable[str]:
         )
     )
     counts = dict(zip(story.tasks, story.brief.validation_sizes, strict=True))
+    counts |= {} if story.aggregate is None else {story.aggregate: story.header["aggregate"]}
     answer = story.best_known.reports
     rows = [
         [
@@ -165,7 +166,7 @@ def _scores(story: Story) -> Iterable[str]:
             *(_with_interval(story, task, reports.get(task), counts[task]) for reports in (story.base.reports, answer)),
             str(counts[task]),
         ]
-        for task in story.tasks
+        for task in story.names
     ]
     head = columns(story, comparison)
     yield _table(["sub-dataset", "measure", head[2], "search" if story.refit else head[3], "items"], _escaped(rows))

@@ -72,6 +72,12 @@ class Curves:
         traces.append(self._star(self._mean))
         return figure(traces, height=280, y="average, %") | {"follows": True}
 
+    def aggregate(self, name: Task) -> Figure:
+        """The search score of the aggregate, at the points that could become the final model."""
+        score = _scores_of(name)
+        traces = self._lines(score, shown(name), LINE, "solid", faded=FADED, opacity=1)
+        return figure([*traces, self._star(score)], height=280, y="search score, %") | {"follows": True}
+
     def average_of(
         self, name: str, colour: str, dash: str, *, faded: str | None = None, opacity: float = 0.38
     ) -> list[Figure]:

@@ -203,14 +203,14 @@ def _base_is_final(story: Story) -> str:
     if story.brief.select == "last":
         return "The final model is the base model: the search ended there."
     weights = story.brief.validation_sizes if story.brief.average == "micro" else None
-    scored = [p.scores for p in story.trail.points.values() if p.scores.keys() >= set(story.tasks)]
-    best = max(average(scores, story.tasks, weights) for scores in scored)
-    if best > average(story.base.scores, story.tasks, weights):
-        return (
-            "The final model is the base model: no point that could become the final model had a better validation "
-            "average."
-        )
-    return "The final model is the base model: no training improved the validation average."
+    tasks, what = story.tasks, "validation average"
+    if story.aggregate is not None:
+        tasks, what, weights = (story.aggregate,), f"score of {clean(story.aggregate)}", None
+    scored = [p.scores for p in story.trail.points.values() if p.scores.keys() >= set(tasks)]
+    best = max(average(scores, tasks, weights) for scores in scored)
+    if best > average(story.base.scores, tasks, weights):
+        return f"The final model is the base model: no point that could become the final model had a better {what}."
+    return f"The final model is the base model: no training improved the {what}."
 
 
 def _is_plain(path: FinalPath, tasks: Sequence[Task]) -> bool:

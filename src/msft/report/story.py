@@ -113,6 +113,21 @@ class Story:
         return self.brief.tasks
 
     @property
+    def aggregate(self) -> Task | None:
+        """The name of the items that chose the final model, if it is not the average over sub-datasets."""
+        return self.brief.aggregate
+
+    @property
+    def names(self) -> tuple[Task, ...]:
+        """What has validation scores: the sub-datasets, and the aggregate last."""
+        return (*self.tasks, *([] if self.aggregate is None else [self.aggregate]))
+
+    @property
+    def tested(self) -> tuple[Task, ...]:
+        """What may have test scores: the data sets, and the aggregate last."""
+        return (*self.entries, *([] if self.aggregate is None else [self.aggregate]))
+
+    @property
     def groups(self) -> Mapping[Task, Mapping[Task, Mapping[str, int]]]:
         """Group -> data set -> numbers of its examples and items (`train`, `taken`, `validation`, `test`)."""
         said: Mapping[Task, Mapping[Task, Mapping[str, int]]] = self.header.get("groups", {})

@@ -53,7 +53,7 @@ def endings(story: Story, path: FinalPath) -> Mapping[Task, Ending]:
 def rows_table(story: Story, path: FinalPath, comparison: Comparison) -> str:
     """The table; the average is its last row."""
     found = endings(story, path)
-    rows = [*comparison.rows, comparison.macro]
+    rows = [*([] if comparison.aggregate is None else [comparison.aggregate]), *comparison.rows, comparison.macro]
     spans = [row.interval for row in rows if row.interval is not None]
     changed = story.answer is not story.base
     end = _end(rows) if changed else 0.0
@@ -87,6 +87,8 @@ def rows_table(story: Story, path: FinalPath, comparison: Comparison) -> str:
 def _measured_alike(comparison: Comparison) -> str:
     """What every row measures, as a sentence; empty where rows differ."""
     kinds = {(row.measure, row.items) for row in comparison.rows}
+    if comparison.aggregate is not None:
+        return ""
     if len(kinds) != 1 or len(comparison.rows) < 2:
         return ""
     ((measure, items),) = kinds

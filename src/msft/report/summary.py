@@ -39,6 +39,7 @@ def summary_of(story: Story) -> dict[str, Any]:
         "msft": story.header.get("msft"),
         "method": story.header.get("method"),
         "answer": _answer(story, answer) if answer else None,
+        **({"aggregate": story.aggregate} if story.aggregate is not None else {}),
         **({"groups": {name: list(members) for name, members in story.groups.items()}} if story.groups else {}),
         "rollouts": [_rollout(rollout) for rollout in story.rollouts],
         "base": base,
@@ -47,7 +48,7 @@ def summary_of(story: Story) -> dict[str, Any]:
         "test": {which: test.get(which, {}) for which in ("base", "answer")},
         "macro": {
             "validation": {"base": _macro(story, base), "answer": _macro(story, validation)},
-            "test": {which: mean(list(test.get(which, {}).values())) for which in ("base", "answer")},
+            "test": {which: mean(_of_entries(story, test.get(which, {}))) for which in ("base", "answer")},
         },
         "flops": flops(story),
         "headroom": None if (gains := gains_of(story)) is None else gains.as_json(),
@@ -88,8 +89,13 @@ def _rollout(rollout: Rollout) -> dict[str, Any]:
 
 def _reports(story: Story, reports: Mapping[Task, float]) -> dict[Task, float | None]:
     """In the order of the configuration."""
-    names = [name for task in story.tasks for name in (task, *story.groups.get(task, ()))]
+    names = [name for task in story.names for name in (task, *story.groups.get(task, ()))]
     return {t: reports[t] if math.isfinite(reports[t]) else None for t in names if t in reports}
+
+
+def _of_entries(story: Story, reports: Mapping[Task, float | None]) -> list[float | None]:
+    """What the macro-average is made of: an aggregate stands beside it."""
+    return [score for name, score in reports.items() if name != story.aggregate]
 
 
 def _macro(story: Story, reports: Mapping[Task, float | None]) -> float | None:

@@ -144,6 +144,12 @@ def notes(comparison: Comparison) -> list[str]:
     lines = [REFIT_NOTE if comparison.refit else VALIDATION_NOTE] if comparison.split == "validation" else []
     if any(row.interval for row in comparison.rows):
         lines.append(INTERVAL_NOTE)
+    if (chooser := comparison.chosen_by) is not None:
+        scores = f"{percent(chooser.base)} for the base model, {percent(chooser.answer)} for the final model"
+        lines.append(
+            f"{clean(chooser.label)} chose the final model, by its search score alone, and is not in the average; its "
+            f"{chooser.measure} on {chooser.items:,} validation items: {scores}."
+        )
     if comparison.groups:
         lines.append(f"{groups_in_words(comparison.groups)}.")
     if comparison.left_out:
@@ -216,7 +222,8 @@ def cells(row: Row) -> list[str]:
 def shown_columns(story: Story, comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Headings and rows, the average last; without the interval column if no row has an interval."""
     names = columns(story, comparison)
-    rows = [cells(row) for row in (*comparison.rows, comparison.macro)]
+    first = [] if comparison.aggregate is None else [comparison.aggregate]
+    rows = [cells(row) for row in (*first, *comparison.rows, comparison.macro)]
     keep = [i for i, name in enumerate(names) if name != "95 % interval" or any(r[i] != NOT_KNOWN for r in rows)]
     return [names[i] for i in keep], [[row[i] for i in keep] for row in rows]
 

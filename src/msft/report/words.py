@@ -117,6 +117,8 @@ def answer(story: Story) -> str:
     place = story.chosen
     assert place is not None, "only a finished run has a final model"
     rule = "best macro-average" if story.brief.select == "best" else "last point of the search"
+    if story.aggregate is not None:
+        rule = f"best score of {clean(story.aggregate)}"
     if place.snapshot == story.base.snapshot:
         return f"The final model is the untrained base model ({rule})."
     segment = story.segments[place.snapshot - 1][0]
@@ -125,7 +127,7 @@ def answer(story: Story) -> str:
         return (
             f"The search chose epoch {epochs(place.epoch)} of roll-out {place.rollout} ({rule}). The final model was "
             "then trained again from the base model, for the same epochs and with the same exclusions, on all rows: "
-            "those that were held out for validation included. So it has no validation score."
+            "those that were held out for validation included. So it has no validation score of any sub-dataset."
         )
     return f"The final model is {which} at epoch {epochs(place.epoch)}, from roll-out {place.rollout} ({rule})."
 

@@ -45,8 +45,8 @@ class Evaluation:
 
     @property
     def macro(self) -> float | None:
-        """The mean of the test metrics."""
-        return mean([found.report for found in self.scores.values()])
+        """The mean of the test metrics of the sub-datasets; an aggregate stands beside it."""
+        return mean([found.report for name, found in self.scores.items() if not self._names[name].aggregate])
 
     @property
     def left_out(self) -> list[Task]:

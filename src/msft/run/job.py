@@ -112,12 +112,13 @@ class Job:
         method = self.config.method
         if self.config.training.average is None:
             base = replace(base, items=None, metrics=None)
-        sizes = tuple(part.size for part in self.data.values())
-        distinct = tuple(len(part.train) for part in self.data.values())
+        trained = [part for part in self.data.values() if not part.aggregate]
+        sizes = tuple(part.size for part in trained)
+        distinct = tuple(len(part.train) for part in trained)
         return Brief(
-            tasks=tuple(self.data),
+            tasks=tuple(part.task for part in trained),
             sizes=sizes,
-            validation_sizes=tuple(len(part.validation) for part in self.data.values()),
+            validation_sizes=tuple(len(part.validation) for part in trained),
             batch_size=self.config.training.batch_size,
             seed=self.config.training_seed,
             base=base,
@@ -128,8 +129,9 @@ class Job:
             score_excluded="tick" if method.score_excluded == "tick" else "rollout",
             candidates="ticks" if method.score_excluded == "tick" else "decisions",
             pools=None if distinct == sizes else distinct,
-            whole=tuple(part.whole_size for part in self.data.values()) if method.refit else None,
-            held=tuple(len(part.held_out) for part in self.data.values()) if method.refit else None,
+            whole=tuple(part.whole_size for part in trained) if method.refit else None,
+            held=tuple(len(part.held_out) for part in trained) if method.refit else None,
+            aggregate=next((part.task for part in self.data.values() if part.aggregate), None),
             params=method.params,
         )
 
@@ -194,6 +196,7 @@ class Job:
                     for name in (task, *(member.task for member in part.members))
                 )
             },
+            **({} if brief.aggregate is None else {"aggregate": len(self.data[brief.aggregate].validation)}),
             **({"groups": groups} if (groups := self._groups) else {}),
             "config": config,
             "environment": made_with() | ({"gpu": dict(engine.gpu)} if engine.gpu else {}),
@@ -207,7 +210,8 @@ def made_with() -> dict[str, Any]:
 
 def longest_row(config: Config) -> int:
     """The most tokens that a row of the run can have; a generated text goes on after `data.max_length`."""
-    spoken = (dataset.scorer.max_new_tokens or 0 for dataset in config.datasets if dataset.scorer is not None)
+    asked = [*config.datasets, *([] if config.aggregate is None else [config.aggregate])]
+    spoken = (dataset.scorer.max_new_tokens or 0 for dataset in asked if dataset.scorer is not None)
     return config.data.max_length + max(spoken, default=0)
 
 

@@ -139,13 +139,19 @@ class View:
 
     def scores(self, outcome: Outcome | None = None) -> str:
         """Scores in one line: of an outcome, with the best so far, or of the latest point of the search."""
-        tasks = [task for task in self.trail.brief.tasks if outcome is None or task in outcome.scores]
+        tasks = [task for task in self._names if outcome is None or task in outcome.scores]
         curves = {task: self.curve(task, None if outcome is None else outcome.snapshot) for task in tasks}
         return "  ".join(
             f"{clean(task)} {percent(curve[-1])}" + (f" (best {percent(_best(curve))})" if outcome else "")
             for task, curve in curves.items()
             if curve
         )
+
+    @property
+    def _names(self) -> list[Task]:
+        """What is scored: the sub-datasets, and the aggregate last."""
+        brief = self.trail.brief
+        return [*brief.tasks, *([] if brief.aggregate is None else [brief.aggregate])]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         bars = ASCII_BARS if options.ascii_only else BARS
@@ -173,7 +179,7 @@ class View:
 
     def _rows(self, height: int) -> tuple[list[Task], int]:
         """The sub-datasets that fit on the screen, active ones preferred; and the number of those that do not fit."""
-        tasks = list(self.trail.brief.tasks)
+        tasks = self._names
         room = max(3, height - 11)
         if len(tasks) <= room:
             return tasks, 0
@@ -183,6 +189,8 @@ class View:
     def _part(self, task: Task) -> tuple[str, str]:
         """The part of a sub-dataset in the mixture, and the style of its row."""
         mixture = self.mixture
+        if task == self.trail.brief.aggregate:
+            return "chooses", ""
         if task not in mixture.tasks:
             # A method that trains one sub-dataset after another excludes none.
             return "excluded" if self.outlook.excludes else "not now", "dim"

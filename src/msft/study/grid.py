@@ -83,6 +83,9 @@ class Grid:
         if any(variant.config.method.refit for variant in self.variants):
             found = "studies read validation scores of final models, and after a run on all rows there are none"
             raise ConfigError(complaint(found, "add --set method.refit=false", field="method.refit"))
+        if any(variant.config.aggregate is not None for variant in self.variants):
+            found = "studies compare methods by the scores of sub-datasets, and here an aggregate chooses"
+            raise ConfigError(complaint(found, "add --set aggregate=null", field="aggregate"))
         names = [variant.name for variant in self.variants]
         assert len({variant.folder for variant in self.variants}) == len(names), "variants need distinct names"
         assert all(v.after is None or v.after in names[:i] for i, v in enumerate(self.variants)), "order of variants"

@@ -74,6 +74,8 @@ class FakeEngine:
     """Different instances of each sub-dataset; None: `sizes`, what an epoch takes of each."""
     held: Mapping[Task, int] | None = None
     """Instances of each that are held out, for a run on all rows; None: no such run follows."""
+    aggregate: Task | None = None
+    """One of `curves`, but not of `sizes`: it is scored on the mean exposure, and never trained."""
 
     def __post_init__(self) -> None:
         self.distinct = dict(self.pools or self.sizes)
@@ -97,7 +99,8 @@ class FakeEngine:
 
     def base(self) -> Outcome:
         probes = frozenset({Probe.ITEMS, Probe.METRICS} if self.items else ())
-        return self._measure(ROOT, tuple(self.sizes), probes, {}, 0)
+        names = (*self.sizes, *([] if self.aggregate is None else [self.aggregate]))
+        return self._measure(ROOT, names, probes, {}, 0)
 
     def run(self, segment: Segment, number: int) -> Outcome:
         for source in sorted(segment.sources):
@@ -169,9 +172,14 @@ class FakeEngine:
         folder.mkdir(exist_ok=True)
         (folder / "state.txt").write_text(repr(sorted(self.states[snapshot].items())), encoding="utf-8")
 
+    def _exposure(self, snapshot: Snapshot, task: Task) -> float:
+        """That of a sub-dataset; of the aggregate, their mean."""
+        known = self.states[snapshot]
+        return known[task] if task in known else math.fsum(known.values()) / len(known)
+
     def score(self, snapshot: Snapshot, task: Task) -> tuple[float, ...]:
         """Item scores; their mean is the sub-dataset's score."""
-        exposure = self.states[snapshot][task]
+        exposure = self._exposure(snapshot, task)
         true = self.curves[task](exposure)
         if not self.items:
             return (true,)
@@ -208,7 +216,9 @@ class FakeEngine:
             metrics=items if Probe.METRICS in probes else None,
             lookahead={t: 1.0 / (1.0 + state[t]) for t in self.sizes} if Probe.LOOKAHEAD in probes else None,
             losses=losses,
-            loss={t: 1.0 - self.curves[t](state[t]) for t in tasks} if Probe.LOSS in probes else None,
+            loss={t: 1.0 - self.curves[t](self._exposure(snapshot, t)) for t in tasks}
+            if Probe.LOSS in probes
+            else None,
             train_loss=math.exp(-sum(state.values()) / len(state)) if gained else None,
             tokens=Tokens(train=round(10 * instances), eval=5 * len(tasks) * max(1, self.items)),
             bytes=1000 if made else 0,
@@ -233,6 +243,7 @@ def brief_of(engine: FakeEngine, params: object, **changes: object) -> Brief:
         "pools": None if engine.distinct == dict(engine.sizes) else tuple(engine.distinct.values()),
         "whole": None if engine.held is None else tuple(engine.whole.sizes.values()) if engine.whole else None,
         "held": None if engine.held is None else tuple(engine.held.values()),
+        "aggregate": engine.aggregate,
         "params": params,
     }
     return Brief(**{**values, **changes})  # type: ignore[arg-type]
