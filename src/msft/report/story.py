@@ -92,9 +92,8 @@ class Story:
     rollouts: tuple[Rollout, ...]
     answer: Point | None
     """The point of the final model; None while the run is not finished."""
-    chosen: Point | None
-    """The point that the search chose: the final model, unless a run on all rows followed (`method.refit`); None while
-    the search goes on."""
+    refit_of: Point | None
+    """The point that the search chose, and that a run on all rows followed (`method.refit`); None without one."""
     test: Mapping[str, Outcome]
     """`base` and `answer` (the final model) on the test split; empty if there is no test split, or no score yet."""
     changes: Sequence[Json]
@@ -151,9 +150,15 @@ class Story:
         return self.trail.points[self.trail.tip]
 
     @property
+    def chosen(self) -> Point | None:
+        """The point that the search chose: the final model, unless a run on all rows followed; None while the search
+        goes on."""
+        return self.refit_of or self.answer
+
+    @property
     def refit(self) -> bool:
         """Whether the final model is that of a run on all rows, which followed the search."""
-        return self.chosen is not None and (self.answer is None or self.answer.snapshot != self.chosen.snapshot)
+        return self.refit_of is not None
 
     @property
     def refit_snapshots(self) -> frozenset[Snapshot]:
@@ -200,7 +205,6 @@ def read_story(folder: RunFolder) -> Story:
     for number, (segment, outcome) in enumerate(transcript.segments, start=1):
         trail.add(number, segment, outcome)
     final = transcript.final or {}
-    answer = trail.points[final["answer"]] if final else None
     ended = next((segment.parent for segment, _ in transcript.segments if segment.why == "refit"), None)
     return Story(
         folder=folder,
@@ -210,8 +214,8 @@ def read_story(folder: RunFolder) -> Story:
         segments=transcript.segments,
         trail=trail,
         rollouts=tuple(find_rollouts(trail, transcript.segments, outlook)),
-        answer=answer,
-        chosen=answer if ended is None else trail.points[ended],
+        answer=trail.points[final["answer"]] if final else None,
+        refit_of=None if ended is None else trail.points[ended],
         test={which: outcome_from_json(body) for which, body in (final.get("test") or {}).items()},
         changes=transcript.changes,
         timings=[entry for entry in folder.read_timings() if isinstance(entry, dict)],
