@@ -160,7 +160,7 @@ def _refit(made: Estimate) -> str:
     return (
         f"{made.held_out:,} rows are held out during the search; then the model is trained again, from the base model, "
         "on all rows and with the exclusions that were found, which the next line counts; the final model has no "
-        "validation score"
+        "validation score of a sub-dataset"
     )
 
 

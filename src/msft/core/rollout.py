@@ -67,8 +67,9 @@ class Track:
         tasks, aggregate = self.brief.tasks, self.brief.aggregate
         if score and self.brief.score_excluded == "tick" and why != "refit":
             score = tasks
-        chosen_by = aggregate is not None and chooses and set(tasks) <= set(score)
-        return (*score, aggregate) if chosen_by and aggregate is not None else score
+        if aggregate is None or not chooses or not set(tasks) <= set(score):
+            return score
+        return (*score, aggregate)
 
     def _probes(self, score: tuple[Task, ...], probes: Iterable[Probe] = ()) -> frozenset[Probe]:
         return frozenset({*probes, *(RECORD if self.brief.record and score else ())})

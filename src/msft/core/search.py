@@ -19,7 +19,8 @@ class Search:
     `history` is replayed first. Raises Diverged, naming the fields that differ, if the method requests a segment other
     than the recorded one. Raises RunError if the method requests a snapshot that it did not keep (before the training
     that would need it), if it changes the content of an epoch before the epoch has ended (this would train some
-    instances twice and others not at all), or if it requests what cannot be run (`core/segment_checks.py`).
+    instances twice and others not at all), if it requests what cannot be run (`core/segment_checks.py`), or if it
+    scores a model that was trained on held-out instances (`Mixture.whole`).
     """
 
     def __init__(self, method: Method, brief: Brief, history: Iterable[tuple[Segment, Outcome]] = ()) -> None:

@@ -58,7 +58,9 @@ def compare(story: Story) -> Comparison:
     base, answer = story.test.get("base"), story.test.get("answer")
     if base is not None and answer is not None and base.reports:
         rows = {task: _tested(story, task, base, answer) for task in story.entries if task in base.reports}
-        return _comparison("test", story, rows)
+        name = story.aggregate
+        aggregate = _tested(story, name, base, answer) if name is not None and name in base.reports else None
+        return _comparison("test", story, rows, aggregate)
     counts = dict(zip(story.tasks, story.brief.validation_sizes, strict=True))
     rows = {
         task: Row(
@@ -71,10 +73,12 @@ def compare(story: Story) -> Comparison:
         )
         for task in story.tasks
     }
-    return _comparison("validation", story, rows)
+    return _comparison("validation", story, rows, _chosen_by(story))
 
 
-def _comparison(split: Literal["test", "validation"], story: Story, rows: Mapping[Task, Row]) -> Comparison:
+def _comparison(
+    split: Literal["test", "validation"], story: Story, rows: Mapping[Task, Row], aggregate: Row | None
+) -> Comparison:
     every = list(rows.values())
     parts = [(r.difference, r.interval) for r in every if r.difference is not None and r.interval is not None]
     macro = Row(
@@ -87,17 +91,6 @@ def _comparison(split: Literal["test", "validation"], story: Story, rows: Mappin
     )
     groups = {group: tuple(members) for group, members in story.groups.items()}
     names = story.entries if split == "test" else story.tasks
-    tested = story.test.get("base"), story.test.get("answer")
-    chosen_by = _chosen_by(story)
-    aggregate = chosen_by if split == "validation" else None
-    if (
-        split == "test"
-        and story.aggregate is not None
-        and tested[0]
-        and tested[1]
-        and story.aggregate in tested[0].reports
-    ):
-        aggregate = _tested(story, story.aggregate, tested[0], tested[1])
     return Comparison(
         split=split,
         rows=every,
@@ -105,7 +98,7 @@ def _comparison(split: Literal["test", "validation"], story: Story, rows: Mappin
         left_out=[name for name in names if name not in rows],
         refit=split == "validation" and story.refit,
         aggregate=aggregate,
-        chosen_by=chosen_by,
+        chosen_by=_chosen_by(story),
         groups=groups,
     )
 

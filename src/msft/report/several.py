@@ -45,9 +45,9 @@ class Run:
 
     @property
     def tested(self) -> Mapping[Task, float]:
-        """Test metrics of the final model, in [0, 1]; empty if there are none (yet)."""
-        answer = self.story.test.get("answer")
-        return {} if answer is None else answer.reports
+        """Test metrics of the final model on the sub-datasets, in [0, 1]; empty if there are none (yet)."""
+        answer, aggregate = self.story.test.get("answer"), self.story.aggregate
+        return {} if answer is None else {task: x for task, x in answer.reports.items() if task != aggregate}
 
     def items(self, task: Task) -> Sequence[float]:
         answer = self.story.test.get("answer")
