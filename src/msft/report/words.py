@@ -108,7 +108,10 @@ def decisions(story: Story) -> list[str]:
     """One entry per roll-out, in the order in which they ran; then what the method says about them; the choice of the
     final model last."""
     done = [rollout for rollout in story.rollouts if story.answer or rollout.followed]
-    last = answer(story) if story.answer else f"Not finished: the search is at epoch {epochs(story.tip.epoch)}."
+    where = f"the search is at epoch {epochs(story.tip.epoch)}"
+    if story.refit_of is not None:
+        where = f"the search chose epoch {epochs(story.refit_of.epoch)}, and the run on all rows is not over"
+    last = answer(story) if story.answer else f"Not finished: {where}."
     return [*map(decision, done), *story.explanations, last]
 
 
