@@ -11,7 +11,7 @@ import fsspec
 import pytest
 from texts_of_data import completions, loaded, refusal
 
-from msft.config.schema import DatasetConfig
+from msft.config.dataset_section import DatasetConfig
 from msft.data import sources
 from msft.data.sources import Source
 

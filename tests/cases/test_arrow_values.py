@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from texts_of_data import all_loaded, completions, loaded, refusal
 
-from msft.config.schema import DatasetConfig
+from msft.config.dataset_section import DatasetConfig
 from msft.data.sources import Source
 
 

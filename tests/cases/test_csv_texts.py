@@ -8,7 +8,7 @@ import datasets
 import pytest
 from texts_of_data import completions, loaded, refusal
 
-from msft.config.schema import DatasetConfig
+from msft.config.dataset_section import DatasetConfig
 from msft.data import csv_files, sources
 from msft.data.sources import Source
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from texts_of_data import completions, loaded, refusal
 
-from msft.config.schema import DatasetConfig
+from msft.config.dataset_section import DatasetConfig
 from msft.data.sources import Source
 
 ROWS = [{"prompt": f"Say {n}:", "completion": f" {n}"} for n in range(8)]

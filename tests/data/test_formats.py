@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msft.config.schema import DatasetConfig
+from msft.config.dataset_section import DatasetConfig
 from msft.core.errors import DataError
 from msft.data.choices import choices_of
 from msft.data.detect import detect

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from msft.config.schema import DatasetConfig
+from msft.config.dataset_section import DatasetConfig
 from msft.core.errors import UserError
 from msft.data.detect import detect
 from msft.data.sources import Source

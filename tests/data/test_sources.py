@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from msft.config.schema import DatasetConfig
+from msft.config.dataset_section import DatasetConfig
 from msft.core.errors import DataError
 from msft.data.sources import Source
 
@@ -160,7 +160,7 @@ def test_a_file_that_changed_behind_its_time_and_size_is_read_anew(tmp_path, mon
 def test_a_reasoning_gym_task_that_draws_from_sets_is_the_same_in_every_process() -> None:
     """`ransom_note` draws from a set of letters, whose order Python changes from one process to the next."""
     program = """
-from msft.config.schema import DatasetConfig
+from msft.config.dataset_section import DatasetConfig
 from msft.data.sources import Source
 dataset = DatasetConfig(id="d", path="reasoning_gym:ransom_note", config={"size": 20})
 print([row.values["question"] for row in Source(dataset, 20).rows()])

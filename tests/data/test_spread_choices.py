@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from msft.config.dataset_section import DatasetConfig
 from msft.config.reader import dump, load
-from msft.config.schema import DatasetConfig
 from msft.core.errors import ConfigError, DataError
 from msft.data.choices import choices_of
 from msft.data.detect import detect

@@ -13,7 +13,7 @@ from msft.api.config import MSFTConfig
 from msft.core.errors import Stopped
 from msft.core.vocabulary import Brief, Outcome, Segment, Task
 from msft.engine.progress import ScoreInfo, StepInfo
-from msft.report.story import Trail
+from msft.report.trail import BRANCHES, Trail
 
 log = logging.getLogger("msft")
 
@@ -61,8 +61,8 @@ class Events:
         if number <= self._known:
             return  # recomputed: its snapshot was lost
         self.state.epoch = segment.epoch
-        if segment.why == "candidate":
-            return  # a branch: nothing is decided by it
+        if segment.why in BRANCHES:
+            return  # nothing is decided by it
         after = segment.mixture.active
         left = [task for task in self._active if task not in after]
         self._active = after

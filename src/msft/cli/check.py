@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import asdict
 
@@ -11,14 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msft.cli.estimate import Estimate, Part, estimate
+from msft.cli.estimate import Chooser, Estimate, Part, estimate
 from msft.cli.fit_words import fit_lines, of_process
 from msft.cli.machines import Machine
 from msft.cli.quiet import quiet
 from msft.config.schema import Config
 from msft.core.averages import Averaging
 from msft.model.memory import CardPlan, each_trained
-from msft.report.words import NOT_KNOWN, clean, scaled
+from msft.report.words import NOT_KNOWN, clean, listed, scaled
 from msft.run.job import Job
 
 TAKEN = "training examples that an epoch takes, and how often that is each of them (data.mixing, datasets[].repeat)"
@@ -48,7 +49,7 @@ def as_dict(made: Estimate) -> dict[str, object]:
     """The estimate as a dictionary, with the standard errors computed from it."""
     plain = asdict(made)
     for part, entry in zip(made.parts, plain["parts"], strict=True):
-        entry["validation_error"] = part.validation_error
+        entry["validation_error"] = part.validation_error if part.validation else None
         entry["test_error"] = part.test_error if part.test else None
     if made.fit is not None:
         plain["fit"]["fits"] = made.fit.plan.fits
@@ -61,6 +62,8 @@ def show(made: Estimate, console: Console) -> None:
     for part in made.parts:
         for note in part.notes:
             console.print(Text(f"- {clean(part.task)}: {clean(note)}"), soft_wrap=True)
+    for note in made.aggregate.notes if made.aggregate is not None else ():
+        console.print(Text(f"- {clean(made.aggregate.name if made.aggregate else '')}: {clean(note)}"), soft_wrap=True)
     console.print()
     for name, value in lines(made):
         console.print(Text.assemble((f"{name:<10}", "bold"), value), soft_wrap=True)
@@ -95,9 +98,14 @@ def _cells(part: Part, mixed: bool) -> list[str]:
         str(part.longest),
         f"{part.trained_share:.0%}",
         part.scorer,
-        f"{part.validation:,} (±{100 * part.validation_error:.1f})",
-        f"{part.test:,} (±{100 * part.test_error:.1f})" if part.test else NOT_KNOWN,
+        _items(part.validation, None if part.group is not None else part.validation_error),
+        _items(part.test, part.test_error),
     ]
+
+
+def _items(count: int, error: float | None) -> str:
+    """The number of items, with the standard error where they have a score of their own."""
+    return f"{count:,}{'' if error is None else f' (±{100 * error:.1f})'}" if count else NOT_KNOWN
 
 
 def lines(made: Estimate) -> list[tuple[str, str]]:
@@ -114,8 +122,11 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
             f"{made.steps_per_epoch:,} steps, {made.ticks_per_epoch} evaluations; scoring processes "
             f"{_most(made)}{made.scoring_share:.0%} as many tokens as training",
         ),
+        *(("group", _group(made, name)) for name in dict.fromkeys(p.group for p in made.parts) if name is not None),
+        *([("aggregate", _aggregate(made.aggregate))] if made.aggregate is not None else []),
         *([("taken", TAKEN)] if _mixed(made) else []),
         *([("final", _candidates(made.score_excluded))] if made.score_excluded is not None else []),
+        *([("refit", _refit(made))] if made.refit else []),
         ("at most", _training(made)),
         ("snapshots", _snapshots(made)),
         ("memory", _memory(made)),
@@ -128,6 +139,25 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
     ]
 
 
+def _group(made: Estimate, name: str) -> str:
+    """What the data sets of a group have in common."""
+    members, items = [clean(part.task) for part in made.parts if part.group == name], made.validation[name]
+    return (
+        f"{clean(name)}: {listed(members)} are one sub-dataset of the search, with one score over {items:,} validation "
+        f"items (±{50 / math.sqrt(items):.1f}) and one exclusion; each keeps its own test score"
+    )
+
+
+def _aggregate(found: Chooser) -> str:
+    """What chooses the final model."""
+    tested = f"; {found.test:,} test items" if found.test else ""
+    return (
+        f"{clean(found.name)} alone chooses the final model: {found.validation:,} items "
+        f"(±{50 / math.sqrt(found.validation):.1f}), scored by {found.scorer} wherever a point may become it, never "
+        f"trained on{tested}; each sub-dataset is excluded by its own score"
+    )
+
+
 def _candidates(score_excluded: str) -> str:
     """Which points may become the final model."""
     if score_excluded == "tick":
@@ -135,6 +165,15 @@ def _candidates(score_excluded: str) -> str:
     return (
         "only roll-back points and ends of roll-outs may become the final model, because other evaluations score the "
         "active sub-datasets only (score_excluded: rollout)"
+    )
+
+
+def _refit(made: Estimate) -> str:
+    """What follows the search."""
+    return (
+        f"{made.held_out:,} rows are held out during the search; then the model is trained again, from the base model, "
+        "on all rows and with the exclusions that were found, which the next line counts; the final model has no "
+        "validation score of a sub-dataset"
     )
 
 

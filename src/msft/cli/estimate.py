@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,11 @@ FLOAT = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One sub-dataset."""
+    """One data set."""
 
     task: str
+    group: str | None
+    """The group that it belongs to."""
     train: int
     """Different training examples."""
     taken: int
@@ -75,11 +77,22 @@ class Part:
     @property
     def validation_error(self) -> float:
         """The largest standard error of an accuracy over the validation items (that at an accuracy of one half)."""
-        return 0.5 / math.sqrt(self.validation)
+        return 0.5 / math.sqrt(self.validation) if self.validation else math.nan
 
     @property
     def test_error(self) -> float:
         return 0.5 / math.sqrt(self.test) if self.test else math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chooser:
+    """The aggregate: items that are only scored."""
+
+    name: str
+    scorer: str
+    validation: int
+    test: int
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +101,8 @@ class Estimate:
 
     method: str
     parts: tuple[Part, ...]
+    validation: Mapping[str, int]
+    """Sub-dataset of the search (a data set, or a group) -> validation items."""
     parameters: int
     counted_parameters: int
     """Parameters outside the embeddings: P of the cost formula."""
@@ -103,6 +118,12 @@ class Estimate:
     """train, eval, probe; None if there is no bound on epochs."""
     scoring_share: float
     """Validation tokens scored per training token while all sub-datasets are active."""
+    aggregate: Chooser | None
+    """What chooses the final model, if it is not the average over sub-datasets."""
+    refit: bool
+    """Whether a run on all rows follows the search; FLOPs and epochs count it."""
+    held_out: int
+    """Rows that are held out until then."""
     score_excluded: str | None
     """When excluded sub-datasets are scored, `auto` decided; None: the method excludes none."""
     snapshot_bytes: int
@@ -140,17 +161,26 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None, machine: 
     `machine`: what the job is to run on, in place of the machine that is here.
     """
     method, data = job.config.method, job.data
-    parts = tuple(part_of(task_data, job.model.tokenizer) for task_data in data.values())
-    mixture = Mixture(tasks=tuple(data))
+    each = {
+        task: [part_of(one, job.model.tokenizer, task if found.members else None) for one in found.each]
+        for task, found in data.items()
+        if not found.aggregate
+    }
+    parts = tuple(part for members in each.values() for part in members)
     brief = job.brief(UNSCORED)
+    mixture = Mixture(tasks=brief.tasks)
     clock = Clock.of(brief)
     steps = clock.steps_per_epoch(mixture)
     ticks = len(clock.ticks(mixture, steps))
-    taken = [round(part.tokens * part.times) for part in parts]
+    taken = [sum(round(part.tokens * part.times) for part in members) for members in each.values()]
     tokens = sum(taken)
     outlook = job.outlook
-    epochs = most_epochs(method.definition, brief, taken)
-    scored = sum(part.validation_tokens for part in parts)
+    epochs = most_epochs(
+        method.definition, brief, taken, _whole_tokens([found for found in data.values() if not found.aggregate], taken)
+    )
+    aggregate = next((found for found in data.values() if found.aggregate), None)
+    chooses = 0 if aggregate is None else scored_tokens(aggregate.validation, aggregate.measure)
+    scored = sum(part.validation_tokens for part in parts) + chooses
     counted = non_embedding_parameters(job.skeleton)
     all_parameters = sum(parameter.numel() for parameter in job.skeleton.parameters())
     trained = sum(parameter.numel() for parameter in trainable(job.skeleton).values())
@@ -181,10 +211,14 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None, machine: 
     room = int(SNAPSHOT_MEMORY * psutil.virtual_memory().available)
     in_memory = room // snapshot if kept is None else min(kept, room // snapshot)
     final = FLOAT * (trained if job.source.peft else all_parameters)
-    tested = 2 * sum(part.test_tokens for part in parts)
+    tested = 2 * (
+        sum(part.test_tokens for part in parts)
+        + (0 if aggregate is None else scored_tokens(aggregate.test, aggregate.measure))
+    )
     made = Estimate(
         method=method.name,
         parts=parts,
+        validation={task: len(found.validation) for task, found in data.items()},
         parameters=all_parameters,
         counted_parameters=counted,
         trained_parameters=trained,
@@ -200,6 +234,17 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None, machine: 
             "probe": 2.0 * counted * _probe_tokens(outlook, parts),
         },
         scoring_share=scored * ticks / tokens,
+        refit=method.refit,
+        aggregate=None
+        if aggregate is None
+        else Chooser(
+            name=aggregate.task,
+            scorer=aggregate.measure.name,
+            validation=len(aggregate.validation),
+            test=len(aggregate.test),
+            notes=aggregate.notes,
+        ),
+        held_out=sum(len(found.held_out) for found in data.values()),
         score_excluded=method.score_excluded if outlook.excludes else None,
         snapshot_bytes=snapshot,
         snapshots=kept,
@@ -238,12 +283,13 @@ def _hardware(config: Config, gpu_bytes: int | None, machine: Machine | None) ->
     return precision_on(torch.device("cuda" if here else "cpu"), asked), gpu_bytes
 
 
-def part_of(data: TaskData, tokenizer: Any) -> Part:
-    """The numbers of one sub-dataset."""
+def part_of(data: TaskData, tokenizer: Any, group: str | None = None) -> Part:
+    """The numbers of one data set."""
     lengths = np.array([len(example) for example in data.train])
     measure = data.measure
     return Part(
         task=data.task,
+        group=group,
         train=len(lengths),
         taken=data.size,
         tokens=int(lengths.sum()),
@@ -262,15 +308,26 @@ def part_of(data: TaskData, tokenizer: Any) -> Part:
     )
 
 
-def most_epochs(method: Method, brief: Brief, tokens: Sequence[int]) -> float | None:
+def most_epochs(
+    method: Method, brief: Brief, tokens: Sequence[int], whole: Sequence[int] | None = None
+) -> float | None:
     """Maximum training of a method in epochs of the whole mixture; `tokens`: those that an epoch takes of each
-    sub-dataset.
+    sub-dataset; `whole`: those that an epoch of all rows takes.
 
     With tokens as sizes, the outlook's bound is in tokens. None if it gives no bound.
     """
     in_tokens = replace(brief, sizes=tuple(tokens), pools=None)
+    if brief.whole is not None and whole is not None:
+        held = tuple(each - part for each, part in zip(whole, tokens, strict=True))
+        in_tokens = replace(in_tokens, whole=tuple(whole), held=held)
     bound = method.outlook_at(in_tokens).bound
     return None if bound is None else bound.instances / sum(tokens)
+
+
+def _whole_tokens(data: Iterable[TaskData], taken: Sequence[int]) -> list[int]:
+    """Tokens that an epoch of all rows takes of each sub-dataset, if without the held-out ones it takes `taken`."""
+    counts = [(sum(map(len, part.train)), sum(map(len, part.held_out))) for part in data]
+    return [round(each * (own + held) / own) for each, (own, held) in zip(taken, counts, strict=True)]
 
 
 def _probe_tokens(outlook: Outlook, parts: Sequence[Part]) -> float:

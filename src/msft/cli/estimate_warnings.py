@@ -25,7 +25,7 @@ Warnings: TypeAlias = list[str]
 def about_data(made: Estimate) -> Warnings:
     often = [part for part in made.parts if part.times > OFTEN]
     return [
-        *few_items({part.task: part.validation for part in made.parts}),
+        *few_items(made.validation),
         *(
             f"{part.task}: an epoch takes each of its {part.train:,} training examples {part.times:.3g} times: a small "
             "sub-dataset that is repeated so often can be learned by heart before the others are learned. Fix: compare "

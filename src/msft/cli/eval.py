@@ -56,7 +56,7 @@ def as_dict(found: Evaluation) -> dict[str, object]:
         "split": found.split,
         "scores": {
             task: {
-                "measure": found.data[task].measure.name,
+                "measure": found.measures[task],
                 "report": scores.report,
                 "interval": found.interval(task),
                 "control": scores.control,
@@ -78,7 +78,7 @@ def show(found: Evaluation, console: Console) -> None:
     for name in ("score", "95 % interval", "items"):
         table.add_column(name, justify="right")
     for task, scores in found.scores.items():
-        measure, interval = found.data[task].measure.name, found.interval(task)
+        measure, interval = found.measures[task], found.interval(task)
         shown = f"{percent(interval[0])} to {percent(interval[1])}" if interval else NOT_KNOWN
         cells = [clean(task), MEASURES.get(measure, clean(measure)), percent(scores.report), shown]
         table.add_row(*map(Text, [*cells, str(len(scores.reported))]))

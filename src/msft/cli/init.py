@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from msft.config.schema import DatasetConfig
+from msft.config.dataset_section import DatasetConfig
 from msft.config.yaml12 import RESERVED, SAFE_UNQUOTED
 from msft.core.errors import ConfigError, DataError, complaint
 from msft.data.choices import DERIVED

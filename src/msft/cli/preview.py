@@ -30,16 +30,20 @@ def run(config: Config, *, rows: int = 3, task: Task | None = None) -> None:
     """Prints `rows` training examples and a validation item of each sub-dataset, or of `task` alone."""
     quiet()
     tokenizer = load_tokenizer(model_source(config))
-    named = tuple(dataset for dataset in config.datasets if dataset.id == task)
+    # A group is read as a whole: its validation items may be those of another of its data sets.
+    groups = {dataset.group for dataset in config.datasets if dataset.group and task in (dataset.id, dataset.group)}
+    named = tuple(dataset for dataset in config.datasets if dataset.id == task or dataset.group in groups)
     data = load_tasks(config.model_copy(update={"datasets": named}) if named else config, tokenizer)
-    if task is not None and task not in data:
+    parts = {part.task: part for found in data.values() for part in found.each}
+    if task is not None and task not in {*parts, *data}:
         found = f"there is no sub-dataset {shown(task)}"
-        raise ConfigError(complaint(found, one_of(task, data), field="--task"))
+        raise ConfigError(complaint(found, one_of(task, [*data, *parts]), field="--task"))
     console = Console(highlight=False)
     writer = _Writer(tokenizer, console)
     console.print(Text("Learned tokens are green." if writer.colour else
                        f"Learned tokens are in {OPEN}{CLOSE}.", style=RULE))  # fmt: skip
-    for part in data.values() if task is None else [data[task]]:
+    asked = data[task].each if task in data else [part for part in parts.values() if task in (None, part.task)]
+    for part in asked:
         writer.part(part, rows)
 
 

@@ -61,6 +61,7 @@ class MethodConfig:
     select: Literal["best", "last"]
     average: Literal["macro", "micro"]
     score_excluded: Literal["auto", "rollout", "tick"]
+    refit: bool
     params: Any
     """The method's own `Params`."""
     definition: Method
@@ -94,6 +95,10 @@ class Common(BaseModel):
     """When excluded sub-datasets are scored: at roll-back points and ends of roll-outs (rollout), or at every
     evaluation (tick), which makes every evaluation a candidate for the final model. `auto`: tick, if scoring all
     sub-datasets costs at most a quarter of the training between two evaluations. No exclusion depends on it."""
+    refit: Annotated[bool, LATER] = False
+    """After the search, train once more from the base model: on all rows, those that were held out for validation too,
+    with the same exclusions at the same epochs. The final model is the end of that run, which has no validation score.
+    For the methods msft and sft."""
 
 
 def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodConfig:
@@ -120,6 +125,10 @@ def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodC
     )
     if brief is None or own is None or problems:
         raise ProblemsError(problems)
+    if brief.refit and not method.refits:
+        able = ", ".join(each for each, known in methods.items() if known.refits)
+        found = f"no run on all rows can follow the method {name}"
+        raise ProblemsError([Problem(found, f"remove refit, or use one of: {able}", ("refit",))])
     params = _built(method.Params, {field: getattr(own, field) for field in fields})
     if brief.max_epochs is None and getattr(params, "max_rollouts", None) is None:
         mend = "give the epochs after which the search ends" + (", or max_rollouts" if "max_rollouts" in fields else "")

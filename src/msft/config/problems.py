@@ -25,6 +25,18 @@ class ProblemsError(ValueError):
         super().__init__("; ".join(f"{problem.found}. Fix: {problem.mend}" for problem in problems))
 
 
+SAFE = "use at most 100 bytes of printable characters without / and \\"
+
+
+def unsafe_name(name: str, what: str = "id") -> str | None:
+    """Why a name cannot name files and rows of tables, or None."""
+    if not name.strip() or name != name.strip():
+        return f"the {what} is empty, or begins or ends with a blank"
+    if name in {".", ".."} or len(name.encode()) > 100 or not name.isprintable() or set(name) & set("/\\"):
+        return f"found {name[:60]!a}, which cannot name files and table rows"
+    return None
+
+
 DEVICES = {"con", "prn", "aux", "nul"} | {
     f"{port}{n}" for port in ("com", "lpt") for n in "123456789\u00b9\u00b2\u00b3"
 }

@@ -200,7 +200,7 @@ def _absolute_paths(data: dict[str, Any], folder: Path) -> None:
     if isinstance(output, str) and output.startswith("~"):
         data["output"] = str(expanded(output))
     owners: list[tuple[Any, str]] = [(model, "name_or_path"), (model, "tokenizer"), (model, "chat_template")]
-    for dataset in datasets if isinstance(datasets, list) else []:
+    for dataset in [*(datasets if isinstance(datasets, list) else []), data.get("aggregate")]:
         splits = [dataset.get("validation"), dataset.get("test")] if isinstance(dataset, dict) else []
         owners += [(owner, "path") for owner in (dataset, *splits)]
     for owner, key in owners:

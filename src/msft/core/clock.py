@@ -43,24 +43,39 @@ def per_epoch(mixture: Mixture, sizes: Mapping[Task, int], pools: Mapping[Task, 
 
 
 class Clock:
-    """Converts between steps, epochs and ticks for one job (sizes, batch size, evaluation interval; `per_epoch`)."""
+    """Converts between steps, epochs and ticks for one job (sizes, batch size, evaluation interval; `per_epoch`).
+
+    `whole`: sizes and pools of a mixture that also takes what is held out; None: there is none.
+    """
 
     def __init__(
-        self, sizes: Mapping[Task, int], batch_size: int, eval_every: float, pools: Mapping[Task, int] | None = None
+        self,
+        sizes: Mapping[Task, int],
+        batch_size: int,
+        eval_every: float,
+        pools: Mapping[Task, int] | None = None,
+        whole: tuple[Mapping[Task, int], Mapping[Task, int]] | None = None,
     ) -> None:
         self.sizes = dict(sizes)
         self.pools = dict(pools or sizes)
+        self._whole = whole
         self.batch_size = batch_size
         self.eval_every = exact(eval_every)
 
     @classmethod
     def of(cls, brief: Brief) -> Clock:
         sizes, pools = (dict(zip(brief.tasks, counts, strict=True)) for counts in (brief.sizes, brief.distinct))
-        return cls(sizes, brief.batch_size, brief.eval_every, pools)
+        whole = None
+        if brief.whole is not None and brief.held is not None:
+            all_rows = {task: pools[task] + held for task, held in zip(brief.tasks, brief.held, strict=True)}
+            whole = dict(zip(brief.tasks, brief.whole, strict=True)), all_rows
+        return cls(sizes, brief.batch_size, brief.eval_every, pools, whole)
 
     def instances(self, mixture: Mixture) -> int:
         """Instances in an epoch of the mixture."""
-        return sum(per_epoch(mixture, self.sizes, self.pools).values())
+        assert self._whole is not None or not mixture.whole, "nothing is held out"
+        sizes, pools = self._whole if mixture.whole and self._whole else (self.sizes, self.pools)
+        return sum(per_epoch(mixture, sizes, pools).values())
 
     def steps_per_epoch(self, mixture: Mixture) -> int:
         return -(-self.instances(mixture) // self.batch_size)
@@ -114,4 +129,4 @@ class Epochs:
 def _made_of(mixture: Mixture) -> tuple[object, ...]:
     """The fields of a mixture that must not change within an epoch."""
     drawn = mixture.weights is not None
-    return mixture.tasks, mixture.shares, mixture.without, drawn, mixture.replayed
+    return mixture.tasks, mixture.shares, mixture.without, drawn, mixture.replayed, mixture.whole

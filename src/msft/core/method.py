@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from msft.core.outlook import Forecast, Outlook, Standing, unknown
+from msft.core.outlook import Forecast, Outlook, Standing, unknown, with_refit
+from msft.core.refit import refitted
 from msft.core.vocabulary import Brief, Outcome, Plan
 
 
@@ -28,10 +29,21 @@ class Method:
     """Sentences for people on what the method has decided so far and why, from the outcomes of its segments."""
     averaged: bool = False
     """Whether the method reads averaged weights, so that it is refused without `training.average`."""
+    refits: bool = False
+    """Whether a run on all rows may follow its search (`method.refit`): its final model is then the end of a path of
+    training on mixtures of whole sub-datasets, at the rate of `training.schedule`."""
+
+    own_choice: bool = False
+    """Whether it chooses its final model by a rule of its own, which an aggregate cannot replace."""
+
+    def plan_of(self, brief: Brief) -> Plan:
+        """The plan, with the run on all rows that follows it where the brief asks for one."""
+        return self.plan(brief) if brief.whole is None else refitted(self.plan(brief), brief)
 
     def outlook_at(self, brief: Brief, at: Standing | None = None) -> Outlook:
         """The outlook from `at` on; None: from the start of the search."""
-        return self.outlook(brief, at or Standing.start(brief))
+        found = self.outlook(brief, at or Standing.start(brief))
+        return found if brief.whole is None else replace(found, bound=with_refit(found.bound, brief))
 
 
 def said_by(plan: Callable[[Brief, list[str]], Plan], brief: Brief, outcomes: Sequence[Outcome]) -> list[str]:

@@ -103,6 +103,14 @@ def passes(brief: Brief, at: Standing, *, again: float = 0.0) -> Bound | None:
     return Bound(instances=left + more, why=why)
 
 
+def with_refit(bound: Bound | None, brief: Brief) -> Bound | None:
+    """The bound of a search that a run on all rows follows: it trains at most up to the limit on epochs again."""
+    if bound is None or not math.isfinite(brief.horizon):
+        return None
+    whole = Clock.of(brief).instances(Mixture(tasks=brief.tasks, whole=True))
+    return Bound(instances=bound.instances + brief.horizon * whole, why=f"{bound.why}, and the final run on all rows")
+
+
 def most_held(brief: Brief, epochs: float, window: int) -> int | None:
     """Maximum number of snapshots that `roll_out` keeps over `epochs` epochs; None if `epochs` is infinite.
 

@@ -61,6 +61,16 @@ class Track:
         left = self.brief.horizon - here.epoch
         return left if left > 1e-6 else 0.0
 
+    def _scored(self, score: tuple[Task, ...], *, chooses: bool, why: Why) -> tuple[Task, ...]:
+        """What to score where a method asks for `score`: everything with `score_excluded: tick`; where all sub-datasets
+        are scored and the point may become the final model, the aggregate too."""
+        tasks, aggregate = self.brief.tasks, self.brief.aggregate
+        if score and self.brief.score_excluded == "tick" and why != "refit":
+            score = tasks
+        if aggregate is None or not chooses or not set(tasks) <= set(score):
+            return score
+        return (*score, aggregate)
+
     def _probes(self, score: tuple[Task, ...], probes: Iterable[Probe] = ()) -> frozenset[Probe]:
         return frozenset({*probes, *(RECORD if self.brief.record and score else ())})
 
@@ -76,6 +86,7 @@ class Track:
         reset_optimizer: bool = False,
         anneal: Anneal | None = None,
         why: Why = "search",
+        chooses: bool = True,
     ) -> Step:
         """Train from `here` until step `stop` of the roll-out, then score the sub-datasets in `score`.
 
@@ -83,12 +94,13 @@ class Track:
 
         A roll-out begins (its number increases, its steps count from 0) if the sub-datasets change or if `here` is
         not the end of the last segment. `reset_optimizer` takes effect only then. The steps of `anneal` are counted as
-        `stop` is: `start` returns the first.
+        `stop` is: `start` returns the first. `chooses`: whether the point may become the final model, so that the
+        aggregate is scored too.
         """
         start = self.start(here, mixture)
         if not self._continues(here, mixture):
             self.rollout += 1
-        everything = self.brief.score_excluded == "tick" and score
+        scored = self._scored(score, chooses=chooses, why=why)
         segment = Segment(
             parent=here.snapshot,
             rollout=self.rollout,
@@ -96,7 +108,7 @@ class Track:
             start=start,
             stop=stop,
             epoch=here.epoch,
-            score=self.brief.tasks if everything else score,
+            score=scored,
             probes=self._probes(score, probes),
             keep=frozenset(keep) - {here.snapshot, ROOT},
             reset_optimizer=reset_optimizer and start == 0,
@@ -106,7 +118,7 @@ class Track:
         outcome = yield segment
         self._tip, self._mixture, self._step = outcome.snapshot, mixture, stop
         epoch = here.epoch + self.clock.epochs(mixture, stop - start)
-        scores = {task: outcome.scores[task] for task in score}
+        scores = {task: outcome.scores[task] for task in (*score, *self._aggregate(outcome))}
         return Point(snapshot=outcome.snapshot, epoch=epoch, scores=scores, outcome=outcome)
 
     def blend(
@@ -126,7 +138,6 @@ class Track:
         Training may continue from `here` afterwards as if nothing had happened; from the blend, it begins a roll-out.
         """
         self.rollout = max(1, self.rollout)
-        everything = self.brief.score_excluded == "tick" and score
         outcome = yield Segment(
             parent=here.snapshot,
             rollout=self.rollout,
@@ -134,15 +145,20 @@ class Track:
             start=0,
             stop=0,
             epoch=here.epoch,
-            score=self.brief.tasks if everything else score,
+            score=self._scored(score, chooses=True, why=why),
             probes=self._probes(score, probes),
             keep=frozenset(keep) - {here.snapshot, ROOT},
             blend=tuple(parts),
             why=why,
             ties=ties,
         )
-        scores = {task: outcome.scores[task] for task in score}
+        scores = {task: outcome.scores[task] for task in (*score, *self._aggregate(outcome))}
         return Point(snapshot=outcome.snapshot, epoch=here.epoch, scores=scores, outcome=outcome)
+
+    def _aggregate(self, outcome: Outcome) -> list[Task]:
+        """The aggregate, where it was scored."""
+        name = self.brief.aggregate
+        return [name] if name is not None and name in outcome.scores else []
 
     def turn(self, here: Point, mixture: Mixture, *, keep: Iterable[Snapshot] = ()) -> Step:
         """A decision: train `mixture` from `here` on. Begins a roll-out and scores what is not yet scored at `here`.
@@ -152,7 +168,8 @@ class Track:
         """
         self.rollout += 1
         known = {**here.outcome.scores, **here.scores}
-        unscored = tuple(task for task in self.brief.tasks if task not in known)
+        names = (*self.brief.tasks, *([] if self.brief.aggregate is None else [self.brief.aggregate]))
+        unscored = tuple(task for task in names if task not in known)
         outcome = yield Segment(
             parent=here.snapshot,
             rollout=self.rollout,
@@ -169,7 +186,10 @@ class Track:
 
 
 class Answer:
-    """Selects the final model: the earliest of the best fully scored points; with `select: last`, the last point."""
+    """Selects the final model: the earliest of the best fully scored points; with `select: last`, the last point.
+
+    The best point has the best average over the sub-datasets or, if there is an aggregate, the best score of it.
+    """
 
     def __init__(self, brief: Brief, first: Point) -> None:
         self.brief = brief
@@ -179,13 +199,16 @@ class Answer:
         self._most = self._average(first.scores)
 
     def _average(self, scores: Mapping[Task, float]) -> Fraction | float:
+        if self.brief.aggregate is not None:
+            return average(scores, (self.brief.aggregate,))
         weights = self.brief.validation_sizes if self.brief.average == "micro" else None
         return average(scores, self.brief.tasks, weights)
 
     def offer(self, point: Point) -> None:
         """Consider a point; one that is not scored on all sub-datasets is ignored."""
         scores = {**point.outcome.scores, **point.scores} if self.ticks else point.scores
-        if set(self.brief.tasks) <= scores.keys() and (found := self._average(scores)) > self._most:
+        needed = {*self.brief.tasks, *([] if self.brief.aggregate is None else [self.brief.aggregate])}
+        if needed <= scores.keys() and (found := self._average(scores)) > self._most:
             self.best, self._most = point, found
 
     def passes(self, point: Point) -> None:
@@ -236,6 +259,7 @@ def roll_out(
             keep=kept | {points[i].snapshot for i in peaks} | (answer.keep if answer else set()),
             reset_optimizer=reset_optimizer,
             why=why,
+            chooses=stop == ticks[-1] or (answer is not None and answer.ticks),
         )
         points.append(point)
         if answer:

@@ -19,7 +19,8 @@ class Search:
     `history` is replayed first. Raises Diverged, naming the fields that differ, if the method requests a segment other
     than the recorded one. Raises RunError if the method requests a snapshot that it did not keep (before the training
     that would need it), if it changes the content of an epoch before the epoch has ended (this would train some
-    instances twice and others not at all), or if it requests what cannot be run (`core/segment_checks.py`).
+    instances twice and others not at all), if it requests what cannot be run (`core/segment_checks.py`), or if it
+    scores a model that was trained on held-out instances (`Mixture.whole`).
     """
 
     def __init__(self, method: Method, brief: Brief, history: Iterable[tuple[Segment, Outcome]] = ()) -> None:
@@ -29,9 +30,11 @@ class Search:
         """The number of the segment that `ask` returns, and of the snapshot that it makes."""
         self.answer: Snapshot | None = None
         """The snapshot that the method chose, once `ask` returns None."""
-        self._plan: Plan = method.plan(brief)
+        self._plan: Plan = method.plan_of(brief)
         self._next: Segment | None = None
         self._held: set[Snapshot] = {ROOT}
+        self._whole: set[Snapshot] = set()
+        """The snapshots that were trained on held-out instances."""
         self._end: tuple[Snapshot, int] = (ROOT, 0)
         """Where the last training ended, and the step of its roll-out there."""
         self._clock = Clock.of(brief)
@@ -51,6 +54,8 @@ class Search:
         if segment is None:
             raise ValueError("the search has ended: no segment needs an outcome")
         complain_about(segment, outcome, self.number)
+        if self._knows_held_out(segment):
+            self._whole.add(outcome.snapshot)
         if not segment.blend:
             self._end = (outcome.snapshot, segment.stop)
         self.number += 1
@@ -75,6 +80,12 @@ class Search:
         self._held = {ROOT, *asked}
         if segment is None:
             return
+        if segment.mixture.whole and self.brief.whole is None:
+            mend = "leave `whole` False: only `method.refit` trains on all rows"
+            raise RunError(complaint("nothing is held out", mend, field=f"segment {self.number}"))
+        if set(segment.score) - {self.brief.aggregate} and self._knows_held_out(segment):
+            found, mend = "the method scores a model on items that it was trained on", "score it before, or nowhere"
+            raise RunError(complaint(found, mend, field=f"segment {self.number}"))
         if (wrong := wrong_with(segment, self.brief.horizon, self._clock)) is not None:
             raise RunError(complaint(*wrong, field=f"segment {self.number}"))
         if segment.start and (segment.parent, segment.start) != self._end:
@@ -86,6 +97,10 @@ class Search:
         if changes := self._epochs.follow(segment):
             mend = "change the mixture where an epoch begins, or begin a roll-out for it (`track.turn`)"
             raise RunError(complaint(f"the method {changes}", mend, field=f"segment {self.number}"))
+
+    def _knows_held_out(self, segment: Segment) -> bool:
+        """Whether the model at the end of a segment was trained on what is held out for validation."""
+        return (segment.trains and segment.mixture.whole) or bool(segment.sources & self._whole)
 
     def _check(self, recorded: Segment) -> None:
         asked = self._next

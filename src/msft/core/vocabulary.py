@@ -66,6 +66,9 @@ class Mixture:
     loss_weights: tuple[float, ...] | None = field(default=None, metadata=LATER)
     """The loss of each instance of a sub-dataset times this, in training; None: 1 for all. The divisor of the global
     batch's loss does not change, so a weight of 0 is a gradient of 0. Losses that are reported are not weighted."""
+    whole: bool = field(default=False, metadata=LATER)
+    """Whether an epoch also takes the instances that are held out for validation (`Brief.whole`). A model that was
+    trained on them is scored on no sub-dataset: `Search` refuses it."""
 
     def __post_init__(self) -> None:
         assert self.shares is None or self.weights is None, "a mixture has shares or weights, not both"
@@ -82,9 +85,10 @@ class Mixture:
         return 1.0 if self.shares is None else self.shares[self.tasks.index(task)]
 
 
-Why: TypeAlias = Literal["search", "candidate", "final"]
+Why: TypeAlias = Literal["search", "candidate", "final", "refit"]
 """What a segment is for: the search itself; a branch off it whose end may become the final model, and from which the
-search then returns to where it was; the end of the search."""
+search then returns to where it was; the end of the search; the run on all rows that follows a search
+(`msft.core.refit`). The first segment of that run trains nothing: its parent is the point that the search chose."""
 
 
 Shape: TypeAlias = Literal["linear", "cosine", "sqrt"]
@@ -235,6 +239,14 @@ class Brief:
     record: bool = field(default=False, metadata=LATER)
     """Whether every evaluation records each item (`Probe.ITEMS`, `Probe.METRICS`), as in the runs of a study, whatever
     the method asks for."""
+    whole: tuple[int, ...] | None = field(default=None, metadata=LATER)
+    """Training instances that an epoch of all rows takes of each sub-dataset, those that are held out included. None:
+    no run on all rows follows the search."""
+    held: tuple[int, ...] | None = field(default=None, metadata=LATER)
+    """Instances of each sub-dataset that are held out; they follow the others in number. None: as `whole`."""
+    aggregate: Task | None = field(default=None, metadata=LATER)
+    """The name, none of `tasks`, of items that are only scored: with `select: best`, their score alone chooses the
+    final model. They are scored wherever a point may become it, and decide no exclusion."""
     params: Any = None
     """The method's own `Params`."""
 

@@ -85,6 +85,7 @@ def mixture_from_json(data: Json) -> Mixture:
         without=frozenset((task, index) for task, indices in data["without"].items() for index in indices),
         replayed=frozenset(data["replayed"]) if "replayed" in data else _taken_in_part(tasks, shares),
         loss_weights=tuple(data["loss_weights"]) if "loss_weights" in data else None,
+        whole=data.get("whole", False),
     )
 
 
@@ -216,6 +217,9 @@ def brief_from_json(data: Json, params: Any = None) -> Brief:
         pools=tuple(data["pools"]) if "pools" in data else None,
         candidates=data.get("candidates", "decisions"),
         record=data.get("record", False),
+        whole=tuple(data["whole"]) if "whole" in data else None,
+        held=tuple(data["held"]) if "held" in data else None,
+        aggregate=data.get("aggregate"),
         params=params,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msft.config.schema import DatasetConfig, Where
+from msft.config.dataset_section import DatasetConfig, Where
 from msft.data.complaints import note_of_dropped
 from msft.data.detect import detect
 from msft.data.encode import Encoder

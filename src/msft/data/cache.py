@@ -15,13 +15,15 @@ from msft.core.paths import cache_home
 from msft.core.vocabulary import Task
 from msft.data.drafts import Draft
 from msft.data.encode import Encoder
-from msft.data.examples import Example, Measure, TaskData
+from msft.data.examples import Example, Measure, Member, TaskData
 from msft.data.mapped import PackedExamples, pack, pack_items, read_items, tupled
 from msft.data.sources import Source
 
 CACHE_FROM = 32 * 2**20
 """Minimum total size of all sources, in bytes, to use the cache; smaller data are tokenised in a moment."""
 INDEX = "index.json"
+PLAIN = ("task", "fingerprint", "ends", "notes", "dataset", "aggregate")
+"""The fields of a sub-dataset that JSON gives back as they are."""
 
 
 class Cache:
@@ -40,7 +42,7 @@ class Cache:
 
         None also with a user's own scorer, which is not part of the key and whose items contain whole rows.
         """
-        if any(dataset.scorer is not None and ":" in dataset.scorer.name for dataset in config.datasets):
+        if any(source.dataset.scorer is not None and ":" in source.dataset.scorer.name for source in sources):
             return None
         try:
             if sum(source.size for source in sources) < CACHE_FROM:
@@ -52,6 +54,8 @@ class Cache:
         settings = [config.data.model_dump_json(exclude={"mixing"})]
         settings += [dataset.model_dump_json(exclude={"repeat"}) for dataset in config.datasets]
         day = str(encoder.chats.day) if encoder.chats.has_clock else ""
+        settings += [] if config.aggregate is None else [config.aggregate.model_dump_json()]
+        settings += ["refit"] if config.method.refit else []
         parts = [*settings, *content, encoder.chat_template or "", day, _tokenizer(encoder), _code()]
         return cls(hashlib.sha256(json.dumps(parts).encode()).hexdigest())
 
@@ -86,8 +90,10 @@ class Cache:
             for number, data in enumerate(tasks.values()):
                 for kind, items in (("validation", data.validation), ("test", data.test)):
                     pack_items(draft, f"{number}.{kind}", items)
-                plain = {name: getattr(data, name) for name in ("task", "fingerprint", "ends", "notes", "dataset")}
-                entries.append({**plain, "measure": dataclasses.asdict(data.measure)})
+                plain = {name: getattr(data, name) for name in PLAIN}
+                members = [dataclasses.asdict(member) for member in data.members]
+                more = {"members": members, "held": bool(len(data.held_out))}
+                entries.append({**plain, "measure": dataclasses.asdict(data.measure), **more})
             index = {"tasks": entries, "files": _digests(draft)}
             (draft / INDEX).write_text(json.dumps(index), encoding="utf-8")
             try:
@@ -122,6 +128,12 @@ class Cache:
             ends=tuple(entry["ends"]),  # type: ignore[arg-type]
             notes=tuple(entry["notes"]),  # type: ignore[arg-type]
             dataset=str(entry["dataset"]),
+            aggregate=bool(entry["aggregate"]),
+            held_out=PackedExamples(self.folder, f"{number}.held") if entry["held"] else (),
+            members=tuple(
+                Member(**{key: tupled(value) for key, value in member.items()})
+                for member in entry["members"]  # type: ignore[attr-defined]
+            ),
         )
 
     def _no_room(self, error: OSError) -> DataError:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from msft.config.schema import DataConfig, DatasetConfig
+from msft.config.aggregate import AggregateConfig
+from msft.config.dataset_section import DatasetConfig
+from msft.config.schema import DataConfig
 from msft.core.errors import DataError, complaint
 from msft.core.vocabulary import Task
 from msft.data.bad_rows import leave_out_bad_rows
@@ -39,17 +41,22 @@ class Checked:
     part: Part
     notes: list[str]
 
+    @property
+    def is_aggregate(self) -> bool:
+        """Whether its rows are only scored."""
+        return isinstance(self.dataset, AggregateConfig)
+
 
 def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Encoder) -> Checked:
     """Reads one sub-dataset and converts every row of its splits to text. Raises DataError."""
     field = f"datasets.{dataset.id}"
     known, notes = leave_out_bad_rows(dataset, source, encoder) if data.bad_rows == "drop" else (None, [])
     splits = split(dataset, source, data.seed)
-    if not splits.validation:
+    if not splits.validation and dataset.group is None:
         raise DataError(
             complaint("there is no validation example", "give more rows, or a validation split", field=field)
         )
-    form = known or detect(dataset, splits.train)
+    form = known or detect(dataset, splits.train if len(splits.train) else splits.validation)
     check_installed(form.measure, f"{field}.scorer.extract")
     if form.measure.own:
         resolve(form.measure.name)
@@ -72,8 +79,25 @@ def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Enc
     return Checked(dataset=dataset, entry=source.dataset.id, form=form, part=part, notes=notes)
 
 
-def without_leaks(tasks: Mapping[Task, Checked], data: DataConfig) -> Mapping[Task, Samples]:
-    """The training samples of each sub-dataset, after applying `data.leaks`. Raises DataError, naming both places."""
+def held_out(tasks: Mapping[Task, Checked], data: DataConfig) -> dict[Task, Samples]:
+    """The validation samples that were carved from the training rows, for a run on all rows: without those that are in
+    a test split or in the aggregate, by `data.leaks`. Raises DataError."""
+    rows: dict[Task, Checked] = {}
+    for task, made in tasks.items():
+        validation, split = made.part.held["validation"], made.dataset.validation
+        is_carved = not made.is_aggregate and (split is None or not split.given)
+        carved = validation if is_carved else validation.subset(np.empty(0, np.int64))
+        # Validation items that stay held out: those of an aggregate.
+        kinds = ("validation", "test") if made.is_aggregate else ("test",)
+        rows[task] = replace(made, part=Part(train=carved, held={kind: made.part.held[kind] for kind in kinds}))
+    return {task: samples for task, samples in without_leaks(rows, data, "held-out").items() if samples}
+
+
+def without_leaks(tasks: Mapping[Task, Checked], data: DataConfig, kind: str = "training") -> Mapping[Task, Samples]:
+    """The training samples of each sub-dataset, after applying `data.leaks`. Raises DataError, naming both places.
+
+    `kind`: what the samples are, in words.
+    """
     train: dict[Task, Samples] = {}
     errors: list[str] = []
     for task, leaks in find_leaks({task: made.part for task, made in tasks.items()}).items():
@@ -87,14 +111,14 @@ def without_leaks(tasks: Mapping[Task, Checked], data: DataConfig) -> Mapping[Ta
             errors += [f"... and {len(leaks) - MOST} more"] if len(leaks) > MOST else []
         elif data.leaks == "drop":
             if len(leaks) > MOST_LEAKED * len(samples):
-                found = f"{len(leaks)} of {len(samples)} training examples are also in a validation or test split: "
+                found = f"{len(leaks)} of {len(samples)} {kind} examples are also in a validation or test split: "
                 mend = "give separate validation and test splits, or set data.leaks: warn"
                 errors.append(complaint(found + _told(leaks), mend, field=field))
             left = np.setdiff1d(np.arange(len(samples)), [leak.index for leak in leaks])
             train[task] = samples.subset(left)
         end = "left out of training" if data.leaks == "drop" else "kept (data.leaks: warn)"
         tasks[task].notes.append(
-            f"{len(leaks)} of {len(samples)} training examples are also in a validation or test split, {end}: "
+            f"{len(leaks)} of {len(samples)} {kind} examples are also in a validation or test split, {end}: "
             + _told(leaks)
         )
     if errors:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from msft.config.dataset_section import DatasetConfig
 from msft.config.problems import one_of, shown
-from msft.config.schema import DatasetConfig
 from msft.core.errors import DataError, complaint
 from msft.data.choices import DERIVED, Spread
 from msft.data.examples import Measure

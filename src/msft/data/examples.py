@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, Literal
 
 import numpy as np
@@ -93,8 +94,28 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One data set of a group. Its examples and items lie side by side in those of the group, in the members' order."""
+
+    task: Task
+    dataset: str
+    """The id of the entry of `datasets` that it comes from."""
+    train: int
+    """Numbers of its examples and items."""
+    validation: int
+    test: int
+    held: int
+    """Number of its validation rows as training examples (`TaskData.held_out`)."""
+    taken: int
+    """Examples that an epoch takes."""
+    ends: tuple[int, ...]
+    """As those of `TaskData`."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskData:
-    """One sub-dataset, ready to train on and to score."""
+    """One sub-dataset of the search, ready to train on and to score: a data set, or a group of them."""
 
     task: Task
     train: Sequence[Example]
@@ -113,8 +134,80 @@ class TaskData:
     """The id of the entry of `datasets` that it comes from."""
     taken: int | None = None
     """Examples that an epoch takes; None: each once."""
+    members: tuple[Member, ...] = ()
+    """The data sets of a group; empty for a data set by itself."""
+    held_out: Sequence[Example] = ()
+    """The validation rows that were carved from the training rows, as training examples: for a run on all rows that
+    follows the search (`method.refit`), else none. Their numbers follow those of `train`."""
+
+    aggregate: bool = False
+    """Whether it is only scored, never trained on: it chooses the final model (`aggregate`)."""
+
+    @property
+    def each(self) -> tuple[TaskData, ...]:
+        """Its data sets one by one: those of a group, or itself."""
+        made, at = list[TaskData](), [0, 0, 0, 0]
+        for member in self.members:
+            ends = [start + count for start, count in zip(at, _counts(member), strict=True)]
+            train, validation, test, held = (slice(*span) for span in zip(at, ends, strict=True))
+            made.append(
+                replace(
+                    self,
+                    task=member.task,
+                    train=self.train[train],
+                    validation=self.validation[validation],
+                    test=self.test[test],
+                    ends=member.ends,
+                    notes=member.notes,
+                    dataset=member.dataset,
+                    taken=member.taken,
+                    members=(),
+                    held_out=self.held_out[held],
+                )
+            )
+            at = ends
+        return tuple(made) or (self,)
+
+    @property
+    def tests(self) -> dict[Task, Sequence[Item]]:
+        """Data set -> its test items, of those that have any."""
+        if not self.members:
+            return {self.task: self.test} if self.test else {}
+        ends = accumulate(member.test for member in self.members)
+        spans = {
+            member.task: self.test[end - member.test : end] for member, end in zip(self.members, ends, strict=True)
+        }
+        return {task: items for task, items in spans.items() if items}
+
+    @property
+    def entries(self) -> list[tuple[str, int]]:
+        """For each data set that is trained on: the id of the entry of `datasets`, and the number of examples."""
+        if self.aggregate:
+            return []
+        return [(member.dataset, member.train) for member in self.members] or [(self.dataset, len(self.train))]
 
     @property
     def size(self) -> int:
         """Examples that an epoch takes."""
         return len(self.train) if self.taken is None else self.taken
+
+    @property
+    def whole_size(self) -> int:
+        """Examples that an epoch takes where it has the held-out rows too: of each data set as often as without."""
+        if self.aggregate:
+            return 0
+        sizes = [(m.taken, m.train, m.held) for m in self.members] or [(self.size, len(self.train), len(self.held_out))]
+        return sum(all_rows(*each) for each in sizes)
+
+    def example(self, index: int) -> Example:
+        """A training example, or from number `len(train)` on one that is held out."""
+        return self.train[index] if index < len(self.train) else self.held_out[index - len(self.train)]
+
+
+def all_rows(taken: int, pool: int, held: int) -> int:
+    """What an epoch takes of a pool and of what is held out, if it takes so much of the pool alone; rounded up."""
+    return -(-taken * (pool + held) // pool)
+
+
+def _counts(member: Member) -> tuple[int, int, int, int]:
+    return member.train, member.validation, member.test, member.held

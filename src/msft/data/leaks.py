@@ -58,7 +58,11 @@ class Leak:
 
 def find_leaks(parts: Mapping[Task, Part]) -> dict[Task, list[Leak]]:
     """The leaks of each sub-dataset's training examples, in their order."""
-    habits = {task: _Habits.of(part.train) for task, part in parts.items()}
+    # An aggregate has no training examples: its items show their habits themselves.
+    habits = {
+        task: _Habits.of(part.train if len(part.train) else part.held.get("validation", part.train))
+        for task, part in parts.items()
+    }
     index = _HeldOut(parts, habits)
     return {task: list(index.leaks(part.train, habits[task])) for task, part in parts.items()}
 

@@ -6,8 +6,8 @@ import re
 
 from pydantic import ValidationError
 
+from msft.config.dataset_section import DatasetConfig, Scalar, SplitConfig
 from msft.config.problems import folded, not_portable, one_of, shown
-from msft.config.schema import DatasetConfig, Scalar, SplitConfig
 from msft.core.errors import DataError, complaint
 from msft.data.arrow_values import ClassName
 from msft.data.complaints import note_of_dropped

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from msft.config.dataset_section import DatasetConfig, Scalar, SplitConfig, Where
 from msft.config.problems import one_of, shown
-from msft.config.schema import DatasetConfig, Scalar, SplitConfig, Where
 from msft.core.errors import DataError, complaint
 from msft.data.addresses import fetched, is_address
 from msft.data.complaints import Complaints

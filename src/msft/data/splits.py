@@ -10,7 +10,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from msft.config.schema import DatasetConfig, SplitConfig
+from msft.config.aggregate import AggregateConfig
+from msft.config.dataset_section import DatasetConfig, SplitConfig
 from msft.core.clock import exact
 from msft.core.errors import DataError, complaint
 from msft.data.rows import Rows, Subset
@@ -42,13 +43,16 @@ class Splits:
 
 
 def split(dataset: DatasetConfig, source: Source, seed: int) -> Splits:
-    """The rows of each split. Raises DataError."""
+    """The rows of each split; an aggregate has none to train on. Raises DataError."""
     rows = source.rows(where=dataset.where)
-    # Carved splits are shares of the rows that are used, not of a large file of which max_samples selects few rows.
-    used = min(len(rows), dataset.max_samples or len(rows))
+    if isinstance(dataset, AggregateConfig):
+        return _items_only(dataset, rows, source, seed)
+    used = used_rows(dataset, source)
+    # In a group, others give the validation items of a data set without `validation`.
+    shares = dataset.group is not None and dataset.validation is None
     sizes = {
         "test": _carved_size(dataset.test, used) if dataset.test else 0,
-        "validation": _carved_size(dataset.validation, used),
+        "validation": 0 if shares else _carved_size(dataset.validation, used),
     }
     carved = sum(sizes.values())
     if carved >= len(rows):
@@ -63,6 +67,32 @@ def split(dataset: DatasetConfig, source: Source, seed: int) -> Splits:
         validation=_given(dataset, dataset.validation, source, seed, "validation") or Subset(rows, np.sort(validation)),
         test=_given(dataset, dataset.test, source, seed, "test") or Subset(rows, np.sort(test)),
     )
+
+
+def _items_only(dataset: AggregateConfig, rows: Rows, source: Source, seed: int) -> Splits:
+    """All rows are validation items, but for a test split that is carved of them."""
+    tests = _carved_size(dataset.test, used_rows(dataset, source)) if dataset.test else 0
+    order = _shuffled(len(rows), seed, dataset.id, "carve")
+    nothing = Subset(rows, np.empty(0, np.int64))
+    return Splits(
+        train=nothing,
+        validation=_sampled_rows(
+            Subset(rows, np.sort(order[tests:])), dataset.max_samples, seed, dataset.id, "validation"
+        ),
+        test=_given(dataset, dataset.test, source, seed, "test") or Subset(rows, np.sort(order[:tests])),
+    )
+
+
+def used_rows(dataset: DatasetConfig, source: Source) -> int:
+    """The number of rows of which carved splits are a share: of a large file of which max_samples selects few rows,
+    these few. Raises DataError."""
+    rows = len(source.rows(where=dataset.where))
+    return min(rows, dataset.max_samples or rows)
+
+
+def default_size(rows: int) -> int:
+    """Validation items that are carved of these rows by default."""
+    return min(max(_share(DEFAULT_FRACTION, rows), DEFAULT_LEAST), rows // 2)
 
 
 def named_splits(names: Iterable[object]) -> dict[str, list[str]]:
@@ -114,7 +144,7 @@ def _carved_size(wanted: SplitConfig | None, rows: int) -> int:
     if wanted is not None and wanted.given:
         return 0
     if wanted is None or (wanted.fraction is None and wanted.max_samples is None):
-        return min(max(_share(DEFAULT_FRACTION, rows), DEFAULT_LEAST), rows // 2)
+        return default_size(rows)
     limits = [] if wanted.max_samples is None else [wanted.max_samples]
     return min([*limits, *([] if wanted.fraction is None else [max(1, _share(wanted.fraction, rows))])])
 

@@ -19,5 +19,5 @@ def decoding_of(model: PreTrainedModel | PeftModel, tokenizer: Any, data: Mappin
     own = getattr(model.generation_config, "eos_token_id", None)
     listed = own if isinstance(own, list) else [own]
     ends = (token for token in (*listed, tokenizer.eos_token_id) if token is not None)
-    taught = {task: frozenset(part.ends) for task, part in data.items()}
+    taught = {name: frozenset(part.ends) for task, part in data.items() for name in (task, *part.tests)}
     return Decoding(decoder=tokenizer, eos=frozenset(map(int, ends)), taught=taught)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -188,7 +189,11 @@ def stepper_for(
     fixed = settings.cuda_graphs and runtime.layout == "lengths" and whole
     if not fixed or packed(loss).parameters:  # graphs of bitsandbytes' layers are not proven to compute the same
         return Stepper(model, optimizer, settings, runtime, held)
-    lengths = [np.array([row_size(example) for example in part.train], np.int64) for part in data.values()]
+    lengths = [
+        np.array([row_size(example) for example in chain(part.train, part.held_out)], np.int64)
+        for part in data.values()
+        if not part.aggregate
+    ]
     shapes = choose(lengths, settings.batch_size, runtime.max_tokens)
     graphs = processes.device.type == "cuda" and masters is not None
     compiles = settings.cuda_graphs != "plain" and not settings.torch_compile

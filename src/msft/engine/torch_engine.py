@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from msft.core.averages import Averaging
 from msft.core.clock import Clock
 from msft.core.vocabulary import ROOT, Mixture, Outcome, Probe, Segment, Snapshot, Task, Tokens
 from msft.data.examples import Example, Item, Measure, TaskData
-from msft.data.order import Cursor, Order
+from msft.data.order import Cursor, order_of
 from msft.engine.averaging import Average
 from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.conflict import cosines
@@ -70,10 +70,11 @@ class TorchEngine:
         self._opened, self._data, self._settings, self._store = opened, dict(data), settings, store
         self._on_step = on_step
         self._processes = Processes()
-        sizes = {task: part.size for task, part in data.items()}
-        pools = {task: len(part.train) for task, part in data.items()}
-        self._order = Order(settings.seed, sizes, settings.batch_size, pools)
-        self._clock = Clock(sizes, settings.batch_size, 1.0, pools)
+        self._order = order_of(data, settings.seed, settings.batch_size)
+        self._whole = order_of(data, settings.seed, settings.batch_size, whole=True)
+        self._clock = Clock(
+            self._order.sizes, settings.batch_size, 1.0, self._order.pools, (self._whole.sizes, self._whole.pools)
+        )
         shards = shards_for(opened, settings, self._processes)
         self._model = opened.load() if shards is None else shards.model
         check_data_fits(self._model, data)
@@ -105,7 +106,8 @@ class TorchEngine:
         weights = weights_of(self._model, held)
         self._average: Average | None = None
         if settings.average is not None:
-            steps = self._clock.steps_per_epoch(Mixture(tasks=tuple(sizes)))
+            trained = tuple(task for task, part in data.items() if not part.aggregate)
+            steps = self._clock.steps_per_epoch(Mixture(tasks=trained))
             self._average = Average(
                 weights,
                 Averaging(settings.average * steps, settings.average_warmup),
@@ -130,7 +132,7 @@ class TorchEngine:
     def base(self) -> Outcome:
         """Scores the base model on the validation items of every sub-dataset, and records each item."""
         self._live.become(ROOT)
-        scores, tokens = self._score(self._data, "validation", "eval.base")
+        scores, tokens = self._validate(self._data, "eval.base")
         return outcome(
             ROOT,
             scores,
@@ -156,7 +158,7 @@ class TorchEngine:
         size = self._live.keep(number, time.perf_counter() - began) if segment.makes else 0
         files.stage("engine.score")
         kind: Kind = "eval.ticks" if segment.makes else "eval.rollback"
-        scores, scored = self._score(segment.score, "validation", kind)
+        scores, scored = self._validate(segment.score, kind)
         probed = 0
         falls: dict[Task, float] | None = None
         if Probe.LOOKAHEAD in segment.probes:
@@ -182,10 +184,10 @@ class TorchEngine:
         )
 
     def test(self, snapshot: Snapshot) -> Outcome:
-        """Scores a snapshot on every test split; `items` are those of the test metric."""
+        """Scores a snapshot on every test split, in a group by data set; `items` are those of the test metric."""
         self._live.become(snapshot)
-        tested = [task for task, part in self._data.items() if part.test]
-        scores, tokens = self._score(tested, "test", "eval.test")
+        asked = {name: (items, part.measure) for part in self._data.values() for name, items in part.tests.items()}
+        scores, tokens = self._score(asked, "eval.test")
         return outcome(
             snapshot, scores, Tokens(eval=tokens), items={task: found.reported for task, found in scores.items()}
         )
@@ -217,7 +219,7 @@ class TorchEngine:
     def conflict(self, snapshot: Snapshot, count: int) -> dict[tuple[Task, Task], float]:
         """The cosines between the sub-datasets' gradients at a snapshot, over their first `count` training examples."""
         self._live.become(snapshot)
-        return cosines(self._stepper, {task: part.train[:count] for task, part in self._data.items()})
+        return cosines(self._stepper, {t: part.train[:count] for t, part in self._data.items() if not part.aggregate})
 
     def export(self, snapshot: Snapshot, folder: Path, *, merge: bool = False) -> None:
         """Writes a snapshot as a Hugging Face folder; for LoRA, the adapter or, with `merge`, the merged model."""
@@ -246,12 +248,13 @@ class TorchEngine:
             self._stepper.optimizer.state.clear()
         rate_at = self._rates(segment, number)
         mixture = segment.mixture
+        order = self._whole if mixture.whole else self._order
         weigh = None if mixture.loss_weights is None else dict(zip(mixture.tasks, mixture.loss_weights, strict=True))
         unread: deque[Callable[[], None]] = deque()
         for step in range(segment.start, segment.stop):
             with spent("train.input"):
-                batch, cursor = self._order.batch(segment.rollout, mixture, cursor)
-                examples = [self._data[task].train[index] for task, index in batch]
+                batch, cursor = order.batch(segment.rollout, mixture, cursor)
+                examples = [self._data[task].example(index) for task, index in batch]
                 weights = None if weigh is None else np.array([weigh[task] for task, _ in batch])
                 rate = rate_at(step)
             with spent("train.compute"):
@@ -279,15 +282,15 @@ class TorchEngine:
         settings = replace(self._settings, learning_rate=rate)
         return rates_of(segment, settings, self._clock.steps_per_epoch(segment.mixture))
 
+    def _validate(self, tasks: Iterable[Task], kind: Kind) -> tuple[dict[Task, TaskScores], int]:
+        return self._score({task: (self._data[task].validation, self._data[task].measure) for task in tasks}, kind)
+
     def _score(
-        self, tasks: Iterable[Task], split: Literal["validation", "test"], kind: Kind
+        self, asked: Mapping[Task, tuple[Sequence[Item], Measure]], kind: Kind
     ) -> tuple[dict[Task, TaskScores], int]:
-        names = tuple(tasks)
-
         def progress(done: int, total: int) -> None:
-            self._tell(ScoreInfo(tasks=names, done=done, total=total))
+            self._tell(ScoreInfo(tasks=tuple(asked), done=done, total=total))
 
-        asked = {task: (getattr(self._data[task], split), self._data[task].measure) for task in names}
         with spent(kind), self._evaluated():
             model, runtime = self._stepper.model, self._stepper.runtime
             return score(model, asked, runtime, decoding=self._decoding, progress=progress, known=self._known)

@@ -237,4 +237,4 @@ def outlook(brief: Brief, at: Standing) -> Outlook:
     return Outlook(bound=passes(brief, at, again=again), snapshots=held, window=WINDOW, excludes=True)
 
 
-METHOD = Method(plan=plan, Params=Params, outlook=outlook, explain=explain, averaged=True)
+METHOD = Method(plan=plan, Params=Params, outlook=outlook, explain=explain, averaged=True, own_choice=True)

@@ -140,4 +140,6 @@ def _warnings(brief: Brief, p: Params, rollout: float) -> Iterator[str]:
         )
 
 
-METHOD = Method(plan=plan, Params=Params, outlook=outlook, presets={"robust": {}, "release": RELEASE})
+METHOD = Method(
+    plan=plan, Params=Params, outlook=outlook, presets={"robust": {}, "release": RELEASE}, refits=True
+)  # fmt: skip

@@ -32,4 +32,4 @@ def outlook(brief: Brief, at: Standing) -> Outlook:
     return Outlook(bound=passes(brief, at), snapshots=PLAIN_HELD, plain=True)
 
 
-METHOD = Method(plan=plan, Params=Params, outlook=outlook)
+METHOD = Method(plan=plan, Params=Params, outlook=outlook, refits=True)

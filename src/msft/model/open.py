@@ -285,6 +285,7 @@ def _forget_quantisation(model: Any) -> None:
 
 def _sequences(part: TaskData) -> Iterator[Example]:
     yield from part.train
+    yield from part.held_out
     for items in (part.validation, part.test):
         for item in items:
             yield from item.options

@@ -43,14 +43,24 @@ class Comparison:
     macro: Row
     left_out: Sequence[Task]
     """Sub-datasets without a score on this split."""
+    refit: bool
+    """Whether the scores are of the model that the search chose, not of the final model, which has none."""
+    aggregate: Row | None
+    """The aggregate on this split; None if there is none."""
+    chosen_by: Row | None
+    """The aggregate on its validation items, which chose the final model."""
+    groups: Mapping[Task, Sequence[Task]]
+    """The data sets of each group: one row each on the test split, and together one on the validation split."""
 
 
 def compare(story: Story) -> Comparison:
     """Base model against final model on the test split, or on the validation split if there are no test scores."""
     base, answer = story.test.get("base"), story.test.get("answer")
     if base is not None and answer is not None and base.reports:
-        rows = {task: _tested(story, task, base, answer) for task in story.tasks if task in base.reports}
-        return _comparison("test", story, rows)
+        rows = {task: _tested(story, task, base, answer) for task in story.entries if task in base.reports}
+        name = story.aggregate
+        aggregate = _tested(story, name, base, answer) if name is not None and name in base.reports else None
+        return _comparison("test", story, rows, aggregate)
     counts = dict(zip(story.tasks, story.brief.validation_sizes, strict=True))
     rows = {
         task: Row(
@@ -63,10 +73,12 @@ def compare(story: Story) -> Comparison:
         )
         for task in story.tasks
     }
-    return _comparison("validation", story, rows)
+    return _comparison("validation", story, rows, _chosen_by(story))
 
 
-def _comparison(split: Literal["test", "validation"], story: Story, rows: Mapping[Task, Row]) -> Comparison:
+def _comparison(
+    split: Literal["test", "validation"], story: Story, rows: Mapping[Task, Row], aggregate: Row | None
+) -> Comparison:
     every = list(rows.values())
     parts = [(r.difference, r.interval) for r in every if r.difference is not None and r.interval is not None]
     macro = Row(
@@ -77,7 +89,34 @@ def _comparison(split: Literal["test", "validation"], story: Story, rows: Mappin
         items=sum(row.items or 0 for row in every) or None,
         interval=of_average(parts) if parts and len(parts) == len(every) else None,
     )
-    return Comparison(split=split, rows=every, macro=macro, left_out=[task for task in story.tasks if task not in rows])
+    groups = {group: tuple(members) for group, members in story.groups.items()}
+    names = story.entries if split == "test" else story.tasks
+    return Comparison(
+        split=split,
+        rows=every,
+        macro=macro,
+        left_out=[name for name in names if name not in rows],
+        refit=split == "validation" and story.refit,
+        aggregate=aggregate,
+        chosen_by=_chosen_by(story),
+        groups=groups,
+    )
+
+
+def _chosen_by(story: Story) -> Row | None:
+    """The aggregate on validation. A run on all rows holds its items out too, so that its final model has a score."""
+    name = story.aggregate
+    if name is None:
+        return None
+    measured = story.answer if story.answer is not None and name in story.answer.reports else story.best_known
+    return Row(
+        label=name,
+        measure=measure_label(story, name),
+        base=story.base.reports.get(name),
+        answer=measured.reports.get(name),
+        items=story.header.get("aggregate"),
+        interval=None,
+    )
 
 
 def _tested(story: Story, task: Task, base: Outcome, answer: Outcome) -> Row:

@@ -24,7 +24,7 @@ from msft.report.base_and_answer import compare
 from msft.report.cost import flops
 from msft.report.intervals import wilson
 from msft.report.story import Story, read_story
-from msft.report.table import columns, costs, notes, shown_columns
+from msft.report.table import columns, costs, counted, notes, shown_columns
 from msft.report.verdict_views import sentences
 from msft.report.words import clean, decisions, measure_label, percent
 
@@ -110,7 +110,7 @@ def card(story: Story, form: Form) -> str:
         f"---\n{front_matter(story, form).strip()}\n---",
         f"# {title}",
         *(["\n".join(map(_md, said))] if (said := sentences(story)) else []),
-        f"{what} {_md(base)}, trained on a mixture of {len(story.tasks)} sub-datasets with the method {_md(method)} "
+        f"{what} {_md(base)}, trained on a mixture of {counted(story)} with the method {_md(method)} "
         f"{made}. The weights are in {form.dtype}.",
         "## How to load it",
         _snippet(form, quantized),
@@ -156,10 +156,16 @@ def _scores(story: Story) -> Iterable[str]:
         yield _table(["measure" if i == 1 else name for i, name in enumerate(names)], _escaped(rows))
         yield "\n".join(map(_md, notes(comparison)))
     yield (
-        "Scores in % on the validation split, with 95 % intervals from sampling the items. The search used these "
-        "scores to choose the final model: expect lower scores on new data."
+        "Scores in % on the validation split, with 95 % intervals from sampling the items. "
+        + (
+            "They are of the model that the search chose. This model followed it on all rows, the validation rows "
+            "included, so it has no validation scores."
+            if story.refit
+            else "The search used these scores to choose the final model: expect lower scores on new data."
+        )
     )
     counts = dict(zip(story.tasks, story.brief.validation_sizes, strict=True))
+    counts |= {} if story.aggregate is None else {story.aggregate: story.header["aggregate"]}
     answer = story.best_known.reports
     rows = [
         [
@@ -168,10 +174,10 @@ def _scores(story: Story) -> Iterable[str]:
             *(_with_interval(story, task, reports.get(task), counts[task]) for reports in (story.base.reports, answer)),
             str(counts[task]),
         ]
-        for task in story.tasks
+        for task in story.names
     ]
     head = columns(story, comparison)
-    yield _table(["sub-dataset", "measure", head[2], head[3], "items"], _escaped(rows))
+    yield _table(["sub-dataset", "measure", head[2], "search" if story.refit else head[3], "items"], _escaped(rows))
 
 
 def _with_interval(story: Story, task: str, report: float | None, items: int) -> str:
@@ -185,8 +191,17 @@ def _data(story: Story) -> str:
     datasets = _datasets(story)
     rows = []
     brief = story.brief
-    counts = zip(story.tasks, brief.distinct, brief.sizes, brief.validation_sizes, strict=True)
-    for task, size, taken, items in counts:
+    counts = {
+        task: (size, taken, items)
+        for task, size, taken, items in zip(
+            story.tasks, brief.distinct, brief.sizes, brief.validation_sizes, strict=True
+        )
+    } | {
+        entry: (numbers["train"], numbers["taken"], numbers["validation"])
+        for members in story.groups.values()
+        for entry, numbers in members.items()
+    }
+    for task, (size, taken, items) in ((entry, counts[entry]) for entry in story.entries):
         # `split_by` makes sub-datasets <id>.<value>.
         owners = [name for name in datasets if task == name or task.startswith(f"{name}.")]
         given = datasets[max(owners, key=len)] if owners else {}

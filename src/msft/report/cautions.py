@@ -62,7 +62,7 @@ def _result(story: Story, comparison: Comparison) -> list[str]:
         said.append("The run is not finished: all of this is preliminary.")
     worse = [row.label for row in comparison.rows if row.interval is not None and row.interval[1] < 0]
     if worse:
-        said.append(f"Worse than the base model on the {comparison.split} split: {those(worse, len(story.tasks))}.")
+        said.append(f"Worse than the base model on the {comparison.split} split: {those(worse, len(comparison.rows))}.")
     return said
 
 
@@ -106,10 +106,11 @@ def _not_learnable(story: Story, task: Task, items: int) -> bool:
 
 def _rising(story: Story) -> list[Task]:
     """The active sub-datasets of a finished run's last roll-out whose curve has its maximum at the end."""
-    if story.answer is None or not story.rollouts:
+    searched = [rollout for rollout in story.rollouts if rollout.why != "refit"]
+    if story.answer is None or not searched:
         return []
-    last = story.rollouts[-1]
-    if last.excluded or last.rolled_back or story.answer.snapshot != last.end.snapshot:
+    last = searched[-1]
+    if last.excluded or last.rolled_back or story.best_known.snapshot != last.end.snapshot:
         return []
     curves = {task: [p.scores[task] for p in last.points if task in p.scores] for task in last.active}
     return [task for task, curve in curves.items() if len(curve) > 2 and curve[-1] > max(curve[:-1])]

@@ -71,7 +71,7 @@ def plain(story: Story) -> Plain | None:
     whole = [
         (segment, outcome)
         for segment, outcome in story.segments
-        if segment.trains and _whole(segment.mixture, story.tasks)
+        if segment.trains and segment.why != "refit" and _whole(segment.mixture, story.tasks)
     ]
     if not whole or story.outlook.plain:
         return None

@@ -19,13 +19,13 @@ def score_rows(story: Story) -> list[dict[str, Any]]:
     path, rows = final_path(story), []
     for point in sorted(story.trail.points.values(), key=lambda point: point.snapshot):
         place = (point.snapshot, point.epoch, point.rollout, point.snapshot in path.snapshots)
-        for task in story.tasks:
+        for task in story.names:
             if task in point.scores or task in point.reports:
                 scores = _known(point.scores.get(task)), _known(point.reports.get(task))
                 rows.append(dict(zip(FIELDS, ("validation", *place, task, *scores), strict=True)))
     for outcome in {o.snapshot: o for o in story.test.values()}.values():
         point = story.trail.points[outcome.snapshot]
-        for task in story.tasks:
+        for task in story.tested:
             if task in outcome.reports:
                 place = (point.snapshot, point.epoch, point.rollout, True)
                 scores = _known(outcome.scores.get(task)), _known(outcome.reports[task])

@@ -15,7 +15,8 @@ from msft.report.cost import ledger
 from msft.report.final_path import blended, discarded, final_path
 from msft.report.plots import FADED, LINE, MARK, PALETTE, STAR, Figure, figure, ink, short, shown, unit
 from msft.report.standard_errors import Errors
-from msft.report.story import Point, Rollout, Story
+from msft.report.story import Rollout, Story
+from msft.report.trail import Point
 from msft.report.words import epochs
 
 Row = list[float]
@@ -70,6 +71,12 @@ class Curves:
                 traces.append(self._mark(rollout.went_on, rollout.end, self._mean, name, "circle-open", colour))
         traces.append(self._star(self._mean))
         return figure(traces, height=280, y="average, %") | {"follows": True}
+
+    def aggregate(self, name: Task) -> Figure:
+        """The search score of the aggregate, at the points that could become the final model."""
+        score = _scores_of(name)
+        traces = self._lines(score, shown(name), LINE, "solid", faded=FADED, opacity=1)
+        return figure([*traces, self._star(score)], height=280, y="search score, %") | {"follows": True}
 
     def average_of(
         self, name: str, colour: str, dash: str, *, faded: str | None = None, opacity: float = 0.38
@@ -189,11 +196,12 @@ class Curves:
         return _scatter(points, name, mode="markers", marker={"symbol": symbol, "color": colour, "size": 11})
 
     def _star(self, score: Score) -> Figure:
-        answer = self.story.answer
-        if answer is None or (known := score(answer)) is None:
+        chosen = self.story.chosen
+        if chosen is None or (known := score(chosen)) is None:
             return {}
         style = {"symbol": "star", "color": STAR, "size": 13}
-        return _scatter([(self._row(answer), known)], "final model", mode="markers", marker=style)
+        name = "chosen by the search" if self.story.refit else "final model"
+        return _scatter([(self._row(chosen), known)], name, mode="markers", marker=style)
 
 
 def _percent(score: float | None) -> float | None:

@@ -13,7 +13,8 @@ from itertools import groupby, pairwise
 from msft.core.curves import average
 from msft.core.vocabulary import ROOT, Mixture, Snapshot, Task
 from msft.report.cost import flops, plain
-from msft.report.story import Point, Rollout, Story
+from msft.report.story import Rollout, Story
+from msft.report.trail import Point
 from msft.report.words import clean, epochs, listed
 
 MOST_NAMES = 8
@@ -32,7 +33,8 @@ class Exclusion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinalPath:
-    """The path from the base model to the final model or, while the search goes on, to its latest point."""
+    """The path from the base model to the final model or, while the search goes on, to its latest point. Where a run on
+    all rows follows the search, it is the path that this run repeats."""
 
     points: tuple[Point, ...]
     """The base model first."""
@@ -41,7 +43,8 @@ class FinalPath:
     made: int
     """The exclusions of the whole search, those on discarded training included."""
     snapshots: frozenset[Snapshot]
-    """All that the final model was made from: those of `points`, and of a blend the ancestors of its parts."""
+    """All that the final model was made from: those of `points`, and of a blend the ancestors of its parts; the run on
+    all rows, and the path of the search that it follows, where there is one."""
     until: Mapping[Task, float]
     """The epoch until which each sub-dataset was trained in any of `snapshots`; 0: never."""
     finished: bool
@@ -64,12 +67,13 @@ def final_path(story: Story) -> FinalPath:
     excluded: tuple[Exclusion, ...] = ()
     if story.outlook.excludes:
         last = points[-1].mixture
-        if story.answer is None and story.segments:
+        if story.chosen is None and story.segments:
             last = story.segments[-1][0].mixture  # a decision may be taken, and nothing trained since
         excluded = _excluded(points, story.tasks, story.tasks if last is None else last.active)
-    snapshots = frozenset(story.trail.ancestors({story.best_known.snapshot}))
+    followed = frozenset(story.trail.ancestors({story.best_known.snapshot}))
+    snapshots = followed | story.refit_snapshots
     until = dict.fromkeys(story.tasks, 0.0)
-    for point in (story.trail.points[snapshot] for snapshot in snapshots - {ROOT}):
+    for point in (story.trail.points[snapshot] for snapshot in followed - {ROOT}):
         if point.mixture is not None and story.segments[point.snapshot - 1][0].trains:
             until |= {task: max(until[task], point.epoch) for task in point.mixture.active}
     return FinalPath(
@@ -91,7 +95,7 @@ def discarded(story: Story, path: FinalPath) -> list[list[Point]]:
 def blended(story: Story, path: FinalPath) -> list[list[Point]]:
     """The training beside the final path that a blend made a part of the final model."""
     on_path = {point.snapshot for point in path.points}
-    return _branches(story, path.snapshots - on_path, on_path)
+    return _branches(story, path.snapshots - on_path - story.refit_snapshots, on_path)
 
 
 def _branches(story: Story, chosen: Collection[Snapshot], others: Collection[Snapshot]) -> list[list[Point]]:
@@ -121,7 +125,7 @@ def _excluded(points: Sequence[Point], tasks: Sequence[Task], active: Sequence[T
 def _made(story: Story) -> int:
     """How many times a sub-dataset was active, and then no longer, in the order in which the search went on."""
     count, before = 0, set(story.tasks)
-    for segment, _ in story.segments:
+    for segment in (segment for segment, _ in story.segments if segment.why != "refit"):
         now = set(segment.mixture.active)
         count, before = count + len(before - now), now
     return count
@@ -199,14 +203,14 @@ def _base_is_final(story: Story) -> str:
     if story.brief.select == "last":
         return "The final model is the base model: the search ended there."
     weights = story.brief.validation_sizes if story.brief.average == "micro" else None
-    scored = [p.scores for p in story.trail.points.values() if p.scores.keys() >= set(story.tasks)]
-    best = max(average(scores, story.tasks, weights) for scores in scored)
-    if best > average(story.base.scores, story.tasks, weights):
-        return (
-            "The final model is the base model: no point that could become the final model had a better validation "
-            "average."
-        )
-    return "The final model is the base model: no training improved the validation average."
+    tasks, what = story.tasks, "validation average"
+    if story.aggregate is not None:
+        tasks, what, weights = (story.aggregate,), f"score of {clean(story.aggregate)}", None
+    scored = [p.scores for p in story.trail.points.values() if p.scores.keys() >= set(tasks)]
+    best = max(average(scores, tasks, weights) for scores in scored)
+    if best > average(story.base.scores, tasks, weights):
+        return f"The final model is the base model: no point that could become the final model had a better {what}."
+    return f"The final model is the base model: no training improved the {what}."
 
 
 def _is_plain(path: FinalPath, tasks: Sequence[Task]) -> bool:

@@ -11,7 +11,8 @@ from msft.report.cost import ledger
 from msft.report.final_path import FinalPath
 from msft.report.plots import STAR, Figure, figure, rows_of, short, shown, unit
 from msft.report.standard_errors import EVIDENT, Error, Errors
-from msft.report.story import Point, Story
+from msft.report.story import Story
+from msft.report.trail import Point
 from msft.report.words import difference, epochs, percent
 
 AVERAGE = "average"

@@ -11,7 +11,8 @@ from msft.core.vocabulary import Mixture, Segment
 from msft.report.cost import ledger
 from msft.report.final_path import FinalPath, blended, final_path
 from msft.report.plots import MANY, MARK, STAR, Figure, bars, figure, rows_of, short, shown, unit
-from msft.report.story import Point, Rollout, Story
+from msft.report.story import Rollout, Story
+from msft.report.trail import Point
 from msft.report.words import epochs
 
 DISCARDED = "discarded"
@@ -47,7 +48,7 @@ def lane_figure(story: Story) -> Figure:
     made["layout"]["barmode"] = "overlay"
     followed = [(n, r) for n, r in numbered(story) if path.follows(r) and (r.excluded or r.rolled_back)]
     last = path.points[-1].epoch
-    stayed = [(n, min(r.end.epoch, last)) for n, r in numbered(story) if _stayed(path, r)]
+    stayed = [(n, min(r.end.epoch, last)) for n, r in numbered(story) if _stayed(path, r) and r.why != "refit"]
     taken = [(n, short(spent[r.end.snapshot] / per)) for n, r in numbered(story)]
     made["views"] = [_trajectory(story, path), _compute(story, path, spent, per, name)]
     made["marks"] = [_numbers(sorted([*((n, r.went_on.epoch) for n, r in followed), *stayed])), _numbers(taken)]

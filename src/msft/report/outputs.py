@@ -22,7 +22,8 @@ WHICH = (("base", "base", "base model"), ("final", "answer", "final model"))
 def outputs(story: Story) -> Section:
     """Empty where the run recorded none."""
     found = story.folder.read_samples()
-    samples = [each for each in found.get("samples", []) if isinstance(each, dict) and each.get("task") in story.tasks]
+    known = {*story.names, *story.tested}
+    samples = [each for each in found.get("samples", []) if isinstance(each, dict) and each.get("task") in known]
     parts = []
     for task, entries in groupby(samples, key=lambda each: str(each["task"])):
         parts.append(f"<h3>{text(task)}</h3>" + "".join(_entry(story, entry) for entry in entries))

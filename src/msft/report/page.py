@@ -42,7 +42,7 @@ HEAT_KEY = (
     "final model. With the figure in focus, the arrow keys move from cell to cell."
 )
 CURVES_KEY = (
-    "Grey and dotted: discarded. ✕: excluded from training here. ★: final model. Band: one standard error from the "
+    "Grey and dotted: discarded. ✕: excluded from training here. {star} Band: one standard error from the "
     "validation items, where it is known. All have the same scale. With a figure in focus, the arrow keys move from "
     "point to point."
 )
@@ -88,6 +88,8 @@ def _facts(story: Story, environment: Mapping[str, Any]) -> str:
         ("Parameters without embeddings", scaled(model.get("parameters", 0), "").strip()),
         ("Method", story.header.get("method", "")),
         ("Sub-datasets", len(story.tasks)),
+        *([("Data sets", len(story.entries))] if story.groups else []),
+        *([("Chosen by", story.aggregate)] if story.aggregate is not None else []),
         ("Training examples", f"{sum(story.brief.distinct):,}"),
         *([("Training examples per epoch", f"{sum(story.brief.sizes):,}")] if story.brief.pools else []),
         ("Batch size", story.brief.batch_size),
@@ -151,20 +153,26 @@ def _decisions(story: Story, path: FinalPath) -> str:
 def _curves(story: Story, curves: Curves) -> Section:
     many = len(story.tasks) > MANY
     figures: dict[str, Figure] = {"average": curves.average()}
+    star = "★: chosen by the search." if story.refit else "★: final model."
     average = plot(
         "average", "Average score of all sub-datasets",
-        "Only points where every sub-dataset was scored. Circle: rolled back to this point. ★: final model.",
+        f"Only points where every sub-dataset was scored. Circle: rolled back to this point. {star}",
         "Average of all sub-datasets",
     )  # fmt: skip
     content = soft("Search scores on the validation split: the search acts on them. Higher is better.")
     if many:
         figures["heat"] = heat_map(story, curves.path)
         content += plot("heat", "Change of every search score against the base model", HEAT_KEY, "All sub-datasets")
-    key = f"Solid: {_kept(story)}. " + CURVES_KEY + (SMOOTH_KEY if curves.window > 1 else "")
+    key = f"Solid: {_kept(story)}. " + CURVES_KEY.format(star=star) + (SMOOTH_KEY if curves.window > 1 else "")
     cards = []
     for i, task in enumerate(story.tasks):
         figures[f"curve{i}"] = curves.single(task)
         cards.append(plot(f"curve{i}", f"Score curve of {task}", title=task))
+    if story.aggregate is not None:
+        figures["aggregate"] = curves.aggregate(story.aggregate)
+        title = f"Score curve of {story.aggregate}, which chose the final model"
+        caption = f"Only points that could become the final model were scored. {star}"
+        average = plot("aggregate", title, caption, story.aggregate) + average
     small = f'{average}{soft(key)}<div class="grid">{"".join(cards)}</div>'
     if many:
         head = f"Curves: the average, and each of {len(cards)} sub-datasets"

@@ -45,9 +45,9 @@ class Run:
 
     @property
     def tested(self) -> Mapping[Task, float]:
-        """Test metrics of the final model, in [0, 1]; empty if there are none (yet)."""
-        answer = self.story.test.get("answer")
-        return {} if answer is None else answer.reports
+        """Test metrics of the final model on the sub-datasets, in [0, 1]; empty if there are none (yet)."""
+        answer, aggregate = self.story.test.get("answer"), self.story.aggregate
+        return {} if answer is None else {task: x for task, x in answer.reports.items() if task != aggregate}
 
     def items(self, task: Task) -> Sequence[float]:
         answer = self.story.test.get("answer")
@@ -56,7 +56,8 @@ class Run:
     def same_items(self, other: Run, task: Task) -> bool:
         """Whether both runs scored the same items of a sub-dataset."""
         marks = [run.story.header.get("fingerprints", {}).get("data", {}) for run in (self, other)]
-        prints = [mark.get(task) if isinstance(mark, dict) else mark for mark in marks]
+        names = [run.story.task_of(task) for run in (self, other)]
+        prints = [mark.get(name) if isinstance(mark, dict) else mark for mark, name in zip(marks, names, strict=True)]
         return prints[0] == prints[1] and len(self.items(task)) == len(other.items(task)) > 1
 
 
@@ -109,7 +110,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def tasks_of(runs: Sequence[Run]) -> list[Task]:
     """All sub-datasets of all runs, in the order of the first run that has each."""
-    return list(dict.fromkeys(task for run in runs for task in run.story.tasks))
+    return list(dict.fromkeys(task for run in runs for task in run.story.entries))
 
 
 def gap(run: Run, reference: Run, task: Task) -> Gap:
@@ -132,7 +133,7 @@ def macro_gap(run: Run, reference: Run) -> Gap:
 
 
 def macro(run: Run) -> float | None:
-    return mean([run.tested.get(task) for task in run.story.tasks])
+    return mean([run.tested.get(task) for task in run.story.entries])
 
 
 def overview(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:

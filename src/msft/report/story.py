@@ -16,96 +16,11 @@ from typing import Any
 from msft.core.clock import Clock
 from msft.core.curves import peak, smoothed
 from msft.core.outlook import Outlook
-from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Segment, Snapshot, Task, Tokens, Why
+from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Snapshot, Task, Tokens, Why
 from msft.core.wire import Json, outcome_from_json, today
 from msft.methods import explanation_of, outlook_of
 from msft.record.run_folder import RunFolder
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """A snapshot on a trajectory, with every score measured at it."""
-
-    snapshot: Snapshot
-    parent: Snapshot
-    sources: frozenset[Snapshot]
-    """The snapshots that it was made from: its parent, and the parts of a blend."""
-    rollout: int
-    """The roll-out that made it; 0 for the base model."""
-    epoch: float
-    """Its position, in epochs along the trajectory that leads to it."""
-    step: int
-    """Optimizer steps since its roll-out began."""
-    mixture: Mixture | None
-    """The mixture of the segment that made it; None for the base model."""
-    scores: Mapping[Task, float]
-    """Search scores on the validation split."""
-    reports: Mapping[Task, float]
-
-
-class Trail:
-    """All points that a run has reached. Grows by one segment at a time, so it can follow a run in progress."""
-
-    def __init__(self, brief: Brief) -> None:
-        self.brief = brief
-        self.clock = Clock.of(brief)
-        base = brief.base
-        self.points: dict[Snapshot, Point] = {
-            ROOT: Point(
-                snapshot=ROOT, parent=ROOT, sources=frozenset(), rollout=0, epoch=0.0, step=0, mixture=None,
-                scores=dict(base.scores), reports=dict(base.reports),
-            )
-        }  # fmt: skip
-        self.tip: Snapshot = ROOT
-        """The latest point of the search; a candidate does not move it."""
-
-    def add(self, number: int, segment: Segment, outcome: Outcome) -> Point:
-        """The point at the end of segment `number`; one that makes no snapshot only adds scores to its parent."""
-        known = self.points[segment.parent] if not segment.makes else None
-        here = number if segment.makes else segment.parent
-        if segment.why != "candidate":
-            self.tip = here
-        self.points[here] = Point(
-            snapshot=here,
-            parent=known.parent if known else segment.parent,
-            sources=known.sources if known else segment.sources,
-            rollout=known.rollout if known else segment.rollout,
-            epoch=known.epoch if known else self.end(segment),
-            step=known.step if known else segment.stop,
-            mixture=known.mixture if known else segment.mixture,
-            scores={**(known.scores if known else {}), **outcome.scores},
-            reports={**(known.reports if known else {}), **outcome.reports},
-        )
-        return self.points[here]
-
-    def goes_back(self, segment: Segment) -> bool:
-        """Whether the search returns to an older point with the next segment: a roll-back. A candidate does not, and
-        a blend of older points does not."""
-        if segment.why == "candidate" or segment.blend or segment.parent == self.tip:
-            return False
-        return segment.parent in {point.snapshot for point in self.lineage(self.tip)}
-
-    def end(self, segment: Segment) -> float:
-        """The position of a segment's end, in epochs."""
-        if not segment.trains:
-            return segment.epoch
-        return segment.epoch + self.clock.epochs(segment.mixture, segment.stop - segment.start)
-
-    def lineage(self, snapshot: Snapshot) -> list[Point]:
-        """The path from the base model to a snapshot, both included."""
-        path = [self.points[snapshot]]
-        while path[-1].snapshot != ROOT:
-            path.append(self.points[path[-1].parent])
-        return path[::-1]
-
-    def ancestors(self, snapshots: Iterable[Snapshot]) -> set[Snapshot]:
-        """These snapshots, and everything that they were made from."""
-        found, open_ends = set[Snapshot](), list(snapshots)
-        while open_ends:
-            if (snapshot := open_ends.pop()) not in found:
-                found.add(snapshot)
-                open_ends += self.points[snapshot].sources
-        return found
+from msft.report.trail import BRANCHES, Point, Trail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +92,8 @@ class Story:
     rollouts: tuple[Rollout, ...]
     answer: Point | None
     """The point of the final model; None while the run is not finished."""
+    refit_of: Point | None
+    """The point that the search chose, and that a run on all rows followed (`method.refit`); None without one."""
     test: Mapping[str, Outcome]
     """`base` and `answer` (the final model) on the test split; empty if there is no test split, or no score yet."""
     changes: Sequence[Json]
@@ -195,6 +112,36 @@ class Story:
         return self.brief.tasks
 
     @property
+    def aggregate(self) -> Task | None:
+        """The name of the items that chose the final model, if it is not the average over sub-datasets."""
+        return self.brief.aggregate
+
+    @property
+    def names(self) -> tuple[Task, ...]:
+        """What has validation scores: the sub-datasets, and the aggregate last."""
+        return (*self.tasks, *([] if self.aggregate is None else [self.aggregate]))
+
+    @property
+    def tested(self) -> tuple[Task, ...]:
+        """What may have test scores: the data sets, and the aggregate last."""
+        return (*self.entries, *([] if self.aggregate is None else [self.aggregate]))
+
+    @property
+    def groups(self) -> Mapping[Task, Mapping[Task, Mapping[str, int]]]:
+        """Group -> data set -> numbers of its examples and items (`train`, `taken`, `validation`, `test`)."""
+        said: Mapping[Task, Mapping[Task, Mapping[str, int]]] = self.header.get("groups", {})
+        return said
+
+    @property
+    def entries(self) -> tuple[Task, ...]:
+        """The data sets, each of which may have a test score: a group of `tasks` is several of them."""
+        return tuple(name for task in self.tasks for name in self.groups.get(task, (task,)))
+
+    def task_of(self, entry: Task) -> Task:
+        """The sub-dataset of the search that a data set belongs to: its group, or itself."""
+        return next((group for group, members in self.groups.items() if entry in members), entry)
+
+    @property
     def base(self) -> Point:
         return self.trail.points[ROOT]
 
@@ -203,9 +150,26 @@ class Story:
         return self.trail.points[self.trail.tip]
 
     @property
+    def chosen(self) -> Point | None:
+        """The point that the search chose: the final model, unless a run on all rows followed; None while the search
+        goes on."""
+        return self.refit_of or self.answer
+
+    @property
+    def refit(self) -> bool:
+        """Whether the final model is that of a run on all rows, which followed the search."""
+        return self.refit_of is not None
+
+    @property
+    def refit_snapshots(self) -> frozenset[Snapshot]:
+        """Those of the run on all rows."""
+        made = enumerate(self.segments, start=1)
+        return frozenset(number for number, (segment, _) in made if segment.why == "refit" and segment.makes)
+
+    @property
     def best_known(self) -> Point:
-        """The final model, or, while there is none, the latest point of the search."""
-        return self.answer or self.tip
+        """The point that the search chose, or, while there is none, its latest: what validation scores speak of."""
+        return self.chosen or self.tip
 
     @property
     def trunk(self) -> list[Point]:
@@ -241,6 +205,7 @@ def read_story(folder: RunFolder) -> Story:
     for number, (segment, outcome) in enumerate(transcript.segments, start=1):
         trail.add(number, segment, outcome)
     final = transcript.final or {}
+    ended = next((segment.parent for segment, _ in transcript.segments if segment.why == "refit"), None)
     return Story(
         folder=folder,
         header=transcript.header,
@@ -250,6 +215,7 @@ def read_story(folder: RunFolder) -> Story:
         trail=trail,
         rollouts=tuple(find_rollouts(trail, transcript.segments, outlook)),
         answer=trail.points[final["answer"]] if final else None,
+        refit_of=None if ended is None else trail.points[ended],
         test={which: outcome_from_json(body) for which, body in (final.get("test") or {}).items()},
         changes=transcript.changes,
         timings=[entry for entry in folder.read_timings() if isinstance(entry, dict)],
@@ -260,8 +226,8 @@ def read_story(folder: RunFolder) -> Story:
 def find_rollouts(trail: Trail, segments: Sequence[tuple[Segment, Outcome]], outlook: Outlook) -> Iterable[Rollout]:
     """Groups consecutive segments with the same roll-out, the same active sub-datasets, and training or not.
 
-    Blends are made beside roll-outs. A candidate, or a final branch, is a roll-out of its own. What was decided after a
-    roll-out shows in the next one that is no candidate.
+    Blends are made beside roll-outs. A candidate, a final branch, or a part of the run on all rows, is a roll-out of
+    its own. What was decided after a roll-out shows in the next one of the search.
     """
 
     def alike(entry: tuple[int, Segment]) -> tuple[int, tuple[Task, ...], bool, Why]:
@@ -277,9 +243,9 @@ def find_rollouts(trail: Trail, segments: Sequence[tuple[Segment, Outcome]], out
         points = [trail.points[entries[0][1].parent], *(trail.points[n] for n, _ in entries)]
         excluded: tuple[Task, ...] = ()
         went_on = points[-1]
-        later = (group for group in groups[i + 1 :] if why == "candidate" or group[0][-1] != "candidate")
+        later = (group for group in groups[i + 1 :] if why == "candidate" or group[0][-1] not in BRANCHES)
         following = next(later, None)
-        if following is not None and why != "candidate":
+        if following is not None and why not in BRANCHES:
             (_, staying, _, _), after = following
             excluded = tuple(task for task in active if task not in staying)
             went_on = trail.points[after[0][1].parent]

@@ -14,6 +14,7 @@ from msft.report.intervals import Interval
 from msft.report.plots import MANY
 from msft.report.standard_errors import Errors, told_fall
 from msft.report.story import Story
+from msft.report.table import columns
 from msft.report.words import NOT_KNOWN, clean, difference, epochs, percent, span
 
 WIDTH, HEIGHT = 140, 16
@@ -52,7 +53,7 @@ def endings(story: Story, path: FinalPath) -> Mapping[Task, Ending]:
 def rows_table(story: Story, path: FinalPath, comparison: Comparison) -> str:
     """The table; the average is its last row."""
     found = endings(story, path)
-    rows = [*comparison.rows, comparison.macro]
+    rows = [*([] if comparison.aggregate is None else [comparison.aggregate]), *comparison.rows, comparison.macro]
     spans = [row.interval for row in rows if row.interval is not None]
     changed = story.answer is not story.base
     end = _end(rows) if changed else 0.0
@@ -60,13 +61,13 @@ def rows_table(story: Story, path: FinalPath, comparison: Comparison) -> str:
     common = _measured_alike(comparison)
     cells = _head("sub-dataset", is_word=True)
     cells += "" if common else _head(f"{comparison.split}, in % (items)", is_word=True, wide=True)
-    cells += "".join(map(_head, ("base", "final model" if story.answer else "so far", "change")))
+    cells += "".join(map(_head, ("base", columns(story, comparison)[3], "change")))
     cells += _head("95 % interval", wide=True) if spans else ""
     cells += f'<th scope="col" class="word extra">{_axis(end)}</th>' if end else ""
     cells += _head("trained until epoch") + (_head("decided by a fall of", wide=True) if decided else "")
     body = []
     for row in rows:
-        known = found.get(row.label) if row is not comparison.macro else None
+        known = found.get(story.task_of(row.label)) if row is not comparison.macro else None
         line = f'<th scope="row">{_breakable(row.label)}</th>'
         line += "" if common else f'<td class="word extra">{text(_measure(row))}</td>'
         line += f"<td>{percent(row.base)}</td><td>{percent(row.answer)}</td>"
@@ -86,6 +87,8 @@ def rows_table(story: Story, path: FinalPath, comparison: Comparison) -> str:
 def _measured_alike(comparison: Comparison) -> str:
     """What every row measures, as a sentence; empty where rows differ."""
     kinds = {(row.measure, row.items) for row in comparison.rows}
+    if comparison.aggregate is not None:
+        return ""
     if len(kinds) != 1 or len(comparison.rows) < 2:
         return ""
     ((measure, items),) = kinds

@@ -13,7 +13,8 @@ from msft.report.cost import flops, holdings
 from msft.report.final_path import final_path
 from msft.report.gains import gains_of
 from msft.report.seconds import seconds_of
-from msft.report.story import Point, Rollout, Story, read_story
+from msft.report.story import Rollout, Story, read_story
+from msft.report.trail import Point
 
 VERSION = 1
 """Increased when a key of the summary changes its meaning or is removed, not when a key is added."""
@@ -38,13 +39,16 @@ def summary_of(story: Story) -> dict[str, Any]:
         "msft": story.header.get("msft"),
         "method": story.header.get("method"),
         "answer": _answer(story, answer) if answer else None,
+        **({"aggregate": story.aggregate} if story.aggregate is not None else {}),
+        **({"groups": {name: list(members) for name, members in story.groups.items()}} if story.groups else {}),
         "rollouts": [_rollout(rollout) for rollout in story.rollouts],
         "base": base,
         "validation": validation,
+        **({"refit": _refit(story)} if story.refit else {}),
         "test": {which: test.get(which, {}) for which in ("base", "answer")},
         "macro": {
             "validation": {"base": _macro(story, base), "answer": _macro(story, validation)},
-            "test": {which: mean(list(test.get(which, {}).values())) for which in ("base", "answer")},
+            "test": {which: mean(_of_entries(story, test.get(which, {}))) for which in ("base", "answer")},
         },
         "flops": flops(story),
         "headroom": None if (gains := gains_of(story)) is None else gains.as_json(),
@@ -56,6 +60,19 @@ def summary_of(story: Story) -> dict[str, Any]:
 def _answer(story: Story, answer: Point) -> dict[str, Any]:
     excluded = [{"task": each.task, "epoch": each.epoch} for each in final_path(story).excluded]
     return {"snapshot": answer.snapshot, "epoch": answer.epoch, "rollout": answer.rollout, "excluded": excluded}
+
+
+def _refit(story: Story) -> dict[str, Any]:
+    """The point that the run on all rows followed, and its validation scores: the final model has none."""
+    chosen = story.chosen
+    assert chosen is not None, "a run on all rows follows a search"
+    reports = _reports(story, chosen.reports)
+    return {
+        "follows": {"snapshot": chosen.snapshot, "epoch": chosen.epoch, "rollout": chosen.rollout},
+        "validation": reports,
+        "macro": _macro(story, reports),
+        "held_out": dict(zip(story.tasks, story.brief.held or (), strict=True)),
+    }
 
 
 def _rollout(rollout: Rollout) -> dict[str, Any]:
@@ -72,7 +89,13 @@ def _rollout(rollout: Rollout) -> dict[str, Any]:
 
 def _reports(story: Story, reports: Mapping[Task, float]) -> dict[Task, float | None]:
     """In the order of the configuration."""
-    return {t: reports[t] if math.isfinite(reports[t]) else None for t in story.tasks if t in reports}
+    names = [name for task in story.names for name in (task, *story.groups.get(task, ()))]
+    return {t: reports[t] if math.isfinite(reports[t]) else None for t in names if t in reports}
+
+
+def _of_entries(story: Story, reports: Mapping[Task, float | None]) -> list[float | None]:
+    """What the macro-average is made of: an aggregate stands beside it."""
+    return [score for name, score in reports.items() if name != story.aggregate]
 
 
 def _macro(story: Story, reports: Mapping[Task, float | None]) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from msft.core.vocabulary import Task
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import Comparison, Row, compare
 from msft.report.cautions import cautions
@@ -40,6 +41,11 @@ LOG_WIDTH = 160
 """Columns of a table where there is no terminal that has a width."""
 VALIDATION_NOTE = (
     "No test scores: these are validation scores, and the search acted on them. Expect lower scores on new data."
+)
+
+REFIT_NOTE = (
+    "No test scores: these are validation scores of the model that the search chose. The final model has none, because "
+    "it was trained on these rows too. Expect lower scores on new data."
 )
 
 
@@ -116,7 +122,14 @@ def headline(story: Story) -> str:
     method = clean(str(story.header.get("method", "")))
     model = model_name(story)
     state = "finished" if story.answer else f"not finished, at epoch {epochs(story.tip.epoch)}"
-    return f"{method} on {model}, {len(story.tasks)} sub-datasets: {state}"
+    return f"{method} on {model}, {counted(story)}: {state}"
+
+
+def counted(story: Story) -> str:
+    """How many data sets the mixture has, and how many sub-datasets of the search they are."""
+    if not story.groups:
+        return f"{len(story.tasks)} sub-datasets"
+    return f"{len(story.entries)} data sets in {len(story.tasks)} sub-datasets"
 
 
 def model_name(story: Story) -> str:
@@ -128,12 +141,26 @@ def model_name(story: Story) -> str:
 
 def notes(comparison: Comparison) -> list[str]:
     """Notes that are needed to read the table."""
-    lines = [VALIDATION_NOTE] if comparison.split == "validation" else []
+    lines = [REFIT_NOTE if comparison.refit else VALIDATION_NOTE] if comparison.split == "validation" else []
     if any(row.interval for row in comparison.rows):
         lines.append(INTERVAL_NOTE)
+    if (chooser := comparison.chosen_by) is not None:
+        scores = f"{percent(chooser.base)} for the base model, {percent(chooser.answer)} for the final model"
+        lines.append(
+            f"{clean(chooser.label)} chose the final model, by its search score alone, and is not in the average; its "
+            f"{chooser.measure} on {chooser.items:,} validation items: {scores}."
+        )
+    if comparison.groups:
+        lines.append(f"{groups_in_words(comparison.groups)}.")
     if comparison.left_out:
         lines.append(f"Not in this table, because they have no test split: {listed(comparison.left_out)}.")
     return lines
+
+
+def groups_in_words(groups: Mapping[Task, Sequence[Task]]) -> str:
+    """Which data sets share a validation score, and are excluded together."""
+    listed_groups = "; ".join(f"{clean(group)} ({listed(members)})" for group, members in groups.items())
+    return f"Groups, each with one validation score and one exclusion: {listed_groups}"
 
 
 def costs(story: Story) -> list[tuple[str, str]]:
@@ -175,7 +202,7 @@ def cost_line(story: Story) -> str:
 
 def columns(story: Story, comparison: Comparison) -> list[str]:
     """Headings of the comparison; `cells` gives a row in the same order."""
-    now = "final model" if story.answer else "so far"
+    now = "search" if comparison.refit else "final model" if story.answer else "so far"
     return ["sub-dataset", f"{comparison.split}, in %", "base", now, "change", "95 % interval", "items"]
 
 
@@ -195,7 +222,8 @@ def cells(row: Row) -> list[str]:
 def shown_columns(story: Story, comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Headings and rows, the average last; without the interval column if no row has an interval."""
     names = columns(story, comparison)
-    rows = [cells(row) for row in (*comparison.rows, comparison.macro)]
+    first = [] if comparison.aggregate is None else [comparison.aggregate]
+    rows = [cells(row) for row in (*first, *comparison.rows, comparison.macro)]
     keep = [i for i, name in enumerate(names) if name != "95 % interval" or any(r[i] != NOT_KNOWN for r in rows)]
     return [names[i] for i in keep], [[row[i] for i in keep] for row in rows]
 

@@ -9,7 +9,8 @@ from msft.core.schedule import learning_rate
 from msft.core.vocabulary import ROOT, Snapshot
 from msft.report.figures import Curves
 from msft.report.plots import Figure
-from msft.report.story import Point, Story
+from msft.report.story import Story
+from msft.report.trail import Point
 
 RATE = "training.learning_rate"
 

@@ -77,17 +77,24 @@ def judged(change: float, interval: Interval, than: str) -> str:
 
 
 def _gain(story: Story, comparison: Comparison) -> str:
-    macro = comparison.macro
+    macro, of = comparison.macro, ""
+    if comparison.aggregate is not None:
+        macro, of = comparison.aggregate, f" of {clean(comparison.aggregate.label)}"
     if story.answer is story.base:
         return "Nothing was gained: the final model is the untrained base model."
     change = macro.difference
     if change is None or not math.isfinite(change):
         return "Not known whether it is better than the base model: an average score is missing or is not a number."
-    moved = f"{difference(change)} points on the {comparison.split} split, from {percent(macro.base)} to "
+    moved = f"{difference(change)} points on the {comparison.split} split{of}, from {percent(macro.base)} to "
     moved += percent(macro.answer)
+    if comparison.refit and not of:
+        return (
+            f"Not tested: the model that the search chose changed by {moved}. The final model was trained on these "
+            "rows too, so nothing was measured on it. For a score of it, give a test split."
+        )
     if comparison.split == "validation":
         return f"Not tested: {moved}. The run chose its final model by these scores, so expect less on new data."
-    moved += _of_all(len(comparison.rows), len(story.tasks))
+    moved += "" if of else _of_all(len(comparison.rows), len(story.entries))
     if macro.interval is None:
         return f"{_direction(change)} the base model, without an interval that shows it: {moved}."
     return f"{judged(change, macro.interval, 'the base model')}: {moved} {_interval(macro.interval)}."
@@ -136,7 +143,7 @@ def against_plain(run: Run, other: Run) -> str:
         return f"Its final model is the same as that of {than}: {which}. On this seed, {method} changed nothing."
     if found.difference is None or not math.isfinite(found.difference):
         return "It was not compared with plain SFT: the two have no test scores in common."
-    moved = f"{difference(found.difference)} points on the test split{_of_all(len(run.tested), len(run.story.tasks))}"
+    moved = f"{difference(found.difference)} points on the test split{_of_all(len(run.tested), len(run.story.entries))}"
     if found.interval is None:
         said = f"{_direction(found.difference)} {than}, without an interval that shows it: {moved}."
     else:
@@ -232,7 +239,10 @@ def compare_command(story: Story) -> str:
     averaged = name in METHODS and METHODS[name].averaged
     methods = f"msft,{name}" if story.outlook.plain else f"{name},{PLAIN[1] if averaged else PLAIN[0]}"
     config = shlex.quote(clean(str(story.folder.config)))
-    return f"msft compare {config} --methods {shlex.quote(clean(methods))} --seeds {SEEDS}{_imports(story)}"
+    # Methods are compared by the scores of sub-datasets, and by validation scores of final models.
+    searched = " --set method.refit=false" if story.brief.whole is not None else ""
+    searched += " --set aggregate=null" if story.aggregate is not None else ""
+    return f"msft compare {config} --methods {shlex.quote(clean(methods))} --seeds {SEEDS}{searched}{_imports(story)}"
 
 
 def _imports(story: Story) -> str:

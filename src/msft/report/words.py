@@ -87,6 +87,8 @@ def decision(rollout: Rollout) -> str:
     place = f"Roll-out {rollout.number}, epoch {epochs(rollout.start.epoch)} to {epochs(rollout.end.epoch)}"
     if rollout.why == "candidate":
         return f"{place}: a candidate for the final model."
+    if rollout.why == "refit":
+        return f"{place}: the run on all rows, the held-out ones included."
     if rollout.excluded:
         read = "; ".join(map(_reading, rollout.readings))
         conclusion = f"Excluded: {listed(rollout.excluded)}{_whence(rollout)}."
@@ -106,19 +108,30 @@ def decisions(story: Story) -> list[str]:
     """One entry per roll-out, in the order in which they ran; then what the method says about them; the choice of the
     final model last."""
     done = [rollout for rollout in story.rollouts if story.answer or rollout.followed]
-    last = answer(story) if story.answer else f"Not finished: the search is at epoch {epochs(story.tip.epoch)}."
+    where = f"the search is at epoch {epochs(story.tip.epoch)}"
+    if story.refit_of is not None:
+        where = f"the search chose epoch {epochs(story.refit_of.epoch)}, and the run on all rows is not over"
+    last = answer(story) if story.answer else f"Not finished: {where}."
     return [*map(decision, done), *story.explanations, last]
 
 
 def answer(story: Story) -> str:
     """Which point the search chose as the final model."""
-    place = story.answer
+    place = story.chosen
     assert place is not None, "only a finished run has a final model"
     rule = "best macro-average" if story.brief.select == "best" else "last point of the search"
+    if story.aggregate is not None:
+        rule = f"best score of {clean(story.aggregate)}"
     if place.snapshot == story.base.snapshot:
         return f"The final model is the untrained base model ({rule})."
     segment = story.segments[place.snapshot - 1][0]
     which = f"the {blended(segment)}" if segment.blend else "the one"
+    if story.refit:
+        return (
+            f"The search chose epoch {epochs(place.epoch)} of roll-out {place.rollout} ({rule}). The final model was "
+            "then trained again from the base model, for the same epochs and with the same exclusions, on all rows: "
+            "those that were held out for validation included. So it has no validation score of any sub-dataset."
+        )
     return f"The final model is {which} at epoch {epochs(place.epoch)}, from roll-out {place.rollout} ({rule})."
 
 

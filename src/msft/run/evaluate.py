@@ -11,7 +11,7 @@ from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel
 
 from msft.config.schema import Config
-from msft.core.errors import DataError, complaint
+from msft.core.errors import DataError, RunError, complaint
 from msft.core.vocabulary import Task
 from msft.data.examples import TaskData
 from msft.data.load import load_tasks, on_day
@@ -41,17 +41,30 @@ class Evaluation:
     split: Split
     data: Mapping[Task, TaskData]
     scores: Mapping[Task, TaskScores]
-    """Of the sub-datasets that have this split, in the order of the configuration."""
+    """Of the sub-datasets that have this split, in the order of the configuration. A group has one validation score,
+    and each of its data sets a test score."""
 
     @property
     def macro(self) -> float | None:
-        """The mean of the test metrics."""
-        return mean([found.report for found in self.scores.values()])
+        """The mean of the test metrics of the sub-datasets; an aggregate stands beside it."""
+        return mean([found.report for name, found in self.scores.items() if not self._names[name].aggregate])
 
     @property
     def left_out(self) -> list[Task]:
         """Sub-datasets without this split."""
-        return [task for task in self.data if task not in self.scores]
+        return [name for name in self._names if name not in self.scores]
+
+    @property
+    def measures(self) -> dict[Task, str]:
+        """The name of the measure of each."""
+        return {name: part.measure.name for name, part in self._names.items()}
+
+    @property
+    def _names(self) -> dict[Task, TaskData]:
+        """What this split has scores of."""
+        if self.split == "validation":
+            return dict(self.data)
+        return {name: part for task, part in self.data.items() for name in [m.task for m in part.members] or [task]}
 
     def interval(self, task: Task) -> tuple[float, float] | None:
         """95 % interval of the test metric, given the items."""
@@ -72,11 +85,18 @@ def evaluate(
     check_precision_and_compiler(bf16=precision != "fp32", torch_compile=False)
     run = RunFolder(Path(model))
     if run.exists:
+        if split == "validation" and run.transcript().brief.whole is not None:
+            found = "the final model of this run was trained on its validation rows too (method.refit)"
+            raise RunError(complaint(found, "add --split test", file=model, field="--split"))
         config = on_day(config, run.day)
     loaded, tokenizer = _loaded(config, model)
     data = load_tasks(config, tokenizer)
     check_data_fits(loaded, data)
-    asked = {task: (getattr(part, split), part.measure) for task, part in data.items() if getattr(part, split)}
+    asked = {
+        name: (items, part.measure)
+        for task, part in data.items()
+        for name, items in (part.tests if split == "test" else {task: part.validation}).items()
+    }
     if not asked:
         mend = f"name one with datasets.<id>.{split}, or choose another --split"
         raise DataError(complaint(f"no sub-dataset has a {split} split", mend, field="--split"))

@@ -112,12 +112,13 @@ class Job:
         method = self.config.method
         if self.config.training.average is None:
             base = replace(base, items=None, metrics=None)
-        sizes = tuple(part.size for part in self.data.values())
-        distinct = tuple(len(part.train) for part in self.data.values())
+        trained = [part for part in self.data.values() if not part.aggregate]
+        sizes = tuple(part.size for part in trained)
+        distinct = tuple(len(part.train) for part in trained)
         return Brief(
-            tasks=tuple(self.data),
+            tasks=tuple(part.task for part in trained),
             sizes=sizes,
-            validation_sizes=tuple(len(part.validation) for part in self.data.values()),
+            validation_sizes=tuple(len(part.validation) for part in trained),
             batch_size=self.config.training.batch_size,
             seed=self.config.training_seed,
             base=base,
@@ -128,6 +129,9 @@ class Job:
             score_excluded="tick" if method.score_excluded == "tick" else "rollout",
             candidates="ticks" if method.score_excluded == "tick" else "decisions",
             pools=None if distinct == sizes else distinct,
+            whole=tuple(part.whole_size for part in trained) if method.refit else None,
+            held=tuple(len(part.held_out) for part in trained) if method.refit else None,
+            aggregate=next((part.task for part in self.data.values() if part.aggregate), None),
             params=method.params,
         )
 
@@ -159,6 +163,16 @@ class Job:
             "data": {task: part.fingerprint for task, part in self.data.items()},
         }
 
+    @property
+    def _groups(self) -> dict[str, Any]:
+        """Group -> data set -> numbers of its examples and items."""
+        counted = ("train", "taken", "validation", "test")
+        return {
+            task: {member.task: {name: getattr(member, name) for name in counted} for member in part.members}
+            for task, part in self.data.items()
+            if part.members
+        }
+
     def header(self, brief: Brief, engine: Described) -> dict[str, Any]:
         """The journal's first record: everything that determines the run."""
         config = flatten(self.config)
@@ -175,9 +189,15 @@ class Job:
             },
             "fingerprints": self.fingerprints(engine),
             "measures": {
-                task: {"name": m.name, "normalize": m.normalize, "control": m.control}
-                for task, m in ((task, part.measure) for task, part in self.data.items())
+                name: {"name": m.name, "normalize": m.normalize, "control": m.control}
+                for name, m in (
+                    (name, part.measure)
+                    for task, part in self.data.items()
+                    for name in (task, *(member.task for member in part.members))
+                )
             },
+            **({} if brief.aggregate is None else {"aggregate": len(self.data[brief.aggregate].validation)}),
+            **({"groups": groups} if (groups := self._groups) else {}),
             "config": config,
             "environment": made_with(self.config) | ({"gpu": dict(engine.gpu)} if engine.gpu else {}),
         }
@@ -196,7 +216,8 @@ def needs_bitsandbytes(config: Config) -> bool:
 
 def longest_row(config: Config) -> int:
     """The most tokens that a row of the run can have; a generated text goes on after `data.max_length`."""
-    spoken = (dataset.scorer.max_new_tokens or 0 for dataset in config.datasets if dataset.scorer is not None)
+    asked = [*config.datasets, *([] if config.aggregate is None else [config.aggregate])]
+    spoken = (dataset.scorer.max_new_tokens or 0 for dataset in asked if dataset.scorer is not None)
     return config.data.max_length + max(spoken, default=0)
 
 

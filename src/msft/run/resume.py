@@ -23,8 +23,8 @@ from msft.system import files
 RESERVE = 64 << 20
 """Bytes that must stay free beside snapshots and model: journal, sidecars, page."""
 HARMLESS = (
-    "environment", "environment.*", "model.name_or_path", "datasets.*.path", "snapshots.durable", "snapshots.max",
-    "training.learning_rate",
+    "environment", "environment.*", "model.name_or_path", "datasets.*.path", "aggregate.path", "snapshots.durable",
+    "snapshots.max", "training.learning_rate",
 )  # fmt: skip
 """Fields that a resumed run may change with `--allow-changed`. Content is fingerprinted: a path may change, a file's
 content may not. A new learning rate or `snapshots.max` applies from the next segment on."""

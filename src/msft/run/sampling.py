@@ -26,12 +26,17 @@ def sampled_outputs(
 ) -> dict[str, Any]:
     """The content of `samples.json`; empty, with a note, where there can be none: the final model is worth more.
 
-    The items are spread over the test split or, where there is none, the validation split. `answer` is the final model.
+    The items are spread over the test split or, where there is none, the validation split; in a group over the test
+    split of each data set. There are none where a run on all rows has trained on the validation rows. `answer` is the
+    final model.
     """
-    places = {task: _spread(len(part.test or part.validation)) for task, part in data.items()}
-    asked: Asked = {
-        task: ([(part.test or part.validation)[at] for at in places[task]], part.measure) for task, part in data.items()
+    items = {
+        name: (part, found)
+        for task, part in data.items()
+        for name, found in (part.tests or {task: [] if part.held_out else part.validation}).items()
     }
+    places = {name: _spread(len(found)) for name, (_, found) in items.items()}
+    asked: Asked = {name: ([found[at] for at in places[name]], part.measure) for name, (part, found) in items.items()}
     try:
         # The base model first: the final model is exported next.
         base, final = (sample(snapshot, asked) for snapshot in (ROOT, answer))
@@ -39,7 +44,7 @@ def sampled_outputs(
         note(f"no sample outputs: {str(error).partition(' Fix: ')[0]}")
         return {}
     entries = [
-        {"task": task, "split": "test" if data[task].test else "validation", "item": at, **_entry(was, now)}
+        {"task": task, "split": "test" if items[task][0].test else "validation", "item": at, **_entry(was, now)}
         for task in base
         for at, was, now in zip(places[task], base[task], final[task], strict=True)
     ]

@@ -35,7 +35,7 @@ def scoring_share(data: Iterable[TaskData], eval_every: float) -> float:
     parts = list(data)
     scored = sum(scored_tokens(part.validation, part.measure) for part in parts)
     # An epoch may take examples of a sub-dataset more or less than once.
-    trained = sum(sum(map(len, part.train)) * part.size / len(part.train) for part in parts)
+    trained = sum(sum(map(len, part.train)) * part.size / len(part.train) for part in parts if not part.aggregate)
     return scored / (TRAINED * eval_every * trained)
 
 

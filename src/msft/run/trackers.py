@@ -118,7 +118,8 @@ class Trackers:
         values: dict[str, float | None] = {f"control/{task}": score for task, score in outcome.scores.items()}
         values |= {f"report/{task}": score for task, score in outcome.reports.items()}
         if set(self._brief.tasks) <= outcome.reports.keys():
-            values["report/average"] = math.fsum(outcome.reports.values()) / len(outcome.reports)
+            reports = [outcome.reports[task] for task in self._brief.tasks]
+            values["report/average"] = math.fsum(reports) / len(reports)
         epoch = segment.epoch
         if segment.trains:  # where nothing is left to train, an epoch has no steps
             epoch += Clock.of(self._brief).epochs(segment.mixture, segment.stop - segment.start)

@@ -15,7 +15,8 @@ from msft.core.outlook import Bound, Standing
 from msft.core.vocabulary import Brief, Mixture, Outcome, Segment, Snapshot, Task
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.methods import outlook_of
-from msft.report.story import Trail, find_rollouts
+from msft.report.story import find_rollouts
+from msft.report.trail import BRANCHES, Trail
 from msft.report.words import clean, decision, duration, epochs, percent
 from msft.screen.pace import Pace, Scoring
 
@@ -60,20 +61,24 @@ class View:
 
     def begins(self, segment: Segment) -> str:
         """A new segment is about to run. Returns the decision that led to it, if any."""
-        trail, searches = self.trail, segment.why != "candidate"
+        trail, searches = self.trail, segment.why not in BRANCHES
         left = any(task not in segment.mixture.active for task in self._active)
         decided = ""
         if self._past and searches and (left or trail.goes_back(segment)):
             # Given as a segment without training, it only closes the roll-out before it.
             closing = (replace(segment, stop=segment.start), trail.brief.base)
-            ended = [r for r in find_rollouts(trail, [*self._past, closing], self.outlook) if r.why != "candidate"]
+            ended = [r for r in find_rollouts(trail, [*self._past, closing], self.outlook) if r.why not in BRANCHES]
             if ended:
                 self.decided = decided = decision(ended[-1])
-        elif self._past and self._decides_at(segment):
+        elif self._past and searches and self._decides_at(segment):
             self.decided = decided = (
                 f"Roll-out {segment.rollout}, to epoch {epochs(segment.epoch)}: no sub-dataset is past its peak; "
                 "nothing was excluded."
             )
+        if segment.why == "refit":
+            self.bound = None  # which was that of the search
+            if not segment.trains:
+                self.decided = decided = f"The search chose epoch {epochs(segment.epoch)}; now all rows are trained on."
         self.mixture, self.segment, self.status, self.recovering = segment.mixture, segment, "", False
         self._ended = False
         if searches:
@@ -122,7 +127,7 @@ class View:
 
     def _steps(self, segment: Segment) -> int:
         """The number of steps from a segment's start to the end of the roll-out; 0 if unknown."""
-        if segment.why == "candidate":
+        if segment.why in BRANCHES:
             return segment.stop - segment.start
         left = min(self.outlook.rollout, self.trail.brief.horizon - segment.epoch)
         return self.trail.clock.steps(segment.mixture, left) if math.isfinite(left) else 0
@@ -134,13 +139,19 @@ class View:
 
     def scores(self, outcome: Outcome | None = None) -> str:
         """Scores in one line: of an outcome, with the best so far, or of the latest point of the search."""
-        tasks = [task for task in self.trail.brief.tasks if outcome is None or task in outcome.scores]
+        tasks = [task for task in self._names if outcome is None or task in outcome.scores]
         curves = {task: self.curve(task, None if outcome is None else outcome.snapshot) for task in tasks}
         return "  ".join(
             f"{clean(task)} {percent(curve[-1])}" + (f" (best {percent(_best(curve))})" if outcome else "")
             for task, curve in curves.items()
             if curve
         )
+
+    @property
+    def _names(self) -> list[Task]:
+        """What is scored: the sub-datasets, and the aggregate last."""
+        brief = self.trail.brief
+        return [*brief.tasks, *([] if brief.aggregate is None else [brief.aggregate])]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         bars = ASCII_BARS if options.ascii_only else BARS
@@ -168,7 +179,7 @@ class View:
 
     def _rows(self, height: int) -> tuple[list[Task], int]:
         """The sub-datasets that fit on the screen, active ones preferred; and the number of those that do not fit."""
-        tasks = list(self.trail.brief.tasks)
+        tasks = self._names
         room = max(3, height - 11)
         if len(tasks) <= room:
             return tasks, 0
@@ -178,6 +189,8 @@ class View:
     def _part(self, task: Task) -> tuple[str, str]:
         """The part of a sub-dataset in the mixture, and the style of its row."""
         mixture = self.mixture
+        if task == self.trail.brief.aggregate:
+            return "chooses", ""
         if task not in mixture.tasks:
             # A method that trains one sub-dataset after another excludes none.
             return "excluded" if self.outlook.excludes else "not now", "dim"
@@ -236,6 +249,8 @@ class View:
             return ""
         if segment.why == "candidate":
             return "A candidate for the final model; the search returns to where it was."
+        if segment.why == "refit":
+            return "The run on all rows, with the times that the search found; nothing is scored or decided."
         end = self._start(segment) + self.trail.clock.epochs(segment.mixture, self.pace.planned)
         several = len(segment.mixture.active) > 1
         which = "sub-datasets that are past their peak are" if several else "the last sub-dataset, if past its peak, is"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from statistics import mean
 
-from msft.config.schema import Config, DatasetConfig
+from msft.config.dataset_section import DatasetConfig
+from msft.config.schema import Config
 from msft.core.errors import ConfigError, complaint
 from msft.study.draw import against, intervals
 from msft.study.findings import Findings, Plot, Table

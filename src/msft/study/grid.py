@@ -13,7 +13,7 @@ from msft.config.as_begun import as_begun
 from msft.config.problems import not_portable
 from msft.config.reader import flatten, load, without_later_defaults
 from msft.config.schema import Config
-from msft.core.errors import RunError, complaint
+from msft.core.errors import ConfigError, RunError, complaint
 from msft.core.wire import differences
 from msft.record.journal import canonical
 from msft.record.run_folder import LOCK, STUDY, RunFolder
@@ -80,6 +80,12 @@ class Grid:
         return config.model_copy(update=changed)
 
     def __post_init__(self) -> None:
+        if any(variant.config.method.refit for variant in self.variants):
+            found = "studies read validation scores of final models, and after a run on all rows there are none"
+            raise ConfigError(complaint(found, "add --set method.refit=false", field="method.refit"))
+        if any(variant.config.aggregate is not None for variant in self.variants):
+            found = "studies compare methods by the scores of sub-datasets, and here an aggregate chooses"
+            raise ConfigError(complaint(found, "add --set aggregate=null", field="aggregate"))
         names = [variant.name for variant in self.variants]
         assert len({variant.folder for variant in self.variants}) == len(names), "variants need distinct names"
         assert all(v.after is None or v.after in names[:i] for i, v in enumerate(self.variants)), "order of variants"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
+from msft.config.dataset_section import DatasetConfig
 from msft.config.method_section import MethodConfig, resolve
 from msft.config.problems import ProblemsError
-from msft.config.schema import Config, DatasetConfig
+from msft.config.schema import Config
 from msft.core.errors import ConfigError, complaint
 from msft.methods import METHODS
 

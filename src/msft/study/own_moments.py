@@ -9,7 +9,8 @@ from msft.config.schema import Config
 from msft.core.headroom import Moments, moments
 from msft.core.vocabulary import Task
 from msft.report.gains import REALISED, Gains, gains_of, in_points, sentences
-from msft.report.story import Point, Story
+from msft.report.story import Story
+from msft.report.trail import Point
 from msft.study.draw import beside, by_task, dots, upright
 from msft.study.findings import Findings, Plot, Table
 from msft.study.grid import Variant

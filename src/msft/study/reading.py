@@ -11,7 +11,8 @@ from msft.config.schema import Config
 from msft.core.curves import peak
 from msft.core.vocabulary import Task
 from msft.report.cost import flops
-from msft.report.story import Point, Story, read_story
+from msft.report.story import Story, read_story
+from msft.report.trail import Point
 from msft.run.job import Job
 from msft.study.grid import Grid, StudyFolder
 from msft.study.statistics import Interval, t_interval

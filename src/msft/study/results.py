@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from msft.report.words import measure_label
 from msft.study.grid import StudyFolder
 from msft.study.held_out import Curve, held_out
 from msft.study.statistics import Array
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +109,8 @@ def read_results(folder: StudyFolder) -> Results:
     tested = "answer" in story.test and bool(story.test["answer"].reports)
     split: Literal["test", "validation"] = "test" if tested else "validation"
     bases = [each.test["base"].reports if tested else each.base.reports for _, each in firsts.values()]
-    tasks = [task for task in story.tasks if task in bases[0]]
+    entries = story.entries if tested else story.tasks
+    tasks = [task for task in entries if task in bases[0]]
     runs: dict[str, dict[int, Run]] = {name: {} for name in names}
     for (name, seed), each in stories.items():
         if (made := _run(each, seed, tasks, tested, shared=not redrawn)) is not None:
@@ -115,19 +118,27 @@ def read_results(folder: StudyFolder) -> Results:
     return Results(
         split=split,
         tasks=tasks,
-        left_out=[task for task in story.tasks if task not in tasks],
+        left_out=[task for task in entries if task not in tasks],
         measures={task: measure_label(story, task) for task in tasks},
-        validation_items=dict(zip(story.tasks, story.brief.validation_sizes, strict=True)),
+        validation_items=_by_entry(story, dict(zip(story.tasks, story.brief.validation_sizes, strict=True))),
         base={task: float(np.mean([base[task] for base in bases])) for task in tasks},
-        base_validation={
-            task: float(np.mean([each.base.reports[task] for _, each in firsts.values()]))
-            for task in story.base.reports
-        },
+        base_validation=_by_entry(
+            story,
+            {
+                task: float(np.mean([each.base.reports[task] for _, each in firsts.values()]))
+                for task in story.base.reports
+            },
+        ),
         redrawn=redrawn,
         model=str(story.header.get("model", {}).get("name", "")),
         runs=runs,
         failures=folder.read_failures(),
     )
+
+
+def _by_entry(story: Story, of: Mapping[Task, V]) -> dict[Task, V]:
+    """Values of the sub-datasets of the search, of a group for each of its data sets too."""
+    return {**of, **{entry: of[task] for entry in story.entries if (task := story.task_of(entry)) in of}}
 
 
 def _check_same(first: tuple[RunFolder, Story], other: tuple[RunFolder, Story]) -> None:
@@ -156,14 +167,14 @@ def _run(story: Story, seed: int, tasks: Sequence[Task], tested: bool, *, shared
         seed=seed,
         reports=np.array([reports[task] for task in tasks]),
         items=[_items(recorded.get(task, ()), reports[task]) for task in tasks],
-        validation=mean([answer.reports.get(task) for task in tasks]),
-        best=best,
+        validation=mean([answer.reports.get(story.task_of(task)) for task in tasks]),
+        best=_by_entry(story, best),
         plain=story.outlook.plain,
         few_candidates=few_candidates(story),
         summary=summary_of(story),
         base=float(np.mean([base[task] for task in tasks])),
         spent=(float(spent[0]), float(spent[-1])),
-        held_out=held_out(story, tasks),
+        held_out=held_out(story, list(dict.fromkeys(map(story.task_of, tasks)))),
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import combinations
 from statistics import mean
 
-from msft.config.schema import Config, DatasetConfig
+from msft.config.dataset_section import DatasetConfig
+from msft.config.schema import Config
 from msft.core.errors import ConfigError, complaint
 from msft.report.plots import figure
 from msft.report.story import Story

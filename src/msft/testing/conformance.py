@@ -15,7 +15,7 @@ def test_conformance(case: conformance.Case) -> None:
 AssertionError (or the error of the method or of `Search`) where a rule is broken. The rules: the search ends; its
 answer is a snapshot that it kept; roll-outs continue where they ended; the journal replays from every cut; a crash
 changes nothing; scoring the excluded more often decides nothing, and where every evaluation may become the final
-model, it is not worse; and the outlook's bounds hold.
+model, it is not worse; the outlook's bounds hold; and a run on all rows (`Method.refits`) changes nothing before it.
 """
 
 from __future__ import annotations
@@ -138,10 +138,25 @@ def check(method: Method, case: Case) -> None:
     check_replay(method, brief, journal, answer, thorough=case.job == "apart" and not case.items)
     check_crash(method, brief, journal, answer, case.engine())
     check_outlook(method, brief, journal)
+    if method.refits and case.job == "apart":
+        check_refit(method, case, journal)
     if case.items:
         check_scoring_decides_nothing(method, case)
     else:  # noise depends on the rounding of what was trained, and so on how many ticks there were
         check_candidates(method, case)
+
+
+def check_refit(method: Method, case: Case, journal: Journal) -> None:
+    """The search before a run on all rows is the search without one, and what follows it is scored nowhere."""
+    fresh = case.engine()
+    engine = replace(fresh, held=dict.fromkeys(fresh.sizes, 3))
+    brief = case.brief(method, engine)
+    answer, whole = run(method, brief, engine)
+    assert whole[: len(journal)] == journal, "the search depends on the run that follows it"
+    rest = [segment for segment, _ in whole[len(journal) :]]
+    assert answer == (len(whole) if rest else ROOT), "the final model is not the end of the run on all rows"
+    assert all(s.why == "refit" and not s.score for s in rest), "the run on all rows is scored"
+    check_replay(method, brief, whole, answer, thorough=False)
 
 
 def check_segments(journal: Journal) -> None:

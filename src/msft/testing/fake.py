@@ -72,10 +72,15 @@ class FakeEngine:
     store: FakeStore = field(default_factory=FakeStore)
     pools: Mapping[Task, int] | None = None
     """Different instances of each sub-dataset; None: `sizes`, what an epoch takes of each."""
+    held: Mapping[Task, int] | None = None
+    """Instances of each that are held out, for a run on all rows; None: no such run follows."""
+    aggregate: Task | None = None
+    """One of `curves`, but not of `sizes`: it is scored on the mean exposure, and never trained."""
 
     def __post_init__(self) -> None:
         self.distinct = dict(self.pools or self.sizes)
-        self.clock = Clock(self.sizes, self.batch_size, self.eval_every, self.pools)
+        whole = self._whole() if self.held is not None else None
+        self.clock = Clock(self.sizes, self.batch_size, self.eval_every, self.pools, whole)
         self.states: MutableMapping[Snapshot, dict[Task, float]] = {ROOT: dict.fromkeys(self.sizes, 0.0)}
         self.trained = 0.0
         """Instances that went through optimizer steps."""
@@ -83,11 +88,19 @@ class FakeEngine:
         self.live: Snapshot = ROOT
         """Where the last run ended."""
         self.order = Order(0, self.sizes, self.batch_size, self.pools)
+        self.whole = None if whole is None else Order(0, whole[0], self.batch_size, whole[1])
         self.cursors: dict[Snapshot, Cursor] = {}
+
+    def _whole(self) -> tuple[dict[Task, int], dict[Task, int]]:
+        """Sizes and pools of all rows."""
+        held = self.held or {}
+        pools = {task: pool + held[task] for task, pool in self.distinct.items()}
+        return {task: -(-size * pools[task] // self.distinct[task]) for task, size in self.sizes.items()}, pools
 
     def base(self) -> Outcome:
         probes = frozenset({Probe.ITEMS, Probe.METRICS} if self.items else ())
-        return self._measure(ROOT, tuple(self.sizes), probes, {}, 0)
+        names = (*self.sizes, *([] if self.aggregate is None else [self.aggregate]))
+        return self._measure(ROOT, names, probes, {}, 0)
 
     def run(self, segment: Segment, number: int) -> Outcome:
         for source in sorted(segment.sources):
@@ -102,7 +115,8 @@ class FakeEngine:
             return self._measure(segment.parent, segment.score, segment.probes, {}, 0)
         self.cursors[number] = self._walk(segment)
         exposure = dict(self.states[segment.parent])
-        mixture, counts = segment.mixture, per_epoch(segment.mixture, self.sizes, self.pools)
+        mixture = segment.mixture
+        counts = per_epoch(mixture, *(self._whole() if mixture.whole else (self.sizes, self.pools)))
         epochs = self.clock.epochs(mixture, segment.stop - segment.start)
         instances = epochs * sum(counts.values())
         if mixture.weights is not None:
@@ -135,7 +149,9 @@ class FakeEngine:
         cursor = self.cursor(segment.parent) if segment.start else Cursor()
         assert cursor.step == segment.start, f"the parent stands at step {cursor.step}, not {segment.start}"
         for _ in range(segment.start, segment.stop):
-            _, cursor = self.order.batch(segment.rollout, segment.mixture, cursor)
+            order = self.whole if segment.mixture.whole else self.order
+            assert order is not None, "nothing is held out"
+            _, cursor = order.batch(segment.rollout, segment.mixture, cursor)
         return cursor
 
     def _blended(self, segment: Segment) -> dict[Task, float]:
@@ -156,9 +172,14 @@ class FakeEngine:
         folder.mkdir(exist_ok=True)
         (folder / "state.txt").write_text(repr(sorted(self.states[snapshot].items())), encoding="utf-8")
 
+    def _exposure(self, snapshot: Snapshot, task: Task) -> float:
+        """That of a sub-dataset; of the aggregate, their mean."""
+        known = self.states[snapshot]
+        return known[task] if task in known else math.fsum(known.values()) / len(known)
+
     def score(self, snapshot: Snapshot, task: Task) -> tuple[float, ...]:
         """Item scores; their mean is the sub-dataset's score."""
-        exposure = self.states[snapshot][task]
+        exposure = self._exposure(snapshot, task)
         true = self.curves[task](exposure)
         if not self.items:
             return (true,)
@@ -195,7 +216,9 @@ class FakeEngine:
             metrics=items if Probe.METRICS in probes else None,
             lookahead={t: 1.0 / (1.0 + state[t]) for t in self.sizes} if Probe.LOOKAHEAD in probes else None,
             losses=losses,
-            loss={t: 1.0 - self.curves[t](state[t]) for t in tasks} if Probe.LOSS in probes else None,
+            loss={t: 1.0 - self.curves[t](self._exposure(snapshot, t)) for t in tasks}
+            if Probe.LOSS in probes
+            else None,
             train_loss=math.exp(-sum(state.values()) / len(state)) if gained else None,
             tokens=Tokens(train=round(10 * instances), eval=5 * len(tasks) * max(1, self.items)),
             bytes=1000 if made else 0,
@@ -218,6 +241,9 @@ def brief_of(engine: FakeEngine, params: object, **changes: object) -> Brief:
         "horizon": 10.0,
         "eval_every": engine.eval_every,
         "pools": None if engine.distinct == dict(engine.sizes) else tuple(engine.distinct.values()),
+        "whole": None if engine.held is None else tuple(engine.whole.sizes.values()) if engine.whole else None,
+        "held": None if engine.held is None else tuple(engine.held.values()),
+        "aggregate": engine.aggregate,
         "params": params,
     }
     return Brief(**{**values, **changes})  # type: ignore[arg-type]
