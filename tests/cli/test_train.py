@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from msft.cli.main import main
 from msft.methods import METHODS
+from msft.record.journal import Transcript
 from msft.record.run_folder import RunFolder
 
 
@@ -136,25 +138,90 @@ def test_lora_trains_and_hands_over_the_adapter_alone(place: Path) -> None:
     AutoModelForCausalLM.from_pretrained(final)
 
 
-@pytest.mark.cpu("two processes need two cards: these are on the CPU")
-def test_two_processes_decide_as_one(place: Path) -> None:
-    """gloo, DDP, fp32: the same segments, with exclusions; scores equal up to rounding, which training amplifies."""
-    search = ", max_epochs: 4, budget: 2, smooth: 1"
-    override = ["--set", "model.precision=fp32", "--set", "training.learning_rate=0.03"]
-    assert main(["train", str(make_job(place, "msft", search, output="one")), *override]) == 0
-    two = make_job(place, "msft", search, output="two")
+SEARCH = ", max_epochs: 4, budget: 2, smooth: 1"
+EXACT = ["--set", "model.precision=fp32", "--set", "training.learning_rate=0.03"]
+
+
+def launched(place: Path, name: str, *more: str) -> Transcript:
+    """A run of two processes."""
+    two = place / f"{name}.yaml"
+    if not two.exists():
+        make_job(place, "msft", SEARCH, output=name)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "msft", "train", str(two)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, *launch, *override], env=environment, cwd=place, capture_output=True, text=True, check=False
+        [sys.executable, *launch, *EXACT, *more],
+        env=environment,
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    alone, together = RunFolder(place / "one").transcript(), RunFolder(place / "two").transcript()
-    assert any(not segment.trains for segment, _ in alone.segments), "nothing was decided"
-    assert [s for s, _ in together.segments] == [s for s, _ in alone.segments]
-    for (_, mine), (_, theirs) in zip(together.segments, alone.segments, strict=True):
+    return RunFolder(place / name).transcript()
+
+
+def same_decisions(one: Transcript, other: Transcript, near: float) -> None:
+    assert any(not segment.trains for segment, _ in one.segments), "nothing was decided"
+    assert [s for s, _ in other.segments] == [s for s, _ in one.segments]
+    for (_, mine), (_, theirs) in zip(other.segments, one.segments, strict=True):
         assert mine.tokens == theirs.tokens
-        assert mine.scores == pytest.approx(theirs.scores, rel=1e-2)
-    assert together.final is not None
-    assert alone.final is not None
-    assert together.final["answer"] == alone.final["answer"]
+        assert mine.scores == pytest.approx(theirs.scores, rel=near)
+    assert other.final is not None
+    assert one.final is not None
+    assert other.final["answer"] == one.final["answer"]
+
+
+@pytest.mark.cpu("two processes need two cards: these are on the CPU")
+def test_two_processes_decide_as_one(place: Path) -> None:
+    """gloo, fp32, each with the whole model or with its part: the same segments, with exclusions; scores equal up to
+    rounding, which training amplifies."""
+    assert main(["train", str(make_job(place, "msft", SEARCH, output="one")), *EXACT]) == 0
+    alone = RunFolder(place / "one").transcript()
+    same_decisions(alone, launched(place, "two"), 1e-2)
+    split = launched(place, "split", "--set", "training.shard=true")
+    same_decisions(alone, split, 1e-2)
+    assert split.header["environment"]["sharded_over"] == 2
+    loaded = AutoModelForCausalLM.from_pretrained(place / "split" / "final")
+    assert sum(p.numel() for p in loaded.parameters()) > 0
+
+
+@pytest.mark.campaign
+@pytest.mark.cpu("two processes need two cards: these are on the CPU")
+@pytest.mark.parametrize("first", [1, 2])
+def test_another_number_of_processes_goes_on(place: Path, first: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """From a run whose last records and snapshots are taken away, as a crash would."""
+    name = f"from {first}"
+    split = ["--set", "training.shard=true", "--set", "snapshots.durable=tick"]
+    if first == 2:
+        whole = launched(place, name, *split)
+    else:
+        assert main(["train", str(make_job(place, "msft", SEARCH, output=name)), *EXACT, *split]) == 0
+        whole = RunFolder(place / name).transcript()
+    run = place / name
+    kept = (run / "journal.jsonl").read_text().splitlines(keepends=True)
+    trained = max(
+        n for n, (segment, _) in enumerate(whole.segments, 1) if segment.trains and n < len(whole.segments) - 1
+    )
+    (run / "journal.jsonl").write_text("".join(kept[: trained + 1]))
+    shutil.rmtree(run / "final")
+    for file in ("summary.json", "report.html", "samples.json"):
+        (run / file).unlink(missing_ok=True)
+    parts = list((run / "snapshots").glob("part-*")) if first == 2 else [run / "snapshots"]
+    for part in parts:  # those of later records are gone; what the run stands at is not
+        for snapshot in part.iterdir():
+            if snapshot.name.isdecimal() and int(snapshot.name) > trained:
+                shutil.rmtree(snapshot)
+    command = ["train", str(place / f"{name}.yaml"), "--resume", *EXACT, *split]
+    allowed = ["--allow-changed", "environment.sharded_over"]
+    if first == 2:
+        assert main(command) == 2
+        assert "environment.sharded_over was 2, is now None" in capsys.readouterr().err
+        assert main([*command, *allowed]) == 0
+        resumed = RunFolder(run).transcript()
+    else:
+        resumed = launched(place, name, "--resume", *split, *allowed)
+    same_decisions(whole, resumed, 1e-2)
+    assert [tuple(change["path"]) for change in resumed.changes] == [("environment", "sharded_over")]
+    found = sorted(path.name for path in (run / "snapshots").iterdir())
+    assert found == (["part-1-of-2", "part-2-of-2"] if first == 1 else [n for n in found if n.isdecimal()])
