@@ -54,10 +54,9 @@ class Rows:
             if stored := [form for form in _forms(name, model) if form in self._files]:
                 self._names[name] = stored[0]
 
-    @property
-    def buffers(self) -> list[str]:
-        """Of what was asked for, the names of which the files have a tensor."""
-        return list(self._names)
+    def has(self, name: str) -> bool:
+        """Whether the files have a tensor for this parameter or buffer."""
+        return name in self._names
 
     def read(self, name: str, first: int, last: int, dtype: torch.dtype) -> Tensor:
         """[last - first, ...] rows of a tensor, in `dtype`, on the CPU."""
@@ -90,9 +89,9 @@ def hollow(source: ModelSource) -> tuple[PreTrainedModel | PeftModel, dict[str, 
         )
     base.tie_weights()
     rows = Rows(source, base)
-    known = {name: dict(base.named_buffers())[name] for name in rows.buffers if name in dict(base.named_buffers())}
-    for name, buffer in known.items():
-        buffer.copy_(rows.whole(name, buffer.dtype))
+    for name, buffer in base.named_buffers():
+        if rows.has(name):
+            buffer.copy_(rows.whole(name, buffer.dtype))
     of_base = {id(parameter): name for name, parameter in base.named_parameters()}
     if source.peft is None:
         return base, {name: name for name in of_base.values()}, rows
