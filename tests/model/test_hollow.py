@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,7 @@ def test_a_folder_whose_names_lack_the_prefix_of_the_whole_model(tmp_path: Path)
     config.write_text(config.read_text().replace("LlamaModel", "LlamaForCausalLM"))
     _, names, rows = hollow(ModelSource(name_or_path=str(tmp_path)))
     assert torch.equal(rows.read("model.norm.weight", 0, 9, torch.float32), base.norm.weight[:9])
-    assert "model.embed_tokens.weight" in names
+    assert "model.embed_tokens.weight" in names and rows.stored("model.norm.weight") == "norm.weight"
 
 
 def test_weights_that_are_converted_as_they_are_loaded_are_refused(tmp_path: Path) -> None:
@@ -48,7 +50,7 @@ def test_weights_that_are_converted_as_they_are_loaded_are_refused(tmp_path: Pat
     sizes = {"vocab_size": 48, "hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 2}
     MixtralForCausalLM(MixtralConfig(**sizes, **heads)).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"cannot be split.*transformers converts.*training\.shard: false"):
+    with pytest.raises(ModelError, match=r"cannot be split.*transformers converts .*experts.*training\.shard: false"):
         hollow(ModelSource(name_or_path=str(tmp_path)))
 
 
@@ -69,3 +71,35 @@ def test_a_model_without_a_tensor_is_refused(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path, state_dict=state)
     with pytest.raises(ModelError, match="its files have no tensor model"):
         hollow(ModelSource(name_or_path=str(tmp_path)))
+
+
+@pytest.mark.campaign
+def test_no_architecture_is_read_wrong() -> None:
+    """Each of those that transformers knows has the weights and buffers of the loaded model, or is refused."""
+    sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+    import architectures
+
+    read, refused = [], []
+    for name in architectures.NAMES:
+        model = architectures.small(name)
+        if isinstance(model, str):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                model.save_pretrained(folder)
+                expected: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+            except ValueError:  # its files have another head
+                continue
+            try:
+                made, names, rows = hollow(ModelSource(name_or_path=folder))
+            except ModelError:
+                refused.append(name)
+                continue
+            parameters, buffers = dict(expected.named_parameters()), dict(expected.named_buffers())
+            assert parameters.keys() == {key for key, _ in made.named_parameters()}, name
+            for key, parameter in parameters.items():
+                assert torch.equal(rows.read(names[key], 0, len(parameter), torch.float32), parameter), (name, key)
+            for key, buffer in made.named_buffers():
+                assert torch.equal(buffer, buffers[key]), (name, key)
+            read.append(name)
+    assert len(read) > 110, refused

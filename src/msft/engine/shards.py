@@ -45,7 +45,7 @@ class Shards:
         self, opened: OpenModel, processes: Processes, precision: Precision, asked: Sharding, *, checkpoints: bool
     ) -> None:
         self._processes, self._mixed = processes, precision == "mixed"
-        model, self._origins, self._rows = hollow(opened.source)
+        model, self._origins, self.rows = hollow(opened.source)
         self.model = model
         if checkpoints:
             model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -74,7 +74,7 @@ class Shards:
     def _read(self, names: Mapping[str, str]) -> Iterator[tuple[str, Tensor]]:
         for name, stored in names.items():
             first, last = self._range(name)
-            yield name, self._rows.read(stored, first, last, self._parameters[name].dtype)
+            yield name, self.rows.read(stored, first, last, self._parameters[name].dtype)
 
     def _range(self, name: str) -> tuple[int, int]:
         return rows_of(self.shapes[name][0], self._processes.world, self._processes.rank)

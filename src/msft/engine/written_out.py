@@ -62,7 +62,7 @@ def _mergeable(stepper: Stepper, model: PeftModel, opened: OpenModel) -> PeftMod
 
 def write_gathered(shards: Shards, opened: OpenModel, folder: Path, ends: Iterable[int], *, main: bool) -> None:
     """As `write_live`, for a model that is split over processes: tensor by tensor, so that no process ever holds all of
-    it. Every process must call it, and the main one writes."""
+    it. Every process must call it, and the main one writes, under the names that the base's files have."""
     tokenizer, dtype = opened.tokenizer, opened.dtype
     model = shards.model
     if isinstance(model, PeftModel):
@@ -71,18 +71,22 @@ def write_gathered(shards: Shards, opened: OpenModel, folder: Path, ends: Iterab
             write_folder(model, tokenizer, folder, ends, lambda: model.save_pretrained(str(folder), state_dict=adapter))
         return
     buffers = {n: tensor for n, tensor in model.state_dict().items() if n in dict(model.named_buffers())}
-    planned = {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shards.shapes.items()}
+    sizes = {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shards.shapes.items()}
+    by_stored = {shards.rows.stored(name): name for name in (*sizes, *buffers)}
     plan = split_torch_state_dict_into_shards(
-        planned | buffers, filename_pattern="model{suffix}.safetensors", max_shard_size=FILE
+        {stored: (sizes | buffers)[name] for stored, name in by_stored.items()},
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=FILE,
     )
     if main:
         folder.mkdir(parents=True, exist_ok=True)
-    for file, names in plan.filename_to_tensors.items():
+    for file, in_file in plan.filename_to_tensors.items():
         tensors: dict[str, Tensor] = {}
-        for name in names:
+        for stored in in_file:
+            name = by_stored[stored]
             whole = buffers[name] if name in buffers else shards.whole(name).to(dtype)
             if main:
-                tensors[name] = whole.cpu().contiguous()
+                tensors[stored] = whole.cpu().contiguous()
         if main:
             save_file(tensors, folder / file, metadata={"format": "pt"})
     if not main:

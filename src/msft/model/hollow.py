@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter
+from transformers.core_model_loading import WeightConverter, rename_source_key
 
 from msft.core.errors import ModelError, complaint
 from msft.model.adapters import fresh_adapter
@@ -28,8 +27,9 @@ _WHOLE = "let each process hold the whole model: training.shard: false"
 class Rows:
     """The base model's files, from which some rows of a tensor are read without the others.
 
-    `model`: with a parameter or buffer for each tensor that is wanted. Raises ModelError where a parameter is not in
-    the files under its own name: transformers then converts the weights as it loads them, which needs all of them.
+    `model`: with a parameter or buffer for each tensor that is wanted, under the names that transformers gives those of
+    the files. Raises ModelError where it converts weights as it loads them, which needs all of them, such as experts
+    that are merged into one tensor.
     """
 
     def __init__(self, source: ModelSource, model: PreTrainedModel) -> None:
@@ -38,21 +38,28 @@ class Rows:
         for path in weight_files(_folder(source)):
             for name, entry in safetensors_header(path)[1].items():
                 self._files[name], shapes[name] = path, tuple(entry["shape"])
-        converted = [found for found in _converted(model) if any(found.search(name) for name in self._files)]
-        if converted:
-            raise _unreadable(source, f"transformers converts its weights ({converted[0].pattern}) as it loads them")
+        known = get_model_conversion_mapping(model)
+        converters = [each for each in known if isinstance(each, WeightConverter)]
+        renamings: list[Any] = [each for each in known if not isinstance(each, WeightConverter)]
+        named = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
         self._names: dict[str, str] = {}
+        for stored in self._files:
+            name, converted = rename_source_key(stored, renamings, converters, model.base_model_prefix, named)
+            if converted is not None:
+                raise _unreadable(source, f"transformers converts {stored} as it loads it")
+            self._names[name] = stored
         aliases: dict[int, list[str]] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
             aliases.setdefault(id(parameter), []).append(name)
         for name, parameter in model.named_parameters():
-            found = [a for alias in aliases[id(parameter)] for a in _forms(alias, model) if a in self._files]
-            if not found or shapes[found[0]] != tuple(parameter.shape):
+            found = [alias for alias in aliases[id(parameter)] if alias in self._names]
+            if not found or shapes[self._names[found[0]]] != tuple(parameter.shape):
                 raise _unreadable(source, f"its files have no tensor {name} of the shape {list(parameter.shape)}")
-            self._names[name] = found[0]
-        for name, _ in model.named_buffers():
-            if stored := [form for form in _forms(name, model) if form in self._files]:
-                self._names[name] = stored[0]
+            self._names[name] = self._names[found[0]]
+
+    def stored(self, name: str) -> str:
+        """The name that the files have for a parameter or buffer, or its own."""
+        return self._names.get(name, name)
 
     def has(self, name: str) -> bool:
         """Whether the files have a tensor for this parameter or buffer."""
@@ -121,21 +128,6 @@ def _held(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
         for name, parameter in list(module._parameters.items()):
             if parameter is not None:
                 yield module, name, parameter
-
-
-def _forms(name: str, model: PreTrainedModel) -> tuple[str, ...]:
-    """The names under which files may have a tensor: those of a base model lack the prefix of the whole one."""
-    prefix = f"{model.base_model_prefix}."
-    return name, name.removeprefix(prefix), prefix + name
-
-
-def _converted(model: PreTrainedModel) -> list[re.Pattern[str]]:
-    return [
-        re.compile(re.sub(r"\*", r"[^.]+", pattern))
-        for change in get_model_conversion_mapping(model)
-        if isinstance(change, WeightConverter)
-        for pattern in change.source_patterns
-    ]
 
 
 def _folder(source: ModelSource) -> Path:
