@@ -27,12 +27,12 @@ def data() -> dict[Task, TaskData]:
     return made | {"two": dataclasses.replace(made["two"], measure=own)}
 
 
-def main(folder: Path, results: Path, precision: str) -> None:
+def main(folder: Path, results: Path, precision: str, more: str = "{}") -> None:
     torch.set_num_threads(1)
     rank = PartialState(cpu=True).process_index
     engine, store = tiny_engine(
         folder, results / f"snapshots{rank}", batch_size=7, weight_decay=0.1, average=0.5, data=data(),
-        precision=precision, lengths=precision == "mixed",
+        precision=precision, lengths=precision == "mixed", **json.loads(more),
     )  # fmt: skip
     probes = frozenset({Probe.LOOKAHEAD, Probe.LOSSES})
     base = engine.base()
@@ -53,4 +53,4 @@ def main(folder: Path, results: Path, precision: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

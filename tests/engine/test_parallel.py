@@ -20,14 +20,14 @@ def flat(told: Any, name: str = "") -> dict[str, float]:
     return {name: told}
 
 
-def launch(folder: Path, results: Path, precision: str, *launcher: str) -> None:
+def launch(folder: Path, results: Path, precision: str, *launcher: str, more: str = "{}") -> None:
     results.mkdir()
     source = Path(__file__).parents[2] / "src"
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(source), str(WORKER.parent)]), "ACCELERATE_USE_CPU": "true",
         "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
     }  # fmt: skip
-    command = [sys.executable, *launcher, str(WORKER), str(folder), str(results), precision]
+    command = [sys.executable, *launcher, str(WORKER), str(folder), str(results), precision, more]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -44,3 +44,26 @@ def test_two_processes_train_and_score_as_one_does(tmp_path: Path, precision: st
     assert first == second, "every process must see the same outcome"
     assert first == pytest.approx(alone, rel=near, abs=max(near / 3, 1e-6))
     assert (tmp_path / "two" / "final" / "model.safetensors").is_file()
+
+
+QUANTISED = {"peft": {"r": 2}, "quantize": "nf4"}
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize(
+    ("precision", "near", "more"),
+    [
+        ("fp32", 1e-5, QUANTISED), ("mixed", 0.03, QUANTISED), ("mixed", 0.03, {"offload_optimizer": True}),
+        ("mixed", 0.03, {"optimizer": "adamw_8bit"}),
+    ],
+)  # fmt: skip
+def test_small_memory_in_two_processes(tmp_path: Path, precision: str, near: float, more: dict[str, Any]) -> None:
+    pytest.importorskip("bitsandbytes")
+    folder, given = tiny_folder(tmp_path / "model", tied=False), json.dumps(more)
+    launch(folder, tmp_path / "one", precision, more=given)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    launch(folder, tmp_path / "two", precision, *launcher, more=given)
+    alone = flat(json.loads((tmp_path / "one" / "rank0.json").read_text()))
+    first, second = (flat(json.loads((tmp_path / "two" / f"rank{rank}.json").read_text())) for rank in (0, 1))
+    assert first == second, "every process must see the same outcome"
+    assert first == pytest.approx(alone, rel=near, abs=max(near / 3, 1e-6))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from typing import TYPE_CHECKING, TypeAlias
 
 import psutil
 
+from msft.config.schema import Config
 from msft.model.memory import CardPlan
 from msft.report.cautions import few_items
+from msft.run.job import needs_bitsandbytes
 from msft.snapshots.store import IN_PASSING
 
 if TYPE_CHECKING:
@@ -33,6 +36,13 @@ def about_data(made: Estimate) -> Warnings:
             for part in often
         ),
     ]
+
+
+def about_libraries(config: Config) -> Warnings:
+    """Optional libraries that the run needs and this machine lacks."""
+    if not needs_bitsandbytes(config) or importlib.util.find_spec("bitsandbytes") is not None:
+        return []
+    return ["the run needs the library bitsandbytes, which is not installed here. Fix: pip install 'msft[quantized]'"]
 
 
 def about_rhythm(made: Estimate, eval_every: float) -> Warnings:
