@@ -224,7 +224,7 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None, machine: 
         warnings=(
             *about_data(made),
             *outlook.warnings,
-            *about_libraries(job.config),
+            *about_libraries(job.libraries),
             *about_rhythm(made, method.eval_every),
             *about_space(made),
         ),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import psutil
 
-from msft.config.schema import Config
 from msft.model.memory import CardPlan
 from msft.report.cautions import few_items
-from msft.run.job import needs_bitsandbytes
 from msft.snapshots.store import IN_PASSING
 
 if TYPE_CHECKING:
@@ -38,11 +37,13 @@ def about_data(made: Estimate) -> Warnings:
     ]
 
 
-def about_libraries(config: Config) -> Warnings:
+def about_libraries(libraries: Sequence[str]) -> Warnings:
     """Optional libraries that the run needs and this machine lacks."""
-    if not needs_bitsandbytes(config) or importlib.util.find_spec("bitsandbytes") is not None:
-        return []
-    return ["the run needs the library bitsandbytes, which is not installed here. Fix: pip install 'msft[quantized]'"]
+    return [
+        f"the run needs the library {name}, which is not installed here. Fix: pip install 'msft[quantized]'"
+        for name in libraries
+        if importlib.util.find_spec(name) is None
+    ]
 
 
 def about_rhythm(made: Estimate, eval_every: float) -> Warnings:
