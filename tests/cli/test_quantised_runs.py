@@ -24,6 +24,7 @@ def test_a_base_in_4_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert main(["check", str(config), *given]) == 0
     assert "that are quantised" in capsys.readouterr().out
     assert main(["train", str(config), *given]) == 0
+    assert "run/final', quantization_config=bits)" in capsys.readouterr().out
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["libraries"]["bitsandbytes"], "the result depends on it"
     capsys.readouterr()

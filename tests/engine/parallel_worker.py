@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from msft.snapshots.store import Store
 CASES: dict[str, dict[str, Any]] = {
     "fp32": {"average": 0.5, "max_grad_norm": 0.5},
     "mixed": {"average": 0.5, "precision": "mixed", "lengths": True},
+    "on host": {"average": 0.5, "precision": "mixed", "offload_optimizer": True},
     "split": {"average": 0.5, "max_grad_norm": 0.5, "shard": True},
     "split mixed": {"average": 0.5, "precision": "mixed", "shard": True},
     "split autocast": {"precision": "autocast", "shard": True},
@@ -34,6 +36,12 @@ CASES: dict[str, dict[str, Any]] = {
     "split lora mixed": {"peft": {"r": 4, "target_modules": "all-linear"}, "precision": "mixed", "shard": True},
 }
 """How the engine is set up, by name; one process splits nothing."""
+if find_spec("bitsandbytes"):
+    CASES |= {
+        "nf4": {"peft": {"r": 2}, "quantize": "nf4", "tied": False},
+        "nf4 mixed": {"peft": {"r": 2}, "quantize": "nf4", "tied": False, "precision": "mixed"},
+        "8 bits": {"optimizer": "adamw_8bit", "precision": "mixed"},
+    }
 
 
 class Sent(TorchDispatchMode):

@@ -49,6 +49,8 @@ def test_each_kind_is_trained_rolled_back_handed_over_and_read_again(
     engine.run(segment(0, 2, parent=0, rollout=2), 3)
     again = engine.run(segment(3, 6, parent=1), 4)
     assert again.scores == first.scores and same(dict(store.get(2).tensors), dict(store.get(4).tensors))
+    engine.run(segment(0, 3), 5)
+    assert same(dict(store.get(1).tensors), dict(store.get(5).tensors)), "it begins with the same fresh adapter again"
     other, _ = tiny_engine(folder, tmp_path / "other", peft=peft, precision=precision)
     assert other.base().scores == fresh, "the fresh adapter depends on the seed alone"
     trained = {name.removeprefix("weight/") for name in store.get(2).tensors if name.startswith("weight/")}

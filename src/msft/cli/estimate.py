@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import torch
 
-from msft.cli.estimate_warnings import about_data, about_rhythm, about_space
+from msft.cli.estimate_warnings import about_data, about_libraries, about_rhythm, about_space
 from msft.cli.fitting import Fit, fit, precision_of
 from msft.cli.machines import Machine
 from msft.cli.needs import Needs, needs_of, packed_of
@@ -266,7 +266,13 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None, machine: 
     )
     return replace(
         made,
-        warnings=(*about_data(made), *outlook.warnings, *about_rhythm(made, method.eval_every), *about_space(made)),
+        warnings=(
+            *about_data(made),
+            *outlook.warnings,
+            *about_libraries(job.libraries),
+            *about_rhythm(made, method.eval_every),
+            *about_space(made),
+        ),
     )
 
 

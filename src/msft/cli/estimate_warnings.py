@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import psutil
@@ -32,6 +34,15 @@ def about_data(made: Estimate) -> Warnings:
             "with data.mixing: size and without repeat"
             for part in often
         ),
+    ]
+
+
+def about_libraries(libraries: Sequence[str]) -> Warnings:
+    """Optional libraries that the run needs and this machine lacks."""
+    return [
+        f"the run needs the library {name}, which is not installed here. Fix: pip install 'msft[quantized]'"
+        for name in libraries
+        if importlib.util.find_spec(name) is None
     ]
 
 

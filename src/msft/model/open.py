@@ -82,7 +82,7 @@ class OpenModel:
     @property
     def quantized(self) -> Quantized | None:
         """In which numbers the base's linear layers are held; None: as floating-point numbers."""
-        return kind_of(self.source, self.skeleton.config)
+        return kind_of(self.source, getattr(self.skeleton, "config", None))
 
     def load(self, *, whole: bool = False) -> PreTrainedModel | PeftModel:
         """See `load_model`. `whole`: no weight in 4 or 8 bits, so that an adapter can be merged."""

@@ -23,6 +23,7 @@ from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import compare
 from msft.report.cost import flops
 from msft.report.intervals import wilson
+from msft.report.load_snippets import ASK, ASK_IN_TURNS, LOAD_MODEL, load_adapter, quantized_in
 from msft.report.story import Story, read_story
 from msft.report.table import columns, costs, counted, notes, shown_columns
 from msft.report.verdict_views import sentences
@@ -35,41 +36,6 @@ SHARES = {"choice", "exact_match", "generate"}
 SETTINGS = ("method.", "training.", "data.", "peft.", "model.quantize")
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~#!$])")
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
-
-LOAD_MODEL = """\
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-place = {place}
-model = AutoModelForCausalLM.from_pretrained(place)
-tokenizer = AutoTokenizer.from_pretrained(place)
-"""
-LOAD_ADAPTER = """\
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer, GenerationConfig
-
-place = {place}
-model = AutoPeftModelForCausalLM.from_pretrained(place)  # the base model, and the adapter on it
-model.generation_config = GenerationConfig.from_pretrained(place)  # an answer ends where training taught it to
-tokenizer = AutoTokenizer.from_pretrained(place)
-"""
-QUANTIZED = {
-    "nf4": 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True',
-    "fp4": 'load_in_4bit=True, bnb_4bit_quant_type="fp4", bnb_4bit_use_double_quant=True',
-    "int8": "load_in_8bit=True",
-}
-"""How a base is loaded as it was in training, for transformers."""
-ASK = """\
-prompt = tokenizer("Once upon a time", return_tensors="pt")
-answer = model.generate(**prompt, max_new_tokens=40)
-print(tokenizer.decode(answer[0], skip_special_tokens=True))
-"""
-ASK_IN_TURNS = """\
-turns = [{"role": "user", "content": "Who are you?"}]
-prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-# For a sub-dataset that was trained on plain prompts: prompt = tokenizer("...", return_tensors="pt")
-answer = model.generate(**prompt, max_new_tokens=40)
-print(tokenizer.decode(answer[0], skip_special_tokens=True))
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +67,7 @@ def form_of(folder: Path, *, dtype: str = "float32", hub_id: str | None = None) 
 
 def card(story: Story, form: Form) -> str:
     """The card as Markdown."""
-    quantized = _quantized(story)
+    quantized = quantized_in(story)
     base, method = _base(story), clean(str(story.header.get("method", "")))
     title = f"{_md(base.rpartition('/')[2])}, fine-tuned with {_md(method)}"
     made = f"by [msft](https://arxiv.org/abs/2603.21606) {_md(str(story.header.get('msft', '')))}"
@@ -222,12 +188,6 @@ def _prompts(story: Story) -> Iterable[str]:
         yield _fenced("\n\n".join(sorted(map(_lines, templates))), "text")
 
 
-def _quantized(story: Story) -> str | None:
-    """In which numbers the base was held in training (`model.quantize`); None: as it is stored."""
-    found = _config(story).get("model.quantize")
-    return found if found in QUANTIZED else None
-
-
 def _of_which_base(form: Form, quantized: str) -> str:
     scored = f"The scores are of the adapter on the base in {quantized} (bitsandbytes)"
     if form.kind == "adapter":
@@ -235,16 +195,10 @@ def _of_which_base(form: Form, quantized: str) -> str:
     return f"{scored}. This model is the adapter merged into the base as it is stored, and was not scored."
 
 
-def _snippet(form: Form, quantized: str | None = None) -> str:
+def _snippet(form: Form, quantized: str | None) -> str:
     place = f'"{form.hub_id}"' if form.hub_id else '"."  # the folder of this file'
-    load = LOAD_ADAPTER if form.kind == "adapter" else LOAD_MODEL
-    if form.kind == "adapter" and quantized:
-        load = load.replace("GenerationConfig\n", "BitsAndBytesConfig, GenerationConfig\n").replace(
-            "model = AutoPeftModelForCausalLM.from_pretrained(place)",
-            f"bits = BitsAndBytesConfig({QUANTIZED[quantized]})\n"
-            "model = AutoPeftModelForCausalLM.from_pretrained(place, quantization_config=bits)",
-        )
-    return _fenced(f"{load.format(place=place)}\n{ASK_IN_TURNS if form.chat else ASK}".rstrip(), "python")
+    load = load_adapter(place, quantized) if form.kind == "adapter" else LOAD_MODEL.format(place=place)
+    return _fenced(f"{load}\n{ASK_IN_TURNS if form.chat else ASK}".rstrip(), "python")
 
 
 def _costs(story: Story) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from msft.report.cautions import CLEAR
 from msft.report.cost import flops, plain
 from msft.report.final_path import same_model
 from msft.report.intervals import Interval, Z
+from msft.report.load_snippets import BITS, quantized_in
 from msft.report.several import Run, macro_gap
 from msft.report.story import Story, read_story
 from msft.report.words import clean, difference, epochs, percent, span
@@ -217,8 +218,12 @@ def steps(story: Story) -> Iterable[Step]:
     if folder.final.is_dir():
         adapter = any(key.startswith("peft.") and value is not None for key, value in story.config.items())
         package, model = ("peft", "AutoPeftModelForCausalLM") if adapter else ("transformers", "AutoModelForCausalLM")
-        load = (f"from {package} import {model}", f"model = {model}.from_pretrained({clean(str(folder.final))!r})")
-        yield Step(name="Load it, in Python", lines=load)
+        load, given = [f"from {package} import {model}"], ""
+        if quantized := quantized_in(story):
+            load += ["from transformers import BitsAndBytesConfig", f"bits = {BITS[quantized]}"]
+            given = ", quantization_config=bits"
+        load.append(f"model = {model}.from_pretrained({clean(str(folder.final))!r}{given})")
+        yield Step(name="Load it, in Python", lines=tuple(load))
     else:
         yield Step(
             name="Make its model, which it has not kept", lines=(f"msft train {config} --resume{_imports(story)}",)

@@ -240,7 +240,7 @@ class Attempt:
         """Readable copies of what the journal's header records."""
         environment, notes = (
             (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-            for content in (made_with(self.job.config), self.job.notes)
+            for content in (made_with(self.job.libraries), self.job.notes)
         )
         config = dump(self.job.config).encode()
         return {self.folder.config: config, self.folder.environment: environment, self.folder.notes: notes}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -153,6 +153,12 @@ class Job:
         return moment_bytes(self.config.training.optimizer, self.skeleton)
 
     @property
+    def libraries(self) -> list[str]:
+        """The optional libraries that the result depends on."""
+        few = self.model.quantized is not None or self.config.training.optimizer == "adamw_8bit"
+        return ["bitsandbytes"] if few else []
+
+    @property
     def model_bytes(self) -> int:
         return 4 * sum(p.numel() for p in self.skeleton.parameters())
 
@@ -199,19 +205,13 @@ class Job:
             **({} if brief.aggregate is None else {"aggregate": len(self.data[brief.aggregate].validation)}),
             **({"groups": groups} if (groups := self._groups) else {}),
             "config": config,
-            "environment": made_with(self.config) | ({"gpu": dict(engine.gpu)} if engine.gpu else {}),
+            "environment": made_with(self.libraries) | ({"gpu": dict(engine.gpu)} if engine.gpu else {}),
         }
 
 
-def made_with(config: Config | None = None) -> dict[str, Any]:
-    """The environment: what a result may depend on beside configuration, data and model."""
-    also = [] if config is None or not needs_bitsandbytes(config) else ["bitsandbytes"]
+def made_with(also: Sequence[str] = ()) -> dict[str, Any]:
+    """The environment: what a result may depend on beside configuration, data and model; `also`: further libraries."""
     return {**environment(also), "threads": torch.get_num_threads()}
-
-
-def needs_bitsandbytes(config: Config) -> bool:
-    """Whether a run of this configuration uses the optional library bitsandbytes."""
-    return config.model.quantize is not None or config.training.optimizer == "adamw_8bit"
 
 
 def longest_row(config: Config) -> int:
