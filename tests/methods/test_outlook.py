@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from msft.cli.estimate import most_epochs
+from msft.cli.bounds import most_epochs
 from msft.config.method_section import resolve
 from msft.core.outlook import Bound, Outlook, Standing
 from msft.core.search import Search

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import torch
 
+from msft.cli.bounds import most_epochs, probe_tokens, whole_tokens
 from msft.cli.estimate_warnings import about_data, about_libraries, about_rhythm, about_space
 from msft.cli.fitting import Fit, fit, precision_of
 from msft.cli.machines import Machine
@@ -20,9 +21,7 @@ from msft.cli.needs import Needs, needs_of, packed_of
 from msft.config.schema import Config
 from msft.core.averages import Averaging
 from msft.core.clock import Clock
-from msft.core.method import Method
-from msft.core.outlook import Outlook
-from msft.core.vocabulary import Brief, Mixture
+from msft.core.vocabulary import Mixture
 from msft.data.examples import TaskData
 from msft.model.memory import CardPlan, card_memory, training_bytes
 from msft.model.open import non_embedding_parameters
@@ -176,7 +175,7 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None, machine: 
     tokens = sum(taken)
     outlook = job.outlook
     epochs = most_epochs(
-        method.definition, brief, taken, _whole_tokens([found for found in data.values() if not found.aggregate], taken)
+        method.definition, brief, taken, whole_tokens([found for found in data.values() if not found.aggregate], taken)
     )
     aggregate = next((found for found in data.values() if found.aggregate), None)
     chooses = 0 if aggregate is None else scored_tokens(aggregate.validation, aggregate.measure)
@@ -231,7 +230,9 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None, machine: 
         else {
             "train": 6.0 * counted * epochs * tokens,
             "eval": 2.0 * counted * ((1 + epochs * ticks) * scored + tested),
-            "probe": 2.0 * counted * _probe_tokens(outlook, parts),
+            "probe": 2.0
+            * counted
+            * probe_tokens(outlook, [part.mean_tokens for part in parts], sum(part.tokens for part in parts)),
         },
         scoring_share=scored * ticks / tokens,
         refit=method.refit,
@@ -312,36 +313,6 @@ def part_of(data: TaskData, tokenizer: Any, group: str | None = None) -> Part:
         ends=tuple(map(str, tokenizer.convert_ids_to_tokens(list(data.ends)))),
         notes=data.notes,
     )
-
-
-def most_epochs(
-    method: Method, brief: Brief, tokens: Sequence[int], whole: Sequence[int] | None = None
-) -> float | None:
-    """Maximum training of a method in epochs of the whole mixture; `tokens`: those that an epoch takes of each
-    sub-dataset; `whole`: those that an epoch of all rows takes.
-
-    With tokens as sizes, the outlook's bound is in tokens. None if it gives no bound.
-    """
-    in_tokens = replace(brief, sizes=tuple(tokens), pools=None)
-    if brief.whole is not None and whole is not None:
-        held = tuple(each - part for each, part in zip(whole, tokens, strict=True))
-        in_tokens = replace(in_tokens, whole=tuple(whole), held=held)
-    bound = method.outlook_at(in_tokens).bound
-    return None if bound is None else bound.instances / sum(tokens)
-
-
-def _whole_tokens(data: Iterable[TaskData], taken: Sequence[int]) -> list[int]:
-    """Tokens that an epoch of all rows takes of each sub-dataset, if without the held-out ones it takes `taken`."""
-    counts = [(sum(map(len, part.train)), sum(map(len, part.held_out))) for part in data]
-    return [round(each * (own + held) / own) for each, (own, held) in zip(taken, counts, strict=True)]
-
-
-def _probe_tokens(outlook: Outlook, parts: Sequence[Part]) -> float:
-    """Tokens of a method's probes, as forward passes: a look-ahead costs four. Passes over the whole mixture read each
-    example once."""
-    lookahead = outlook.lookahead
-    looked = 4 * lookahead.times * lookahead.examples * sum(part.mean_tokens for part in parts)
-    return looked + (outlook.probed_epochs * sum(part.tokens for part in parts) if outlook.probed_epochs else 0.0)
 
 
 def _free_disk(output: Path) -> int:
