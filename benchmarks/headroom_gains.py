@@ -17,7 +17,7 @@ import argparse
 import itertools
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, variance
 from typing import NamedTuple
@@ -27,11 +27,12 @@ from average_first import EXAMPLES, example, folders, measured, run
 from scipy.stats import t as student
 
 from msft.config.schema import Config
-from msft.core.headroom import evidence, halves, headroom
+from msft.core.headroom import SPLITS, evidence, halves, headroom
+from msft.core.vocabulary import Outcome
 from msft.methods.auto import SURE, Params
 from msft.record.run_folder import RunFolder
 from msft.report.gains import gains_of
-from msft.report.story import Story, read_story
+from msft.report.story import Point, Story, read_story
 from msft.study.statistics import t_interval
 from msft.study.variants import variants
 
@@ -85,13 +86,13 @@ def read(story: Story) -> dict[str, float | bool]:
     assert gains is not None, "the runs have averages and enough items"
     found = evidence(((point.epoch, outcome) for point, outcome in _trail(story)), story.tasks)
     assert found is not None
-    room = headroom(found, {task: halves(found.items(task), task, 20)[0] for task in story.tasks})
+    room = headroom(found, {task: halves(found.items(task), task, SPLITS)[0] for task in story.tasks})
     p = Params()
     worth = p.realised * room.score > SURE * room.error and room.metric > 0
     return {"scores": 100 * gains.score.estimate, "reports": 100 * gains.metric.estimate, "searches": worth}
 
 
-def _trail(story: Story):
+def _trail(story: Story) -> Iterator[tuple[Point, Outcome]]:
     yield story.trail.points[0], story.brief.base
     for number, (_, outcome) in enumerate(story.segments, start=1):
         yield story.trail.points[number], outcome
@@ -173,10 +174,10 @@ def over_draws(rows: Sequence[Sequence[tuple[float, float]]]) -> tuple[float, fl
 
 
 def table(found: Mapping[str, Mapping[int, dict]]) -> None:
-    print(
-        "| variant | n | seeds | headroom, score | headroom, metric | auto would search | gain, score | gain, metric | FLOPs of SFT |"
+    heads = (
+        "| variant | n | seeds | headroom, score | metric | auto would search | gain, score | metric | FLOPs of SFT |"
     )
-    print("|---|---:|---|---:|---:|---:|---:|---:|---:|")
+    print(f"{heads}\n|---|---:|---|---:|---:|---:|---:|---:|---:|")
     for name, seeds in found.items():
         cells = [f"{fmean(r['x'][m] for r in seeds.values()):+.2f}" for m in MEASURES]
         cells.append(str(sum(r["x"]["searches"] for r in seeds.values())))
@@ -194,9 +195,9 @@ def table(found: Mapping[str, Mapping[int, dict]]) -> None:
         low, high = over_draws(pairs)
         print(
             f"\n{kind}: slope {made.slope:+.2f} ({made.slope_interval[0]:+.2f} to {made.slope_interval[1]:+.2f}), "
-            f"intercept {made.intercept:+.2f} ({made.intercept_interval[0]:+.2f} to {made.intercept_interval[1]:+.2f}),"
-            f" n {len(xs)} variants, correlation {float(np.corrcoef(*means)[0, 1]):+.2f}; reliability of x {share:.2f}, "
-            f"slope over it {made.slope / share if share else float('nan'):+.2f}; instrumented slope "
+            f"intercept {made.intercept:+.2f} ({made.intercept_interval[0]:+.2f} to {made.intercept_interval[1]:+.2f}), "
+            f"n {len(xs)} variants, correlation {float(np.corrcoef(*means)[0, 1]):+.2f}; "
+            f"reliability of x {share:.2f}, slope over it {made.slope / share if share else float('nan'):+.2f}; instrumented slope "
             f"{instrumented(pairs):+.2f} ({low:+.2f} to {high:+.2f})"
         )
     for searches in (True, False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -175,3 +176,23 @@ def test_methods_that_chose_among_fewer_candidates_are_named() -> None:
     ]
     # Written again from its own notes, as `msft report` does, it is said once.
     assert comparison(unequal, "msft", said)["notes"] == said
+
+
+def test_a_time_is_told_by_what_seeds_took() -> None:
+    """Runs of 2, 3 and 4 s: an interval of their mean would tell the load of the machine."""
+    page = comparison_page(comparison(results(seeds=3, msft=0.1, sft=0.0), "msft"))
+    assert "<td>3.0 s (2.0 s to 4.0 s)</td>" in page
+    one = comparison_page(comparison(results(seeds=1, msft=0.1, sft=0.0), "msft"))
+    assert "<td>2.0 s</td>" in one
+
+
+def test_each_seed_has_its_circle_at_its_difference() -> None:
+    found = results(seeds=4, msft=0.1, sft=0.0)
+    data = comparison(found, "msft")
+    page = comparison_page(data)
+    circles = [float(x) for x in re.findall(r'circle class="seed" cx="([\d.]+)"', page)]
+    (mean,) = [float(x) for x in re.findall(r'<circle cx="([\d.]+)" cy="[\d.]+" r="4"/></g>', page)]
+    assert len(circles) == 4 and sum(circles) / 4 == pytest.approx(mean, abs=0.1)
+    away = [100 * float((found.runs["msft"][s].reports - found.runs["sft"][s].reports).mean()) for s in range(4)]
+    order = sorted(range(4), key=away.__getitem__)
+    assert [circles[s] for s in order] == sorted(circles) and max(circles) - min(circles) > 1

@@ -6,7 +6,7 @@ the style sheet uses: everything of method number i has the class `m{i}`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from msft.report.assets import STYLE
@@ -37,7 +37,7 @@ MORE_STYLE = """
 svg text { fill: var(--ink); font: 12px system-ui, sans-serif; } svg .soft { fill: var(--soft); }
 svg line { stroke: var(--rule); } svg .zero { stroke: var(--soft); stroke-dasharray: 3 3; }
 svg .like { stroke: var(--ink); stroke-width: 1.5; } svg .these { stroke: var(--accent);
-  stroke-width: 5; } svg circle { fill: var(--ink); }
+  stroke-width: 5; } svg circle { fill: var(--ink); } svg circle.seed { fill: none; stroke: var(--soft); }
 .more { display: none; color: var(--soft); font-size: .78rem; font-weight: 400; }
 main:has(#intervals:checked) .more { display: block; }
 """
@@ -141,12 +141,20 @@ def _against(data: Comparison) -> str:
     caption = (
         f"{_text(data['reference'])} minus the method on the left, in points of the macro-average. Thick: 95 % "
         "interval on these sub-datasets (Student, over seeds). Thin: on sub-datasets like these (bootstrap over seeds, "
-        "sub-datasets, items)."
+        "sub-datasets, items). Small circles: one seed each."
     )
     told_apart = [row["holm"] is not None and row["holm"] < LEVEL for row in data["against"]]
     table = _table(AGAINST, [against_cells(row) for row in data["against"]], marks, coloured=told_apart)
-    figure = f'<figure class="card wide">{forest(data["against"], marks)}<figcaption>{caption}</figcaption></figure>'
+    drawn = forest(data["against"], marks, _by_seed(data))
+    figure = f'<figure class="card wide">{drawn}<figcaption>{caption}</figcaption></figure>'
     return f"{figure}<div style='margin-top:.9rem'>{table}</div><ul>{lines}</ul>"
+
+
+def _by_seed(data: Comparison) -> dict[str, list[float]]:
+    """Method to the difference of each seed, the reference minus it."""
+    macros = {row["method"]: {run["seed"]: run["macro"] for run in row["runs"]} for row in data["methods"]}
+    mine = macros[data["reference"]]
+    return {row["method"]: [mine[s] - macros[row["method"]][s] for s in row["seeds"]] for row in data["against"]}
 
 
 def _by_task(data: Comparison) -> str:
@@ -197,13 +205,15 @@ def _named(entry: Entry) -> str:
     return _text(entry["task"]) + ("" if entry["learnable"] else ' <span class="soft">(no clear improvement)</span>')
 
 
-def forest(rows: Sequence[Entry], marks: Sequence[str]) -> str:
-    """Differences with their intervals, one line each, in points, as SVG; `marks`: the classes of the lines."""
+def forest(rows: Sequence[Entry], marks: Sequence[str], seeds: Mapping[str, Sequence[float]]) -> str:
+    """Differences with their intervals, one line each, in points, as SVG; `marks`: the classes of the lines. `seeds`:
+    method to the difference of each seed."""
     shown = [(row, mark) for row, mark in zip(rows, marks, strict=True) if row["difference"] is not None]
     ends = [0.0]
     for row, _ in shown:
         for entry in (row["difference"], row["like_these"]):
             ends += [100 * entry[key] for key in ("low", "mean", "high") if entry and entry[key] is not None]
+        ends += [100 * each for each in seeds[row["method"]]]
     step = _step(max(ends) - min(ends))
     low, high = step * (min(ends) // step), step * -(-max(ends) // step)
     high = high if high > low else low + step
@@ -234,6 +244,9 @@ def forest(rows: Sequence[Entry], marks: Sequence[str]) -> str:
             if entry and entry["low"] is not None:
                 ends_at = f'x1="{x(100 * entry["low"]):.1f}" x2="{x(100 * entry["high"]):.1f}"'
                 drawn.append(f'<line class="{kind}" {ends_at} y1="{y}" y2="{y}"/>')
+        drawn += [
+            f'<circle class="seed" cx="{x(100 * each):.1f}" cy="{y + 8}" r="2.2"/>' for each in seeds[row["method"]]
+        ]
         drawn.append(f'<circle cx="{x(100 * row["difference"]["mean"]):.1f}" cy="{y}" r="4"/></g>')
     label = "differences of the macro-average with their intervals"
     size = f'viewBox="0 0 {left + width + 30} {height}" style="width:100%;max-width:44rem"'

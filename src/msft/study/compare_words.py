@@ -138,14 +138,14 @@ COSTS = (
 
 
 def cost_cells(row: Entry) -> list[str]:
-    """The cost of one method, each with its interval, in the order of COSTS."""
+    """The cost of one method, each with its interval, in the order of COSTS; of the time, what seeds took."""
     flops, disk = row["flops"], row["disk"]
     counted = [(flops[kind], "") for kind in ("train", "eval", "probe")]
     held = [(disk["peak_bytes"], "B"), (disk["mean_bytes"], "B")]
     return [
         clean(row["method"]),
         *(_amount(entry, lambda x, unit=unit: scaled(x, unit).strip()) for entry, unit in counted),  # type: ignore[misc]
-        _amount(row["seconds"], duration),
+        _time(row),
         *(_amount(entry, lambda x, unit=unit: scaled(x, unit).strip()) for entry, unit in held),  # type: ignore[misc]
         _amount(row["epoch"], lambda x: f"{x:.2f}"),
     ]
@@ -156,6 +156,17 @@ def _amount(entry: Entry | None, shown: Callable[[float], str]) -> str:
         return NOT_KNOWN
     reach = None if entry["low"] is None else entry["high"] - entry["mean"]
     return f"{shown(entry['mean'])} ± {shown(reach)}" if reach else shown(entry["mean"])
+
+
+def _time(row: Entry) -> str:
+    """The mean over seeds, and the least and the most. An interval of the mean would say nothing: how long a run takes
+    depends on what else the machine did."""
+    if row["seconds"] is None:
+        return NOT_KNOWN
+    mean = duration(row["seconds"]["mean"])
+    took = [run["seconds"] for run in row["runs"] if "seconds" in run]  # not in a comparison.json of before
+    ends = [duration(end) for end in (min(took), max(took))] if took else []
+    return f"{mean} ({ends[0]} to {ends[1]})" if len(set(ends)) > 1 else mean
 
 
 AGAINST = ("against", "difference", "95 %", "p", "Holm", "win/tie/loss")
