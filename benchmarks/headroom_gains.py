@@ -193,13 +193,11 @@ def table(found: Mapping[str, Mapping[int, dict]]) -> None:
         made, share = fit(*means), reliability(xs)
         pairs = [list(zip(x, y, strict=True)) for x, y in zip(xs, ys, strict=True)]
         low, high = over_draws(pairs)
-        print(
-            f"\n{kind}: slope {made.slope:+.2f} ({made.slope_interval[0]:+.2f} to {made.slope_interval[1]:+.2f}), "
-            f"intercept {made.intercept:+.2f} ({made.intercept_interval[0]:+.2f} to {made.intercept_interval[1]:+.2f}), "
-            f"n {len(xs)} variants, correlation {float(np.corrcoef(*means)[0, 1]):+.2f}; "
-            f"reliability of x {share:.2f}, slope over it {made.slope / share if share else float('nan'):+.2f}; instrumented slope "
-            f"{instrumented(pairs):+.2f} ({low:+.2f} to {high:+.2f})"
-        )
+        slope, zero = made.slope_interval, made.intercept_interval
+        print(f"\n{kind}: slope {made.slope:+.2f} ({slope[0]:+.2f} to {slope[1]:+.2f}), n {len(xs)} variants")
+        print(f"intercept {made.intercept:+.2f} ({zero[0]:+.2f} to {zero[1]:+.2f})")
+        print(f"correlation {float(np.corrcoef(*means)[0, 1]):+.2f}; reliability of x {share:.2f}")
+        print(f"instrumented slope {instrumented(pairs):+.2f} ({low:+.2f} to {high:+.2f})")
     for searches in (True, False):
         some = [r for seeds in found.values() for r in seeds.values() if r["x"]["searches"] == searches]
         if len(some) < 3:

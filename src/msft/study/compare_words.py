@@ -159,14 +159,13 @@ def _amount(entry: Entry | None, shown: Callable[[float], str]) -> str:
 
 
 def _time(row: Entry) -> str:
-    """The mean over seeds, and the least and the most. An interval of the mean would say nothing: how long a run takes
-    depends on what else the machine did."""
-    if row["seconds"] is None:
-        return NOT_KNOWN
-    mean = duration(row["seconds"]["mean"])
+    """What the quickest and the slowest seed took. An interval of the mean would say nothing: it is the load of the
+    machine that differs."""
     took = [run["seconds"] for run in row["runs"] if "seconds" in run]  # not in a comparison.json of before
-    ends = [duration(end) for end in (min(took), max(took))] if took else []
-    return f"{mean} ({ends[0]} to {ends[1]})" if len(set(ends)) > 1 else mean
+    if not took:
+        return duration(row["seconds"]["mean"]) if row["seconds"] else NOT_KNOWN
+    ends = [duration(end) for end in (min(took), max(took))]
+    return " to ".join(dict.fromkeys(ends))
 
 
 AGAINST = ("against", "difference", "95 %", "p", "Holm", "win/tie/loss")
