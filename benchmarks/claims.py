@@ -30,8 +30,9 @@ from msft.report.story import Story, read_story
 from msft.report.summary import summary_of
 from msft.study import peaks
 from msft.study.grid import Variant
+from msft.study.own_moments import gains_over_seeds
 from msft.study.reading import Evidence
-from msft.study.statistics import t_interval, t_test
+from msft.study.statistics import Interval, t_interval, t_test
 from msft.study.studies import STUDIES
 
 NAMES = ("shift", "budget", "granularity")
@@ -84,6 +85,10 @@ def peaks_said(found: Sequence[Story]) -> list[str]:
     """The study of peaks on plain fine-tuning, whatever the folder of each run."""
     made = peaks.find(Evidence(config(), {"sft": dict(enumerate(found))}, _no_job))
     return [f"n {len(found)}", *made.said, *(" | ".join(map(_cell, row)) for row in made.tables[0].rows)]
+
+
+def in_points(gain: Interval) -> str:
+    return f"{100 * gain.mean:+.2f} ({100 * (gain.low or 0):+.2f} to {100 * (gain.high or 0):+.2f})"
 
 
 def seeds_for(spread: float, effect: float, power: float = 0.8) -> int:
@@ -142,6 +147,8 @@ def table(out: Path, more: Sequence[Path]) -> None:
     print("## peaks")
     firsts = [each for at in (out, *more) for each in _plain(at)]
     print("\n".join(peaks_said(firsts)))
+    for gain, kind in zip(gains_over_seeds(firsts), ("search score", "test metric"), strict=True):
+        print(f"own moments over the common moment, read from other seeds, {kind}: {in_points(gain)}")
     for name in NAMES:
         if lines := findings(out, name):
             print(f"\n## {name}")
