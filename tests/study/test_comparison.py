@@ -205,3 +205,12 @@ def test_a_difference_far_beyond_the_others_is_a_number_at_the_edge() -> None:
     assert page.count('class="far"') == 1 and f">+{100 * mean:.1f} →</text>" in page
     places = [float(x) for x in re.findall(r'<circle cx="([\d.]+)" cy="[\d.]+" r="4"/></g>', page)]
     assert len(places) == 3 and max(places) - min(places) > 40, "the others are not squeezed"
+
+
+def test_no_difference_stands_at_the_edge_that_the_axis_reaches() -> None:
+    """A method whose interval over sub-datasets like these is wide draws the axis past the one that is far."""
+    data = comparison(results(msft=0.1, sft=0.1, sro=0.11, one_pass=0.09, merge=-0.4), "msft")
+    for row in data["against"]:
+        if row["method"] == "sro":
+            row["like_these"] = {"mean": 0.0, "low": -0.1, "high": 0.6}
+    assert 'class="far"' not in comparison_page(data)

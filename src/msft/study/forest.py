@@ -12,15 +12,15 @@ from msft.study.compare_words import Entry, interval
 MOST_NAME = 22
 """Maximum characters of a name in the figure."""
 LEFT, WIDTH, LINE = 172, 330, 26
-FAR = 4.0
-"""A difference beyond FAR times the median reach would squeeze the others: it stands at the edge, as a number."""
+FAR = 3.0
+"""See `_far`: such a difference would squeeze the others, and stands at the edge, as a number."""
 
 
 def figure(rows: Sequence[Entry], marks: Sequence[str], seeds: Mapping[str, Sequence[float]]) -> str:
     """One line for each difference, in points; `marks`: the classes of the lines. `seeds`: method to the difference of
     each seed."""
     shown = [(row, mark) for row, mark in zip(rows, marks, strict=True) if row["difference"] is not None]
-    far = _far([row for row, _ in shown])
+    far = _far([row for row, _ in shown], seeds)
     ends = [0.0, *(end for row, _ in shown if row["method"] not in far for end in _ends(row, seeds[row["method"]]))]
     step = _step(max(ends) - min(ends))
     low, high = step * (min(ends) // step), step * -(-max(ends) // step)
@@ -65,13 +65,17 @@ def _ends(row: Entry, seeds: Sequence[float]) -> list[float]:
     ]
 
 
-def _far(rows: Sequence[Entry]) -> set[str]:
-    """The methods whose differences stand at the edge."""
-    if not rows:
-        return set()
-    reach = [max(abs(end) for end in _ends(row, ())) for row in rows]
-    limit = FAR * median(reach)
-    return {row["method"] for row in rows if abs(100 * row["difference"]["mean"]) > limit}
+def _far(rows: Sequence[Entry], seeds: Mapping[str, Sequence[float]]) -> set[str]:
+    """The methods whose differences stand at the edge: those beyond FAR times the median reach of all intervals, unless
+    the others' lines come as far."""
+    means = {row["method"]: 100 * row["difference"]["mean"] for row in rows}
+    reach = [max(abs(100 * end) for end in row["difference"].values() if end is not None) for row in rows]
+    far = {name for name, mean in means.items() if abs(mean) > FAR * median(reach)}
+    while True:
+        ends = [0.0, *(end for row in rows if row["method"] not in far for end in _ends(row, seeds[row["method"]]))]
+        if not (inside := {name for name in far if min(ends) <= means[name] <= max(ends)}):
+            return far
+        far -= inside
 
 
 def _axis(low: float, ticks: int, step: float, height: int, x: Callable[[float], float]) -> list[str]:

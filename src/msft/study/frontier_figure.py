@@ -121,12 +121,12 @@ def figure(data: Mapping[str, Any], marks: Mapping[str, str]) -> str:
 
 def _bounds(data: Mapping[str, Any]) -> tuple[float, float]:
     """The lowest and the highest quality, in %, that the axis shows. A method that is further below the median than FAR
-    times what the best is above it (2 points at least) would squeeze all others: it stands at the edge, with its
+    times what the best is above it (4 points at least) would squeeze all others: it stands at the edge, with its
     number."""
     ends: list[float] = [100 * row["quality"] for row in data["methods"]]
     ends += [] if data["target"] is None else [100 * data["target"]]
     best, middle = max(ends), median(ends)
-    least = min(end for end in ends if end >= middle - FAR * max(best - middle, 0.5))
+    least = min(end for end in ends if end >= middle - FAR * max(best - middle, 1.0))
     spread = max(best - least, 1.0)
     return max(0.0, least - 0.4 * spread), best + 0.15 * spread
 
