@@ -41,7 +41,11 @@ KNOWN = {
     "msft_10_100": "msft_average", "C_3": "msft_average",
 }  # fmt: skip
 """Variants of these studies that part d of grid.py holds under another name."""
-EARLIER = {"c cheap": {"sft": "sft_average", "msft": "msft_average", "placebo": "msft_average_placebo"}}
+EARLIER = {
+    "c cheap": {
+        "sft": "sft_average", "msft": "msft_average", "placebo": "msft_average_placebo", "one_pass": "one_pass",
+    }
+}  # fmt: skip
 """Parts of grid.py with averages under other names; "d cheap" and "confirm cheap" have the names of this table."""
 
 
