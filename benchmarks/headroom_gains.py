@@ -41,7 +41,10 @@ UNEVEN, NOISE, NUMBERS = (1, 4, 16), (False, True), (30, 70)
 NOISY = ("gcd", "simple_equations", "count_bits")
 """Those of which examples/cheap_model.py writes a file with wrong answers."""
 MEASURES = ("scores", "reports")
+NAMED = {"scores": "search score", "reports": "test metric"}
 DRAWS = 4000
+LEAST = 0.3
+"""Reliability of x below which a slope is not corrected: its correction would divide by noise."""
 
 
 class Made(NamedTuple):
@@ -186,23 +189,28 @@ def table(found: Mapping[str, Mapping[int, dict]]) -> None:
             cells.append(f"{gained.mean:+.2f} ({gained.low or 0:+.2f} to {gained.high or 0:+.2f})")
         cells.append(f"{fmean(r['cost'] for r in seeds.values()):.2f}")
         print(f"| {name} | {len(seeds)} | {min(seeds)}-{max(seeds)} | {' | '.join(cells)} |")
-    for m, kind in zip(MEASURES, ("search score", "test metric"), strict=True):
-        xs = [[r["x"][m] for r in seeds.values()] for seeds in found.values()]
-        ys = [[r["y"][m] for r in seeds.values()] for seeds in found.values()]
+    for by, of in (("scores", "scores"), ("reports", "reports"), ("scores", "reports")):
+        xs = [[r["x"][by] for r in seeds.values()] for seeds in found.values()]
+        ys = [[r["y"][of] for r in seeds.values()] for seeds in found.values()]
         means = [fmean(x) for x in xs], [fmean(y) for y in ys]
         made, share = fit(*means), reliability(xs)
-        pairs = [list(zip(x, y, strict=True)) for x, y in zip(xs, ys, strict=True)]
-        low, high = over_draws(pairs)
         slope, zero = made.slope_interval, made.intercept_interval
-        print(f"\n{kind}: slope {made.slope:+.2f} ({slope[0]:+.2f} to {slope[1]:+.2f}), n {len(xs)} variants")
+        print(f"\ngain in {NAMED[of]} over headroom in {NAMED[by]}, n {len(xs)} variants")
+        print(f"slope {made.slope:+.2f} ({slope[0]:+.2f} to {slope[1]:+.2f})")
         print(f"intercept {made.intercept:+.2f} ({zero[0]:+.2f} to {zero[1]:+.2f})")
         print(f"correlation {float(np.corrcoef(*means)[0, 1]):+.2f}; reliability of x {share:.2f}")
+        if share < LEAST:
+            print("no corrected slope: x is mostly noise")
+            continue
+        pairs = [list(zip(x, y, strict=True)) for x, y in zip(xs, ys, strict=True)]
+        low, high = over_draws(pairs)
+        print(f"slope over the reliability {made.slope / share:+.2f}")
         print(f"instrumented slope {instrumented(pairs):+.2f} ({low:+.2f} to {high:+.2f})")
     for searches in (True, False):
         some = [r for seeds in found.values() for r in seeds.values() if r["x"]["searches"] == searches]
         if len(some) < 3:
             continue
-        for m, kind in zip(MEASURES, ("search score", "test metric"), strict=True):
+        for m, kind in NAMED.items():
             gained = t_interval([r["y"][m] for r in some])
             print(
                 f"{'where auto would search' if searches else 'where it would not'}, {kind}: {gained.mean:+.2f} "
