@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from msft.study import frontier_figure
 from msft.study.comparison import comparison, write
 from msft.study.grid import StudyFolder
 from msft.study.results import Results, read_results
@@ -31,6 +32,20 @@ def merged(found: Sequence[Results]) -> Results:
     return replace(found[0], runs=runs, redrawn=True, base=mean("base"), base_validation=mean("base_validation"))
 
 
+STYLE = """<style>
+text { fill: #222; font: 12px system-ui, sans-serif; } .soft { fill: #667; } line { stroke: #ddd; }
+.zero { stroke: #667; stroke-dasharray: 3 3; } path { fill: none; stroke-width: 1.7; }
+.lead { stroke: #ddd; stroke-width: 1; } .clipped { clip-path: url(#frontier-plot); } circle { stroke: #fff; }
+</style><rect width="100%" height="100%" fill="#fff"/>"""
+"""What the style sheet of the page gives the figure."""
+
+
+def alone(drawn: str) -> str:
+    """The figure as a file of its own."""
+    head, _, rest = drawn.partition(">")
+    return f'{head} xmlns="http://www.w3.org/2000/svg">{STYLE}{rest}\n'
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
@@ -44,7 +59,10 @@ def main() -> None:
         if any(path.glob("runs/*/*/summary.json"))
     ]
     given.page.mkdir(parents=True, exist_ok=True)
-    write(StudyFolder(given.page), comparison(merged([read_results(folder) for folder in done]), given.reference))
+    data = comparison(merged([read_results(folder) for folder in done]), given.reference)
+    write(StudyFolder(given.page), data)
+    marks = {row["method"]: "m" for row in data["methods"]}
+    (given.page / "frontier.svg").write_text(alone(frontier_figure.figure(data["frontier"], marks)), encoding="utf-8")
     print(f"wrote {given.page}/report.html")
 
 
