@@ -100,8 +100,11 @@ def measured(run: RunFolder) -> dict[str, object]:
             best[task] = max(report, best.get(task, 0.0))
     sizes = dict(zip(story.tasks, story.brief.validation_sizes, strict=True))
     learned = [task for task in story.tasks if learnable(story.base.reports[task], best[task], sizes[task])]
+    answer = story.answer
+    assert answer is not None, "the run is finished"
     return {
         "reports": dict(test.reports),
+        "validation": dict(answer.reports),
         "scores": dict(test.scores),
         "learned": learned,
         "flops": sum(flops(story).values()),

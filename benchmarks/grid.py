@@ -8,8 +8,8 @@
 Part c, on the jobs cheap, uneven and noisy: plain SFT, mSFT with the example's own settings, its placebo (the same
 times, dealt to sub-datasets at random), one_pass, and SFT for as long as mSFT's FLOPs last, all on averaged weights at
 the rate that was chosen for plain SFT with averages on development seeds. Confirmatory: mSFT minus its placebo. Part s:
-the uneven job drawn by size, on the same seeds. Part d, on cheap: what else one could do, each at one rate,
-descriptive. Seeds go round the jobs, so that all have as many where the time (`--seconds`) ends; the same command goes
+the uneven job drawn by size, on the same seeds. Part d, on cheap: what else one could do, each at one setting of
+peers.py, descriptive, and the controls of auto where it searched or ended early; part r: the paper's `msft:release`. Seeds go round the jobs, so that all have as many where the time (`--seconds`) ends; the same command goes
 on. Without a part, the tables of what is there.
 """
 
@@ -17,15 +17,17 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, TypeAlias
 
-from average_first import JOBS, all_measured, example, run
+from average_first import JOBS, all_measured, example, run, searched
+from peers import PEERS, RAW, all_peers, controls_of
 
-from msft.core.errors import ConfigError
-from msft.study.grid import Variant
+from msft.record.run_folder import RunFolder
+from msft.report.story import read_story
+from msft.study.grid import StudyFolder, Variant
 from msft.study.statistics import holm, t_interval, t_test
 from msft.study.variants import variants
 
@@ -34,13 +36,7 @@ Runs: TypeAlias = dict[int, dict[str, Any]]
 RATES = {"cheap": 1.5e-3, "uneven": 1.5e-3, "noisy": 3e-3}
 """Of plain SFT with averages, chosen on development seeds (docs/results/headroom.md)."""
 SEARCHES = ("sft", "msft", "placebo", "one_pass", "sft_equal_flops")
-DEFAULT_JOBS = {"c": list(JOBS), "s": ["uneven"], "d": ["cheap"]}
-OTHERS = {
-    "sft_decay": 8e-3, "wsd": 8e-3, "sft_average": 1.5e-3, "temperature": 1.5e-3, "coba": 3e-3, "dynamix": 3e-3,
-    "msft": 3e-3, "msft:release": 3e-3, "merge": 3e-3,
-}  # fmt: skip
-"""What else one could do, and the rate of each: those that decay at the rate of sft_decay, those on averages at that of
-sft_average, raw weights at the example's own."""
+DEFAULT_JOBS = {"c": list(JOBS), "s": ["uneven"], "d": ["cheap"], "r": ["cheap"]}
 
 
 def part_c(name: str) -> list[Variant]:
@@ -54,14 +50,17 @@ def part_s() -> list[Variant]:
 
 
 def part_d() -> list[Variant]:
-    """Those methods that this version has."""
-    found = []
-    for name, rate in OTHERS.items():
-        try:
-            found += variants(example("cheap", rate), [name])
-        except ConfigError as error:
-            print(f"left out: {error}")
-    return found
+    """The settings are those of peers.py. `msft:release` comes alone (part r), as it takes eight times as long."""
+    return all_peers(PEERS)
+
+
+def part_r() -> list[Variant]:
+    return all_peers({RAW: ["msft:release"]})
+
+
+PARTS: dict[str, Callable[[str], list[Variant]]] = {
+    "c": part_c, "s": lambda _: part_s(), "d": lambda _: part_d(), "r": lambda _: part_r(),
+}  # fmt: skip
 
 
 def go(out: Path, part: str, jobs: Sequence[str], seeds: Sequence[int], seconds: float) -> None:
@@ -71,9 +70,17 @@ def go(out: Path, part: str, jobs: Sequence[str], seeds: Sequence[int], seconds:
             if time.monotonic() - began > seconds:
                 print("the time is over: the same command goes on")
                 return
-            made = {"c": lambda name: part_c(name), "s": lambda _: part_s(), "d": lambda _: part_d()}[part](name)
-            run(out / part / name / str(seed), made, seed)
+            folder = out / part / name / str(seed)
+            run(folder, PARTS[part](name), seed)
+            if part == "d" and not plain(StudyFolder(folder).run("auto", seed)):
+                run(out / "controls" / name / str(seed), controls_of(), seed)
             print(f"{part} {name} seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+def plain(auto: RunFolder) -> bool:
+    """Whether auto neither searched nor ended early, so that it is sft_average bit for bit."""
+    story = read_story(auto)
+    return not searched(auto) and story.rollouts[0].end.epoch > story.brief.horizon - 1e-6
 
 
 def table(out: Path) -> None:
@@ -121,7 +128,7 @@ def said(away: Sequence[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--part", choices=("c", "s", "d"))
+    parser.add_argument("--part", choices=tuple(PARTS))
     parser.add_argument("--jobs", help="(default: all three for part c)")
     parser.add_argument("--seeds", default="740:760", help="first:beyond (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=3600.0, help="no seed is begun after them (default: 3600)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -175,3 +176,41 @@ def test_methods_that_chose_among_fewer_candidates_are_named() -> None:
     ]
     # Written again from its own notes, as `msft report` does, it is said once.
     assert comparison(unequal, "msft", said)["notes"] == said
+
+
+def test_a_time_is_told_by_what_seeds_took() -> None:
+    """An interval of the mean would tell the load of the machine."""
+    page = comparison_page(comparison(results(seeds=3, msft=0.1, sft=0.0), "msft"))
+    assert "<td>2.0 s to 4.0 s</td>" in page
+    one = comparison_page(comparison(results(seeds=1, msft=0.1, sft=0.0), "msft"))
+    assert "<td>2.0 s</td>" in one
+
+
+def test_each_seed_has_its_circle_at_its_difference() -> None:
+    found = results(seeds=4, msft=0.1, sft=0.0)
+    data = comparison(found, "msft")
+    page = comparison_page(data)
+    circles = [float(x) for x in re.findall(r'circle class="seed" cx="([\d.]+)"', page)]
+    (mean,) = [float(x) for x in re.findall(r'<circle cx="([\d.]+)" cy="[\d.]+" r="4"/></g>', page)]
+    assert len(circles) == 4 and sum(circles) / 4 == pytest.approx(mean, abs=0.1)
+    away = [100 * float((found.runs["msft"][s].reports - found.runs["sft"][s].reports).mean()) for s in range(4)]
+    order = sorted(range(4), key=away.__getitem__)
+    assert [circles[s] for s in order] == sorted(circles) and max(circles) - min(circles) > 1
+
+
+def test_a_difference_far_beyond_the_others_is_a_number_at_the_edge() -> None:
+    data = comparison(results(msft=0.1, sft=0.1, sro=0.11, one_pass=0.09, merge=-0.4), "msft")
+    page = comparison_page(data)
+    (mean,) = [row["difference"]["mean"] for row in data["against"] if row["method"] == "merge"]
+    assert page.count('class="far"') == 1 and f">+{100 * mean:.1f} →</text>" in page
+    places = [float(x) for x in re.findall(r'<circle cx="([\d.]+)" cy="[\d.]+" r="4"/></g>', page)]
+    assert len(places) == 3 and max(places) - min(places) > 40, "the others are not squeezed"
+
+
+def test_no_difference_stands_at_the_edge_that_the_axis_reaches() -> None:
+    """A method whose interval over sub-datasets like these is wide draws the axis past the one that is far."""
+    data = comparison(results(msft=0.1, sft=0.1, sro=0.11, one_pass=0.09, merge=-0.4), "msft")
+    for row in data["against"]:
+        if row["method"] == "sro":
+            row["like_these"] = {"mean": 0.0, "low": -0.1, "high": 0.6}
+    assert 'class="far"' not in comparison_page(data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from msft.study.compare_markdown import to_markdown
 from msft.study.compare_page import comparison_page
 from msft.study.comparison import comparison
 from msft.study.frontier import frontier, mean_curve, reached
-from msft.study.frontier_figure import headings, rows
+from msft.study.frontier_figure import LEFT, WIDTH, figure, headings, rows
 from msft.study.held_out import SPLITS, Curve, held_out
 from msft.study.results import Results
 
@@ -170,3 +172,33 @@ def test_a_comparison_without_plain_fine_tuning_or_from_before_still_has_a_page(
     assert "Quality over compute" in page and "as good as" not in page
     del data["frontier"]
     assert "Quality over compute" not in comparison_page(data)
+
+
+def ends_of(drawn: str) -> list[float]:
+    return [float(y) for y in re.findall(r'<circle cx="[\d.]+" cy="([\d.]+)"', drawn)]
+
+
+def drawn_of(**ends: float) -> str:
+    """A figure of methods that end at these qualities, and at one cost."""
+    data = frontier(with_curves(**{name: [[(1.0, 0.01), (2.0, end)]] * 2 for name, end in ends.items()}))
+    return figure(data, dict.fromkeys(ends, "m"))
+
+
+def test_a_method_far_below_stands_at_the_edge_with_its_number() -> None:
+    close = drawn_of(sft=0.23, msft=0.24, sro=0.22)
+    both = drawn_of(sft=0.23, msft=0.24, sro=0.22, merge=0.04)
+    assert "merge (4.0)" in both and both.count("l-5 8z") == 1
+    apart = [max(ends) - min(ends) for ends in (ends_of(close), ends_of(both))]
+    assert apart[1] == pytest.approx(apart[0], abs=1), "it does not squeeze the others"
+    whole = drawn_of(sft=0.5, msft=0.9, merge=0.04)
+    assert "merge (" not in whole and len(ends_of(whole)) == 3, "where all are far apart, all are on the axis"
+
+
+def test_an_expensive_method_makes_the_axis_of_flops_logarithmic() -> None:
+    found = with_curves(sft=[ONE, TWO], msft=[TWO, TWO], release=[[(1.0, 0.1), (50.0, 0.6)]] * 2)
+    drawn = figure(frontier(found), dict.fromkeys(found.runs, "m"))
+    places = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', drawn)]
+    # 5.5 and 50 FLOPs; the axis begins at the first entry of all, 1
+    assert places[0] == pytest.approx(LEFT + WIDTH * math.log(5.5) / math.log(50), abs=0.1)
+    assert places[2] == pytest.approx(LEFT + WIDTH)
+    assert [t for t in ("0.2", "0.5", "1", "2", "5") if f">{t}</text>" in drawn] == ["0.2", "0.5", "1", "2", "5"]

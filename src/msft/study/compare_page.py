@@ -11,7 +11,7 @@ from html import escape
 
 from msft.report.assets import STYLE
 from msft.report.words import clean, difference, percent
-from msft.study import frontier_figure
+from msft.study import forest, frontier_figure
 from msft.study.compare_answer import lead
 from msft.study.compare_words import (
     AGAINST,
@@ -37,12 +37,10 @@ MORE_STYLE = """
 svg text { fill: var(--ink); font: 12px system-ui, sans-serif; } svg .soft { fill: var(--soft); }
 svg line { stroke: var(--rule); } svg .zero { stroke: var(--soft); stroke-dasharray: 3 3; }
 svg .like { stroke: var(--ink); stroke-width: 1.5; } svg .these { stroke: var(--accent);
-  stroke-width: 5; } svg circle { fill: var(--ink); }
+  stroke-width: 5; } svg circle { fill: var(--ink); } svg circle.seed { fill: none; stroke: var(--soft); }
 .more { display: none; color: var(--soft); font-size: .78rem; font-weight: 400; }
 main:has(#intervals:checked) .more { display: block; }
 """
-MOST_NAME = 22
-"""Maximum characters of a name in the figure."""
 
 
 def comparison_page(data: Comparison) -> str:
@@ -141,12 +139,20 @@ def _against(data: Comparison) -> str:
     caption = (
         f"{_text(data['reference'])} minus the method on the left, in points of the macro-average. Thick: 95 % "
         "interval on these sub-datasets (Student, over seeds). Thin: on sub-datasets like these (bootstrap over seeds, "
-        "sub-datasets, items)."
+        "sub-datasets, items). Small circles: one seed each. A number at the edge: a difference beyond the axis."
     )
     told_apart = [row["holm"] is not None and row["holm"] < LEVEL for row in data["against"]]
     table = _table(AGAINST, [against_cells(row) for row in data["against"]], marks, coloured=told_apart)
-    figure = f'<figure class="card wide">{forest(data["against"], marks)}<figcaption>{caption}</figcaption></figure>'
+    drawn = forest.figure(data["against"], marks, _by_seed(data))
+    figure = f'<figure class="card wide">{drawn}<figcaption>{caption}</figcaption></figure>'
     return f"{figure}<div style='margin-top:.9rem'>{table}</div><ul>{lines}</ul>"
+
+
+def _by_seed(data: Comparison) -> dict[str, list[float]]:
+    """Method to the difference of each seed, the reference minus it."""
+    macros = {row["method"]: {run["seed"]: run["macro"] for run in row["runs"]} for row in data["methods"]}
+    mine = macros[data["reference"]]
+    return {row["method"]: [mine[s] - macros[row["method"]][s] for s in row["seeds"]] for row in data["against"]}
 
 
 def _by_task(data: Comparison) -> str:
@@ -195,64 +201,6 @@ def _scores(data: Comparison) -> str:
 
 def _named(entry: Entry) -> str:
     return _text(entry["task"]) + ("" if entry["learnable"] else ' <span class="soft">(no clear improvement)</span>')
-
-
-def forest(rows: Sequence[Entry], marks: Sequence[str]) -> str:
-    """Differences with their intervals, one line each, in points, as SVG; `marks`: the classes of the lines."""
-    shown = [(row, mark) for row, mark in zip(rows, marks, strict=True) if row["difference"] is not None]
-    ends = [0.0]
-    for row, _ in shown:
-        for entry in (row["difference"], row["like_these"]):
-            ends += [100 * entry[key] for key in ("low", "mean", "high") if entry and entry[key] is not None]
-    step = _step(max(ends) - min(ends))
-    low, high = step * (min(ends) // step), step * -(-max(ends) // step)
-    high = high if high > low else low + step
-    left, width, line = 156, 330, 26
-    height = line * len(shown) + 46
-
-    def x(points: float) -> float:
-        return left + width * (points - low) / (high - low)
-
-    ticks = round((high - low) / step)
-    drawn = []
-    for k in range(ticks + 1):
-        at = low + k * step
-        kind = ' class="zero"' if abs(at) < step / 2 else ""
-        drawn.append(f'<line{kind} x1="{x(at):.1f}" x2="{x(at):.1f}" y1="6" y2="{height - 38}"/>')
-        drawn.append(f'<text x="{x(at):.1f}" y="{height - 22}" text-anchor="middle">{escape(_tick(at, step))}</text>')
-    drawn.append(
-        f'<text class="soft" x="{left + width / 2}" y="{height - 4}" text-anchor="middle">difference, points</text>'
-    )
-    for number, (row, mark) in enumerate(shown):
-        about = f"{clean(row['method'])}: {difference(row['difference']['mean'])}, {interval(row['difference'])}"
-        drawn.append(f'<g class="{mark}"><title>{escape(about)}</title>')
-        y = 6 + line * (number + 0.5)
-        name = clean(row["method"])
-        name = name if len(name) <= MOST_NAME else name[: MOST_NAME - 1] + "…"
-        drawn.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{escape(name)}</text>')
-        for entry, kind in ((row["difference"], "these"), (row["like_these"], "like")):
-            if entry and entry["low"] is not None:
-                ends_at = f'x1="{x(100 * entry["low"]):.1f}" x2="{x(100 * entry["high"]):.1f}"'
-                drawn.append(f'<line class="{kind}" {ends_at} y1="{y}" y2="{y}"/>')
-        drawn.append(f'<circle cx="{x(100 * row["difference"]["mean"]):.1f}" cy="{y}" r="4"/></g>')
-    label = "differences of the macro-average with their intervals"
-    size = f'viewBox="0 0 {left + width + 30} {height}" style="width:100%;max-width:44rem"'
-    return f'<svg role="img" aria-label="{label}" {size}>{"".join(drawn)}</svg>'
-
-
-def _step(span: float) -> float:
-    """A round number of points that divides the span into four to ten steps."""
-    step = 0.01
-    for factor in (2, 2.5, 2) * 6:
-        if span / step <= 9:
-            break
-        step *= factor
-    return step
-
-
-def _tick(at: float, step: float) -> str:
-    digits = 0 if step >= 1 else 1 if step >= 0.1 else 2
-    return f"{at + 0.0:.{digits}f}".replace("-", "−")
 
 
 def _table(

@@ -138,14 +138,14 @@ COSTS = (
 
 
 def cost_cells(row: Entry) -> list[str]:
-    """The cost of one method, each with its interval, in the order of COSTS."""
+    """The cost of one method, each with its interval, in the order of COSTS; of the time, what seeds took."""
     flops, disk = row["flops"], row["disk"]
     counted = [(flops[kind], "") for kind in ("train", "eval", "probe")]
     held = [(disk["peak_bytes"], "B"), (disk["mean_bytes"], "B")]
     return [
         clean(row["method"]),
         *(_amount(entry, lambda x, unit=unit: scaled(x, unit).strip()) for entry, unit in counted),  # type: ignore[misc]
-        _amount(row["seconds"], duration),
+        _time(row),
         *(_amount(entry, lambda x, unit=unit: scaled(x, unit).strip()) for entry, unit in held),  # type: ignore[misc]
         _amount(row["epoch"], lambda x: f"{x:.2f}"),
     ]
@@ -156,6 +156,16 @@ def _amount(entry: Entry | None, shown: Callable[[float], str]) -> str:
         return NOT_KNOWN
     reach = None if entry["low"] is None else entry["high"] - entry["mean"]
     return f"{shown(entry['mean'])} ± {shown(reach)}" if reach else shown(entry["mean"])
+
+
+def _time(row: Entry) -> str:
+    """What the quickest and the slowest seed took. An interval of the mean would say nothing: it is the load of the
+    machine that differs."""
+    took = [run["seconds"] for run in row["runs"] if "seconds" in run]  # not in a comparison.json of before
+    if not took:
+        return duration(row["seconds"]["mean"]) if row["seconds"] else NOT_KNOWN
+    ends = [duration(end) for end in (min(took), max(took))]
+    return " to ".join(dict.fromkeys(ends))
 
 
 AGAINST = ("against", "difference", "95 %", "p", "Holm", "win/tie/loss")

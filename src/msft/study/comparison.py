@@ -145,6 +145,7 @@ def _method(results: Results, name: str) -> Json:
         {"seed": run.seed, "macro": macro(run), "validation": run.validation,
          "base": run.summary["answer"]["snapshot"] == ROOT,
          "flops": sum(run.summary["flops"].values()),
+         "seconds": run.summary["seconds"]["total"],
          "tasks": {task: float(report) for task, report in zip(results.tasks, run.reports, strict=True)}}
         for run in runs
     ]  # fmt: skip
