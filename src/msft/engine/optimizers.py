@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -68,11 +69,12 @@ def _adamw_8bit(weights: list[Tensor], settings: EngineSettings) -> torch.optim.
     if importlib.util.find_spec("bitsandbytes") is None:
         found = "adamw_8bit needs the library bitsandbytes, which is not installed"
         raise RunError(complaint(found, "pip install 'msft[quantized]'", field="training.optimizer"))
-    from bitsandbytes.optim import AdamW8bit  # optional
-
     if not weights:
         return None
-    made: torch.optim.Optimizer = AdamW8bit(_groups(weights, settings), lr=settings.learning_rate, min_8bit_size=0)
+    optim: Any = importlib.import_module("bitsandbytes.optim")
+    made: torch.optim.Optimizer = optim.AdamW8bit(
+        _groups(weights, settings), lr=settings.learning_rate, min_8bit_size=0
+    )
     return made
 
 
