@@ -9,8 +9,9 @@ Part c, on the jobs cheap, uneven and noisy: plain SFT, mSFT with the example's 
 times, dealt to sub-datasets at random), one_pass, and SFT for as long as mSFT's FLOPs last, all on averaged weights at
 the rate that was chosen for plain SFT with averages on development seeds. Confirmatory: mSFT minus its placebo. Part s:
 the uneven job drawn by size, on the same seeds. Part d, on cheap: what else one could do, each at one setting of
-peers.py, descriptive, and the controls of auto where it searched or ended early; part r: the paper's `msft:release`. Seeds go round the jobs, so that all have as many where the time (`--seconds`) ends; the same command goes
-on. Without a part, the tables of what is there.
+peers.py, descriptive, and the controls of auto where it searched or ended early; part r: the paper's `msft:release`.
+Seeds go round the jobs, so that all have as many where the time (`--seconds`) ends; the same command goes on. Without a
+part, the tables of what is there.
 """
 
 from __future__ import annotations
