@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
+from msft.engine.masters import weights_of
 from msft.engine.shards import Shards
 from msft.engine.step import Stepper
 from msft.model.adapters import write_merged
@@ -54,9 +55,10 @@ def _mergeable(stepper: Stepper, model: PeftModel, opened: OpenModel) -> PeftMod
         return model
     fresh = opened.load(whole=True)
     assert isinstance(fresh, PeftModel)
+    learned = weights_of(model, stepper.held)
     with torch.no_grad():
         for name, weight in trainable(fresh).items():
-            weight.copy_(stepper.weights[name])
+            weight.copy_(learned[name])
     return fresh.to(stepper.runtime.device)
 
 

@@ -151,7 +151,7 @@ class Attempt:
 
         def record(number: int, segment: Segment, outcome: Outcome) -> None:
             with spent("record"):
-                check_agreement(self.processes, self.folder, number, segment, outcome, self.engine.replicated)
+                check_agreement(self.processes, self.folder, number, segment, outcome, lambda: self.engine.replicated())
                 if journal is not None:
                     journal.segment(number, segment, outcome)
                 self.watcher.outcome(number, segment, outcome)
