@@ -170,7 +170,8 @@ def test_what_a_process_needs_is_what_a_run_reckons_with(models: Path, more: lis
         )
 
 
-@pytest.mark.parametrize("layers", [2, pytest.param(28, marks=pytest.mark.campaign)])
+@pytest.mark.campaign
+@pytest.mark.parametrize("layers", [2, 28])
 def test_a_process_of_a_split_model_needs_what_torch_counts(models: Path, tmp_path: Path, layers: int) -> None:
     """A 7B model on 8 GPUs: torch's tracker, with fake tensors in a fake group of processes."""
     folder = tmp_path / "model"

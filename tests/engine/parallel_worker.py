@@ -23,21 +23,25 @@ from msft.engine.torch_engine import TorchEngine
 from msft.model.hollow import Rows
 from msft.snapshots.store import Store
 
+ADAPTER = {"r": 4, "target_modules": "all-linear"}
 CASES: dict[str, dict[str, Any]] = {
     "fp32": {"average": 0.5, "max_grad_norm": 0.5},
     "mixed": {"average": 0.5, "precision": "mixed", "lengths": True},
-    "on host": {"average": 0.5, "precision": "mixed", "offload_optimizer": True},
     "split": {"average": 0.5, "max_grad_norm": 0.5, "shard": True},
     "split mixed": {"average": 0.5, "precision": "mixed", "shard": True},
-    "split autocast": {"precision": "autocast", "shard": True},
     "split checkpointing": {"gradient_checkpointing": True, "tied": False, "shard": True},
-    "split gpt2": {"kind": "gpt2", "gradient_checkpointing": True, "shard": True},
-    "split lora": {"peft": {"r": 4, "target_modules": "all-linear"}, "average": 0.5, "shard": True, "tied": False},
-    "split lora mixed": {"peft": {"r": 4, "target_modules": "all-linear"}, "precision": "mixed", "shard": True},
+    "split lora": {"peft": ADAPTER, "average": 0.5, "shard": True, "tied": False},
 }
 """How the engine is set up, by name; one process splits nothing."""
+FURTHER: dict[str, dict[str, Any]] = {
+    "on host": {"average": 0.5, "precision": "mixed", "offload_optimizer": True},
+    "split autocast": {"precision": "autocast", "shard": True},
+    "split gpt2": {"kind": "gpt2", "gradient_checkpointing": True, "shard": True},
+    "split lora mixed": {"peft": ADAPTER, "precision": "mixed", "shard": True},
+}
+"""For the campaign."""
 if find_spec("bitsandbytes"):
-    CASES |= {
+    FURTHER |= {
         "nf4": {"peft": {"r": 2}, "quantize": "nf4", "tied": False},
         "nf4 mixed": {"peft": {"r": 2}, "quantize": "nf4", "tied": False, "precision": "mixed"},
         "8 bits": {"optimizer": "adamw_8bit", "precision": "mixed"},
@@ -92,7 +96,7 @@ def split(engine: TorchEngine, read: list[int]) -> dict[str, Any]:
 
 
 def observe(case: str, folder: Path, results: Path) -> dict[str, Any]:
-    settings = dict(CASES[case])
+    settings = dict((CASES | FURTHER)[case])
     kind, tied = settings.pop("kind", "llama"), settings.pop("tied", True)
     model = folder / f"{kind} {tied}"
     if Processes().is_main:
@@ -139,12 +143,12 @@ def observe(case: str, folder: Path, results: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def main(folder: Path, results: Path) -> None:
+def main(folder: Path, results: Path, cases: dict[str, dict[str, Any]]) -> None:
     torch.set_num_threads(1)
     rank = PartialState(cpu=True).process_index
-    told = {case: observe(case, folder, results) for case in CASES}
+    told = {case: observe(case, folder, results) for case in cases}
     (results / f"rank{rank}.json").write_text(json.dumps(told))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), FURTHER if sys.argv[3:] == ["further"] else CASES)
