@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from msft.engine.shards import gathered_at_a_time
+
 PEAK = 989e12
 """FLOP/s of an H100 or H200 in bf16, by its data sheet."""
 ALONE = 0.37
@@ -50,9 +52,8 @@ MODELS = (
 
 def state_bytes(model: Model, gpus: int) -> int:
     """Of a process: fp32 rows, moments, gradients and averages of all parameters, and what is gathered at a time."""
-    size = 2
-    transient = max((size + 4) * model.ends, size * model.ends + (3 * size + 4) * model.layer)
-    return 20 * model.all // gpus + (transient if gpus > 1 else 4 * model.all)
+    transient = gathered_at_a_time(model.ends, model.layer, 2) if gpus > 1 else 4 * model.all
+    return 20 * model.all // gpus + transient
 
 
 def traffic(model: Model, size: int = 2) -> tuple[int, int]:

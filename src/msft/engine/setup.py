@@ -29,6 +29,7 @@ from msft.forward.runtime import Runtime
 from msft.forward.shapes import Shape, added, choose
 from msft.forward.token_rows import row_size
 from msft.model.hardware import hardware_has_bf16
+from msft.model.hollow import WHOLE
 from msft.model.lighten import lighten
 from msft.model.memory import card_memory, share_of_training, training_bytes
 from msft.model.open import OpenModel
@@ -45,7 +46,7 @@ def shards_for(opened: OpenModel, settings: EngineSettings, processes: Processes
     asked = processes.sharding(settings.shard)
     if asked is None:
         return None
-    whole = "or let each process hold the whole model: training.shard: false"
+    whole = f"or {WHOLE}"
     if settings.optimizer not in {"adamw", "adamw_8bit"}:
         found = f"{settings.optimizer} reads whole matrices, and each process has some rows of them"
         raise ConfigError(complaint(found, f"set it to adamw, {whole}", field="training.optimizer"))

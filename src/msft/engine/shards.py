@@ -19,9 +19,9 @@ from transformers import PreTrainedModel
 from msft.core.errors import ConfigError, ModelError, complaint
 from msft.engine.launch import Sharding
 from msft.engine.parallel import Processes
-from msft.model.hollow import hollow
+from msft.model.hollow import WHOLE, hollow
 from msft.model.open import OpenModel
-from msft.model.precision import Precision, kept_in_fp32
+from msft.model.precision import Precision, kept_in_fp32, narrow
 from msft.model.token_loss import TokenLoss
 from msft.model.twin import base_of, depth
 from msft.snapshots.row_parts import rows_of
@@ -51,7 +51,7 @@ class Shards:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self.loss = TokenLoss(model).train()
         if self._mixed:
-            _narrow_frozen(model)
+            narrow(model, trained=False)
         self._mesh = init_device_mesh(processes.device.type, (processes.world,))
         self.shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
         split(self.loss, base_of(model), self._mesh, asked, mixed=self._mixed)
@@ -148,8 +148,7 @@ def layers_of(model: PreTrainedModel) -> list[nn.Module]:
     for each in model.modules():
         if isinstance(each, nn.ModuleList) and len(each) == count:
             return list(each)
-    fix = "let each process hold the whole model: training.shard: false"
-    raise ModelError(complaint(f"the layers of {type(model).__name__} are not found", fix, field="training.shard"))
+    raise ModelError(complaint(f"the layers of {type(model).__name__} are not found", WHOLE, field="training.shard"))
 
 
 def transient_bytes(model: PreTrainedModel, *, mixed: bool) -> int:
@@ -158,10 +157,15 @@ def transient_bytes(model: PreTrainedModel, *, mixed: bool) -> int:
     Either of embeddings and head, at the end of a backward pass: gradients, and a copy in fp32 to be summed. Or within
     it: their weights, those of a layer and of the next, and a layer's gradients with their copy.
     """
-    size = 2 if mixed else 4
     layers = [sum(parameter.numel() for parameter in layer.parameters()) for layer in layers_of(model)]
     ends = sum(parameter.numel() for parameter in model.parameters()) - sum(layers)
-    return max((size + 4) * ends, size * ends + (3 * size + 4) * max(layers))
+    return gathered_at_a_time(ends, max(layers), 2 if mixed else 4)
+
+
+def gathered_at_a_time(ends: int, layer: int, size: int) -> int:
+    """As `transient_bytes`, from the parameters of embeddings and head and of a layer. `size`: bytes of one that is
+    gathered."""
+    return max((size + 4) * ends, size * ends + (3 * size + 4) * layer)
 
 
 def _local(parameter: Any) -> Tensor:
@@ -169,12 +173,6 @@ def _local(parameter: Any) -> Tensor:
     with torch.no_grad():
         found: Tensor = parameter.to_local().detach()
         return found
-
-
-def _narrow_frozen(model: nn.Module) -> None:
-    for parameter in model.parameters():
-        if not parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def _strides(shape: torch.Size) -> tuple[int, ...]:

@@ -21,7 +21,8 @@ from msft.model.adapters import fresh_adapter
 from msft.model.folder import ModelSource, complaining, safetensors_header, weight_files
 from msft.model.open import origin_of, place_of
 
-_WHOLE = "let each process hold the whole model: training.shard: false"
+WHOLE = "let each process hold the whole model: training.shard: false"
+"""The way out where a model cannot be split over processes."""
 
 
 class Rows:
@@ -144,9 +145,9 @@ def _check_adapter(source: ModelSource) -> None:
     for name, plain in (("use_dora", (None, False)), ("init_lora_weights", (None, True)), ("modules_to_save", (None,))):
         if (value := asked.get(name)) not in plain:
             found = f"{name}: {value} needs the base model's weights, of which each process has a part"
-            raise ModelError(complaint(found, f"leave it out, or {_WHOLE}", field=f"peft.{name}"))
+            raise ModelError(complaint(found, f"leave it out, or {WHOLE}", field=f"peft.{name}"))
 
 
 def _unreadable(source: ModelSource, why: str) -> ModelError:
     found = f"{source.name_or_path} cannot be split over processes: {why}"
-    return ModelError(complaint(found, _WHOLE, field="model.name_or_path"))
+    return ModelError(complaint(found, WHOLE, field="model.name_or_path"))

@@ -24,11 +24,14 @@ def precision_on(device: torch.device, asked: Literal["auto"] | Precision) -> Pr
     return "autocast" if device.type == "cpu" else "mixed"
 
 
-def narrow(model: nn.Module) -> None:
+def narrow(model: nn.Module, *, trained: bool = True) -> None:
     """Converts the model's parameters to bf16 in place, never its buffers (the frequencies of a rotary embedding lose
-    whole positions in bf16), nor what the model keeps in fp32 where it is loaded in bf16."""
+    whole positions in bf16), nor what the model keeps in fp32 where it is loaded in bf16. `trained`: those that
+    are trained, too."""
     kept = kept_in_fp32(model)
     for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not trained:
+            continue
         if parameter.dtype == torch.float32 and not (kept and kept.search(name)):
             parameter.data = parameter.data.to(torch.bfloat16)
 
