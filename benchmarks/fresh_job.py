@@ -12,7 +12,6 @@ docs/results/headroom.md chose them: nothing was chosen on these tasks.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import sys
@@ -29,7 +28,7 @@ from msft.study.variants import variants
 
 sys.path.append(str(EXAMPLES))
 
-from cheap_model import Task, take
+from cheap_model import Task, write_tasks
 
 RATE = 1.5e-3
 METHODS = ["sft_average", "auto", "msft_average", "msft_average_placebo"]
@@ -98,16 +97,7 @@ TASKS = (
 
 def write_data(folder: Path) -> None:
     """One file of each task, its rows distinct questions."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for task in TASKS:
-        examples = iter(take(task, 3, sum(SPLITS.values()), distinct=True))
-        rows = [
-            {"split": split, "prompt": prompt, "completion": completion}
-            for split, count in SPLITS.items()
-            for prompt, completion in (next(examples) for _ in range(count))
-        ]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / f"{task.name}.jsonl").write_text(text, encoding="utf-8")
+    write_tasks(folder, TASKS, SPLITS, 3)
 
 
 def config_of(data: Path, mixing: str) -> Config:

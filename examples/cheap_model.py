@@ -20,7 +20,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -235,12 +235,17 @@ def pretrain(words: PreTrainedTokenizerFast, steps: int) -> LlamaForCausalLM:
 
 def write_data(folder: Path) -> None:
     """One file per sub-dataset of fine-tuning, its rows distinct questions."""
+    write_tasks(folder, FINE_TUNING, SPLITS, 2)
+
+
+def write_tasks(folder: Path, tasks: Iterable[Task], splits: Mapping[str, int], seed: int) -> None:
+    """One file per task, with so many rows of each split; all rows are distinct questions."""
     folder.mkdir(parents=True, exist_ok=True)
-    for task in FINE_TUNING:
-        examples = iter(take(task, 2, sum(SPLITS.values()), distinct=True))
+    for task in tasks:
+        examples = iter(take(task, seed, sum(splits.values()), distinct=True))
         rows = [
             {"split": split, "prompt": prompt, "completion": completion}
-            for split, count in SPLITS.items()
+            for split, count in splits.items()
             for prompt, completion in (next(examples) for _ in range(count))
         ]
         text = "".join(json.dumps(row) + "\n" for row in rows)
