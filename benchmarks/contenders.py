@@ -21,6 +21,7 @@ from msft.data.examples import Example, Measure, TaskData
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings
 from msft.engine.torch_engine import OnStep, TorchEngine
+from msft.model.memory import SNAPSHOTS, card_memory
 from msft.model.open import ModelSource, OpenModel
 from msft.snapshots.store import Store
 
@@ -79,7 +80,8 @@ def engine_of(
         precision=("mixed" if work.device == "cuda" else "autocast") if work.bf16 else "fp32",
         durable="tick" if work.keep else "rollout",
     )
-    store = Store(folder / "snapshots", memory_bytes=0 if work.keep else sys.maxsize)
+    on_card = int(SNAPSHOTS * card_memory(torch.device("cuda", 0))) if work.device == "cuda" else 0
+    store = Store(folder / "snapshots", memory_bytes=0 if work.keep else sys.maxsize, gpu_bytes=on_card)
     return TorchEngine(OpenModel.open(source), {TASK: data}, settings, store, on_step=on_step)
 
 

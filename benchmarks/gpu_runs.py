@@ -132,32 +132,38 @@ def evaluation_of(story: Story) -> dict[str, Any] | None:
 
 def determinism(bench: Bench) -> None:
     """The same small run twice: whether the journals are the same, and else where they part."""
-    journals, seconds = [], []
-    for name in (CALM, "again"):
-        config = make_job(bench, "twice", name)
-        began = time.perf_counter()
-        code, said = run(msft("train", str(config)), bench.work, bench.left())
-        seconds.append(time.perf_counter() - began)
-        if not ended(bench, code, said):
-            return
-        folder = RunFolder(config.parent / name)
-        journals.append(folder.journal.read_bytes().splitlines())
-        story = read_story(folder)
-        spent = seconds_of(story)
-        working = spent.total - spent.groups["start"]
-        bench.tell(wall_seconds=seconds, segments=len(story.segments), working_seconds=working)
-    first, second = journals
+    first, second = left_alone(bench, CALM), left_alone(bench, "again")
+    if first is None or second is None:
+        return
     parts = next((n for n, pair in enumerate(zip(first, second, strict=False)) if pair[0] != pair[1]), None)
     same = first == second
     bench.tell(same=same, records=[len(first), len(second)], first_difference=None if same else parts)
 
 
+def left_alone(bench: Bench, name: str) -> list[bytes] | None:
+    """The records of a small run that nothing disturbs; None if it did not come to its end."""
+    config = make_job(bench, "twice", name)
+    folder = RunFolder(config.parent / name)
+    if not (folder.path / "final").exists():
+        began = time.perf_counter()
+        code, said = run(msft("train", str(config)), bench.work, bench.left())
+        wall = time.perf_counter() - began
+        if not ended(bench, code, said):
+            return None
+        spent = seconds_of(read_story(folder))
+        working, known = spent.total - spent.groups["start"], bench.told(bench.part).get("wall_seconds", [])
+        bench.tell(wall_seconds=[*known, wall], start=spent.groups["start"], working_seconds=working)
+    return folder.journal.read_bytes().splitlines()
+
+
 def kills(bench: Bench) -> None:
     """Kills a small run at random moments and resumes it, until time is over: refusals, and whether the record is the
-    same as that of the run that was left alone (part determinism)."""
-    draw = random.Random(bench.work.seed)
+    same as that of the run that was left alone."""
+    if left_alone(bench, CALM) is None:
+        return
+    draw = random.Random()  # moments are by the clock, so no seed would repeat them
     calm = RunFolder(bench.folder("twice") / CALM)
-    expected = calm.journal.read_bytes() if (calm.path / "final").exists() else None
+    expected = calm.journal.read_bytes()
     done: dict[str, Any] = {"kills": 0, "resumed": 0, "finished": 0, "same": 0, "refusals": []}
     number = 0
     while done["kills"] < KILLS and bench.left() > 0:
@@ -167,12 +173,12 @@ def kills(bench: Bench) -> None:
         if _finishes(bench, config, folder, draw, done):
             done["finished"] += 1
             done["same"] += folder.journal.read_bytes() == expected
-        bench.tell(**done, compared=expected is not None)
+        bench.tell(**done)
 
 
 def _finishes(bench: Bench, config: Path, folder: RunFolder, draw: random.Random, done: dict[str, Any]) -> bool:
     """Starts a run again and again until it ends by itself; whether it did, and was not refused."""
-    working = bench.told("determinism").get("working_seconds", 8.0)
+    working = bench.told("determinism").get("working_seconds") or bench.told("kills")["working_seconds"]
     while bench.left() > 0:
         again = folder.journal.exists()
         size, due = length_of(folder.journal), None

@@ -3,9 +3,10 @@
 Starting a process takes longer than the steps do. A line of JSON is written as each contender ends; the first one that
 fails ends the process, and gpu_parts.py starts another for the rest.
 
-Ours is measured without a look at single steps, since a GPU runs behind: two segments of different lengths, and the
-difference of their seconds over the difference of their steps. What both pay alike, above all the snapshot at their
-end, is left out, and told as `segment_end_seconds`.
+Ours is measured by the moments at which the losses of the last warm step and of the last step are told, each once the
+device has come to it. The snapshot at the segment's end comes after them, and is told as `segment_end_seconds`.
+`replay_seconds` are those of each recorded pass by itself, run over and over: what a step takes beyond it are the
+update and the host.
 """
 
 from __future__ import annotations
@@ -26,47 +27,62 @@ from prepared import TASK, batches_of, examples_of, source_of, told_every
 from msft.core.vocabulary import ROOT, Mixture, Segment
 from msft.data.examples import Example
 from msft.engine.progress import ScoreInfo, StepInfo
+from msft.engine.static_step import StaticStepper
+from msft.engine.torch_engine import TorchEngine
 from msft.model.open import ModelSource
+
+REPLAYS = 10
 
 
 def ours(work: Work, source: ModelSource, examples: list[Example], folder: Path) -> dict[str, Any]:
     """Seconds of a step; the losses that the engine told, and the mean of as many of the last as TRL logs together."""
     losses: dict[int, float] = {}
+    moments: dict[int, float] = {}
 
     def stepped(info: StepInfo | ScoreInfo) -> None:
         if isinstance(info, StepInfo):
-            losses[info.step] = info.loss
+            losses[info.step], moments[info.step] = info.loss, time.perf_counter()
 
     began = time.perf_counter()
     engine = engine_of(work, source, examples, folder, stepped)
     start_up = time.perf_counter() - began
-    short = max(1, (work.steps - work.warm) // 8)
-    seconds, parent, start = [], ROOT, 0
-    for number, stop in enumerate((work.warm, work.warm + short, work.steps), 1):
-        segment = Segment(
-            parent=parent, rollout=1, mixture=Mixture(tasks=(TASK,)), start=start, stop=stop, epoch=0.0, score=()
-        )
-        wait(work)
-        began = time.perf_counter()
-        engine.run(segment, number)
-        wait(work)
-        seconds.append(time.perf_counter() - began)
-        parent, start = number, stop
-    _, few, many = seconds
-    longer = work.steps - work.warm - 2 * short
-    step = (many - few) / longer if longer > 0 else 0.0
-    if step <= 0:  # a dry run of a step or two, lost in noise
-        step = (few + many) / (work.steps - work.warm)
+    segment = Segment(
+        parent=ROOT, rollout=1, mixture=Mixture(tasks=(TASK,)), start=0, stop=work.steps, epoch=0.0, score=()
+    )
+    began = time.perf_counter()
+    engine.run(segment, 1)
+    wait(work)
+    ended = time.perf_counter()
+    timed = max(work.steps - work.warm, 1)
+    step = (moments[work.steps] - moments.get(work.warm, began)) / timed
     told, every = [losses[number] for number in sorted(losses)], told_every(work)
     return {
         "seconds_per_step": step,
         "tokens_per_second": tokens_of(work, examples) / step,
-        "segment_end_seconds": max(0.0, few - short * step),
+        "segment_end_seconds": ended - moments[work.steps],
         "start_seconds": start_up,
-        "warm_seconds": seconds[0],
+        "warm_seconds": moments.get(work.warm, began) - began,
         "losses": told,
         "last_loss": sum(told[-every:]) / every if len(told) >= every else None,
+        "said": engine.light,
+        "replay_seconds": replayed(engine),
     }
+
+
+def replayed(engine: TorchEngine) -> dict[str, float]:
+    """Seconds of each recorded pass, by its size in tokens; none without graphs."""
+    stepper, found = engine._stepper, {}
+    if isinstance(stepper, StaticStepper):
+        for (place, first), graph in stepper._graphs.items():
+            if graph is None or not first:
+                continue
+            torch.cuda.synchronize()
+            began = time.perf_counter()
+            for _ in range(REPLAYS):
+                graph()
+            torch.cuda.synchronize()
+            found[str(stepper._filled[place].shape.tokens)] = (time.perf_counter() - began) / REPLAYS
+    return found
 
 
 def theirs(

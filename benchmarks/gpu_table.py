@@ -83,7 +83,7 @@ def of_kills(part: dict[str, Any]) -> list[tuple[str, str]]:
     if "kills" not in part:
         return []
     counts = f"{part['kills']} kills, {part['resumed']} resumed, {len(part['refusals'])} REFUSED"
-    same = f", {part['same']} of them with the calm run's journal" if part.get("compared") else ""
+    same = f", {part['same']} of them with the calm run's journal"
     facts = [("kill -9 and resume", f"{counts}; {part['finished']} runs finished{same}")]
     return facts + [("refused", in_a_line(one["said"])[-300:]) for one in part["refusals"]]
 

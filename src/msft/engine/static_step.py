@@ -16,15 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from msft.data.examples import Example
 from msft.engine.masters import Masters
 from msft.engine.settings import EngineSettings
 from msft.engine.step import Stepper
-from msft.forward.batches import MicroBatch
+from msft.forward.batches import MicroBatch, collate
 from msft.forward.filled import Filled, arrays
 from msft.forward.runtime import Runtime
 from msft.forward.shapes import Shape
-from msft.forward.token_rows import Row
+from msft.forward.token_rows import Row, row
 from msft.model.compiled import CompiledLayers
+from msft.model.token_loss import TokenLoss
 
 
 class StaticStepper(Stepper):
@@ -54,15 +56,21 @@ class StaticStepper(Stepper):
         self._graphs: dict[tuple[int, bool], Graph | None] = {}
         self._pool: Any = None
         self._layers: CompiledLayers | None = None
+        scores = False
         if graphs and compiles:
-            self._layers = CompiledLayers(model, self._made_up(self._filled[0]))  # type: ignore[arg-type]
-            self.said = self._layers.said
+            loss: TokenLoss = model  # type: ignore[assignment]
+            self._layers = CompiledLayers(loss, self._made_up(self._filled[0]), learns=True)
+            scoring = CompiledLayers(loss, some_rows(shapes[-1], runtime.device), learns=False)
+            self.runtime = replace(runtime, layers=scoring.on)
+            scores = not scoring.said
+            self.said = "; ".join(filter(None, (self._layers.said, scoring.said)))
         if graphs:
             self._record()
         self.plan = {
             "sizes": [[shape.tokens, shape.targets, shape.rows, shape.longest] for shape in shapes],
             "graphs": [self._graphs.get((place, True)) is not None for place in range(len(shapes))],
             "compiled": self._layers is not None and not self._layers.said,
+            "compiled_scoring": scores,
         }
 
     def _compute(self, rows: Sequence[Row], share: NDArray[np.float64], *, trains: bool) -> Tensor | None:
@@ -142,6 +150,13 @@ class StaticStepper(Stepper):
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         return event.synchronize
+
+
+def some_rows(shape: Shape, device: torch.device) -> MicroBatch:
+    """A micro-batch of about this size as scoring makes them, of made-up tokens."""
+    ids = np.arange(shape.longest + 1, dtype=np.int32) % 7
+    one = row([Example(ids=ids, trained=np.arange(len(ids)) >= len(ids) - 2)])
+    return collate([one] * max(2, shape.tokens // len(one)), device, layout="lengths")
 
 
 class Graph:

@@ -59,6 +59,8 @@ class Runtime:
     """How rows share a batch in generation."""
     packs: bool = False
     """Whether scoring uses packed weights (`forward/packed_weights.py`)."""
+    layers: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Context in which the model's layers are those that score: on a GPU, compiled ones."""
     in_parts: bool = False
     """Whether the model is split over the processes, so that all must make the same passes."""
     rank: int = 0
@@ -191,21 +193,24 @@ def sequence_scores(
     done = 0
     # no_grad, not inference_mode: what a model caches in a forward pass must stay usable in training. One autocast
     # context for all micro-batches, so that weights are cast once.
-    layers = packed(model, runtime.max_tokens) if runtime.packs else nullcontext()
+    layers = packed(model, runtime.max_tokens) if runtime.packs else runtime.layers()
+    computed: list[tuple[NDArray[np.int64], tuple[int, ...], TokenScores]] = []
     with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast(), layers:
         for batch, owners, rows in prepared.batches:
             if batch is None:
                 model(filler(runtime.device, layout=runtime.layout))
                 continue
-            scores: TokenScores = model(batch)
+            computed.append((owners, batch.counts, model(batch)))
             for span in batch.spans:
                 span.kept.clear()  # masks, which may be larger than the micro-batch
-            sums[0, owners] = per_sequence(scores.nll.cpu().numpy(), batch.counts)
-            if scores.hits is not None:
-                sums[1, owners] = per_sequence(scores.hits.cpu().numpy(), batch.counts)
             done += rows
             if progress is not None:
                 progress(done * runtime.world)
+    # At the end, so that a GPU is waited for once and not after every micro-batch.
+    for owners, counts, scores in computed:
+        sums[0, owners] = per_sequence(scores.nll.cpu().numpy(), counts)
+        if scores.hits is not None:
+            sums[1, owners] = per_sequence(scores.hits.cpu().numpy(), counts)
     sums = runtime.total(sums)
     targets = np.array([example.targets for example in sequences], np.int64)
     if not np.isfinite(sums[0]).all():

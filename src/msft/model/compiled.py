@@ -9,16 +9,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch._dynamo.config
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from msft.core.errors import ModelError, complaint
 from msft.forward.batches import MicroBatch
+from msft.forward.runtime import undisturbed
 from msft.model.token_loss import TokenLoss
 from msft.model.twin import base_of
 
 _FIELD = "training.torch_compile"
+SIZES = 256
+"""Times at most that a process compiles a layer: for each size of each of a study's runs."""
 ALIKE = 0.1
 """Nats, and share, by which compiled layers may differ from plain ones: many roundings in bf16. An error is larger."""
 
@@ -43,33 +47,35 @@ def _layers(model: PreTrainedModel | PeftModel) -> list[nn.Module]:
 
 
 class CompiledLayers:
-    """A model's layers, compiled for each size of micro-batch, where that works and gives the results of plain ones.
+    """A model's layers, compiled where that works and gives the results of plain ones.
 
-    They are compiled only while a step is being recorded (`on`): a new size costs seconds, and what is recorded runs
-    without them. `said`: in words why they are not compiled; empty if they are. `batch`: a micro-batch of the smallest
-    size, with made-up tokens.
+    `learns`: for training, once for each size of micro-batch, and only while a step is being recorded (`on`), as a new
+    size costs seconds, and what is recorded runs without them. Else for scoring, once for all sizes. `said`: in words
+    why they are not compiled; empty if they are. `batch`: a micro-batch with made-up tokens, of the smallest size for
+    training. Layers that score are compiled from it alone, so that their rounding does not depend on what came first.
     """
 
-    def __init__(self, loss: TokenLoss, batch: MicroBatch) -> None:
+    def __init__(self, loss: TokenLoss, batch: MicroBatch, *, learns: bool) -> None:
         self._compiled: dict[nn.Module, Any] = {}
         self.said = ""
+        what = "layers" if learns else "layers that score"
         layers = _layers(loss.model)
         if not layers:
-            self.said = "layers are not compiled: the model does not declare them"
+            self.said = f"{what} are not compiled: the model does not declare them"
             return
-        plain = _reading(loss, batch)
+        plain = _reading(loss, batch, learns=learns)
         for layer in layers:
-            layer.compile(dynamic=False)
+            layer.compile(dynamic=not learns)
             self._compiled[layer], layer._compiled_call_impl = layer._compiled_call_impl, None
         try:
             with self.on():
-                reason = _differs(_reading(loss, batch), plain)
+                reason = _differs(_reading(loss, batch, learns=learns), plain)
         except Exception as error:  # whatever the compiler raises, without a C compiler for instance
             loss.zero_grad(set_to_none=True)
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
         if reason:
             self._compiled.clear()
-            self.said = f"layers are not compiled: {reason}"
+            self.said = f"{what} are not compiled: {reason}"
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -77,15 +83,20 @@ class CompiledLayers:
         for layer, compiled in self._compiled.items():
             layer._compiled_call_impl = compiled
         try:
-            yield
+            # Beyond torch's limit of eight sizes in a process, a layer would run plainly, and round otherwise, unsaid.
+            with torch._dynamo.config.patch(recompile_limit=SIZES, fail_on_recompile_limit_hit=True):
+                yield
         finally:
             for layer in self._compiled:
                 layer._compiled_call_impl = None
 
 
-def _reading(loss: TokenLoss, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
-    """The likelihoods of a micro-batch, and the gradients of a weighted sum of them."""
+def _reading(loss: TokenLoss, batch: MicroBatch, *, learns: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    """The likelihoods of a micro-batch and, if it `learns`, the gradients of a weighted sum of them."""
     device = batch.ids.device
+    if not learns:
+        with undisturbed(loss, device), torch.no_grad():
+            return loss(batch).nll, {}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         nll = loss(batch).nll

@@ -1,0 +1,60 @@
+"""Compiled layers, on a CPU: what scores is compiled once for all sizes; many sizes of training stay compiled."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_engine import tiny_engine, tiny_example, tiny_folder
+from torch._dynamo.utils import counters
+
+from msft.engine.static_step import StaticStepper, some_rows
+from msft.forward.runtime import sequence_scores
+from msft.model.compiled import CompiledLayers
+from msft.model.token_loss import TokenLoss
+
+pytestmark = [
+    pytest.mark.campaign,
+    pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a CPU needs a C++ compiler"),
+]
+
+
+def made(folder: Path) -> tuple[StaticStepper, TokenLoss]:
+    engine, _ = tiny_engine(tiny_folder(folder / "model"), folder / "snapshots", lengths=True, precision="mixed")
+    stepper, loss = engine._stepper, engine._stepper.model
+    assert isinstance(stepper, StaticStepper) and isinstance(loss, TokenLoss)
+    torch._dynamo.reset()
+    counters.clear()
+    return stepper, loss
+
+
+def test_what_scores_is_compiled_once_for_all_sizes(tmp_path: Path) -> None:
+    stepper, loss = made(tmp_path)
+    layers = CompiledLayers(loss, some_rows(stepper._filled[-1].shape, torch.device("cpu")), learns=False)
+    assert not layers.said
+    compiled = counters["stats"]["unique_graphs"]
+    random = np.random.default_rng(2)
+    for count in range(1, 10):
+        groups = [[tiny_example(random)] for _ in range(count)]
+        plain = sequence_scores(loss, groups, stepper.runtime).nll
+        with layers.on():
+            found = sequence_scores(loss, groups, stepper.runtime).nll
+        assert np.allclose(found, plain, rtol=0.05) and not np.array_equal(found, plain), "bf16, rounded otherwise"
+    assert counters["stats"]["unique_graphs"] == compiled, "no further size was compiled"
+
+
+def test_sizes_beyond_torchs_limit_are_compiled(tmp_path: Path) -> None:
+    stepper, loss = made(tmp_path)
+    layers = CompiledLayers(loss, stepper._made_up(stepper._filled[0]), learns=True)
+    assert not layers.said
+    random = np.random.default_rng(2)
+    sizes = torch._dynamo.config.recompile_limit + 2
+    before = counters["stats"]["unique_graphs"]
+    with layers.on():
+        for count in range(2, sizes + 2):
+            groups = [[tiny_example(random)] for _ in range(count)]
+            sequence_scores(loss, groups, stepper.runtime)
+    assert counters["stats"]["unique_graphs"] >= before + sizes
