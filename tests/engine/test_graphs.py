@@ -74,6 +74,13 @@ def test_compiled_layers_give_the_plain_ones_up_to_rounding(folder: Path, tmp_pa
     assert found.scores == pytest.approx(expected.scores, rel=0.05)
 
 
+def test_layers_of_a_deep_model_whose_padding_is_zero_are_compiled(tmp_path: Path) -> None:
+    """Through 30 layers, the gradient of a token whose embedding is zero overflows, so no such token may be tried."""
+    engine, _ = tiny_engine(tiny_folder(tmp_path / "deep", "deep"), tmp_path / "run", **MIXED)
+    graphs(engine)
+    assert "not compiled" not in engine.light
+
+
 def test_snapshots_stay_on_the_card_where_there_is_room(folder: Path, tmp_path: Path) -> None:
     _, roomy, found = run(folder, tmp_path / "room", **MIXED, cuda_graphs="plain", gpu_bytes=10**9, durable="tick")
     assert roomy.get(2).on_gpu and found.bytes == roomy.get(2).nbytes

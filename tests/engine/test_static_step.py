@@ -13,10 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from msft.core.vocabulary import ROOT, Mixture, Probe
 from msft.engine.masters import Masters
-from msft.engine.static_step import StaticStepper
+from msft.engine.static_step import StaticStepper, fitting
 from msft.engine.torch_engine import TorchEngine
 from msft.forward.filled import arrays
-from msft.forward.token_rows import row
+from msft.forward.token_rows import Row, row
+from msft.model.compiled import _reading
+from msft.model.token_loss import TokenLoss
 from msft.snapshots.store import Store
 
 pytestmark = pytest.mark.cpu("on a card, test_graphs.py has its place")
@@ -109,6 +111,24 @@ def test_several_micro_batches_add_up_in_fp32(plain: Path, tmp_path: Path) -> No
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-2)
     for name, gradient in found[0][1].items():
         assert (gradient - found[1][1][name]).norm() < 0.05 * gradient.norm(), name
+
+
+def test_layers_are_tried_on_rows_whose_gradients_are_finite(tmp_path: Path) -> None:
+    """Not on what fills up: a token whose embedding is zero has gradients that overflow in a deep model."""
+    engine, _ = tiny_engine(tiny_folder(tmp_path / "deep", "deep"), tmp_path / "run", **FULL, precision="mixed")
+    loss, largest = stepper(engine).model, stepper(engine)._filled[-1]
+    assert isinstance(loss, TokenLoss)
+    random = np.random.default_rng(1)
+    given = [row([tiny_example(random)]) for _ in range(60)]
+    some = fitting(given, largest.shape)
+    assert 1 < len(some) < 60 and {id(one) for one in some} == {id(one) for one in given[: len(some)]}
+    assert largest.shape.holds(some) and not largest.shape.holds(given[: len(some) + 1])
+
+    def finite(rows: list[Row]) -> bool:
+        largest.take(arrays(rows, largest.shape, np.ones(sum(len(one.targets) for one in rows))))
+        return all(bool(found.isfinite().all()) for found in _reading(loss, largest.batch, learns=True)[1].values())
+
+    assert finite(some) and not finite([])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "mixed"])

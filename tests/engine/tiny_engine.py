@@ -57,7 +57,8 @@ def tiny_model(kind: str = "llama", *, dropout: float = 0.0, tied: bool = True) 
         else:
             model = LlamaForCausalLM(
                 LlamaConfig(
-                    vocab_size=VOCABULARY, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+                    vocab_size=VOCABULARY, hidden_size=16, intermediate_size=32,
+                    num_hidden_layers=30 if kind == "deep" else 2,
                     num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=tied,
                     bos_token_id=0, eos_token_id=0,
                 )
@@ -65,6 +66,8 @@ def tiny_model(kind: str = "llama", *, dropout: float = 0.0, tied: bool = True) 
         for parameter in model.parameters():
             if parameter.ndim == 2:
                 torch.nn.init.normal_(parameter, std=0.3)
+        if kind == "deep":  # as where a model pads with token 0
+            torch.nn.init.zeros_(model.get_input_embeddings().weight[0])
     return model
 
 

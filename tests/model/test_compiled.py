@@ -11,8 +11,10 @@ import torch
 from tiny_engine import tiny_engine, tiny_example, tiny_folder
 from torch._dynamo.utils import counters
 
-from msft.engine.static_step import StaticStepper, some_rows
+from msft.engine.static_step import StaticStepper, fitting
+from msft.forward.batches import MicroBatch, collate
 from msft.forward.runtime import sequence_scores
+from msft.forward.token_rows import row
 from msft.model.compiled import CompiledLayers
 from msft.model.token_loss import TokenLoss
 
@@ -22,18 +24,20 @@ pytestmark = [
 ]
 
 
-def made(folder: Path) -> tuple[StaticStepper, TokenLoss]:
+def made(folder: Path) -> tuple[StaticStepper, TokenLoss, MicroBatch]:
     engine, _ = tiny_engine(tiny_folder(folder / "model"), folder / "snapshots", lengths=True, precision="mixed")
     stepper, loss = engine._stepper, engine._stepper.model
     assert isinstance(stepper, StaticStepper) and isinstance(loss, TokenLoss)
     torch._dynamo.reset()
     counters.clear()
-    return stepper, loss
+    random = np.random.default_rng(3)
+    rows = [row([tiny_example(random)]) for _ in range(40)]
+    return stepper, loss, collate(fitting(rows, stepper._filled[-1].shape), torch.device("cpu"), layout="lengths")
 
 
 def test_what_scores_is_compiled_once_for_all_sizes(tmp_path: Path) -> None:
-    stepper, loss = made(tmp_path)
-    layers = CompiledLayers(loss, some_rows(stepper._filled[-1].shape, torch.device("cpu")), learns=False)
+    stepper, loss, batch = made(tmp_path)
+    layers = CompiledLayers(loss, batch, learns=False)
     assert not layers.said
     compiled = counters["stats"]["unique_graphs"]
     random = np.random.default_rng(2)
@@ -47,8 +51,8 @@ def test_what_scores_is_compiled_once_for_all_sizes(tmp_path: Path) -> None:
 
 
 def test_sizes_beyond_torchs_limit_are_compiled(tmp_path: Path) -> None:
-    stepper, loss = made(tmp_path)
-    layers = CompiledLayers(loss, stepper._made_up(stepper._filled[0]), learns=True)
+    stepper, loss, batch = made(tmp_path)
+    layers = CompiledLayers(loss, batch, learns=True)
     assert not layers.said
     random = np.random.default_rng(2)
     sizes = torch._dynamo.config.recompile_limit + 2

@@ -57,7 +57,7 @@ def given(name: str) -> str:
         one = loss.train() if static else TokenLoss(architectures._copy(model)).train()
         optimizer = make_optimizer(trainable(one), settings)
         if static:
-            stepper: Stepper = StaticStepper(one, optimizer, settings, runtime, None, shapes, graphs=False)
+            stepper: Stepper = StaticStepper(one, optimizer, settings, runtime, None, shapes, [], graphs=False)
         else:
             plain = fitting_layout(one, CPU)
             alone = Runtime(device=CPU, max_tokens=60, layout=plain.rows, border=plain.border)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from msft.engine.step import Stepper
 from msft.forward.packed_weights import can_pack
 from msft.forward.runtime import Runtime
 from msft.forward.shapes import Shape, added, choose
-from msft.forward.token_rows import row_size
+from msft.forward.token_rows import row, row_size
 from msft.model.hardware import hardware_has_bf16
 from msft.model.hollow import WHOLE
 from msft.model.lighten import lighten
@@ -190,15 +190,13 @@ def stepper_for(
     fixed = settings.cuda_graphs and runtime.layout == "lengths" and whole
     if not fixed or packed(loss).parameters:  # graphs of bitsandbytes' layers are not proven to compute the same
         return Stepper(model, optimizer, settings, runtime, held)
-    lengths = [
-        np.array([row_size(example) for example in chain(part.train, part.held_out)], np.int64)
-        for part in data.values()
-        if not part.aggregate
-    ]
+    parts = [part for part in data.values() if not part.aggregate]
+    lengths = [np.array([row_size(one) for one in chain(part.train, part.held_out)], np.int64) for part in parts]
     shapes = choose(lengths, settings.batch_size, runtime.max_tokens)
     graphs = processes.device.type == "cuda" and masters is not None
     compiles = settings.cuda_graphs != "plain" and not settings.torch_compile
-    found = StaticStepper(model, optimizer, settings, runtime, masters, shapes, graphs=graphs, compiles=compiles)
+    rows = [row([one]) for one in chain.from_iterable(islice(part.train, settings.batch_size) for part in parts)]
+    found = StaticStepper(model, optimizer, settings, runtime, masters, shapes, rows, graphs=graphs, compiles=compiles)
     found.said = "; ".join(filter(None, (_in_words(shapes, lengths, settings), found.said)))
     return found
 

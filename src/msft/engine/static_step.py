@@ -16,15 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from msft.data.examples import Example
 from msft.engine.masters import Masters
 from msft.engine.settings import EngineSettings
 from msft.engine.step import Stepper
-from msft.forward.batches import MicroBatch, collate
+from msft.forward.batches import collate
 from msft.forward.filled import Filled, arrays
 from msft.forward.runtime import Runtime
 from msft.forward.shapes import Shape
-from msft.forward.token_rows import Row, row
+from msft.forward.token_rows import Row
 from msft.model.compiled import CompiledLayers
 from msft.model.token_loss import TokenLoss
 
@@ -32,8 +31,10 @@ from msft.model.token_loss import TokenLoss
 class StaticStepper(Stepper):
     """As `Stepper`, with one process or several, for rows laid out by their lengths.
 
-    `graphs`: whether to record CUDA graphs, which needs masters; `compiles`: of compiled layers. A micro-batch that no
-    size holds is computed as it is. `said`: in words, why there is no graph of some sizes.
+    `graphs`: whether to record CUDA graphs, which needs masters; `compiles`: of compiled layers, which are tried on
+    `rows` of the data: made-up tokens may be some whose embedding is zero, such as what pads, and through a deep model
+    their gradients overflow. A micro-batch that no size holds is computed as it is. `said`: in words, why there is no
+    graph of some sizes.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class StaticStepper(Stepper):
         runtime: Runtime,
         masters: Masters | None,
         shapes: Sequence[Shape],
+        rows: Sequence[Row],
         *,
         graphs: bool,
         compiles: bool = False,
@@ -59,8 +61,12 @@ class StaticStepper(Stepper):
         scores = False
         if graphs and compiles:
             loss: TokenLoss = model  # type: ignore[assignment]
-            self._layers = CompiledLayers(loss, self._made_up(self._filled[0]), learns=True)
-            scoring = CompiledLayers(loss, some_rows(shapes[-1], runtime.device), learns=False)
+            smallest = next(filled for filled in self._filled if filled.shape.holds(rows[:1]))
+            some = fitting(rows, smallest.shape)
+            smallest.take(arrays(some, smallest.shape, np.ones(sum(len(one.targets) for one in some))))
+            self._layers = CompiledLayers(loss, smallest.batch, learns=True)
+            scored = collate(fitting(rows, shapes[-1]), runtime.device, layout="lengths")
+            scoring = CompiledLayers(loss, scored, learns=False)
             self.runtime = replace(runtime, layers=scoring.on)
             scores = not scoring.said
             self.said = "; ".join(filter(None, (self._layers.said, scoring.said)))
@@ -129,15 +135,6 @@ class StaticStepper(Stepper):
             if kept:
                 torch._foreach_copy_(masters.gradients(), kept)
 
-    @staticmethod
-    def _made_up(filled: Filled) -> MicroBatch:
-        """The micro-batch of a size with some tokens that are not alike."""
-        ids, targets = filled.batch.ids, filled.batch.targets
-        ids.copy_(torch.arange(ids.numel(), device=ids.device) % 7)
-        targets.copy_(torch.arange(len(targets), device=ids.device) % 5)
-        filled.batch.read.copy_(torch.arange(len(targets), device=ids.device))
-        return filled.batch
-
     def _to_host(self, nll: Tensor) -> Tensor:
         """A copy on the host, complete once the device has come to the event that follows."""
         if not nll.is_cuda:
@@ -152,11 +149,10 @@ class StaticStepper(Stepper):
         return event.synchronize
 
 
-def some_rows(shape: Shape, device: torch.device) -> MicroBatch:
-    """A micro-batch of about this size as scoring makes them, of made-up tokens."""
-    ids = np.arange(shape.longest + 1, dtype=np.int32) % 7
-    one = row([Example(ids=ids, trained=np.arange(len(ids)) >= len(ids) - 2)])
-    return collate([one] * max(2, shape.tokens // len(one)), device, layout="lengths")
+def fitting(rows: Sequence[Row], shape: Shape) -> list[Row]:
+    """As many of the first rows as this size holds, shortest first."""
+    count = next((n for n in range(1, len(rows) + 1) if not shape.holds(rows[:n])), len(rows) + 1) - 1
+    return sorted(rows[:count], key=len)
 
 
 class Graph:

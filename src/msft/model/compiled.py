@@ -51,8 +51,9 @@ class CompiledLayers:
 
     `learns`: for training, once for each size of micro-batch, and only while a step is being recorded (`on`), as a new
     size costs seconds, and what is recorded runs without them. Else for scoring, once for all sizes. `said`: in words
-    why they are not compiled; empty if they are. `batch`: a micro-batch with made-up tokens, of the smallest size for
-    training. Layers that score are compiled from it alone, so that their rounding does not depend on what came first.
+    why they are not compiled; empty if they are. `batch`: a micro-batch on which they are tried; for training, of the
+    smallest size. Layers that score are compiled from it alone, so that their rounding does not depend on what came
+    first.
     """
 
     def __init__(self, loss: TokenLoss, batch: MicroBatch, *, learns: bool) -> None:
@@ -113,6 +114,8 @@ def _differs(found: tuple[Tensor, dict[str, Tensor]], plain: tuple[Tensor, dict[
     if found[1].keys() != plain[1].keys():
         return "other parameters have gradients"
     for name, expected in plain[1].items():
+        if not expected.isfinite().all():
+            return f"the gradient of {name} is not finite without compilation either"
         away = (found[1][name].float() - expected.float()).norm() / expected.float().norm().clamp(min=1e-12)
         if not away <= ALIKE:
             return f"the gradient of {name} differs by {float(away):.1%}"
