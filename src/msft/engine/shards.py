@@ -23,7 +23,7 @@ from msft.model.hollow import WHOLE, hollow
 from msft.model.open import OpenModel
 from msft.model.precision import Precision, kept_in_fp32, narrow
 from msft.model.token_loss import TokenLoss
-from msft.model.twin import base_of, depth
+from msft.model.twin import base_of, decoder_layers
 from msft.snapshots.row_parts import rows_of
 from msft.snapshots.state import State, trainable
 
@@ -144,11 +144,10 @@ def split(whole: nn.Module, model: PreTrainedModel, mesh: DeviceMesh, asked: Sha
 
 def layers_of(model: PreTrainedModel) -> list[nn.Module]:
     """The decoder layers, which are gathered one at a time. Raises ModelError where they are not found."""
-    count = depth(model.config.get_text_config(decoder=True))
-    for each in model.modules():
-        if isinstance(each, nn.ModuleList) and len(each) == count:
-            return list(each)
-    raise ModelError(complaint(f"the layers of {type(model).__name__} are not found", WHOLE, field="training.shard"))
+    if not (found := decoder_layers(model)):
+        said = f"the layers of {type(model).__name__} are not found"
+        raise ModelError(complaint(said, WHOLE, field="training.shard"))
+    return found
 
 
 def transient_bytes(model: PreTrainedModel, *, mixed: bool) -> int:

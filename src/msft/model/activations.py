@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from msft.model.head import LOGITS
 from msft.model.precision import Precision
-from msft.model.twin import base_of
+from msft.model.twin import base_of, decoder_layers
 
 FP32 = 4
 
@@ -26,7 +26,7 @@ def activation_bytes(skeleton: nn.Module, tokens: int, precision: Precision, *, 
     base: Any = base_of(skeleton)
     size = FP32 if precision == "fp32" else 2
     adapter = skeleton.peft_config["default"] if isinstance(skeleton, PeftModel) else None
-    layers = _layers(base)
+    layers = decoder_layers(base) or [base]
     each = [_of_layer(layer, size, adapter, _experts(base.config)) for layer in layers]
     text = base.config.get_text_config(decoder=True)
     width, vocabulary = base.get_input_embeddings().weight.shape[1], text.vocab_size
@@ -37,12 +37,6 @@ def activation_bytes(skeleton: nn.Module, tokens: int, precision: Precision, *, 
         of_layers = sum(each) + max(each, default=0)
     logits = min(tokens * vocabulary, LOGITS) * (2 * size + 2 * FP32)
     return int(tokens * (of_layers + of_ends) + logits)
-
-
-def _layers(base: Any) -> list[nn.Module]:
-    """The longest list of modules: the decoder's layers. Where there is none, the model as one layer."""
-    lists = [list(found) for found in base.modules() if isinstance(found, nn.ModuleList)]
-    return max(lists, key=lambda found: sum(p.numel() for part in found for p in part.parameters()), default=[base])
 
 
 def _of_layer(layer: nn.Module, size: int, adapter: Any, experts: int) -> int:

@@ -18,7 +18,7 @@ from msft.core.errors import ModelError, complaint
 from msft.forward.batches import MicroBatch
 from msft.forward.runtime import undisturbed
 from msft.model.token_loss import TokenLoss
-from msft.model.twin import base_of
+from msft.model.twin import base_of, decoder_layers
 
 _FIELD = "training.torch_compile"
 SIZES = 256
@@ -32,18 +32,12 @@ def compile_layers(model: PreTrainedModel | PeftModel, device: torch.device) -> 
     if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
         mend = "install g++, or leave it out"
         raise ModelError(complaint("compiling for a CPU needs a C++ compiler, and none was found", mend, field=_FIELD))
-    layers = _layers(model)
+    layers = decoder_layers(base_of(model))
     if not layers:
-        found = f"{type(base_of(model)).__name__} does not declare its layers"
+        found = f"the layers of {type(base_of(model)).__name__} are not found"
         raise ModelError(complaint(found, "leave it out for this model", field=_FIELD))
     for layer in layers:
         layer.compile(dynamic=True)
-
-
-def _layers(model: PreTrainedModel | PeftModel) -> list[nn.Module]:
-    base = base_of(model)
-    kinds = set(base._no_split_modules or ())
-    return [module for module in base.modules() if type(module).__name__ in kinds]
 
 
 class CompiledLayers:
@@ -60,9 +54,9 @@ class CompiledLayers:
         self._compiled: dict[nn.Module, Any] = {}
         self.said = ""
         what = "layers" if learns else "layers that score"
-        layers = _layers(loss.model)
+        layers = decoder_layers(base_of(loss.model))
         if not layers:
-            self.said = f"{what} are not compiled: the model does not declare them"
+            self.said = f"{what} are not compiled: they are not found"
             return
         plain = _reading(loss, batch, learns=learns)
         for layer in layers:

@@ -161,8 +161,17 @@ def _shapes(kind: Any, config: Any) -> dict[str, torch.Size] | None:
 def kinds(model: nn.Module, layers: int) -> list[Any]:
     """What each of the model's `layers` layers is made of: equal for layers that compute alike. Empty where the layers
     are not found. Adapters are ignored."""
-    lists = [found for found in model.modules() if isinstance(found, nn.ModuleList) and len(found) == layers]
-    return [_kind(layer) for layer in lists[0]] if lists else []
+    return [_kind(layer) for layer in decoder_layers(model, layers)]
+
+
+def decoder_layers(model: nn.Module, count: int | None = None) -> list[nn.Module]:
+    """The model's decoder layers: the first list of `count` modules, by default as many as its configuration says.
+    Empty where there is none."""
+    if count is None:
+        config: Any = model.config
+        count = depth(config.get_text_config(decoder=True))
+    lists = (found for found in model.modules() if isinstance(found, nn.ModuleList) and len(found) == count)
+    return list(next(lists, []))
 
 
 def _kind(layer: nn.Module) -> Any:
