@@ -140,6 +140,10 @@ class Look(NamedTuple):
     """What all items decide."""
     peak_moved: bool
     """Whether the peak of the scored items is another tick than that of all."""
+    evaluations: int
+    """Evaluations of the sub-dataset in the roll-out."""
+    needed: int
+    """Those of them where every item is needed, because they are candidates for the final model."""
 
 
 def decisions_of(brief: Brief, outcomes: Sequence[Outcome]) -> list[Decision]:
@@ -170,7 +174,15 @@ def looked(decision: Decision, task: Task, window: int, bounds: Sequence[float])
         if look == len(bounds) or abs(fmean(lost)) >= bound * error > 0:
             break
     leaves = found.before_end and found.falls
-    return Look(len(items) / number, leaves, whole.before_end and whole.falls, found.tick != whole.tick)
+    needed = {decision.points[-1].snapshot, decision.here.snapshot} - {decision.points[0].snapshot}
+    return Look(
+        items=len(items) / number,
+        leaves=leaves,
+        all_leave=whole.before_end and whole.falls,
+        peak_moved=found.tick != whole.tick,
+        evaluations=len(decision.points) - 1,
+        needed=len(needed),
+    )
 
 
 def looks(out: Path, job: str, seeds: Sequence[int]) -> None:
@@ -189,9 +201,11 @@ def looks(out: Path, job: str, seeds: Sequence[int]) -> None:
         changed = sum(look.leaves != look.all_leave for look in all_looks)
         moved = sum(look.peak_moved for look in all_looks if look.leaves and look.all_leave)
         both = sum(look.leaves and look.all_leave for look in all_looks)
+        saved = sum((1 - look.items) * (look.evaluations - look.needed) for look in all_looks)
+        share = saved / sum(look.evaluations for look in all_looks)
         print(
-            f"- {name}: {len(all_looks)} decisions, {len(early)} before the last look; "
-            f"{100 * fmean(1 - look.items for look in all_looks):.1f} % of items saved; {changed} decisions changed; "
+            f"- {name}: {len(all_looks)} decisions, {len(early)} before the last look; at most "
+            f"{100 * share:.1f} % of what the roll-outs score saved; {changed} decisions changed; "
             f"the peak is another tick in {moved} of {both} exclusions"
         )
 

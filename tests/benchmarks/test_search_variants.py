@@ -149,7 +149,7 @@ def test_a_look_decides_early_only_where_the_difference_is_sure() -> None:
     wobble = [0.02 * (i % 5) for i in range(100)]
     clear = [[0.1] * 100, [0.5 + w for w in wobble], [0.3 - w for w in wobble]]
     look = search_variants.looked(decision(clear), "a", 1, bounds)
-    assert (look.items, look.leaves, look.all_leave, look.peak_moved) == (0.2, True, True, False)
+    assert look == (0.2, True, True, False, 2, 1)
     noise = [[0.1] * 100, [float(i % 2) for i in range(100)], [float(i % 3 == 0) for i in range(100)]]
     assert search_variants.looked(decision(noise), "a", 1, bounds).items > 0.2
     same = [[0.1] * 100, [0.5] * 100, [0.5] * 100]
