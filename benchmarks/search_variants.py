@@ -27,13 +27,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 from average_first import JOBS, example, measured, run
 from grid import RATES, said
-from varied_search import VARIANTS, Decision, Params, fall, search, track_of
+from varied_search import METHOD, VARIANTS, Decision, Params, fall, search, track_of
 
 from msft.core.curves import peak
 from msft.core.headroom import measured as recorded
 from msft.core.rollout import Answer
 from msft.core.vocabulary import Brief, Outcome, Task
-from msft.methods import METHODS, params_of
+from msft.methods import METHODS, params_of, register
 from msft.report.story import Story, read_story
 from msft.study.grid import StudyFolder, Variant
 from msft.study.overrides import with_method
@@ -41,6 +41,8 @@ from msft.study.variants import variants
 
 Runs: TypeAlias = dict[int, dict[str, Any]]
 """Seed to what was measured."""
+VARIED = "varied"
+"""The name under which `main` registers the method of `varied_search.py`."""
 AVERAGE = 1.0
 """Window of the averaged weights, in epochs."""
 NAMES = ("sft", "msft", *(name for name in VARIANTS if name != "msft"), "one_pass")
@@ -65,7 +67,7 @@ def variant_of(job: str, name: str) -> Variant:
         (made,) = variants(base, [name])
         return made
     own = base.method.params
-    return Variant(name=name, config=with_method(base, "varied", name, budget=own.budget, smooth=own.smooth))
+    return Variant(name=name, config=with_method(base, VARIED, name, budget=own.budget, smooth=own.smooth))
 
 
 def go(out: Path, job: str, seeds: Sequence[int], names: Sequence[str]) -> None:
@@ -97,7 +99,7 @@ def all_runs(out: Path, job: str, seeds: Sequence[int]) -> dict[str, Runs]:
                     assert story.answer is not None, "the run is finished"
                     known[key] = measured(story.folder) | {
                         "choice": dict(story.answer.scores),
-                        "blended": any(s.blend and o.snapshot == story.answer.snapshot for s, o in story.segments),
+                        "blend": next((dict(o.scores) for s, o in story.segments if s.blend), None),
                         "left": [task for r in story.rollouts for task in r.excluded],
                     }
             if key in known:
@@ -119,15 +121,19 @@ def table(out: Path, job: str, seeds: Sequence[int]) -> None:
     for against in ("msft", "sft"):
         print(f"\n| minus {against} | n | " + " | ".join(MEASURES) + " |\n|---|---:|---:|---:|---:|")
         for name, runs in found.items():
-            seeds = sorted(runs.keys() & found[against].keys())
-            if name == against or len(seeds) < 2:
+            both = sorted(runs.keys() & found[against].keys())
+            if name == against or len(both) < 2:
                 continue
-            cells = [said([100 * (of(runs[s]) - of(found[against][s])) for s in seeds]) for of in MEASURES.values()]
-            print(f"| {name} | {len(seeds)} | " + " | ".join(cell.rsplit(",", 1)[0] for cell in cells) + " |")
+            cells = [said([100 * (of(runs[s]) - of(found[against][s])) for s in both]) for of in MEASURES.values()]
+            print(f"| {name} | {len(both)} | " + " | ".join(cell.rsplit(",", 1)[0] for cell in cells) + " |")
+    print()
     for name, runs in found.items():
         same = [s for s in runs if s in found["msft"] and runs[s]["choice"] == found["msft"][s]["choice"]]
-        more = f", {sum(run['blended'] for run in runs.values())} chose the blend" if name == "soup" else ""
-        print(f"- {name}: the same model as msft in {len(same)} of {len(runs)} seeds{more}")
+        print(f"- {name}: the same model as msft in {len(same)} of {len(runs)} seeds")
+    blends = [run for run in found.get("soup", {}).values() if run["blend"] is not None]
+    if len(blends) > 1:
+        away = [100 * (fmean(run["blend"].values()) - fmean(run["choice"].values())) for run in blends]
+        print(f"- the blend of soup - its final model, search score, validation: {said(away)}")
 
 
 class Look(NamedTuple):
@@ -191,7 +197,7 @@ def looks(out: Path, job: str, seeds: Sequence[int]) -> None:
     for _, story in stories(out, job, "msft", seeds):
         own: Mapping[str, Any] = story.brief.params
         kept = {name: own[name] for name in Params.__dataclass_fields__ if name in own}
-        params = params_of(METHODS["varied"], kept)
+        params = params_of(METHOD, kept)
         brief = Brief(**{name: getattr(story.brief, name) for name in Brief.__slots__} | {"params": params})
         for decision in decisions_of(brief, [outcome for _, outcome in story.segments]):
             decided += [(decision, task, params.smooth) for task in decision.active]
@@ -206,7 +212,7 @@ def looks(out: Path, job: str, seeds: Sequence[int]) -> None:
         print(
             f"- {name}: {len(all_looks)} decisions, {len(early)} before the last look; at most "
             f"{100 * share:.1f} % of what the roll-outs score saved; {changed} decisions changed; "
-            f"the peak is another tick in {moved} of {both} exclusions"
+            f"the peak is another tick in {moved} of {both} falls"
         )
 
 
@@ -220,6 +226,7 @@ def main() -> None:
     shown.add_argument("--table", action="store_true")
     shown.add_argument("--looks", action="store_true")
     given = parser.parse_args()
+    register(VARIED, METHOD)
     seeds = range(*map(int, given.seeds.split(":")))
     if given.table or given.looks:
         (table if given.table else looks)(given.out, given.job, seeds)

@@ -1,8 +1,7 @@
 """The method `varied`: mSFT's search with one thing changed (docs/results/search_variants.md).
 
-    from varied_search import METHOD   # registers it; or: msft train c.yaml --import varied_search
-
-Its presets are the variants; the first changes nothing, and makes the segments of `msft`.
+Its presets are the variants; the first changes nothing, and makes the segments of `msft`. `search_variants.py`
+registers it when it is run.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from msft.core.method import Method, require
 from msft.core.outlook import Outlook, Standing
 from msft.core.rollout import Answer, Point, Track, curves, replaying, roll_out
 from msft.core.vocabulary import ROOT, Brief, Outcome, Plan, Segment, Snapshot, Task
-from msft.methods import msft, register
+from msft.methods import msft
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,4 +194,3 @@ def outlook(brief: Brief, at: Standing) -> Outlook:
 
 
 METHOD = Method(plan=plan, Params=Params, outlook=outlook, presets=VARIANTS)
-register("varied", METHOD)

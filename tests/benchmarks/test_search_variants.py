@@ -165,7 +165,8 @@ def test_the_recorded_outcomes_give_the_decisions_back() -> None:
     assert [each.here.epoch for each in found if each.out] == [epoch for epoch, _ in turns(journal)]
 
 
-def test_the_job_of_a_variant_differs_from_msfts_in_its_one_setting() -> None:
+def test_the_job_of_a_variant_differs_from_msfts_in_its_one_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, search_variants.VARIED, METHOD)
     made = {name: search_variants.variant_of("uneven", name).config for name in search_variants.NAMES}
     assert all(config.training == made["msft"].training for config in made.values())
     plain = made["msft"].method.params
