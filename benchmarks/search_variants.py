@@ -20,7 +20,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, variance
 from typing import Any, NamedTuple, TypeAlias
@@ -46,7 +46,7 @@ VARIED = "varied"
 AVERAGE = 1.0
 """Window of the averaged weights, in epochs."""
 NAMES = ("sft", "msft", *(name for name in VARIANTS if name != "msft"), "one_pass")
-MEASURES = {
+MEASURES: dict[str, Callable[[dict[str, Any]], float]] = {
     "search score, validation": lambda run: fmean(run["choice"].values()),
     "search score, test": lambda run: fmean(run["scores"].values()),
     "accuracy, test": lambda run: fmean(run["reports"].values()),

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from statistics import fmean, variance
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from msft.core.averages import Averaging
 from msft.core.clock import Clock
@@ -46,7 +46,7 @@ class Params(msft.Params):
         require(self.sure >= 0, "sure", "0 standard errors or more", self.sure)
 
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "msft": {}, "floor0": {"replay": 0.0}, "floor25": {"replay": 0.25}, "earlier": {"age_of": 1.0},
     "readmit": {"readmit": True}, "tolerance1": {"sure": 1.0}, "tolerance2": {"sure": 2.0}, "soup": {"soup": True},
 }  # fmt: skip
