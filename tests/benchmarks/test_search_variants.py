@@ -53,8 +53,8 @@ def test_without_a_change_the_search_is_msfts(items: int) -> None:
     assert ours == conformance.run(theirs, conformance.brief_for(theirs, other), other)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_each_variant_is_a_method(variant: str) -> None:
+@pytest.mark.parametrize("variant", ["earlier", "readmit", "tolerance1", "soup"])
+def test_each_variant_with_a_plan_of_its_own_is_a_method(variant: str) -> None:
     case = next(c for c in conformance.cases(METHOD) if str(c) == f"{variant}-apart-plain-0")
     conformance.check(METHOD, case)
 
