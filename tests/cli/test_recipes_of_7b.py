@@ -15,17 +15,19 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
 import torch
+from published_shapes import shaped
 from safetensors.torch import load_file
 from test_fits import FILES, RECIPES, rows_of_the_table
 from thousandths import HUB, publish, thousandth
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from msft.cli.main import parser
 from msft.config.reader import load
@@ -36,6 +38,7 @@ from msft.record.run_folder import RunFolder
 MODELS = {"Qwen2.5-7B": "Qwen/Qwen2.5-7B", "Qwen3-8B": "Qwen/Qwen3-8B"}
 LAUNCHERS = {"msft": "msft", "torchrun": "torch.distributed.run", "accelerate": "accelerate.commands.accelerate_cli"}
 WHY = "two processes need two cards: these are on the CPU"
+BITS = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 SECONDS = 400
 """A run that takes longer hangs."""
 
@@ -56,7 +59,9 @@ def ways() -> list[Any]:
                 continue
             programs = ["msft"] if machine.startswith("1x") else ["torchrun", "accelerate"]
             for program in programs if "n05" in file else [each for each in programs if each == "torchrun"]:
-                found.append(pytest.param(file, program, changes, id=f"{Path(file).stem}, {program}, {changes}"))
+                title = f"{Path(file).stem}, {program}, {changes}"
+                marks = [BITS] if "8bit" in changes or "quantize" in changes else []
+                found.append(pytest.param(file, program, changes, id=title, marks=marks))
     return found
 
 
@@ -127,6 +132,19 @@ def test_a_command_of_the_readme_is_one_of_ours(program: str) -> None:
     assert parsed.config == Path("FILE") and set(words) & {"msft"}
 
 
+@pytest.mark.parametrize("name", MODELS.values())
+def test_the_models_are_a_thousandth_of_the_published_ones(name: str, tmp_path: Path) -> None:
+    small, whole = (
+        AutoConfig.from_pretrained(made(folder, name))
+        for made, folder in ((thousandth, tmp_path / "small"), (shaped, tmp_path / "whole"))
+    )
+    for key in ("model_type", "num_attention_heads", "num_key_value_heads", "tie_word_embeddings"):
+        assert getattr(small, key) == getattr(whole, key)
+    with torch.device("meta"):
+        counts = [AutoModelForCausalLM.from_config(config).num_parameters() for config in (small, whole)]
+    assert 950 < counts[1] / counts[0] < 1050
+
+
 @pytest.mark.campaign
 @pytest.mark.cpu(WHY)
 @pytest.mark.parametrize(("file", "program", "changes"), ways())
@@ -145,21 +163,24 @@ def check_final(run: RunFolder, base: Path) -> None:
     """The model that is handed over is the best of those that may be it, and plain transformers loads it."""
     transcript = run.transcript()
     assert transcript.final is not None
-    means = candidates(transcript)
-    assert len(means) > 1 and means[transcript.final["answer"]] >= max(means.values()) - 1e-12
+    means, chosen = candidates(transcript), transcript.final["answer"]
+    assert len(means) > 1 and means[chosen] >= max(means.values()) - 1e-12
 
     model = AutoModelForCausalLM.from_pretrained(run.final)
     plain = AutoModelForCausalLM.from_pretrained(base)
     assert type(model) is type(plain) and model.dtype == plain.dtype == torch.bfloat16
-    learned, before = kept(run.snapshots), plain.state_dict()
+    before = plain.state_dict()
     if (run.final / "adapter_model.safetensors").exists():
         handed = load_file(run.final / "adapter_model.safetensors")
-        learned = {name.replace(".default", ""): weight for name, weight in learned.items()}
         assert model.active_adapters() == ["default"]
+        fresh = {name: torch.zeros_like(weight) for name, weight in handed.items() if "lora_B" in name}
+        learned = {name.replace(".default", ""): weight for name, weight in kept(run.snapshots).items()}
+        learned = learned if chosen else handed | fresh
     else:
         handed = model.state_dict()
         assert handed.keys() == before.keys()
-        assert not all(torch.equal(weight, before[name]) for name, weight in handed.items())
+        assert chosen == 0 or not all(torch.equal(weight, before[name]) for name, weight in handed.items())
+        learned = kept(run.snapshots) if chosen else before
     assert handed.keys() == learned.keys()
     for name, weight in handed.items():
         assert torch.equal(weight, learned[name].to(weight.dtype)), name
@@ -180,9 +201,9 @@ def candidates(transcript: Transcript) -> dict[int, float]:
 
 
 def kept(snapshots: Path) -> dict[str, Tensor]:
-    """The weights of the only snapshot that is left, by name; from its parts, which are rows."""
+    """The weights of the only snapshot that is left, by name; from its parts, which are rows. None: the base model."""
     parts = [load_file(file) for file in sorted(snapshots.rglob("state.safetensors"))]
-    names = [name for name in parts[0] if name.startswith("weight/")]
+    names = [name for name in (parts[0] if parts else ()) if name.startswith("weight/")]
     return {name.removeprefix("weight/"): torch.cat([part[name] for part in parts]) for name in names}
 
 
