@@ -84,9 +84,11 @@ HUB = {
         r"{article}\nQuestion: {question}\nAnswer:", "question: question, choices: options, answer: answer", GIVEN,
         "ehovy/race", "name: middle",
     ),
-    "sst2": answers(r"{sentence}\n0. negative\n1. positive\nAnswer:", " {label}", CARVED, "stanfordnlp/sst2"),
+    "sst2": answers(
+        r"{sentence}\nQuestion: Is this negative or positive?\nAnswer:", " {label}", CARVED, "stanfordnlp/sst2"
+    ),
     "ag_news": answers(
-        r"{text}\n0. world\n1. sports\n2. business\n3. science and technology\nAnswer:", " {label}",
+        r"{text}\nQuestion: Is this World, Sports, Business or Sci/Tech?\nAnswer:", " {label}",
         ["validation: {max_samples: 300}", "test: {split: test, max_samples: 1000}"], "fancyzhx/ag_news",
     ),
 }  # fmt: skip

@@ -365,3 +365,22 @@ def test_arguments_of_other_trainers_are_answered(given, said):
     with pytest.raises(ConfigError) as raised:
         MSFTConfig(output_dir="run", **given)
     assert said in str(raised.value) and str(raised.value).count("Fix:") == len(given)
+
+
+def test_an_aggregate_chooses_the_final_model(made):
+    """As in a configuration file; and callbacks, `evaluate` and the page have its score."""
+    exam = {"path": str(made / "double.jsonl"), "scorer": "loss", "max_samples": 8, "test": {"max_samples": 8}}
+    exam["template"] = {"prompt": "{question}=", "completion": "{answer}"}
+    trainer = MSFTTrainer(args=config(made, aggregate=exam), **objects(made))
+    assert trainer.config.aggregate is not None and trainer.config.aggregate.scorer.name == "loss"
+    metrics = trainer.train().metrics
+    assert {"aggregate", "base_aggregate"} <= metrics.keys()
+    assert any("eval_aggregate" in entry for entry in trainer.state.log_history)
+    transcript = read(made / "run" / "journal.jsonl", made / "run" / "sidecars")
+    scores = [transcript.brief.base.scores, *(outcome.scores for _, outcome in transcript.segments)]
+    exams = {number: found["aggregate"] for number, found in enumerate(scores) if "aggregate" in found}
+    assert transcript.final["answer"] == max(exams, key=exams.get)
+
+    for wrong, field in (({"path": rows(made, "double")}, "aggregate.path"), ("exam.jsonl", "aggregate")):
+        with pytest.raises(ConfigError, match=f"MSFTConfig {field}: found"):
+            MSFTTrainer(args=config(made, aggregate=wrong), **objects(made))

@@ -116,20 +116,31 @@ def test_columns_of_a_csv_file_and_their_names(tmp_path: Path) -> None:
     ("names", "choices", "right"),
     [
         (["A", "B", "C"], ["O", "A", "B"], " A"),  # the letter of a position, whatever the choices are
+        (["a", "b", "c"], ["b", "c", "a"], " c"),
         (["0", "1", "2"], ["2", "0", "1"], " 0"),
         (["x", "y", "z"], ["z", "x", "y"], " y"),  # a choice
         (["1", "2", "3"], {"text": ["u", "v", "w"], "label": [3, 2, 1]}, " v"),
     ],
 )  # fmt: skip
 def test_an_answer_that_is_a_class(tmp_path: Path, names: list[str], choices: Any, right: str) -> None:
+    assert completions(loaded(of_classes(tmp_path / "a.parquet", names, choices))) == [right] * 3
+
+
+def test_a_class_that_is_counted_from_1_is_no_position(tmp_path: Path) -> None:
+    file = of_classes(tmp_path / "a.parquet", ["1", "2", "3"], ["u", "v", "w"])
+    assert "the answer is not a position (from 0)" in refusal(file)
+
+
+def of_classes(file: Path, names: list[str], choices: Any) -> Path:
+    """Three rows whose answer is the second class."""
     features = datasets.Features(
         question=datasets.Value("string"),
         choices=datasets.Dataset.from_list([{"c": choices}]).features["c"],
         answer=datasets.ClassLabel(names=names),
     )
     rows = [{"question": f"{n}?", "choices": choices, "answer": 1} for n in range(3)]
-    datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / "a.parquet")
-    assert completions(loaded(tmp_path / "a.parquet")) == [right] * 3
+    datasets.Dataset.from_list(rows, features=features).to_parquet(file)
+    return file
 
 
 def csv(path: Path, header: str, *records: str) -> Path:

@@ -12,16 +12,19 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from job import make_job
 from published_shapes import SHAPES, shaped
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from msft.cli.estimate_warnings import about_host
+from msft.cli.fit_words import of_host
 from msft.cli.fitting import Plan, fit, opened_for, plan
 from msft.cli.machines import GIB, machine
 from msft.cli.main import main
-from msft.cli.needs import needs_of, packed_of
+from msft.cli.needs import HostNeeds, host_needs, needs_of, packed_of
 from msft.config.reader import load
 from msft.config.schema import Config
 from msft.data.examples import Example
@@ -142,6 +145,58 @@ def test_what_is_proposed_fits(
     made = json.loads(capsys.readouterr().out)
     assert made["fit"]["fits"] is True and made["fit"]["proposal"] is None
     assert made["fit"]["plan"]["needs"] == made["needs"] and made["precision"] == "mixed"
+
+
+def test_what_all_processes_take_of_their_machine(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Together; and the plan of a card is that of a process that has its part of the model."""
+    monkeypatch.chdir(tmp_path)
+    config = make_job(tmp_path, "sft", ", max_epochs: 1")
+    command = ["check", str(config), "--set", f"model.name_or_path={models / 'Qwen2.5-7B'}", "--on", "8xL40S"]
+    parameters = 7_615_616_512
+    for shard, read, written in (("true", 4 * parameters, 3 * 12), ("false", 8 * 4 * parameters, (3 + 7) * 12)):
+        assert main([*command, "--json", "--set", f"training.shard={shard}"]) == 0
+        made = json.loads(capsys.readouterr().out)
+        assert made["host"]["read"] == pytest.approx(read, rel=1e-6)
+        assert made["host"]["snapshots"] == pytest.approx(written * parameters, rel=1e-6)
+        assert made["host"]["memory"] is None, "the name of a card does not tell it"
+        short = [line for line in made["warnings"] if line.startswith("weights, gradients and moments need")]
+        assert made["fit"]["fits"] is (shard == "true") and len(short) == (shard == "false")
+    assert main([*command, "--set", "training.shard=true"]) == 0
+    said = capsys.readouterr().out
+    together = "30.5 GB in 8 processes together; with snapshots that wait to be written, at most 274 GB"
+    assert re.search(rf"^host +{together}; how much the machine has is not known here$", said, re.MULTILINE)
+    assert main([*command[:-2], "--json"]) == 0
+    here = json.loads(capsys.readouterr().out)
+    assert here["host"]["memory"] == psutil.virtual_memory().total, "without --on, it is that of this machine"
+    most = here["host"]["kept"] + here["host"]["snapshots"]
+    told = [warning for warning in here["warnings"] if "this machine's own memory" in warning]
+    assert len(told) == (most > here["host"]["memory"])
+
+
+@pytest.mark.parametrize(
+    ("memory", "said"), [(None, None), (300, None), (200, "may need 296 GB"), (50, "needs 122 GB")]
+)
+def test_too_little_memory_beside_the_gpu_is_told(memory: int | None, said: str | None) -> None:
+    gb = 10**9
+    known = None if memory is None else memory * gb
+    host = HostNeeds(processes=1, read=30 * gb, kept=122 * gb, snapshots=174 * gb, memory=known)
+    warnings = about_host(host)
+    assert len(warnings) == (said is not None) and all(f"{said} of this machine's own memory" in w for w in warnings)
+    assert ("not known" if known is None else f"this machine has {memory} GB") in of_host(host)
+
+
+def test_without_a_gpu_all_of_a_run_is_in_the_memory_of_the_machine(models: Path) -> None:
+    """With `offload_optimizer` too, which moves nothing there."""
+    found = []
+    for offload in ("true", "false"):
+        given = [f"model.name_or_path={models / 'Qwen2.5-0.5B'}", f"training.offload_optimizer={offload}"]
+        config = load(RECIPES / "local/n10.yaml", given)
+        needs = needs_of(opened(config), config, "mixed", longest=10, on_card=False)
+        found.append(host_needs(needs, None, processes=2, writers=2, memory=None))
+    assert found[0].kept >= 2 * 20 * 494_032_768 == found[1].kept
+    assert found[0].snapshots == found[1].snapshots == 2 * 3 * 12 * 494_032_768
 
 
 @pytest.mark.parametrize(

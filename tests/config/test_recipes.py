@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from thousandths import HUB, publish
 from tokenizers_for_tests import tokenizer
 
 from msft.cli.json_schema import json_schema
@@ -42,33 +43,24 @@ def test_a_recipe_loads_and_keeps_to_the_schema(path: str) -> None:
         assert (config.method.preset, config.method.eval_every, config.method.params.budget) == ("release", 0.25, 10)
 
 
-LETTERED = {"text": ["w", "x", "y", "z"], "label": ["A", "B", "C", "D"]}
-ROWS: dict[str, tuple[dict[str, Any], str]] = {
-    "arc_easy": ({"question": "QQ", "choices": LETTERED, "answerKey": "C"}, "Question: QQ\nAnswer:| y"),
-    "openbookqa": ({"question_stem": "QQ", "choices": LETTERED, "answerKey": "C"}, "QQ\nAnswer:| y"),
-    "sciq": (
-        {"question": "QQ", "distractor1": "w", "distractor2": "x", "distractor3": "y", "correct_answer": "z"},
-        "Question: QQ\nAnswer:| z",
-    ),
-    "winogrande": ({"sentence": "QQ", "option1": "w", "option2": "x", "answer": "2"}, "QQ\nAnswer:| x"),
-    "aqua_rat": (
-        {"question": "QQ", "options": ["A)1", "B)2", "C)3"], "rationale": "r", "correct": "B"},
-        "Question: QQ\nA. 1\nB. 2\nC. 3\nAnswer:| r\n#### B",
-    ),
-    "boolq": ({"question": "QQ", "answer": True, "passage": "P"}, "P\nQuestion: QQ?\nAnswer:| true"),
-    "gsm8k": ({"question": "QQ", "answer": "so 3\n#### 3"}, "Question: QQ\nAnswer:| so 3\n#### 3"),
-    "medmcqa": (
-        {"question": "QQ", "opa": "w", "opb": "x", "opc": "y", "opd": "z", "cop": 3, "subject_name": "Anatomy"},
-        "Question: QQ\nAnswer:| z",
-    ),
-    "hellaswag": ({"ctx": "QQ", "endings": ["w", "x", "y", "z"], "label": "3"}, "QQ| z"),
-    "race": ({"article": "P", "question": "QQ", "options": ["w", "x"], "answer": "B"}, "P\nQuestion: QQ\nAnswer:| x"),
-    "sst2": ({"idx": 1, "sentence": "QQ", "label": 1}, "QQ\n0. negative\n1. positive\nAnswer:| 1"),
-    "ag_news": (
-        {"text": "QQ", "label": 2},
-        "QQ\n0. world\n1. sports\n2. business\n3. science and technology\nAnswer:| 2",
-    ),
-}  # fmt: skip
+TEXTS = {
+    "arc_easy": "Question: QQ\nAnswer:| y",
+    "openbookqa": "QQ\nAnswer:| y",
+    "sciq": "Question: QQ\nAnswer:| z",
+    "winogrande": "QQ\nAnswer:| x",
+    "aqua_rat": "Question: QQ\nA. 1\nB. 2\nC. 3\nAnswer:| r\n#### B",
+    "boolq": "P\nQuestion: QQ?\nAnswer:| true",
+    "gsm8k": "Question: QQ\nAnswer:| so 3\n#### 3",
+    "medmcqa": "Question: QQ\nAnswer:| z",
+    "hellaswag": "QQ| z",
+    "commonsense_qa": "Question: QQ\nAnswer:| x",
+    "arc_challenge": "Question: QQ\nAnswer:| y",
+    "qasc": "Question: QQ\nAnswer:| u",
+    "race": "P\nQuestion: QQ\nAnswer:| x",
+    "sst2": "QQ\nQuestion: Is this negative or positive?\nAnswer:| positive",
+    "ag_news": "QQ\nQuestion: Is this World, Sports, Business or Sci/Tech?\nAnswer:| Sci/Tech",
+}
+"""What becomes of the rows of HUB."""
 
 
 SPOKEN = {"aqua_rat": "B", "gsm8k": "3"}
@@ -102,11 +94,12 @@ def written(row: dict[str, Any], seed: str, **more: list[Any]) -> tuple[str, lis
 
 
 def prepared(recipe: str, task: str, tmp_path: Path, **changes: Any) -> dict[str, TaskData]:
-    """What becomes of rows.jsonl by one data set's entry of a recipe, with these changes."""
+    """The data of one data set's entry of a recipe, with these changes and three validation items."""
     job = parse((RECIPES / recipe).read_text(encoding="utf-8")).data
     (entry,) = (entry for entry in job["datasets"] if entry["id"] == task)
-    changed = {key: value for key, value in (entry | changes).items() if value is not None}
-    job["datasets"] = [changed | {"path": "rows.jsonl"}]
+    if "max_samples" in entry["validation"]:
+        entry["validation"]["max_samples"] = 3
+    job["datasets"] = [{key: value for key, value in (entry | changes).items() if value is not None}]
     (tmp_path / "c.yaml").write_text(emit(job))
     return load_tasks(load(tmp_path / "c.yaml"), tokenizer())
 
@@ -122,17 +115,18 @@ def check_texts(data: TaskData, expected: str, questions: list[str]) -> None:
         assert learned == f"{completion}</s>"
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_rows_of_the_hub_become_what_was_meant(name: str, tmp_path: Path) -> None:
-    """On rows with the columns that the data set has, as far as is known."""
-    row, expected = ROWS[name]
-    text, questions = written(row, name)
-    (tmp_path / "rows.jsonl").write_text(text)
-    recipe = "hub/n15-olmo-2-1b.yaml"
-    data = prepared(recipe, name, tmp_path, name=None, test=None, validation={"max_samples": 5})[name]
-    assert len(data.train) == 25
-    check_texts(data, expected, questions)
-    if data.measure.name == "choice":
+@pytest.mark.parametrize("name", TEXTS)
+def test_rows_of_the_hub_become_what_was_meant(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the recipe's entry as it is, on files with the columns and the types that the hub's have."""
+    texts = publish(tmp_path, [name], {"train": 12, "validation": 3, "test": 3})[name]
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    data = prepared("hub/n15-olmo-2-1b.yaml", name, tmp_path)[name]
+    carved = "test" not in texts or "validation" not in texts
+    assert (len(data.train), len(data.validation), len(data.test)) == (9 if carved else 12, 3, 3)
+    expected = TEXTS[name]
+    check_texts(data, expected, texts["train"])
+    if data.measure.name == "choice" and not HUB[name].held_out:
         completions = {tokenizer().decode(i.options[i.answer].ids[len(i.prompt) :].tolist()) for i in data.validation}
         assert completions == {expected.split("|")[1]}
     if name in SPOKEN:
@@ -144,15 +138,16 @@ def test_rows_of_the_hub_become_what_was_meant(name: str, tmp_path: Path) -> Non
 
 
 def test_the_subjects_of_medmcqa_are_sub_datasets(tmp_path: Path) -> None:
-    row, expected = ROWS["medmcqa"]
-    text, questions = written(row, "medmcqa", subject_name=["Anatomy", "Social & Preventive Medicine", "ENT"])
+    text, questions = written(
+        dict(HUB["medmcqa"].row), "medmcqa", subject_name=["Anatomy", "Social & Preventive Medicine", "ENT"]
+    )
     (tmp_path / "rows.jsonl").write_text(text)
     recipe = "hub/medmcqa-subjects.yaml"
-    tasks = prepared(recipe, "medmcqa", tmp_path, test=None, validation={"max_samples": 3})
+    tasks = prepared(recipe, "medmcqa", tmp_path, path="rows.jsonl", test=None)
     assert list(tasks) == ["medmcqa.Anatomy", "medmcqa.ENT", "medmcqa.Social & Preventive Medicine"]
     for data in tasks.values():
         assert (len(data.train), len(data.validation), data.measure.name) == (7, 3, "choice")
-        check_texts(data, expected, questions)
+        check_texts(data, TEXTS["medmcqa"], questions)
 
 
 @pytest.mark.parametrize("name", LOCAL_ROWS)
@@ -160,7 +155,7 @@ def test_rows_of_local_files_become_what_was_meant(name: str, tmp_path: Path) ->
     row, expected = LOCAL_ROWS[name]
     text, questions = written(row, name, split=["train", "validation", "test"])
     (tmp_path / "rows.jsonl").write_text(text)
-    data = prepared("local/n12.yaml", name, tmp_path)[name]
+    data = prepared("local/n12.yaml", name, tmp_path, path="rows.jsonl")[name]
     assert (len(data.train), len(data.validation), len(data.test)) == (10, 10, 10)
     check_texts(data, expected, questions)
     if name in ("aqua_rat", "gsm8k", "mawps"):

@@ -82,6 +82,9 @@ class MSFTConfig:
             None: choices by likelihood, all others by loss.
         dataset_kwargs: Further keys of an entry of `datasets` in a configuration file, by sub-dataset: `scorer`,
             `template`, ...
+        aggregate: The `aggregate` section of a configuration file: items that are only scored, never trained on, whose
+            score alone chooses the final model, such as `{"path": "exam.jsonl", "scorer": "exact_match"}`. Its rows are
+            in a file or on the hub. None: the mean over the sub-datasets chooses.
         report_to: The name of a tracker, such as `"tensorboard"`, or several; `"none"`: no tracker.
         logging_steps: Steps between two log entries.
         disable_tqdm: Shows nothing while training, and no result at its end. Otherwise standard error gets what
@@ -124,6 +127,7 @@ class MSFTConfig:
     repeat: Mapping[str, float] = field(default_factory=dict)
     scorer: str | Mapping[str, Any] | None = None
     dataset_kwargs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    aggregate: Mapping[str, Any] | None = None
     report_to: str | Sequence[str] = ()
     logging_steps: int = 10
     disable_tqdm: bool = False
@@ -154,6 +158,7 @@ class MSFTConfig:
             "model": {**model, "precision": precision, "quantize": self.quantize},
             "method": method,
             "datasets": [self._dataset(dataset) for dataset in datasets],
+            "aggregate": _with_scorer(self.aggregate),
             "data": {
                 "seed": self.seed if self.data_seed is None else self.data_seed,
                 "leaks": self.leaks,
@@ -213,13 +218,17 @@ class MSFTConfig:
         if lines:
             raise ConfigError("\n".join(lines))
 
-    def _dataset(self, dataset: Mapping[str, Any]) -> dict[str, Any]:
+    def _dataset(self, dataset: Mapping[str, Any]) -> Any:
         name = dataset["id"]
         own = self.dataset_kwargs.get(name, {})
-        section = {"scorer": self.scorer, "repeat": self.repeat.get(name), **dataset, **own}
-        if isinstance(section["scorer"], str):
-            section["scorer"] = {"name": section["scorer"]}
+        return _with_scorer({"scorer": self.scorer, "repeat": self.repeat.get(name), **dataset, **own})
+
+
+def _with_scorer(section: Any) -> Any:
+    """The section, its scorer written out where a name stands for it."""
+    if not isinstance(section, Mapping) or not isinstance(section.get("scorer"), str):
         return section
+    return {**section, "scorer": {"name": section["scorer"]}}
 
 
 def _trackers(named: str | Sequence[str]) -> list[str]:

@@ -14,7 +14,8 @@ INSTEAD = {
     "save_steps": _SNAPSHOTS,
     "save_total_limit": _SNAPSHOTS,
     "load_best_model_at_end": _SNAPSHOTS,
-    "metric_for_best_model": "remove it; the best average over the sub-datasets' validation scores decides",
+    "metric_for_best_model": "remove it; the best average over the sub-datasets' validation scores decides, or "
+    "the score of an aggregate",
     "max_steps": "give num_train_epochs",
     "warmup_steps": "give warmup_ratio, a share of num_train_epochs",
     "per_device_eval_batch_size": _CHOSEN,

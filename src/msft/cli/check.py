@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msft.cli.estimate import Chooser, Estimate, Part, estimate
-from msft.cli.fit_words import fit_lines, of_process
+from msft.cli.fit_words import fit_lines, of_host, of_process
 from msft.cli.machines import Machine
 from msft.cli.quiet import quiet
 from msft.config.schema import Config
@@ -131,6 +131,7 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
         ("snapshots", _snapshots(made)),
         ("memory", _memory(made)),
         ("process", of_process(made.needs)),
+        ("host", of_host(made.host)),
         *(fit_lines(made.fit) if made.fit is not None else []),
         *([("GPU", _card(made.card))] if made.card is not None else []),
         *([("average", _average(made.averaging, made.steps_per_epoch))] if made.averaging is not None else []),

@@ -17,7 +17,7 @@ from msft.cli.bounds import most_epochs, probe_tokens, whole_tokens
 from msft.cli.estimate_warnings import about_data, about_libraries, about_rhythm, about_space
 from msft.cli.fitting import Fit, fit, precision_of
 from msft.cli.machines import Machine
-from msft.cli.needs import Needs, needs_of, packed_of
+from msft.cli.needs import HostNeeds, Needs, host_needs, needs_of, packed_of
 from msft.config.schema import Config
 from msft.core.averages import Averaging
 from msft.core.clock import Clock
@@ -142,6 +142,8 @@ class Estimate:
     """Memory of weights, gradients, moments and averages, without activations."""
     needs: Needs
     """The memory of one process, by use."""
+    host: HostNeeds
+    """What is taken of the machine's own memory."""
     fit: Fit | None
     """Whether it fits on the machine that was asked for; None: none was."""
     card: CardPlan | None
@@ -190,13 +192,9 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None, machine: 
     window = job.config.training.average
     precision, card_bytes = _hardware(job.config, gpu_bytes, machine)
     longest = max(part.longest for part in parts)
+    processes = 1 if machine is None else machine.count
     needs = needs_of(
-        job.model,
-        job.config,
-        precision,
-        longest=longest,
-        on_card=card_bytes is not None,
-        processes=1 if machine is None else machine.count,
+        job.model, job.config, precision, longest=longest, on_card=card_bytes is not None, processes=processes
     )
     training = training_bytes(
         precision,
@@ -207,6 +205,11 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None, machine: 
         packed=(packed := packed_of(job.model)),
         on_host=needs.host > 0,
     )
+    card = None
+    if card_bytes is not None:
+        card = CardPlan(
+            card=card_bytes, jobs=jobs, training=needs.state, snapshot=needs.snapshot, on_host=needs.host > 0
+        )
     room = int(SNAPSHOT_MEMORY * psutil.virtual_memory().available)
     in_memory = room // snapshot if kept is None else min(kept, room // snapshot)
     final = FLOAT * (trained if job.source.peft else all_parameters)
@@ -257,10 +260,17 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None, machine: 
         packed=packed,
         training_bytes=training,
         needs=needs,
+        host=host_needs(
+            needs,
+            card,
+            processes=jobs * processes,
+            writers=jobs * (processes if job.config.training.shard is True else 1),
+            memory=psutil.virtual_memory().total
+            if machine is None and (card is None or torch.cuda.is_available())
+            else None,
+        ),
         fit=None if machine is None else fit(job.model, job.config, machine, longest, jobs=jobs),
-        card=None
-        if card_bytes is None
-        else CardPlan(card=card_bytes, jobs=jobs, training=training, snapshot=snapshot, on_host=needs.host > 0),
+        card=card,
         averaging=None if window is None else Averaging(window * steps, job.config.training.average_warmup),
         snapshot_memory_bytes=(in_memory + IN_PASSING) * snapshot,
         warnings=(),

@@ -7,14 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-import psutil
-
 from msft.model.memory import CardPlan
 from msft.report.cautions import few_items
-from msft.snapshots.store import IN_PASSING
+from msft.report.words import scaled
 
 if TYPE_CHECKING:
     from msft.cli.estimate import Estimate
+    from msft.cli.needs import HostNeeds
 
 OFTEN = 4
 """Above so many times per epoch, a repeated example is warned about."""
@@ -73,16 +72,18 @@ def about_space(made: Estimate) -> Warnings:
             f"the snapshots may need {made.disk_bytes / 1e9:.1f} GB of disk, but {made.free_disk_bytes / 1e9:.1f} GB "
             "are free: choose another output, limit the snapshots (snapshots.max: 3), or use an adapter (peft)"
         )
-    if made.card is not None:
-        return [*warnings, *about_card(made.card)]
-    total = psutil.virtual_memory().total
-    if made.training_bytes + IN_PASSING * made.snapshot_bytes > total:
-        warnings.append(
-            f"weights, gradients and moments need {made.training_bytes / 1e9:.1f} GB, copies of them that are being "
-            f"written to disk {IN_PASSING * made.snapshot_bytes / 1e9:.1f} GB, but this machine has "
-            f"{total / 1e9:.1f} GB of memory: use a smaller model, or an adapter (peft)"
-        )
-    return warnings
+    return [*warnings, *(about_card(made.card) if made.card is not None else []), *about_host(made.host)]
+
+
+def about_host(host: HostNeeds) -> Warnings:
+    if host.memory is None or host.most <= host.memory:
+        return []
+    has = scaled(host.memory, "B")
+    need = f"needs {scaled(host.least, 'B')}" if host.least > host.memory else f"may need {scaled(host.most, 'B')}"
+    return [
+        f"the run {need} of this machine's own memory (the model as it is read, what is kept there, snapshots that "
+        f"wait to be written), which has {has}: use a smaller model, an adapter (peft), or fewer --jobs"
+    ]
 
 
 def about_card(card: CardPlan) -> Warnings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msft.cli.fitting import Fit, Plan
 from msft.cli.machines import GIB
-from msft.cli.needs import Needs
+from msft.cli.needs import HostNeeds, Needs
 from msft.report.words import scaled
 
 USES = {
@@ -27,6 +27,16 @@ def of_process(needs: Needs) -> str:
         f"{scaled(needs.total, 'B')}: {', '.join(uses)}, at most {scaled(needs.activations, 'B')} activations "
         f"({needs.tokens:,} tokens at a time); of the host's memory, {on_host}"
     )
+
+
+def of_host(host: HostNeeds) -> str:
+    """What the processes on one machine take of its own memory, and what it has."""
+    together = "" if host.processes == 1 else f" in {host.processes} processes together"
+    waiting = f"; with snapshots that wait to be written, at most {scaled(host.most, 'B')}"
+    known = "how much the machine has is not known here"
+    if host.memory is not None:
+        known = f"this machine has {scaled(host.memory, 'B')}"
+    return f"{scaled(host.least, 'B')}{together}{waiting if host.most > host.least else ''}; {known}"
 
 
 def fit_lines(fit: Fit) -> list[tuple[str, str]]:

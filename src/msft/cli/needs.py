@@ -12,12 +12,14 @@ from msft.engine.optimizers import moment_bytes
 from msft.engine.parallel import TOGETHER
 from msft.engine.shards import transient_bytes
 from msft.model.activations import activation_bytes
+from msft.model.memory import CardPlan
 from msft.model.open import OpenModel
 from msft.model.precision import Precision
 from msft.model.quantised import Packed, will_be_packed
 from msft.model.token_budget import LEAST, ON_A_CPU
 from msft.model.twin import base_of
 from msft.snapshots.state import trainable
+from msft.snapshots.store import IN_PASSING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,41 @@ class Needs:
     @property
     def total(self) -> int:
         return self.state + self.activations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostNeeds:
+    """Bytes of a machine's own memory, beside that of its cards, that all processes on it take together."""
+
+    processes: int
+    read: int
+    """The models as they are read."""
+    kept: int
+    """What is there from then on: of runs on cards `Needs.host`, of others all but activations."""
+    snapshots: int
+    """At most, of snapshots that wait to be written, where they do not stay on the cards."""
+    memory: int | None
+    """What the machine has; None: not known."""
+
+    @property
+    def least(self) -> int:
+        return max(self.read, self.kept)
+
+    @property
+    def most(self) -> int:
+        return max(self.read, self.kept + self.snapshots)
+
+
+def host_needs(needs: Needs, card: CardPlan | None, *, processes: int, writers: int, memory: int | None) -> HostNeeds:
+    """What `processes` such processes take of their machine. `writers`: those of them that write snapshots."""
+    waiting = 0 if card is not None and card.snapshots else IN_PASSING * writers + processes - writers
+    return HostNeeds(
+        processes=processes,
+        read=processes * needs.read,
+        kept=processes * (needs.host + (needs.state if card is None else 0)),
+        snapshots=waiting * needs.snapshot,
+        memory=memory,
+    )
 
 
 def packed_of(opened: OpenModel) -> Packed:

@@ -89,13 +89,17 @@ def _position(answer: Any, choices: Sequence[Any], texts: tuple[str, ...]) -> in
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise ValueError("the answer is missing, or neither a position nor text")
     letters = string.ascii_uppercase[: len(texts)]
-    if isinstance(answer, ClassName) and answer in (str(answer.number), letters[answer.number : answer.number + 1]):
+    named = isinstance(answer, ClassName)
+    if isinstance(answer, ClassName) and answer.upper() in (
+        str(answer.number), letters[answer.number : answer.number + 1]
+    ):  # fmt: skip
         return _within(answer.number, len(texts))  # all classes are named by positions
     said = str(answer)
     found = [at for at, choice in enumerate(choices) if said in (str(choice), texts[at])]
     if isinstance(answer, str):
         found += [letters.index(said.strip())] if said.strip() in set(letters) else []
-        found += [int(said)] if said.isdecimal() and int(said) < len(letters) else []
+        # A class that is named by another number than its own may be counted from 1.
+        found += [int(said)] if said.isdecimal() and int(said) < len(letters) and not named else []
     elif isinstance(answer, int) and 0 <= answer < len(letters):
         found.append(answer)
     if not found and isinstance(answer, int):
