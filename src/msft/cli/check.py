@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msft.cli.estimate import Chooser, Estimate, Part, estimate
+from msft.cli.estimate import Chooser, Estimate, Part
 from msft.cli.fit_words import fit_lines, of_host, of_process
+from msft.cli.job_costs import estimate
 from msft.cli.machines import Machine
 from msft.cli.quiet import quiet
 from msft.config.schema import Config

@@ -5,15 +5,13 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+from msft.cli.estimate import Estimate
+from msft.cli.needs import HostNeeds
 from msft.model.memory import CardPlan
 from msft.report.cautions import few_items
 from msft.report.words import scaled
-
-if TYPE_CHECKING:
-    from msft.cli.estimate import Estimate
-    from msft.cli.needs import HostNeeds
 
 OFTEN = 4
 """Above so many times per epoch, a repeated example is warned about."""

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from msft.cli.estimate import estimate
+from msft.cli.job_costs import estimate
 from msft.record.run_folder import RunFolder
 from msft.report.words import clean, duration, epochs
 from msft.run.job import Job
