@@ -37,7 +37,7 @@ from msft.study.results import read_results
 from msft.study.runs import Progress, run_grid
 from msft.study.variants import ignored, variants
 
-METHODS = "msft,sft,release_short,sro,one_pass,dynamix,ies,placebo,sft_decay"
+METHODS = "sft_decay,sft_average,auto,msft_average,release_short"
 SHORT = "release_short"
 """The release's rule with the configuration's C and horizon. `msft:release` itself, with C = 10 and no horizon, takes
 several times the compute of everything else: name it in --methods where there is time."""

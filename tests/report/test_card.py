@@ -71,6 +71,15 @@ def test_it_says_what_happened_what_it_scores_and_where_the_data_come_from(story
     assert "````text" in text, "a fence within the prompt must not end the block"
 
 
+def test_the_model_is_asked_in_the_form_of_its_training(story: Story, tmp_path: Path) -> None:
+    asked = "tokenizer('Question: {question}\\n```\\nAnswer:', return_tensors=\"pt\")"
+    for chat in (False, True):
+        assert asked in card(story, Form(kind="model", chat=chat))
+    plain = read_story(with_header(make_run(tmp_path / "plain"), config=config_of(arc={"path": "/x/arc.jsonl"})))
+    assert "Who are you?" in card(plain, Form(kind="model", chat=True))
+    assert "Once upon a time" in card(plain, Form(kind="model"))
+
+
 def test_no_name_becomes_markup(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", names=NASTY)
     config = config_of(**{name: {"path": f"/x/{name}.jsonl", "license": "<b>"} for name in NASTY})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -185,8 +186,9 @@ def _words(at: Position) -> str:
     """Where a run stands."""
     parts = []
     if at.epoch is not None:
-        of = "" if at.limit is None or at.limit == float("inf") else f" of {epochs(at.limit)}"
-        parts.append(f"epoch {epochs(at.epoch)}{of}")
+        limit = math.inf if at.limit is None else at.limit
+        of = "" if math.isinf(limit) else f" of {epochs(limit)}"
+        parts.append(f"epoch {epochs(min(at.epoch, limit))}{of}")
     if at.loss is not None:
         parts.append(f"loss {at.loss:.3f}")
     if at.scored is not None:

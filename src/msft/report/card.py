@@ -67,7 +67,7 @@ def form_of(folder: Path, *, dtype: str = "float32", hub_id: str | None = None) 
 
 def card(story: Story, form: Form) -> str:
     """The card as Markdown."""
-    quantized = quantized_in(story)
+    quantized, templates = quantized_in(story), _templates(story)
     base, method = _base(story), clean(str(story.header.get("method", "")))
     title = f"{_md(base.rpartition('/')[2])}, fine-tuned with {_md(method)}"
     made = f"by [msft](https://arxiv.org/abs/2603.21606) {_md(str(story.header.get('msft', '')))}"
@@ -79,8 +79,8 @@ def card(story: Story, form: Form) -> str:
         f"{what} {_md(base)}, trained on a mixture of {counted(story)} with the method {_md(method)} "
         f"{made}. The weights are in {form.dtype}.",
         "## How to load it",
-        _snippet(form, quantized),
-        *_prompts(story),
+        _snippet(form, quantized, templates),
+        *_prompts(templates),
         "## Scores",
         *([_of_which_base(form, quantized)] if quantized else []),
         *_scores(story),
@@ -178,14 +178,16 @@ def _data(story: Story) -> str:
     return _table(["sub-dataset", "from", "trained on", "validation items", "licence"], _escaped(rows))
 
 
-def _prompts(story: Story) -> Iterable[str]:
-    """The prompt templates of the configuration, if any: the model works best with the prompts of its training."""
-    templates = {
-        f"{name}: {given['template.prompt']}" for name, given in _datasets(story).items() if "template.prompt" in given
-    }
+def _templates(story: Story) -> dict[str, str]:
+    """The prompt templates of the configuration, by data set: the model works best with the prompts of its training."""
+    found = {name: given.get("template.prompt") for name, given in _datasets(story).items()}
+    return {name: _lines(template) for name, template in sorted(found.items()) if isinstance(template, str)}
+
+
+def _prompts(templates: Mapping[str, str]) -> Iterable[str]:
     if templates:
         yield "Prompts in training, where `{...}` is a column of the data:"
-        yield _fenced("\n\n".join(sorted(map(_lines, templates))), "text")
+        yield _fenced("\n\n".join(_lines(f"{name}: {template}") for name, template in templates.items()), "text")
 
 
 def _of_which_base(form: Form, quantized: str) -> str:
@@ -195,10 +197,13 @@ def _of_which_base(form: Form, quantized: str) -> str:
     return f"{scored}. This model is the adapter merged into the base as it is stored, and was not scored."
 
 
-def _snippet(form: Form, quantized: str | None) -> str:
+def _snippet(form: Form, quantized: str | None, templates: Mapping[str, str]) -> str:
+    """Loads the model, and asks it in the form of its training: by its first prompt template, if it has one."""
     place = f'"{form.hub_id}"' if form.hub_id else '"."  # the folder of this file'
     load = load_adapter(place, quantized) if form.kind == "adapter" else LOAD_MODEL.format(place=place)
-    return _fenced(f"{load}\n{ASK_IN_TURNS if form.chat else ASK}".rstrip(), "python")
+    first = next(iter(templates.values()), "Once upon a time")
+    ask = ASK_IN_TURNS if form.chat and not templates else ASK.replace("{prompt}", repr(first))
+    return _fenced(f"{load}\n{ask}".rstrip(), "python")
 
 
 def _costs(story: Story) -> list[tuple[str, str]]:

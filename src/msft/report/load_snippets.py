@@ -21,7 +21,7 @@ model.generation_config = GenerationConfig.from_pretrained(place)  # an answer e
 tokenizer = AutoTokenizer.from_pretrained(place)
 """
 ASK = """\
-prompt = tokenizer("Once upon a time", return_tensors="pt")
+prompt = tokenizer({prompt}, return_tensors="pt")
 answer = model.generate(**prompt, max_new_tokens=40)
 print(tokenizer.decode(answer[0], skip_special_tokens=True))
 """

@@ -208,9 +208,11 @@ class View:
         if segment is not None and segment.trains:
             done = max(0, self.pace.step - segment.start)
             epoch = segment.epoch + trail.clock.epochs(segment.mixture, done)
-        of = f" of {epochs(trail.brief.horizon)}" if math.isfinite(trail.brief.horizon) else ""
+        limit = trail.brief.horizon
+        of = f" of {epochs(limit)}" if math.isfinite(limit) else ""
         rollout = segment.rollout if segment is not None else tip.rollout
-        return f"roll-out {rollout}  epoch {epochs(epoch)}{of}"
+        # The last step may go a little beyond the limit.
+        return f"roll-out {rollout}  epoch {epochs(min(epoch, limit))}{of}"
 
     def moment(self) -> str:
         """Where the search stands, as one line of a log."""
