@@ -7,13 +7,14 @@
 
 The parts, in this order, each with so many seconds at most; what fails or is cut off is named, and the others go on:
 
-- small, full, larger: a step of ours, then of TRL in its legal settings (trl_steps.py): SmolLM2-135M with 64 and with
-  512 rows, a Llama of 1.2 billion parameters with 256. Model FLOPs utilisation: 6 x parameters outside embeddings and
-  head x real tokens, and the head at trained positions, over the device's bf16 rate by its data sheet; the rate that
-  the step's own products reach on this card (products.py) stands beside it.
+- small, larger, full: a step of ours, then of TRL in its legal settings (trl_steps.py): SmolLM2-135M with 64 rows, a
+  Llama of 1.2 billion parameters with 256, SmolLM2-135M with 512. Model FLOPs utilisation: 6 x parameters outside
+  embeddings and head x real tokens, and the head at trained positions, over the device's bf16 rate by its data sheet;
+  the rate that the step's own products reach on this card (products.py) stands beside it.
 - search: a whole search of twelve sets x 300 rows, 6 epochs, C = 3, 100 validation items each, and where its seconds
   went; with it the seconds of one evaluation, beside the training that it follows.
-- determinism: a small run twice. kills: it is killed at random moments and resumed. study: runs an hour.
+- kills: a small run is killed at random moments and resumed, --jobs at a time. determinism: it runs twice. study: runs
+  an hour.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import tempfile
 import time
 from pathlib import Path
 
-BUDGETS = {"small": 150, "full": 90, "larger": 130, "search": 120, "determinism": 60, "kills": 60, "study": 90}
+BUDGETS = {"small": 120, "larger": 130, "search": 110, "kills": 110, "full": 70, "determinism": 50, "study": 80}
 """Seconds of each part, at most, in the order in which they are run."""
 
 
@@ -57,7 +58,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--warm", type=int, default=5, help="steps before timed ones (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=40, help="timed ones of `small` (default: %(default)s)")
     parser.add_argument("--only", help="contenders of the step parts, as `ours,padded:64` (default: see gpu_parts.py)")
-    parser.add_argument("--jobs", type=int, default=4, help="runs of the study at a time (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=4, help="runs of study and kills at a time (default: %(default)s)")
     sizes = "sets,rows,validation items,epochs,C"
     parser.add_argument("--search", default="12,300,100,6,3", help=f"{sizes} of the search (default: %(default)s)")
     parser.add_argument("--twice", default="4,150,25,2,1", help=f"{sizes} of the small runs (default: %(default)s)")

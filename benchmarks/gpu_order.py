@@ -22,8 +22,8 @@ PEAKS = {
 }  # fmt: skip
 """FLOP/s of dense bf16 products with fp32 accumulation by data sheet, by a part of the device's name."""
 PARTS: dict[str, Callable[[Bench], None]] = {
-    "small": gpu_parts.small, "full": gpu_parts.full, "larger": gpu_parts.larger, "search": gpu_runs.search,
-    "determinism": gpu_runs.determinism, "kills": gpu_runs.kills, "study": gpu_runs.study,
+    "small": gpu_parts.small, "larger": gpu_parts.larger, "search": gpu_runs.search, "kills": gpu_runs.kills,
+    "full": gpu_parts.full, "determinism": gpu_runs.determinism, "study": gpu_runs.study,
 }  # fmt: skip
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import statistics
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -157,27 +160,33 @@ def left_alone(bench: Bench, name: str) -> list[bytes] | None:
 
 
 def kills(bench: Bench) -> None:
-    """Kills a small run at random moments and resumes it, until time is over: refusals, and whether the record is the
-    same as that of the run that was left alone."""
+    """Kills small runs at random moments and resumes them, `jobs` at a time, until there were KILLS or time is over:
+    refusals, and whether the record is the same as that of the run that was left alone."""
     if left_alone(bench, CALM) is None:
         return
-    draw = random.Random()  # moments are by the clock, so no seed would repeat them
-    calm = RunFolder(bench.folder("twice") / CALM)
-    expected = calm.journal.read_bytes()
+    expected = RunFolder(bench.folder("twice") / CALM).journal.read_bytes()
     done: dict[str, Any] = {"kills": 0, "resumed": 0, "finished": 0, "same": 0, "refusals": []}
-    number = 0
-    while done["kills"] < KILLS and bench.left() > 0:
-        number += 1
-        config = make_job(bench, "twice", f"killed-{number}")
-        folder = RunFolder(config.with_suffix(""))
-        if _finishes(bench, config, folder, draw, done):
-            done["finished"] += 1
-            done["same"] += folder.journal.read_bytes() == expected
-        bench.tell(**done)
+    numbers, changing = itertools.count(1), Lock()
+
+    def one_after_another(_: int) -> None:
+        while done["kills"] < KILLS and bench.left() > 0:
+            with changing:
+                config = make_job(bench, "twice", f"killed-{next(numbers)}")
+            folder = RunFolder(config.with_suffix(""))
+            if _finishes(bench, config, folder, done, changing):
+                with changing:
+                    done["finished"] += 1
+                    done["same"] += folder.journal.read_bytes() == expected
+            with changing:
+                bench.tell(**done)
+
+    with ThreadPoolExecutor(bench.jobs) as pool:
+        list(pool.map(one_after_another, range(bench.jobs)))
 
 
-def _finishes(bench: Bench, config: Path, folder: RunFolder, draw: random.Random, done: dict[str, Any]) -> bool:
+def _finishes(bench: Bench, config: Path, folder: RunFolder, done: dict[str, Any], changing: Lock) -> bool:
     """Starts a run again and again until it ends by itself; whether it did, and was not refused."""
+    draw = random.Random()  # moments are by the clock, so no seed would repeat them
     working = bench.told("determinism").get("working_seconds") or bench.told("kills")["working_seconds"]
     while bench.left() > 0:
         again = folder.journal.exists()
@@ -194,16 +203,17 @@ def _finishes(bench: Bench, config: Path, folder: RunFolder, draw: random.Random
         code, said = run(
             msft("train", str(config), *(["--resume"] if again else [])), bench.work, bench.left(), watch=moment
         )
-        if code not in (0, -9):
-            done["refusals"].append({"code": code, "after_kills": done["kills"], "said": said})
-            return False
-        if code == -9 and bench.left() <= 0:
-            return False
-        done["resumed"] += again
-        if code == 0:
-            return True
-        done["kills"] += 1
-        bench.tell(**done)
+        with changing:
+            if code not in (0, -9):
+                done["refusals"].append({"code": code, "after_kills": done["kills"], "said": said})
+                return False
+            if code == -9 and bench.left() <= 0:
+                return False
+            done["resumed"] += again
+            if code == 0:
+                return True
+            done["kills"] += 1
+            bench.tell(**done)
     return False
 
 
