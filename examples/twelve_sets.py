@@ -121,9 +121,11 @@ def swept(config: Config, rates: Sequence[str], folder: StudyFolder, jobs: int) 
 
 def compared(config: Config, names: Sequence[str]) -> tuple[Variant, ...]:
     made = variants(config, [name for name in names if name != SHORT])
+    if SHORT not in names:
+        return made
     own = config.method
     release = with_method(config, "msft", "release", budget=own.params.budget, max_epochs=own.max_epochs)
-    return (*made, *([Variant(name=SHORT, config=release)] if SHORT in names else []))
+    return (*made, Variant(name=SHORT, config=release))
 
 
 def drop_unfinished(folder: StudyFolder) -> None:
