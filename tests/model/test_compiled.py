@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 
-def made(folder: Path) -> tuple[StaticStepper, TokenLoss, MicroBatch]:
+def made(folder: Path) -> tuple[StaticStepper, TokenLoss, list[MicroBatch]]:
     engine, _ = tiny_engine(tiny_folder(folder / "model"), folder / "snapshots", lengths=True, precision="mixed")
     stepper, loss = engine._stepper, engine._stepper.model
     assert isinstance(stepper, StaticStepper) and isinstance(loss, TokenLoss)
@@ -32,12 +32,14 @@ def made(folder: Path) -> tuple[StaticStepper, TokenLoss, MicroBatch]:
     counters.clear()
     random = np.random.default_rng(3)
     rows = [row([tiny_example(random)]) for _ in range(40)]
-    return stepper, loss, collate(fitting(rows, stepper._filled[-1].shape), torch.device("cpu"), layout="lengths")
+    many = fitting(rows, stepper._filled[-1].shape)
+    batches = [collate(part, torch.device("cpu"), layout="lengths") for part in (many, many[:1], many[:2])]
+    return stepper, loss, batches
 
 
 def test_what_scores_is_compiled_once_for_all_sizes(tmp_path: Path) -> None:
-    stepper, loss, batch = made(tmp_path)
-    layers = CompiledLayers(loss, batch, learns=False)
+    stepper, loss, batches = made(tmp_path)
+    layers = CompiledLayers(loss, batches, learns=False)
     assert not layers.said
     compiled = counters["stats"]["unique_graphs"]
     random = np.random.default_rng(2)
@@ -51,8 +53,8 @@ def test_what_scores_is_compiled_once_for_all_sizes(tmp_path: Path) -> None:
 
 
 def test_sizes_beyond_torchs_limit_are_compiled(tmp_path: Path) -> None:
-    stepper, loss, batch = made(tmp_path)
-    layers = CompiledLayers(loss, batch, learns=True)
+    stepper, loss, batches = made(tmp_path)
+    layers = CompiledLayers(loss, batches[:1], learns=True)
     assert not layers.said
     random = np.random.default_rng(2)
     sizes = torch._dynamo.config.recompile_limit + 2

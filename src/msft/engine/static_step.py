@@ -64,8 +64,9 @@ class StaticStepper(Stepper):
             smallest = next(filled for filled in self._filled if filled.shape.holds(rows[:1]))
             some = fitting(rows, smallest.shape)
             smallest.take(arrays(some, smallest.shape, np.ones(sum(len(one.targets) for one in some))))
-            self._layers = CompiledLayers(loss, smallest.batch, learns=True)
-            scored = collate(fitting(rows, shapes[-1]), runtime.device, layout="lengths")
+            self._layers = CompiledLayers(loss, [smallest.batch], learns=True)
+            many = fitting(rows, shapes[-1])
+            scored = [collate(part, runtime.device, layout="lengths") for part in (many, many[:1], many[:2])]
             scoring = CompiledLayers(loss, scored, learns=False)
             self.runtime = replace(runtime, layers=scoring.on)
             scores = not scoring.said

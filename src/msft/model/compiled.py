@@ -4,7 +4,7 @@ while a step is recorded."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,7 +50,7 @@ class CompiledLayers:
     first.
     """
 
-    def __init__(self, loss: TokenLoss, batch: MicroBatch, *, learns: bool) -> None:
+    def __init__(self, loss: TokenLoss, batches: Sequence[MicroBatch], *, learns: bool) -> None:
         self._compiled: dict[nn.Module, Any] = {}
         self.said = ""
         what = "layers" if learns else "layers that score"
@@ -58,13 +58,14 @@ class CompiledLayers:
         if not layers:
             self.said = f"{what} are not compiled: they are not found"
             return
-        plain = _reading(loss, batch, learns=learns)
+        plain = [_reading(loss, batch, learns=learns) for batch in batches]
         for layer in layers:
             layer.compile(dynamic=not learns)
             self._compiled[layer], layer._compiled_call_impl = layer._compiled_call_impl, None
         try:
             with self.on():
-                reason = _differs(_reading(loss, batch, learns=learns), plain)
+                found = (_reading(loss, batch, learns=learns) for batch in batches)
+                reason = next(filter(None, map(_differs, found, plain)), "")
         except Exception as error:  # whatever the compiler raises, without a C compiler for instance
             loss.zero_grad(set_to_none=True)
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
