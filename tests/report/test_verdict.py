@@ -58,7 +58,7 @@ def outcome_of(story: Story, items: Sequence[float]) -> Outcome:
     [
         (30, 2, "Clearly better than the base model: +28.0 points on the test split, from 22.0 to 50.0 (95 %"),
         (12, 7, "Better than the base model, on weak evidence: +5.0 points on the test split"),
-        (8, 7, "Better than the base model, but not shown to be: +1.0 points on the test split"),
+        (8, 7, "Perhaps better than the base model, not shown: +1.0 points on the test split"),
         (7, 7, "Not shown to differ from the base model: +0.0 points on the test split"),
         (7, 8, "Not shown to be better than the base model, more likely worse: −1.0 points on the test split"),
         (7, 12, "Worse than the base model, on weak evidence: −5.0 points on the test split"),
@@ -79,7 +79,11 @@ def test_clear_is_three_standard_errors() -> None:
     for change, clear in ((0.031, True), (0.029, False), (-0.031, True), (-0.029, False)):
         span = (change - 1.96 * error, change + 1.96 * error)
         assert judged(change, span, "x").startswith("Clearly") is clear
-    assert judged(0.02, (0.0, 0.04), "x") == "Better than x, but not shown to be"
+    assert judged(0.02, (0.0, 0.04), "x") == "Perhaps better than x, not shown"
+    assert (
+        judged(0.0001, (0.00005, 0.00015), "x") == judged(0.0, (0.0, 0.0), "x") == "Level with x, to a tenth of a point"
+    )
+    assert judged(0.0, (-0.02, 0.02), "x") == "Not shown to differ from x"
     assert judged(-0.02, (-0.04, 0.0), "x") == "Not shown to be better than x, more likely worse"
 
 

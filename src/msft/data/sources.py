@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Set
 from importlib.metadata import version
 from pathlib import Path
@@ -218,9 +219,15 @@ class Source:
             raise self._bad(str(error), "give the texts that you mean, each in quotes") from None
         if not kept:
             found = f"where: none of the {len(rows)} rows of {rows[0].file} fits {shown(where)}"
-            mend = "check the values, and that they have the type of the column (text in quotes, classes by name)"
-            raise self._bad(found, mend)
+            there = "; ".join(f"{column} has {_some(rows, column)}" for column in where)
+            raise self._bad(found, f"{there}: name one of these, text in quotes, classes by name")
         return Subset(rows, np.array(kept, np.int64))
+
+
+def _some(rows: Rows, column: str) -> str:
+    """Some of a column's values, in the order of the rows."""
+    found = list(dict.fromkeys(shown(row.values.get(column)) for row in itertools.islice(rows, 1000)))
+    return f"{', '.join(found[:5])}{', ...' if len(found) > 5 else ''}"
 
 
 def _fits(row: Row, where: Where, same: Callable[[Any, Scalar], bool]) -> bool:

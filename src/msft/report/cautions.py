@@ -71,7 +71,8 @@ def _training(story: Story, sizes: Mapping[Task, int]) -> list[str]:
     unlearnt = [task for task, size in sizes.items() if _not_learnable(story, task, size)]
     if unlearnt:
         said.append(
-            f"No clear improvement on validation (less than {CLEAR:g} standard errors above the base model): "
+            "No clear improvement of the test metric on validation items (less than "
+            f"{CLEAR:g} standard errors above the base model): "
             f"{those(unlearnt, len(story.tasks))}."
         )
     rising = _rising(story)

@@ -24,8 +24,8 @@ Array = NDArray[np.float64]
 
 REPLICATES = 100
 SPREAD = 1.96
-REALISED = "Searches realised 30 to 40 % of this where it was measured."
-"""See docs/results/headroom.md."""
+REALISED = "On small jobs, searches realised a third to two thirds of this in search score, and nothing in accuracy."
+"""See docs/results/predicted_gains.md."""
 
 
 @dataclass(frozen=True, slots=True)

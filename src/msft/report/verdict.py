@@ -34,6 +34,10 @@ SEEDS = 6
 """Seeds of each method that a comparison needs: with fewer, no exact test can be significant."""
 
 
+NOTHING = 0.0005
+"""A change of less than this is shown as 0.0 points, whatever its interval."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """What one can do with a finished run: lines to copy."""
@@ -64,6 +68,8 @@ def verdict(story: Story) -> Verdict | None:
 def judged(change: float, interval: Interval, than: str) -> str:
     """What an interval of 95 % shows about a change, as the beginning of a sentence."""
     low, high = interval
+    if low == high == 0 or (abs(change) < NOTHING and not low <= 0 <= high):
+        return f"Level with {than}, to a tenth of a point"
     reach = change - low if change > 0 else high - change
     clear = abs(change) >= CLEAR * reach / Z  # reach / Z: the standard error on the side of 0
     if low > 0:
@@ -71,7 +77,7 @@ def judged(change: float, interval: Interval, than: str) -> str:
     if high < 0:
         return f"Clearly worse than {than}" if clear else f"Worse than {than}, on weak evidence"
     if change > 0:
-        return f"Better than {than}, but not shown to be"
+        return f"Perhaps better than {than}, not shown"
     if change < 0:
         return f"Not shown to be better than {than}, more likely worse"
     return f"Not shown to differ from {than}"

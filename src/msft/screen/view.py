@@ -217,17 +217,22 @@ class View:
     def moment(self) -> str:
         """Where the search stands, as one line of a log."""
         parts = [self._place(), self._footline(), self._speed()]
-        if (seconds := self._most_seconds()) is not None:
+        if seconds := self._most_seconds():  # none while what it ends with is scored
             parts.append(f"at most {duration(seconds)} left in the search")
         return "  ".join(part for part in parts if part)
 
     def _footline(self) -> str:
         pace = self.pace
-        parts = [f"step {pace.step}/{pace.planned}"] if pace.planned and self.segment is not None else []
+        parts = []
+        if pace.planned and self.segment is not None:
+            # The run on all rows is not planned as a whole: its end is known when it comes.
+            parts = [f"step {pace.step}" + ("" if self.segment.why == "refit" else f"/{pace.planned}")]
         if pace.loss is not None:
             parts.append(f"loss {pace.loss:.3f}")
-        left = pace.left(self._now())
-        if left:  # none while the end of the roll-out is scored
+        left, most = pace.left(self._now()), self._most_seconds()
+        if left and most is not None:
+            left = min(left, most)
+        if left and not (self.segment is not None and self.segment.why == "refit"):  # none while its end is scored
             parts.append(f"{duration(left)} left in this roll-out")
         if self.status:
             parts.append(self.status)

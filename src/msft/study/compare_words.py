@@ -97,8 +97,8 @@ def notes(data: Comparison) -> list[str]:
         )
     if dull := [entry["task"] for entry in data["tasks"] if not entry["learnable"]]:
         lines.append(
-            f"No clear improvement on validation (*, less than 3 standard errors above the base model): "
-            f"{listed(dull)}. These sub-datasets count like the others."
+            "No clear improvement of the test metric on validation items (*, less than 3 standard errors above the "
+            f"base model): {listed(dull)}. These sub-datasets count like the others."
         )
     if data["left_out"]:
         lines.append(f"Not in these numbers, because they have no test split: {listed(data['left_out'])}.")
