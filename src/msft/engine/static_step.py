@@ -58,27 +58,28 @@ class StaticStepper(Stepper):
         self._graphs: dict[tuple[int, bool], Graph | None] = {}
         self._pool: Any = None
         self._layers: CompiledLayers | None = None
-        scores = False
+        self._scoring: CompiledLayers | None = None
         if graphs and compiles:
-            loss: TokenLoss = model  # type: ignore[assignment]
-            smallest = next(filled for filled in self._filled if filled.shape.holds(rows[:1]))
-            some = fitting(rows, smallest.shape)
-            smallest.take(arrays(some, smallest.shape, np.ones(sum(len(one.targets) for one in some))))
-            self._layers = CompiledLayers(loss, [smallest.batch], learns=True)
-            many = fitting(rows, shapes[-1])
-            scored = [collate(part, runtime.device, layout="lengths") for part in (many, many[:1], many[:2])]
-            scoring = CompiledLayers(loss, scored, learns=False)
-            self.runtime = replace(runtime, layers=scoring.on)
-            scores = not scoring.said
-            self.said = "; ".join(filter(None, (self._layers.said, scoring.said)))
+            self._layers, self._scoring = self._compiled(model, rows)  # type: ignore[arg-type]
+            self.runtime = replace(runtime, layers=self._scoring.on)
+            self.said = "; ".join(filter(None, (self._layers.said, self._scoring.said)))
         if graphs:
             self._record()
         self.plan = {
             "sizes": [[shape.tokens, shape.targets, shape.rows, shape.longest] for shape in shapes],
             "graphs": [self._graphs.get((place, True)) is not None for place in range(len(shapes))],
             "compiled": self._layers is not None and not self._layers.said,
-            "compiled_scoring": scores,
+            "compiled_scoring": self._scoring is not None and not self._scoring.said,
         }
+
+    def _compiled(self, loss: TokenLoss, rows: Sequence[Row]) -> tuple[CompiledLayers, CompiledLayers]:
+        """The layers that train, tried on the smallest size that holds some of the rows, and those that score."""
+        smallest = next(filled for filled in self._filled if filled.shape.holds(rows[:1]))
+        some = fitting(rows, smallest.shape)
+        smallest.take(arrays(some, smallest.shape, np.ones(sum(len(one.targets) for one in some))))
+        many = fitting(rows, self._filled[-1].shape)
+        scored = [collate(part, self.runtime.device, layout="lengths") for part in (many, many[:1], many[:2])]
+        return CompiledLayers(loss, [smallest.batch], learns=True), CompiledLayers(loss, scored, learns=False)
 
     def _compute(self, rows: Sequence[Row], share: NDArray[np.float64], *, trains: bool) -> Tensor | None:
         """As `Stepper`; the nats of what fills up come last."""

@@ -45,9 +45,10 @@ class CompiledLayers:
 
     `learns`: for training, once for each size of micro-batch, and only while a step is being recorded (`on`), as a new
     size costs seconds, and what is recorded runs without them. Else for scoring, once for all sizes. `said`: in words
-    why they are not compiled; empty if they are. `batch`: a micro-batch on which they are tried; for training, of the
-    smallest size. Layers that score are compiled from it alone, so that their rounding does not depend on what came
-    first.
+    why they are not compiled; empty if they are. `batches`: micro-batches on which they are tried; for training, one of
+    the smallest size. For scoring, several with other numbers of rows: a number that happens to be that of some weights
+    is taken for one that never changes, until another is seen. So nothing is compiled later, and rounding does not
+    depend on what was scored first.
     """
 
     def __init__(self, loss: TokenLoss, batches: Sequence[MicroBatch], *, learns: bool) -> None:

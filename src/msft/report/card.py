@@ -202,7 +202,7 @@ def _snippet(form: Form, quantized: str | None, templates: Mapping[str, str]) ->
     place = f'"{form.hub_id}"' if form.hub_id else '"."  # the folder of this file'
     load = load_adapter(place, quantized) if form.kind == "adapter" else LOAD_MODEL.format(place=place)
     first = next(iter(templates.values()), "Once upon a time")
-    ask = ASK_IN_TURNS if form.chat and not templates else ASK.replace("{prompt}", repr(first))
+    ask = ASK_IN_TURNS if form.chat and not templates else ASK.format(prompt=repr(first))
     return _fenced(f"{load}\n{ask}".rstrip(), "python")
 
 

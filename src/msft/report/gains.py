@@ -24,7 +24,9 @@ Array = NDArray[np.float64]
 
 REPLICATES = 100
 SPREAD = 1.96
-REALISED = "On small jobs, searches realised a third to two thirds of this in search score, and nothing in accuracy."
+REALISED = (
+    "On small jobs, searches realised a third to two thirds of this in search score; in accuracy, no gain was shown."
+)
 """See docs/results/predicted_gains.md."""
 
 

@@ -222,18 +222,16 @@ class View:
         return "  ".join(part for part in parts if part)
 
     def _footline(self) -> str:
-        pace = self.pace
-        parts = []
-        if pace.planned and self.segment is not None:
-            # The run on all rows is not planned as a whole: its end is known when it comes.
-            parts = [f"step {pace.step}" + ("" if self.segment.why == "refit" else f"/{pace.planned}")]
+        pace, segment, parts = self.pace, self.segment, []
+        # The run on all rows is not planned as a whole: its end is known when it comes.
+        planned = segment is None or segment.why != "refit"
+        if pace.planned and segment is not None:
+            parts.append(f"step {pace.step}/{pace.planned}" if planned else f"step {pace.step}")
         if pace.loss is not None:
             parts.append(f"loss {pace.loss:.3f}")
         left, most = pace.left(self._now()), self._most_seconds()
-        if left and most is not None:
-            left = min(left, most)
-        if left and not (self.segment is not None and self.segment.why == "refit"):  # none while its end is scored
-            parts.append(f"{duration(left)} left in this roll-out")
+        if left and planned:  # none while the end of the roll-out is scored
+            parts.append(f"{duration(left if most is None else min(left, most))} left in this roll-out")
         if self.status:
             parts.append(self.status)
         return "  ".join(parts)
