@@ -41,6 +41,22 @@ def test_a_missing_data_file(config: Path, capsys: pytest.CaptureFixture[str]) -
     assert "gone.jsonl" in message
 
 
+def test_what_is_wrong_with_the_data_is_told_with_the_line_of_the_configuration(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Found after the file was read. The id of one sub-dataset has a blank."""
+    lines = config.read_text().splitlines()
+    at = {name: 1 + next(n for n, text in enumerate(lines) if name in text) for name in ("id: copy", "yes no")}
+    template = 'datasets.double.template.completion="{nothing}"'
+    message = refused(config, capsys, "--set", template)
+    assert f"--set {template} datasets.double.template.completion: no row has" in message
+
+    config.write_text(config.read_text().replace("copy.jsonl", "gone").replace("choice.jsonl", "gone"))
+    message = refused(config, capsys)
+    assert f"{config}:{at['id: copy']} datasets.copy: " in message
+    assert f"{config}:{at['yes no']} datasets.yes no: " in message
+
+
 def test_an_unknown_key(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config.write_text(config.read_text().replace("batch_size", "batchsize"))
     line = config.read_text().splitlines().index("training: {batchsize: 8, learning_rate: 0.01}") + 1

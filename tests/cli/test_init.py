@@ -44,7 +44,7 @@ def test_what_is_written_trains(folder: Path, tmp_path: Path, capsys: pytest.Cap
     assert config.model.name_or_path == str(tmp_path / "model")
     data = load_tasks(config, load_tokenizer(ModelSource(name_or_path=config.model.name_or_path)))
     sizes = {task: (len(part.train), len(part.validation), len(part.test)) for task, part in data.items()}
-    assert sizes == {"chosen": (50, 10, 0), "no": (36, 4, 0), "short": (36, 4, 9), "long": (40, 8, 0)}
+    assert sizes == {"chosen": (50, 10, 0), "no": (20, 20, 0), "short": (20, 20, 9), "long": (40, 8, 0)}
     measures = {task: part.measure for task, part in data.items()}
     assert measures == {
         "chosen": Measure(name="choice", normalize="token"),

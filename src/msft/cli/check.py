@@ -20,7 +20,7 @@ from msft.cli.quiet import quiet
 from msft.config.schema import Config
 from msft.core.averages import Averaging
 from msft.model.memory import CardPlan, each_trained
-from msft.report.words import NOT_KNOWN, clean, listed, scaled
+from msft.report.words import NOT_KNOWN, clean, listed, many, scaled
 from msft.run.job import Job
 
 TAKEN = "training examples that an epoch takes, and how often that is each of them (data.mixing, datasets[].repeat)"
@@ -119,8 +119,8 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
         ),
         (
             "epoch",
-            f"{sum(part.taken for part in made.parts):,} examples, {made.epoch_tokens:,} tokens, "
-            f"{made.steps_per_epoch:,} steps, {made.ticks_per_epoch} evaluations; scoring processes "
+            f"{many(sum(part.taken for part in made.parts), 'example')}, {made.epoch_tokens:,} tokens, "
+            f"{many(made.steps_per_epoch, 'step')}, {many(made.ticks_per_epoch, 'evaluation')}; scoring processes "
             f"{_most(made)}{made.scoring_share:.0%} as many tokens as training",
         ),
         *(("group", _group(made, name)) for name in dict.fromkeys(p.group for p in made.parts) if name is not None),
@@ -208,8 +208,8 @@ def _average(averaging: Averaging, epoch: int) -> str:
     """Over how many steps the weights are averaged, and how old the average is."""
     ages = [f"{averaging.age(epochs * epoch) / epoch:.2g} epochs old after {epochs}" for epochs in (1, 5)]
     return (
-        f"evaluations and the final model use weights averaged over {averaging.window:,.0f} steps, on average "
-        f"{', '.join(ages)}"
+        f"evaluations and the final model use weights averaged over {many(round(averaging.window), 'step')}, "
+        f"on average {', '.join(ages)}"
     )
 
 

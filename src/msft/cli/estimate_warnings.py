@@ -11,7 +11,7 @@ from msft.cli.estimate import Estimate
 from msft.cli.needs import HostNeeds
 from msft.model.memory import CardPlan
 from msft.report.cautions import few_items
-from msft.report.words import scaled
+from msft.report.words import many, scaled
 
 OFTEN = 4
 """Above so many times per epoch, a repeated example is warned about."""
@@ -47,8 +47,8 @@ def about_rhythm(made: Estimate, eval_every: float) -> Warnings:
     warnings = []
     if made.ticks_per_epoch < math.floor(1 / eval_every):
         warnings.append(
-            f"method.eval_every: an epoch has only {made.steps_per_epoch} steps, so several evaluations coincide and "
-            f"{made.ticks_per_epoch} per epoch remain; use a smaller batch_size or evaluate less often"
+            f"method.eval_every: an epoch has only {many(made.steps_per_epoch, 'step')}, so several evaluations "
+            f"coincide, and an epoch has {made.ticks_per_epoch}; use a smaller batch_size or evaluate less often"
         )
     if made.scoring_share > EXPENSIVE:
         speaking = [part.task for part in made.parts if part.generated_tokens]

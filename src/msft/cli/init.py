@@ -17,7 +17,7 @@ from msft.data.formats import Format
 from msft.data.local_files import SUFFIXES
 from msft.data.rows import Row
 from msft.data.sources import Source
-from msft.data.splits import SPLIT_COLUMN, SPLIT_NAMES, named_splits
+from msft.data.splits import DEFAULT_LEAST, SPLIT_COLUMN, SPLIT_NAMES, named_splits
 
 PART = re.compile(rf"[-_.]({'|'.join(SPLIT_NAMES)})$", re.IGNORECASE)
 """The end of a file name that names the split."""
@@ -25,6 +25,12 @@ LOOKED_AT = 200
 """Number of rows from which the scorer is guessed."""
 SHORT = 40
 """Completions of at most this many characters are scored as right or wrong; longer ones by likelihood."""
+
+CARVED = {
+    "validation": f"{{max_samples: 150}}  # default: a tenth of the rows, at least {DEFAULT_LEAST}; not trained on",
+    "test": "{fraction: 0.1}  # scored once, at the end: base model and final model",
+}
+"""The comment in the place of a split that no file and no column gives."""
 
 HEAD = """\
 # yaml-language-server: $schema=msft.schema.json
@@ -130,15 +136,13 @@ def _section(name: str, files: dict[str, Path], base: Path) -> str:
         unused_splits = f"  # not used: {', '.join(others)}" if others else ""
         lines.append(f"    where: {{split: {splits['train']}}}{unused_splits}")
     lines.append("    # max_samples: 1800  # maximum number of training examples, sampled with a seed")
-    for part, otherwise in (("validation", "{fraction: 0.1}"), ("test", None)):
+    for part in ("validation", "test"):
         if part in files:
             lines.append(f"    {part}: {{path: {_relative(files[part], base)}}}")
         elif part in splits:
             lines.append(f"    {part}: {{where: {{split: {splits[part]}}}}}")
-        elif otherwise:
-            lines.append(f"    {part}: {otherwise}  # taken from the rows above and not trained on")
         else:
-            lines.append(f"    # {part}: {{fraction: 0.1}}  # scored once, at the end: base model and final model")
+            lines.append(f"    # {part}: {CARVED[part]}")
     return "\n".join([*lines, f"    scorer: {scorer}", ""])
 
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -48,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
         _know_methods(arguments.imports)
         return COMMANDS[arguments.command](arguments) or 0
     except UserError as error:
-        _say(f"msft: {error}")
+        _say(f"msft: {_with_places(str(error), arguments)}")
         return 2
     except UnicodeEncodeError as error:
         _say(f"msft: {not_encodable(error)}")
@@ -74,6 +75,16 @@ def _know_methods(modules: Sequence[str]) -> None:
         from msft.cli.imports import import_methods
 
         import_methods(modules)
+
+
+def _with_places(message: str, arguments: argparse.Namespace) -> str:
+    """The message of an error, which names the lines of the configuration that it is about."""
+    path: Path | None = getattr(arguments, "config", None)
+    if path is None:
+        return message
+    from msft.config.written import located
+
+    return located(message, path / "config.yaml" if path.is_dir() else path, arguments.overrides)
 
 
 def _say(text: str) -> None:

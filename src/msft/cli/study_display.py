@@ -18,7 +18,7 @@ from rich.text import Text
 
 from msft.cli.job_costs import estimate
 from msft.record.run_folder import RunFolder
-from msft.report.words import clean, duration, epochs
+from msft.report.words import clean, duration, epochs, many
 from msft.run.job import Job
 from msft.screen.display import Minutes, live_on, local_time
 from msft.study.grid import Grid, StudyFolder
@@ -117,10 +117,8 @@ class StudyDisplay:
                 self.forecast.ends((name, seed), _seconds(run))
         self._title = f"msft {grid.kind}"
         at_once = f", {self.forecast.jobs} at a time" if self.forecast.jobs > 1 else ""
-        seeds = "1 seed" if len(grid.seeds) == 1 else f"{len(grid.seeds)} seeds"
-        size = (
-            f"{len(variants)} {'method' if grid.kind == 'compare' else 'variant'}{'s' * (len(variants) > 1)} x {seeds}"
-        )
+        what = "method" if grid.kind == "compare" else "variant"
+        size = f"{many(len(variants), what)} x {many(len(grid.seeds), 'seed')}"
         self._line(self._minutes.dated(f"{self._title}: {size}, {self.forecast.words}{at_once}, into {folder.path}"))
 
     def prepared(self, variant: str, job: Job) -> None:
@@ -172,10 +170,6 @@ class StudyDisplay:
             running = duration(self.forecast.running((at.variant, at.seed)))
             table.add_row(*map(Text, (_name(at), _words(at), running)))
         yield Group(Text(f"{self._title}  {self.forecast.words}", style="bold"), table)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _name(at: Position) -> str:

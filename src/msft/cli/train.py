@@ -9,8 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from msft.cli.quiet import quiet
-from msft.config.reader import key_of, load, output_of
+from msft.config.reader import load, output_of
 from msft.config.schema import Config
+from msft.config.written import key_of
 from msft.core.errors import ConfigError, complaint
 from msft.record.run_folder import RunFolder
 from msft.report.table import render_text

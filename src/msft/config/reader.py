@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from msft.config.dataset_defaults import KEY as DATASET_DEFAULTS
-from msft.config.dataset_defaults import at_the_defaults, inherit, is_default
+from msft.config.dataset_defaults import at_the_defaults
 from msft.config.method_section import MISSING, Common, later, problem_of
 from msft.config.problems import Problem, ProblemsError, unknown_key
 from msft.config.schema import Config
-from msft.config.yaml12 import Document, UnreadableError, emit, parse
-from msft.core.errors import ConfigError, complaint
+from msft.config.written import Location, apply, key_of, place_of, read, said, written
+from msft.config.yaml12 import emit
+from msft.core.errors import ConfigError
 from msft.core.paths import expanded
 from msft.core.wire import KeyPath, kept
 
 MOST = 20
 """Maximum number of problems shown in one message."""
-
-
-@dataclass(frozen=True)
-class _Location:
-    file: str
-    line: int | None
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
@@ -37,43 +30,25 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     Relative paths of models and data sets that exist in the folder of the file, or else in the working directory,
     become absolute; all others are taken as hub ids. Raises ConfigError, naming every problem by file, line and field.
     """
-    path = Path(path)
-    document = _read(path)
-    places = {key: _Location(str(path), line) for key, line in document.lines.items()}
-    data = document.data
-    file = _Location(str(path), None)
-    inherited: dict[KeyPath, KeyPath] = {}
-    try:
-        # The defaults come first: an override of an entry changes a part of a value that the entry inherits.
-        for override in sorted(overrides, key=is_default, reverse=True):
-            if not is_default(override):
-                inherited |= inherit(data, places)
-            _apply(data, places, override)
-        inherited |= inherit(data, places)
-    except ProblemsError as error:
-        raise ConfigError("\n".join(_said(problem, places, file)[1] for problem in error.problems)) from None
+    found = written(Path(path), overrides)
+    data = found.data
     data.pop(DATASET_DEFAULTS, None)
-    _absolute_paths(data, path.parent)
+    _absolute_paths(data, Path(path).parent)
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_listing(error, data, places, file, inherited)) from None
+        raise ConfigError(_listing(error, data, found.places, found.file, found.inherited)) from None
 
 
 def output_of(path: Path, overrides: Sequence[str] = ()) -> Path | None:
     """The run folder that a file names, whatever else is wrong with it; None if it names none. Raises ConfigError if
     the file is not YAML."""
-    data = _read(path).data
+    data = read(path).data
     for override in overrides:
         if key_of(override) == "output":
-            _apply(data, {}, override)
+            apply(data, {}, override)
     output = data.get("output")
     return expanded(output) if isinstance(output, str) else None
-
-
-def key_of(override: str) -> str:
-    """The key that an override `a.b=value` sets."""
-    return override.partition("=")[0]
 
 
 def from_mapping(data: Mapping[str, Any], source: str) -> Config:
@@ -81,7 +56,7 @@ def from_mapping(data: Mapping[str, Any], source: str) -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_listing(error, data, {}, _Location(source, None))) from None
+        raise ConfigError(_listing(error, data, {}, Location(source, None))) from None
 
 
 def dump(config: Config) -> str:
@@ -126,74 +101,6 @@ def _plain(config: Config) -> dict[str, Any]:
     return plain | {"method": TypeAdapter(dict[str, Any]).dump_python(config.method.as_dict(), mode="json")}
 
 
-def _read(path: Path) -> Document:
-    mend = "write model, method, datasets and output (see examples/)"
-    if path.is_fifo() or path.is_char_device():  # opening a pipe without a writer would block forever
-        what = "a named pipe (FIFO)" if path.is_fifo() else "a device"
-        raise ConfigError(complaint(f"the file is {what}", "write the configuration to a file", file=path))
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(complaint("there is no such file", "check the path", file=path)) from None
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            found = "the file is a symbolic link that leads back to itself"
-            raise ConfigError(complaint(found, "remove the loop", file=path)) from None
-        found = f"the file cannot be read ({error.strerror})"
-        raise ConfigError(complaint(found, "check the path and its permissions", file=path)) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(complaint(f"byte {error.start} is not UTF-8", "save the file as UTF-8", file=path)) from None
-    try:
-        document = parse(text)
-    except UnreadableError as error:
-        raise ConfigError(complaint(error.found, error.mend, file=path, line=error.line)) from None
-    if document.data is None:
-        raise ConfigError(complaint("the file is empty", mend, file=path))
-    if not isinstance(document.data, dict):
-        raise ConfigError(complaint(f"found a {type(document.data).__name__}, not keys and values", mend, file=path))
-    return document
-
-
-def _apply(data: dict[str, Any], places: dict[KeyPath, _Location], override: str) -> None:
-    """Set one `a.b=value` in `data`; lists by position, data sets also by id."""
-    place = _Location(f"--set {override}", None)
-
-    def bad(found: str, mend: str) -> ConfigError:
-        return ConfigError(complaint(found, mend, file=place.file))
-
-    dotted, equals, text = override.partition("=")
-    if not equals or not dotted:
-        raise bad("this is not key=value", "write it as --set training.batch_size=32")
-    try:
-        value = parse(text).data
-    except UnreadableError as error:
-        raise bad(error.found, error.mend) from None
-    at: Any = data
-    path: KeyPath = ()
-    while dotted:
-        if isinstance(at, list):
-            ids = {str(item["id"]): number for number, item in enumerate(at) if isinstance(item, dict) and "id" in item}
-            names = {str(number): number for number in range(len(at))} | ids
-            # The longest name first: an id may contain dots.
-            head = max((name for name in names if f"{dotted}.".startswith(f"{name}.")), key=len, default=None)
-            if head is None:
-                raise bad(f"there is no {'.'.join(map(str, (*path, dotted)))}", f"use one of: {', '.join(names)}")
-            key: str | int = names[head]
-            dotted = dotted[len(head) + 1 :]
-        elif isinstance(at, dict):
-            key, _, dotted = dotted.partition(".")
-            at.setdefault(key, {})
-        else:
-            raise bad(f"{'.'.join(map(str, path))} is a single value", "set that key itself")
-        path = (*path, key)
-        places[path] = place
-        if not dotted:
-            at[key] = value
-        elif at[key] is None:
-            at[key] = {}
-        at = at[key]
-
-
 def _absolute_paths(data: dict[str, Any], folder: Path) -> None:
     """Replace relative paths that exist by absolute ones, so that the working directory may change."""
     model, datasets, output = data.get("model"), data.get("datasets"), data.get("output")
@@ -224,8 +131,8 @@ def _leads_somewhere(path: Path) -> bool:
 def _listing(
     error: ValidationError,
     data: Any,
-    places: Mapping[KeyPath, _Location],
-    file: _Location,
+    places: Mapping[KeyPath, Location],
+    file: Location,
     inherited: Mapping[KeyPath, KeyPath] | None = None,
 ) -> str:
     """All problems, one per line, in the order of the file."""
@@ -237,22 +144,12 @@ def _listing(
         mend = problem.mend if known is None else f"{known.mend}, or {problem.mend.removeprefix('give ')}"
         merged[key, problem.found] = Problem(problem.found, mend, key)
     own = {each: key for each, key in at_the_defaults(merged, inherited or {}).items()
-           if _place(each[0], places, file) == _place(key, places, file)}  # fmt: skip
+           if place_of(each[0], places, file) == place_of(key, places, file)}  # fmt: skip
     told = [Problem(p.found, p.mend, own.get(each, p.key)) for each, p in merged.items()]
-    lines = list(dict.fromkeys(_said(problem, places, file) for problem in told))
+    lines = list(dict.fromkeys((place_of(p.key, places, file).line or 0, said(p, places, file)) for p in told))
     lines.sort(key=lambda line: line[0])
     shown = [text for _, text in lines[:MOST]]
     return "\n".join([*shown, *([f"... and {len(lines) - MOST} more"] if len(lines) > MOST else [])])
-
-
-def _place(key: KeyPath, places: Mapping[KeyPath, _Location], file: _Location) -> _Location:
-    return next((places[key[:n]] for n in range(len(key), 0, -1) if key[:n] in places), file)
-
-
-def _said(problem: Problem, places: Mapping[KeyPath, _Location], file: _Location) -> tuple[int, str]:
-    """The line (0 if there is none) and the message."""
-    place, field = _place(problem.key, places, file), ".".join(map(str, problem.key))
-    return place.line or 0, complaint(problem.found, problem.mend, file=place.file, line=place.line, field=field)
 
 
 def _problems(error: ValidationError) -> Iterator[Problem]:

@@ -264,15 +264,21 @@ def check_data_fits(model: PreTrainedModel | PeftModel, data: Mapping[Task, Task
         for example in _sequences(part):
             if rows is not None and len(example) and int(example.ids.max()) >= rows:
                 found = f"token {int(example.ids.max())} is beyond the model's {rows} embeddings"
-                raise ModelError(complaint(found, "use the tokenizer that belongs to the model", field=task))
+                raise ModelError(
+                    complaint(found, "use the tokenizer that belongs to the model", field=f"datasets.{task}")
+                )
             if positions is not None and len(example) > positions:
                 found = f"a sequence has {len(example)} tokens, the model has {positions} positions"
-                raise ModelError(complaint(found, f"set data.max_length to at most {positions}", field=task))
+                raise ModelError(
+                    complaint(found, f"set data.max_length to at most {positions}", field=f"datasets.{task}")
+                )
         most = max((len(item.prompt) for items in (part.validation, part.test) for item in items), default=0)
         if positions is not None and part.measure.generates and most + part.measure.max_new_tokens > positions:
             found = f"a prompt of {most} tokens and max_new_tokens: {part.measure.max_new_tokens} are more"
             mend = f"make them at most {positions} together"
-            raise ModelError(complaint(f"{found} than the model's {positions} positions", mend, field=task))
+            raise ModelError(
+                complaint(f"{found} than the model's {positions} positions", mend, field=f"datasets.{task}")
+            )
 
 
 def _forget_quantisation(model: Any) -> None:

@@ -26,7 +26,7 @@ from msft.report.sub_datasets import rows_table
 from msft.report.table import cost_line, costs, headline, model_name, notes, smoothing
 from msft.report.training_curves import training_figures
 from msft.report.verdict_views import verdict_html
-from msft.report.words import decision, decision_in_short, decisions, epochs, scaled
+from msft.report.words import decision, decision_in_short, decisions, epochs, many, scaled
 from msft.system import files
 
 SCORES_KEY = (
@@ -138,7 +138,7 @@ def _decisions(story: Story, path: FinalPath) -> str:
     content = f'<ol class="numbered">{"".join(kept)}</ol>' if kept else ""
     if others:
         where = "not part of the final model" if story.answer else "on discarded training"
-        count = f"{len(others)} {'decision' if len(others) == 1 else 'decisions'} {where}"
+        count = f"{many(len(others), 'decision')} {where}"
         content += (
             f'<details id="others"><summary>{count}</summary><ol class="numbered">{"".join(others)}</ol></details>'
         )

@@ -44,6 +44,11 @@ def epochs(number: float) -> str:
     return f"{number:.2f}".rstrip("0").rstrip(".")
 
 
+def many(number: int, what: str) -> str:
+    """1 step, 12,000 steps."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def scaled(number: float, unit: str) -> str:
     """Three significant digits and the SI prefix: 12.3 GB."""
     power = 0

@@ -16,7 +16,7 @@ from rich.text import Text
 from msft.config.schema import Config
 from msft.core.vocabulary import Brief, Outcome, Segment
 from msft.engine.progress import ScoreInfo, StepInfo
-from msft.report.words import blended, clean, epochs
+from msft.report.words import blended, clean, epochs, many
 from msft.screen.pace import Scoring
 from msft.screen.view import View
 
@@ -61,7 +61,7 @@ class Minutes:
 def plan_of(config: Config) -> str:
     """What a run is going to do, in one line."""
     count, limit = len(config.datasets), config.method.max_epochs
-    tasks = "1 sub-dataset" if count == 1 else f"{count} sub-datasets"
+    tasks = many(count, "sub-dataset")
     span = "" if limit is None else f", {_at_most(limit)}"
     return clean(f"{config.method.name}: {config.model.name_or_path} on {tasks}{span}, into {config.output}")
 

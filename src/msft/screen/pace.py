@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msft.core.vocabulary import Segment
 from msft.engine.progress import ScoreInfo, StepInfo
-from msft.report.words import clean, duration
+from msft.report.words import clean, duration, many
 
 
 class Pace:
@@ -81,7 +81,7 @@ class Scoring:
         info = self._info
         if info is None:
             return ""
-        names = clean(info.tasks[0]) if len(info.tasks) == 1 else f"{len(info.tasks)} sub-datasets"
+        names = clean(info.tasks[0]) if len(info.tasks) == 1 else many(len(info.tasks), "sub-dataset")
         said = f"scoring {what or names}: {info.done}/{info.total}"
         done = info.done - self._first
         if done <= 0 or info.done >= info.total:

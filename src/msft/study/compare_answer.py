@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from msft.report.words import clean, difference
+from msft.report.words import clean, difference, many
 from msft.study.compare_words import Comparison, Entry, interval, verdict
 from msft.study.statistics import FEWEST_FLIPS, seeds_to_tell, t_interval
 
@@ -60,10 +60,8 @@ def _answered(found: Sequence[float], moved: str, split: str) -> str:
     mean = float(np.mean(found))
     if seeds < FEWEST:
         each = f" ({' and '.join(map(difference, found))})" if seeds > 1 else ""
-        counted = "1 seed" if seeds == 1 else f"{seeds} seeds"
-        return (
-            f"Too few seeds to tell ({counted}): {moved} {difference(mean)} points {where}{each}. Use {FEWEST_FLIPS}."
-        )
+        few = f"Too few seeds to tell ({many(seeds, 'seed')})"
+        return f"{few}: {moved} {difference(mean)} points {where}{each}. Use {FEWEST_FLIPS}."
     if np.ptp(found) < 1e-12:
         same = (
             "No: both have the same average" if abs(mean) < 1e-12 else f"Not tested: {moved} {difference(mean)} points"
