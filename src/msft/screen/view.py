@@ -138,14 +138,16 @@ class View:
         return [place.scores[task] for place in path if task in place.scores]
 
     def scores(self, outcome: Outcome | None = None) -> str:
-        """Scores in one line: of an outcome, with the best so far, or of the latest point of the search."""
+        """Scores in one line: of an outcome, with the best so far where that is another, or of the latest point of the
+        search."""
         tasks = [task for task in self._names if outcome is None or task in outcome.scores]
         curves = {task: self.curve(task, None if outcome is None else outcome.snapshot) for task in tasks}
-        return "  ".join(
-            f"{clean(task)} {percent(curve[-1])}" + (f" (best {percent(_best(curve))})" if outcome else "")
-            for task, curve in curves.items()
-            if curve
-        )
+        said = []
+        for task, curve in curves.items():
+            if curve:
+                now, best = percent(curve[-1]), percent(_best(curve))
+                said.append(f"{clean(task)} {now}" + (f" (best {best})" if outcome and best != now else ""))
+        return "  ".join(said)
 
     @property
     def _names(self) -> list[Task]:
