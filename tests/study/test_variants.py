@@ -121,7 +121,7 @@ def test_a_temperature_draws_in_proportion_to_a_power_of_the_sizes(config: Confi
         ),
         (["sft_average_early"], "needs an auto run, and there is none. Fix: add auto"),
         (["sft", "sft"], "names a method twice"),
-        (["all", "sft"], "`all` only"),
+        (["all", "sft"], "all only"),
         ([""], "use one of: msft"),
     ],
 )
@@ -132,7 +132,7 @@ def test_what_cannot_be_compared_is_named(config: Config, names: list[str], said
 
 
 def test_parameters_that_reach_nobody_are_told(config: Config) -> None:
-    assert ignored(config, ["msft", "sft", "placebo"]) == ["Note: your setting `budget` applies to msft only."]
+    assert ignored(config, ["msft", "sft", "placebo"]) == ["Note: method.budget applies to msft only."]
     training = config.training.model_copy(update={"schedule": "linear"})
     told = ignored(config.model_copy(update={"training": training}), ["msft"])
     assert len(told) == 1

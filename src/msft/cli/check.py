@@ -134,7 +134,7 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
         ("process", of_process(made.needs)),
         ("host", of_host(made.host)),
         *(fit_lines(made.fit) if made.fit is not None else []),
-        *([("GPU", _card(made.card))] if made.card is not None else []),
+        *([("GPU", _card(made.card, made.snapshots))] if made.card is not None else []),
         *([("average", _average(made.averaging, made.steps_per_epoch))] if made.averaging is not None else []),
         ("ends", _ends(made)),
         ("errors", "± is the largest standard error of an accuracy over this number of items, in percentage points"),
@@ -194,14 +194,14 @@ def _memory(made: Estimate) -> str:
     )
 
 
-def _card(card: CardPlan) -> str:
-    """What each process takes of a GPU."""
+def _card(card: CardPlan, snapshots: int | None) -> str:
+    """What each process takes of a GPU. `snapshots`: how many the run holds at most; None: unknown."""
+    stay = f"snapshots stay on it up to {card.snapshots}, the others in the memory of the host"
+    if snapshots is not None and snapshots <= card.snapshots:
+        stay = "all snapshots stay on it"
     shared = "" if card.jobs == 1 else f", shared by {card.jobs} processes: {scaled(card.part, 'B')} each"
-    return (
-        f"{scaled(card.card, 'B')}{shared}: {scaled(max(card.activations, 0), 'B')} are left for activations, and "
-        f"{card.snapshots} {'snapshot stays' if card.snapshots == 1 else 'snapshots stay'} on it, the others in the "
-        "memory of the host"
-    )
+    left = scaled(max(card.activations, 0), "B")
+    return f"{scaled(card.card, 'B')}{shared}: {left} are left for activations, and {stay}"
 
 
 def _average(averaging: Averaging, epoch: int) -> str:

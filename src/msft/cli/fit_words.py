@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from msft.cli.fitting import Fit, Plan
-from msft.cli.machines import GIB
 from msft.cli.needs import HostNeeds, Needs
 from msft.report.words import scaled
 
@@ -43,7 +42,7 @@ def fit_lines(fit: Fit) -> list[tuple[str, str]]:
     """(name, sentence): whether it fits, and what to change if not."""
     machine, plan = fit.machine, fit.plan
     each = "" if machine.count == 1 else "each card of "
-    has = f"{each}{machine} has {machine.card / GIB:g} GiB, of which training may take {scaled(plan.room, 'B')}"
+    has = f"{each}{machine} has {scaled(machine.card, 'B')}, of which training may take {scaled(plan.room, 'B')}"
     if plan.fits:
         return [("fits", f"yes: {has}")]
     if plan.needs.total <= plan.room:

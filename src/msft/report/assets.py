@@ -24,6 +24,12 @@ p, li { max-width: 56rem; overflow-wrap: anywhere; }
 .facts dd { margin: 0; overflow-wrap: anywhere; min-width: 0; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); gap: .9rem; }
 .wide { overflow-x: auto; }
+.steps { display: grid; grid-template-columns: minmax(0, max-content) minmax(0, 1fr); gap: .4rem 1rem; margin: 1rem 0;
+  align-items: baseline; }
+.steps p { margin: 0; }
+.steps pre { margin: 0; padding: .35rem .7rem; overflow-x: auto; background: var(--card); border: 1px solid var(--rule);
+  border-radius: 6px; font-size: .82rem; user-select: all; }
+@media (max-width: 640px) { .steps { grid-template-columns: minmax(0, 1fr); } .steps pre { margin-bottom: .5rem; } }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .38rem .7rem .38rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
 th { color: var(--soft); font-size: .8rem; font-weight: 600; }

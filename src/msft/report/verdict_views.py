@@ -47,12 +47,7 @@ def verdict_html(story: Story) -> str:
 
 
 def _steps(found: Iterable[Step]) -> str:
-    """Side by side where the page is wide. A click selects a command whole."""
-    grid = "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(20rem,100%),1fr));gap:0 1.5rem"
-    style = "margin:0;font-size:.82rem;white-space:pre-wrap;overflow-wrap:anywhere;user-select:all"
-    code = f'<pre style="{style}"><code>{{}}</code></pre>'
-    parts = [
-        f'<div style="min-width:0">{soft(f"{step.name}:")}{code.format(chr(10).join(map(text, step.lines)))}</div>'
-        for step in found
-    ]
-    return f'<div class="steps" style="{grid}">{"".join(parts)}</div>'
+    """One below the other. A click selects a command whole; a long one scrolls."""
+    code = '<pre tabindex="0"><code>{}</code></pre>'
+    parts = [f"{soft(f'{step.name}:')}{code.format(chr(10).join(map(text, step.lines)))}" for step in found]
+    return f'<div class="steps">{"".join(parts)}</div>'

@@ -32,7 +32,7 @@ def variants(config: Config, names: Sequence[str]) -> tuple[Variant, ...]:
     wanted = list(dict.fromkeys(everything() if list(names) == ["all"] else names))
     if "all" in wanted or (list(names) != ["all"] and len(wanted) < len(names)):
         found = f"--methods {','.join(names)} names a method twice, or all and others"
-        raise ConfigError(complaint(found, "name each method once, or `all` only"))
+        raise ConfigError(complaint(found, "name each method once, or all only"))
     made = [_variant(config, name, wanted) for name in wanted]
     return tuple(sorted(made, key=lambda variant: variant.after is not None))
 
@@ -60,9 +60,8 @@ def ignored(config: Config, names: Sequence[str]) -> list[str]:
     others = [name for name in names if name not in applies]
     notes = []
     if said and others:
-        which = "setting" if len(said) == 1 else "settings"
-        named = listed([f"`{key}`" for key in said])
-        notes.append(f"Note: your {which} {named} {'applies' if len(said) == 1 else 'apply'} to {own.name} only.")
+        named = listed([f"method.{key}" for key in said])
+        notes.append(f"Note: {named} {'applies' if len(said) == 1 else 'apply'} to {own.name} only.")
     if config.training.schedule != "constant":
         notes.append(
             f"Note: the learning rate follows a {config.training.schedule} schedule over max_epochs. Methods that end "
