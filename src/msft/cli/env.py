@@ -22,16 +22,16 @@ def run() -> None:
 
 def collected() -> dict[str, Any]:
     """What `environment.json` of a run holds, the devices, the methods that are known, and some settings."""
-    import psutil
     import torch
 
     from msft.model.hardware import hardware_has_bf16
     from msft.run.job import made_with
+    from msft.system.host import host_memory
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return {
         **made_with(),
-        "memory_bytes": psutil.virtual_memory().total,
+        "memory_bytes": host_memory().total,
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "cuda": torch.version.cuda,
         "bf16_in_hardware": hardware_has_bf16(device),

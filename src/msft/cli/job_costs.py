@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 
 from msft.cli.bounds import most_epochs, probe_tokens, whole_tokens
@@ -31,6 +30,7 @@ from msft.run.open_store import SNAPSHOT_MEMORY
 from msft.run.scoring_cost import generated_tokens, scored_tokens
 from msft.snapshots.state import trainable
 from msft.snapshots.store import IN_PASSING
+from msft.system.host import host_memory
 
 FLOAT = 4
 """Bytes of an fp32 number."""
@@ -121,7 +121,7 @@ def _kept(job: Job, work: Work) -> Kept:
     snapshot, wanted, bound = job.snapshot_bytes, job.outlook.snapshots, job.config.snapshots.max
     # The limit holds between segments: at the end of a segment, its own snapshot is held too.
     kept = min((n for n in (wanted, None if bound is None else bound + 1) if n is not None), default=None)
-    room = int(SNAPSHOT_MEMORY * psutil.virtual_memory().available) // snapshot
+    room = int(SNAPSHOT_MEMORY * host_memory().available) // snapshot
     final = FLOAT * (work.trained_parameters if job.source.peft else work.parameters)
     return Kept(
         snapshot_bytes=snapshot,
@@ -164,7 +164,7 @@ def _memory(job: Job, work: Work, longest: int, jobs: int, gpu_bytes: int | None
             card,
             processes=jobs * processes,
             writers=jobs * (processes if job.config.training.shard is True else 1),
-            memory=psutil.virtual_memory().total if here else None,
+            memory=host_memory().total if here else None,
         ),
         fit=None if machine is None else fit(job.model, job.config, machine, longest, jobs=jobs),
         card=card,

@@ -20,6 +20,7 @@ from msft.cli.encodable import said as not_encodable
 from msft.cli.encodable import use_plain_characters
 from msft.cli.loading import loading
 from msft.core.errors import Stopped, UserError
+from msft.system.host import limit_threads
 from msft.system.stopwatch import Stopwatch, spent
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def entry() -> None:
     # Read by torch at its first allocation: large tensors then lie in large pages, where Linux has some to give. Those
     # of a vocabulary come and go with every micro-batch, in tens of thousands of small pages otherwise.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    limit_threads()
     # At import, which peft does, it may warn of faster kernels in another package.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     use_plain_characters()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import psutil
 
 from msft.engine.parallel import Processes
 from msft.model.memory import SNAPSHOTS, card_memory
@@ -15,6 +14,7 @@ from msft.snapshots.regroup import forget, regroup
 from msft.snapshots.row_parts import worlds
 from msft.snapshots.shared_store import SharedStore
 from msft.snapshots.store import Store
+from msft.system.host import host_memory
 
 SNAPSHOT_MEMORY = 0.4
 """Share of the memory free at the start that snapshots may take, those of all processes that share the machine; further
@@ -52,7 +52,7 @@ def snapshot_memory(processes: Processes, jobs: int) -> int:
     """
     free = np.zeros(processes.world)
     sharing = processes.on_this_machine * jobs
-    free[processes.rank] = SNAPSHOT_MEMORY * psutil.virtual_memory().available / sharing
+    free[processes.rank] = SNAPSHOT_MEMORY * host_memory().available / sharing
     return int(processes.total(free).min())
 
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-import psutil
-
 from msft.core.errors import Diverged
 from msft.core.vocabulary import ROOT, Snapshot
 from msft.engine.torch_engine import TorchEngine
 from msft.report.story import Story
 from msft.run.job import Job
 from msft.snapshots.store import Store
+from msft.system.host import host_memory
 
 T = TypeVar("T")
 
@@ -34,8 +33,11 @@ def observe(
     Evaluations are not repeated: the cost is the run's training and the measurements. Raises Diverged if a training
     loss is not bit-identical to the recorded one: the measurement would then be of a different run.
     """
-    memory = int(MEMORY * psutil.virtual_memory().available)
-    with TemporaryDirectory(prefix="msft-observe-") as folder, Store(Path(folder), memory_bytes=memory) as store:
+    memory = int(MEMORY * host_memory().available)
+    with (
+        TemporaryDirectory(dir=story.folder.path, prefix=".observe-") as folder,
+        Store(Path(folder), memory_bytes=memory) as store,
+    ):
         engine = TorchEngine(job.model, job.data, replace(job.settings, durable="rollout"), store)
         found = {ROOT: measure(engine, ROOT)} if wanted(ROOT) else {}
         for number, (segment, recorded) in enumerate(story.segments, 1):
