@@ -19,6 +19,7 @@ from msft.core.errors import RunError, complaint
 from msft.core.version import __version__
 from msft.record.journal import Transcript, canonical, digest, read
 from msft.system import files
+from msft.system.locks import lock
 
 LOCK = "lock"
 STUDY = "study.json"
@@ -164,16 +165,14 @@ class RunFolder:
     def owned(self) -> Iterator[None]:
         """Locks the folder in this context; the kernel releases the lock if the process dies.
 
-        Raises RunError if another process has locked it.
+        Raises RunError if another process has locked it, or nothing can be locked there.
         """
         with self.lock.open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            if not lock(file, self.path, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 file.seek(0)
                 owner = file.read().strip() or "another process"
                 mend = "wait for it, stop it, or name another output folder"
-                raise RunError(complaint(f"{owner} is using this folder", mend, file=self.path)) from None
+                raise RunError(complaint(f"{owner} is using this folder", mend, file=self.path))
             file.seek(0)
             file.truncate()
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -184,13 +183,10 @@ class RunFolder:
         """The process that uses the folder; None if it is free."""
         try:
             with (self.path / LOCK).open(encoding="utf-8") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return file.read().strip() or "another process"
-        except OSError:
+                free = lock(file, self.path, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return None if free else file.read().strip() or "another process"
+        except (OSError, RunError):
             return None
-        return None
 
     def transcript(self) -> Transcript:
         """The content of the journal so far; can be called while a search is running."""

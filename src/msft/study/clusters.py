@@ -22,6 +22,7 @@ import torch
 from msft.core.errors import ConfigError, RunError, complaint
 from msft.methods import load_installed
 from msft.model.memory import share_card
+from msft.system.locks import lock
 
 Where: TypeAlias = Literal["local", "ray", "slurm"]
 ATTEMPTS = 4
@@ -68,7 +69,7 @@ def there(site: Site, do: Callable[..., Any], arguments: tuple[Any, ...]) -> Any
             complaint(found, "keep study, model and data on a disk that all machines share", file=site.folder)
         )
     with Path(site.alive).open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
+        lock(file, Path(site.alive), fcntl.LOCK_SH)
         os.chdir(site.folder)
         torch.set_num_threads(site.threads)
         if torch.cuda.is_available():

@@ -23,6 +23,7 @@ from msft.study.derive import RULES
 from msft.study.grid import Grid, StudyFolder, Variant
 from msft.study.positions import BASE, Position, Unwatched, Watch, heard
 from msft.study.worker import Result, begin, nothing, prepared, report_to, score, work
+from msft.system.locks import lock
 
 UNWATCHED = Unwatched()
 HERE = Backend()
@@ -86,7 +87,7 @@ def run_grid(
 def _wait_for_orphans(folder: StudyFolder) -> None:
     """Workers whose parent was killed end at once, but may hold the locks of their runs for another moment."""
     with folder.workers.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file, folder.workers, fcntl.LOCK_EX)
 
 
 class _Runner:

@@ -31,6 +31,7 @@ from msft.snapshots.store import Store
 from msft.study.grid import sharing_key
 from msft.study.positions import Position, Reporter
 from msft.system import files
+from msft.system.locks import lock
 
 PREPARED = 4
 """Number of jobs whose tokenised data a process keeps."""
@@ -58,7 +59,7 @@ def begin(
     alive: Path,
 ) -> None:
     """Set up a worker process: it ends with its parent, has a device of its own, and a share of the cores."""
-    fcntl.flock(os.open(alive, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_SH)  # until the process ends
+    lock(os.open(alive, os.O_RDWR | os.O_CREAT, 0o600), alive, fcntl.LOCK_SH)  # until the process ends
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"], sharing = devices.get()

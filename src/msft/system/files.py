@@ -11,6 +11,7 @@ path.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import mmap
@@ -119,8 +120,7 @@ class _Direct:
             self._held += len(part)
             rest = rest[len(part) :]
             if self._held == self.SIZE:
-                self._past_the_cache(descriptor, True)
-                _write_all(descriptor, memoryview(self._buffer))
+                self._write(descriptor, memoryview(self._buffer))
                 self._held = 0
 
     def finish(self, descriptor: int) -> None:
@@ -128,6 +128,18 @@ class _Direct:
         if self._buffer is not None:
             self._past_the_cache(descriptor, False)
             _write_all(descriptor, memoryview(self._buffer)[: self._held])
+
+    def _write(self, descriptor: int, whole: memoryview) -> None:
+        self._past_the_cache(descriptor, True)
+        begin = os.lseek(descriptor, 0, os.SEEK_CUR)
+        try:
+            _write_all(descriptor, whole)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # A file system that accepts the flag and not the write, or wants other pages after a partial one.
+            self._past_the_cache(descriptor, False)
+            _write_all(descriptor, whole[os.lseek(descriptor, 0, os.SEEK_CUR) - begin :])
 
     @staticmethod
     def _past_the_cache(descriptor: int, wanted: bool) -> None:
@@ -183,12 +195,16 @@ def cut(name: str, file: Path, size: int) -> None:
 
 
 def sync(name: str, path: Path) -> None:
-    """Makes a file's content, or a folder's entries, durable."""
+    """Makes a file's content, or a folder's entries, durable. Some file systems cannot sync a folder (SMB, FUSE): there
+    its entries are as durable as they make them."""
     with _naming(path):
         _announce(name, "sync", path)
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in {errno.EINVAL, errno.ENOTSUP} or not path.is_dir():
+                raise
         finally:
             os.close(descriptor)
 
