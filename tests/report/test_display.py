@@ -33,6 +33,7 @@ def show(
     again: tuple[int, ...] = (),
     segments: int = 10**6,
     seconds: float = 1.0,
+    method: str = "msft",
     **fields: object,
 ) -> list[tuple[Segment, Outcome]]:
     """Run a search under a display as the trainer does; a step takes `seconds`.
@@ -41,13 +42,13 @@ def show(
     it is interrupted after so many.
     """
     engine = engine_for(names)
-    brief = brief_of(engine, METHODS["msft"].Params(**fields))
-    search = Search(METHODS["msft"], brief)
+    brief = brief_of(engine, METHODS[method].Params(**fields))
+    search = Search(METHODS[method], brief)
     clock = [0.0]
     run: list[tuple[Segment, Outcome]] = []
     with suppress(KeyboardInterrupt), shown_on(console, clock) as display:
         display.progress(ScoreInfo(tasks=names, done=1, total=2))
-        display.begin(brief, "msft")
+        display.begin(brief, method)
         while (segment := search.ask()) is not None:
             if len(run) == segments:
                 raise KeyboardInterrupt
@@ -168,6 +169,14 @@ def test_a_roll_out_that_excludes_nothing_says_so() -> None:
     steps = [(s, engine.clock.steps(s.mixture, 0.5)) for s, _ in past if s.trains and s.start]
     assert len(quiet) == sum(segment.start % period == 0 for segment, period in steps) > 0
     assert len(said) - len(quiet) == len([segment for segment, _ in past if not segment.trains])
+
+
+def test_where_nothing_can_follow_the_roll_out_one_time_is_told() -> None:
+    console = plain()
+    show(console, names=("a", "b"), seconds=7.0, method="sft")
+    moments = [line for line in text(console).splitlines() if DATED.match(line) and "step" in line]
+    assert len(moments) > 5
+    assert all(re.search(r"loss 1\.500  [\w ]+ s left  learning rate 1e-05  1 tokens/s$", line) for line in moments)
 
 
 def test_the_best_score_is_that_of_the_path_that_survived() -> None:

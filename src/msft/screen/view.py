@@ -21,6 +21,9 @@ from msft.report.words import clean, decision, duration, epochs, percent
 from msft.screen.pace import Pace, Scoring
 
 BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
+NEARLY = 1.02
+"""Steps of a roll-out are counted exactly, those that remain at most in examples: the last step of an epoch may be
+smaller than others."""
 SPARK_WIDTH, BESIDE = 24, 80
 """Evaluations that a curve shows at least, and the columns of a wide terminal that it leaves to the rest."""
 
@@ -219,7 +222,8 @@ class View:
     def moment(self) -> str:
         """Where the search stands, as one line of a log."""
         parts = [self._place(), self._footline(), self._speed()]
-        if seconds := self._most_seconds():  # none while what it ends with is scored
+        # None while what it ends with is scored.
+        if not self._ends_here and (seconds := self._most_seconds()):
             parts.append(f"at most {duration(seconds)} left in the search")
         return "  ".join(part for part in parts if part)
 
@@ -233,7 +237,8 @@ class View:
             parts.append(f"loss {pace.loss:.3f}")
         left, most = pace.left(self._now()), self._most_seconds()
         if left and planned:  # none while the end of the roll-out is scored
-            parts.append(f"{duration(left if most is None else min(left, most))} left in this roll-out")
+            where = "" if self._ends_here else " in this roll-out"
+            parts.append(f"{duration(left if most is None else min(left, most))} left{where}")
         if self.status:
             parts.append(self.status)
         return "  ".join(parts)
@@ -273,6 +278,12 @@ class View:
     def _tests(self) -> bool:
         """Whether the search is over and the test split is scored: nothing is decided any more."""
         return self._ended and bool(self.status)
+
+    @property
+    def _ends_here(self) -> bool:
+        """Whether nothing can follow the current roll-out, as in plain fine-tuning."""
+        steps = math.inf if self.bound is None else self.bound.instances / self.trail.brief.batch_size
+        return steps <= NEARLY * self.pace.planned
 
     def _most_seconds(self) -> float | None:
         """Upper bound on the seconds that the search still takes; None if there is none, or before the first step."""
