@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -15,15 +16,19 @@ from msft.core.errors import ModelError, complaint
 from msft.forward.batches import Continuation, NextTokens
 from msft.forward.runtime import RowsOfABatch, Runtime
 from msft.model.attention import NAME
+from msft.model.fixed_decoding import fixed_steps
 from msft.model.isolation import once_per_twin, proven, twin_of
 from msft.model.readings import LIKELIHOOD, REFUSALS, border_of, vocabulary_of
 from msft.model.token_loss import TokenLoss
 from msft.model.twin import SPECIAL, base_of, one_thread
-from msft.scoring.generation import Request, generate
+from msft.scoring.generation import Request, generate, start
 
 PROMPTS, NEW_TOKENS = (3, 9, 12, 20, 6, 17, 8), (2, 14, 5, 8, 18, 11, 20)
 """Tokens of the prompts of a trial, and how many are generated: rows end at different places, within and beyond the
 twin's windows, with at most `twin.LONGEST` tokens."""
+
+FIXED_PROMPTS, FIXED_NEW_TOKENS = (3, 9, 7, 2), (17, 5, 9, 16)
+"""The same for a trial on fixed arrays, which together are shorter than the twin's inert windows."""
 
 
 def fitting_decoding(model: PreTrainedModel | PeftModel, longest: int | None, device: torch.device) -> RowsOfABatch:
@@ -68,6 +73,58 @@ def _tried(model: PreTrainedModel, longest: int | None, device: torch.device) ->
     raise ModelError(complaint(found, "score by loss, choice or exact_match", field="datasets.scorer"))
 
 
+@once_per_twin
+@one_thread()
+def fixed_decoding(model: PreTrainedModel, longest: int | None, device: torch.device) -> bool:
+    """Whether generation on fixed arrays (`model/fixed_decoding.py`) gives the model's twin, at every token, the
+    likelihoods that it has without a cache, row by row. `model`: without its adapter, may be on the meta device."""
+    made, plain = (twin_of(model, longest, device) for _ in range(2))
+    layout = next(proven(model, longest, device), None)
+    if made is None or plain is None or layout is None or layout.border is not None:
+        return False
+    if layout.rows == "flat":
+        made.set_attn_implementation(NAME)
+    try:
+        return _same_on_fixed_arrays(made, plain, device)
+    except REFUSALS:
+        return False
+
+
+@torch.no_grad()
+def _same_on_fixed_arrays(made: PreTrainedModel, plain: PreTrainedModel, device: torch.device) -> bool:
+    """Rows end at different steps. The texts are made up, as those of `_Followed`."""
+    random = np.random.default_rng(1)
+    rows = [random.integers(SPECIAL, vocabulary_of(made), length).tolist() for length in FIXED_PROMPTS]
+    reading = start(rows, device)
+    loss, seen = TokenLoss(made), []
+    made.register_forward_hook(lambda made, inputs, output: seen.append(output.logits[:, -1]))
+    tokens, cache = loss(reading)
+    steps = fixed_steps(loss, reading, tokens, cache, max(FIXED_NEW_TOKENS))
+    if steps is None:
+        return False
+    for taken in range(1, max(FIXED_NEW_TOKENS)):
+        going = [taken < new for new in FIXED_NEW_TOKENS]
+        told = [_made_up(row, plain) for row in rows]
+        steps.tokens.copy_(torch.tensor(told, device=device)[:, None])
+        steps.next(going)
+        for row, token, goes, logits in zip(rows, told, going, seen[-1], strict=True):
+            row.append(token)
+            if goes and not _alike(logits, plain, row):
+                return False
+    return True
+
+
+def _made_up(row: Sequence[int], model: PreTrainedModel) -> int:
+    return SPECIAL + (7 * sum(row) + 31 * len(row)) % (vocabulary_of(model) - SPECIAL)
+
+
+def _alike(logits: Tensor, plain: PreTrainedModel, row: Sequence[int]) -> bool:
+    """Whether [vocabulary] logits give the likelihoods that the model gives after the row, read alone and anew."""
+    expected = plain(input_ids=torch.tensor([row], device=logits.device), use_cache=False).logits[0, -1]
+    one, other = (each.float().log_softmax(-1) for each in (logits, expected))
+    return torch.allclose(one, other, rtol=LIKELIHOOD, atol=LIKELIHOOD)
+
+
 @dataclass
 class _Texts:
     """A cache, and the rows that it is of."""
@@ -108,16 +165,12 @@ class _Followed(nn.Module):
         cache = None if held is None else held.cache
         given = Continuation(ids=reading.ids, mask=reading.mask, positions=reading.positions, cache=cache)
         cache = self.loss(given).cache
-        device, known = reading.ids.device, vocabulary_of(self.plain)
         for row, logits in zip(rows, self._logits, strict=True):
-            if len(row) >= self._room(row):  # it is finished, and stays only for the others
-                continue
-            expected = self.plain(input_ids=torch.tensor([row], device=device), use_cache=False).logits[0, -1]
-            one, other = (each.float().log_softmax(-1) for each in (logits, expected))
-            if not torch.allclose(one, other, rtol=LIKELIHOOD, atol=LIKELIHOOD):
-                raise ValueError(f"a likelihood differs by {float((one - other).abs().max()):.2g} nats")
-        tokens = [SPECIAL + (7 * sum(row) + 31 * len(row)) % (known - SPECIAL) for row in rows]
-        return NextTokens(torch.tensor(tokens, device=device), _Texts(cache, rows))
+            # A finished row stays only for the others.
+            if len(row) < self._room(row) and not _alike(logits, self.plain, row):
+                raise ValueError("a likelihood differs")
+        tokens = [_made_up(row, self.plain) for row in rows]
+        return NextTokens(torch.tensor(tokens, device=reading.ids.device), _Texts(cache, rows))
 
     def _room(self, row: list[int]) -> int:
         """The most tokens of a row, which begins with its prompt."""

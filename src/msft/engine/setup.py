@@ -16,7 +16,7 @@ from torch import nn
 from msft.core.errors import ConfigError, ModelError, RunError, complaint
 from msft.core.vocabulary import Task
 from msft.data.examples import TaskData
-from msft.engine.batched_decoding import fitting_decoding
+from msft.engine.batched_decoding import fitting_decoding, fixed_decoding
 from msft.engine.masters import Held, Masters, weights_of
 from msft.engine.optimizers import make_optimizer, moment_bytes
 from msft.engine.parallel import Processes
@@ -28,6 +28,7 @@ from msft.forward.packed_weights import can_pack
 from msft.forward.runtime import Runtime
 from msft.forward.shapes import Shape, added, choose
 from msft.forward.token_rows import row, row_size
+from msft.model.fixed_decoding import fixed_steps
 from msft.model.hardware import hardware_has_bf16
 from msft.model.hollow import WHOLE
 from msft.model.lighten import lighten
@@ -79,6 +80,8 @@ def runtime_for(
     # Before the layout, which may give the model another attention than the one that says what it computes.
     decoding = fitting_decoding(loss.model, settings.longest, processes.device) if generates else "dropped"
     by_lengths = device.type == "cuda" or settings.lengths
+    fixed = generates and by_lengths and not in_parts and settings.cuda_graphs is not False
+    fixed = fixed and fixed_decoding(base_of(loss.model), settings.longest, device)
     layout = fitting_layout(loss, device, settings.longest, lengths=by_lengths)
     found = Runtime(
         device=device,
@@ -87,6 +90,7 @@ def runtime_for(
         layout=layout.rows,
         border=layout.border,
         decoding=decoding,
+        steps=fixed_steps if fixed else None,
         # Compiled layers do not run the forward that uses packed weights.
         packs=bf16 and has_bf16 and device.type == "cpu" and not (settings.torch_compile or in_parts) and can_pack(),
         in_parts=in_parts,

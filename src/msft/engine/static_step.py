@@ -7,7 +7,7 @@ graph starts them in one go, on the same arrays each time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from msft.forward.runtime import Runtime
 from msft.forward.shapes import Shape
 from msft.forward.token_rows import Row
 from msft.model.compiled import CompiledLayers
+from msft.model.fixed_decoding import after_failure
 from msft.model.token_loss import TokenLoss
 
 
@@ -122,11 +123,7 @@ class StaticStepper(Stepper):
             self._pool = pool  # kept by the graphs in it
             return made
         except RuntimeError as error:  # among them out of memory, and what cannot be recorded
-            torch.cuda.synchronize()
-            # A recording that fails leaves the generator as if it still went on.
-            with suppress(RuntimeError):
-                fresh = torch.Generator(self.runtime.device).graphsafe_get_state()
-                torch.cuda.default_generators[torch.cuda.current_device()].graphsafe_set_state(fresh)
+            after_failure(self.runtime.device)
             reason = f"no CUDA graph for {filled.shape.tokens:,} tokens: {str(error).splitlines()[0]}"
             self.said = "; ".join(filter(None, (self.said, reason)))
             return None

@@ -236,7 +236,7 @@ class Continuation:
     ids: Tensor
     """[rows, new tokens] int64, padded on the left."""
     mask: Tensor
-    """[rows, all tokens so far] int64, 0 on padding."""
+    """[rows, all tokens so far] int64, 0 on padding; with a cache of fixed size [rows, 1, 1, its tokens] bool."""
     positions: Tensor
     """[rows, new tokens] int64"""
     cache: Any = None

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -33,6 +33,13 @@ Piece: TypeAlias = tuple[MicroBatch | None, NDArray[np.int64], int]
 """A micro-batch, None where this process has no work while others do; the places of its sequences; its rows."""
 
 
+class Steps(Protocol):
+    """Generation after the first token."""
+
+    def next(self, going: Sequence[bool]) -> Tensor:
+        """[rows] the next token of each row that is going."""
+
+
 class NotFiniteError(UserError):
     """The model's losses are NaN or infinite."""
 
@@ -57,6 +64,9 @@ class Runtime:
     according to the longest beside it (longrope); None where no such length exists."""
     decoding: RowsOfABatch = "dropped"
     """How rows share a batch in generation."""
+    steps: Callable[..., Steps | None] | None = None
+    """Makes steps of generation on fixed arrays (`model/fixed_decoding.py`), from the model, the prompts, the tokens
+    after them, the cache and the number of tokens to come; None where the cache grows."""
     packs: bool = False
     """Whether scoring uses packed weights (`forward/packed_weights.py`)."""
     layers: Callable[[], AbstractContextManager[None]] = nullcontext

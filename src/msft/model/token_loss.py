@@ -92,7 +92,7 @@ class TokenLoss(nn.Module):
         logits, states = self._read(batch)
         if logits is None:
             return self._in_parts(states, batch) if self.fused is None else self.fused(states, batch)
-        hits = self._most_likely(logits, states)[batch.rows] == batch.targets if batch.hits else None
+        hits = self.most_likely(logits, states)[batch.rows] == batch.targets if batch.hits else None
         nll = token_nll(logits, batch.rows, batch.targets) if batch.lengths is None else own_nll(logits, batch.targets)
         return TokenScores(nll, hits)
 
@@ -153,7 +153,7 @@ class TokenLoss(nn.Module):
 
             def part(states: Tensor, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
                 logits = self.head(states)
-                return token_nll(logits, rows, targets), self._most_likely(logits, states) if batch.hits else None
+                return token_nll(logits, rows, targets), self.most_likely(logits, states) if batch.hits else None
 
             given = states, batch.rows[here] - first, batch.targets[here]
             found = checkpoint(part, *given, use_reentrant=False, preserve_rng_state=False)
@@ -168,7 +168,7 @@ class TokenLoss(nn.Module):
 
         def part(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
             logits = self.head(states)
-            return own_nll(logits, targets), self._most_likely(logits, states) if batch.hits else None
+            return own_nll(logits, targets), self.most_likely(logits, states) if batch.hits else None
 
         pieces = zip(torch.split(hidden, size), torch.split(batch.targets, size), strict=True)
         found = [checkpoint(part, *each, use_reentrant=False, preserve_rng_state=False) for each in pieces]
@@ -176,7 +176,7 @@ class TokenLoss(nn.Module):
         return TokenScores(torch.cat([nll for nll, _ in found]), hits)
 
     @torch.no_grad()
-    def _most_likely(self, logits: Tensor, states: Tensor) -> Tensor:
+    def most_likely(self, logits: Tensor, states: Tensor) -> Tensor:
         """[rows] tokens, from [rows, vocabulary] logits and the [rows, width] hidden states that they come from."""
         head = self.head
         weight = head.weight if isinstance(head, nn.Linear) and FusedHead.fits(head) else None
@@ -184,6 +184,12 @@ class TokenLoss(nn.Module):
             return most_likely(logits, states, weight)
 
     def _next(self, reading: Continuation) -> NextTokens:
+        logits, states, cache = self.last(reading)
+        return NextTokens(self.most_likely(logits, states), cache)
+
+    def last(self, reading: Continuation) -> tuple[Tensor, Tensor, Any]:
+        """[rows, vocabulary] logits of the next token, the [rows, width] hidden states that they come from, and the
+        model's cache."""
         self._pass = going = _Pass(reading)
         try:
             positions = {"position_ids": reading.positions} if self._takes_positions else {}
@@ -204,7 +210,7 @@ class TokenLoss(nn.Module):
         if getattr(output, "past_key_values", None) is None:
             found = f"{type(self._base).__name__} cannot generate here: it returns no key-value cache"
             raise ModelError(complaint(found, "score by loss, choice or exact_match", field="datasets.scorer"))
-        return NextTokens(self._most_likely(output.logits[:, -1], states[:, 0]), output.past_key_values)
+        return output.logits[:, -1], states[:, 0], output.past_key_values
 
     def _keep_predicting(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         going = self._pass

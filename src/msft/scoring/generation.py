@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from msft.core.vocabulary import Task
 from msft.data.extract import until
@@ -104,7 +104,7 @@ def generate(
     return [_text(row, request, decoder) for row, request in zip(spoken, requests, strict=True)], count
 
 
-def _start(prompts: Sequence[Sequence[int] | NDArray[np.int32]], device: torch.device) -> Continuation:
+def start(prompts: Sequence[Sequence[int] | NDArray[np.int32]], device: torch.device) -> Continuation:
     """The prompts, padded on the left."""
     longest = max(map(len, prompts))
     ids = np.zeros((len(prompts), longest), np.int64)
@@ -121,21 +121,31 @@ def _decode(model: nn.Module, requests: Sequence[Request], decoder: Decoder, run
 
     A row beyond `runtime.border` must be the only one: where it crosses the border, it is read anew from its start.
     """
-    reading = _start([request.prompt for request in requests], runtime.device)
+    reading = start([request.prompt for request in requests], runtime.device)
     spoken: list[list[int]] = [[] for _ in requests]
     done = [False] * len(requests)
     rows = list(range(len(requests)))
-    while True:
-        tokens, cache = model(reading)
+
+    def hear(tokens: Tensor) -> None:
         for row, token in zip(rows, tokens.tolist(), strict=True):
             if not done[row]:
                 spoken[row].append(token)
                 done[row] = _finished(spoken[row], requests[row], decoder)
+
+    while True:
+        tokens, cache = model(reading)
+        hear(tokens)
         going = [at for at, row in enumerate(rows) if not done[row]]
         if not going:
             return spoken
+        if runtime.steps is not None and reading.cache is None and runtime.border is None:
+            most = max(request.max_new_tokens for request in requests)
+            if (steps := runtime.steps(model, reading, tokens, cache, most)) is not None:
+                while not all(done):
+                    hear(steps.next([not each for each in done]))
+                return spoken
         if runtime.border is not None and len(requests[0].prompt) + len(spoken[0]) == runtime.border + 1:
-            reading = _start([[*requests[0].prompt.tolist(), *spoken[0]]], runtime.device)
+            reading = start([[*requests[0].prompt.tolist(), *spoken[0]]], runtime.device)
             continue
         mask_, positions = reading.mask, reading.positions[:, -1:]
         if len(going) < len(rows) and runtime.decoding == "dropped":
