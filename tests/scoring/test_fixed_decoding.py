@@ -129,29 +129,42 @@ class StandIn:
             array.copy_(found + 100 * self.wrong)
 
 
-@pytest.mark.parametrize("wrong", [False, True])
-def test_a_step_that_was_recorded_is_taken_once(
-    wrong: bool, made: list[FixedSteps], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is computed both ways; other numbers are not used."""
+@pytest.fixture
+def recorded(made: list[FixedSteps], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> list[StandIn]:
+    """All steps are recorded, by stand-ins; with the parameter True, those give wrong numbers."""
     graphs: list[StandIn] = []
+    init = FixedSteps.__init__
 
-    def steps(*given: Any) -> FixedSteps | None:
-        found = fixed_steps(*given)
-        if found is not None:
-            found._records = True
-            graphs.append(made_up := StandIn(found, wrong=wrong))
-            monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: made_up)
-            monkeypatch.setattr(torch.cuda, "graph", made_up.recording)
-        return found
+    def records(self: FixedSteps, *given: object) -> None:
+        init(self, *given)  # type: ignore[arg-type]
+        self._records = True
+        graphs.append(graph := StandIn(self, wrong=request.param))
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+        monkeypatch.setattr(torch.cuda, "graph", graph.recording)
 
+    monkeypatch.setattr(FixedSteps, "__init__", records)
+    return graphs
+
+
+@pytest.mark.parametrize("recorded", [False, True], indirect=True)
+def test_a_step_that_was_recorded_is_taken_once(recorded: list[StandIn], made: list[FixedSteps]) -> None:
+    """It is computed both ways; other numbers are not used."""
     model = tiny_model().to(DEVICE)
     model.generation_config.eos_token_id = None
     expected = [Letters().decode(theirs(model, request)) for request in requests(most=12)]
-    assert generate(TokenLoss(model), requests(most=12), Letters(), runtime(10_000, steps=steps))[0] == expected
+    assert generate(TokenLoss(model), requests(most=12), Letters(), runtime(10_000, steps=fixed_steps))[0] == expected
+    (graph,) = recorded
     # 11 steps after the first token, of which 2 warm up.
-    assert [graph.replays for graph in graphs] == [1 if wrong else 9]
-    assert [bool(each.refused) for each in made] == [wrong]
+    assert graph.replays == (1 if graph.wrong else 9)
+    assert [bool(each.refused) for each in made] == [graph.wrong]
+
+
+@pytest.mark.parametrize("recorded", [False], indirect=True)
+def test_the_trial_reads_what_a_replay_gives(recorded: list[StandIn]) -> None:
+    model = tiny_model("llama")
+    model.config.rope_theta = 30_000.0  # what a twin of this model shows is not known yet
+    assert fixed_decoding(model, None, torch.device("cpu")) is True
+    assert recorded[0].replays > 5
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,8 @@ class FixedSteps:
         self._loss, self._at, self.refused = loss, at, ""
         self.tokens = tokens[:, None].clone()
         """[rows, 1] what is read next."""
+        self.logits: Tensor | None = None
+        """[rows, vocabulary] of the latest step; the next may overwrite them."""
         known, whole = reading.mask.shape[1], cache.layers[0].keys.shape[2]
         visible = torch.zeros(len(tokens), 1, 1, whole, dtype=torch.bool, device=tokens.device)
         visible[:, 0, 0, :known] = reading.mask > 0
@@ -119,6 +121,7 @@ class FixedSteps:
         else:
             found = self._compute() if self._graph is None else self._replayed()
         self._taken += 1
+        self.logits = found[0]
         said = self._loss.most_likely(*found)
         self.tokens.copy_(said[:, None])
         return said
