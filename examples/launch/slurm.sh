@@ -19,8 +19,6 @@ from msft.config.reader import load
 print(load(sys.argv[1]).output)
 PYTHON
 )
-resume=()
-[ -f "$output/journal.jsonl" ] && resume=(--resume)
 
 port=$((20000 + SLURM_JOB_ID % 20000))
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
@@ -29,7 +27,7 @@ first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun --kill-on-bad-exit=1 torchrun \
     --nnodes "$SLURM_NNODES" --nproc-per-node "$SLURM_GPUS_ON_NODE" --max-restarts 0 \
     --rdzv-backend c10d --rdzv-endpoint "$first:$port" --rdzv-id "$SLURM_JOB_ID" \
-    -m msft train "$config" --set training.shard=true "${resume[@]}" && exit
+    -m msft train "$config" --set training.shard=true --resume-if-begun && exit
 
 # Not at its end: preempted, out of time, or a machine was lost. What is journaled is safe. A run without a journal has
 # not begun: its error is in the output.

@@ -133,3 +133,16 @@ def test_a_run_without_overrides_has_no_record_of_them(tmp_path: Path) -> None:
     config = make_job(tmp_path, "sft", ", max_epochs: 1")
     assert main(["train", str(config), "--set", f"output={tmp_path / 'plain'}"]) == 0
     assert not (tmp_path / "plain" / "overrides.json").exists()
+
+
+def test_one_command_begins_a_run_and_resumes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For a job that a scheduler starts again and again."""
+    config = make_job(tmp_path, "sft", ", max_epochs: 1")
+    command = ["train", str(config), "--resume-if-begun", "--set", f"output={tmp_path / 'run'}"]
+    assert main(command) == 0
+    began = (tmp_path / "run" / "journal.jsonl").read_bytes()
+    assert main(command) == 0
+    assert (tmp_path / "run" / "journal.jsonl").read_bytes() == began
+    assert main(["train", str(tmp_path / "run"), "--resume-if-begun"]) == 0
+    (tmp_path / "empty").mkdir()
+    assert "this is a folder" in refused(capsys, "train", str(tmp_path / "empty"), "--resume-if-begun")

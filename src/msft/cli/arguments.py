@@ -85,6 +85,10 @@ def _of_a_job(commands: Commands) -> None:
         "--resume", action="store_true", help="continue the run in the output folder, with the --set that it began with"
     )
     train.add_argument(
+        "--resume-if-begun", action="store_true",
+        help="as --resume if the output folder holds a run, else begin one: for jobs that a scheduler starts again",
+    )  # fmt: skip
+    train.add_argument(
         "--allow-changed", action="append", default=[], metavar="FIELD",
         help="with --resume: continue although this differs, such as environment, model.name_or_path, "
         "datasets.gsm8k.path or training.learning_rate; the journal notes it",

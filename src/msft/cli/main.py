@@ -57,7 +57,8 @@ def main(argv: Sequence[str]) -> int:
         _say(f"msft: {not_encodable(error)}")
         return 2
     except Stopped as stopped:
-        more = [] if arguments.continues_by_itself or "--resume" in argv else ["--resume"]
+        continues = arguments.continues_by_itself or {"--resume", "--resume-if-begun"} & set(argv)
+        more = [] if continues else ["--resume"]
         again = shlex.join(["msft", *argv, *more])
         _say(f"msft: {signal.Signals(stopped.signal).name}: stopped; what is journaled is safe. Continue: {again}")
         return SIGNALLED + stopped.signal
@@ -141,15 +142,12 @@ def _schema(_: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     stopwatch = Stopwatch()
     with stopwatch.running(), spent("start.imports"), loading():
-        from msft.cli.train import read, run
+        from msft.cli.train import begun, read, run
 
-    config, overrides = read(
-        arguments.config, arguments.overrides, resume=arguments.resume, allow_changed=arguments.allow_changed
-    )
-    run(
-        config, overrides=overrides, resume=arguments.resume, allow_changed=arguments.allow_changed,
-        stopwatch=stopwatch,
-    )  # fmt: skip
+    path, changed = arguments.config, arguments.allow_changed
+    resume = arguments.resume or (arguments.resume_if_begun and begun(path, arguments.overrides))
+    config, overrides = read(path, arguments.overrides, resume=resume, allow_changed=changed)
+    run(config, overrides=overrides, resume=resume, allow_changed=changed, stopwatch=stopwatch)
 
 
 def _compare(arguments: argparse.Namespace) -> int:
