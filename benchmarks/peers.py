@@ -41,6 +41,7 @@ OPEN = {
     **{name: [AVERAGED, Setting(3e-3, 1.0), RAW] for name in ("coba", "dynamix", "merge", "merge:ties")},
     "temperature": [AVERAGED, Setting(3e-3, 1.0)],
     "sft": [Setting(3e-3, 1.0, "linear"), FALLING_AVERAGED],
+    "wsd": [AVERAGED, Setting(3e-3, 1.0), Setting(1.5e-3), RAW, FALLING],
 }
 """Method to the settings among which development chose. `sft` is the one with a falling rate and averages."""
 PEERS = {

@@ -20,14 +20,17 @@ from msft.record.run_folder import RunFolder
 from msft.report.cost import flops
 from msft.report.story import read_story
 from msft.study import worker
+from msft.study.comparison import comparison
 from msft.study.derive import RULES
 from msft.study.grid import Grid, StudyFolder, Variant
+from msft.study.results import read_results
 from msft.study.runs import Progress, run_grid
 
 METHODS = {
     "msft": "method={name: msft, max_epochs: 2, eval_every: 0.5, budget: 1, smooth: 1, leave_within: 0, replay: 0}",
     "sft": "method={name: sft, max_epochs: 2, eval_every: 0.5}",
     "placebo": "method={name: placebo, max_epochs: 2, eval_every: 0.5}",
+    "one_pass": "method={name: one_pass, max_epochs: 2, eval_every: 0.5}",
 }
 
 
@@ -120,16 +123,35 @@ def test_a_study_that_recorded_every_default_continues(config: Path, whole: Stud
 
 def test_another_grid_is_refused_by_name(config: Path, whole: StudyFolder) -> None:
     for grid, named in (
-        (grid_of(config, "msft", "sft", seeds=(1, 2, 3)), "seeds was [1, 2], is now [1, 2, 3]"),
+        (grid_of(config, "msft", "sft", seeds=(2, 3)), "this study also holds seed 1."),
+        (grid_of(config, "one_pass", "sft", seeds=(3,)), "this study also holds msft and seeds 1, 2."),
         (grid_of(config, "msft", "sft", more=("training.learning_rate=0.5",)), "learning_rate was 0.01, is now 0.5"),
     ):
-        with pytest.raises(RunError, match="another grid") as raised:
+        with pytest.raises(RunError) as raised:
             run_grid(whole, grid)
         assert named in str(raised.value)
     (config.parent / "mine").mkdir()
     (config.parent / "mine" / "thesis.tex").touch()
     with pytest.raises(RunError, match="not an empty folder"):
         run_grid(StudyFolder(config.parent / "mine"), grid_of(config, "sft"))
+
+
+def test_a_study_grows(config: Path, whole: StudyFolder, tmp_path: Path) -> None:
+    """More methods and seeds: what is there is not run again, and the comparison says that seeds were added."""
+    grown = StudyFolder(tmp_path / "grown")
+    shutil.copytree(whole.path, grown.path)
+    told: list[Progress] = []
+    assert run_grid(grown, grid_of(config, "msft", "sft", "one_pass"), tell=told.append) == {}
+    assert [(each.variant, each.seed) for each in told] == [("one_pass", 1), ("one_pass", 2)]
+    assert grown.began_with is None and not any("added" in n for n in comparison(read_results(grown), "msft")["notes"])
+    assert run_grid(grown, grid_of(config, "msft", "sft", "one_pass", seeds=(1, 2, 3)), tell=told.append) == {}
+    assert [(each.variant, each.seed) for each in told[2:]] == [("msft", 3), ("sft", 3), ("one_pass", 3)]
+    found = comparison(read_results(grown), "msft")
+    assert found["seeds"] == [1, 2, 3] and grown.began_with == [1, 2]
+    again = comparison(read_results(grown), "msft", found["notes"])
+    assert again["notes"] == found["notes"] and sum("began with 2, and has 3" in n for n in found["notes"]) == 1
+    with pytest.raises(RunError, match="also holds one_pass and seed 3"):
+        run_grid(grown, grid_of(config, "msft", "sft"))
 
 
 def test_what_diverges_fails_alone_and_what_follows_it_is_not_run(config: Path) -> None:

@@ -37,6 +37,7 @@ VERSION = 1
 """Version of comparison.json; increased when a key changes its meaning or is removed."""
 
 Json = dict[str, Any]
+LATER = "Seeds were added later"
 REDRAWN = "Each seed drew its own rows and splits: the intervals over seeds hold the variation of the data."
 
 
@@ -52,7 +53,7 @@ def comparison(results: Results, reference: str, notes: Sequence[str] = ()) -> J
     p_values = _pairs(runs)
     others = [name for name in runs if name != reference] if reference in runs else []
     against = [_against(results, reference, name) for name in others]
-    given = [note for note in notes if note != REDRAWN and not note.startswith(FEWER)]  # read back, they hold both
+    given = [note for note in notes if not note.startswith((REDRAWN, FEWER, LATER))]  # read back, they hold all three
     adjusted = holm({row["method"]: row["p"] for row in against if row["p"] is not None})
     for row in against:
         row["holm"] = adjusted.get(row["method"])
@@ -71,8 +72,20 @@ def comparison(results: Results, reference: str, notes: Sequence[str] = ()) -> J
         "frontier": frontier(results),
         "better_than_all": [name for name in runs if _beats_all(name, runs, p_values)],
         "failures": {name: dict(messages) for name, messages in results.failures.items()},
-        "notes": [*given, *([REDRAWN] if results.redrawn else []), *_unequal_choice(runs)],
+        "notes": [*given, *([REDRAWN] if results.redrawn else []), *_later(results, runs), *_unequal_choice(runs)],
     }
+
+
+def _later(results: Results, runs: Mapping[str, Mapping[int, Run]]) -> list[str]:
+    """A note where somebody could look before the last seeds were asked for."""
+    if results.began_with is None:
+        return []
+    now = len({seed for by_seed in runs.values() for seed in by_seed})
+    return [
+        f"{LATER}: this comparison began with {len(results.began_with)}, and has {now} now. p values and intervals are "
+        "those of a number that was fixed before; if the first seeds were looked at, and more asked for because of "
+        "them, a difference is shown by chance more often than 1 time in 20."
+    ]
 
 
 def write(folder: StudyFolder, data: Json) -> None:

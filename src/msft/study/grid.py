@@ -23,6 +23,8 @@ VERSION = 1
 """Version of study.json; increased when studies of an older version can no longer be continued."""
 MOST = 6
 """Maximum number of differences in one message."""
+BEGAN_WITH = "began_with"
+"""The key of the record with the seeds of its first grid, where there are more now."""
 SHARED_SECTIONS = ("model.", "datasets.", "data.", "peft", "training.max_tokens_per_microbatch")
 """The settings on which data and base scores depend."""
 
@@ -167,12 +169,23 @@ class StudyFolder:
         return replace(grid, variants=tuple(variants))
 
     def check(self, grid: Grid) -> None:
-        """Raises RunError if the folder holds something else, or this study with another grid. Writes nothing."""
+        """Raises RunError if the folder holds something else, or a study that this grid does not contain: it may have
+        more variants and seeds. Writes nothing."""
         if self.record.exists():
-            was = {key: value for key, value in self._recorded().items() if key != "threads"}
+            was, now = self._recorded(), json.loads(json.dumps(grid.to_json()))
+            names = [name for name in was["variants"] if name not in now["variants"]]
+            seeds = [str(seed) for seed in was["seeds"] if seed not in now["seeds"]]
+            if names or seeds:
+                lacking = " and ".join(
+                    [*names, *([f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"] if seeds else [])]
+                )
+                fix = "ask for all of it, and for more if you like, or name another folder"
+                raise RunError(complaint(f"this study also holds {lacking}", fix, file=self.path))
             for variant in was["variants"].values():  # version 0.1 recorded every default
                 variant["config"] = without_later_defaults(variant["config"])
-            if changed := differences(was, json.loads(json.dumps(grid.to_json()))):
+            now["variants"] = {name: now["variants"][name] for name in was["variants"]}
+            ignored = {"threads", "seeds", BEGAN_WITH}
+            if changed := differences(*({k: v for k, v in each.items() if k not in ignored} for each in (was, now))):
                 listed = "; ".join(changed[:MOST]) + (f"; and {len(changed) - MOST} more" if changed[MOST:] else "")
                 fix = "undo the change, or name another folder"
                 raise RunError(complaint(f"this study was started with another grid: {listed}", fix, file=self.path))
@@ -183,11 +196,20 @@ class StudyFolder:
             raise RunError(complaint("this is not an empty folder", "name another folder", file=self.path))
 
     def adopt(self, grid: Grid, threads: int) -> int:
-        """Record the grid unless it is recorded; returns the threads per run, on which the last bits depend."""
-        if not self.record.exists():
-            content = json.dumps({**grid.to_json(), "threads": threads}, indent=1, ensure_ascii=False)
-            files.replace("study", self.record, content.encode())
-        return int(self._recorded()["threads"])
+        """Records the grid, which `check` has passed; returns the threads per run, on which the last bits depend."""
+        was = self._recorded() if self.record.exists() else {}
+        threads = int(was.get("threads", threads))
+        now = {**grid.to_json(), "threads": threads}
+        if was and (BEGAN_WITH in was or was["seeds"] != now["seeds"]):
+            now[BEGAN_WITH] = was.get(BEGAN_WITH, was["seeds"])
+        if not was or (was["seeds"], list(was["variants"])) != (now["seeds"], list(now["variants"])):
+            files.replace("study", self.record, json.dumps(now, indent=1, ensure_ascii=False).encode())
+        return threads
+
+    @property
+    def began_with(self) -> list[int] | None:
+        """The seeds that the study was begun with, if more were added later."""
+        return self._recorded().get(BEGAN_WITH)
 
     @property
     def holds_study(self) -> bool:

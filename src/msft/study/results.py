@@ -71,6 +71,8 @@ class Results:
     """Variant to seed to run."""
     failures: Mapping[str, Mapping[str, str]]
     redrawn: bool = False
+    began_with: Sequence[int] | None = None
+    """The seeds of the first grid, if more were added later."""
     """Whether each seed has its own rows and splits; `base` and `base_validation` are then means over seeds."""
 
     @property
@@ -130,6 +132,7 @@ def read_results(folder: StudyFolder) -> Results:
             },
         ),
         redrawn=redrawn,
+        began_with=folder.began_with,
         model=str(story.header.get("model", {}).get("name", "")),
         runs=runs,
         failures=folder.read_failures(),
