@@ -262,3 +262,24 @@ def test_eval_of_a_folder_takes_the_configuration_that_it_is_given(
     assert "--config" in capsys.readouterr().err
     assert main(["eval", "./nowhere", "--config", "full/config.yaml"]) == 2
     assert "there is no such folder" in capsys.readouterr().err
+
+
+def test_data_that_changed_after_the_run_are_not_scored_as_its_own(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The splits are drawn of what is there, so that validation items would be rows that were trained on."""
+    assert main(["eval", "full", "--split", "validation"]) == 0
+    file = place / "copy.jsonl"
+    before = file.read_text()
+    try:
+        file.write_text('{"prompt": "new>", "completion": "n"}\n' + before)
+        capsys.readouterr()
+        assert main(["eval", "full", "--split", "validation"]) == 2
+        said = capsys.readouterr()
+        assert "the data of copy are not those of the run" in said.err and not said.out
+        # Whoever names data scores them, and is told.
+        config = str(place / "full" / "config.yaml")
+        assert main(["eval", "full", "--split", "validation", "--config", config]) == 0
+        assert "warning: the data of copy are not those of the run" in capsys.readouterr().err
+    finally:
+        file.write_text(before)

@@ -15,15 +15,19 @@ from rich.text import Text
 
 from msft.cli.quiet import quiet
 from msft.config.reader import load
+from msft.config.written import key_of
 from msft.core.errors import ConfigError, complaint
 from msft.record.run_folder import RunFolder
 from msft.report.words import MEASURES, NOT_KNOWN, clean, listed, percent
 from msft.run.evaluate import Evaluation, Split, evaluate
+from msft.run.moved import config_of
 
 ONCE = (
     "a run scores its test split once, at its end. A choice based on further test scores makes those scores too "
     "optimistic: choose on validation"
 )
+OF_DATA = ("datasets", "dataset_defaults", "data.", "aggregate", "model.")
+"""Keys that decide what is scored, and how it is tokenised."""
 
 
 def run(model: str, config: Path | None, overrides: Sequence[str], *, split: Split, as_json: bool = False) -> None:
@@ -34,13 +38,21 @@ def run(model: str, config: Path | None, overrides: Sequence[str], *, split: Spl
         fix = "name a configuration with --config FILE, whose data are scored"
         raise ConfigError(complaint("this folder holds no run", fix, file=model))
     notes = Console(stderr=True, highlight=False)
+
+    def warn(found: str) -> None:
+        notes.print(Text(f"warning: {found}.", style="yellow"), soft_wrap=True)
+
     if split == "test":
-        notes.print(Text(f"warning: {ONCE}.", style="yellow"), soft_wrap=True)
+        warn(ONCE)
+
+    # Whoever names other data scores them; the run's own are those that it had.
+    chosen = config is not None or any(key_of(each).startswith(OF_DATA) for each in overrides)
     with Progress(console=notes, transient=True, disable=not notes.is_terminal) as progress:
         bar = progress.add_task("scoring", total=None)
         found = evaluate(
-            load(config or folder.config, overrides), model, split,
+            config_of(folder, overrides) if config is None else load(config, overrides), model, split,
             progress=lambda done, total: progress.update(bar, completed=done, total=total),
+            others=warn if chosen else None,
         )  # fmt: skip
     if as_json:
         sys.stdout.write(json.dumps(as_dict(found), indent=2, allow_nan=False) + "\n")

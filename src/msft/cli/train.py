@@ -15,6 +15,7 @@ from msft.config.written import key_of
 from msft.core.errors import ConfigError, complaint
 from msft.record.run_folder import RunFolder
 from msft.report.table import render_text
+from msft.run.moved import config_of
 from msft.run.session import train
 from msft.screen.display import Display, plan_of
 from msft.system.stopwatch import Stopwatch
@@ -41,10 +42,7 @@ def read(
     if any(key_of(override) == "output" for override in overrides):
         found = "the run that is resumed is the one in the folder that is named"
         raise ConfigError(complaint(found, "omit it", file="--set", field="output"))
-    config = load(folder.config, overrides)
-    if Path(config.output).resolve() != path.resolve():  # it was moved, or is seen from another working directory
-        config = config.model_copy(update={"output": str(path)})
-    return config, _to_keep(_kept(folder, overrides))
+    return config_of(folder, overrides), _to_keep(_kept(folder, overrides))
 
 
 def begun(path: Path, overrides: Sequence[str]) -> bool:

@@ -22,6 +22,7 @@ from msft.system import files
 from msft.system.locks import lock
 
 LOCK = "lock"
+INPUTS = "inputs"
 STUDY = "study.json"
 """The record of a study, in the folder that holds its runs."""
 LONGEST_NAME = 255
@@ -88,7 +89,7 @@ class RunFolder:
     @property
     def inputs(self) -> Path:
         """Model and data that were passed as objects, saved as files."""
-        return self.path / "inputs"
+        return self.path / INPUTS
 
     @property
     def final(self) -> Path:

@@ -26,6 +26,7 @@ from msft.model.token_loss import TokenLoss
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import mean
 from msft.report.intervals import of_items
+from msft.report.words import listed
 from msft.run.hand_over import ADAPTER_CONFIG, Finished, with_adapter
 from msft.run.job import model_source, settings_of
 from msft.scoring.scorers import TaskScores, score
@@ -72,12 +73,17 @@ class Evaluation:
 
 
 def evaluate(
-    config: Config, model: str, split: Split, *, progress: Callable[[int, int], None] | None = None
+    config: Config,
+    model: str,
+    split: Split,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    others: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Scores the final model of a run (its folder), or a model (a folder or a name on the hub), on one split.
 
-    `progress` is called with (items done, all items). Raises RunError, ModelError or DataError before anything is
-    scored.
+    `progress` is called with (items done, all items). `others` is told where the data are not those of the run; None:
+    they must be. Raises RunError, ModelError or DataError before anything is scored.
     """
     processes = Processes()
     processes.check_whole("msft eval")
@@ -92,6 +98,8 @@ def evaluate(
     loaded, tokenizer = _loaded(config, model)
     data = load_tasks(config, tokenizer)
     check_data_fits(loaded, data)
+    if run.exists:
+        _compare_data(run, data, others)
     asked = {
         name: (items, part.measure)
         for task, part in data.items()
@@ -111,6 +119,19 @@ def evaluate(
     decoding = decoding_of(loaded, tokenizer, data) if generates else None
     scores, _ = score(loss, asked, runtime, decoding=decoding, progress=progress)
     return Evaluation(model, split, data, scores)
+
+
+def _compare_data(run: RunFolder, data: Mapping[Task, TaskData], others: Callable[[str], None] | None) -> None:
+    """Other rows may be some that the run was trained on: a split is drawn of what is there."""
+    recorded = run.transcript().header.get("fingerprints", {}).get("data", {})
+    differ = [task for task, part in data.items() if recorded.get(task) != part.fingerprint]
+    if not differ:
+        return
+    found = f"the data of {listed(differ)} are not those of the run, which may have been trained on what is scored now"
+    if others is None:
+        fix = "restore data, tokenizer and chat template, or say with --config FILE, or --set, what to score"
+        raise RunError(complaint(found, fix, file=run.path))
+    others(found)
 
 
 def _loaded(config: Config, model: str) -> tuple[PreTrainedModel | PeftModel, Any]:

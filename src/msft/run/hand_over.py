@@ -16,7 +16,6 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from msft.config.reader import load
 from msft.core.errors import ModelError, RunError, complaint
 from msft.model.adapters import write_merged
 from msft.model.open import ModelSource, end_tokens, export_model, fingerprint, load_model, load_tokenizer
@@ -25,6 +24,7 @@ from msft.report.card import FILE as CARD
 from msft.report.card import card, form_of, on_hub
 from msft.report.story import Story, read_story
 from msft.run.job import model_source
+from msft.run.moved import config_of
 from msft.snapshots.publish import MANIFEST
 from msft.system import files
 
@@ -51,12 +51,12 @@ class Finished:
         """Reads a run folder. Raises RunError if the run is not finished or kept no model."""
         story = read_story(run)
         if story.answer is None:
-            mend = f"let it finish: msft train {run.config} --resume"
+            mend = f"let it finish: msft train {run.path} --resume"
             raise RunError(complaint("the run is not finished", mend, file=run.path))
         if not run.final.is_dir():
-            mend = f"make it again: msft train {run.config} --resume"
+            mend = f"make it again: msft train {run.path} --resume"
             raise RunError(complaint("the run holds no final model", mend, file=run.final))
-        return cls(run, story, model_source(load(run.config)))
+        return cls(run, story, model_source(config_of(run)))
 
     @property
     def is_adapter(self) -> bool:

@@ -14,7 +14,7 @@ from msft.core.retention import Limits
 from msft.core.vocabulary import Snapshot
 from msft.core.wire import KEPT_NAMES, Json, KeyPath, changed, dotted
 from msft.record.journal import Journal, Transcript, canonical, digest
-from msft.record.run_folder import RunFolder
+from msft.record.run_folder import INPUTS, RunFolder
 from msft.report.cost import MAX, limits_of
 from msft.snapshots.publish import MANIFEST, read_manifest, sweep, verify
 from msft.snapshots.store import Store
@@ -23,8 +23,8 @@ from msft.system import files
 RESERVE = 64 << 20
 """Bytes that must stay free beside snapshots and model: journal, sidecars, page."""
 HARMLESS = (
-    "environment", "environment.*", "model.name_or_path", "datasets.*.path", "aggregate.path", "snapshots.durable",
-    "snapshots.max", "training.learning_rate",
+    "environment", "environment.*", "model.name_or_path", "model.tokenizer", "datasets.*.path", "aggregate.path",
+    "snapshots.durable", "snapshots.max", "training.learning_rate",
 )  # fmt: skip
 """Fields that a resumed run may change with `--allow-changed`. Content is fingerprinted: a path may change, a file's
 content may not. A new learning rate or `snapshots.max` applies from the next segment on."""
@@ -85,7 +85,11 @@ def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path
             raise RunError(complaint(found, mend, field="--allow-changed"))
     recorded = {key: value for key, value in past.current.items() if key != "wire"}
     found_changes = changed(recorded, now)
-    refused = [change for change in found_changes if not any(_covers(field, _field(change[0])) for field in allowed)]
+    refused = [
+        change
+        for change in found_changes
+        if not (_moved(*change) or any(_covers(field, _field(change[0])) for field in allowed))
+    ]
     if refused:
         mends = sorted({_field(path) for path, _, _ in refused})
         mend = "undo the change, or start a new run folder"
@@ -99,6 +103,13 @@ def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path
         said = {f"{_named(path)} was {was!r}, is now {new!r}": None for path, was, new in refused}
         raise Diverged(str(where), list(said), mend)
     return found_changes
+
+
+def _moved(path: KeyPath, was: Any, now: Any) -> bool:
+    """Whether it is the path of an input in the run's own folder, which lies elsewhere now."""
+    if not (isinstance(was, str) and isinstance(now, str) and _harmless(_field(path))):
+        return False
+    return all(Path(each).parent.name == INPUTS for each in (was, now)) and Path(was).name == Path(now).name
 
 
 def _about_data(version: str) -> str:

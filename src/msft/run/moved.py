@@ -1,0 +1,46 @@
+"""The configuration in the folder of a run, wherever the folder lies now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from msft.config.reader import load
+from msft.config.schema import Config
+from msft.record.run_folder import RunFolder
+
+Section = TypeVar("Section", bound=BaseModel)
+PATHS = ("path", "name_or_path", "tokenizer")
+"""Keys that may name what was passed from Python as an object, and lies in the run's own `inputs/`."""
+
+
+def config_of(run: RunFolder, overrides: Sequence[str] = ()) -> Config:
+    """The run's configuration. If its folder was moved, or is seen from another working directory, `output` is where it
+    is, and so are the model and data in it. Raises ConfigError."""
+    config = load(run.config, overrides)
+    if Path(config.output).resolve() == run.path.resolve():
+        return config
+    update = {
+        "output": str(run.path),
+        "model": _found(config.model, run),
+        "datasets": tuple(_found(dataset, run) for dataset in config.datasets),
+        "aggregate": None if config.aggregate is None else _found(config.aggregate, run),
+    }
+    return config.model_copy(update=update)
+
+
+def _found(section: Section, run: RunFolder) -> Section:
+    """The section with the paths of inputs that lie in this folder now, those of its splits too."""
+    update: dict[str, object] = {}
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            update[name] = _found(value, run)
+        elif name in PATHS and isinstance(value, str) and Path(value).parent.name == run.inputs.name:
+            here = run.inputs / Path(value).name
+            if here.exists() and not Path(value).exists():
+                update[name] = str(here.resolve())
+    return section.model_copy(update=update)
