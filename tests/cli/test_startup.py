@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from run_folders import make_run
 
-from msft.cli.main import parser
+from msft.cli.main import COMMANDS, main, parser
 
 HEAVY = ("torch", "transformers", "accelerate", "peft", "datasets", "pandas")
 CODE = """
@@ -49,3 +50,37 @@ def test_the_help_of_a_command_says_what_it_does_with_an_example_that_parses() -
         example = shlex.split(shown.partition("Example: ")[2])
         assert example[:2] == ["msft", name] and command.description
         parser().parse_args([word for word in example[1:] if word not in (">", "msft.schema.json")])
+
+
+@pytest.mark.parametrize("command", ["schema", "env"])
+def test_an_output_that_is_closed_or_on_a_full_disk_is_no_traceback(command: str) -> None:
+    def ran(where: str) -> subprocess.CompletedProcess[str]:
+        line = f"{sys.executable} -m msft {command} {where}"
+        return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, env=dict(os.environ))
+
+    closed = ran(">&-")
+    assert (closed.returncode, closed.stderr) == (0, "")
+    if Path("/dev/full").exists():
+        full = ran(">/dev/full")
+        assert full.returncode == 2
+        assert full.stderr.splitlines() == [
+            "msft: standard output: the output cannot be written (No space left on device). Fix: send it elsewhere"
+        ]
+
+
+def test_after_ctrl_c_only_what_exists_is_continued(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(f"output: {tmp_path / 'run'}\n")
+
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(COMMANDS, "train", interrupted)
+    assert main(["train", str(config)]) == 130
+    assert capsys.readouterr().err == "msft: interrupted; nothing had begun\n"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "journal.jsonl").touch()
+    assert main(["train", str(config)]) == 130
+    assert "continue with --resume" in capsys.readouterr().err

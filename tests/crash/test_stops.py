@@ -49,8 +49,13 @@ def stopped_by(number: int, config: object, at_step: int) -> Notes:
     return notes
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("kind", ["tick", "rollout"])
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        ("tick", signal.SIGINT), ("rollout", signal.SIGINT), ("tick", signal.SIGTERM), ("rollout", signal.SIGTERM),
+        ("tick", signal.SIGHUP), ("tick", signal.SIGUSR1),
+    ],
+)  # fmt: skip
 def test_a_signal_ends_the_run_at_the_next_step_with_everything_durable(tmp_path: Path, kind: str, number: int) -> None:
     config = config_of(kind, tmp_path / "run")
     run(config)
@@ -63,6 +68,20 @@ def test_a_signal_ends_the_run_at_the_next_step_with_everything_durable(tmp_path
     run(config, observer=again.append)
     assert not any(operation.name == "recover.run" for operation in again), "something was not durable"
     assert content(tmp_path / "run") == wanted
+
+
+def test_a_signal_that_is_ignored_or_handled_by_another_stays_so() -> None:
+    """As under nohup, and where a library uses SIGUSR1."""
+    seen: list[int] = []
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.signal(signal.SIGUSR1, lambda n, _: seen.append(n))
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert (stop.signal, seen) == (0, [signal.SIGUSR1])
+    finally:
+        for number, handler in zip((signal.SIGHUP, signal.SIGUSR1), before, strict=True):
+            signal.signal(number, handler)
 
 
 def test_a_second_signal_is_not_waited_for() -> None:

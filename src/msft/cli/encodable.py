@@ -1,10 +1,14 @@
-"""Output on a terminal or pipe that is not UTF-8: plain characters for our own, escapes for those of data and names."""
+"""Standard output that is not UTF-8, closed, or on a full disk: plain characters for our own, escapes for those of data
+and names, and one line where nothing can be written."""
 
 from __future__ import annotations
 
 import codecs
+import errno
 import io
+import os
 import sys
+from pathlib import Path
 
 from msft.core.errors import complaint
 
@@ -25,9 +29,20 @@ def in_plain_characters(error: UnicodeError) -> tuple[str, int]:
 def use_plain_characters() -> None:
     """Lets standard output and error escape what they cannot encode; otherwise printing a name could raise."""
     codecs.register_error(NAME, in_plain_characters)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: >&-
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the process ends
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=NAME)
+
+
+def not_written(error: OSError) -> str | None:
+    """The message where standard output cannot be written, which then gets nothing more; None for another error."""
+    if error.filename is not None or error.errno not in {errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF}:
+        return None
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what it holds would fail again at the end
+    return complaint(f"the output cannot be written ({error.strerror})", "send it elsewhere", field="standard output")
 
 
 def said(error: UnicodeEncodeError) -> str:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from msft.cli.arguments import parser
+from msft.cli.encodable import not_written, use_plain_characters
 from msft.cli.encodable import said as not_encodable
-from msft.cli.encodable import use_plain_characters
 from msft.cli.loading import loading
 from msft.core.errors import Stopped, UserError
 from msft.system.host import limit_threads
@@ -44,7 +44,8 @@ def entry() -> None:
 def main(argv: Sequence[str]) -> int:
     """Runs a command and returns its exit code.
 
-    0, 1 if runs of a study failed, 2 for an error that the user can fix, 130 for Ctrl-C, 143 for SIGTERM.
+    0, 1 if runs of a study failed, 2 for an error that the user can fix, 128 and the number of a signal that ended it:
+    130 for Ctrl-C, 143 for SIGTERM.
     """
     arguments = parser().parse_args(argv)
     try:
@@ -56,6 +57,11 @@ def main(argv: Sequence[str]) -> int:
     except UnicodeEncodeError as error:
         _say(f"msft: {not_encodable(error)}")
         return 2
+    except OSError as error:
+        if (found := not_written(error)) is None:
+            raise
+        _say(f"msft: {found}")
+        return 2
     except Stopped as stopped:
         continues = arguments.continues_by_itself or {"--resume", "--resume-if-begun"} & set(argv)
         more = [] if continues else ["--resume"]
@@ -63,9 +69,21 @@ def main(argv: Sequence[str]) -> int:
         _say(f"msft: {signal.Signals(stopped.signal).name}: stopped; what is journaled is safe. Continue: {again}")
         return SIGNALLED + stopped.signal
     except KeyboardInterrupt:
-        how = "the same command" if arguments.continues_by_itself else "--resume"
-        _say(f"msft: interrupted; what is journaled is safe: continue with {how}")
+        _say(f"msft: interrupted; {_after_interrupt(arguments)}")
         return SIGNALLED + signal.SIGINT
+
+
+def _after_interrupt(arguments: argparse.Namespace) -> str:
+    """What is left of a command that Ctrl-C ended outside a run's own steps, and how to go on."""
+    safe = "what is journaled is safe: continue with"
+    if arguments.command != "train" or arguments.continues_by_itself:
+        return f"{safe} the same command" if arguments.continues_by_itself else "nothing is lost"
+    from msft.cli.begun import begun
+
+    try:
+        return f"{safe} --resume" if begun(arguments.config, arguments.overrides) else "nothing had begun"
+    except UserError:  # the configuration cannot be read, so nothing began
+        return "nothing had begun"
 
 
 def _know_methods(modules: Sequence[str]) -> None:
@@ -142,7 +160,8 @@ def _schema(_: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     stopwatch = Stopwatch()
     with stopwatch.running(), spent("start.imports"), loading():
-        from msft.cli.train import begun, read, run
+        from msft.cli.begun import begun
+        from msft.cli.train import read, run
 
     path, changed = arguments.config, arguments.allow_changed
     resume = arguments.resume or (arguments.resume_if_begun and begun(path, arguments.overrides))

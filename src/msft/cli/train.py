@@ -45,12 +45,6 @@ def read(
     return config_of(folder, overrides), _to_keep(_kept(folder, overrides))
 
 
-def begun(path: Path, overrides: Sequence[str]) -> bool:
-    """Whether the output folder of a configuration holds a run that can be resumed. Raises ConfigError."""
-    output = path if path.is_dir() else output_of(path, overrides)
-    return output is not None and RunFolder(output).exists
-
-
 def _kept(folder: RunFolder, overrides: Sequence[str]) -> list[str]:
     """The overrides that a run began with, and the new ones."""
     new = set(map(key_of, overrides))

@@ -1,4 +1,5 @@
-"""SIGTERM and Ctrl-C end a run at its next step boundary, with everything durable; a second one ends it at once."""
+"""Ctrl-C and the signals of shells and schedulers end a run at its next step boundary, with everything durable; a
+second one ends it at once."""
 
 from __future__ import annotations
 
@@ -10,6 +11,9 @@ from typing import Any
 from msft.core.errors import Stopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+IF_FREE = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""A lost terminal, and what SLURM is told to send before the time is up; unless they are ignored (nohup), or somebody
+else handles them."""
 
 
 class StopRequest:
@@ -25,7 +29,8 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            free = [number for number in IF_FREE if signal.getsignal(number) is signal.SIG_DFL]
+            self._before = {number: signal.signal(number, self._note) for number in (*SIGNALS, *free)}
         return self
 
     def __exit__(
