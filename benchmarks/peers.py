@@ -41,7 +41,7 @@ OPEN = {
     **{name: [AVERAGED, Setting(3e-3, 1.0), RAW] for name in ("coba", "dynamix", "merge", "merge:ties")},
     "temperature": [AVERAGED, Setting(3e-3, 1.0)],
     "sft": [Setting(3e-3, 1.0, "linear"), FALLING_AVERAGED],
-    "wsd": [AVERAGED, Setting(3e-3, 1.0), Setting(1.5e-3), RAW, FALLING],
+    "wsd": [Setting(1.5e-3), RAW, FALLING],
 }
 """Method to the settings among which development chose. `sft` is the one with a falling rate and averages."""
 PEERS = {
@@ -54,7 +54,8 @@ PEERS = {
     RAW: ["msft", "merge", "merge:ties"],
 }  # fmt: skip
 """What grid.py compares on fresh seeds."""
-FALLING_NAME = "sft_decay on averages"
+FALLING_NAME, COOLED_NAME = "sft_decay on averages", "wsd at 3e-3"
+"""`wsd` alone was first run at plain SFT's falling rate, before a rate was chosen for it."""
 AUTO_CONTROLS = ["auto", "auto_placebo", "sft_average_equal_flops", "sft_average_early"]
 
 
@@ -72,7 +73,9 @@ def scheduled(variant: Variant, schedule: str) -> Variant:
 
 
 def all_peers(settings: Mapping[Setting, Sequence[str]]) -> list[Variant]:
-    return [variant for setting, methods in settings.items() for variant in of(setting, methods)]
+    (cooled,) = of(RAW, ["wsd"])
+    found = [variant for setting, methods in settings.items() for variant in of(setting, methods)]
+    return [*found, replace(cooled, name=COOLED_NAME)] if settings is PEERS else found
 
 
 def controls_of() -> list[Variant]:
