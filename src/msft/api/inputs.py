@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import datasets
-from peft import PeftModel
 from transformers import PreTrainedModel
 
+from msft.api.passed_model import check_model, other_attention
 from msft.config.problems import shown
 from msft.core.errors import DataError, ModelError, RunError, complaint
 from msft.data.splits import SPLIT_COLUMN, named_splits
@@ -36,12 +36,13 @@ class Inputs:
     tokenizer: Any | None
     splits: Mapping[str, Split]
     """`train`, `validation` and `test`, each by sub-dataset."""
+    adapter: bool = False
+    """Whether an adapter is trained, and no weight of the model."""
 
     def check(self) -> None:
         """Checks the arguments and writes nothing. Raises DataError or ModelError."""
-        if isinstance(self.model, PeftModel):
-            mend = "give the model without its adapter, and the adapter as peft_config"
-            raise ModelError(complaint("found a model with an adapter", mend, field="model"))
+        if not isinstance(self.model, str):
+            check_model(self.model, adapter=self.adapter)
         if not isinstance(self.model, str) and self.tokenizer is None:
             raise ModelError(complaint("is missing", "give the model's tokenizer", field="processing_class"))
         for split, given in self.splits.items():
@@ -53,6 +54,12 @@ class Inputs:
                 raise DataError(complaint(f"found a {type(given).__name__}", mend, field=name))
             for task, rows in (given or {}).items():
                 self._check_rows(name, task, rows)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a run does not keep of the arguments although its results are the same without; for people."""
+        note = other_attention(self.model)
+        return [] if note is None else [note]
 
     def write(self) -> None:
         """Writes to files what was passed as objects."""
@@ -110,6 +117,10 @@ class Inputs:
         if not isinstance(rows, (datasets.Dataset, str, list, tuple)):
             mend = "give a datasets.Dataset, a list of rows, or a path"
             raise DataError(complaint(f"found a {type(rows).__name__}", mend, field=f"{name}[{task!r}]"))
+        if isinstance(rows, datasets.Dataset) and rows.format["type"] == "custom":
+            found = "found a data set with a transform (with_transform, set_transform), which is not applied to files"
+            mend = "apply the same function with map: dataset.with_format(None).map(function, batched=True)"
+            raise DataError(complaint(found, mend, field=f"{name}[{task!r}]"))
         odd = [row for row in rows if not isinstance(row, Mapping)] if isinstance(rows, (list, tuple)) else []
         if odd:
             found = f"found a {type(odd[0]).__name__} among the rows"
@@ -132,9 +143,16 @@ class Inputs:
         return str(self.folder / f"{number:02d}-{split}.parquet")
 
 
+def _as_seen(rows: datasets.Dataset) -> datasets.Dataset:
+    """The rows with the columns that their format shows: `set_format(columns=...)` hides the others."""
+    shown_columns = rows.column_names if rows.format["output_all_columns"] else rows.format["columns"]
+    return rows.with_format(None).select_columns([name for name in rows.column_names if name in shown_columns])
+
+
 def _by_split(rows: Rows) -> dict[str, Any]:
     """The splits of rows that name them in a column `split`, as `msft init` writes them for a file of such rows."""
     if isinstance(rows, datasets.Dataset):
+        rows = _as_seen(rows)
         column = [SPLIT_COLUMN] if SPLIT_COLUMN in rows.column_names else []
         names = [row.values[SPLIT_COLUMN] for row in Table(rows.select_columns(column), "")] if column else []
     else:
@@ -150,7 +168,7 @@ def _by_split(rows: Rows) -> dict[str, Any]:
 def _write(rows: Any, file: Path, field: str) -> None:
     """Raises DataError if a column of the rows has values of several types."""
     if isinstance(rows, datasets.Dataset):
-        rows.to_parquet(file)
+        _as_seen(rows).to_parquet(file)
         return
     # `Dataset.from_list` would leave out the columns that the first row does not have.
     columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}

@@ -41,7 +41,8 @@ INSTEAD = {
     "quantization_config": 'give quantize="nf4", "fp4" or "int8"',
     "load_in_4bit": 'give quantize="nf4"',
     "load_in_8bit": 'give quantize="int8"',
-    "model_init_kwargs": "load the model, and pass it as an object",
+    "model_init_kwargs": "remove it; a run computes as `bf16` says and chooses the attention itself; for 4 or 8 bits "
+    "give quantize; for a revision load the model, and pass it as an object",
     "push_to_hub": "call save_model, and push the folder; or msft export RUN --push-to-hub",
 }
 """Arguments of transformers' and TRL's trainers, and what to do here instead."""

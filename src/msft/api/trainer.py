@@ -46,7 +46,8 @@ class MSFTTrainer:
     Raises:
         ConfigError: If a value of `args` or `peft_config` is invalid or not supported.
         DataError: If `train_dataset` is missing, or a data set is not passed by name or in a form listed above.
-        ModelError: If the model has an adapter already, or is an object without a `processing_class`.
+        ModelError: If the model is an object that would not be the same after it was saved and loaded: it has an
+            adapter, frozen parameters or code of its own; or if it is an object without a `processing_class`.
 
     Examples:
         >>> from msft import MSFTConfig, MSFTTrainer
@@ -73,7 +74,8 @@ class MSFTTrainer:
         self.args, self.peft_config = args, peft_config
         self.folder = RunFolder(Path(args.output_dir))
         splits = {"train": train_dataset, "validation": eval_dataset, "test": test_dataset}
-        self._inputs = Inputs(self.folder.inputs.absolute(), model, processing_class, splits)
+        adapter = peft_config is not None
+        self._inputs = Inputs(self.folder.inputs.absolute(), model, processing_class, splits, adapter)
         self._inputs.check()
         self._processes = Processes()
         self.config: Config = args.resolve(
@@ -120,7 +122,10 @@ class MSFTTrainer:
         console = Console(stderr=True, quiet=self.args.disable_tqdm or not self._processes.is_main)
         try:
             with Display(console, plan=plan_of(self.config)) as display:
-                self.summary = train(self.config, Several(display, self._events), resume=resume_from_checkpoint)
+                watchers = Several(display, self._events)
+                for note in self._inputs.notes:
+                    watchers.note(note)
+                self.summary = train(self.config, watchers, resume=resume_from_checkpoint)
         except Stopped:
             if not self._events.control.should_training_stop:
                 raise
