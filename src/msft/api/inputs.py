@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 import datasets
 from transformers import PreTrainedModel
 
+from msft.api.listed_rows import table
 from msft.api.passed_model import check_model, other_attention
-from msft.config.problems import shown
 from msft.core.errors import DataError, ModelError, RunError, complaint
 from msft.data.splits import SPLIT_COLUMN, named_splits
 from msft.data.tables import Table
@@ -69,7 +69,7 @@ class Inputs:
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(self._model if not isinstance(self.model, str) else self._tokenizer)
         for split, task, rows, file in self._objects():
-            _write(rows, file, f"{split} rows of {task}")
+            _table(rows, f"{split} rows of {task}").to_parquet(file)
 
     def check_unchanged(self) -> None:
         """Raises RunError if a data set differs from the one that the run began with. The model is read from the run
@@ -77,7 +77,7 @@ class Inputs:
         with tempfile.TemporaryDirectory() as scratch:
             for split, task, rows, file in self._objects():
                 again = Path(scratch) / "rows.parquet"
-                _write(rows, again, f"{split} rows of {task}")
+                _table(rows, f"{split} rows of {task}").to_parquet(again)
                 if not file.is_file() or again.read_bytes() != file.read_bytes():
                     mend = "give the same rows, or another output_dir"
                     found = f"the {split} rows of {task} are not those that the run began with"
@@ -165,26 +165,6 @@ def _by_split(rows: Rows) -> dict[str, Any]:
     return where.pop("train") | where
 
 
-def _write(rows: Any, file: Path, field: str) -> None:
-    """Raises DataError if a column of the rows has values of several types."""
-    if isinstance(rows, datasets.Dataset):
-        _as_seen(rows).to_parquet(file)
-        return
-    # `Dataset.from_list` would leave out the columns that the first row does not have.
-    columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
-    try:
-        datasets.Dataset.from_dict(columns).to_parquet(file)
-    except Exception as error:  # Arrow raises errors of many kinds
-        names = [name for name, values in columns.items() if not _is_column(name, values)]
-        found = f"the rows cannot be written ({type(error).__name__})"
-        if names:
-            found = f"the column {shown(names[0])} has values of several types"
-        raise DataError(complaint(found, "give all values of a column one type", field=field)) from error
-
-
-def _is_column(name: Any, values: Sequence[Any]) -> bool:
-    try:
-        datasets.Dataset.from_dict({name: values})
-    except Exception:  # as above
-        return False
-    return True
+def _table(rows: Any, field: str) -> datasets.Dataset:
+    """The rows as they are written. Raises DataError if a value in a list of rows cannot be."""
+    return _as_seen(rows) if isinstance(rows, datasets.Dataset) else table(rows, field)

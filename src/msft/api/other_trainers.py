@@ -1,4 +1,4 @@
-"""What replaces the arguments of other trainers that `MSFTConfig` does not have."""
+"""What replaces the arguments of other trainers that `MSFTConfig` and `MSFTTrainer` do not have."""
 
 from __future__ import annotations
 
@@ -46,3 +46,20 @@ INSTEAD = {
     "push_to_hub": "call save_model, and push the folder; or msft export RUN --push-to-hub",
 }
 """Arguments of transformers' and TRL's trainers, and what to do here instead."""
+
+_LOSS = "remove it; a model is trained on the tokens of its answers: loss_reduction, mixing and repeat weigh them"
+_OPTIMIZER = "give optim, learning_rate, lr_scheduler_type and weight_decay in args"
+INSTEAD_IN_TRAINER = {
+    "compute_metrics": 'give MSFTConfig(scorer=...): a scorer by name, or your own as "module:function"',
+    "preprocess_logits_for_metrics": "give MSFTConfig(scorer=...)",
+    "formatting_func": "make the rows with dataset.map(...), or give MSFTConfig(dataset_kwargs="
+    '{"NAME": {"template": {"prompt": ..., "completion": ...}}})',
+    "tokenizer": "give processing_class",
+    "data_collator": "remove it; batches are made of the rows' prompts and answers, each padded or filled up",
+    "model_init": "load the model, and pass it as model; a search returns to it whenever it must",
+    "compute_loss_func": _LOSS,
+    "optimizers": _OPTIMIZER,
+    "optimizer_cls_and_kwargs": _OPTIMIZER,
+    **INSTEAD,
+}
+"""Arguments of transformers' and TRL's trainers themselves, and what to do here instead."""
