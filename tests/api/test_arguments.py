@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,12 @@ def test_a_subclass_may_have_further_arguments():
             self.extra = extra
 
     assert Own("model", MSFTConfig(output_dir="run"), DATA, extra=3).extra == 3
+
+
+def test_every_argument_of_transformers_is_answered_without_a_guess():
+    """A similar name is no help for an argument that exists: `eval_delay` is no misspelt `repeat`."""
+    known = {each.name for each in fields(MSFTConfig)}
+    for name in {each.name for each in fields(TrainingArguments)} - known:
+        with pytest.raises(ConfigError, match=f"MSFTConfig {name}: unknown argument. Fix: ") as raised:
+            MSFTConfig(output_dir="run", **{name: None})
+        assert "did you mean" not in str(raised.value)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainingArguments
 
+from msft.api.other_trainers import INSTEAD, INSTEAD_IN_TRAINER, REMOVE
 from msft.config.problems import one_of
 from msft.core.errors import ConfigError, complaint
 from msft.core.method import Method
@@ -88,14 +89,22 @@ def checked(args: MSFTConfig | None, kind: type[MSFTConfig]) -> MSFTConfig:
     return args
 
 
-def check_known(given: Mapping[str, Any], known: list[str], instead: Mapping[str, str], config: type) -> None:
+def instead_of(name: str, known: Sequence[str], instead: Mapping[str, str] = INSTEAD) -> str:
+    """What to write in place of an argument that is not known."""
+    if name in instead:
+        return instead[name]
+    return REMOVE if name in {field.name for field in fields(TrainingArguments)} else one_of(name, known)
+
+
+def check_known(given: Mapping[str, Any], known: Sequence[str], config: type) -> None:
     """Raises ConfigError for arguments of a trainer that it does not have."""
     settings = [field.name for field in fields(config)]
     lines = []
     for name in given:
         if name in known:
             continue
-        mend = f"give it in args: MSFTConfig({name}=...)" if name in settings else instead.get(name)
-        lines.append(complaint("unknown argument", mend or one_of(name, known), file="MSFTTrainer", field=name))
+        own = f"give it in args: MSFTConfig({name}=...)" if name in settings else None
+        mend = own or instead_of(name, known, INSTEAD_IN_TRAINER)
+        lines.append(complaint("unknown argument", mend, file="MSFTTrainer", field=name))
     if lines:
         raise ConfigError("\n".join(lines))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from peft import LoraConfig
 
-from msft.api.other_trainers import INSTEAD
+from msft.api.argument_checks import instead_of
 from msft.config.method_section import MethodConfig, resolve
 from msft.config.problems import ProblemsError, one_of
 from msft.config.reader import from_mapping
@@ -139,7 +139,7 @@ class MSFTConfig:
         """Raises ConfigError for arguments that are not here, with those of the same meaning."""
         known = [each.name for each in fields(cls)]
         lines = [
-            complaint("unknown argument", INSTEAD.get(name) or one_of(name, known), file=cls.__name__, field=name)
+            complaint("unknown argument", instead_of(name, known), file=cls.__name__, field=name)
             for name in given
             if name not in known
         ]

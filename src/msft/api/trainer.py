@@ -17,7 +17,6 @@ from msft.api.argument_checks import check_known, checked
 from msft.api.config import MSFTConfig
 from msft.api.events import Events
 from msft.api.inputs import Inputs, Split
-from msft.api.other_trainers import INSTEAD_IN_TRAINER
 from msft.config.schema import Config
 from msft.core.errors import RunError, Stopped, complaint
 from msft.engine.parallel import Processes
@@ -67,7 +66,7 @@ class MSFTTrainer:
         """Raises ConfigError for arguments that are not here, with those of the same meaning."""
         parameters = inspect.signature(cls.__init__).parameters
         if all(each.kind is not each.VAR_KEYWORD for each in parameters.values()):
-            check_known(given, list(parameters)[1:], INSTEAD_IN_TRAINER, MSFTConfig)
+            check_known(given, list(parameters)[1:], MSFTConfig)
         return super().__new__(cls)
 
     def __init__(
