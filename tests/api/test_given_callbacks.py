@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 
 import pytest
 from job import make_data, make_model
@@ -25,7 +26,7 @@ def place(tmp_path_factory):
 
 
 def trainer(place, into, callbacks=(), **changes):
-    settings = {"method_kwargs": {"eval_every": 0.5, "budget": 1.0, "smooth": 1}, "num_train_epochs": 2}
+    settings = {"method_kwargs": {"eval_every": 0.4, "budget": 1.0, "smooth": 1}, "num_train_epochs": 2}
     settings |= {"learning_rate": 0.01, "max_length": 64, "leaks": "warn", "logging_steps": 1, "disable_tqdm": True}
     args = MSFTConfig(output_dir=str(place / into), **{**settings, **changes})
     data = {name: str(place / f"{name}.jsonl") for name in ("copy", "choice")}
@@ -64,14 +65,16 @@ def whole(place):
     """(output, state, told) of a run that nothing stopped."""
     heard = Heard()
     made = trainer(place, "whole", [heard])
-    return made.train(), made.state, heard.told
+    output, losses = made.train(), [entry["loss"] for entry in made.state.log_history if "loss" in entry]
+    assert output.global_step == len(losses) and output.training_loss == pytest.approx(sum(losses) / len(losses))
+    return output, made.state, heard.told
 
 
 def evaluations(state):
     return [entry for entry in state.log_history if "loss" not in entry]
 
 
-@pytest.mark.parametrize("again", ["same trainer", "another trainer"])
+@pytest.mark.parametrize("again", ["same trainer", "another trainer", "lost snapshots"])
 def test_a_resumed_run_has_the_state_of_the_whole_run(place, whole, again):
     output, state, told = whole
     stop = output.global_step - 3
@@ -81,6 +84,11 @@ def test_a_resumed_run_has_the_state_of_the_whole_run(place, whole, again):
     assert stopped.global_step == stop and stopped.metrics == {}
     assert heard.told[-2:] == [*(entry for entry in told if entry[:2] == ("step", stop)), ("end", *heard.told[-1][1:])]
 
+    if again == "lost snapshots":  # what is trained again to make them is no training of the run's
+        lost = list((place / into / "snapshots").glob("[0-9]*"))
+        assert lost
+        for folder in lost:
+            shutil.rmtree(folder)
     rest = heard if again == "same trainer" else Heard()
     rest.told = []
     made = made if again == "same trainer" else trainer(place, into, [rest])

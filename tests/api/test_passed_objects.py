@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from pathlib import Path
 
 import datasets
 import pyarrow.parquet as pq
@@ -135,3 +136,21 @@ def test_rows_are_those_that_the_data_set_shows(tmp_path, form):
     assert written(tmp_path, some) == [{k: row[k] for k in ("prompt", "completion")} for row in shown]
     every = rows.with_format(form, columns=["prompt"], output_all_columns=True)
     assert written(tmp_path, every) == shown
+
+
+def test_splits_are_no_sub_datasets(tmp_path):
+    rows = datasets.Dataset.from_list(ROWS)
+    with pytest.raises(DataError, match=r"train_dataset: found a DatasetDict of splits \(test, train\).*eval_dataset"):
+        given = datasets.DatasetDict(train=rows, test=rows)
+        Inputs(tmp_path, "model", None, {"train": given, "validation": None, "test": None}).check()
+    named = datasets.DatasetDict(copy=rows, double=rows)
+    Inputs(tmp_path, "model", None, {"train": named, "validation": named, "test": None}).check()
+
+
+def test_paths_may_be_paths(place):
+    def config(kind):
+        args = MSFTConfig(output_dir=kind(place / "run"))
+        data, items = ({"a": kind(place / file)} for file in ("a.jsonl", "b.jsonl"))
+        return MSFTTrainer(model=kind(place / "model"), args=args, train_dataset=data, eval_dataset=items).config
+
+    assert config(Path) == config(str)

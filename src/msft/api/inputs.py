@@ -6,6 +6,7 @@ model, and again when it is resumed.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from msft.core.errors import DataError, ModelError, RunError, complaint
 from msft.data.splits import SPLIT_COLUMN, named_splits
 from msft.data.tables import Table
 
-Rows: TypeAlias = datasets.Dataset | Sequence[Mapping[str, Any]] | str
+Rows: TypeAlias = datasets.Dataset | Sequence[Mapping[str, Any]] | str | os.PathLike[str]
 """A sub-dataset's rows: a data set, a list of rows, or a path or hub id."""
 Split: TypeAlias = Mapping[str, Rows] | None
 SPLITS = ("train", "validation", "test")
@@ -52,6 +53,11 @@ class Inputs:
             if given is not None and not isinstance(given, Mapping):
                 mend = "give a dict of sub-datasets by name, such as {'gsm8k': dataset, ...}"
                 raise DataError(complaint(f"found a {type(given).__name__}", mend, field=name))
+            parts = sorted({*SPLITS} & given.keys()) if isinstance(given, datasets.DatasetDict) else []
+            if parts:
+                found = f"found a DatasetDict of splits ({', '.join(parts)}), which are no sub-datasets"
+                mend = "give {'NAME': parts['train']} as train_dataset, and the others as eval_dataset and test_dataset"
+                raise DataError(complaint(found, mend, field=name))
             for task, rows in (given or {}).items():
                 self._check_rows(name, task, rows)
 
@@ -114,7 +120,7 @@ class Inputs:
         if task not in train:
             mend = f"use a name of train_dataset: {', '.join(map(str, train))}"
             raise DataError(complaint("there is no such sub-dataset", mend, field=f"{name}[{task!r}]"))
-        if not isinstance(rows, (datasets.Dataset, str, list, tuple)):
+        if not isinstance(rows, (datasets.Dataset, str, os.PathLike, list, tuple)):
             mend = "give a datasets.Dataset, a list of rows, or a path"
             raise DataError(complaint(f"found a {type(rows).__name__}", mend, field=f"{name}[{task!r}]"))
         if isinstance(rows, datasets.Dataset) and rows.format["type"] == "custom":
@@ -132,12 +138,12 @@ class Inputs:
             (split, task, rows, Path(self._path(split, task, rows)))
             for split, given in self.splits.items()
             for task, rows in (given or {}).items()
-            if not isinstance(rows, str)
+            if not isinstance(rows, (str, os.PathLike))
         ]
 
     def _path(self, split: str, task: str, rows: Rows) -> str:
-        if isinstance(rows, str):
-            return rows
+        if isinstance(rows, (str, os.PathLike)):
+            return os.fspath(rows)
         # Named by number, as the name of a sub-dataset need not be a valid file name.
         number = list(self.splits["train"] or {}).index(task)
         return str(self.folder / f"{number:02d}-{split}.parquet")
@@ -156,7 +162,7 @@ def _by_split(rows: Rows) -> dict[str, Any]:
         column = [SPLIT_COLUMN] if SPLIT_COLUMN in rows.column_names else []
         names = [row.values[SPLIT_COLUMN] for row in Table(rows.select_columns(column), "")] if column else []
     else:
-        names = [] if isinstance(rows, str) else [row.get(SPLIT_COLUMN) for row in rows]
+        names = [] if isinstance(rows, (str, os.PathLike)) else [row.get(SPLIT_COLUMN) for row in rows]
     parts = named_splits(names)
     known = [name for found in parts.values() for name in found]
     if len(parts) < 2 or any(name not in known for name in names):

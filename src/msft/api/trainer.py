@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ class MSFTTrainer:
 
     def __init__(
         self,
-        model: PreTrainedModel | str,
+        model: PreTrainedModel | str | os.PathLike[str],
         args: MSFTConfig | None = None,
         train_dataset: Split = None,
         eval_dataset: Split = None,
@@ -83,6 +84,7 @@ class MSFTTrainer:
         args = checked(args, MSFTConfig)
         self.args, self.peft_config = args, peft_config
         self.folder = RunFolder(Path(args.output_dir))
+        model = os.fspath(model) if isinstance(model, os.PathLike) else model
         splits = {"train": train_dataset, "validation": eval_dataset, "test": test_dataset}
         adapter = peft_config is not None
         self._inputs = Inputs(self.folder.inputs.absolute(), model, processing_class, splits, adapter)
