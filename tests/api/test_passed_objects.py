@@ -43,7 +43,7 @@ def load(place, kind=AutoModelForCausalLM, **how):
 def test_frozen_parameters_are_refused_unless_an_adapter_is_trained(place):
     model = load(place)
     model.model.layers[0].requires_grad_(False)
-    with pytest.raises(ModelError, match=r"frozen parameters \(model.layers.0.\S+, .*unfreeze them .*peft_config"):
+    with pytest.raises(ModelError, match=r"frozen parameters \(\d+: model.layers.0.\S+, .*unfreeze them .*peft_config"):
         trainer(place, model)
     trainer(place, model, peft_config=LORA)
     trainer(place, model.requires_grad_(True))

@@ -63,7 +63,7 @@ class Inputs:
 
     @property
     def notes(self) -> list[str]:
-        """What a run does not keep of the arguments although its results are the same without; for people."""
+        """What a run does not keep of the arguments, and need not refuse; for people."""
         note = other_attention(self.model)
         return [] if note is None else [note]
 

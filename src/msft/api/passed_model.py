@@ -100,7 +100,7 @@ def _check_trainable(model: PreTrainedModel, loaded: PreTrainedModel) -> None:
     frozen = [name for name in _frozen(model) if name not in by_itself]
     if frozen:
         listed = ", ".join(frozen[:3]) + (", ..." if len(frozen) > 3 else "")
-        found = f"{len(frozen)} frozen parameters ({listed}), which a run would train"
+        found = f"frozen parameters ({len(frozen)}: {listed}), which a run would train"
         mend = "unfreeze them (model.requires_grad_(True)), or train an adapter: peft_config=LoraConfig(...)"
         _refuse(found, f"{mend}, with layers_to_transform for some of the layers only")
 
