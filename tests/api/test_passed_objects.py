@@ -154,3 +154,12 @@ def test_paths_may_be_paths(place):
         return MSFTTrainer(model=kind(place / "model"), args=args, train_dataset=data, eval_dataset=items).config
 
     assert config(Path) == config(str)
+
+
+def test_a_type_that_a_file_cannot_hold_is_named(tmp_path):
+    empty = [{**ROWS[0], "more": {}}]
+    for rows in (empty, datasets.Dataset.from_list(empty)):
+        with pytest.raises(
+            DataError, match=r"train rows of a: the rows cannot be written \(.*'?more.*leave out the column"
+        ):
+            written(tmp_path, rows)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import datasets
+import pyarrow as pa
 from transformers import PreTrainedModel
 
 from msft.api.listed_rows import table
@@ -75,7 +76,7 @@ class Inputs:
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(self._model if not isinstance(self.model, str) else self._tokenizer)
         for split, task, rows, file in self._objects():
-            _table(rows, f"{split} rows of {task}").to_parquet(file)
+            _write(rows, file, f"{split} rows of {task}")
 
     def check_unchanged(self) -> None:
         """Raises RunError if a data set differs from the one that the run began with. The model is read from the run
@@ -83,7 +84,7 @@ class Inputs:
         with tempfile.TemporaryDirectory() as scratch:
             for split, task, rows, file in self._objects():
                 again = Path(scratch) / "rows.parquet"
-                _table(rows, f"{split} rows of {task}").to_parquet(again)
+                _write(rows, again, f"{split} rows of {task}")
                 if not file.is_file() or again.read_bytes() != file.read_bytes():
                     mend = "give the same rows, or another output_dir"
                     found = f"the {split} rows of {task} are not those that the run began with"
@@ -171,6 +172,11 @@ def _by_split(rows: Rows) -> dict[str, Any]:
     return where.pop("train") | where
 
 
-def _table(rows: Any, field: str) -> datasets.Dataset:
-    """The rows as they are written. Raises DataError if a value in a list of rows cannot be."""
-    return _as_seen(rows) if isinstance(rows, datasets.Dataset) else table(rows, field)
+def _write(rows: Any, file: Path, field: str) -> None:
+    """Raises DataError if a value cannot be written as it was given."""
+    made = _as_seen(rows) if isinstance(rows, datasets.Dataset) else table(rows, field)
+    try:
+        made.to_parquet(file)
+    except pa.ArrowException as error:  # of a type that Parquet does not have, such as a dict without keys
+        mend = "leave out the column whose type the error names, or give it as text: str(value)"
+        raise DataError(complaint(f"the rows cannot be written ({error})", mend, field=field)) from error
