@@ -94,7 +94,7 @@ def test_no_column_from_python_is_lost(tmp_path: Path) -> None:
     [
         (
             [{"a": 1}, {"a": "x"}],
-            "the column 'a' has values of several types. Fix: give all values of a column",
+            "the column 'a' has values of several types: 'x' in row 2 is unlike those before it. Fix: give all values",
         ),
         ([{"ok": 1, "b": [1]}, {"ok": 2, "b": {"c": 1}}], "the column 'b' has values of several types"),
         (["text"], "train_dataset['a']: found a str among the rows. Fix: give every row as a dict"),

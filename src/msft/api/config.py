@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import torch
 from peft import LoraConfig
 
-from msft.api.other_trainers import INSTEAD
+from msft.api.argument_checks import instead_of
 from msft.config.method_section import MethodConfig, resolve
 from msft.config.problems import ProblemsError, one_of
 from msft.config.reader import from_mapping
@@ -19,6 +20,8 @@ from msft.core.method import Method
 from msft.core.vocabulary import Brief, Plan
 from msft.methods import METHODS, PASSED
 
+METHOD = "msft"
+"""The method where none is named."""
 ADAPTER = (
     "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform", "modules_to_save",
     "use_dora", "use_rslora",
@@ -85,8 +88,8 @@ class MSFTConfig:
         aggregate: The `aggregate` section of a configuration file: items that are only scored, never trained on, whose
             score alone chooses the final model, such as `{"path": "exam.jsonl", "scorer": "exact_match"}`. Its rows are
             in a file or on the hub. None: the mean over the sub-datasets chooses.
-        report_to: The name of a tracker, such as `"tensorboard"`, or several; `"none"`: no tracker.
-        logging_steps: Steps between two log entries.
+        report_to: The name of a tracker, such as `"tensorboard"`, or several; `"none"` or None: no tracker.
+        logging_steps: Steps between two log entries, at least 1.
         disable_tqdm: Shows nothing while training, and no result at its end. Otherwise standard error gets what
             `msft train` shows: a live table on a terminal, elsewhere lines at evaluations and once a minute.
 
@@ -100,9 +103,9 @@ class MSFTConfig:
         8
     """
 
-    output_dir: str
-    method: str | Method | Callable[[Brief], Plan] = "msft"
-    method_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    output_dir: str | os.PathLike[str]
+    method: str | Method | Callable[[Brief], Plan] | None = METHOD
+    method_kwargs: Mapping[str, Any] | None = field(default_factory=dict)
     num_train_epochs: float | None = None
     per_device_train_batch_size: int = 8
     gradient_accumulation_steps: int = 1
@@ -124,11 +127,11 @@ class MSFTConfig:
     leaks: Literal["error", "drop", "warn"] = "drop"
     bad_rows: Literal["error", "drop"] = "error"
     mixing: Literal["size", "equal"] | Mapping[str, float] = "size"
-    repeat: Mapping[str, float] = field(default_factory=dict)
+    repeat: Mapping[str, float] | None = field(default_factory=dict)
     scorer: str | Mapping[str, Any] | None = None
-    dataset_kwargs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    dataset_kwargs: Mapping[str, Mapping[str, Any]] | None = field(default_factory=dict)
     aggregate: Mapping[str, Any] | None = None
-    report_to: str | Sequence[str] = ()
+    report_to: str | Sequence[str] | None = ()
     logging_steps: int = 10
     disable_tqdm: bool = False
 
@@ -136,7 +139,7 @@ class MSFTConfig:
         """Raises ConfigError for arguments that are not here, with those of the same meaning."""
         known = [each.name for each in fields(cls)]
         lines = [
-            complaint("unknown argument", INSTEAD.get(name) or one_of(name, known), file=cls.__name__, field=name)
+            complaint("unknown argument", instead_of(name, known), file=cls.__name__, field=name)
             for name in given
             if name not in known
         ]
@@ -182,7 +185,7 @@ class MSFTConfig:
                 "report_to": _trackers(self.report_to),
             },
             "peft": None if peft is None else adapter(peft),
-            "output": self.output_dir,
+            "output": os.fspath(self.output_dir),
         }
         return from_mapping(data, type(self).__name__)
 
@@ -191,8 +194,8 @@ class MSFTConfig:
         return "constant" if averaged or method.max_epochs is None else "linear"
 
     def _method(self) -> MethodConfig:
-        name, methods = _named(self.method)
-        section = {"name": name, **self.method_kwargs}
+        name, methods = _named(self.method or METHOD)
+        section = {"name": name, **(self.method_kwargs or {})}
         if self.num_train_epochs is not None:
             section["max_epochs"] = float(self.num_train_epochs)
         try:
@@ -206,7 +209,7 @@ class MSFTConfig:
 
     def _check_names(self, tasks: Sequence[str]) -> None:
         """Raises ConfigError if a setting names a sub-dataset that is none of `tasks`."""
-        named = (("repeat", self.repeat), ("dataset_kwargs", self.dataset_kwargs))
+        named = (("repeat", self.repeat or {}), ("dataset_kwargs", self.dataset_kwargs or {}))
         lines = [
             complaint(
                 f"there is no sub-dataset {task!r}", one_of(str(task), tasks), file=type(self).__name__, field=key
@@ -220,8 +223,8 @@ class MSFTConfig:
 
     def _dataset(self, dataset: Mapping[str, Any]) -> Any:
         name = dataset["id"]
-        own = self.dataset_kwargs.get(name, {})
-        return _with_scorer({"scorer": self.scorer, "repeat": self.repeat.get(name), **dataset, **own})
+        own = (self.dataset_kwargs or {}).get(name, {})
+        return _with_scorer({"scorer": self.scorer, "repeat": (self.repeat or {}).get(name), **dataset, **own})
 
 
 def _with_scorer(section: Any) -> Any:
@@ -231,10 +234,9 @@ def _with_scorer(section: Any) -> Any:
     return {**section, "scorer": {"name": section["scorer"]}}
 
 
-def _trackers(named: str | Sequence[str]) -> list[str]:
-    if isinstance(named, str):
-        return [] if named == "none" else [named]
-    return list(named)
+def _trackers(named: str | Sequence[str] | None) -> list[str]:
+    names = [named] if isinstance(named, str) else list(named or ())
+    return [] if names == ["none"] else names
 
 
 def _named(method: str | Method | Callable[[Brief], Plan]) -> tuple[str, Mapping[str, Method]]:

@@ -6,6 +6,7 @@ model, and again when it is resumed.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,15 +14,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import datasets
-from peft import PeftModel
+import pyarrow as pa
 from transformers import PreTrainedModel
 
-from msft.config.problems import shown
+from msft.api.listed_rows import table
+from msft.api.passed_model import check_model, other_attention
 from msft.core.errors import DataError, ModelError, RunError, complaint
 from msft.data.splits import SPLIT_COLUMN, named_splits
 from msft.data.tables import Table
 
-Rows: TypeAlias = datasets.Dataset | Sequence[Mapping[str, Any]] | str
+Rows: TypeAlias = datasets.Dataset | Sequence[Mapping[str, Any]] | str | os.PathLike[str]
 """A sub-dataset's rows: a data set, a list of rows, or a path or hub id."""
 Split: TypeAlias = Mapping[str, Rows] | None
 SPLITS = ("train", "validation", "test")
@@ -36,12 +38,13 @@ class Inputs:
     tokenizer: Any | None
     splits: Mapping[str, Split]
     """`train`, `validation` and `test`, each by sub-dataset."""
+    adapter: bool = False
+    """Whether an adapter is trained, and no weight of the model."""
 
     def check(self) -> None:
         """Checks the arguments and writes nothing. Raises DataError or ModelError."""
-        if isinstance(self.model, PeftModel):
-            mend = "give the model without its adapter, and the adapter as peft_config"
-            raise ModelError(complaint("found a model with an adapter", mend, field="model"))
+        if not isinstance(self.model, str):
+            check_model(self.model, adapter=self.adapter)
         if not isinstance(self.model, str) and self.tokenizer is None:
             raise ModelError(complaint("is missing", "give the model's tokenizer", field="processing_class"))
         for split, given in self.splits.items():
@@ -51,8 +54,19 @@ class Inputs:
             if given is not None and not isinstance(given, Mapping):
                 mend = "give a dict of sub-datasets by name, such as {'gsm8k': dataset, ...}"
                 raise DataError(complaint(f"found a {type(given).__name__}", mend, field=name))
+            parts = sorted({*SPLITS} & given.keys()) if isinstance(given, datasets.DatasetDict) else []
+            if parts:
+                found = f"found a DatasetDict of splits ({', '.join(parts)}), which are no sub-datasets"
+                mend = "give {'NAME': parts['train']} as train_dataset, and the others as eval_dataset and test_dataset"
+                raise DataError(complaint(found, mend, field=name))
             for task, rows in (given or {}).items():
                 self._check_rows(name, task, rows)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a run does not keep of the arguments, and need not refuse; for people."""
+        note = other_attention(self.model)
+        return [] if note is None else [note]
 
     def write(self) -> None:
         """Writes to files what was passed as objects."""
@@ -107,9 +121,13 @@ class Inputs:
         if task not in train:
             mend = f"use a name of train_dataset: {', '.join(map(str, train))}"
             raise DataError(complaint("there is no such sub-dataset", mend, field=f"{name}[{task!r}]"))
-        if not isinstance(rows, (datasets.Dataset, str, list, tuple)):
+        if not isinstance(rows, (datasets.Dataset, str, os.PathLike, list, tuple)):
             mend = "give a datasets.Dataset, a list of rows, or a path"
             raise DataError(complaint(f"found a {type(rows).__name__}", mend, field=f"{name}[{task!r}]"))
+        if isinstance(rows, datasets.Dataset) and rows.format["type"] == "custom":
+            found = "found a data set with a transform (with_transform, set_transform), which is not applied to files"
+            mend = "apply the same function with map: dataset.with_format(None).map(function, batched=True)"
+            raise DataError(complaint(found, mend, field=f"{name}[{task!r}]"))
         odd = [row for row in rows if not isinstance(row, Mapping)] if isinstance(rows, (list, tuple)) else []
         if odd:
             found = f"found a {type(odd[0]).__name__} among the rows"
@@ -121,24 +139,31 @@ class Inputs:
             (split, task, rows, Path(self._path(split, task, rows)))
             for split, given in self.splits.items()
             for task, rows in (given or {}).items()
-            if not isinstance(rows, str)
+            if not isinstance(rows, (str, os.PathLike))
         ]
 
     def _path(self, split: str, task: str, rows: Rows) -> str:
-        if isinstance(rows, str):
-            return rows
+        if isinstance(rows, (str, os.PathLike)):
+            return os.fspath(rows)
         # Named by number, as the name of a sub-dataset need not be a valid file name.
         number = list(self.splits["train"] or {}).index(task)
         return str(self.folder / f"{number:02d}-{split}.parquet")
 
 
+def _as_seen(rows: datasets.Dataset) -> datasets.Dataset:
+    """The rows with the columns that their format shows: `set_format(columns=...)` hides the others."""
+    shown_columns = rows.column_names if rows.format["output_all_columns"] else rows.format["columns"]
+    return rows.with_format(None).select_columns([name for name in rows.column_names if name in shown_columns])
+
+
 def _by_split(rows: Rows) -> dict[str, Any]:
     """The splits of rows that name them in a column `split`, as `msft init` writes them for a file of such rows."""
     if isinstance(rows, datasets.Dataset):
+        rows = _as_seen(rows)
         column = [SPLIT_COLUMN] if SPLIT_COLUMN in rows.column_names else []
         names = [row.values[SPLIT_COLUMN] for row in Table(rows.select_columns(column), "")] if column else []
     else:
-        names = [] if isinstance(rows, str) else [row.get(SPLIT_COLUMN) for row in rows]
+        names = [] if isinstance(rows, (str, os.PathLike)) else [row.get(SPLIT_COLUMN) for row in rows]
     parts = named_splits(names)
     known = [name for found in parts.values() for name in found]
     if len(parts) < 2 or any(name not in known for name in names):
@@ -148,25 +173,10 @@ def _by_split(rows: Rows) -> dict[str, Any]:
 
 
 def _write(rows: Any, file: Path, field: str) -> None:
-    """Raises DataError if a column of the rows has values of several types."""
-    if isinstance(rows, datasets.Dataset):
-        rows.to_parquet(file)
-        return
-    # `Dataset.from_list` would leave out the columns that the first row does not have.
-    columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
+    """Raises DataError if a value cannot be written as it was given."""
+    made = _as_seen(rows) if isinstance(rows, datasets.Dataset) else table(rows, field)
     try:
-        datasets.Dataset.from_dict(columns).to_parquet(file)
-    except Exception as error:  # Arrow raises errors of many kinds
-        names = [name for name, values in columns.items() if not _is_column(name, values)]
-        found = f"the rows cannot be written ({type(error).__name__})"
-        if names:
-            found = f"the column {shown(names[0])} has values of several types"
-        raise DataError(complaint(found, "give all values of a column one type", field=field)) from error
-
-
-def _is_column(name: Any, values: Sequence[Any]) -> bool:
-    try:
-        datasets.Dataset.from_dict({name: values})
-    except Exception:  # as above
-        return False
-    return True
+        made.to_parquet(file)
+    except pa.ArrowException as error:  # of a type that Parquet does not have, such as a dict without keys
+        mend = "leave out the column whose type the error names, or give it as text: str(value)"
+        raise DataError(complaint(f"the rows cannot be written ({error})", mend, field=field)) from error

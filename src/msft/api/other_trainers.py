@@ -1,4 +1,4 @@
-"""What replaces the arguments of other trainers that `MSFTConfig` does not have."""
+"""What replaces the arguments of other trainers that `MSFTConfig` and `MSFTTrainer` do not have."""
 
 from __future__ import annotations
 
@@ -41,7 +41,31 @@ INSTEAD = {
     "quantization_config": 'give quantize="nf4", "fp4" or "int8"',
     "load_in_4bit": 'give quantize="nf4"',
     "load_in_8bit": 'give quantize="int8"',
-    "model_init_kwargs": "load the model, and pass it as an object",
+    "activation_checkpointing": "give gradient_checkpointing",
+    "greater_is_better": "remove it; every score is one where higher is better",
+    "run_name": "remove it; trackers name a run as output_dir",
+    "hub_model_id": "call save_model, and push the folder; or msft export RUN --push-to-hub",
+    "model_init_kwargs": "remove it; a run computes as `bf16` says and chooses the attention itself; for 4 or 8 bits "
+    "give quantize; for a revision load the model, and pass it as an object",
     "push_to_hub": "call save_model, and push the folder; or msft export RUN --push-to-hub",
 }
 """Arguments of transformers' and TRL's trainers, and what to do here instead."""
+
+REMOVE = "remove it; there is nothing of this kind here"
+"""For the other arguments of transformers' trainer."""
+_LOSS = "remove it; a model is trained on the tokens of its answers: loss_reduction, mixing and repeat weigh them"
+_OPTIMIZER = "give optim, learning_rate, lr_scheduler_type and weight_decay in args"
+INSTEAD_IN_TRAINER = {
+    "compute_metrics": 'give MSFTConfig(scorer=...): a scorer by name, or your own as "module:function"',
+    "preprocess_logits_for_metrics": "give MSFTConfig(scorer=...)",
+    "formatting_func": "make the rows with dataset.map(...), or give MSFTConfig(dataset_kwargs="
+    '{"NAME": {"template": {"prompt": ..., "completion": ...}}})',
+    "tokenizer": "give processing_class",
+    "data_collator": "remove it; batches are made of the rows' prompts and answers, each padded or filled up",
+    "model_init": "load the model, and pass it as model; a search returns to it whenever it must",
+    "compute_loss_func": _LOSS,
+    "optimizers": _OPTIMIZER,
+    "optimizer_cls_and_kwargs": _OPTIMIZER,
+    **INSTEAD,
+}
+"""Arguments of transformers' and TRL's trainers themselves, and what to do here instead."""

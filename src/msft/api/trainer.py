@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +14,7 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
 
+from msft.api.argument_checks import check_known, checked
 from msft.api.config import MSFTConfig
 from msft.api.events import Events
 from msft.api.inputs import Inputs, Split
@@ -46,7 +49,8 @@ class MSFTTrainer:
     Raises:
         ConfigError: If a value of `args` or `peft_config` is invalid or not supported.
         DataError: If `train_dataset` is missing, or a data set is not passed by name or in a form listed above.
-        ModelError: If the model has an adapter already, or is an object without a `processing_class`.
+        ModelError: If the model is an object that would not be the same after it was saved and loaded: it has an
+            adapter, frozen parameters or code of its own; or if it is an object without a `processing_class`.
 
     Examples:
         >>> from msft import MSFTConfig, MSFTTrainer
@@ -59,21 +63,31 @@ class MSFTTrainer:
         >>> trainer.save_model("runs/first/model")  # doctest: +SKIP
     """
 
+    def __new__(cls, *args: Any, **given: Any) -> MSFTTrainer:
+        """Raises ConfigError for arguments that are not here, with those of the same meaning."""
+        parameters = inspect.signature(cls.__init__).parameters
+        if all(each.kind is not each.VAR_KEYWORD for each in parameters.values()):
+            check_known(given, list(parameters)[1:], MSFTConfig)
+        return super().__new__(cls)
+
     def __init__(
         self,
-        model: PreTrainedModel | str,
-        args: MSFTConfig,
-        train_dataset: Split,
+        model: PreTrainedModel | str | os.PathLike[str],
+        args: MSFTConfig | None = None,
+        train_dataset: Split = None,
         eval_dataset: Split = None,
         test_dataset: Split = None,
         processing_class: Any | None = None,
         peft_config: LoraConfig | None = None,
-        callbacks: Sequence[TrainerCallback | type[TrainerCallback]] = (),
+        callbacks: Sequence[TrainerCallback | type[TrainerCallback]] | None = None,
     ) -> None:
+        args = checked(args, MSFTConfig)
         self.args, self.peft_config = args, peft_config
         self.folder = RunFolder(Path(args.output_dir))
+        model = os.fspath(model) if isinstance(model, os.PathLike) else model
         splits = {"train": train_dataset, "validation": eval_dataset, "test": test_dataset}
-        self._inputs = Inputs(self.folder.inputs.absolute(), model, processing_class, splits)
+        adapter = peft_config is not None
+        self._inputs = Inputs(self.folder.inputs.absolute(), model, processing_class, splits, adapter)
         self._inputs.check()
         self._processes = Processes()
         self.config: Config = args.resolve(
@@ -82,7 +96,7 @@ class MSFTTrainer:
             peft=peft_config,
             world=self._processes.world,
         )
-        self._events = Events(args, callbacks)
+        self._events = Events(args, callbacks, is_main=self._processes.is_main)
         self._events.call("on_init_end")
         self.summary: dict[str, Any] = {}
         """The content of `summary.json`, after training."""
@@ -92,43 +106,64 @@ class MSFTTrainer:
         """Steps, epoch and log so far; see `msft.api.events.Events`."""
         return self._events.state
 
-    def train(self, resume_from_checkpoint: bool = False) -> TrainOutput:
+    def train(self, resume_from_checkpoint: bool | str | Path | None = None) -> TrainOutput:
         """Runs the search to its end.
 
         Shows on standard error what `msft train` shows, unless `args.disable_tqdm` is set: the progress, notes on the
         data, at the end the result and where the model and the page are. Of several processes, only the first shows.
 
         Args:
-            resume_from_checkpoint: Continues the run in `output_dir`.
+            resume_from_checkpoint: True continues the run in `output_dir`, as its path does; there is no other place
+                that a run can continue from.
 
         Returns:
-            The number of steps, the mean loss over them (both with discarded steps), and the metrics of `evaluate`,
-                which are empty if a callback stopped the run.
+            The number of steps, the mean loss over them (both with discarded steps, and of the whole run if it was
+                resumed), and the metrics of `evaluate`, which are empty if a callback stopped the run. Steps after the
+                last evaluation that a stop has lost are trained again, and counted once.
 
         Raises:
             UserError: If the run folder, the model or the data cannot be used; the message says how to fix it.
             Stopped: If a signal ended the run, which can then be resumed.
         """
+        resume = self._resumes(resume_from_checkpoint)
         if self._processes.is_main:
-            if resume_from_checkpoint:
+            if resume:
                 self.folder.check_resumable()
                 self._inputs.check_unchanged()
             else:
                 self.folder.check_free()
                 self._inputs.write()
         self._processes.barrier()
+        self._events.expect(self.folder.transcript().segments if resume else None)
         console = Console(stderr=True, quiet=self.args.disable_tqdm or not self._processes.is_main)
         try:
             with Display(console, plan=plan_of(self.config)) as display:
-                self.summary = train(self.config, Several(display, self._events), resume=resume_from_checkpoint)
+                watchers = Several(display, self._events)
+                for note in self._inputs.notes:
+                    watchers.note(note)
+                self.summary = train(self.config, watchers, resume=resume)
         except Stopped:
             if not self._events.control.should_training_stop:
                 raise
             console.print("Stopped by a callback. Continue with train(resume_from_checkpoint=True).", highlight=False)
+            self._events.call("on_train_end")
             return TrainOutput(self.state.global_step, self._events.mean_loss, {})
         self._show_result(console)
         self._events.call("on_train_end")
         return TrainOutput(self.state.global_step, self._events.mean_loss, self.evaluate())
+
+    def _resumes(self, asked: bool | str | Path | None) -> bool:
+        """Raises RunError if the run cannot begin, or continue, from what was asked for; in the words of this API."""
+        field, here = "resume_from_checkpoint", self.folder.path
+        if not isinstance(asked, bool) and asked is not None and Path(asked).resolve() != here.resolve():
+            mend = f"give True to continue the run in output_dir, or output_dir={str(asked)!r} if a run is there"
+            raise RunError(complaint(f"found {str(asked)!r}, not output_dir ({here})", mend, field=field))
+        resume = asked is not None and asked is not False
+        if resume != self.folder.exists:
+            found = "this folder holds no run to resume" if resume else "this folder already holds a run"
+            mend = "call train()" if resume else "call train(resume_from_checkpoint=True)"
+            raise RunError(complaint(found, f"{mend}, or give another output_dir", file=here, field="output_dir"))
+        return resume
 
     def _show_result(self, console: Console) -> None:
         if console.quiet:

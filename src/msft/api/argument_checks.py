@@ -1,0 +1,110 @@
+"""Values of an `MSFTConfig` that no check of the configuration sees: those that are used, or converted, before it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainingArguments
+
+from msft.api.other_trainers import INSTEAD, INSTEAD_IN_TRAINER, REMOVE
+from msft.config.problems import one_of
+from msft.core.errors import ConfigError, complaint
+from msft.core.method import Method
+
+if TYPE_CHECKING:
+    from msft.api.config import MSFTConfig
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, (list, tuple, set)) and all(isinstance(name, str) for name in value)
+
+
+COUNT = "give a whole number from 1"
+KWARGS = 'give a dict, such as {"NAME": ...}, or leave it out'
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "output_dir": (lambda value: isinstance(value, (str, os.PathLike)) and str(value) != "", "give a folder's path"),
+    "method": (
+        lambda value: value is None or isinstance(value, (str, Method)) or callable(value),
+        "give the name of a method, a msft.core.method.Method or its generator function",
+    ),
+    "method_kwargs": (lambda value: value is None or _mapping(value), KWARGS),
+    "dataset_kwargs": (
+        lambda value: value is None or (_mapping(value) and all(map(_mapping, value.values()))),
+        "give a dict of dicts by sub-dataset, or leave it out",
+    ),
+    "repeat": (lambda value: value is None or _mapping(value), KWARGS),
+    "num_train_epochs": (lambda value: value is None or _number(value), "give a number, or None"),
+    "per_device_train_batch_size": (_count, COUNT),
+    "gradient_accumulation_steps": (_count, COUNT),
+    "logging_steps": (_count, f"{COUNT}; not a share of all steps, as a search does not know their number"),
+    "bf16": (lambda value: value is None or _flag(value), "give True, False or None"),
+    "disable_tqdm": (_flag, "give True or False"),
+    "report_to": (
+        lambda value: value is None or isinstance(value, str) or _names(value),
+        'give the name of a tracker, several in a list, or "none"',
+    ),
+}  # fmt: skip
+"""For each argument: whether a value can be used, and what to do instead."""
+
+
+def _check_values(args: MSFTConfig) -> None:
+    """Raises ConfigError, with a line for each argument that cannot be used."""
+    lines = [
+        complaint(f"found {repr(getattr(args, name))[:60]}", mend, file=type(args).__name__, field=name)
+        for name, (usable, mend) in _CHECKS.items()
+        if not usable(getattr(args, name))
+    ]
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def checked(args: MSFTConfig | None, kind: type[MSFTConfig]) -> MSFTConfig:
+    """The `args` of a trainer. Raises ConfigError if they are missing, another trainer's, or have unusable values."""
+    if not isinstance(args, kind):
+        found = "is missing" if args is None else f"found a {type(args).__name__}"
+        mend = 'give MSFTConfig(output_dir="runs/first", ...)'
+        if isinstance(args, TrainingArguments):
+            mend += "; most arguments have the same names (docs/how_to/from_trl.md)"
+        raise ConfigError(complaint(found, mend, field="args"))
+    _check_values(args)
+    return args
+
+
+def instead_of(name: str, known: Sequence[str], instead: Mapping[str, str] = INSTEAD) -> str:
+    """What to write in place of an argument that is not known."""
+    if name in instead:
+        return instead[name]
+    return REMOVE if name in {field.name for field in fields(TrainingArguments)} else one_of(name, known)
+
+
+def check_known(given: Mapping[str, Any], known: Sequence[str], config: type) -> None:
+    """Raises ConfigError for arguments of a trainer that it does not have."""
+    settings = [field.name for field in fields(config)]
+    lines = []
+    for name in given:
+        if name in known:
+            continue
+        own = f"give it in args: MSFTConfig({name}=...)" if name in settings else None
+        mend = own or instead_of(name, known, INSTEAD_IN_TRAINER)
+        lines.append(complaint("unknown argument", mend, file="MSFTTrainer", field=name))
+    if lines:
+        raise ConfigError("\n".join(lines))

@@ -1,0 +1,102 @@
+"""What MSFTTrainer and MSFTConfig cannot use is answered with what to write instead."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from transformers import TrainingArguments
+
+from msft import MSFTConfig, MSFTTrainer
+from msft.api.other_trainers import INSTEAD_IN_TRAINER
+from msft.core.errors import ConfigError
+
+DATA = {"a": [{"prompt": "p", "completion": "c"}]}
+
+
+def trainer(**changes):
+    return MSFTTrainer(model="model", args=MSFTConfig(**{"output_dir": "run", **changes}), train_dataset=DATA)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"output_dir": None}, r"MSFTConfig output_dir: found None. Fix: give a folder's path"),
+        ({"output_dir": ""}, "output_dir: found ''"),
+        ({"logging_steps": 0}, "logging_steps: found 0. Fix: give a whole number from 1"),
+        ({"logging_steps": -5}, "logging_steps: found -5"),
+        ({"logging_steps": 0.3}, "logging_steps: found 0.3. .*not a share of all steps"),
+        ({"bf16": "yes"}, "bf16: found 'yes'. Fix: give True, False or None"),
+        ({"disable_tqdm": "no"}, "disable_tqdm: found 'no'"),
+        ({"num_train_epochs": "3"}, "num_train_epochs: found '3'. Fix: give a number"),
+        ({"per_device_train_batch_size": "8"}, "per_device_train_batch_size: found '8'"),
+        ({"gradient_accumulation_steps": 0.5}, "gradient_accumulation_steps: found 0.5"),
+        ({"method": 3}, "MSFTConfig method: found 3"),
+        ({"method_kwargs": "msft"}, "method_kwargs: found 'msft'"),
+        ({"repeat": 2}, "repeat: found 2"),
+        ({"dataset_kwargs": {"a": "exact_match"}}, "dataset_kwargs: found .* Fix: give a dict of dicts"),
+        ({"report_to": 1}, "report_to: found 1"),
+        ({"report_to": "all"}, "training.report_to.0: found 'all'"),
+    ],
+)
+def test_values_that_cannot_be_used(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        trainer(**changes)
+
+
+def test_all_values_are_answered_at_once():
+    with pytest.raises(ConfigError) as raised:
+        trainer(bf16="yes", logging_steps=0)
+    assert str(raised.value).count("Fix:") == 2
+
+
+def test_none_is_the_default_where_there_is_one():
+    made = trainer(report_to=None, method=None, method_kwargs=None, dataset_kwargs=None, repeat=None)
+    assert made.config == trainer().config
+    assert trainer(report_to=["none"]).config == made.config
+    assert trainer(output_dir=Path("run")).config == made.config
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (None, r"args: is missing. Fix: give MSFTConfig\(output_dir="),
+        (TrainingArguments(output_dir="run"), r"args: found a TrainingArguments. Fix: give MSFTConfig.*from_trl.md"),
+        ({"output_dir": "run"}, "args: found a dict"),
+    ],
+)
+def test_other_arguments_than_an_msft_config(args, said):
+    with pytest.raises(ConfigError, match=said):
+        MSFTTrainer(model="model", args=args, train_dataset=DATA)
+
+
+def test_arguments_of_other_trainers_are_answered_by_the_trainer_too():
+    for name in INSTEAD_IN_TRAINER:
+        with pytest.raises(ConfigError, match=f"MSFTTrainer {name}: unknown argument. Fix: "):
+            MSFTTrainer(model="model", args=MSFTConfig(output_dir="run"), train_dataset=DATA, **{name: None})
+    for given, said in (
+        ({"tokenizer": None}, "tokenizer: unknown argument. Fix: give processing_class"),
+        ({"learning_rate": 1.0}, r"unknown argument. Fix: give it in args: MSFTConfig\(learning_rate=...\)"),
+        ({"evl_dataset": None}, "evl_dataset: unknown argument. Fix: did you mean 'eval_dataset'?"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=said):
+            MSFTTrainer(model="model", args=MSFTConfig(output_dir="run"), train_dataset=DATA, **given)
+
+
+def test_a_subclass_may_have_further_arguments():
+    class Own(MSFTTrainer):
+        def __init__(self, *given, extra, **named):
+            super().__init__(*given, **named)
+            self.extra = extra
+
+    assert Own("model", MSFTConfig(output_dir="run"), DATA, extra=3).extra == 3
+
+
+def test_every_argument_of_transformers_is_answered_without_a_guess():
+    """A similar name is no help for an argument that exists: `eval_delay` is no misspelt `repeat`."""
+    known = {each.name for each in fields(MSFTConfig)}
+    for name in {each.name for each in fields(TrainingArguments)} - known:
+        with pytest.raises(ConfigError, match=f"MSFTConfig {name}: unknown argument. Fix: ") as raised:
+            MSFTConfig(output_dir="run", **{name: None})
+        assert "did you mean" not in str(raised.value)
