@@ -20,7 +20,7 @@ from msft.engine.progress import ScoreInfo, StepInfo
 from msft.forward.runtime import NotFiniteError
 from msft.record import run_folder as run_module
 from msft.record.run_folder import RunFolder
-from msft.run.signals import StopRequest
+from msft.run.signals import IF_FREE, StopRequest
 from msft.system import files
 from msft.system.files import Operation
 
@@ -49,6 +49,16 @@ def stopped_by(number: int, config: object, at_step: int) -> Notes:
     return notes
 
 
+@pytest.fixture
+def free() -> Iterator[None]:
+    """Signals that the tests may have been started without, as under nohup."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in IF_FREE}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("free")
 @pytest.mark.parametrize(
     ("kind", "number"),
     [
