@@ -76,8 +76,10 @@ def main(argv: Sequence[str]) -> int:
 def _after_interrupt(arguments: argparse.Namespace) -> str:
     """What is left of a command that Ctrl-C ended outside a run's own steps, and how to go on."""
     safe = "what is journaled is safe: continue with"
-    if arguments.command != "train" or arguments.continues_by_itself:
-        return f"{safe} the same command" if arguments.continues_by_itself else "nothing is lost"
+    if arguments.continues_by_itself:
+        return f"{safe} the same command"
+    if arguments.command != "train":
+        return "nothing is lost"
     from msft.cli.begun import begun
 
     try:

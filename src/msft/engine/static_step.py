@@ -25,7 +25,7 @@ from msft.forward.runtime import Runtime
 from msft.forward.shapes import Shape
 from msft.forward.token_rows import Row
 from msft.model.compiled import CompiledLayers
-from msft.model.fixed_decoding import after_failure
+from msft.model.hardware import after_failed_recording
 from msft.model.token_loss import TokenLoss
 
 
@@ -123,7 +123,7 @@ class StaticStepper(Stepper):
             self._pool = pool  # kept by the graphs in it
             return made
         except RuntimeError as error:  # among them out of memory, and what cannot be recorded
-            after_failure(self.runtime.device)
+            after_failed_recording(self.runtime.device)
             reason = f"no CUDA graph for {filled.shape.tokens:,} tokens: {str(error).splitlines()[0]}"
             self.said = "; ".join(filter(None, (self.said, reason)))
             return None

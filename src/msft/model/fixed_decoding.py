@@ -7,7 +7,6 @@ that it takes to start them one by one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from msft.forward.batches import Continuation
+from msft.model.hardware import after_failed_recording
 from msft.model.token_loss import TokenLoss
 
 LEAST = 16
@@ -150,7 +150,7 @@ class FixedSteps:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._found = self._compute()
         except RuntimeError as error:  # among them out of memory, and what cannot be recorded
-            after_failure(self.tokens.device)
+            after_failed_recording(self.tokens.device)
             self.refused = str(error).splitlines()[0]
             return self._compute()
         plain = self._compute()
@@ -163,14 +163,6 @@ class FixedSteps:
             return logits, states
         self._graph, self.refused = None, "the recorded step gives other numbers"
         return plain
-
-
-def after_failure(device: torch.device) -> None:
-    """Makes the device usable after a recording that failed, which leaves the generator as if it still went on."""
-    torch.cuda.synchronize()
-    with suppress(RuntimeError):
-        fresh = torch.Generator(device).graphsafe_get_state()
-        torch.cuda.default_generators[torch.cuda.current_device()].graphsafe_set_state(fresh)
 
 
 def fixed_steps(loss: Any, reading: Continuation, tokens: Tensor, cache: Any, room: int) -> FixedSteps | None:

@@ -23,8 +23,8 @@ from msft.system import files
 RESERVE = 64 << 20
 """Bytes that must stay free beside snapshots and model: journal, sidecars, page."""
 HARMLESS = (
-    "environment", "environment.*", "model.name_or_path", "model.tokenizer", "datasets.*.path", "aggregate.path",
-    "snapshots.durable", "snapshots.max", "training.learning_rate",
+    "environment", "environment.*", "model.name_or_path", "datasets.*.path", "aggregate.path", "snapshots.durable",
+    "snapshots.max", "training.learning_rate",
 )  # fmt: skip
 """Fields that a resumed run may change with `--allow-changed`. Content is fingerprinted: a path may change, a file's
 content may not. A new learning rate or `snapshots.max` applies from the next segment on."""
@@ -88,7 +88,7 @@ def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path
     refused = [
         change
         for change in found_changes
-        if not (_moved(*change) or any(_covers(field, _field(change[0])) for field in allowed))
+        if not (_moved(*change[1:]) or any(_covers(field, _field(change[0])) for field in allowed))
     ]
     if refused:
         mends = sorted({_field(path) for path, _, _ in refused})
@@ -105,9 +105,9 @@ def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path
     return found_changes
 
 
-def _moved(path: KeyPath, was: Any, now: Any) -> bool:
+def _moved(was: Any, now: Any) -> bool:
     """Whether it is the path of an input in the run's own folder, which lies elsewhere now."""
-    if not (isinstance(was, str) and isinstance(now, str) and _harmless(_field(path))):
+    if not (isinstance(was, str) and isinstance(now, str)):
         return False
     return all(Path(each).parent.name == INPUTS for each in (was, now)) and Path(was).name == Path(now).name
 

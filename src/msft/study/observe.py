@@ -13,13 +13,11 @@ from msft.core.vocabulary import ROOT, Snapshot
 from msft.engine.torch_engine import TorchEngine
 from msft.report.story import Story
 from msft.run.job import Job
+from msft.run.open_store import SNAPSHOT_MEMORY
 from msft.snapshots.store import Store
 from msft.system.host import host_memory
 
 T = TypeVar("T")
-
-MEMORY = 0.4
-"""Maximum share of the free memory for snapshots."""
 
 
 def observe(
@@ -33,7 +31,8 @@ def observe(
     Evaluations are not repeated: the cost is the run's training and the measurements. Raises Diverged if a training
     loss is not bit-identical to the recorded one: the measurement would then be of a different run.
     """
-    memory = int(MEMORY * host_memory().available)
+    memory = int(SNAPSHOT_MEMORY * host_memory().available)
+    # Beside the run, whose disk has room for snapshots: the system's folder for such files may lie in memory.
     with (
         TemporaryDirectory(dir=story.folder.path, prefix=".observe-") as folder,
         Store(Path(folder), memory_bytes=memory) as store,

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 GROUPS, OF_PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 """Where Linux shows the control groups, and which of them this process is in."""
 MEMORY = {
@@ -29,6 +27,8 @@ class HostMemory:
 
 
 def host_memory() -> HostMemory:
+    import psutil  # not at the top: every command limits its threads, and few ask for memory
+
     machine = psutil.virtual_memory()
     total, available = machine.total, machine.available
     for folder, version in _groups("memory"):
