@@ -38,7 +38,7 @@ AVERAGED, RAW, FALLING = Setting(1.5e-3, 1.0), Setting(3e-3), Setting(8e-3)
 """AVERAGED and FALLING were chosen for plain SFT (docs/results/averages.md); RAW is the example's own."""
 FALLING_AVERAGED = Setting(8e-3, 1.0, "linear")
 OPEN = {
-    **{name: [AVERAGED, Setting(3e-3, 1.0), RAW] for name in ("coba", "dynamix", "merge", "merge:ties")},
+    **{name: [AVERAGED, Setting(3e-3, 1.0), RAW] for name in ("coba", "dynamix", "merge", "merge:ties", "self_distil")},
     "temperature": [AVERAGED, Setting(3e-3, 1.0)],
     "sft": [Setting(3e-3, 1.0, "linear"), FALLING_AVERAGED],
     "wsd": [Setting(1.5e-3), RAW, FALLING],

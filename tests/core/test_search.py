@@ -12,7 +12,7 @@ from msft.core.errors import RunError
 from msft.core.method import Method
 from msft.core.rollout import Track
 from msft.core.search import Search
-from msft.core.vocabulary import ROOT, Anneal, Brief, Mixture, Plan
+from msft.core.vocabulary import ROOT, Anneal, Brief, Mixture, Plan, Teacher
 from msft.testing.fake import Curve, FakeEngine, brief_of
 
 
@@ -149,7 +149,7 @@ def test_a_blend_is_a_snapshot_of_its_own() -> None:
         (blending((1, 1.5), (2, -0.5)), r"gives snapshot 2 the weight -0\.5 in a blend\. Fix: give weights above 0"),
         (
             blending((2, 1.0), why="canditate"),
-            "for the reason 'canditate'. Fix: let `why` be one of search, candidate, f",
+            "for the reason 'canditate'. Fix: let `why` be one of search, candidate, teacher, f",
         ),
         (blending((1, 1.0), (2, 0.0)), r"gives snapshot 2 the weight 0\.0"),
         (blending((1, math.nan), (2, 1.0)), "gives snapshot 1 the weight nan"),
@@ -172,6 +172,40 @@ def test_a_blend_is_a_snapshot_of_its_own() -> None:
 def test_a_blend_that_is_no_mean_is_refused(method: Method, message: str) -> None:
     with pytest.raises(RunError, match=message):
         search_with(method)
+
+
+def taught(**changes: Any) -> Method:
+    """A first tick, which teaches the second."""
+    teacher = Teacher(**{"snapshot": 1} | {name: changes.pop(name) for name in ("snapshot", "share", "top")
+                                          if name in changes})  # fmt: skip
+
+    def plan(brief: Brief) -> Plan:
+        track, whole = Track(brief), Mixture(tasks=brief.tasks)
+        first = yield from track.advance(track.base, whole, 3, score=brief.tasks)
+        segment = next(track.advance(first, whole, 6, score=brief.tasks, teacher=teacher))
+        outcome = yield replace(segment, **changes)
+        return outcome.snapshot
+
+    return Method(plan=plan, Params=type(None))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"share": 0.0},
+            r"segment 2: the method gives a teacher the share 0\.0\. Fix: give a share above 0, at most 1",
+        ),
+        ({"share": math.nan}, "the share nan"),
+        ({"top": 0}, "asks for 0 tokens of a teacher's predictions. Fix: let `top` be 1 or more"),
+        ({"stop": 3}, "gives a teacher where nothing is trained"),
+        ({"snapshot": 9}, "requests snapshot 9, which it dropped"),
+    ],
+)
+def test_a_teacher_that_cannot_teach_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        search_with(taught(**fields))
+    assert search_with(taught()).answer == 2
 
 
 def test_shares_may_change_through_a_turn() -> None:

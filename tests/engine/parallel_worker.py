@@ -16,7 +16,7 @@ from tiny_engine import TASKS, segment, tiny_data, tiny_engine, tiny_folder
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from msft.core.vocabulary import Mixture, Probe, Task
+from msft.core.vocabulary import Mixture, Probe, Task, Teacher
 from msft.data.examples import Measure, TaskData
 from msft.engine.parallel import Processes
 from msft.engine.torch_engine import TorchEngine
@@ -131,12 +131,14 @@ def observe(case: str, folder: Path, results: Path) -> dict[str, Any]:
         told |= {"sent": [trained.most, rolled_back.most], "traffic": batch.total}
     blended = engine.run(segment(0, 0, parent=2, blend=((0, 0.25), (1, 0.25), (2, 0.5))), 3)
     ties = engine.run(segment(0, 0, parent=2, blend=((1, 0.5), (2, 0.5)), ties=0.5), 4)
+    taught = engine.run(segment(0, 3, parent=2, rollout=3, teacher=Teacher(snapshot=1, top=5)), 6)
     back = engine.run(segment(0, 0, parent=0), 5)
     assert back.scores == base.scores, "the base model is read again as it was"
     engine.export(1, place / "final")
     return told | {
         "base": base.scores, "scores": outcome.scores, "losses": outcome.losses, "lookahead": outcome.lookahead,
         "train_loss": outcome.train_loss, "weighted": weighted.scores, "blended": blended.scores, "ties": ties.scores,
+        "taught": taught.scores,
         "tokens": [outcome.tokens.train, outcome.tokens.probe], "weights": totals(store, engine),
         "conflict": {" ".join(pair): cosine for pair, cosine in engine.conflict(1, 3).items()},
         "replicated": engine.replicated(),

@@ -173,7 +173,8 @@ def go(
 
 
 @pytest.mark.parametrize(("name", "limit"), [("averages", None), ("averages", 1), ("soups", 2), ("wanders", 2),
-                                             ("weighs", None), ("decays", None), ("halves", None)])  # fmt: skip
+                                             ("weighs", None), ("decays", None), ("halves", None),
+                                             ("teaches", None), ("teaches", 1)])  # fmt: skip
 def test_a_run_with_every_word_is_resumed_bit_for_bit(
     folder: Path, tmp_path: Path, name: str, limit: int | None
 ) -> None:

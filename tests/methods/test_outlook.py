@@ -59,7 +59,8 @@ def test_no_search_takes_more_than_was_said(name: str, preset: str) -> None:
     [
         ("msft", {}), ("msft", {"replay": 0.0, "leave_within": 0.0, "ties": "first"}), ("msft", {"max_rollouts": 2}),
         ("sft", {}), ("sro", {}), ("soft_sro", {}), ("one_pass", {}), ("placebo", {}), ("dynamix", {}), ("ies", {}),
-        ("wsd", {}), ("coba", {}), ("merge", {}), ("continual", {}), ("continual", {"order": "size_desc"}),
+        ("wsd", {}), ("coba", {}), ("merge", {}), ("self_distil", {}), ("continual", {}),
+        ("continual", {"order": "size_desc"}),
     ],
 )  # fmt: skip
 def test_the_bound_holds_from_every_roll_out_on(method: str, params: dict[str, Any], peaks: tuple[float, ...]) -> None:

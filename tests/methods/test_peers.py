@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from msft.core.search import Search
-from msft.core.vocabulary import ROOT, Anneal, Outcome, Probe, Segment, Snapshot
-from msft.methods import METHODS, coba, merge
+from msft.core.vocabulary import ROOT, Anneal, Outcome, Probe, Segment, Snapshot, Teacher
+from msft.methods import METHODS, coba, merge, self_distil
 from msft.run.loop import drive
 from msft.testing.fake import Curve, FakeEngine, brief_of
 
@@ -150,3 +150,35 @@ def test_a_merger_of_models_that_none_improves_is_the_base_model(how: str) -> No
 def test_a_density_is_a_share(density: float) -> None:
     with pytest.raises(ValueError, match="density must be a share between 0 and 1"):
         merge.Params(density=density)
+
+
+def test_the_best_model_of_plain_fine_tuning_teaches_a_second_run_from_the_base_model() -> None:
+    """The final model is the best of the second run, also where the first one has a better one."""
+    engine, plain, best = play("sft", horizon=6.0)
+    engine, journal, answer = play("self_distil", params=self_distil.Params(share=0.7, top=5), horizon=6.0)
+    first, second = journal[: len(plain)], journal[len(plain) :]
+    assert [replace(segment, why="search") for segment, _ in first] == [segment for segment, _ in plain]
+    assert {segment.why for segment, _ in first} == {"teacher"}
+    assert {segment.teacher for segment, _ in second} == {Teacher(snapshot=best, share=0.7, top=5)}
+    assert (second[0][0].parent, second[0][0].start, second[0][0].epoch) == (ROOT, 0, 0.0)
+    assert [segment.stop for segment, _ in second] == [segment.stop for segment, _ in plain]
+    macro = [sum(outcome.scores.values()) for _, outcome in second]
+    assert answer == len(plain) + 1 + macro.index(max(macro))
+    assert engine.trained == 2 * 6 * sum(SIZES.values())
+
+
+def test_a_base_model_that_no_training_improves_teaches_nothing() -> None:
+    curves = dict.fromkeys(SIZES, Curve(peak=1e-9, base=0.8))
+    engine, journal, answer = play("self_distil", FakeEngine(curves, SIZES))
+    assert answer == ROOT and engine.trained == 10 * sum(SIZES.values())
+    brief = brief_of(engine, self_distil.Params())
+    assert "no second run" in METHODS["self_distil"].explain(brief, [outcome for _, outcome in journal])[0]
+    _, journal, answer = play("self_distil", FakeEngine(curves, SIZES), select="last")
+    assert answer == len(journal) and journal[-1][0].teacher == Teacher(snapshot=len(journal) // 2)
+
+
+@pytest.mark.parametrize(("params", "said"), [({"share": 0.0}, "share must be"), ({"share": 1.1}, "share must be"),
+                                              ({"top": 0}, "top must be at least 1")])  # fmt: skip
+def test_self_distillation_names_a_parameter_that_cannot_be(params: dict[str, float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        self_distil.Params(**params)

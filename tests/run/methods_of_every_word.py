@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from msft.core.method import Method
 from msft.core.rollout import Answer, Track, replaying, roll_out
-from msft.core.vocabulary import ROOT, Anneal, Brief, Mixture, Plan, Probe, Task
+from msft.core.vocabulary import ROOT, Anneal, Brief, Mixture, Plan, Probe, Task, Teacher
 
 
 def halves(brief: Brief) -> Plan:
@@ -109,6 +109,21 @@ def soups(brief: Brief) -> Plan:
     return end.snapshot
 
 
+def teaches(brief: Brief) -> Plan:
+    """Each epoch is taught by the model from which the epoch before it began: the second by the base model."""
+    track = Track(brief)
+    answer, here, mixture = Answer(brief, track.base), track.base, Mixture(tasks=brief.tasks)
+    teacher = None
+    for _ in range(4):
+        start = here
+        for stop in track.ticks(here, mixture, 1.0):
+            keep = answer.keep | {start.snapshot}
+            here = yield from track.advance(here, mixture, stop, score=brief.tasks, keep=keep, teacher=teacher)
+            answer.offer(here)
+        teacher = Teacher(snapshot=start.snapshot, share=0.4, top=3)
+    return answer.choose(here)
+
+
 def wanders(brief: Brief) -> Plan:
     """Trains from and blends whatever it happens to keep: a different graph of ancestors for every seed."""
     draw, track = random.Random(brief.seed), Track(brief)
@@ -125,7 +140,8 @@ def wanders(brief: Brief) -> Plan:
         else:
             mixture = Mixture(tasks=tuple(task for task in brief.tasks if draw.random() < 0.8) or brief.tasks)
             stop = track.start(here, mixture) + draw.randint(1, 4)
-            made = yield from track.advance(here, mixture, stop, score=brief.tasks, keep=keep)
+            teacher = Teacher(snapshot=draw.choice(points).snapshot) if draw.random() < 0.3 else None
+            made = yield from track.advance(here, mixture, stop, score=brief.tasks, keep=keep, teacher=teacher)
         points = [*draw.sample(points, min(len(points), draw.randint(1, 4))), made]
     return draw.choice(points).snapshot
 
@@ -135,4 +151,7 @@ class Params:
     """None of them has any."""
 
 
-OWN = {plan.__name__: Method(plan=plan, Params=Params) for plan in (halves, weighs, decays, averages, soups, wanders)}
+OWN = {
+    plan.__name__: Method(plan=plan, Params=Params)
+    for plan in (halves, weighs, decays, averages, soups, teaches, wanders)
+}

@@ -71,7 +71,7 @@ def test_killed_at_every_cut_of_its_journal(name: str, limit: int | None) -> Non
         assert len(journal) == cut
         engine.store.crash()
         engine.states = {ROOT: engine.states[ROOT]} | {n: engine.states[n] for n in engine.store.held}
-        engine.live = ROOT
+        engine.live, engine.asked = ROOT, None
         assert go(engine, brief, name, journal, limit)[0] == answer
         assert journal == plain
         assert engine.states[answer] == states[answer]
@@ -89,7 +89,8 @@ def test_a_bound_changes_no_decision_whatever_the_ancestors(seed: int, limit: in
     bounded, again = go(bound, brief, "wanders", journal, limit)
     assert (bounded, journal) == (answer, plain)
     assert bound.states[answer] == free.states[answer]
-    # What was held and run again is a function of the journal; only the parts of a blend may be more than the bound.
+    # What was held and run again is a function of the journal; only what a segment is made from may be more than the
+    # bound: the parts of a blend, and a teacher beside the parent.
     retention, settled = replayed(brief, plain, None, answer, ((1, limit),))
     assert retention.held == bound.store.held == {answer} - {ROOT}
     assert [number for each in settled for number, _ in each.again] == again
@@ -103,7 +104,7 @@ def test_a_bound_changes_no_decision_whatever_the_ancestors(seed: int, limit: in
         with suppress(Killed):
             go(killed, brief, "wanders", resumed, limit, until=len(resumed) + data.draw(st.integers(1, 9)))
         killed.store.crash()
-        killed.live = ROOT
+        killed.live, killed.asked = ROOT, None
     assert go(killed, brief, "wanders", resumed, limit)[0] == answer
     assert resumed == plain
     assert killed.states[answer] == free.states[answer]

@@ -75,7 +75,7 @@ def test_a_study_killed_and_started_again_ends_with_the_same_numbers(
 
 def test_the_peers_are_compared_end_to_end(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each on the real engine, with its own rate, draws, weights and mergers; plain fine-tuning sets the scale."""
-    output, names = config.parent / "peers", ["sft", "wsd", "temperature", "coba", "merge", "merge:ties"]
+    output, names = config.parent / "peers", ["sft", "wsd", "temperature", "coba", "merge", "merge:ties", "self_distil"]
     command = ["compare", str(config), "--methods", ",".join(names), "--seeds", "1", "--output", str(output)]
     assert main([*command, "--set", "training.average=1"]) == 0
     data = json.loads((output / "comparison.json").read_text())
@@ -90,7 +90,9 @@ def test_the_peers_are_compared_end_to_end(config: Path, capsys: pytest.CaptureF
     assert [journals[name][-1][0].ties for name in ("merge", "merge-ties")] == [None, 0.2]
     scores = [journals[name][-1][1].scores for name in ("merge", "merge-ties")]
     assert scores[0] != scores[1]
-    assert "6 methods" in capsys.readouterr().out
+    taught = [segment.teacher for segment, _ in journals["self_distil"]]
+    assert taught[0] is None and taught[-1] is not None and taught[-1].share == 0.5
+    assert "7 methods" in capsys.readouterr().out
 
 
 def test_ctrl_c_ends_the_study_and_not_one_run_of_it(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from msft.core.curves import peak
-from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Snapshot, Task
+from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Snapshot, Task, Teacher
 
 Limits: TypeAlias = Sequence[tuple[int, int | None]]
 """(first segment, maximum number of snapshots kept between segments from there on), in order; None: no maximum."""
@@ -54,6 +54,8 @@ class Retention:
         self._number = 0
         self._tip: Snapshot = ROOT
         """The current state of the engine."""
+        self._teacher: Teacher | None = None
+        """Whose predictions the engine has."""
         self._new: frozenset[Snapshot] = frozenset()
         """The snapshot that the last segment stored; empty if it made none."""
         self._sources: dict[Snapshot, frozenset[Snapshot]] = {}
@@ -80,6 +82,7 @@ class Retention:
             self._points.append(self._number)
         self._scores.setdefault(outcome.snapshot, {}).update(outcome.scores)
         self._tip = outcome.snapshot
+        self._teacher = segment.teacher or self._teacher
         self._new = frozenset({self._number} if segment.makes else ())
 
     def settle(self, following: Segment | None, answer: Snapshot | None) -> Settled:
@@ -97,8 +100,10 @@ class Retention:
             self.held = needed
             return Settled(first=self.held, again=(), held=self.held)
         odds = self._odds(following, needed)
-        # The engine is at the tip, kept or not. Other sources, and the answer (for export), must be in the store.
-        must = asked - {self._tip} if following is not None else asked
+        # The engine is at the tip, kept or not, unless it has to leave it for a teacher's predictions. Other sources,
+        # and the answer (for export), must be in the store.
+        stays = following is not None and following.teacher in (None, self._teacher)
+        must = asked - {self._tip} if stays else asked
         if missing := self._repeated(must, there):
             # The engine leaves the tip to make them.
             must, missing = asked, self._repeated(asked, there)

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from msft.core.clock import Clock
 from msft.core.curves import average, may_be_peaks
 from msft.core.headroom import RECORD
-from msft.core.vocabulary import ROOT, Anneal, Brief, Mixture, Outcome, Probe, Segment, Snapshot, Task, Why
+from msft.core.vocabulary import ROOT, Anneal, Brief, Mixture, Outcome, Probe, Segment, Snapshot, Task, Teacher, Why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +85,7 @@ class Track:
         probes: Iterable[Probe] = (),
         reset_optimizer: bool = False,
         anneal: Anneal | None = None,
+        teacher: Teacher | None = None,
         why: Why = "search",
         chooses: bool = True,
     ) -> Step:
@@ -113,6 +114,7 @@ class Track:
             keep=frozenset(keep) - {here.snapshot, ROOT},
             reset_optimizer=reset_optimizer and start == 0,
             anneal=anneal,
+            teacher=teacher,
             why=why,
         )
         outcome = yield segment

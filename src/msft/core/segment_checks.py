@@ -21,7 +21,12 @@ def wrong_with(segment: Segment, horizon: float, clock: Clock) -> Wrong | None:
     if segment.why not in get_args(Why):
         found = f"the method trains for the reason {segment.why!r}"
         return Wrong(found, f"let `why` be one of {', '.join(get_args(Why))}")
-    return _of_mixture(segment.mixture) or _of_anneal(segment, horizon, clock) or _of_blend(segment)
+    return (
+        _of_mixture(segment.mixture)
+        or _of_anneal(segment, horizon, clock)
+        or _of_blend(segment)
+        or _of_teacher(segment)
+    )
 
 
 def _of_mixture(mixture: Mixture) -> Wrong | None:
@@ -76,4 +81,19 @@ def _of_blend(segment: Segment) -> Wrong | None:
     total = math.fsum(weight for _, weight in segment.blend)
     if abs(total - 1) > 1e-9:
         return Wrong(f"the weights of a blend sum to {total!r}", "divide each by their sum")
+    return None
+
+
+def _of_teacher(segment: Segment) -> Wrong | None:
+    teacher = segment.teacher
+    if teacher is None:
+        return None
+    if not segment.trains:
+        return Wrong("the method gives a teacher where nothing is trained", "give `teacher` where steps are")
+    if segment.mixture.whole:
+        return Wrong("the method gives a teacher to a run on all rows", "leave `whole` False, or `teacher` out")
+    if not 0 < teacher.share <= 1:
+        return Wrong(f"the method gives a teacher the share {teacher.share}", "give a share above 0, at most 1")
+    if teacher.top < 1:
+        return Wrong(f"the method asks for {teacher.top} tokens of a teacher's predictions", "let `top` be 1 or more")
     return None

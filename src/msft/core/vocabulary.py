@@ -85,9 +85,9 @@ class Mixture:
         return 1.0 if self.shares is None else self.shares[self.tasks.index(task)]
 
 
-Why: TypeAlias = Literal["search", "candidate", "final", "refit"]
+Why: TypeAlias = Literal["search", "candidate", "teacher", "final", "refit"]
 """What a segment is for: the search itself; a branch off it whose end may become the final model, and from which the
-search then returns to where it was; the end of the search; the run on all rows that follows a search
+search then returns to where it was; the training of a model that only teaches another; the end of the search; the run on all rows that follows a search
 (`msft.core.refit`). The first segment of that run trains nothing: its parent is the point that the search chose."""
 
 
@@ -116,6 +116,22 @@ class Anneal:
         elif self.shape == "sqrt":
             done = math.sqrt(done)
         return 1 - (1 - self.to) * done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teacher:
+    """A model whose predictions are trained on beside the labels (distillation, arXiv 1503.02531).
+
+    At each trained token, the target is a distribution: the teacher's, by `share`, and the label, by the rest. Of the
+    teacher's, the `top` most likely tokens keep their probabilities, and what remains falls to the label.
+    """
+
+    snapshot: Snapshot
+    """Its averaged weights where `training.average` is on."""
+    share: float = 0.5
+    """Above 0, at most 1."""
+    top: int = 16
+    """Tokens; at least 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +167,8 @@ class Segment:
     ties: float | None = field(default=None, metadata=LATER)
     """Of a blend: None for the mean; else TIES (arXiv 2306.01708) on the differences of the snapshots from the base
     model, with this density: the share of each tensor's differences that is kept, between 0 and 1."""
+    teacher: Teacher | None = field(default=None, metadata=LATER)
+    """Whose predictions it trains on; None: the labels alone. Losses that are reported are those of the labels."""
     why: Why = field(default="search", metadata=LATER)
     """For reports only: whether the search goes on from here, or this is a branch that was meant to end."""
 
@@ -164,9 +182,14 @@ class Segment:
         return self.trains or bool(self.blend)
 
     @property
-    def sources(self) -> frozenset[Snapshot]:
-        """The snapshots that must exist to run it: the ancestors of a snapshot are a graph, not a path."""
+    def made_of(self) -> frozenset[Snapshot]:
+        """The snapshots whose weights it starts from: the ancestors of a snapshot are a graph, not a path."""
         return frozenset({self.parent, *(snapshot for snapshot, _ in self.blend)})
+
+    @property
+    def sources(self) -> frozenset[Snapshot]:
+        """The snapshots that must exist to run it."""
+        return self.made_of if self.teacher is None else self.made_of | {self.teacher.snapshot}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from msft.core.vocabulary import LATER, Anneal, Brief, Mixture, Outcome, Probe, Segment, Task, Tokens
+from msft.core.vocabulary import LATER, Anneal, Brief, Mixture, Outcome, Probe, Segment, Task, Teacher, Tokens
 
 VERSION = 1
 """Increased when older journals can no longer be read as they are."""
@@ -128,6 +128,7 @@ def segment_from_json(data: Json) -> Segment:
         anneal=Anneal(**data["anneal"]) if "anneal" in data else None,
         blend=tuple((snapshot, weight) for snapshot, weight in data.get("blend", ())),
         ties=data.get("ties"),
+        teacher=Teacher(**data["teacher"]) if "teacher" in data else None,
         why=data.get("why", "search"),
     )
 
@@ -195,7 +196,7 @@ def _later(of: Any) -> Json:
 
 def _plain(value: Any) -> Any:
     """The value as JSON gives it back."""
-    if isinstance(value, Anneal):
+    if isinstance(value, Anneal | Teacher):
         return dataclasses.asdict(value)
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
 

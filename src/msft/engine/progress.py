@@ -32,6 +32,8 @@ class ScoreInfo:
     """Items."""
     total: int
     """Items."""
+    what: str = ""
+    """What is scored, in words, where it is no split of the sub-datasets."""
 
 
 class Watcher(Protocol):

@@ -21,6 +21,7 @@ from msft.engine.parallel import unsynchronised
 from msft.engine.settings import EngineSettings
 from msft.forward.batches import MicroBatch, collate, filler, per_sequence
 from msft.forward.runtime import Runtime, undisturbed
+from msft.forward.soft_targets import SoftTargets
 from msft.forward.token_rows import Row, row
 
 
@@ -102,12 +103,19 @@ class Stepper:
         examples: Sequence[Example],
         key: tuple[int, ...] | None,
         weights: NDArray[np.float64] | None = None,
+        soft: Sequence[SoftTargets] = (),
     ) -> Callable[[], BatchLoss]:
-        """As `backward`, but returns a function that waits for the loss, so that a GPU computes meanwhile."""
+        """As `backward`, but returns a function that waits for the loss, so that a GPU computes meanwhile.
+
+        `soft`: the targets of each example, in place of its labels; the loss that is returned is still the labels'.
+        """
         targets = np.array([example.targets for example in examples], np.int64)
         shares = self._shares(targets)
         weighted = shares if weights is None else shares * weights
         rows = [row([example]) for example in examples]
+        width = 1
+        if soft:
+            rows, width = [each.of(one) for each, one in zip(soft, rows, strict=True)], soft[0].width
         hand = self._cuts.share_of(rows)
         pending = []
         # One autocast context for the whole step, so that weights are cast once and not for every micro-batch.
@@ -118,10 +126,12 @@ class Stepper:
                 part = [rows[place] for place in places or ()]
                 counts = tuple(len(one.targets) for one in part)
                 share = np.repeat(weighted[places], counts) if places else np.zeros(0)
+                if soft and places:
+                    share *= np.concatenate([soft[place].odds.ravel() for place in places])
                 with unsynchronised(self.model) if number < len(hand) - 1 else nullcontext():
                     nll = self._compute(part, share, trains=key is not None)
                 if places is not None and nll is not None:
-                    pending.append((places, counts, nll))
+                    pending.append((places, [count // width for count in counts], nll))
         self._add_up()
         wait = self._waits()
 
@@ -130,7 +140,7 @@ class Stepper:
             wait()
             found = np.zeros(len(examples))
             for places, counts, nll in pending:
-                found[places] = per_sequence(nll.cpu().numpy()[: sum(counts)], counts)
+                found[places] = per_sequence(nll.cpu().numpy()[: width * sum(counts) : width], counts)
             return self._loss(found, shares, targets)
 
         return read

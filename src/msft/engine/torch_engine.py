@@ -31,6 +31,7 @@ from msft.engine.probes import lookahead
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings, rates_of
 from msft.engine.setup import budgeted, deterministic, masters_for, runtime_for, shards_for, stepper_for
+from msft.engine.teaching import Teaching
 from msft.engine.written_out import write_gathered, write_live
 from msft.forward.runtime import Preparations, sequence_scores
 from msft.model.compiled import compile_layers
@@ -103,6 +104,7 @@ class TorchEngine:
         )
         self.light = "; ".join(filter(None, (said, self._stepper.said)))
         self._known = Preparations(runtime)
+        self._teaching = Teaching(data)
         weights = weights_of(self._model, held)
         self._average: Average | None = None
         if settings.average is not None:
@@ -148,6 +150,7 @@ class TorchEngine:
         RunError if the parent or a part of a blend is missing or damaged.
         """
         began = time.perf_counter()
+        probed = self._teaching.ask(segment, self._live, self._stepper, self._evaluated, self._tell)
         if segment.blend:
             self._live.blend(segment.blend, number, segment.ties)
         else:
@@ -159,7 +162,6 @@ class TorchEngine:
         files.stage("engine.score")
         kind: Kind = "eval.ticks" if segment.makes else "eval.rollback"
         scores, scored = self._validate(segment.score, kind)
-        probed = 0
         falls: dict[Task, float] | None = None
         if Probe.LOOKAHEAD in segment.probes:
             falls, looked = self._lookahead(segment, number)
@@ -258,7 +260,8 @@ class TorchEngine:
                 weights = None if weigh is None else np.array([weigh[task] for task, _ in batch])
                 rate = rate_at(step)
             with spent("train.compute"):
-                read = self._stepper.begin(examples, (self._settings.seed, segment.rollout, step), weights)
+                key = self._settings.seed, segment.rollout, step
+                read = self._stepper.begin(examples, key, weights, self._teaching.of(segment, batch))
                 unread.append(partial(booked.add, step, batch, rate, sum(map(len, examples)), read))
                 if not self._stepper.late:
                     unread.popleft()()

@@ -78,8 +78,7 @@ class MicroBatch:
     spans: tuple[Span, ...] = ()
     """If flat: spans that cover all tokens, in order."""
     lengths: Lengths | None = None
-    """In the layout `lengths`: where the rows are. Then each row holds one sequence, so that every token that predicts
-    has one target, and `rows` counts up from 0."""
+    """In the layout `lengths`: where the rows are. Then each row holds one sequence."""
     read: Tensor
     """[predicting tokens] int64: their flat positions in `ids`, ascending. The first targets of a choice's options are
     predicted by the same token."""
@@ -91,6 +90,15 @@ class MicroBatch:
     """Number of targets of each sequence, in order."""
     hits: bool = False
     """Whether to return for each target if it was the arg-max."""
+    top: int = 0
+    """How many of the most likely tokens to return at each target, in place of its likelihood; 0: none."""
+
+    @property
+    def own(self) -> bool:
+        """In the layout `lengths`, whether each token that predicts has one target, so that no shape depends on them.
+
+        Soft targets (`forward/soft_targets.py`) are several to a token."""
+        return self.lengths is not None and len(self.read) == len(self.targets)
 
     @property
     def nbytes(self) -> int:
@@ -107,6 +115,15 @@ class TokenScores(NamedTuple):
     """[targets] float32, negative log-likelihood in nats."""
     hits: Tensor | None
     """[targets] bool, whether each target was the arg-max; None unless the micro-batch asks for it."""
+
+
+class Predicted(NamedTuple):
+    """What the wrapped model returns for a micro-batch that asks for the most likely tokens."""
+
+    tokens: Tensor
+    """[targets, top] int64, the most likely first."""
+    odds: Tensor
+    """[targets, top] float32, their probabilities."""
 
 
 def collate(

@@ -126,6 +126,11 @@ def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
             model.train(training)
 
 
+def layers_that_score(model: nn.Module, runtime: Runtime) -> AbstractContextManager[None]:
+    """Context with the layers that are fastest where nothing is learned."""
+    return packed(model, runtime.max_tokens) if runtime.packs else runtime.layers()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """The micro-batches of this process for some sequences."""
@@ -203,7 +208,7 @@ def sequence_scores(
     done = 0
     # no_grad, not inference_mode: what a model caches in a forward pass must stay usable in training. One autocast
     # context for all micro-batches, so that weights are cast once.
-    layers = packed(model, runtime.max_tokens) if runtime.packs else runtime.layers()
+    layers = layers_that_score(model, runtime)
     computed: list[tuple[NDArray[np.int64], tuple[int, ...], TokenScores]] = []
     with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast(), layers:
         for batch, owners, rows in prepared.batches:

@@ -14,7 +14,7 @@ from typing import Any
 from msft.core.method import Method
 from msft.core.outlook import Outlook, Standing
 from msft.core.vocabulary import Brief, Outcome
-from msft.methods import auto, coba, continual, dynamix, ies, merge, msft, one_pass, placebo, sft, sro, wsd
+from msft.methods import auto, coba, continual, dynamix, ies, merge, msft, one_pass, placebo, self_distil, sft, sro, wsd
 
 METHODS: dict[str, Method] = {
     "msft": msft.METHOD,
@@ -30,6 +30,7 @@ METHODS: dict[str, Method] = {
     "wsd": wsd.METHOD,
     "coba": coba.METHOD,
     "merge": merge.METHOD,
+    "self_distil": self_distil.METHOD,
 }
 PASSED: dict[str, Method] = {}
 """Methods that the Python API received as objects: reports find their outlook here, and no command offers them."""

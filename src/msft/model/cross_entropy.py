@@ -63,6 +63,13 @@ def log_sum_exp(logits: Tensor) -> Tensor:
     return total
 
 
+def likeliest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` most likely tokens of each row of `logits` [rows, vocabulary], most likely first, and their
+    probabilities in fp32: [rows, count] each."""
+    best = logits.topk(count, -1)
+    return best.indices, (best.values.float() - log_sum_exp(logits)[:, None]).exp()
+
+
 def put_gradient(into: Tensor, logits: Tensor, total: Tensor, rows: Tensor, targets: Tensor, of_nll: Tensor) -> None:
     """Writes the gradient of `(nll * of_nll).sum()` with respect to `logits` to `into`, which may be `logits` itself.
 

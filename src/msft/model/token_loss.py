@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from msft.core.errors import ModelError, complaint
-from msft.forward.batches import Continuation, MicroBatch, NextTokens, TokenScores
-from msft.model.cross_entropy import most_likely, own_nll, token_nll
+from msft.forward.batches import Continuation, MicroBatch, NextTokens, Predicted, TokenScores
+from msft.model.cross_entropy import likeliest, most_likely, own_nll, token_nll
 from msft.model.head import LOGITS, FusedHead
 
 
@@ -82,18 +82,20 @@ class TokenLoss(nn.Module):
         """Whether layers are recomputed in the backward pass (gradient checkpointing)."""
         return any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules())
 
-    def forward(self, batch: MicroBatch | Continuation) -> TokenScores | NextTokens:
+    def forward(self, batch: MicroBatch | Continuation) -> TokenScores | NextTokens | Predicted:
         """Returns nats per target in fp32, row by row, and, if `batch.hits`, whether each target was the arg-max.
 
-        For a continuation, returns the most likely next token of each row.
+        With `batch.top`, returns the most likely tokens instead; for a continuation, that of each row.
         """
         if isinstance(batch, Continuation):
             return self._next(batch)
         logits, states = self._read(batch)
+        if batch.top:
+            return self._predicted(logits, states, batch)
         if logits is None:
             return self._in_parts(states, batch) if self.fused is None else self.fused(states, batch)
         hits = self.most_likely(logits, states)[batch.rows] == batch.targets if batch.hits else None
-        nll = token_nll(logits, batch.rows, batch.targets) if batch.lengths is None else own_nll(logits, batch.targets)
+        nll = own_nll(logits, batch.targets) if batch.own else token_nll(logits, batch.rows, batch.targets)
         return TokenScores(nll, hits)
 
     def probe(self, batch: MicroBatch) -> None:
@@ -145,7 +147,7 @@ class TokenLoss(nn.Module):
     def _in_parts(self, hidden: Tensor, batch: MicroBatch) -> TokenScores:
         """The scores from [rows, width] hidden states, without holding the logits of all rows at once."""
         size = max(1, LOGITS // self._vocabulary)
-        if batch.lengths is not None:
+        if batch.own:
             return self._own_in_parts(hidden, batch, size)
         order, nll, best = [], [], []
         for first, states in zip(range(0, len(hidden), size), torch.split(hidden, size), strict=True):
@@ -174,6 +176,15 @@ class TokenLoss(nn.Module):
         found = [checkpoint(part, *each, use_reentrant=False, preserve_rng_state=False) for each in pieces]
         hits = torch.cat([best for _, best in found]) == batch.targets if batch.hits else None
         return TokenScores(torch.cat([nll for nll, _ in found]), hits)
+
+    @torch.no_grad()
+    def _predicted(self, logits: Tensor | None, states: Tensor, batch: MicroBatch) -> Predicted:
+        """The most likely tokens, from the logits or, where there are none yet, from the states."""
+        count = min(batch.top, self._vocabulary)
+        size = max(1, LOGITS // self._vocabulary)
+        parts = (self.head(part) for part in torch.split(states, size)) if logits is None else [logits]
+        tokens, odds = map(torch.cat, zip(*(likeliest(part, count) for part in parts), strict=True))
+        return Predicted(tokens[batch.rows], odds[batch.rows])
 
     @torch.no_grad()
     def most_likely(self, logits: Tensor, states: Tensor) -> Tensor:

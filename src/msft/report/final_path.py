@@ -147,7 +147,7 @@ def _steps_of(story: Story) -> list[tuple[object, ...]]:
     """What the final model was made by, in order."""
     made = sorted(final_path(story).snapshots - {story.base.snapshot})
     return [
-        (s.mixture, s.rollout, s.start, s.stop, s.reset_optimizer, s.anneal, s.blend, s.ties, o.train_loss)
+        (s.mixture, s.rollout, s.start, s.stop, s.reset_optimizer, s.anneal, s.blend, s.ties, s.teacher, o.train_loss)
         for s, o in (story.segments[number - 1] for number in made)
     ]
 

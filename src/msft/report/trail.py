@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from msft.core.clock import Clock
 from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Segment, Snapshot, Task, Why
 
-BRANCHES: tuple[Why, ...] = ("candidate", "refit")
+BRANCHES: tuple[Why, ...] = ("candidate", "teacher", "refit")
 """What a segment is for that is no part of the search: nothing is decided after it, and nothing is rolled back."""
 
 
@@ -47,7 +47,7 @@ class Trail:
             )
         }  # fmt: skip
         self.tip: Snapshot = ROOT
-        """The latest point of the search; neither a candidate nor the run on all rows moves it."""
+        """The latest point of the search; no candidate, no teacher and no run on all rows moves it."""
 
     def add(self, number: int, segment: Segment, outcome: Outcome) -> Point:
         """The point at the end of segment `number`; one that makes no snapshot only adds scores to its parent."""
@@ -58,7 +58,7 @@ class Trail:
         self.points[here] = Point(
             snapshot=here,
             parent=known.parent if known else segment.parent,
-            sources=known.sources if known else segment.sources,
+            sources=known.sources if known else segment.made_of,
             rollout=known.rollout if known else segment.rollout,
             epoch=known.epoch if known else self.end(segment),
             step=known.step if known else segment.stop,
@@ -69,8 +69,8 @@ class Trail:
         return self.points[here]
 
     def goes_back(self, segment: Segment) -> bool:
-        """Whether the search returns to an older point with the next segment: a roll-back. A candidate does not, a
-        blend of older points does not, and the run on all rows is no part of the search."""
+        """Whether the search returns to an older point with the next segment: a roll-back. A candidate or a
+        teacher does not, a blend of older points does not, and the run on all rows is no part of the search."""
         if segment.why in BRANCHES or segment.blend or segment.parent == self.tip:
             return False
         return segment.parent in {point.snapshot for point in self.lineage(self.tip)}

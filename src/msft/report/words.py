@@ -92,6 +92,8 @@ def decision(rollout: Rollout) -> str:
     place = f"Roll-out {rollout.number}, epoch {epochs(rollout.start.epoch)} to {epochs(rollout.end.epoch)}"
     if rollout.why == "candidate":
         return f"{place}: a candidate for the final model."
+    if rollout.why == "teacher":
+        return f"{place}: the first model, which teaches another."
     if rollout.why == "refit":
         return f"{place}: the run on all rows, the held-out ones included."
     if rollout.excluded:

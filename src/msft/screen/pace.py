@@ -70,7 +70,11 @@ class Scoring:
     def advance(self, info: ScoreInfo, now: float) -> bool:
         """More items were scored. Returns whether this begins another scoring."""
         last = self._info
-        begins = last is None or info.done <= last.done or (info.tasks, info.total) != (last.tasks, last.total)
+        begins = (
+            last is None
+            or info.done <= last.done
+            or (info.tasks, info.total, info.what) != (last.tasks, last.total, last.what)
+        )
         if begins:
             self._began, self._first = now, info.done
         self._info = info
@@ -82,7 +86,7 @@ class Scoring:
         if info is None:
             return ""
         names = clean(info.tasks[0]) if len(info.tasks) == 1 else many(len(info.tasks), "sub-dataset")
-        said = f"scoring {what or names}: {info.done}/{info.total}"
+        said = f"scoring {info.what or what or names}: {info.done}/{info.total}"
         done = info.done - self._first
         if done <= 0 or info.done >= info.total:
             return said

@@ -130,7 +130,7 @@ class View:
 
     def _steps(self, segment: Segment) -> int:
         """The number of steps from a segment's start to the end of the roll-out; 0 if unknown."""
-        if segment.why in BRANCHES:
+        if segment.why in BRANCHES and segment.why != "teacher":  # which runs to the limit on epochs
             return segment.stop - segment.start
         left = min(self.outlook.rollout, self.trail.brief.horizon - segment.epoch)
         return self.trail.clock.steps(segment.mixture, left) if math.isfinite(left) else 0
@@ -261,6 +261,8 @@ class View:
             return ""
         if segment.why == "candidate":
             return "A candidate for the final model; the search returns to where it was."
+        if segment.why == "teacher":
+            return "A first model, which teaches another."
         if segment.why == "refit":
             return "The run on all rows, with the times that the search found; nothing is scored or decided."
         end = self._start(segment) + self.trail.clock.epochs(segment.mixture, self.pace.planned)

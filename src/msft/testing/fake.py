@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from msft.core.clock import Clock, per_epoch
-from msft.core.vocabulary import ROOT, Brief, Outcome, Probe, Segment, Snapshot, Task, Tokens
+from msft.core.vocabulary import ROOT, Brief, Outcome, Probe, Segment, Snapshot, Task, Teacher, Tokens
 from msft.data.order import Cursor, Order
 
 
@@ -87,6 +87,8 @@ class FakeEngine:
         self.runs: list[int] = []
         self.live: Snapshot = ROOT
         """Where the last run ended."""
+        self.asked: Teacher | None = None
+        """Whose predictions are known."""
         self.order = Order(0, self.sizes, self.batch_size, self.pools)
         self.whole = None if whole is None else Order(0, whole[0], self.batch_size, whole[1])
         self.cursors: dict[Snapshot, Cursor] = {}
@@ -105,6 +107,11 @@ class FakeEngine:
     def run(self, segment: Segment, number: int) -> Outcome:
         for source in sorted(segment.sources):
             assert source in (ROOT, self.live) or self.store.has(source), f"{source} was let go"
+        if segment.teacher not in (None, self.asked):
+            # To ask a teacher is to leave the live state.
+            parents = (ROOT, segment.teacher.snapshot) if segment.teacher else ()
+            assert segment.parent in parents or self.store.has(segment.parent), f"{segment.parent} was left"
+            self.asked = segment.teacher
         self.runs.append(number)
         self.live = number if segment.makes else segment.parent
         if segment.blend:
@@ -130,7 +137,7 @@ class FakeEngine:
         if segment.anneal is not None:
             rate = math.fsum(map(segment.anneal.factor, range(segment.start, segment.stop)))
             rate /= segment.stop - segment.start
-        gained = {task: rate * gain for task, gain in gained.items()}
+        gained = {task: rate * self._taught(segment, task, gain) for task, gain in gained.items()}
         for task, weight in zip(mixture.tasks, mixture.loss_weights or (), strict=mixture.loss_weights is not None):
             gained[task] *= weight
         mean = sum(gained.values()) / len(self.sizes)
@@ -160,6 +167,13 @@ class FakeEngine:
             task: math.fsum(weight * self.states[snapshot][task] for snapshot, weight in segment.blend)
             for task in self.sizes
         }
+
+    def _taught(self, segment: Segment, task: Task, gain: float) -> float:
+        """A gain in exposure that depends on the teacher, if there is one."""
+        if segment.teacher is None:
+            return gain
+        known = self.states[segment.teacher.snapshot][task]
+        return gain * (1 - segment.teacher.share / (2 + known))
 
     def keep(self, number: int, segment: Segment, exposure: dict[Task, float]) -> None:
         self.states[number] = exposure
@@ -220,7 +234,11 @@ class FakeEngine:
             if Probe.LOSS in probes
             else None,
             train_loss=math.exp(-sum(state.values()) / len(state)) if gained else None,
-            tokens=Tokens(train=round(10 * instances), eval=5 * len(tasks) * max(1, self.items)),
+            tokens=Tokens(
+                train=round(10 * instances),
+                eval=5 * len(tasks) * max(1, self.items),
+                probe=10 * sum(self.sizes.values()) if segment and segment.teacher and not segment.start else 0,
+            ),
             bytes=1000 if made else 0,
         )
 

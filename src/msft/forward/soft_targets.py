@@ -1,0 +1,89 @@
+"""Soft targets: what a teacher predicts at each trained token, beside the label (distillation).
+
+The loss of a trained token is the cross-entropy with a distribution over a few tokens. A row then has several targets
+at each token that predicts, each with a weight, and the loss and its gradient are computed as for any other targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from msft.data.examples import Example
+from msft.forward.batches import filler
+from msft.forward.runtime import Runtime, layers_that_score, prepare, undisturbed
+from msft.forward.token_rows import Row
+
+
+@dataclass(frozen=True, slots=True)
+class SoftTargets:
+    """The target distributions of one example."""
+
+    tokens: NDArray[np.int32]
+    """[trained tokens, width]: the label first, then the teacher's most likely tokens."""
+    odds: NDArray[np.float32]
+    """[trained tokens, width]: their probabilities; each row sums to 1."""
+
+    @property
+    def width(self) -> int:
+        return int(self.tokens.shape[1])
+
+    def of(self, row: Row) -> Row:
+        """The row of the example, with all tokens of the distributions as its targets."""
+        counts = tuple(count * self.width for count in row.counts)
+        return replace(row, before=row.before.repeat(self.width), targets=self.tokens.ravel(), counts=counts)
+
+
+def soft_targets(
+    model: nn.Module,
+    examples: Sequence[Example],
+    runtime: Runtime,
+    *,
+    share: float,
+    top: int,
+    progress: Callable[[int], None],
+) -> list[SoftTargets]:
+    """The distributions that a model, as it is, teaches: its own by `share`, and the label by the rest.
+
+    Of its own, the `top` most likely tokens keep their probabilities, and what remains falls to the label. The same on
+    every process. `progress` is called with the number of examples done so far.
+    """
+    prepared = prepare([[example] for example in examples], runtime, hits=False)
+    starts = np.cumsum([0, *(example.targets for example in examples)])
+    found = np.zeros((2, int(starts[-1]), top))
+    done = 0
+    with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast(), layers_that_score(model, runtime):
+        for batch, owners, rows in prepared.batches:
+            if batch is None:
+                model(filler(runtime.device, layout=runtime.layout))
+                continue
+            tokens, odds = model(replace(batch, top=top))
+            places = np.concatenate([np.arange(starts[owner], starts[owner + 1]) for owner in owners])
+            width = tokens.shape[1]  # fewer than `top` where the vocabulary is smaller
+            found[0, places, :width], found[1, places, :width] = tokens.cpu().numpy(), odds.cpu().numpy()
+            done += rows * runtime.world
+            progress(min(done, len(examples)))
+    predicted, odds = runtime.total(found)
+    labels = np.concatenate([example.ids[example.trained] for example in examples])
+    tokens, odds = mixed(labels, predicted.astype(np.int32), odds, share)
+    return [SoftTargets(tokens[first:last], odds[first:last]) for first, last in pairwise(starts)]
+
+
+def mixed(
+    labels: NDArray[np.int32], predicted: NDArray[np.int32], odds: NDArray[np.float64], share: float
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Tokens and probabilities of the targets, [labels, 1 + top] each, from [labels, top] predictions.
+
+    A prediction that is the label adds to the label's own place, the first. Where nothing is predicted, the label stands
+    with a probability of 0: the loss of another token may be infinite.
+    """
+    others = share * np.where(predicted == labels[:, None], 0.0, odds)
+    label = 1 - others.sum(1, keepdims=True)
+    tokens = np.concatenate([labels[:, None], np.where(others > 0, predicted, labels[:, None])], 1)
+    return tokens, np.concatenate([label, others], 1).astype(np.float32)
