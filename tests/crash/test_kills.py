@@ -76,11 +76,11 @@ def test_killed_at_every_operation(tmp_path: Path, kind: str, capsys: pytest.Cap
         print(f"\n{kind}: {len(points)} kills, 0 differences")
 
 
-@pytest.mark.parametrize("kind", [*METHODS, "averages", "soups"])
+@pytest.mark.parametrize("kind", [*METHODS, "averages", "soups", "teaches"])
 def test_killed_while_it_recovers(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed, and killed again and again while it resumes, at places drawn at random.
 
-    The last two kinds blend snapshots, of which a crash loses all that are not a roll-out's end.
+    The last three kinds need snapshots beside the parent, of which a crash loses all that are not a roll-out's end.
     """
     if kind in OWN:
         monkeypatch.setitem(methods.METHODS, kind, OWN[kind])
