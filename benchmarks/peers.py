@@ -52,6 +52,7 @@ PEERS = {
     FALLING: ["sft_decay", "wsd"],
     FALLING_AVERAGED: ["sft"],
     RAW: ["msft", "merge", "merge:ties"],
+    Setting(3e-3, 1.0): ["self_distil"],
 }  # fmt: skip
 """What grid.py compares on fresh seeds."""
 FALLING_NAME, COOLED_NAME = "sft_decay on averages", "wsd at 3e-3"
