@@ -11,7 +11,7 @@ import torch
 from test_static_step import run
 from tiny_engine import same, segment, tiny_engine, tiny_example, tiny_folder
 
-from msft.core.vocabulary import Mixture, Probe
+from msft.core.vocabulary import Mixture, Probe, Teacher
 from msft.engine.static_step import StaticStepper
 from msft.engine.torch_engine import TorchEngine
 
@@ -103,6 +103,19 @@ def test_the_same_run_cut_differently_and_rolled_back_gives_the_same_bits(folder
     again = engine.run(segment(4, 9, parent=1), 4)
     assert same(dict(store.get(2).tensors), dict(store.get(4).tensors))
     assert again.scores == first.scores and again.train_loss == first.train_loss
+
+
+def test_a_step_with_a_teacher_repeats_its_bits_and_is_that_of_the_eager_path(folder: Path, tmp_path: Path) -> None:
+    """Its targets fit no recorded size, or one that was meant for other numbers of rows."""
+    found = []
+    for name, settings in (("graphs", PLAIN), ("eager", PLAIN | {"cuda_graphs": False})):
+        engine, store, _ = run(folder, tmp_path / name, (9,), **settings)
+        taught = [engine.run(segment(0, 4, rollout=2, teacher=Teacher(snapshot=1, top=2)), n) for n in (2, 3)]
+        assert same(dict(store.get(2).tensors), dict(store.get(3).tensors))
+        assert taught[0].scores == taught[1].scores
+        found.append(taught[0])
+    assert found[0].train_loss == pytest.approx(found[1].train_loss, rel=1e-2)
+    assert found[0].scores == pytest.approx(found[1].scores, rel=0.05)
 
 
 def test_several_micro_batches_add_up(folder: Path, tmp_path: Path) -> None:
