@@ -279,7 +279,7 @@ def test_an_empty_validation_split(tmp_path):
     (tmp_path / "empty.jsonl").write_bytes(b"")
     assert "there is no validation example" in refusal({"id": "d", "path": str(tmp_path / "one.jsonl")})
     empty = {"path": str(tmp_path / "empty.jsonl")}
-    assert "empty.jsonl datasets.d: the file is empty" in refusal(
+    assert "empty.jsonl datasets.d.validation: the file is empty" in refusal(
         {"id": "d", "path": str(tmp_path / "a.jsonl"), "validation": empty}
     )
 

@@ -37,6 +37,7 @@ class Source:
         self.drop = drop
         """Whether bad rows are left out instead of being errors (`data.bad_rows`)."""
         self.field = f"datasets.{dataset.id}"
+        """Of which the rows are read now, for messages."""
         self.notes: list[str] = []
         """Notes for people about the files that were read so far."""
         self.dropped: list[str] = []
@@ -47,8 +48,12 @@ class Source:
         self._fetched: dict[str, list[Path]] = {}
         self._digests: dict[Path, str] = {}
 
-    def rows(self, path: str | None = None, split: str | None = None, where: Where | None = None) -> Rows:
-        """The rows of one split; `path` and `split` default to the data set's own. Raises DataError."""
+    def rows(
+        self, path: str | None = None, split: str | None = None, where: Where | None = None, of: str = ""
+    ) -> Rows:
+        """The rows of one split; `path` and `split` default to the data set's own. `of`: the field that asks for them,
+        such as `test`. Raises DataError."""
+        self.field = f"datasets.{self.dataset.id}{of and '.'}{of}"
         path, split = path or self.dataset.path, split or self.dataset.split
         if (path, split) not in self._read:
             self._read[path, split] = self._all_rows(path, split)

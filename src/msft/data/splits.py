@@ -160,5 +160,5 @@ def _given(dataset: DatasetConfig, wanted: SplitConfig | None, source: Source, s
     if source.are_training_rows(wanted):
         found, mend = f"the {kind} split is the training rows themselves", "name another path, split or where"
         raise DataError(complaint(found, mend, field=f"datasets.{dataset.id}.{kind}"))
-    rows = source.rows(wanted.path, wanted.split, wanted.where)
+    rows = source.rows(wanted.path, wanted.split, wanted.where, kind)
     return _sampled_rows(rows, wanted.max_samples, seed, dataset.id, kind)
