@@ -175,14 +175,14 @@ def test_a_blend_that_is_no_mean_is_refused(method: Method, message: str) -> Non
 
 
 def taught(**changes: Any) -> Method:
-    """A first tick, which teaches the second."""
+    """A first tick, which teaches a second one from the base model."""
     teacher = Teacher(**{"snapshot": 1} | {name: changes.pop(name) for name in ("snapshot", "share", "top")
                                           if name in changes})  # fmt: skip
 
     def plan(brief: Brief) -> Plan:
         track, whole = Track(brief), Mixture(tasks=brief.tasks)
-        first = yield from track.advance(track.base, whole, 3, score=brief.tasks)
-        segment = next(track.advance(first, whole, 6, score=brief.tasks, teacher=teacher))
+        yield from track.advance(track.base, whole, 3, score=brief.tasks)
+        segment = next(track.advance(track.base, whole, 3, score=brief.tasks, teacher=teacher))
         outcome = yield replace(segment, **changes)
         return outcome.snapshot
 
@@ -198,7 +198,7 @@ def taught(**changes: Any) -> Method:
         ),
         ({"share": math.nan}, "the share nan"),
         ({"top": 0}, "asks for 0 tokens of a teacher's predictions. Fix: let `top` be 1 or more"),
-        ({"stop": 3}, "gives a teacher where nothing is trained"),
+        ({"stop": 0}, "gives a teacher where nothing is trained"),
         ({"snapshot": 9}, "requests snapshot 9, which it dropped"),
     ],
 )
@@ -206,6 +206,22 @@ def test_a_teacher_that_cannot_teach_is_refused(fields: dict[str, Any], message:
     with pytest.raises(RunError, match=message):
         search_with(taught(**fields))
     assert search_with(taught()).answer == 2
+
+
+@pytest.mark.parametrize("teacher", [None, Teacher(snapshot=1, share=0.1), Teacher(snapshot=ROOT)])
+def test_a_teacher_that_changes_within_a_roll_out_is_refused(teacher: Teacher | None) -> None:
+    """Its predictions are computed, and counted, where a roll-out begins."""
+
+    def plan(brief: Brief) -> Plan:
+        track, whole, known = Track(brief), Mixture(tasks=brief.tasks), Teacher(snapshot=1)
+        yield from track.advance(track.base, whole, 3, score=brief.tasks)
+        here = yield from track.advance(track.base, whole, 3, score=brief.tasks, keep={1}, teacher=known)
+        here = yield from track.advance(here, whole, 6, score=brief.tasks, keep={1}, teacher=known)
+        here = yield from track.advance(here, whole, 9, score=brief.tasks, teacher=teacher)
+        return here.snapshot
+
+    with pytest.raises(RunError, match=r"segment 4: the method changes the teacher within a roll-out\. Fix: give the"):
+        search_with(Method(plan=plan, Params=type(None)))
 
 
 def test_shares_may_change_through_a_turn() -> None:

@@ -169,18 +169,36 @@ def test_a_second_run_learns_from_the_first_and_is_repeated_bit_for_bit(
     assert same(dict(store.get(3).tensors), dict(other.get(3).tensors))
 
 
-def test_a_sub_dataset_that_comes_later_is_read_then(folder: Path, tmp_path: Path) -> None:
-    engine, store = tiny_engine(folder, tmp_path / "a")
+def test_what_a_teacher_reads_is_counted_once_a_roll_out(folder: Path, tmp_path: Path) -> None:
+    """Of the sub-datasets of the mixture, whatever was read before."""
+    engine, _ = tiny_engine(folder, tmp_path / "a")
     engine.run(segment(0, 9, score=()), 1)
-    engine.run(segment(0, 2, rollout=2, mixture=Mixture(tasks=("one",)), teacher=TAUGHT), 2)
-    engine.run(segment(0, 3, rollout=3, parent=2, teacher=TAUGHT), 3)
-    fresh, kept = tiny_engine(folder, tmp_path / "b")
-    fresh.run(segment(0, 9, score=()), 1)
-    fresh.run(segment(0, 2, rollout=2, mixture=Mixture(tasks=("one",)), teacher=TAUGHT), 2)
-    fresh._teaching._teacher = None
-    fresh.run(segment(0, 3, rollout=3, parent=2, teacher=TAUGHT), 3)
-    assert same(dict(store.get(3).tensors), dict(kept.get(3).tensors))
-    assert engine.run(segment(0, 3, rollout=2, teacher=replace(TAUGHT, snapshot=ROOT)), 4).train_loss is not None
+    one = Mixture(tasks=("one",))
+    told = [engine.run(segment(0, 2, rollout=2, mixture=one, teacher=TAUGHT), 2)]
+    told.append(engine.run(segment(0, 3, rollout=3, parent=2, teacher=TAUGHT), 3))
+    told.append(engine.run(segment(0, 3, rollout=4, teacher=replace(TAUGHT, snapshot=ROOT)), 4))
+    own = sum(len(example) for example in tiny_data()["one"].train)
+    assert [outcome.tokens.probe for outcome in told] == [own, TOKENS, TOKENS]
+
+
+@pytest.mark.cpu("on a card, test_graphs.py has its place")
+def test_soft_targets_fill_up_a_micro_batch_as_labels_do(folder: Path, tmp_path: Path) -> None:
+    """With one token beside the label, a small micro-batch fits a size; it gives what the eager path gives."""
+    found, filled = [], []
+    for name, more in (("static", {"lengths": True}), ("eager", {})):
+        engine, store = tiny_engine(folder, tmp_path / name, batch_size=3, **more)
+        for each in getattr(engine._stepper, "_filled", ()):
+            each.take = lambda values, take=each.take: filled.append(1) or take(values)
+        engine.run(segment(0, 9, score=()), 1)
+        filled.clear()
+        outcome = engine.run(segment(0, 5, rollout=2, teacher=replace(TAUGHT, top=1)), 2)
+        found.append((outcome, store.get(2).tensors, len(filled)))
+    (static, one, count), (eager, other, _) = found
+    assert count, "no size was used"
+    assert static.train_loss == pytest.approx(eager.train_loss, rel=1e-5)
+    for key, tensor in other.items():
+        if key.startswith("exp_avg/"):
+            assert torch.allclose(one[key], tensor, rtol=1e-4, atol=1e-4 * float(tensor.abs().max()))
 
 
 def test_the_teacher_is_the_average_where_weights_are_averaged(folder: Path, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_blends_lie_beside_the_roll_outs(tmp_path: Path, name: str) -> None:
     made_from = final_path(story).snapshots
     assert story.answer.snapshot in made_from
     for snapshot in made_from:
-        assert story.trail.points[snapshot].sources <= made_from
+        assert story.trail.points[snapshot].made_of <= made_from
     if name == "soups":
         assert decisions(story)[-1].startswith("The final model is the TIES merger of 2 snapshots at epoch ")
     if name == "averages":

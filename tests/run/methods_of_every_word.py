@@ -110,27 +110,33 @@ def soups(brief: Brief) -> Plan:
 
 
 def teaches(brief: Brief) -> Plan:
-    """Each epoch is taught by the model from which the epoch before it began: the second by the base model."""
+    """Each epoch is a roll-out, taught by the model from which the epoch before it began: the second by the base
+    model, and the third by it too, on some sub-datasets."""
     track = Track(brief)
     answer, here, mixture = Answer(brief, track.base), track.base, Mixture(tasks=brief.tasks)
-    teacher = None
-    for _ in range(4):
+    teacher, before = None, ROOT
+    for epoch in range(4):
         start = here
+        if epoch == 2:
+            mixture = Mixture(tasks=brief.tasks[: max(1, len(brief.tasks) - 1)])
+        if epoch:
+            teacher = Teacher(snapshot=ROOT if epoch == 2 else before, share=0.4, top=3)
+            here = yield from track.turn(here, mixture, keep=answer.keep | {before})
         for stop in track.ticks(here, mixture, 1.0):
             keep = answer.keep | {start.snapshot}
             here = yield from track.advance(here, mixture, stop, score=brief.tasks, keep=keep, teacher=teacher)
             answer.offer(here)
-        teacher = Teacher(snapshot=start.snapshot, share=0.4, top=3)
+        before = start.snapshot
     return answer.choose(here)
 
 
 def wanders(brief: Brief) -> Plan:
     """Trains from and blends whatever it happens to keep: a different graph of ancestors for every seed."""
     draw, track = random.Random(brief.seed), Track(brief)
-    points = [track.base]
+    points, taught = [track.base], None
     for _ in range(16):
         here = draw.choice(points)
-        keep = {point.snapshot for point in points}
+        keep = {point.snapshot for point in points} | ({taught.snapshot} if taught else set())
         if len(points) > 1 and draw.random() < 0.45:
             chosen = draw.sample(points, draw.randint(1, min(3, len(points))))
             weights = [0.1 + draw.random() for _ in chosen]
@@ -141,6 +147,9 @@ def wanders(brief: Brief) -> Plan:
             mixture = Mixture(tasks=tuple(task for task in brief.tasks if draw.random() < 0.8) or brief.tasks)
             stop = track.start(here, mixture) + draw.randint(1, 4)
             teacher = Teacher(snapshot=draw.choice(points).snapshot) if draw.random() < 0.3 else None
+            if track.start(here, mixture):  # a roll-out goes on with the teacher that it has
+                teacher = taught
+            taught = teacher
             made = yield from track.advance(here, mixture, stop, score=brief.tasks, keep=keep, teacher=teacher)
         points = [*draw.sample(points, min(len(points), draw.randint(1, 4))), made]
     return draw.choice(points).snapshot

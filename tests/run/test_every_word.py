@@ -69,9 +69,11 @@ def test_killed_at_every_cut_of_its_journal(name: str, limit: int | None) -> Non
         with suppress(Killed):
             go(engine, brief, name, journal, limit, until=cut)
         assert len(journal) == cut
+        if cut % 2:  # the disk was fast enough for all that was held
+            engine.store.persist(engine.store.held)
         engine.store.crash()
         engine.states = {ROOT: engine.states[ROOT]} | {n: engine.states[n] for n in engine.store.held}
-        engine.live, engine.asked = ROOT, None
+        engine.live = ROOT
         assert go(engine, brief, name, journal, limit)[0] == answer
         assert journal == plain
         assert engine.states[answer] == states[answer]
@@ -104,7 +106,7 @@ def test_a_bound_changes_no_decision_whatever_the_ancestors(seed: int, limit: in
         with suppress(Killed):
             go(killed, brief, "wanders", resumed, limit, until=len(resumed) + data.draw(st.integers(1, 9)))
         killed.store.crash()
-        killed.live, killed.asked = ROOT, None
+        killed.live = ROOT
     assert go(killed, brief, "wanders", resumed, limit)[0] == answer
     assert resumed == plain
     assert killed.states[answer] == free.states[answer]

@@ -53,9 +53,9 @@ def refitted(plan: Plan, brief: Brief) -> Plan:
         ticks = track.ticks(here, mixture, phase.epochs)
         for stop in ticks:
             # An aggregate is held out of this run too.
-            ends = stop == ticks[-1] and phase is following[-1] and brief.aggregate is not None
+            ends = stop == ticks[-1] and phase is following[-1]
             here = yield from track.advance(
-                here, mixture, stop, score=(brief.aggregate,) if ends and brief.aggregate else (),
+                here, mixture, stop, score=(brief.aggregate,) if ends and brief.aggregate is not None else (),
                 reset_optimizer=phase.reset_optimizer, why="refit",
             )  # fmt: skip
         rollout = track.rollout
@@ -80,10 +80,10 @@ def path(made: Sequence[Segment], snapshot: Snapshot) -> list[Segment]:
     found = list[Segment]()
     while snapshot != ROOT:
         segment = made[snapshot - 1]
-        if segment.blend or segment.mixture.without or segment.anneal is not None:
-            what = "blends snapshots, leaves out single examples or lowers the learning rate itself"
-            found_, fix = f"a run on all rows cannot follow a method that {what}", "remove refit, or use msft or sft"
-            raise RunError(complaint(found_, fix, field="method.refit"))
+        if segment.blend or segment.mixture.without or segment.anneal is not None or segment.teacher is not None:
+            what = "blends snapshots, leaves out single examples, lowers the learning rate itself or has a teacher"
+            reason, fix = f"a run on all rows cannot follow a method that {what}", "remove refit, or use msft or sft"
+            raise RunError(complaint(reason, fix, field="method.refit"))
         found.append(segment)
         snapshot = segment.parent
     return found[::-1]

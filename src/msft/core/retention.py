@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from msft.core.curves import peak
-from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Snapshot, Task, Teacher
+from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Snapshot, Task
 
 Limits: TypeAlias = Sequence[tuple[int, int | None]]
 """(first segment, maximum number of snapshots kept between segments from there on), in order; None: no maximum."""
@@ -54,8 +54,6 @@ class Retention:
         self._number = 0
         self._tip: Snapshot = ROOT
         """The current state of the engine."""
-        self._teacher: Teacher | None = None
-        """Whose predictions the engine has."""
         self._new: frozenset[Snapshot] = frozenset()
         """The snapshot that the last segment stored; empty if it made none."""
         self._sources: dict[Snapshot, frozenset[Snapshot]] = {}
@@ -82,7 +80,6 @@ class Retention:
             self._points.append(self._number)
         self._scores.setdefault(outcome.snapshot, {}).update(outcome.scores)
         self._tip = outcome.snapshot
-        self._teacher = segment.teacher or self._teacher
         self._new = frozenset({self._number} if segment.makes else ())
 
     def settle(self, following: Segment | None, answer: Snapshot | None) -> Settled:
@@ -100,9 +97,9 @@ class Retention:
             self.held = needed
             return Settled(first=self.held, again=(), held=self.held)
         odds = self._odds(following, needed)
-        # The engine is at the tip, kept or not, unless it has to leave it for a teacher's predictions. Other sources,
-        # and the answer (for export), must be in the store.
-        stays = following is not None and following.teacher in (None, self._teacher)
+        # The engine is at the tip, kept or not, unless it may have to leave it to ask a teacher. Other sources, and the
+        # answer (for export), must be in the store.
+        stays = following is not None and following.teacher is None
         must = asked - {self._tip} if stays else asked
         if missing := self._repeated(must, there):
             # The engine leaves the tip to make them.

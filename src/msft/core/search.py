@@ -10,7 +10,7 @@ from msft.core.errors import Diverged, RunError, complaint
 from msft.core.method import Method
 from msft.core.outlook import Outlook
 from msft.core.segment_checks import wrong_with
-from msft.core.vocabulary import ROOT, Brief, Outcome, Plan, Probe, Segment, Snapshot
+from msft.core.vocabulary import ROOT, Brief, Outcome, Plan, Probe, Segment, Snapshot, Teacher
 
 
 class Search:
@@ -37,6 +37,8 @@ class Search:
         """The snapshots that were trained on held-out instances."""
         self._end: tuple[Snapshot, int] = (ROOT, 0)
         """Where the last training ended, and the step of its roll-out there."""
+        self._teacher: Teacher | None = None
+        """The teacher of the last training."""
         self._clock = Clock.of(brief)
         self._epochs = Epochs(self._clock)
         self._advance(None)
@@ -58,6 +60,7 @@ class Search:
             self._whole.add(outcome.snapshot)
         if not segment.blend:
             self._end = (outcome.snapshot, segment.stop)
+            self._teacher = segment.teacher
         self.number += 1
         self._advance(outcome)
 
@@ -94,6 +97,11 @@ class Search:
                 f"training ended at step {self._end[1]} in snapshot {self._end[0]}"
             )
             raise RunError(complaint(found, "begin a roll-out there: `start=0`", field=f"segment {self.number}"))
+        if segment.start and segment.trains and segment.teacher != self._teacher:
+            fix = "give the same teacher from the beginning of a roll-out to its end, or begin a roll-out (`start=0`)"
+            raise RunError(
+                complaint("the method changes the teacher within a roll-out", fix, field=f"segment {self.number}")
+            )
         if changes := self._epochs.follow(segment):
             mend = "change the mixture where an epoch begins, or begin a roll-out for it (`track.turn`)"
             raise RunError(complaint(f"the method {changes}", mend, field=f"segment {self.number}"))

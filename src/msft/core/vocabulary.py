@@ -87,8 +87,9 @@ class Mixture:
 
 Why: TypeAlias = Literal["search", "candidate", "teacher", "final", "refit"]
 """What a segment is for: the search itself; a branch off it whose end may become the final model, and from which the
-search then returns to where it was; the training of a model that only teaches another; the end of the search; the run on all rows that follows a search
-(`msft.core.refit`). The first segment of that run trains nothing: its parent is the point that the search chose."""
+search then returns to where it was; the training of a model that only teaches another; the end of the search; the run
+on all rows that follows a search (`msft.core.refit`). The first segment of that run trains nothing: its parent is the
+point that the search chose."""
 
 
 Shape: TypeAlias = Literal["linear", "cosine", "sqrt"]
@@ -122,8 +123,8 @@ class Anneal:
 class Teacher:
     """A model whose predictions are trained on beside the labels (distillation, arXiv 1503.02531).
 
-    At each trained token, the target is a distribution: the teacher's, by `share`, and the label, by the rest. Of the
-    teacher's, the `top` most likely tokens keep their probabilities, and what remains falls to the label.
+    At each trained token, the target is `share` times the teacher's distribution, plus 1 - `share` on the label. Only
+    the teacher's `top` most likely tokens are kept; the probability of all others is added to the label.
     """
 
     snapshot: Snapshot
@@ -168,7 +169,8 @@ class Segment:
     """Of a blend: None for the mean; else TIES (arXiv 2306.01708) on the differences of the snapshots from the base
     model, with this density: the share of each tensor's differences that is kept, between 0 and 1."""
     teacher: Teacher | None = field(default=None, metadata=LATER)
-    """Whose predictions it trains on; None: the labels alone. Losses that are reported are those of the labels."""
+    """Whose predictions it trains on; None: the labels alone. The same in all segments of a roll-out. Losses that are
+    reported are those of the labels."""
     why: Why = field(default="search", metadata=LATER)
     """For reports only: whether the search goes on from here, or this is a branch that was meant to end."""
 

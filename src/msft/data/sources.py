@@ -48,9 +48,7 @@ class Source:
         self._fetched: dict[str, list[Path]] = {}
         self._digests: dict[Path, str] = {}
 
-    def rows(
-        self, path: str | None = None, split: str | None = None, where: Where | None = None, of: str = ""
-    ) -> Rows:
+    def rows(self, path: str | None = None, split: str | None = None, where: Where | None = None, of: str = "") -> Rows:
         """The rows of one split; `path` and `split` default to the data set's own. `of`: the field that asks for them,
         such as `test`. Raises DataError."""
         self.field = f"datasets.{self.dataset.id}{of and '.'}{of}"

@@ -1,4 +1,4 @@
-"""The soft targets that a teacher gives the training examples: computed once, before its first segment (design 3.3)."""
+"""The soft targets that a teacher gives the training examples: computed where its roll-out begins (design 3.3)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Teaching:
     def __init__(self, data: Mapping[Task, TaskData]) -> None:
         self._data = data
         self._teacher: Teacher | None = None
+        """Whose predictions are known, for the sub-datasets of the roll-out."""
         self._known: dict[Task, list[SoftTargets]] = {}
 
     def ask(
@@ -32,21 +33,21 @@ class Teaching:
         evaluated: Callable[[], AbstractContextManager[None]],
         tell: Callable[[ScoreInfo], None],
     ) -> int:
-        """Lets the segment's teacher, if it has one, read the examples that it has not read; it is then the live state.
+        """Computes the targets of a segment with a teacher, which is then the live state, where a roll-out begins or
+        they are not known because the run was resumed.
 
-        Returns the tokens of all examples where the segment begins a roll-out, else 0: what a resumed run reads again
-        is not counted again. `evaluated`: context in which the model has the weights that are evaluated.
+        Returns the tokens to count: those of all examples where a roll-out begins, else 0, as they were counted there.
+        `evaluated`: context in which the model has the weights that are evaluated.
         """
         teacher, tasks = segment.teacher, segment.mixture.tasks
-        if teacher is None:
+        begins = segment.start == 0
+        if teacher is None or (self._teacher == teacher and not begins):
             return 0
-        if teacher != self._teacher:
-            self._teacher, self._known = teacher, {}
-        if unknown := tuple(task for task in tasks if task not in self._known):
-            live.become(teacher.snapshot)
-            with spent("probe"), evaluated():
-                self._read(teacher, unknown, stepper, tell)
-        return 0 if segment.start else sum(len(example) for task in tasks for example in self._data[task].train)
+        live.become(teacher.snapshot)
+        with spent("probe"), evaluated():
+            self._read(teacher, tasks, stepper, tell)
+        self._teacher = teacher
+        return sum(len(example) for task in tasks for example in self._data[task].train) if begins else 0
 
     def _read(
         self, teacher: Teacher, tasks: tuple[Task, ...], stepper: Stepper, tell: Callable[[ScoreInfo], None]
@@ -56,7 +57,8 @@ class Teaching:
         def progress(done: int) -> None:
             tell(ScoreInfo(tasks=tasks, done=before + done, total=total, what=READS))
 
-        for task in tasks:  # each by itself, so that the rounding does not depend on which others are read with it
+        self._known.clear()
+        for task in tasks:
             examples = self._data[task].train
             self._known[task] = soft_targets(
                 stepper.model, examples, stepper.runtime, share=teacher.share, top=teacher.top, progress=progress

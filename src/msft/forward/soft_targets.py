@@ -20,6 +20,9 @@ from msft.forward.batches import filler
 from msft.forward.runtime import Runtime, layers_that_score, prepare, undisturbed
 from msft.forward.token_rows import Row
 
+AT_ONCE = 4096
+"""Examples that a teacher reads at a time: their predictions are copied a few times, those of all are not."""
+
 
 @dataclass(frozen=True, slots=True)
 class SoftTargets:
@@ -49,11 +52,32 @@ def soft_targets(
     top: int,
     progress: Callable[[int], None],
 ) -> list[SoftTargets]:
-    """The distributions that a model, as it is, teaches: its own by `share`, and the label by the rest.
+    """The distributions that a model, as it is, teaches: `share` times its own, plus 1 - `share` on the label.
 
-    Of its own, the `top` most likely tokens keep their probabilities, and what remains falls to the label. The same on
-    every process. `progress` is called with the number of examples done so far.
+    Only its `top` most likely tokens are kept; the probability of all others is added to the label. The same on every
+    process. `progress` is called with the number of examples done so far.
     """
+    found: list[SoftTargets] = []
+    for first in range(0, len(examples), AT_ONCE):
+        part = examples[first : first + AT_ONCE]
+        predicted = _predicted(model, part, runtime, top, progress, before=first)
+        labels = np.concatenate([example.ids[example.trained] for example in part])
+        tokens, odds = mixed(labels, *predicted, share)
+        ends = np.cumsum([0, *(example.targets for example in part)])
+        found += [SoftTargets(tokens[start:end], odds[start:end]) for start, end in pairwise(ends)]
+    return found
+
+
+def _predicted(
+    model: nn.Module,
+    examples: Sequence[Example],
+    runtime: Runtime,
+    top: int,
+    progress: Callable[[int], None],
+    *,
+    before: int,
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """The most likely tokens and their probabilities, [trained tokens of all examples, top] each."""
     prepared = prepare([[example] for example in examples], runtime, hits=False)
     starts = np.cumsum([0, *(example.targets for example in examples)])
     found = np.zeros((2, int(starts[-1]), top))
@@ -68,11 +92,9 @@ def soft_targets(
             width = tokens.shape[1]  # fewer than `top` where the vocabulary is smaller
             found[0, places, :width], found[1, places, :width] = tokens.cpu().numpy(), odds.cpu().numpy()
             done += rows * runtime.world
-            progress(min(done, len(examples)))
-    predicted, odds = runtime.total(found)
-    labels = np.concatenate([example.ids[example.trained] for example in examples])
-    tokens, odds = mixed(labels, predicted.astype(np.int32), odds, share)
-    return [SoftTargets(tokens[first:last], odds[first:last]) for first, last in pairwise(starts)]
+            progress(before + min(done, len(examples)))
+    tokens, odds = runtime.total(found)
+    return tokens.astype(np.int32), odds
 
 
 def mixed(
@@ -80,8 +102,8 @@ def mixed(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Tokens and probabilities of the targets, [labels, 1 + top] each, from [labels, top] predictions.
 
-    A prediction that is the label adds to the label's own place, the first. Where nothing is predicted, the label stands
-    with a probability of 0: the loss of another token may be infinite.
+    Column 0 is the label; a prediction of the label is added there. An empty column repeats the label with probability
+    0, because another token's loss may be infinite, and 0 times infinity is NaN.
     """
     others = share * np.where(predicted == labels[:, None], 0.0, odds)
     label = 1 - others.sum(1, keepdims=True)

@@ -10,6 +10,8 @@ from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Segment, Snapsho
 
 BRANCHES: tuple[Why, ...] = ("candidate", "teacher", "refit")
 """What a segment is for that is no part of the search: nothing is decided after it, and nothing is rolled back."""
+ASIDE: tuple[Why, ...] = ("candidate", "refit")
+"""What a segment is for after which the search is where it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +20,8 @@ class Point:
 
     snapshot: Snapshot
     parent: Snapshot
-    sources: frozenset[Snapshot]
-    """The snapshots that it was made from: its parent, and the parts of a blend."""
+    made_of: frozenset[Snapshot]
+    """The snapshots whose weights it was made from: its parent, and the parts of a blend."""
     rollout: int
     """The roll-out that made it; 0 for the base model."""
     epoch: float
@@ -42,23 +44,25 @@ class Trail:
         base = brief.base
         self.points: dict[Snapshot, Point] = {
             ROOT: Point(
-                snapshot=ROOT, parent=ROOT, sources=frozenset(), rollout=0, epoch=0.0, step=0, mixture=None,
+                snapshot=ROOT, parent=ROOT, made_of=frozenset(), rollout=0, epoch=0.0, step=0, mixture=None,
                 scores=dict(base.scores), reports=dict(base.reports),
             )
         }  # fmt: skip
         self.tip: Snapshot = ROOT
-        """The latest point of the search; no candidate, no teacher and no run on all rows moves it."""
+        """The latest point of the search; neither a candidate nor the run on all rows moves it."""
+        self._taught = False
+        """Whether it is that of a model that only teaches."""
 
     def add(self, number: int, segment: Segment, outcome: Outcome) -> Point:
         """The point at the end of segment `number`; one that makes no snapshot only adds scores to its parent."""
         known = self.points[segment.parent] if not segment.makes else None
         here = number if segment.makes else segment.parent
-        if segment.why not in BRANCHES:
-            self.tip = here
+        if segment.why not in ASIDE:
+            self.tip, self._taught = here, segment.why == "teacher"
         self.points[here] = Point(
             snapshot=here,
             parent=known.parent if known else segment.parent,
-            sources=known.sources if known else segment.made_of,
+            made_of=known.made_of if known else segment.made_of,
             rollout=known.rollout if known else segment.rollout,
             epoch=known.epoch if known else self.end(segment),
             step=known.step if known else segment.stop,
@@ -71,7 +75,7 @@ class Trail:
     def goes_back(self, segment: Segment) -> bool:
         """Whether the search returns to an older point with the next segment: a roll-back. A candidate or a
         teacher does not, a blend of older points does not, and the run on all rows is no part of the search."""
-        if segment.why in BRANCHES or segment.blend or segment.parent == self.tip:
+        if segment.why in BRANCHES or segment.blend or segment.parent == self.tip or self._taught:
             return False
         return segment.parent in {point.snapshot for point in self.lineage(self.tip)}
 
@@ -94,5 +98,5 @@ class Trail:
         while open_ends:
             if (snapshot := open_ends.pop()) not in found:
                 found.add(snapshot)
-                open_ends += self.points[snapshot].sources
+                open_ends += self.points[snapshot].made_of
         return found

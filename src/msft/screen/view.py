@@ -16,7 +16,7 @@ from msft.core.vocabulary import Brief, Mixture, Outcome, Segment, Snapshot, Tas
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.methods import outlook_of
 from msft.report.story import find_rollouts
-from msft.report.trail import BRANCHES, Trail
+from msft.report.trail import ASIDE, BRANCHES, Trail
 from msft.report.words import clean, decision, duration, epochs, percent
 from msft.screen.pace import Pace, Scoring
 
@@ -64,7 +64,7 @@ class View:
 
     def begins(self, segment: Segment) -> str:
         """A new segment is about to run. Returns the decision that led to it, if any."""
-        trail, searches = self.trail, segment.why not in BRANCHES
+        trail, searches, moves = self.trail, segment.why not in BRANCHES, segment.why not in ASIDE
         left = any(task not in segment.mixture.active for task in self._active)
         decided = ""
         if self._past and searches and (left or trail.goes_back(segment)):
@@ -84,10 +84,10 @@ class View:
                 self.decided = decided = f"The search chose epoch {epochs(segment.epoch)}; now all rows are trained on."
         self.mixture, self.segment, self.status, self.recovering = segment.mixture, segment, "", False
         self._ended = False
-        if searches:
+        if moves:
             self._active = segment.mixture.active
         if segment.trains:
-            if searches and (segment.start == 0 or self.bound is None):
+            if moves and (segment.start == 0 or self.bound is None):
                 at = Standing(mixture=segment.mixture, rollout=segment.rollout, epoch=self._start(segment))
                 self.bound = outlook_of(self._name, trail.brief, at).bound
             self.pace.begin(segment, self._steps(segment), self._now())
@@ -130,7 +130,7 @@ class View:
 
     def _steps(self, segment: Segment) -> int:
         """The number of steps from a segment's start to the end of the roll-out; 0 if unknown."""
-        if segment.why in BRANCHES and segment.why != "teacher":  # which runs to the limit on epochs
+        if segment.why in ASIDE:
             return segment.stop - segment.start
         left = min(self.outlook.rollout, self.trail.brief.horizon - segment.epoch)
         return self.trail.clock.steps(segment.mixture, left) if math.isfinite(left) else 0

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from msft.core.clock import Clock, per_epoch
-from msft.core.vocabulary import ROOT, Brief, Outcome, Probe, Segment, Snapshot, Task, Teacher, Tokens
+from msft.core.vocabulary import ROOT, Brief, Outcome, Probe, Segment, Snapshot, Task, Tokens
 from msft.data.order import Cursor, Order
 
 
@@ -87,8 +87,6 @@ class FakeEngine:
         self.runs: list[int] = []
         self.live: Snapshot = ROOT
         """Where the last run ended."""
-        self.asked: Teacher | None = None
-        """Whose predictions are known."""
         self.order = Order(0, self.sizes, self.batch_size, self.pools)
         self.whole = None if whole is None else Order(0, whole[0], self.batch_size, whole[1])
         self.cursors: dict[Snapshot, Cursor] = {}
@@ -107,11 +105,8 @@ class FakeEngine:
     def run(self, segment: Segment, number: int) -> Outcome:
         for source in sorted(segment.sources):
             assert source in (ROOT, self.live) or self.store.has(source), f"{source} was let go"
-        if segment.teacher not in (None, self.asked):
-            # To ask a teacher is to leave the live state.
-            parents = (ROOT, segment.teacher.snapshot) if segment.teacher else ()
-            assert segment.parent in parents or self.store.has(segment.parent), f"{segment.parent} was left"
-            self.asked = segment.teacher
+        if segment.teacher is not None:  # to ask it may be to leave the live state
+            assert segment.parent == ROOT or self.store.has(segment.parent), f"{segment.parent} was left"
         self.runs.append(number)
         self.live = number if segment.makes else segment.parent
         if segment.blend:
