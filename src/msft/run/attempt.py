@@ -246,13 +246,19 @@ class Attempt:
         return {self.folder.config: config, self.folder.environment: environment, self.folder.notes: notes}
 
     def _progress(self, info: StepInfo | ScoreInfo) -> None:
-        """Reports progress, and stops the run if a signal has come; all processes stop at the same step."""
-        with spent("record"):
-            self.watcher.progress(info)
+        """Reports progress, and stops the run if a signal has come to any process, or a watcher stops it; all processes
+        stop at the same step."""
+        try:
+            with spent("record"):
+                self.watcher.progress(info)
+        except Stopped as stopped:
+            self.stop.signal = self.stop.signal or stopped.signal
         if self.processes.world == 1:
             self.stop.check()
         elif isinstance(info, StepInfo):
-            self.stop.signal = int(self.processes.total(np.array([float(self.stop.signal)])).max())
+            came = np.zeros(self.processes.world)
+            came[self.processes.rank] = self.stop.signal
+            self.stop.signal = int(self.processes.total(came).max())
             self.stop.check()
 
     def _test(self, answer: int) -> dict[str, Any]:

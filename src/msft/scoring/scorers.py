@@ -18,6 +18,7 @@ from msft.core.vocabulary import Task
 from msft.data import own_scorer
 from msft.data.examples import Item, Measure
 from msft.data.extract import found_in, same
+from msft.data.own_scorer import ScorerError
 from msft.forward.runtime import Preparations, Runtime, SequenceScores, sequence_scores
 from msft.scoring.generation import Decoding, Request, generate
 
@@ -107,10 +108,17 @@ def _verdicts(
     for task, (items, measure) in tasks.items():
         part = texts[first : first + len(items)]
         first += len(items)
-        values = np.zeros(len(items))
+        values = np.zeros(len(items) + 1)  # the last is not 0 where the scorer failed, so that all processes end
+        failed: ScorerError | None = None
         if runtime.rank == 0:
-            values[:] = _judged(items, measure, part)
-        verdicts[task] = runtime.total(values)
+            try:
+                values[:-1] = _judged(items, measure, part)
+            except ScorerError as error:
+                failed, values[-1] = error, 1
+        values = runtime.total(values)
+        if values[-1]:
+            raise failed or ScorerError("the scorer failed in the first process, which says why")
+        verdicts[task] = values[:-1]
     return verdicts
 
 
