@@ -52,6 +52,18 @@ def test_the_numbers(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert made["snapshot_bytes"] == 12 * made["parameters"]
 
 
+def test_what_a_teacher_reads_and_gives_is_counted(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each training example once; at each trained token, a label and the `top` tokens, of eight bytes."""
+    plain = planned(config, capsys, "method={name: sft, max_epochs: 2}")
+    made = planned(config, capsys, "method={name: self_distil, max_epochs: 2, top: 4}")
+    parts = made["parts"]
+    tokens = sum(part["tokens"] for part in parts)
+    assert made["flops"]["probe"] == pytest.approx(2 * made["counted_parameters"] * tokens)
+    assert made["flops"]["train"] == pytest.approx(2 * plain["flops"]["train"])
+    trained = sum(part["trained_share"] * part["tokens"] for part in parts)
+    assert made["host"]["kept"] - plain["host"]["kept"] == pytest.approx(8 * 5 * trained)
+
+
 def test_an_adapter_alone_is_kept(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole, adapter = planned(config, capsys), planned(config, capsys, "peft={r: 2}")
     assert adapter["snapshot_bytes"] == 12 * adapter["trained_parameters"] < whole["snapshot_bytes"]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from msft.core.rollout import Answer, Track, depart
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Outcome, Probe, Segment, Snapshot
 from msft.methods import METHODS, continual, dynamix, ies
@@ -56,6 +57,23 @@ def test_sro_excludes_each_after_its_own_peak() -> None:
     assert engine.states[second[-1][1].snapshot] == {"a": 1.0, "b": 3.0, "c": 6.0}
     assert answer == second[-1][1].snapshot
     assert len([s for s, _ in journal if s.rollout == 1]) == 40
+
+
+def test_an_exclusion_whose_time_a_whole_step_has_passed_trains_no_step_more() -> None:
+    """One step an epoch, and times within it: the first step passes them all."""
+    engine = FakeEngine(APART, SIZES, batch_size=64)
+    brief = brief_of(engine, METHODS["sro"].Params())
+    track = Track(brief)
+    running = depart(track, track.base, {"a": 0.1, "b": 0.35, "c": 1.2}, Answer(brief, track.base))
+    made: list[Segment] = []
+    try:
+        segment = next(running)
+        while True:
+            made.append(segment)
+            segment = running.send(engine.run(segment, len(made)))
+    except StopIteration as end:
+        assert end.value.epoch == 2.0
+    assert [s.mixture.tasks for s in made] == [("a", "b", "c"), ("c",)]
 
 
 def test_sro_never_trains_what_is_best_at_the_start_and_can_end_early() -> None:

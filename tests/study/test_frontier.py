@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,29 @@ def test_a_method_that_takes_its_last_model_has_nothing_to_show_before(tmp_path:
             items = {task: halves(9, task, split)[half] for task in NAMES}
             by_hand += [sum(sum(end.metrics[t][i] for i in part) / len(part) for t, part in items.items()) / len(NAMES)]
     assert curve[1][1] == pytest.approx(sum(by_hand) / len(by_hand))
+
+
+@pytest.mark.parametrize(
+    ("method", "start"), [("sro", None), ("soft_sro", ROOT), ("placebo", ROOT), ("self_distil", ROOT)]
+)
+def test_what_only_finds_times_or_a_teacher_is_not_shown(tmp_path: Path, method: str, start: int | None) -> None:
+    """Models of the last run alone may be handed over, and the one from which it begins, if that is not the base."""
+    story = story_of(tmp_path / "run", method, params={"smooth": 1, "budget": 2.0} if method == "placebo" else None)
+    curve = held_out(story, NAMES)
+    trained = [(number, segment) for number, (segment, _) in enumerate(story.segments, 1) if segment.trains]
+    backs = [n for (_, before), (n, s) in pairwise(trained) if s.start == 0 and s.parent != before_end(story, n)]
+    first = backs[-1]
+    begins = story.segments[first - 1][0].parent
+    assert begins == start if start is not None else begins != ROOT
+    whole = [n for n, (_, outcome) in enumerate(story.segments, 1) if n >= first and set(outcome.scores) == set(NAMES)]
+    assert curve is not None and len(curve) == 1 + (begins != ROOT) + len(whole) + 1
+    tokens = [story.brief.base.tokens, *(outcome.tokens for _, outcome in story.segments[:first])]
+    assert curve[1][0] >= sum(PARAMETERS * (6 * each.train + 2 * each.eval + 2 * each.probe) for each in tokens)
+
+
+def before_end(story: Story, number: int) -> int:
+    """The snapshot at which the training before a segment ended."""
+    return max((n for n, (s, _) in enumerate(story.segments[: number - 1], 1) if s.trains), default=ROOT)
 
 
 def test_a_run_without_items_or_with_few_has_no_curve(tmp_path: Path) -> None:

@@ -165,10 +165,19 @@ def _memory(job: Job, work: Work, longest: int, jobs: int, gpu_bytes: int | None
             processes=jobs * processes,
             writers=jobs * (processes if job.config.training.shard is True else 1),
             memory=host_memory().total if here else None,
+            targets=_target_bytes(job),
         ),
         fit=None if machine is None else fit(job.model, job.config, machine, longest, jobs=jobs),
         card=card,
     )
+
+
+def _target_bytes(job: Job) -> int:
+    """Of what a teacher predicts for the training examples: a token and its probability, each in four bytes."""
+    if not job.outlook.soft_targets:
+        return 0
+    trained = sum(example.targets for part in job.data.values() for example in part.train)
+    return 8 * job.outlook.soft_targets * trained
 
 
 def _hardware(config: Config, gpu_bytes: int | None, machine: Machine | None) -> tuple[Precision, int | None]:

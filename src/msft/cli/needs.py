@@ -80,13 +80,16 @@ class HostNeeds:
         return max(self.read, self.kept + self.snapshots)
 
 
-def host_needs(needs: Needs, card: CardPlan | None, *, processes: int, writers: int, memory: int | None) -> HostNeeds:
-    """What `processes` such processes take of their machine. `writers`: those of them that write snapshots."""
+def host_needs(
+    needs: Needs, card: CardPlan | None, *, processes: int, writers: int, memory: int | None, targets: int = 0
+) -> HostNeeds:
+    """What `processes` such processes take of their machine. `writers`: those of them that write snapshots; `targets`:
+    bytes of what a teacher predicts, which each holds."""
     waiting = 0 if card is not None and card.snapshots else IN_PASSING * writers + processes - writers
     return HostNeeds(
         processes=processes,
         read=processes * needs.read,
-        kept=processes * (needs.host + (needs.state if card is None else 0)),
+        kept=processes * (needs.host + targets + (needs.state if card is None else 0)),
         snapshots=waiting * needs.snapshot,
         memory=memory,
     )

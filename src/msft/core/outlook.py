@@ -72,7 +72,13 @@ class Outlook:
     the final model."""
     lookahead: Lookahead = Lookahead()
     probed_epochs: float = 0.0
-    """Maximum cost of all probes, in forward passes over the whole mixture."""
+    """Maximum cost of all probes, in forward passes over all different training examples."""
+    soft_targets: int = 0
+    """Tokens of the target of each trained token where a teacher gives it, the label included; they are in memory. 0:
+    no teacher."""
+    last_run_only: bool = False
+    """Whether the final model comes from a last run, which begins where the method last went back, and what was trained
+    before only finds times or a teacher."""
     anneals: bool = False
     """Whether the method may lower the learning rate itself (`Segment.anneal`): only a constant schedule lets it."""
     plain: bool = False

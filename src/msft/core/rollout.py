@@ -288,9 +288,12 @@ def depart(
     """Train from `here` and exclude each sub-dataset at its epoch in `leaves`; the last of these epochs ends training.
 
     All sub-datasets are scored at each exclusion and, where ticks are candidates for the final model, at each tick.
+    Roll-outs end on whole steps: an epoch that has passed by then is that of the exclusion before it.
     """
     tasks = track.brief.tasks
-    for epoch in sorted({epoch for epoch in leaves.values() if epoch > here.epoch + 1e-6}):
+    for epoch in sorted(set(leaves.values())):
+        if epoch <= here.epoch + 1e-6:
+            continue
         mixture = replaying(tasks, tuple(task for task in tasks if leaves[task] < epoch), replay)
         if mixture.shares is not None:
             # Only the shares change, so `advance` would continue the current epoch, whose content must not change.

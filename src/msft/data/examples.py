@@ -139,7 +139,6 @@ class TaskData:
     held_out: Sequence[Example] = ()
     """The validation rows that were carved from the training rows, as training examples: for a run on all rows that
     follows the search (`method.refit`), else none. Their numbers follow those of `train`."""
-
     aggregate: bool = False
     """Whether it is only scored, never trained on: it chooses the final model (`aggregate`)."""
 

@@ -63,7 +63,7 @@ def outlook(brief: Brief, at: Standing) -> Outlook:
     bound = search.bound
     if bound is not None:
         bound = Bound(instances=bound.instances + longest * whole, why=f"{bound.why}, and the placebo's own run")
-    return replace(search, bound=bound)
+    return replace(search, bound=bound, last_run_only=True)
 
 
 METHOD = Method(plan=plan, Params=Params, outlook=outlook, presets=msft.METHOD.presets)

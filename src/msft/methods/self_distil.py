@@ -66,8 +66,9 @@ def _run(track: Track, answer: Answer, teacher: Teacher | None, why: Why) -> Gen
 def outlook(brief: Brief, at: Standing) -> Outlook:
     again = brief.horizon if at.rollout == 1 else 0.0
     bound = passes(brief, at, again=again)
-    # Beside what plain fine-tuning holds, the teacher, which reads every training example once.
-    return Outlook(bound=bound, snapshots=PLAIN_HELD + 1, probed_epochs=1.0)
+    p: Params = brief.params
+    # It also holds the teacher, which reads every training example once.
+    return Outlook(bound=bound, snapshots=PLAIN_HELD + 1, probed_epochs=1.0, soft_targets=1 + p.top, last_run_only=True)
 
 
 METHOD = Method(plan=plan, Params=Params, outlook=outlook, explain=explain)

@@ -76,7 +76,9 @@ def outlook(brief: Brief, at: Standing) -> Outlook:
     # Each of the two runs may reach the limit on epochs.
     again = brief.horizon if at.rollout == 1 else 0.0
     held = most_held(brief, brief.horizon, p.smooth)
-    return Outlook(bound=passes(brief, at, again=again), snapshots=held, window=p.smooth, excludes=True)
+    return Outlook(
+        bound=passes(brief, at, again=again), snapshots=held, window=p.smooth, excludes=True, last_run_only=True
+    )
 
 
 def soft_outlook(brief: Brief, at: Standing) -> Outlook:

@@ -99,11 +99,10 @@ def train(
                 trackers = Trackers(names, folder.trackers, folder.path.resolve().name, flatten(config))
                 held.enter_context(closing(trackers))
             watching = watcher if trackers is None else Several(watcher, trackers)
-            tested = folder.summary.exists()
             run = Attempt(job, folder, processes, watching, stop, shared, stopwatch, engine, store, overrides)
             with run.store:
                 summary = run.go(resume, allow_changed)
-            if trackers is not None and not tested:
+            if trackers is not None:
                 trackers.finish(summary["test"])
             return summary
         except OSError as error:

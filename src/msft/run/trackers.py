@@ -47,7 +47,7 @@ class Trackers:
         self._run = {"id": uuid.uuid4().hex} if fresh else self._known_run()
         settings = {key: str(value) for key, value in config.items()}
         self._trackers = [self._start(name, folder, run, settings) for name in names]
-        files.replace("trackers", self._file, json.dumps(self._run).encode())
+        self._remember()
         for tracker in self._trackers if fresh else []:
             # TensorBoard would make a separate run of them; trackio keeps only what it gets at the start.
             if tracker.name not in ("tensorboard", "trackio"):
@@ -57,6 +57,9 @@ class Trackers:
         self._told: list[StepInfo] = []
         self._live = False
         """Whether the current segment is run, and not replayed."""
+
+    def _remember(self) -> None:
+        files.replace("trackers", self._file, json.dumps(self._run).encode())
 
     def _known_run(self) -> dict[str, str]:
         try:
@@ -105,9 +108,13 @@ class Trackers:
         """Ignored: trackers take numbers only."""
 
     def finish(self, test: Mapping[str, Mapping[str, float | None]]) -> None:
-        """Logs the test scores of `base` and `answer`, at the last step."""
+        """Logs the test scores of `base` and `answer`, at the last step, unless an earlier process has."""
+        if "tested" in self._run:
+            return
         self._log({f"test/{which}/{task}": v for which, scores in test.items() for task, v in scores.items()},
                   self._steps)  # fmt: skip
+        self._run["tested"] = "yes"
+        self._remember()
 
     def close(self) -> None:
         for tracker in self._trackers:

@@ -3,7 +3,8 @@
 Half of each sub-dataset's items choose the best of the models evaluated so far, by search score; the other half values
 it, in the test metric; and the other way round, over `SPLITS` halvings. So the base model is shown, and never chosen. A
 search's own decisions (who leaves, and when) read all items. Where a method takes its last model (`select: last`),
-there is nothing to show before its end, and nothing chooses.
+there is nothing to show before its end, and nothing chooses. Where it hands over models of its last run only, those of
+the runs before are not shown.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def held_out(story: Story, tasks: Sequence[Task]) -> Curve | None:
 
 
 def _evaluated(story: Story) -> list[tuple[int, Outcome]]:
-    """Each snapshot that was scored on every sub-dataset, item by item, as (segment after which it was, outcome)."""
+    """Each snapshot that may be handed over and was scored on every sub-dataset, item by item, as (segment after which
+    that was so, outcome)."""
     known: dict[Snapshot, dict[str, dict[Task, Any]]] = {}
     found, whole = list[tuple[int, Outcome]](), set(story.tasks)
     for number, (_, outcome) in enumerate(story.segments, start=1):
@@ -71,7 +73,19 @@ def _evaluated(story: Story) -> list[tuple[int, Outcome]]:
         if not before and whole <= parts["items"].keys() and whole <= parts["metrics"].keys():
             merged = replace(outcome, scores=parts["scores"], reports=parts["reports"])
             found.append((number, replace(merged, items=parts["items"], metrics=parts["metrics"])))
-    return found
+    first = _last_run(story) if story.outlook.last_run_only else 1
+    start = story.segments[first - 1][0].parent if story.segments else ROOT
+    return [(max(number, first), each) for number, each in found if each.snapshot >= first or each.snapshot == start]
+
+
+def _last_run(story: Story) -> int:
+    """The first segment after the method last went back to an older snapshot to train from it."""
+    first, tip = 1, ROOT
+    for number, (segment, outcome) in enumerate(story.segments, start=1):
+        if segment.trains:
+            first = first if segment.start or segment.parent == tip else number
+            tip = outcome.snapshot
+    return first
 
 
 def _by_half(
