@@ -1,4 +1,4 @@
-"""What the engine returns for a segment: its outcome, or the error that training diverged in it."""
+"""What the engine returns for a segment: its outcome, or the error that its training diverged."""
 
 from __future__ import annotations
 

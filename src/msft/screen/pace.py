@@ -38,8 +38,10 @@ class Pace:
         self.restart(now)
 
     def restart(self, now: float) -> None:
-        """The speed in tokens is measured from here on."""
+        """The speed is measured from here on: that in tokens, and before the first step that in steps."""
         self._tokens, self._segment_began = 0, now
+        if self._started is None:
+            self._began = now
 
     def advance(self, info: StepInfo, now: float) -> None:
         self.step, self.loss, self.learning_rate = info.step, info.loss, info.learning_rate

@@ -108,6 +108,8 @@ class View:
         """A step was taken, or more items were scored."""
         if isinstance(info, ScoreInfo):
             self._scoring.advance(info, self._now())
+            if info.what:  # a teacher reads before the first step
+                self.pace.restart(self._now())
             self.status = self._scoring.words(self._now(), "the test split" if self._ended else "")
         else:
             self.pace.advance(info, self._now())
