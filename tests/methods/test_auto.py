@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -70,6 +71,26 @@ def test_without_a_search_it_is_sft_bit_for_bit(items: int) -> None:
     assert answer == plain and bare(journal) == bare(sft)
     said = explanation_of("auto", brief, [outcome for _, outcome in journal])
     assert len(said) == 1 and said[0].startswith("It did not search")
+
+
+@pytest.mark.parametrize(("seed", "end"), [(13, "Its model was discarded"), (93, "Its model is the final model"),
+                                           (307, "The final model is that of plain fine-tuning.")])  # fmt: skip
+def test_where_all_peak_together_it_does_not_say_that_it_searched(seed: int, end: str) -> None:
+    """By few items, stopping each at its own peak seems to pay, and the items that choose see the peaks at one place."""
+    draw = random.Random(seed)
+    tasks = "abc"[: draw.choice([2, 3])]
+    curves = {
+        task: Curve(peak=draw.choice([0.5, 1, 1.5, 2]), fall=draw.choice([0.3, 0.05, 0.5]), base=0.1,
+                    top=draw.choice([0.9, 0.5, 1.0]))
+        for task in tasks
+    }  # fmt: skip
+    engine = FakeEngine(curves, dict.fromkeys(curves, 16), items=draw.choice([8, 12, 20]))
+    brief = brief_of(engine, auto.Params(realised=1.0, patience=1.0), horizon=2.0, eval_every=0.5)
+    answer, journal = run(METHODS["auto"], brief, engine)
+    assert {segment.rollout for segment, _ in journal} == {1}
+    (said,) = explanation_of("auto", brief, [outcome for _, outcome in journal])
+    assert said.startswith("It did not search: by the validation items that choose, all sub-datasets are best at the")
+    assert end in said and answer <= len(journal)
 
 
 def test_too_few_items_show_nothing() -> None:

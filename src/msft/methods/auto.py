@@ -86,14 +86,11 @@ def _plan(brief: Brief, said: list[str]) -> Plan:
         said.append(_declined(room, p, unreached(found, read)))
         return answer.choose(last)
     plain = answer.best if brief.select == "best" else last
-    best = yield from _search(
-        track, p, {t: points[tick] for t, tick in _dealt(read, p, brief).items()}, plain, choosing
-    )
+    peaks = {t: points[tick] for t, tick in _dealt(read, p, brief).items()}
+    best = yield from _search(track, p, peaks, plain, choosing)
     verdict = _compare(best, plain, brief.tasks, {task: part[1] for task, part in parts.items()})
-    said.append(
-        f"It searched, because reading each sub-dataset at its own peak would gain {_points(room.score)} (search "
-        f"score). {verdict.said}"
-    )
+    searched = len({point.snapshot for point in peaks.values()}) > 1
+    said.append(f"{_begun(room) if searched else _nothing_to_exclude(best)} {verdict.said}")
     return best.snapshot if verdict.better else plain.snapshot
 
 
@@ -203,7 +200,7 @@ class _Verdict:
 def _compare(candidate: Point, plain: Point, tasks: Sequence[Task], items: Mapping[Task, Items]) -> _Verdict:
     """The candidate against SFT's final model, on items that chose neither of its moments."""
     if candidate.snapshot == plain.snapshot:
-        return _Verdict(False, "It found no better model than plain fine-tuning.")
+        return _Verdict(False, "The final model is that of plain fine-tuning.")
     found = measured([plain.outcome, candidate.outcome], tasks)
     after = Moments(dict.fromkeys(tasks, 1), 0)
     score, metric = gain(found.scores, after, items), gain(found.metrics, after, items)
@@ -213,6 +210,19 @@ def _compare(candidate: Point, plain: Point, tasks: Sequence[Task], items: Mappi
     result = "is the final model" if better else "was discarded"
     return _Verdict(better, f"Its model {result}: on the validation items that chose nothing it scores {how} against "
                             "plain fine-tuning.")  # fmt: skip
+
+
+def _begun(room: Headroom) -> str:
+    gain = _points(room.score)
+    return f"It searched, because reading each sub-dataset at its own peak would gain {gain} (search score)."
+
+
+def _nothing_to_exclude(at: Point) -> str:
+    """Where a search has no roll-out of its own: its only point is an evaluation of plain fine-tuning."""
+    return (
+        "It did not search: by the validation items that choose, all sub-datasets are best at the same evaluation, at "
+        f"epoch {at.epoch:.4g}, so there is nothing to exclude."
+    )
 
 
 def _declined(room: Headroom, p: Params, rising: Sequence[Task]) -> str:
