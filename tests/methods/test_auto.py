@@ -76,7 +76,7 @@ def test_without_a_search_it_is_sft_bit_for_bit(items: int) -> None:
 @pytest.mark.parametrize(("seed", "end"), [(13, "Its model was discarded"), (93, "Its model is the final model"),
                                            (307, "The final model is that of plain fine-tuning.")])  # fmt: skip
 def test_where_all_peak_together_it_does_not_say_that_it_searched(seed: int, end: str) -> None:
-    """By few items, stopping each at its own peak seems to pay, and the items that choose see the peaks at one place."""
+    """By few items, stopping each at its own peak seems to pay, and the items that choose see one peak for all."""
     draw = random.Random(seed)
     tasks = "abc"[: draw.choice([2, 3])]
     curves = {

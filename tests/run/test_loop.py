@@ -15,7 +15,7 @@ from msft.core.search import Search
 from msft.core.vocabulary import Outcome, Segment
 from msft.methods import METHODS
 from msft.record.run_folder import RunFolder
-from msft.run.loop import drive
+from msft.run.loop import drive, needed
 from msft.testing.fake import Curve, FakeEngine, brief_of
 
 CURVES = {"a": Curve(peak=0.6), "b": Curve(peak=2.0), "c": Curve(peak=3.0)}
@@ -55,6 +55,42 @@ def test_only_what_a_crash_lost_is_run_again() -> None:
     drive(search, engine, engine.store, lambda *_: None, past=journal)
     assert min(engine.runs) >= first
     assert engine.runs[: 20 - first] == list(range(first + 1, 21))
+
+
+class Writes(FakeEngine):
+    """Every third snapshot is durable when it is made, as where the disk is that fast."""
+
+    def run(self, segment: Segment, number: int) -> Outcome:
+        outcome = super().run(segment, number)
+        if segment.makes and number % 3 == 0:
+            self.store.durable.add(number)
+        return outcome
+
+
+@pytest.mark.parametrize(("method", "cut"), [("sft", 20), ("sft", 21), ("sft", 23), ("msft", 11), ("msft", 20)])
+def test_the_latest_durable_tick_stays_on_disk_though_no_decision_needs_it(method: str, cut: int) -> None:
+    """In a long roll-out too, a crash costs, for each snapshot that is needed, no more than the training since its
+    nearest durable ancestor; the end leaves only the answer."""
+    engine = Writes(CURVES, SIZES)
+    journal: list[tuple[Segment, Outcome]] = []
+
+    def record(_: int, segment: Segment, outcome: Outcome) -> None:
+        journal.append((segment, outcome))
+        if len(journal) == cut:
+            raise Killed
+
+    with suppress(Killed):
+        drive(search_of(engine, method), engine, engine.store, record)
+    needs = needed(search_of(engine, method, journal))
+    engine.store.crash()
+    engine.runs.clear()
+    answer = drive(search_of(engine, method, journal), engine, engine.store, lambda *_: None, past=journal)
+    again = [number for number in engine.runs if number <= cut]
+    assert len(again) <= 2 * len(needs) and (cut % 3 == 0 or again)
+    for number in again:  # each is trained from a durable one, or from one that was trained again
+        parent = journal[number - 1][0].parent
+        assert parent % 3 == 0 or parent in again or journal[parent][0].rollout != journal[number - 1][0].rollout
+    assert engine.store.held == {answer}
 
 
 def test_a_recomputation_that_differs_is_refused() -> None:

@@ -21,8 +21,9 @@ from msft.snapshots.store import Store
 from msft.system.stopwatch import spent
 
 CHEAP = 0.01
-"""With `durable: auto`, a snapshot is written to disk if that takes at most this share of the segment's own time. Where
-every core trains, the writing thread slows training (docs/crash_safety.md)."""
+"""With `durable: auto`, a snapshot is written to disk if that takes at most this share of the training since the last
+one was: so a crash costs at most a hundred times as long as a write takes, and a tick. Where every core trains, the
+writing thread slows training (docs/crash_safety.md)."""
 
 
 class LiveState:
@@ -51,6 +52,8 @@ class LiveState:
         self._fresh: State | None = None
         if opened.source.peft is not None:
             self._fresh = State(tensors={f"weight/{n}": w.detach().to("cpu", copy=True) for n, w in weights.items()})
+        self._unsaved = 0.0
+        """Seconds of training since a snapshot was made durable."""
         self.snapshot: Snapshot | None = ROOT
         self.cursor = Cursor()
 
@@ -81,7 +84,8 @@ class LiveState:
             self._load(number, state)
 
     def keep(self, number: Snapshot, seconds: float) -> int:
-        """Keeps the live state as a snapshot: durable if the settings say so or writing takes little of `seconds`.
+        """Keeps the live state as a snapshot: durable if the settings say so, or writing takes little of the training
+        since the last one that was.
 
         `seconds`: the segment's training time. Returns the snapshot's size in bytes once it is copied; it is written in
         the background, unless it does not fit in memory.
@@ -94,9 +98,11 @@ class LiveState:
             durable = self._durable == "tick"
             if self._durable == "auto":
                 rate = self._store.bytes_per_second
-                durable = rate is None or state.nbytes <= CHEAP * seconds * rate
+                self._unsaved += seconds
+                durable = rate is None or state.nbytes <= CHEAP * self._unsaved * rate
             if self._shards is not None:  # each process measures its own disk
                 durable = self._processes.from_main(durable)
+            self._unsaved = 0.0 if durable else self._unsaved
             size = self._store.put(number, state, durable)
             self._processes.barrier()
         return size if self._shards is None else sum(self._processes.of_all(size))

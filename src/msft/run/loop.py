@@ -40,6 +40,10 @@ class Engine(Protocol):
 class Store(Protocol):
     """Stores snapshots, except `ROOT`."""
 
+    @property
+    def durable(self) -> Collection[Snapshot]:
+        """Those that are on disk, or are being written."""
+
     def has(self, snapshot: Snapshot) -> bool:
         """Whether the snapshot can be restored."""
 
@@ -186,15 +190,30 @@ class _Loop:
         """Drop all others.
 
         The snapshot that a roll-out began from stays durable until the next roll-out begins to train, even if it is not
-        needed: training lost in a crash is repeated from there. (Scores at the roll-back point come before that, and
-        may make a write unnecessary.) Under a limit it may have to be dropped; then what is kept becomes durable first.
+        needed: training lost in a crash is repeated from there, or from the ticks since that are durable, of which the
+        nearest to what is needed stay too. (Scores at the roll-back point come before that, and may make a write
+        unnecessary.) Under a limit they may have to be dropped; then what is kept becomes durable first.
         """
         segment, limited = self.search.ask(), self.retention.limit is not None
         if resumed or self._begins(segment) or (limited and not self.safe <= snapshots):
             self.store.persist(snapshots)
             self.safe = snapshots
             self.origin = frozenset() if segment is None else frozenset({self._origin(segment)})
-        self.store.prune(snapshots, () if limited else self.origin)
+        self.store.prune(snapshots, () if limited else self.origin | self._nearest_durable(snapshots, segment))
+
+    def _nearest_durable(self, snapshots: frozenset[Snapshot], segment: Segment | None) -> frozenset[Snapshot]:
+        """From which these and the next segment's parent would be trained again after a crash; none at the end."""
+        if segment is None:
+            return frozenset()
+        found, seen, open_ends = set[Snapshot](), {ROOT}, [*snapshots, segment.parent]
+        while open_ends:
+            if (at := open_ends.pop()) not in seen:
+                seen.add(at)
+                if at in self.store.durable:
+                    found.add(at)
+                else:
+                    open_ends += self.history[at - 1][0].sources
+        return frozenset(found)
 
     def _begins(self, segment: Segment | None) -> bool:
         """Whether the next segment is the first that its roll-out trains, or there is none."""

@@ -106,6 +106,11 @@ class Store:
         self.finish()
         return self._published()
 
+    @property
+    def durable(self) -> frozenset[Snapshot]:
+        """Those that are on disk, or queued for it."""
+        return frozenset(self._durable)
+
     def has(self, number: Snapshot) -> bool:
         if number == ROOT or number in self._memory:
             return True
