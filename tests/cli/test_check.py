@@ -170,3 +170,28 @@ def test_a_gpu_that_is_too_small_is_warned_about(config: Path, capsys: pytest.Ca
     assert any(
         "of the GPU for training: use a smaller model" in w for w in json.loads(capsys.readouterr().out)["warnings"]
     )
+
+
+def test_an_adapter_at_a_rate_for_full_fine_tuning_is_warned_about(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rate, peft, warned in (("1e-5", "{r: 2}", True), ("1e-4", "{r: 2}", False), ("1e-5", "null", False)):
+        made = planned(config, capsys, f"training.learning_rate={rate}", f"peft={peft}")
+        said = [
+            warning for warning in made["warnings"] if warning.startswith("training.learning_rate: 1e-05 is a rate")
+        ]
+        assert bool(said) == warned
+
+
+def test_a_likelihood_has_no_error_of_an_accuracy(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(config)]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.lstrip().startswith("double")]
+    assert "loss" in row and "±" not in row
+
+
+def test_the_disk_that_a_run_needs_to_begin_is_the_least_that_it_may_need(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msft.cli.job_costs._free_disk", lambda path: 3_000_000)
+    (said,) = [warning for warning in planned(config, capsys)["warnings"] if "of disk" in warning]
+    assert "MB of disk, but 3 MB are free" in said

@@ -45,7 +45,7 @@ def fails_at_each(place: Path, kind: str, code: int, *, every: bool) -> int:
             run(config, observer=At(index, OSError(code, os.strerror(code)), torn))
         assert str(place) in str(caught.value) and "Fix: " in str(caught.value)
         if "paused" in str(caught.value):
-            assert "bytes are free" in str(caught.value) and "are needed" in str(caught.value)
+            assert "B are free" in str(caught.value) and "are needed" in str(caught.value)
         _, notes = run(config)
         assert notes.said == [], notes.said
         assert content(place / "run") == wanted, seen[index]
@@ -71,7 +71,7 @@ def test_a_small_disk_is_refused_before_anything_is_trained(tmp_path: Path) -> N
     config = config_of("tick", tmp_path / "run")
     with (
         patch.object(resume, "RESERVE", 10**18),
-        pytest.raises(RunError, match=r"need 1,000,[\d,]+ bytes, and [\d,]+ are free.*Fix: make room"),
+        pytest.raises(RunError, match=r"need [\d.]+ .B, and [\d.]+ .?B are free.*Fix: make room"),
     ):
         run(config)
     assert not RunFolder(tmp_path / "run").exists

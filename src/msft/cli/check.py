@@ -89,6 +89,7 @@ def _mixed(made: Estimate) -> bool:
 
 
 def _cells(part: Part, mixed: bool) -> list[str]:
+    rated = part.scorer != "loss"  # whose items have no accuracy
     return [
         clean(part.task),
         f"{part.train:,}",
@@ -99,13 +100,13 @@ def _cells(part: Part, mixed: bool) -> list[str]:
         str(part.longest),
         f"{part.trained_share:.0%}",
         part.scorer,
-        _items(part.validation, None if part.group is not None else part.validation_error),
-        _items(part.test, part.test_error),
+        _items(part.validation, part.validation_error if part.group is None and rated else None),
+        _items(part.test, part.test_error if rated else None),
     ]
 
 
 def _items(count: int, error: float | None) -> str:
-    """The number of items, with the standard error where they have a score of their own."""
+    """The number of items, with the standard error where they have an accuracy of their own."""
     return f"{count:,}{'' if error is None else f' (±{100 * error:.1f})'}" if count else NOT_KNOWN
 
 

@@ -105,6 +105,8 @@ class Kept:
     """Maximum memory of snapshots, including those being written; the others are on disk only."""
     disk_bytes: int | None
     """Snapshots and the final model."""
+    least_disk_bytes: int
+    """Without which the run does not begin: two snapshots, the model and a reserve."""
     free_disk_bytes: int
 
 

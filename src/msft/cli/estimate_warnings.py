@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from msft.cli.estimate import Estimate
 from msft.cli.needs import HostNeeds
+from msft.config.training_section import TrainingConfig
 from msft.model.memory import CardPlan
 from msft.report.cautions import few_items
 from msft.report.words import many, scaled
@@ -17,6 +18,9 @@ OFTEN = 4
 """Above so many times per epoch, a repeated example is warned about."""
 EXPENSIVE = 0.5
 """Ratio of validation tokens to training tokens above which scoring is too expensive."""
+
+LOW_FOR_AN_ADAPTER = 5e-5
+"""Below this learning rate, an adapter is warned about."""
 
 Warnings: TypeAlias = list[str]
 
@@ -31,6 +35,15 @@ def about_data(made: Estimate) -> Warnings:
             "with data.mixing: size and without repeat"
             for part in often
         ),
+    ]
+
+
+def about_rate(training: TrainingConfig, *, adapter: bool) -> Warnings:
+    if not adapter or training.learning_rate >= LOW_FOR_AN_ADAPTER:
+        return []
+    return [
+        f"training.learning_rate: {training.learning_rate:g} is a rate for full fine-tuning; an adapter (peft) usually "
+        "learns at 1e-4 to 3e-4, and at this one may learn nothing. Fix: set it to 2e-4, or compare a few"
     ]
 
 
@@ -65,9 +78,10 @@ def about_rhythm(made: Estimate, eval_every: float) -> Warnings:
 
 def about_space(made: Estimate) -> Warnings:
     warnings = []
-    if made.disk_bytes is not None and made.disk_bytes > made.free_disk_bytes:
+    wanted = max(made.disk_bytes or 0, made.least_disk_bytes)
+    if wanted > made.free_disk_bytes:
         warnings.append(
-            f"the snapshots may need {made.disk_bytes / 1e9:.1f} GB of disk, but {made.free_disk_bytes / 1e9:.1f} GB "
+            f"the snapshots may need {scaled(wanted, 'B')} of disk, but {scaled(made.free_disk_bytes, 'B')} "
             "are free: choose another output, limit the snapshots (snapshots.max: 3), or use an adapter (peft)"
         )
     return [*warnings, *(about_card(made.card) if made.card is not None else []), *about_host(made.host)]

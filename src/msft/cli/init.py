@@ -50,7 +50,7 @@ data:
   max_length: 1024  # tokens; longer examples are truncated at the end
 training:
   batch_size: 64  # examples per optimizer step, on any hardware
-  learning_rate: 1e-5
+  learning_rate: 1e-5  # with peft, usually 1e-4 to 3e-4
   average: 1  # epochs over which the weights are averaged, against the noise of a constant rate
   # schedule: linear  # in place of `average`, for sft and msft: the rate falls to 0 by max_epochs
 # peft: {r: 16, lora_alpha: 32}  # trains and saves a LoRA adapter only

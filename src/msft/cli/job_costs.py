@@ -13,7 +13,7 @@ import torch
 
 from msft.cli.bounds import most_epochs, probe_tokens, whole_tokens
 from msft.cli.estimate import Chooser, Estimate, Kept, Memory, Part, Work
-from msft.cli.estimate_warnings import about_data, about_libraries, about_rhythm, about_space
+from msft.cli.estimate_warnings import about_data, about_libraries, about_rate, about_rhythm, about_space
 from msft.cli.fitting import fit, precision_of
 from msft.cli.machines import Machine
 from msft.cli.needs import host_needs, needs_of, packed_of
@@ -27,6 +27,7 @@ from msft.model.open import non_embedding_parameters
 from msft.model.precision import Precision, precision_on
 from msft.run.job import UNSCORED, Job
 from msft.run.open_store import SNAPSHOT_MEMORY
+from msft.run.resume import least_room
 from msft.run.scoring_cost import generated_tokens, scored_tokens
 from msft.snapshots.state import trainable
 from msft.snapshots.store import IN_PASSING
@@ -74,6 +75,7 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None, machine: 
             *about_data(made),
             *job.outlook.warnings,
             *about_libraries(job.libraries),
+            *about_rate(job.config.training, adapter=job.source.peft is not None),
             *about_rhythm(made, method.eval_every),
             *about_space(made),
         ),
@@ -129,6 +131,7 @@ def _kept(job: Job, work: Work) -> Kept:
         unbounded_snapshots=wanted,
         snapshot_memory_bytes=((room if kept is None else min(kept, room)) + IN_PASSING) * snapshot,
         disk_bytes=None if kept is None else kept * snapshot + final,
+        least_disk_bytes=least_room(snapshot, job.model_bytes),
         free_disk_bytes=_free_disk(Path(job.config.output)),
     )
 

@@ -16,6 +16,7 @@ from msft.core.wire import KEPT_NAMES, Json, KeyPath, changed, dotted
 from msft.record.journal import Journal, Transcript, canonical, digest
 from msft.record.run_folder import INPUTS, RunFolder
 from msft.report.cost import MAX, limits_of
+from msft.report.words import scaled
 from msft.snapshots.publish import MANIFEST, read_manifest, sweep, verify
 from msft.snapshots.store import Store
 from msft.system import files
@@ -40,11 +41,17 @@ of it."""
 _RATE, _BOUND = ("config", "training.learning_rate"), ("config", MAX)
 
 
+def least_room(snapshot_bytes: int, model_bytes: int) -> int:
+    """Bytes of the disk without which a run does not begin."""
+    return 2 * snapshot_bytes + model_bytes + RESERVE
+
+
 def check_room(folder: RunFolder, snapshot_bytes: int, model_bytes: int) -> None:
     """Raises RunError unless two snapshots, the final model and a reserve fit."""
-    wanted, free = 2 * snapshot_bytes + model_bytes + RESERVE, shutil.disk_usage(folder.path).free
+    wanted, free = least_room(snapshot_bytes, model_bytes), shutil.disk_usage(folder.path).free
     if free < wanted:
-        found = f"two snapshots, the model and a reserve need {wanted:,} bytes, and {free:,} are free"
+        need = f"need {scaled(wanted, 'B')}, and {scaled(free, 'B')} are free"
+        found = f"two snapshots, the model and a reserve {need}"
         raise RunError(complaint(found, "make room, or name another output folder", file=folder.path, field="output"))
 
 
@@ -52,7 +59,7 @@ def paused(error: OSError, folder: RunFolder, snapshot_bytes: int) -> RunError:
     """The error for a disk failure during a run; what was durable before is intact."""
     there = next(path for path in (folder.path, *folder.path.absolute().parents) if path.exists())
     free, wanted = shutil.disk_usage(there).free, 2 * snapshot_bytes + RESERVE
-    found = f"the run is paused: {error.strerror} ({free:,} bytes are free, {wanted:,} are needed)"
+    found = f"the run is paused: {error.strerror} ({scaled(free, 'B')} are free, {scaled(wanted, 'B')} are needed)"
     mend = "free space or fix the disk, then continue: the same command with --resume"
     if not folder.exists:
         mend = "free space or fix the disk, then start again: nothing had been trained"
