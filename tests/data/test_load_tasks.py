@@ -104,6 +104,18 @@ def test_long_examples_are_cut_and_counted(write):
         load({"id": "d", "path": write("a", rows), "validation": val}, data={"max_length": 6})
 
 
+def test_many_examples_that_do_not_fit_are_left_out_where_that_is_asked_for(write):
+    rows = [*pairs(20), *({"prompt": "p" * 100 + str(i), "completion": "c"} for i in range(10))]
+    given = {"id": "d", "path": write("a", rows), "validation": {"path": write("v", pairs(5, start=500))}}
+    with pytest.raises(DataError, match=r"10 of 30 .* left out.*; data\.bad_rows: drop leaves out more than 10%"):
+        load(given, data={"max_length": 50})
+    task = load(given, data={"max_length": 50, "bad_rows": "drop"})["d"]
+    assert len(task.train) == 20
+    assert any("10 of 30 training examples are left out" in note for note in task.notes)
+    with pytest.raises(DataError, match="30 of 30 .* give shorter rows$"):
+        load(given, data={"max_length": 4, "bad_rows": "drop"})
+
+
 def test_items_that_do_not_fit_whole_are_left_out_never_cut(write):
     long = {"question": "long?", "choices": ["no", "y" * 100], "answer": 0}
     val = {"path": write("v", [*questions(20, start=100), long])}

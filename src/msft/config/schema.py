@@ -71,7 +71,8 @@ class DataConfig(Section):
     bad_rows: Annotated[Literal["error", "drop"], LATER] = "error"
     """What to do with rows that cannot be used, such as lines that are not JSON, or rows without an answer: raise an
     error that lists them, or leave them out before the splits are made and list them in the notes. More than 10 % of a
-    sub-dataset's rows are always an error, as is a file that cannot be read."""
+    sub-dataset's rows are always an error, as is a file that cannot be read. `drop` also leaves out more than 10 % of
+    the examples where `max_length` leaves no learned token of them."""
     mixing: Annotated[MixingConfig, LATER] = "size"
     """How many examples an epoch takes of each sub-dataset: all (`size`), as many of each (`equal`), or numbers between
     these (`{temperature: 2}`). The total stays: small ones are repeated, and of large ones it takes the next part."""

@@ -31,7 +31,8 @@ from msft.data.shots import after, draw
 BATCH = 2000
 """Number of samples tokenised at once."""
 MOST_LEFT_OUT = 0.1
-"""Maximum share of a split that may be left out because of `max_length`; more is a mistake in the configuration."""
+"""Maximum share of a split that may be left out because of `max_length`, unless `data.bad_rows: drop` says that more
+may: it can be a mistake in the configuration."""
 
 
 def tokenised(
@@ -195,8 +196,11 @@ class _Builder:
         if not out:
             return
         found = f"{out} of {of} {kind} examples are left out: {why} within {self.max_length} tokens"
-        if out == of or out > MOST_LEFT_OUT * of:
-            raise DataError(complaint(found, "raise data.max_length", field=f"datasets.{self.task}"))
+        if out == of or (out > MOST_LEFT_OUT * of and not self.drop):
+            fix = "raise data.max_length, if the model takes longer ones, or give shorter rows"
+            if out < of:
+                fix += f"; data.bad_rows: drop leaves out more than {MOST_LEFT_OUT:.0%}"
+            raise DataError(complaint(found, fix, field=f"datasets.{self.task}"))
         self.notes.append(found)
 
 
