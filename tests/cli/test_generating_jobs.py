@@ -57,7 +57,7 @@ def test_what_is_said_is_reported_and_the_search_acts_on_the_control(
     sys.modules.pop("my_job_scorer")
     (place / "my_job_scorer.py").write_text(OWN + "# another\n")
     assert main(["train", str(config), *SPEAKING, "--resume"]) == 2
-    assert "fingerprints.data.double" in capsys.readouterr().err
+    assert "the data of datasets.double changed (its rows, their tokens or the scorer)" in capsys.readouterr().err
 
 
 def test_a_scorer_that_is_not_there_is_told_before_anything_is_written(

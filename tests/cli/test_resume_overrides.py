@@ -84,7 +84,7 @@ def test_data_that_differ_because_of_a_key_name_the_key(
     job: tuple[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refused(capsys, "train", job[0], "--resume", "--set", "data.seed=9")
-    assert "data.seed was" in said and "fingerprints.data" in said
+    assert "data.seed was" in said and "the data of datasets.copy changed" in said
     assert "Fix: undo the change, or start a new run folder" in said
 
 

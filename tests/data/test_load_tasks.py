@@ -112,7 +112,7 @@ def test_many_examples_that_do_not_fit_are_left_out_where_that_is_asked_for(writ
     task = load(given, data={"max_length": 50, "bad_rows": "drop"})["d"]
     assert len(task.train) == 20
     assert any("10 of 30 training examples are left out" in note for note in task.notes)
-    with pytest.raises(DataError, match="30 of 30 .* give shorter rows$"):
+    with pytest.raises(DataError, match=r"30 of 30 .* give shorter rows$"):
         load(given, data={"max_length": 4, "bad_rows": "drop"})
 
 

@@ -91,7 +91,7 @@ def _of_a_job(commands: Commands) -> None:
     train.add_argument(
         "--allow-changed", action="append", default=[], metavar="FIELD",
         help="with --resume: continue although this differs, such as environment, model.name_or_path, "
-        "datasets.gsm8k.path or training.learning_rate; the journal notes it",
+        "datasets.gsm8k.path (moved, with the same content) or training.learning_rate; the journal notes it",
     )  # fmt: skip
 
 

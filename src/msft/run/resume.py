@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -38,6 +38,13 @@ _ALIASES = {
 PARTS = "sharded_over"
 """Of the environment in the journal's header: over how many processes the model is split; absent where each holds all
 of it."""
+OF_DATA: Mapping[KeyPath, str] = {
+    ("fingerprints", "data"): "",
+    ("brief", "sizes"): "training examples in an epoch",
+    ("brief", "pools"): "training examples",
+    ("brief", "validation_sizes"): "validation items",
+}
+"""What of a header differs where data do: with numbers, what they count."""
 _RATE, _BOUND = ("config", "training.learning_rate"), ("config", MAX)
 
 
@@ -103,13 +110,24 @@ def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path
         if all(map(_harmless, mends)):
             flags = " ".join(f"--allow-changed {_quoted(field)}" for field in mends)
             mend = f"undo the change, or add {flags}, which the journal records"
-        of_data = [path for path, _, _ in refused if path[:2] == ("fingerprints", "data")]
+        of_data = [path for path, _, _ in refused if path[:2] in OF_DATA]
         # Data differ also where a key of the configuration does, which is then what to undo.
         if of_data and all(path in of_data or _harmless(_field(path)) for path, _, _ in refused):
             mend = _about_data(str(recorded.get("msft", "")))
-        said = {f"{_named(path)} was {was!r}, is now {new!r}": None for path, was, new in refused}
-        raise Diverged(str(where), list(said), mend)
+        tasks = recorded["brief"]["tasks"]
+        raise Diverged(str(where), list(dict.fromkeys(_difference(*change, tasks) for change in refused)), mend)
     return found_changes
+
+
+def _difference(path: KeyPath, was: Any, new: Any, tasks: Sequence[str]) -> str:
+    """One difference, in words. `tasks`: the run's sub-datasets."""
+    kind = OF_DATA.get(path[:2])
+    if kind is None or None in (was, new) or len(path) < 3:
+        return f"{_named(path)} was {was!r}, is now {new!r}"
+    task = tasks[path[2]] if isinstance(path[2], int) else path[2]
+    if not kind:
+        return f"the data of datasets.{task} changed (its rows, their tokens or the scorer)"
+    return f"datasets.{task} had {was:,} {kind}, has {new:,}"
 
 
 def _moved(was: Any, now: Any) -> bool:
