@@ -88,7 +88,7 @@ def test_a_run_with_other_tokens_is_refused_by_name(tmp_path: Path, version: str
     capsys.readouterr()
     assert main(["train", str(tmp_path / "config.yaml"), *arguments, "--resume", *allow]) == 2
     said = capsys.readouterr().err
-    assert "fingerprints.data.d was '0000" in said
+    assert "the data of datasets.d changed" in said
     assert "Fix: restore the data, the tokenizer and the chat template, or start a new run folder" in said
     assert ("msft 0.1.0 tokenised prompts and completions apart" in said) == (version == "0.1.0")
 

@@ -58,9 +58,19 @@ def test_bad_lines_are_named(tmp_path, line, found):
 
 def test_all_bad_lines_are_collected_and_the_first_twenty_shown(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_text("oops\n" * 30)
+    path.write_text("".join('{"x":' + " " * number + "oops}\n" for number in range(30)))
     lines = refused(source(path)).splitlines()
     assert len(lines) == 21 and f"{path}:20 " in lines[19] and lines[20] == "... and 10 more"
+
+
+def test_a_problem_that_many_lines_have_is_shown_once_with_their_numbers(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"x": 1}\n' + "oops\n" * 30 + '{"x":\n')
+    first, second = refused(source(path)).splitlines()
+    assert first.startswith(f"{path}:2 ") and " (also in lines 3, 4, 5, 6, 7 and 24 more). Fix: give one" in first
+    assert second.startswith(f"{path}:32 ")
+    path.write_text("oops\n" * 3)
+    assert [line.split(" ")[0] for line in refused(source(path)).splitlines()] == [f"{path}:{n}" for n in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from msft.core.errors import DataError, complaint
 
 MOST = 20
 """Maximum number of problems shown in one message."""
+ALIKE, SHOWN_ALIKE = 3, 5
+"""More rows with the same problem than this are shown as one, with so many of their places."""
 SHOWN_DROPPED = 5
 """Number of dropped rows that a note lists."""
 MOST_DROPPED = 0.1
 """Maximum share of rows that `data.bad_rows: drop` leaves out; more is a mistake in the file or the configuration."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    found: str
+    mend: str
+    file: str | None
+    line: int | None
+    number: int | None
+    """Of the row, where the file has no lines."""
+    field: str
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """What problems of several rows have in common."""
+        return (self.found, self.mend, self.file or "", self.field)
+
+    def said(self, field: str, others: Sequence[_Problem]) -> str:
+        """`others`: the same problem in other rows."""
+        found, own = self.found, f"row {self.number}" if self.number is not None and self.line is None else self.field
+        if others:
+            places = ", ".join(str(each.number if each.line is None else each.line) for each in others[:SHOWN_ALIKE])
+            more = f" and {len(others) - SHOWN_ALIKE} more" if len(others) > SHOWN_ALIKE else ""
+            found = f"{found} (also in {'rows' if self.line is None else 'lines'} {places}{more})"
+        return complaint(found, self.mend, file=self.file, line=self.line, field=f"{field}.{own}" if own else field)
+
+
 class Complaints:
-    """The problems of one data set, in the order found; those beyond `MOST` are only counted.
+    """The problems of one data set: those of a file by their lines, and one that many rows have once.
 
     `drop`: a bad row is no problem, but one of the rows that are left out (`data.bad_rows: drop`).
     """
@@ -25,14 +54,10 @@ class Complaints:
         self.drop = drop
         self.dropped: list[str] = []
         """Place and reason of every row that is left out."""
-        self._lines: list[str] = []
-        self._count = 0
+        self._found: list[_Problem] = []
 
     def add(self, found: str, mend: str, *, file: str | None = None, line: int | None = None, field: str = "") -> None:
-        self._count += 1
-        if len(self._lines) < MOST:
-            place = f"{self.field}.{field}" if field else self.field
-            self._lines.append(complaint(found, mend, file=file, line=line, field=place))
+        self._found.append(_Problem(found, mend, file, line, None, field))
 
     def row(self, found: str, mend: str, *, file: str, line: int | None, number: int | None = None) -> None:
         """Adds a problem of one row, or drops the row. `number`: of the row, where the file has no lines."""
@@ -40,13 +65,30 @@ class Complaints:
             place = f"{file} row {number}" if line is None else f"{file}:{line}"
             self.dropped.append(f"{place} ({found})")
         else:
-            self.add(found, mend, file=file, line=line, field=f"row {number}" if line is None else "")
+            self._found.append(_Problem(found, mend, file, line, number, ""))
 
     def check(self) -> None:
         """Raise DataError if anything was added."""
-        if self._lines:
-            more = self._count - len(self._lines)
-            raise DataError("\n".join([*self._lines, *([f"... and {more} more"] if more else [])]))
+        if not self._found:
+            return
+        files = list(dict.fromkeys(problem.file for problem in self._found))
+        ordered = sorted(self._found, key=lambda p: (files.index(p.file), p.line or p.number or 0))
+        rows = defaultdict[tuple[str, ...], list[_Problem]](list)
+        for problem in ordered:
+            rows[problem.alike].append(problem)
+        lines, shown = [], 0
+        for problem in ordered:
+            alike = rows[problem.alike]
+            if len(alike) <= ALIKE:
+                lines.append(problem.said(self.field, ()))
+                shown += 1
+            elif alike[0] is problem:
+                lines.append(problem.said(self.field, alike[1:]))
+                shown += len(alike)
+            if len(lines) == MOST:
+                break
+        more = len(ordered) - shown
+        raise DataError("\n".join([*lines, *([f"... and {more} more"] if more else [])]))
 
 
 def note_of_dropped(dropped: Sequence[str], rows: int, field: str, what: str = "rows") -> list[str]:
