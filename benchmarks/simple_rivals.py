@@ -1,13 +1,14 @@
-"""Two simple things to do with a search's compute, or with its validation items, on the seeds of grid.py's part d.
+"""Three simple things to do with a search's compute, or with its validation items, on the seeds of grid.py's part d.
 
     python benchmarks/grid.py OUT --part d --seeds 760:766
     python benchmarks/simple_rivals.py OUT
     python benchmarks/simple_rivals.py OUT --table
 
 A search costs as much as a second run, and its validation items could be trained on. So: `again`, the same rows trained
-in another order by another training seed, of which validation then chooses the better run; and `all rows`, SFT with
-averages on training and validation rows together, for the epochs that validation chose in the run of part d. Its final
-model is its end. Both for each seed of part d that has the run of `sft_average`.
+in another order by another training seed, of which validation then chooses the better run; `longer`, SFT with averages
+for twice the epochs; and `all rows`, SFT with averages on training and validation rows together, for the epochs that
+validation chose in the run of part d. Its final model is its end. All for each seed of part d that has the run of
+`sft_average`.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ def go(out: Path, seed: int) -> None:
     epochs = plain.answer.epoch
     made = {
         "again": (base(seed), seed + OTHER_SEED),
+        "longer": (with_method(base(seed), "sft", max_epochs=2 * base(seed).method.horizon), seed),
         "all-rows": (all_rows(base(seed), out / "rows" / str(seed), epochs), seed),
     }
     for name, (config, training_seed) in made.items():
@@ -91,7 +93,11 @@ def table(out: Path) -> None:
     found = all_measured(out)
     plain = found["d cheap"]["sft_average"]
     again = {seed - OTHER_SEED: run for seed, run in found["again cheap"]["again"].items()}
-    rivals = {"the better of two": better(plain, again), "all rows": found["all-rows cheap"]["all-rows"]}
+    rivals = {
+        "the better of two": better(plain, again),
+        "longer": found["longer cheap"]["longer"],
+        "all rows": found["all-rows cheap"]["all-rows"],
+    }
     for name, runs in rivals.items():
         cost = fmean(run["flops"] / plain[seed]["flops"] for seed, run in runs.items() if seed in plain)
         for what, kind in (("reports", "test accuracy"), ("scores", "search score")):
