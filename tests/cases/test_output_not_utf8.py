@@ -105,7 +105,7 @@ def test_errors_show_names_too(folder: Path) -> None:
     code, _, err = ran("ascii", folder, "check", "config.yaml", "--set", f"datasets.{NAME}.split=1")
     assert code == 2 and f"datasets.{ESCAPED}.split=1" in err and "Traceback" not in err
     code, _, err = ran("ascii", folder, "status", "n\udce9")  # a name of bytes that are not text
-    assert code == 2 and "msft: n\\udce9: this folder holds no run" in err
+    assert code == 2 and "msft: n\\udce9: there is no folder n\\udce9" in err
 
 
 def test_a_file_whose_name_cannot_be_encoded(folder: Path) -> None:

@@ -74,9 +74,14 @@ def test_no_horizon_needs_max_rollouts():
     assert resolve({"name": "mine", "max_epochs": None, "max_rollouts": 2}, METHODS).max_epochs is None
 
 
-@pytest.mark.parametrize("section", ["mine", None, [], {}, {"name": 3}])
+@pytest.mark.parametrize("section", ["mime", None, [], {}, {"name": 3}])
 def test_sections_that_are_none(section):
     assert problems(section)
+
+
+def test_a_text_is_a_name():
+    """As in `--set method=sft`, which leaves the other keys of the section out."""
+    assert resolve("mine", METHODS) == resolve({"name": "mine"}, METHODS)
 
 
 def test_a_renamed_key_is_an_error_that_names_the_new_one():

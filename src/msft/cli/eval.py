@@ -17,6 +17,7 @@ from msft.cli.quiet import quiet
 from msft.config.reader import load
 from msft.config.written import key_of
 from msft.core.errors import ConfigError, complaint
+from msft.core.paths import absent
 from msft.record.run_folder import RunFolder
 from msft.report.words import MEASURES, NOT_KNOWN, clean, listed, percent
 from msft.run.evaluate import Evaluation, Split, evaluate
@@ -36,7 +37,8 @@ def run(model: str, config: Path | None, overrides: Sequence[str], *, split: Spl
     folder = RunFolder(Path(model))
     if config is None and not folder.exists:
         fix = "name a configuration with --config FILE, whose data are scored"
-        raise ConfigError(complaint("this folder holds no run", fix, file=model))
+        what = "this folder holds no run" if folder.path.exists() else absent(folder.path)
+        raise ConfigError(complaint(what, f"name a run, or {fix}", file=model))
     notes = Console(stderr=True, highlight=False)
 
     def warn(found: str) -> None:

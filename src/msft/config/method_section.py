@@ -102,9 +102,11 @@ class Common(BaseModel):
 
 
 def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodConfig:
-    """The `method` section as a MethodConfig. Raises ProblemsError, naming each key that is wrong."""
+    """The `method` section as a MethodConfig; a text is a name. Raises ProblemsError, naming each key that is wrong."""
     if isinstance(section, MethodConfig):
         return section
+    if isinstance(section, str):
+        section = {"name": section}
     if not isinstance(section, Mapping):
         raise ProblemsError([Problem(f"found {shown(section)}", "give a mapping, such as {name: msft}")])
     given = dict(section)

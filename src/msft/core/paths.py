@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 
@@ -14,3 +15,14 @@ def expanded(path: str) -> Path:
 def cache_home() -> Path:
     """The folder of all that msft caches: `$XDG_CACHE_HOME/msft`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "msft"
+
+
+def absent(folder: Path) -> str:
+    """Says that a folder does not exist, with the names beside it that are like its own."""
+    try:
+        beside = [each.name for each in folder.parent.iterdir() if each.is_dir()]
+    except OSError:
+        beside = []
+    near = difflib.get_close_matches(folder.name, beside, n=2)
+    like = f"; like it: {', '.join(str(folder.parent / name) for name in near)}" if near else ""
+    return f"there is no folder {folder}{like}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from msft.core.errors import ModelError, complaint
-from msft.core.paths import expanded
+from msft.core.paths import absent, expanded
 
 Quantized: TypeAlias = Literal["nf4", "fp4", "int8"]
 """In which numbers of 4 or 8 bits a base is held."""
@@ -184,6 +184,8 @@ def complaining(source: ModelSource, what: str) -> Iterator[None]:
         lines = str(error).strip().splitlines()
         found = f"{what} ({type(error).__name__}: {lines[0] if lines else 'no message'})"
         mend = "check the name and the files; without a network, give a local folder"
+        if not Path(source.name_or_path).exists():
+            mend = f"check the name: {absent(Path(source.name_or_path))}; without a network, give a local folder"
         raise ModelError(complaint(found, mend, file=source.name_or_path)) from error
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from msft.core.errors import RunError, complaint
+from msft.core.paths import absent
 from msft.core.version import __version__
 from msft.record.journal import Transcript, canonical, digest, read
 from msft.system import files
@@ -193,7 +194,8 @@ class RunFolder:
         """The content of the journal so far; can be called while a search is running."""
         if not self.exists:
             mend = "name the folder of a run: it holds journal.jsonl"
-            raise RunError(complaint("this folder holds no run", mend, file=self.path))
+            found = "this folder holds no run" if self.path.exists() else absent(self.path)
+            raise RunError(complaint(found, mend, file=self.path))
         return read(self.journal, self.sidecars)
 
     @property
