@@ -31,6 +31,9 @@ def test_every_method_is_taken_as_written_and_as_dumped(tmp_path: Path, method: 
         config = make_job(tmp_path, method, f", preset: {preset}")
         VALIDATOR.validate(parse(config.read_text()).data)
         VALIDATOR.validate(parse(dump(load(config))).data)
+    bare = {**parse(config.read_text()).data, "method": method}
+    VALIDATOR.validate(bare)
+    assert not VALIDATOR.is_valid(bare | {"method": f"{method}x"})
 
 
 @pytest.mark.parametrize(

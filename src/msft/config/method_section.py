@@ -139,10 +139,11 @@ def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodC
 
 
 def json_schema(methods: Mapping[str, Method] = METHODS) -> dict[str, Any]:
-    """The JSON Schema of the `method` section: one alternative for each method, with its own parameters."""
+    """The JSON Schema of the `method` section: one alternative for each method, with its own parameters, or its name."""
+    alone = {"title": "name", "enum": list(methods), "description": "The name of a method, without parameters."}
     return {
         "description": "The method, which decides which sub-datasets are trained, and for how long.",
-        "oneOf": [_json_schema(name, method) for name, method in methods.items()],
+        "oneOf": [*(_json_schema(name, method) for name, method in methods.items()), alone],
     }
 
 
