@@ -74,7 +74,7 @@ def configuration() -> str:
 def methods() -> str:
     """One table per method."""
     parts = [ALL_METHODS]
-    for alternative in json_schema()["properties"]["method"]["oneOf"]:
+    for alternative in (each for each in json_schema()["properties"]["method"]["oneOf"] if "properties" in each):
         name = alternative["title"]
         keys = {key: value for key, value in alternative["properties"].items() if key not in ("name", "preset")}
         about = inspect.getdoc(inspect.getmodule(METHODS[name].plan)) or ""

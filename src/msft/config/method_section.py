@@ -139,7 +139,7 @@ def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodC
 
 
 def json_schema(methods: Mapping[str, Method] = METHODS) -> dict[str, Any]:
-    """The JSON Schema of the `method` section: one alternative for each method, with its own parameters, or its name."""
+    """The JSON Schema of the `method` section: an alternative for each method, with its parameters, or a name."""
     alone = {"title": "name", "enum": list(methods), "description": "The name of a method, without parameters."}
     return {
         "description": "The method, which decides which sub-datasets are trained, and for how long.",
