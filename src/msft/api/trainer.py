@@ -24,7 +24,7 @@ from msft.engine.parallel import Processes
 from msft.record.run_folder import RunFolder
 from msft.report.summary import summarise
 from msft.report.table import render_text
-from msft.run.hand_over import OURS
+from msft.run.hand_over import OURS, Finished
 from msft.run.session import train
 from msft.run.trackers import Several
 from msft.screen.display import Display, plan_of
@@ -183,8 +183,11 @@ class MSFTTrainer:
 
     @property
     def model(self) -> PreTrainedModel | PeftModel:
-        """The trained model, loaded from the run folder."""
+        """The trained model, loaded from the run folder; an adapter on the base that the run began with, in fp32, to
+        which `merge_and_unload` applies."""
         self._need_trained()
+        if self.peft_config is not None:
+            return Finished.read(self.folder).model()
         model = AutoModelForCausalLM.from_pretrained(self.folder.final)
         assert isinstance(model, (PreTrainedModel, PeftModel))
         return model

@@ -126,7 +126,7 @@ def _skeleton(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftMode
     if source.peft is None:
         return model
     with torch.device("meta"):
-        return fresh_adapter(model, source.peft, source.seed)
+        return _adapted(model, source, source.peft)
 
 
 def load_model(source: ModelSource, *, whole: bool = False) -> PreTrainedModel | PeftModel:
@@ -162,7 +162,13 @@ def _weights(source: ModelSource, *, whole: bool = False) -> PreTrainedModel | P
         _forget_quantisation(model)
     if quantised is not None:
         model = unpacked(model) if whole else prepare(model)
-    return model if source.peft is None else fresh_adapter(model, source.peft, source.seed)
+    return model if source.peft is None else _adapted(model, source, source.peft)
+
+
+def _adapted(model: PreTrainedModel, source: ModelSource, arguments: dict[str, Any]) -> PeftModel:
+    made = fresh_adapter(model, arguments, source.seed)
+    made.peft_config["default"].base_model_name_or_path = source.base
+    return made
 
 
 def _quantised(source: ModelSource) -> dict[str, Any] | None:
