@@ -79,8 +79,8 @@ class Inputs:
             why = name_base(self.model, self._model) if self.adapter else None
             if why is not None:
                 self._said.append(
-                    f"The adapter will name the copy of the model in this run, {self._model}, as its base, because {why}. "
-                    "To use it elsewhere, take the copy along, or merge both: msft export RUN --merge"
+                    f"The adapter will name the copy of the model in this run, {self._model}, as its base, "
+                    f"because {why}. To use it elsewhere, take the copy along, or merge both: msft export RUN --merge"
                 )
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(self._model if not isinstance(self.model, str) else self._tokenizer)

@@ -17,6 +17,7 @@ from transformers.trainer_utils import TrainOutput
 from msft.api.argument_checks import check_known, checked
 from msft.api.config import MSFTConfig
 from msft.api.events import Events
+from msft.api.given_scorers import check_own
 from msft.api.inputs import Inputs, Split
 from msft.config.schema import Config
 from msft.core.errors import RunError, Stopped, complaint
@@ -26,7 +27,7 @@ from msft.report.summary import summarise
 from msft.report.table import render_text
 from msft.run.hand_over import OURS, Finished
 from msft.run.session import train
-from msft.run.trackers import Several
+from msft.run.trackers import Several, check_trackers
 from msft.screen.display import Display, plan_of
 
 
@@ -47,7 +48,8 @@ class MSFTTrainer:
         callbacks: Callbacks of transformers, as instances or classes; see `msft.api.events.Events` for further events.
 
     Raises:
-        ConfigError: If a value of `args` or `peft_config` is invalid or not supported.
+        ConfigError: If a value of `args` or `peft_config` is invalid or not supported, or a tracker is not installed.
+        ScorerError: If a scorer of your own cannot be imported.
         DataError: If `train_dataset` is missing, or a data set is not passed by name or in a form listed above.
         ModelError: If the model is an object that would not be the same after it was saved and loaded: it has an
             adapter, frozen parameters or code of its own; or if it is an object without a `processing_class`.
@@ -96,6 +98,9 @@ class MSFTTrainer:
             peft=peft_config,
             world=self._processes.world,
         )
+        check_own(self.config)
+        if self._processes.is_main:
+            check_trackers(self.config.training.report_to)
         self._events = Events(args, callbacks, is_main=self._processes.is_main)
         self._events.call("on_init_end")
         self.summary: dict[str, Any] = {}

@@ -57,7 +57,7 @@ class ModelSource:
 
     @property
     def base(self) -> str:
-        """The folder or hub name that an adapter names as its base: not a copy in a run, where the original is known."""
+        """What an adapter names as its base, a folder or hub name: of a copy in a run its original, if it is known."""
         known = None if self.folder is None else self.folder / COPY_OF
         if known is not None and known.is_file():
             name = _read_json(known).get("name_or_path")
