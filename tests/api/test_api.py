@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 from dataclasses import dataclass
@@ -282,6 +283,30 @@ def test_training_shows_what_the_command_line_shows_unless_it_is_to_be_quiet(mad
     quiet.train()
     said = capsys.readouterr()
     assert not [line for line in (said.out + said.err).splitlines() if "epoch" in line or "validation" in line]
+
+
+def test_notes_reach_the_user_whatever_is_shown(made, caplog, capsys):
+    """Rows that were dropped above all. Where logging is not set up, each note is said once."""
+
+    def train(name, **changes):
+        given = objects(made)
+        given["train_dataset"]["copy"] = [*rows(made, "copy")[:30], {**rows(made, "copy")[0], "completion": ""}]
+        caplog.clear()
+        capsys.readouterr()
+        args = config(made, num_train_epochs=0.5, output_dir=str(made / name), bad_rows="drop", **changes)
+        MSFTTrainer(args=args, **given).train()
+        logged = [each for each in caplog.records if each.name == "msft" and "dropped" in each.getMessage()]
+        assert all(each.levelname == "WARNING" for each in logged)
+        return len(logged), sum("dropped" in line for line in capsys.readouterr().err.splitlines())
+
+    assert train("quiet", disable_tqdm=True) == (1, 0)
+    assert train("shown") == (1, 1)
+    root = logging.getLogger()
+    handlers, root.handlers = root.handlers, []
+    try:
+        assert [train("quiet alone", disable_tqdm=True)[1], train("shown alone")[1]] == [1, 1]
+    finally:
+        root.handlers = handlers
 
 
 def test_a_callback_may_be_given_by_its_class(made):
