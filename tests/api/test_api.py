@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from msft import MSFTConfig, MSFTTrainer
 from msft.config.reader import load
 from msft.config.temperature import rule
-from msft.core.errors import ConfigError, DataError, ModelError, RunError
+from msft.core.errors import ConfigError, DataError, RunError
 from msft.core.method import Method, require
 from msft.core.rollout import Answer, Track, roll_out
 from msft.core.vocabulary import Mixture
@@ -242,13 +242,14 @@ def test_an_adapter(made):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"train_dataset": datasets.Dataset.from_list([{"text": "a"}])}, DataError,
-         "train_dataset: found a Dataset. Fix: give a dict of sub-datasets"),
+        ({"train_dataset": [{"text": "a"}]}, DataError,
+         "train_dataset: found a list. Fix: give a dict of sub-datasets"),
+        ({"eval_dataset": datasets.Dataset.from_list([{"text": "a"}])}, DataError,
+         "eval_dataset: found a single data set, for several sub-datasets. Fix: give a dict .*: copy, yes no"),
         ({"train_dataset": {}}, DataError, "train_dataset: is missing"),
         ({"eval_dataset": {"coppy": []}}, DataError,
          r"eval_dataset\['coppy'\]: there is no such sub-dataset. Fix: use a name of train_dataset: copy, yes no"),
         ({"train_dataset": {"copy": 3}}, DataError, r"train_dataset\['copy'\]: found a int"),
-        ({"processing_class": None}, ModelError, "processing_class: is missing"),
         ({"peft_config": LoraConfig(lora_bias=True)}, ConfigError, "peft_config lora_bias: found True. Fix: leave it"),
         ({"peft_config": {"r": 4}}, ConfigError, "peft_config: found dict. Fix: give a peft.LoraConfig"),
     ],

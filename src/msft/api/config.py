@@ -93,8 +93,8 @@ class MSFTConfig:
         report_to: The name of a tracker, such as `"tensorboard"`, or several; `"none"` or None: no tracker.
         logging_steps: Steps between two log entries, at least 1.
         disable_tqdm: Shows nothing while training, and no result at its end. Otherwise standard error gets what
-            `msft train` shows: a live table on a terminal, elsewhere lines at evaluations and once a minute. Notes, such
-            as on rows that were dropped, are always told: by the logger `msft` too, at the level of warnings.
+            `msft train` shows: a live table on a terminal, elsewhere lines at evaluations and once a minute. Notes,
+            such as on rows that were dropped, are always told: by the logger `msft` too, at the level of warnings.
 
     Raises:
         ConfigError: For an argument that is not here; for an invalid value when an `MSFTTrainer` is created.

@@ -49,7 +49,8 @@ class Inputs:
         if not isinstance(self.model, str):
             check_model(self.model, adapter=self.adapter)
         if not isinstance(self.model, str) and self.tokenizer is None:
-            raise ModelError(complaint("is missing", "give the model's tokenizer", field="processing_class"))
+            found = "is missing, and where the model was loaded from there is no tokenizer that can be loaded"
+            raise ModelError(complaint(found, "give the model's tokenizer", field="processing_class"))
         for split, given in self.splits.items():
             name = {"train": "train_dataset", "validation": "eval_dataset"}.get(split, f"{split}_dataset")
             if split == "train" and not given:

@@ -56,7 +56,7 @@ REMOVE = "remove it; there is nothing of this kind here"
 _LOSS = "remove it; a model is trained on the tokens of its answers: loss_reduction, mixing and repeat weigh them"
 _OPTIMIZER = "give optim, learning_rate, lr_scheduler_type and weight_decay in args"
 INSTEAD_IN_TRAINER = {
-    "compute_metrics": 'give MSFTConfig(scorer=...): a scorer by name, or your own function of a module file',
+    "compute_metrics": "give MSFTConfig(scorer=...): a scorer by name, or your own function of a module file",
     "preprocess_logits_for_metrics": "give MSFTConfig(scorer=...)",
     "formatting_func": "make the rows with dataset.map(...), or give MSFTConfig(dataset_kwargs="
     '{"NAME": {"template": {"prompt": ..., "completion": ...}}})',
