@@ -15,10 +15,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from msft import MSFTConfig, MSFTTrainer
 from msft.api.adapter_base import name_base
 from msft.cli.main import main
+from msft.config.reader import load
 from msft.model.folder import COPY_OF, ModelSource
+from msft.run.evaluate import _loaded
 from msft.run.hand_over import _others_have
 
 ROWS = [{"prompt": f"{n}+{n}=", "completion": str(2 * n)} for n in range(40)]
+OURS = "{{ messages[0].content }}"
+"""A chat template that the original does not have."""
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +40,13 @@ def trained(place, model, into):
     args = MSFTConfig(
         output_dir=str(place / into), method="sft", num_train_epochs=1, max_length=64, learning_rate=0.01, leaks="warn"
     )
+    tokenizer = AutoTokenizer.from_pretrained(place / "model")
+    tokenizer.chat_template = OURS
     trainer = MSFTTrainer(
         model,
         args,
         {"a": ROWS},
-        processing_class=AutoTokenizer.from_pretrained(place / "model"),
+        processing_class=tokenizer,
         peft_config=LoraConfig(r=2, target_modules=["q_proj"]),
     )
     trainer.train()
@@ -60,6 +66,10 @@ def test_the_adapter_names_what_the_object_was_loaded_from(place, capsys):
     assert base_in(place / "saved") == base_in(place / "exported") == str(place / "model")
     card = (place / "exported" / "README.md").read_text()
     assert "# model, fine-tuned with" in card and str(place) not in card
+
+    # Scored by the configuration of the run, it has the tokenizer of its training, which the original has not.
+    _, tokenizer = _loaded(load(place / "same" / "config.yaml"), str(place / "saved"))
+    assert tokenizer.chat_template == OURS
 
     # The run itself keeps to its copy: what `model` gives does not follow later changes of the original.
     model = trainer.model
