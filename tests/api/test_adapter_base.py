@@ -113,6 +113,7 @@ def smaller(model):
 def test_only_equal_weights_and_settings_are_a_proof(place, tmp_path, change, why):
     model = loaded(place)
     change(model)
+    (tmp_path / COPY_OF).write_text("of a run that was begun here before")
     found = name_base(model, tmp_path)
     assert (found is None) == (tmp_path / COPY_OF).exists() == (why is None)
     if why is not None:

@@ -72,6 +72,8 @@ def test_a_function_of_a_module_is_given_by_its_name(module):
          "scorers_of_ours:exact is another function than the one that was given"),
         (lambda module: types.FunctionType(module.exact.__code__, {"__name__": "nowhere"}, "exact"),
          "nowhere is a module without a file"),
+        (lambda module: types.FunctionType(module.exact.__code__.replace(co_qualname="absent"), vars(module)),
+         "scorer scorers_of_ours:absent: scorers_of_ours has no function absent"),
     ],
 )  # fmt: skip
 def test_a_function_that_a_resumed_run_could_not_import_is_refused(module, made, said):

@@ -25,6 +25,7 @@ compared with the weights."""
 
 def name_base(model: PreTrainedModel, copy: Path) -> str | None:
     """Writes into the copy of the model what it is a copy of, if that is proven; returns why it is not, or None."""
+    (copy / COPY_OF).unlink(missing_ok=True)  # of a run that ended before its first record
     name = model.config._name_or_path
     if not name:
         return "the model was not loaded from a folder or the hub"

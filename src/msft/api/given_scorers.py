@@ -92,5 +92,5 @@ def _name(function: Any, field: str) -> str:
                 return name
             found = f"{name} is another function than the one that was given"
         except ScorerError as error:
-            found = f"it cannot be imported by its name ({error})"
+            found = str(error).partition(". Fix: ")[0]
     raise ConfigError(complaint(found, IN_A_FILE, field=field))
