@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from msft import MSFTConfig, MSFTTrainer
 from msft.config.reader import load
 from msft.config.temperature import rule
-from msft.core.errors import ConfigError, DataError, ModelError, RunError
+from msft.core.errors import ConfigError, DataError, RunError
 from msft.core.method import Method, require
 from msft.core.rollout import Answer, Track, roll_out
 from msft.core.vocabulary import Mixture
@@ -241,13 +242,14 @@ def test_an_adapter(made):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"train_dataset": datasets.Dataset.from_list([{"text": "a"}])}, DataError,
-         "train_dataset: found a Dataset. Fix: give a dict of sub-datasets"),
+        ({"train_dataset": [{"text": "a"}]}, DataError,
+         "train_dataset: found a list. Fix: give a dict of sub-datasets"),
+        ({"eval_dataset": datasets.Dataset.from_list([{"text": "a"}])}, DataError,
+         "eval_dataset: found a single data set, for several sub-datasets. Fix: give a dict .*: copy, yes no"),
         ({"train_dataset": {}}, DataError, "train_dataset: is missing"),
         ({"eval_dataset": {"coppy": []}}, DataError,
          r"eval_dataset\['coppy'\]: there is no such sub-dataset. Fix: use a name of train_dataset: copy, yes no"),
         ({"train_dataset": {"copy": 3}}, DataError, r"train_dataset\['copy'\]: found a int"),
-        ({"processing_class": None}, ModelError, "processing_class: is missing"),
         ({"peft_config": LoraConfig(lora_bias=True)}, ConfigError, "peft_config lora_bias: found True. Fix: leave it"),
         ({"peft_config": {"r": 4}}, ConfigError, "peft_config: found dict. Fix: give a peft.LoraConfig"),
     ],
@@ -282,6 +284,30 @@ def test_training_shows_what_the_command_line_shows_unless_it_is_to_be_quiet(mad
     quiet.train()
     said = capsys.readouterr()
     assert not [line for line in (said.out + said.err).splitlines() if "epoch" in line or "validation" in line]
+
+
+def test_notes_reach_the_user_whatever_is_shown(made, caplog, capsys):
+    """Rows that were dropped above all. Where logging is not set up, each note is said once."""
+
+    def train(name, **changes):
+        given = objects(made)
+        given["train_dataset"]["copy"] = [*rows(made, "copy")[:30], {**rows(made, "copy")[0], "completion": ""}]
+        caplog.clear()
+        capsys.readouterr()
+        args = config(made, num_train_epochs=0.5, output_dir=str(made / name), bad_rows="drop", **changes)
+        MSFTTrainer(args=args, **given).train()
+        logged = [each for each in caplog.records if each.name == "msft" and "dropped" in each.getMessage()]
+        assert all(each.levelname == "WARNING" for each in logged)
+        return len(logged), sum("dropped" in line for line in capsys.readouterr().err.splitlines())
+
+    assert train("quiet", disable_tqdm=True) == (1, 0)
+    assert train("shown") == (1, 1)
+    root = logging.getLogger()
+    handlers, root.handlers = root.handlers, []
+    try:
+        assert [train("quiet alone", disable_tqdm=True)[1], train("shown alone")[1]] == [1, 1]
+    finally:
+        root.handlers = handlers
 
 
 def test_a_callback_may_be_given_by_its_class(made):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -100,3 +101,20 @@ def test_every_argument_of_transformers_is_answered_without_a_guess():
         with pytest.raises(ConfigError, match=f"MSFTConfig {name}: unknown argument. Fix: ") as raised:
             MSFTConfig(output_dir="run", **{name: None})
         assert "did you mean" not in str(raised.value)
+
+
+OF_SFT_CONFIG = (
+    "activation_offloading", "assistant_only_loss", "chat_template_path", "completion_only_loss", "dataset_num_proc",
+    "dataset_text_field", "eos_token", "eval_packing", "loss_type", "model_init_kwargs", "packing", "packing_strategy",
+    "pad_to_multiple_of", "pad_token", "padding_free", "router_aux_loss_coef", "shuffle_dataset", "truncation_mode",
+    "trust_remote_code",
+)  # fmt: skip
+"""The fields of TRL's SFTConfig (1.16) that transformers' arguments do not have, and MSFTConfig neither."""
+
+
+def test_every_argument_of_trl_has_an_answer_of_its_own():
+    others = ("torch_dtype", "dtype", "gradient_checkpointing_kwargs", "adam_beta2", "tf32", "lr_scheduler_kwargs")
+    for name in (*OF_SFT_CONFIG, *others):
+        with pytest.raises(ConfigError, match=f"MSFTConfig {name}: unknown argument. Fix: ") as raised:
+            MSFTConfig(output_dir="run", **{name: None})
+        assert not re.search("did you mean|use one of|nothing of this kind", str(raised.value)), raised.value

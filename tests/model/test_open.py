@@ -18,7 +18,7 @@ from transformers.masking_utils import sdpa_mask
 from msft.config import reader
 from msft.core.errors import ModelError, RunError
 from msft.core.vocabulary import ROOT
-from msft.data.examples import Example, TaskData
+from msft.data.examples import Example, Measure, TaskData
 from msft.model import open as opening
 from msft.model.attention import NAME
 from msft.model.open import (
@@ -123,6 +123,19 @@ def test_data_that_the_model_has_no_weights_for_is_refused() -> None:
     long = Example(ids=np.ones(65, np.int32), trained=np.arange(65) > 0)
     with pytest.raises(ModelError, match=r"65 tokens, the model has 64 positions.*data\.max_length"):
         check_data_fits(tiny_model(), {"one": _with(data["one"], long)})
+
+
+def test_the_key_of_too_long_answers_is_named() -> None:
+    one = replace(tiny_data()["one"], measure=Measure(name="generate", max_new_tokens=64))
+    most = max(len(item.prompt) for item in (*one.validation, *one.test))
+    place = r"datasets\.one\.scorer\.max_new_tokens: a prompt of"
+    for part, said in (
+        (one, place),
+        (replace(one, dataset="one"), place),
+        (replace(one, aggregate=True), "^aggregate."),
+    ):
+        with pytest.raises(ModelError, match=rf"{said}.*Fix: give at most {64 - most}"):
+            check_data_fits(tiny_model(), {"one": part})
 
 
 def test_positions_of_a_nested_configuration_count() -> None:

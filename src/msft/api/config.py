@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig
 
 from msft.api.argument_checks import instead_of
+from msft.api.given_scorers import Scorer, by_task, with_scorer
 from msft.config.method_section import MethodConfig, resolve
 from msft.config.problems import ProblemsError, one_of
 from msft.config.reader import from_mapping
@@ -82,7 +83,8 @@ class MSFTConfig:
             (`"equal"`), or a number in between (`{"temperature": 2}`).
         repeat: How often an epoch takes each example of a sub-dataset, by its name; those that are not named: once.
         scorer: How every sub-dataset is scored, such as `"exact_match"` or `{"name": "generate", "extract": "####"}`;
-            None: choices by likelihood, all others by loss.
+            or a dict of such by sub-dataset. Your own: `"module:function"`, or a function that can be imported by that
+            name. None: choices by likelihood, all others by loss.
         dataset_kwargs: Further keys of an entry of `datasets` in a configuration file, by sub-dataset: `scorer`,
             `template`, ...
         aggregate: The `aggregate` section of a configuration file: items that are only scored, never trained on, whose
@@ -91,7 +93,8 @@ class MSFTConfig:
         report_to: The name of a tracker, such as `"tensorboard"`, or several; `"none"` or None: no tracker.
         logging_steps: Steps between two log entries, at least 1.
         disable_tqdm: Shows nothing while training, and no result at its end. Otherwise standard error gets what
-            `msft train` shows: a live table on a terminal, elsewhere lines at evaluations and once a minute.
+            `msft train` shows: a live table on a terminal, elsewhere lines at evaluations and once a minute. Notes,
+            such as on rows that were dropped, are always told: by the logger `msft` too, at the level of warnings.
 
     Raises:
         ConfigError: For an argument that is not here; for an invalid value when an `MSFTTrainer` is created.
@@ -128,7 +131,7 @@ class MSFTConfig:
     bad_rows: Literal["error", "drop"] = "error"
     mixing: Literal["size", "equal"] | Mapping[str, float] = "size"
     repeat: Mapping[str, float] | None = field(default_factory=dict)
-    scorer: str | Mapping[str, Any] | None = None
+    scorer: Scorer | Mapping[str, Scorer] | None = None
     dataset_kwargs: Mapping[str, Mapping[str, Any]] | None = field(default_factory=dict)
     aggregate: Mapping[str, Any] | None = None
     report_to: str | Sequence[str] | None = ()
@@ -152,7 +155,9 @@ class MSFTConfig:
     ) -> Config:
         """The configuration of the run. `world`: number of processes. Raises ConfigError."""
         method = self._method()
-        self._check_names([dataset["id"] for dataset in datasets])
+        tasks = [dataset["id"] for dataset in datasets]
+        self._check_names(tasks)
+        scorers = by_task(self.scorer, tasks, type(self).__name__)
         batch = self.per_device_train_batch_size * self.gradient_accumulation_steps * world
         precision = "auto"
         if self.bf16 is not None:
@@ -160,8 +165,8 @@ class MSFTConfig:
         data = {
             "model": {**model, "precision": precision, "quantize": self.quantize},
             "method": method,
-            "datasets": [self._dataset(dataset) for dataset in datasets],
-            "aggregate": _with_scorer(self.aggregate),
+            "datasets": [self._dataset(dataset, scorers) for dataset in datasets],
+            "aggregate": with_scorer(self.aggregate, f"{type(self).__name__} aggregate"),
             "data": {
                 "seed": self.seed if self.data_seed is None else self.data_seed,
                 "leaks": self.leaks,
@@ -221,17 +226,10 @@ class MSFTConfig:
         if lines:
             raise ConfigError("\n".join(lines))
 
-    def _dataset(self, dataset: Mapping[str, Any]) -> Any:
+    def _dataset(self, dataset: Mapping[str, Any], scorers: Mapping[str, Any]) -> Any:
         name = dataset["id"]
-        own = (self.dataset_kwargs or {}).get(name, {})
-        return _with_scorer({"scorer": self.scorer, "repeat": (self.repeat or {}).get(name), **dataset, **own})
-
-
-def _with_scorer(section: Any) -> Any:
-    """The section, its scorer written out where a name stands for it."""
-    if not isinstance(section, Mapping) or not isinstance(section.get("scorer"), str):
-        return section
-    return {**section, "scorer": {"name": section["scorer"]}}
+        own = with_scorer((self.dataset_kwargs or {}).get(name, {}), f"{type(self).__name__} dataset_kwargs[{name!r}]")
+        return {"scorer": scorers.get(name), "repeat": (self.repeat or {}).get(name), **dataset, **own}
 
 
 def _trackers(named: str | Sequence[str] | None) -> list[str]:

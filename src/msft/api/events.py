@@ -180,7 +180,9 @@ class Events:
         self.state.epoch = self._begun.end(segment) if segment.makes else segment.epoch
 
     def note(self, text: str) -> None:
-        log.info(text)
+        # Where nobody has set up logging, its last resort is standard error, which has the note already.
+        if self.is_main and (self.args.disable_tqdm or log.hasHandlers()):
+            log.warning("%s", text)
 
     def _scored(self, outcome: Outcome) -> None:
         self.call("on_evaluate", metrics=_metrics(outcome))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ import datasets
 import pyarrow as pa
 from transformers import PreTrainedModel
 
+from msft.api.adapter_base import name_base
 from msft.api.listed_rows import table
 from msft.api.passed_model import check_model, other_attention
 from msft.core.errors import DataError, ModelError, RunError, complaint
@@ -40,13 +41,16 @@ class Inputs:
     """`train`, `validation` and `test`, each by sub-dataset."""
     adapter: bool = False
     """Whether an adapter is trained, and no weight of the model."""
+    _said: list[str] = field(default_factory=list)
+    """What was found when the files were written; for people."""
 
     def check(self) -> None:
         """Checks the arguments and writes nothing. Raises DataError or ModelError."""
         if not isinstance(self.model, str):
             check_model(self.model, adapter=self.adapter)
         if not isinstance(self.model, str) and self.tokenizer is None:
-            raise ModelError(complaint("is missing", "give the model's tokenizer", field="processing_class"))
+            found = "is missing, and where the model was loaded from there is no tokenizer that can be loaded"
+            raise ModelError(complaint(found, "give the model's tokenizer", field="processing_class"))
         for split, given in self.splits.items():
             name = {"train": "train_dataset", "validation": "eval_dataset"}.get(split, f"{split}_dataset")
             if split == "train" and not given:
@@ -66,13 +70,19 @@ class Inputs:
     def notes(self) -> list[str]:
         """What a run does not keep of the arguments, and need not refuse; for people."""
         note = other_attention(self.model)
-        return [] if note is None else [note]
+        return ([] if note is None else [note]) + self._said
 
     def write(self) -> None:
         """Writes to files what was passed as objects."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not isinstance(self.model, str):
             self.model.save_pretrained(str(self._model))
+            why = name_base(self.model, self._model) if self.adapter else None
+            if why is not None:
+                self._said.append(
+                    f"The adapter will name the copy of the model in this run, {self._model}, as its base, "
+                    f"because {why}. To use it elsewhere, take the copy along, or merge both: msft export RUN --merge"
+                )
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(self._model if not isinstance(self.model, str) else self._tokenizer)
         for split, task, rows, file in self._objects():

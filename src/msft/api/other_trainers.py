@@ -5,6 +5,8 @@ from __future__ import annotations
 _EVALUATIONS = 'remove it; give method_kwargs={"eval_every": ...}, in epochs'
 _SNAPSHOTS = "remove it; the trainer keeps each snapshot that it may need, and the best model"
 _CHOSEN = "remove it; micro-batches are cut to fit into memory"
+_MOMENTS = "remove it; AdamW has the values of PyTorch: betas of 0.9 and 0.999, an epsilon of 1e-8"
+_DTYPE = "give bf16: weights are held in fp32, on a GPU with copies in bf16; for 4 or 8 bits give quantize"
 INSTEAD = {
     "eval_strategy": _EVALUATIONS,
     "evaluation_strategy": _EVALUATIONS,
@@ -29,7 +31,28 @@ INSTEAD = {
     "dataset_text_field": 'give dataset_kwargs={"NAME": {"columns": ...}}, or rename the column',
     "completion_only_loss": "remove it; completions are learned, prompts are not",
     "assistant_only_loss": "remove it; the assistant's turns are learned, other turns are not",
-    "gradient_checkpointing_kwargs": "give gradient_checkpointing",
+    "gradient_checkpointing_kwargs": "remove it; gradient_checkpointing=True is the non-reentrant kind",
+    "activation_checkpointing_kwargs": "remove it; gradient_checkpointing=True is the non-reentrant kind",
+    "activation_offloading": "give gradient_checkpointing=True, which saves memory for activations too",
+    "torch_dtype": _DTYPE,
+    "dtype": _DTYPE,
+    "tf32": "remove it; bf16=True computes in bf16, bf16=False in fp32",
+    "adam_beta1": _MOMENTS,
+    "adam_beta2": _MOMENTS,
+    "adam_epsilon": _MOMENTS,
+    "lr_scheduler_kwargs": "remove it; linear and cosine schedules fall to 0 at num_train_epochs, and have no settings",
+    "loss_type": "remove it; the loss is the negative log-likelihood (nll), and others are not there; loss_reduction "
+    "says what it is a mean over",
+    "router_aux_loss_coef": "remove it; no auxiliary loss of a router is added",
+    "chat_template_path": "set the text as chat_template of a tokenizer, and give that as processing_class",
+    "eos_token": "set eos_token of a tokenizer, and give that as processing_class; models learn to end with it",
+    "pad_token": "remove it; no loss and no likelihood depends on what fills up a batch",
+    "dataset_num_proc": "remove it; rows are made ready once, and kept for the next run on the same data",
+    "shuffle_dataset": "remove it; each epoch has its own order, which seed determines",
+    "truncation_mode": "remove it; rows that are longer than max_length are cut off at the end (keep_start)",
+    "trust_remote_code": "save the model with its code as a folder, and run `msft train` with model.trust_remote_code",
+    "packing_strategy": _CHOSEN,
+    "pad_to_multiple_of": _CHOSEN,
     "use_liger_kernel": "remove it; layers are made lighter on a CPU and compiled on a GPU, where that is proven",
     "logging_strategy": "give logging_steps",
     "logging_dir": "remove it; trackers write into output_dir",
@@ -56,7 +79,7 @@ REMOVE = "remove it; there is nothing of this kind here"
 _LOSS = "remove it; a model is trained on the tokens of its answers: loss_reduction, mixing and repeat weigh them"
 _OPTIMIZER = "give optim, learning_rate, lr_scheduler_type and weight_decay in args"
 INSTEAD_IN_TRAINER = {
-    "compute_metrics": 'give MSFTConfig(scorer=...): a scorer by name, or your own as "module:function"',
+    "compute_metrics": "give MSFTConfig(scorer=...): a scorer by name, or your own function of a module file",
     "preprocess_logits_for_metrics": "give MSFTConfig(scorer=...)",
     "formatting_func": "make the rows with dataset.map(...), or give MSFTConfig(dataset_kwargs="
     '{"NAME": {"template": {"prompt": ..., "completion": ...}}})',

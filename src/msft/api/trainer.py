@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 from peft import LoraConfig, PeftModel
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainerCallback, TrainerState
@@ -16,17 +17,19 @@ from transformers.trainer_utils import TrainOutput
 
 from msft.api.argument_checks import check_known, checked
 from msft.api.config import MSFTConfig
+from msft.api.defaults import by_name, tokenizer_for
 from msft.api.events import Events
-from msft.api.inputs import Inputs, Split
+from msft.api.given_scorers import check_own
+from msft.api.inputs import SPLITS, Inputs, Split
 from msft.config.schema import Config
 from msft.core.errors import RunError, Stopped, complaint
 from msft.engine.parallel import Processes
 from msft.record.run_folder import RunFolder
 from msft.report.summary import summarise
 from msft.report.table import render_text
-from msft.run.hand_over import OURS
+from msft.run.hand_over import OURS, Finished
 from msft.run.session import train
-from msft.run.trackers import Several
+from msft.run.trackers import Several, check_trackers
 from msft.screen.display import Display, plan_of
 
 
@@ -39,18 +42,21 @@ class MSFTTrainer:
         model: A causal language model of transformers, or its hub id or folder.
         args: How to train.
         train_dataset: Sub-datasets by name, each a `datasets.Dataset`, a list of rows, or a path or hub id. Their
-            formats are detected as by `msft train` (prompt/completion, messages, choices, ...).
-        eval_dataset: Validation splits by name of the sub-dataset. Missing ones are carved from the training rows.
-        test_dataset: Test splits by name of the sub-dataset, scored once, at the end.
-        processing_class: The tokenizer; needed if `model` is an object. None: the tokenizer of the hub id or folder.
+            formats are detected as by `msft train` (prompt/completion, messages, choices, ...). A single
+            `datasets.Dataset` is one sub-dataset, named `train`.
+        eval_dataset: Validation splits by name of the sub-dataset. Missing ones are carved from the training rows. With
+            one sub-dataset, a single `datasets.Dataset` too.
+        test_dataset: Test splits, as `eval_dataset`, scored once, at the end.
+        processing_class: The tokenizer. None: that of the hub id or folder, of an object that which it was loaded from.
         peft_config: Trains a LoRA adapter; None: all weights.
         callbacks: Callbacks of transformers, as instances or classes; see `msft.api.events.Events` for further events.
 
     Raises:
-        ConfigError: If a value of `args` or `peft_config` is invalid or not supported.
+        ConfigError: If a value of `args` or `peft_config` is invalid or not supported, or a tracker is not installed.
+        ScorerError: If a scorer of your own cannot be imported.
         DataError: If `train_dataset` is missing, or a data set is not passed by name or in a form listed above.
         ModelError: If the model is an object that would not be the same after it was saved and loaded: it has an
-            adapter, frozen parameters or code of its own; or if it is an object without a `processing_class`.
+            adapter, frozen parameters or code of its own; or if it is an object whose tokenizer is not known.
 
     Examples:
         >>> from msft import MSFTConfig, MSFTTrainer
@@ -74,9 +80,9 @@ class MSFTTrainer:
         self,
         model: PreTrainedModel | str | os.PathLike[str],
         args: MSFTConfig | None = None,
-        train_dataset: Split = None,
-        eval_dataset: Split = None,
-        test_dataset: Split = None,
+        train_dataset: datasets.Dataset | Split = None,
+        eval_dataset: datasets.Dataset | Split = None,
+        test_dataset: datasets.Dataset | Split = None,
         processing_class: Any | None = None,
         peft_config: LoraConfig | None = None,
         callbacks: Sequence[TrainerCallback | type[TrainerCallback]] | None = None,
@@ -85,7 +91,10 @@ class MSFTTrainer:
         self.args, self.peft_config = args, peft_config
         self.folder = RunFolder(Path(args.output_dir))
         model = os.fspath(model) if isinstance(model, os.PathLike) else model
-        splits = {"train": train_dataset, "validation": eval_dataset, "test": test_dataset}
+        given = {"train_dataset": train_dataset, "eval_dataset": eval_dataset, "test_dataset": test_dataset}
+        splits = dict(zip(SPLITS, by_name(given).values(), strict=True))
+        if processing_class is None:
+            processing_class = tokenizer_for(model)
         adapter = peft_config is not None
         self._inputs = Inputs(self.folder.inputs.absolute(), model, processing_class, splits, adapter)
         self._inputs.check()
@@ -96,6 +105,9 @@ class MSFTTrainer:
             peft=peft_config,
             world=self._processes.world,
         )
+        check_own(self.config)
+        if self._processes.is_main:
+            check_trackers(self.config.training.report_to)
         self._events = Events(args, callbacks, is_main=self._processes.is_main)
         self._events.call("on_init_end")
         self.summary: dict[str, Any] = {}
@@ -183,8 +195,11 @@ class MSFTTrainer:
 
     @property
     def model(self) -> PreTrainedModel | PeftModel:
-        """The trained model, loaded from the run folder."""
+        """The trained model, loaded from the run folder; an adapter on the base that the run began with, in fp32, to
+        which `merge_and_unload` applies."""
         self._need_trained()
+        if self.peft_config is not None:
+            return Finished.read(self.folder).model()
         model = AutoModelForCausalLM.from_pretrained(self.folder.final)
         assert isinstance(model, (PreTrainedModel, PeftModel))
         return model

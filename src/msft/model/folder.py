@@ -23,6 +23,8 @@ _LONGEST_HEADER = 100_000_000
 """Bytes; the format's own limit."""
 _IDENTITY = {".safetensors", ".json", ".txt", ".model", ".jinja", ".py"}
 """The files that decide what a model folder computes."""
+COPY_OF = "copy_of.json"
+"""In a run's copy of a model that was passed as an object: the folder or hub name of which it was proven a copy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,17 @@ class ModelSource:
         path = expanded(self.name_or_path)
         names_folder = self.name_or_path.startswith((".", "/", "~")) or self.name_or_path.count("/") > 1
         return path if names_folder or path.is_dir() else None
+
+    @property
+    def base(self) -> str:
+        """What an adapter names as its base, a folder or hub name: of a copy in a run its original, if it is known."""
+        known = None if self.folder is None else self.folder / COPY_OF
+        if known is not None and known.is_file():
+            name = _read_json(known).get("name_or_path")
+            if not isinstance(name, str):
+                raise ModelError(complaint("it has no name_or_path", _COPY_AGAIN, file=known))
+            return name
+        return str(self.folder or self.name_or_path)
 
 
 def check_model_folder(source: ModelSource) -> None:

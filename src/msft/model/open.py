@@ -126,7 +126,7 @@ def _skeleton(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftMode
     if source.peft is None:
         return model
     with torch.device("meta"):
-        return fresh_adapter(model, source.peft, source.seed)
+        return _adapted(model, source, source.peft)
 
 
 def load_model(source: ModelSource, *, whole: bool = False) -> PreTrainedModel | PeftModel:
@@ -162,7 +162,13 @@ def _weights(source: ModelSource, *, whole: bool = False) -> PreTrainedModel | P
         _forget_quantisation(model)
     if quantised is not None:
         model = unpacked(model) if whole else prepare(model)
-    return model if source.peft is None else fresh_adapter(model, source.peft, source.seed)
+    return model if source.peft is None else _adapted(model, source, source.peft)
+
+
+def _adapted(model: PreTrainedModel, source: ModelSource, arguments: dict[str, Any]) -> PeftModel:
+    made = fresh_adapter(model, arguments, source.seed)
+    made.peft_config["default"].base_model_name_or_path = source.base
+    return made
 
 
 def _quantised(source: ModelSource) -> dict[str, Any] | None:
@@ -260,25 +266,22 @@ def check_data_fits(model: PreTrainedModel | PeftModel, data: Mapping[Task, Task
     embeddings = model.get_input_embeddings()
     rows = embeddings.weight.shape[0] if isinstance(embeddings, nn.Embedding) else None
     positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    for task, part in data.items():
+    for part in (each for found in data.values() for each in found.each):
+        field = "aggregate" if part.aggregate else f"datasets.{part.dataset or part.task}"
         for example in _sequences(part):
             if rows is not None and len(example) and int(example.ids.max()) >= rows:
                 found = f"token {int(example.ids.max())} is beyond the model's {rows} embeddings"
-                raise ModelError(
-                    complaint(found, "use the tokenizer that belongs to the model", field=f"datasets.{task}")
-                )
+                raise ModelError(complaint(found, "use the tokenizer that belongs to the model", field=field))
             if positions is not None and len(example) > positions:
                 found = f"a sequence has {len(example)} tokens, the model has {positions} positions"
-                raise ModelError(
-                    complaint(found, f"set data.max_length to at most {positions}", field=f"datasets.{task}")
-                )
+                raise ModelError(complaint(found, f"set data.max_length to at most {positions}", field=field))
         most = max((len(item.prompt) for items in (part.validation, part.test) for item in items), default=0)
         if positions is not None and part.measure.generates and most + part.measure.max_new_tokens > positions:
             found = f"a prompt of {most} tokens and max_new_tokens: {part.measure.max_new_tokens} are more"
-            mend = f"make them at most {positions} together"
-            raise ModelError(
-                complaint(f"{found} than the model's {positions} positions", mend, field=f"datasets.{task}")
-            )
+            fits = positions - most
+            mend = f"give at most {fits}" if fits > 0 else f"give prompts of fewer than {positions} tokens"
+            field = f"{field}.scorer.max_new_tokens"
+            raise ModelError(complaint(f"{found} than the model's {positions} positions", mend, field=field))
 
 
 def _forget_quantisation(model: Any) -> None:

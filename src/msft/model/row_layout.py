@@ -82,7 +82,7 @@ def check_rows(model: PreTrainedModel | PeftModel, longest: int) -> None:
     next(proven(base, longest, cpu), None)
     if isinstance(model, PeftModel) and (made := twin_of(base, longest, cpu)) is not None:
         try:
-            adapted = get_peft_model(made, replace(model.peft_config["default"]))
+            adapted = get_peft_model(made, replace(model.peft_config["default"], base_model_name_or_path=None))
         except ValueError:  # it names layers that the twin does not have
             return
         with torch.no_grad():

@@ -7,6 +7,7 @@ escaped wherever they appear.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,6 +49,8 @@ class Form:
     """Its name on the hub; None: the card refers to the folder that contains it."""
     chat: bool = False
     """The tokenizer has a chat template."""
+    base: str | None = None
+    """The base that an adapter names."""
 
 
 def write_card(run: RunFolder, folder: Path) -> None:
@@ -57,18 +60,21 @@ def write_card(run: RunFolder, folder: Path) -> None:
 
 def form_of(folder: Path, *, dtype: str = "float32", hub_id: str | None = None) -> Form:
     """The form of the model in a Hugging Face folder, recognised by its files."""
+    adapter = folder / "adapter_config.json"
+    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"] if adapter.exists() else None
     return Form(
-        kind="adapter" if (folder / "adapter_config.json").exists() else "model",
+        kind="adapter" if adapter.exists() else "model",
         dtype=dtype,
         hub_id=hub_id,
         chat=(folder / "chat_template.jinja").exists(),
+        base=base,
     )
 
 
 def card(story: Story, form: Form) -> str:
     """The card as Markdown."""
     quantized, templates = quantized_in(story), _templates(story)
-    base, method = _base(story), clean(str(story.header.get("method", "")))
+    base, method = _base(story, form), clean(str(story.header.get("method", "")))
     title = f"{_md(base.rpartition('/')[2])}, fine-tuned with {_md(method)}"
     made = f"by [msft](https://arxiv.org/abs/2603.21606) {_md(str(story.header.get('msft', '')))}"
     what = "An adapter of" if form.kind == "adapter" else "A fine-tuned version of"
@@ -100,10 +106,10 @@ def card(story: Story, form: Form) -> str:
 
 def front_matter(story: Story, form: Form) -> str:
     """YAML for the hub. It contains hub names only, never local paths, which the hub could not resolve."""
-    base, licence = _base(story), _config(story).get("model.license")
+    base, licence = _base(story, form), _config(story).get("model.license")
     sources = [str(dataset.get("path", "")) for dataset in _datasets(story).values()]
     data = ModelCardData(
-        base_model=base if on_hub(_name(story)) else None,
+        base_model=base if on_hub(_name(story, form)) else None,
         library_name="peft" if form.kind == "adapter" else "transformers",
         license=licence if isinstance(licence, str) and _LICENCE.fullmatch(licence) else None,
         datasets=list(dict.fromkeys(source for source in sources if on_hub(source))) or None,
@@ -239,13 +245,13 @@ def _datasets(story: Story) -> dict[str, dict[str, Any]]:
     }
 
 
-def _name(story: Story) -> str:
-    return str(story.header.get("model", {}).get("name", ""))
+def _name(story: Story, form: Form) -> str:
+    return form.base or str(story.header.get("model", {}).get("name", ""))
 
 
-def _base(story: Story) -> str:
+def _base(story: Story, form: Form) -> str:
     """The base model's name on the hub, or the name of its folder."""
-    name = _name(story)
+    name = _name(story, form)
     return name if on_hub(name) else PurePath(name).name
 
 

@@ -110,7 +110,7 @@ def export(
     finished = Finished.read(run)
     check_output(output)
     if hub_id is not None and finished.is_adapter and not merge and not _others_have(finished.source):
-        found = f"the adapter's base, {finished.source.name_or_path}, is not on the hub, where others could load it"
+        found = f"the adapter's base, {finished.source.base}, is not on the hub, where others could load it"
         raise RunError(complaint(found, "push a whole model: add --merge", field="--push-to-hub"))
 
     def fill(draft: Path) -> None:
@@ -195,7 +195,7 @@ def push(folder: Path, hub_id: str, *, private: bool) -> str:
 
 def _others_have(base: ModelSource) -> bool:
     """Whether a base model can be loaded by name on another machine, and by PEFT, which does not read GGUF."""
-    return base.folder is None and base.gguf_file is None
+    return replace(base, name_or_path=base.base).folder is None and base.gguf_file is None
 
 
 def _first_line(error: Exception) -> str:
