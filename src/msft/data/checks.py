@@ -112,7 +112,7 @@ def without_leaks(tasks: Mapping[Task, Checked], data: DataConfig, kind: str = "
         elif data.leaks == "drop":
             if len(leaks) > MOST_LEAKED * len(samples):
                 found = f"{len(leaks)} of {len(samples)} {kind} examples are also in a validation or test split: "
-                mend = "give separate validation and test splits, or set data.leaks: warn"
+                mend = "remove repeated rows, or give other held-out splits (data.leaks: warn trains on these)"
                 errors.append(complaint(found + _told(leaks), mend, field=field))
             left = np.setdiff1d(np.arange(len(samples)), [leak.index for leak in leaks])
             train[task] = samples.subset(left)
