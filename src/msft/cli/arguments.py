@@ -106,7 +106,9 @@ def _of_studies(commands: Commands) -> None:
     compare.add_argument("--jobs", type=_positive, default=1, help="runs at the same time (default: 1)")
     _takes_backend(compare)
     compare.add_argument("--redraw", action="store_true", help="each seed draws its own rows and splits, too")
-    compare.add_argument("--against", metavar="METHOD", help="the reference (default: the first but sft)")
+    compare.add_argument(
+        "--against", metavar="METHOD", help="the reference of all differences (default: sft, or the first plain SFT)"
+    )
     compare.add_argument("--output", type=Path, help="the study's folder (default: <output>-compare)")
     compare.set_defaults(continues_by_itself=True)
 

@@ -20,7 +20,7 @@ from msft.report.words import clean, epochs
 from msft.study.compare_answer import reference_of
 from msft.study.compare_page import comparison_page
 from msft.study.compare_table import render_comparison
-from msft.study.comparison import comparison, write
+from msft.study.comparison import VERSION, comparison, write
 from msft.study.grid import StudyFolder
 from msft.study.results import read_results
 from msft.system import files
@@ -40,7 +40,8 @@ def report(folder: StudyFolder, page: Path | None, *, watch: bool = False) -> No
         fix = f"repeat msft {folder.kind}, which keeps finished runs and writes the page, or name its runs, in runs/"
         raise RunError(complaint(f"this is the folder of msft {folder.kind}", fix, file=folder.path))
     was = _written(folder)
-    reference = was.get("reference") or reference_of(
+    chosen = was.get("reference") if was.get("version") == VERSION else None  # before, the default was another
+    reference = chosen or reference_of(
         {name: str(settings.get("method.name")) for name, settings in folder.recorded_configs().items()}
     )
     data = comparison(read_results(folder), reference, was.get("notes", ()))

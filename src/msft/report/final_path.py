@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
+from typing import TypeAlias
 
 from msft.core.curves import average
 from msft.core.vocabulary import ROOT, Mixture, Snapshot, Task
@@ -137,16 +138,22 @@ def same_model(one: Story, other: Story) -> bool:
     They did if the same steps led to both, with the same losses, and both average their weights alike. Where it says
     no, the models may still be the same.
     """
-    if one.answer is None or other.answer is None:
-        return False
-    alike = one.config.get("training.average") == other.config.get("training.average")
-    return alike and _steps_of(one) == _steps_of(other)
+    return one.answer is not None and other.answer is not None and same_made(made_by(one), made_by(other))
 
 
-def _steps_of(story: Story) -> list[tuple[object, ...]]:
-    """What the final model was made by, in order."""
+Made: TypeAlias = tuple[object, Sequence[tuple[object, ...]]]
+"""The window of averaged weights, and the training steps and blends that made a model."""
+
+
+def same_made(one: Made | None, other: Made | None) -> bool:
+    """Whether two models were made alike; both may be the base model, which nothing made."""
+    return one is not None and other is not None and one[1] == other[1] and (one[0] == other[0] or not one[1])
+
+
+def made_by(story: Story) -> Made:
+    """What the final model of a finished run was made by, in order."""
     made = sorted(final_path(story).snapshots - {story.base.snapshot})
-    return [
+    return story.config.get("training.average"), [
         (s.mixture, s.rollout, s.start, s.stop, s.reset_optimizer, s.anneal, s.blend, s.ties, s.teacher, o.train_loss)
         for s, o in (story.segments[number - 1] for number in made)
     ]
