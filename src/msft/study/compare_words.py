@@ -92,8 +92,8 @@ def notes(data: Comparison) -> list[str]:
         )
     lines.append(
         "± is Student's 95 % interval over training seeds. Win, tie, loss: number of sub-datasets on which the "
-        "method is better than the reference, not different, worse (each tested over seeds at p < 0.05, so one in twenty can differ "
-        "by chance)."
+        "method is better than the reference, not different, worse (each tested over seeds at p < 0.05, so one in "
+        "twenty can differ by chance)."
     )
     pairs = [row["model_pairs"] for row in data["against"] if row["model_pairs"]["pairs"]]
     if pairs:
