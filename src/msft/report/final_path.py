@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from msft.core.curves import average
 from msft.core.vocabulary import ROOT, Mixture, Snapshot, Task
-from msft.report.cost import flops, plain
+from msft.report.cost import flops, ledger
 from msft.report.story import Rollout, Story
 from msft.report.trail import Point
 from msft.report.words import clean, epochs, listed
@@ -90,7 +90,20 @@ def final_path(story: Story) -> FinalPath:
 def discarded(story: Story, path: FinalPath) -> list[list[Point]]:
     """All training that is no part of the final model, each branch from the point where it leaves the final path, what
     was blended into it, or an earlier branch."""
-    return _branches(story, set(story.trail.points) - path.snapshots, path.snapshots)
+    left = set(story.trail.points) - path.snapshots - story.teachers
+    return _branches(story, left, path.snapshots | story.teachers)
+
+
+def taught_by(story: Story, path: FinalPath) -> list[list[Point]]:
+    """The training of a first model that taught the final one, and is neither part of it nor discarded."""
+    return _branches(story, story.teachers - path.snapshots, path.snapshots)
+
+
+def discarded_share(story: Story, path: FinalPath) -> float:
+    """Share of all compute that trained, and scored, what is neither in the final model nor taught it."""
+    spent, left = ledger(story), set(story.trail.points) - path.snapshots - story.teachers
+    wasted = sum(b - a for n, (a, b) in enumerate(pairwise(spent), start=1) if n in left)
+    return wasted / total if (total := sum(flops(story).values())) else 0.0
 
 
 def blended(story: Story, path: FinalPath) -> list[list[Point]]:
@@ -177,10 +190,7 @@ def outcome(story: Story) -> str:
     if path.excluded:
         return f"{_share(len(path.excluded), path.made)} in the final model: {_told(path.excluded)}."
     said = f"{_share(0, path.made)} in the final model{f': this is {stopped}' if is_plain else ''}."
-    if is_plain and (estimated := plain(story)) is not None and estimated.total:
-        times = sum(flops(story).values()) / estimated.total
-        said += f" The search cost {times:.1f} times the compute of plain fine-tuning and changed nothing."
-    return said
+    return f"{said} The search changed nothing." if is_plain else said
 
 
 def _so_far(path: FinalPath) -> str:

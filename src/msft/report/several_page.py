@@ -17,7 +17,7 @@ from msft.report.plots import FADED, Figure, figure, ink, rows_of, shown, unit
 from msft.report.several import MODELS_ONLY, Run, against, macro_gap, overview, scores, wary
 from msft.report.table import print_line, print_table, rich_table
 from msft.report.verdict import against_plain, is_plain_sft_of
-from msft.report.words import clean, difference
+from msft.report.words import TEACHER, clean, difference
 
 FIT = 4
 """At most this many runs have their scores shown side by side in a terminal; the page shows all."""
@@ -122,8 +122,9 @@ def _curves(runs: Sequence[Run], per: tuple[float, str]) -> Section:
         traces += [{**trace, "meta": i} for trace in curves.average_of(shown(run.name), colour, dash) if trace]
     made = figure(traces, height=400, y="average search score, %") | {"follows": True}
     key = soft("Average of the validation scores at points where every sub-dataset was scored. Faded: discarded.")
+    taught = soft(f"Dash-dotted: the {TEACHER} of a run.") if any(run.story.teachers for run in runs) else ""
     chips = toggles([run.name for run in runs], "Runs")
-    content = key + axis() + chips + plot("together", "Average validation score of every run")
+    content = key + taught + axis() + chips + plot("together", "Average validation score of every run")
     return Section(name="curves", title="Average score", content=content, figures={"together": made})
 
 

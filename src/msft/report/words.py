@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from msft.core.vocabulary import Segment
 from msft.report.story import Reading, Rollout, Story
@@ -13,6 +13,8 @@ MEASURES = {"choice": "accuracy", "exact_match": "exact match", "loss": "exp(−
 NOT_KNOWN = "–"
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
+TEACHER = "first model (teacher)"
+"""The training of a model that teaches the final one: it is neither part of it nor discarded."""
 MOST_NAMES = 8
 """Names in a sentence at most."""
 
@@ -42,6 +44,17 @@ def span(low: float | None, high: float | None) -> str:
 def epochs(number: float) -> str:
     """1.25, 3, 0.07."""
     return f"{number:.2f}".rstrip("0").rstrip(".")
+
+
+def in_epochs(number: float) -> str:
+    """1 epoch, 2.5 epochs."""
+    return f"{(count := epochs(number))} epoch{'' if count == '1' else 's'}"
+
+
+def mixed(measures: Iterable[str]) -> list[str]:
+    """Says that an average over sub-datasets is one of different measures, if it is."""
+    found = list(dict.fromkeys(measures))
+    return [f"The average is a mean of different measures: {', '.join(map(clean, found))}."] if len(found) > 1 else []
 
 
 def many(number: int, what: str) -> str:
@@ -93,7 +106,7 @@ def decision(rollout: Rollout) -> str:
     if rollout.why == "candidate":
         return f"{place}: a candidate for the final model."
     if rollout.why == "teacher":
-        return f"{place}: the first model, which teaches another."
+        return f"{place}: the {TEACHER}."
     if rollout.why == "refit":
         return f"{place}: the run on all rows, the held-out ones included."
     if rollout.excluded:
@@ -102,7 +115,7 @@ def decision(rollout: Rollout) -> str:
         return f"{place}: {read}. {conclusion}" if read else f"{place}. {conclusion}"
     if rollout.rolled_back:
         return f"{place}: the search continued from epoch {epochs(rollout.went_on.epoch)}{_discarded(rollout)}."
-    return f"{place}: nothing was excluded."
+    return f"{place}: {'nothing was excluded' if rollout.may_exclude else 'trained to the end'}."
 
 
 def decision_in_short(rollout: Rollout) -> str:
@@ -176,5 +189,4 @@ def _whence(rollout: Rollout) -> str:
 
 
 def _discarded(rollout: Rollout) -> str:
-    count = epochs(rollout.rolled_back)
-    return f" ({count} {'epoch' if count == '1' else 'epochs'} discarded)"
+    return f" ({in_epochs(rollout.rolled_back)} discarded)"
