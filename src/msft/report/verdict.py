@@ -21,7 +21,7 @@ from msft.report.cost import flops, plain
 from msft.report.final_path import discarded_share, final_path, same_model
 from msft.report.intervals import Interval, Z
 from msft.report.load_snippets import BITS, quantized_in
-from msft.report.several import Run, macro_gap
+from msft.report.several import Run, macro_gap, on_one_split
 from msft.report.story import Story, read_story
 from msft.report.words import clean, difference, epochs, in_epochs, mixed, percent, span
 
@@ -161,6 +161,7 @@ def _teacher(story: Story) -> str:
 
 def against_plain(run: Run, other: Run) -> str:
     """What the test items show about the final models of a run and of plain SFT, in two sentences."""
+    run, other = on_one_split([run, other])
     found, than = macro_gap(run, other), "plain SFT with the same seed and data"
     if same_model(run.story, other.story):
         which = (
@@ -169,8 +170,10 @@ def against_plain(run: Run, other: Run) -> str:
         method = clean(str(run.story.header.get("method", "")))
         return f"Its final model is the same as that of {than}: {which}. On this seed, {method} changed nothing."
     if found.difference is None or not math.isfinite(found.difference):
-        return "It was not compared with plain SFT: the two have no test scores in common."
-    moved = f"{difference(found.difference)} points on the test split{_of_all(len(run.tested), len(run.story.entries))}"
+        return "It was not compared with plain SFT: the two have no scores in common."
+    moved = f"{difference(found.difference)} points on the {run.split} split{_of_all(len(run.scores), len(run.names))}"
+    if run.split == "validation":
+        return f"Not tested against {than}: {moved}, by which both chose their final models."
     if found.interval is None:
         said = f"{_direction(found.difference)} {than}, without an interval that shows it: {moved}."
     else:

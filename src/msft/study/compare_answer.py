@@ -47,7 +47,8 @@ def _answer(data: Comparison, one: Entry, two: Entry, same: bool) -> str:
     name, other = clean(one["method"]), clean(two["method"])
     found = _differences(one, two)
     if same:
-        said = f"No: both handed over {SAME} {with_seeds(len(found))}."
+        said = f"both handed over {SAME} {with_seeds(len(found))}."
+        said = f"No: {said}" if len(found) >= FEWEST else f"{_few(len(found))}: {said} Use {FEWEST_FLIPS}."
     else:
         said = _answered(found, f"{name} minus {other} is", str(data["split"]))
     return f"Does {name} beat {other} here? {said}"
@@ -66,8 +67,7 @@ def _answered(found: Sequence[float], moved: str, split: str) -> str:
     mean = float(np.mean(found))
     if seeds < FEWEST:
         each = f" ({' and '.join(map(difference, found))})" if seeds > 1 else ""
-        few = f"Too few seeds to tell ({many(seeds, 'seed')})"
-        return f"{few}: {moved} {difference(mean)} points {where}{each}. Use {FEWEST_FLIPS}."
+        return f"{_few(seeds)}: {moved} {difference(mean)} points {where}{each}. Use {FEWEST_FLIPS}."
     if np.ptp(found) < 1e-12:
         same = (
             "No: both have the same average" if abs(mean) < 1e-12 else f"Not tested: {moved} {difference(mean)} points"
@@ -79,6 +79,10 @@ def _answered(found: Sequence[float], moved: str, split: str) -> str:
     ends = interval({"low": span.low, "high": span.high})
     line = f"{said}: {moved} {difference(mean)} points {where} (95 % interval {ends}, {seeds} seeds)."
     return line if span.low > 0 or span.high < 0 else f"{line} {_would_tell(found)}"
+
+
+def _few(seeds: int) -> str:
+    return f"Too few seeds to tell ({many(seeds, 'seed')})"
 
 
 def _would_tell(found: Sequence[float]) -> str:
