@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from msft.report.several import MODELS_ONLY, find_runs, gap, macro_gap, wary
 from msft.report.several_page import answers, render_several, write_several
 from msft.report.table import INTERVAL_NOTE, render_text
 from msft.report.verdict import against_plain
+from msft.report.words import difference, percent
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -104,17 +106,15 @@ def test_runs_without_a_test_split_are_compared_on_validation(tmp_path: Path) ->
     runs = find_runs([tmp_path])
     sft, msft = runs
     assert sft.story.answer is not None and msft.story.answer is not None
-    was, now = (100 * sum(r.story.answer.reports[t] for t in NAMES) / 4 for r in (sft, msft) if r.story.answer)
+    was, now = (math.fsum(point.reports[t] for t in NAMES) / 4 for point in (sft.story.answer, msft.story.answer))
     out = io.StringIO()
     render_several(runs, Console(file=out, width=200))
     shown = out.getvalue()
-    assert "validation, %" in shown and "Validation scores, in %" in shown and f"{now:.1f}" in shown
+    assert "validation, %" in shown and "Validation scores, in %" in shown and percent(now) in shown
     assert "Validation average, difference to sft in points" in shown
-    assert f"{now - was:+.1f}".replace("-", "−") in shown
+    assert difference(now - was) in shown
     assert "No run has test scores: these are validation scores" in shown
-    assert "test, %" not in shown and "95 %" not in shown and "–" not in shown, (
-        "they chose the models: nothing is tested"
-    )
+    assert "test, %" not in shown and "95 %" not in shown and "–" not in shown
     (said,) = answers(runs)
     assert said.startswith("msft: Not tested against plain SFT with the same seed and data: ")
     assert said.endswith(" points on the validation split, by which both chose their final models.")

@@ -152,8 +152,8 @@ def _of_a_run(commands: Commands) -> None:
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder, or a folder of such folders")
     report.add_argument(
         "--page", type=Path,
-        help="where to write the page (default: report.html in the run's folder; of several runs, in the nearest folder "
-        "that holds them all, where it replaces no other page than one of several runs)",
+        help="where to write the page (default: report.html in the run's folder; of several runs, in the nearest "
+        "folder that holds them all, where it replaces no other page than one of several runs)",
     )  # fmt: skip
     report.add_argument("--watch", action="store_true", help="write the page again and again until the run is finished")
 
