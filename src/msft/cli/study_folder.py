@@ -16,7 +16,7 @@ from msft.cli.compare import show
 from msft.core.errors import RunError, complaint
 from msft.record.run_folder import RunFolder
 from msft.report.story import read_story
-from msft.report.words import clean, epochs
+from msft.report.words import clean, epochs, many
 from msft.study.compare_answer import reference_of
 from msft.study.compare_page import comparison_page
 from msft.study.compare_table import render_comparison
@@ -71,7 +71,7 @@ def status(folder: StudyFolder, out: Console) -> None:
     states = {(name, seed): _state(folder.run(name, seed), failures, name, seed) for name in names for seed in seeds}
     count = Counter(state.partition(",")[0] for state in states.values())
     others = [f"{count[state]} {state}" for state in (RUNNING, STOPPED, FAILED, TO_GO) if count[state]]
-    said = ", ".join([f"{count[DONE]} of {len(states)} runs done", *others])
+    said = ", ".join([f"{count[DONE]} of {many(len(states), 'run')} done", *others])
     out.print(Text(f"msft {folder.kind}: {said}"), soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     table.add_column("method" if folder.kind == "compare" else "runs", overflow="fold")

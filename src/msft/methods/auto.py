@@ -35,6 +35,7 @@ from msft.core.headroom import (
 )
 from msft.core.method import Method, require, said_by
 from msft.core.outlook import Outlook, Standing, most_held, passes
+from msft.core.plain_words import many
 from msft.core.rollout import Answer, Point, Track, depart
 from msft.core.vocabulary import Brief, Mixture, Outcome, Plan, Segment, Snapshot, Task
 
@@ -111,7 +112,7 @@ def _first(track: Track, p: Params, answer: Answer, said: list[str]) -> Generato
         if here.epoch < brief.horizon - 1e-6 and _over(points, brief, p.patience):
             said.append(
                 f"The first roll-out ended at epoch {here.epoch:.2f}: the average had fallen, and no sub-dataset had "
-                f"risen by more than its standard error for {p.patience:g} epoch{'' if p.patience == 1 else 's'}."
+                f"risen by more than its standard error for {many(p.patience, 'epoch')}."
             )
             break
     return points

@@ -149,7 +149,7 @@ def notes(comparison: Comparison) -> list[str]:
         scores = f"{percent(chooser.base)} for the base model, {percent(chooser.answer)} for the final model"
         lines.append(
             f"{clean(chooser.label)} chose the final model, by its search score alone, and is not in the average; its "
-            f"{chooser.measure} on {chooser.items:,} validation items: {scores}."
+            f"{chooser.measure} on {many(chooser.items or 0, 'validation item')}: {scores}."
         )
     if comparison.groups:
         lines.append(f"{groups_in_words(comparison.groups)}.")

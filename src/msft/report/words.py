@@ -6,6 +6,7 @@ import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from msft.core.plain_words import many as many  # what people read takes its words from here
 from msft.core.vocabulary import Segment
 from msft.report.story import Reading, Rollout, Story
 
@@ -55,11 +56,6 @@ def mixed(measures: Iterable[str]) -> list[str]:
     """Says that an average over sub-datasets is one of different measures, if it is."""
     found = list(dict.fromkeys(measures))
     return [f"The average is a mean of different measures: {', '.join(map(clean, found))}."] if len(found) > 1 else []
-
-
-def many(number: int, what: str) -> str:
-    """1 step, 12,000 steps."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def scaled(number: float, unit: str) -> str:
@@ -121,7 +117,7 @@ def decision(rollout: Rollout) -> str:
 def decision_in_short(rollout: Rollout) -> str:
     """The same without names and scores."""
     place = f"Roll-out {rollout.number}, epoch {epochs(rollout.start.epoch)} to {epochs(rollout.end.epoch)}"
-    return f"{place}: {len(rollout.excluded)} sub-datasets excluded{_whence(rollout)}."
+    return f"{place}: {many(len(rollout.excluded), 'sub-dataset')} excluded{_whence(rollout)}."
 
 
 def decisions(story: Story) -> list[str]:
@@ -157,7 +153,7 @@ def answer(story: Story) -> str:
 
 def blended(segment: Segment) -> str:
     """What a blend is, such as "mean of 3 snapshots"."""
-    return f"{'mean' if segment.ties is None else 'TIES merger'} of {len(segment.blend)} snapshots"
+    return f"{'mean' if segment.ties is None else 'TIES merger'} of {many(len(segment.blend), 'snapshot')}"
 
 
 def _reading(reading: Reading) -> str:

@@ -108,7 +108,7 @@ def returned_base(data: Comparison) -> list[str]:
     if every and all(every):
         return ["Every run returned the untrained base model: nothing was gained by any method."]
     return [
-        f"{clean(name)} returned the untrained base model with {sum(runs)} of {len(runs)} seeds."
+        f"{clean(name)} returned the untrained base model with {sum(runs)} of {many(len(runs), 'seed')}."
         for name, runs in counts.items()
         if any(runs)
     ]

@@ -42,7 +42,7 @@ def sentence(data: Comparison, row: Entry) -> str:
     parts = [f"{start}, 95 % interval {interval(gap)} on these sub-datasets"]
     if row["like_these"]:
         parts.append(f"{interval(row['like_these'])} on sub-datasets like these")
-    tests = [f"p = {row['p']:.2g} over {len(row['seeds'])} seeds"]
+    tests = [f"p = {row['p']:.2g} over {many(len(row['seeds']), 'seed')}"]
     if row["holm"] is not None and len(data["against"]) > 1:
         tests.append(f"{row['holm']:.2g} with Holm's correction for {len(data['against'])} comparisons")
     if row["sign_flips"] is not None:
