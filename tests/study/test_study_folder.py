@@ -69,7 +69,7 @@ def test_two_folders_are_reported_as_runs_and_a_study_keeps_its_page(
     monkeypatch.chdir(tmp_path)
     before = study.page.read_bytes()
     one, two = (study.run("sft", seed).path for seed in (20, 21))
-    assert "The page: report.html" in said(capsys, "report", one, two)
+    assert "The page: study/runs/sft/report.html" in said(capsys, "report", one, two)
     assert (tmp_path / "report.html").exists() and study.page.read_bytes() == before
 
 
