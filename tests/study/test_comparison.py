@@ -96,6 +96,13 @@ def test_what_is_said_follows_from_the_tests(data: dict[str, Any]) -> None:
     assert "compares single models" in " ".join(notes(data))
 
 
+def test_an_average_of_different_measures_is_called_that(data: dict[str, Any]) -> None:
+    found = results(msft=0.2, sft=0.1)
+    mixed = replace(found, measures={**found.measures, "piqa": "exp(−NLL)"})
+    said = "The average is a mean of different measures: accuracy, exp(−NLL)."
+    assert said in notes(comparison(mixed, "sft")) and said not in notes(data)
+
+
 def test_one_seed_says_nothing_of_methods() -> None:
     single = comparison(results(seeds=1, msft=0.3, sft=0.1), "msft")
     (row,) = single["against"]

@@ -70,7 +70,7 @@ def test_two_folders_are_reported_as_runs_and_a_study_keeps_its_page(
     before = study.page.read_bytes()
     one, two = (study.run("sft", seed).path for seed in (20, 21))
     assert "The page: study/runs/sft/report.html" in said(capsys, "report", one, two)
-    assert (tmp_path / "report.html").exists() and study.page.read_bytes() == before
+    assert (study.path / "runs/sft/report.html").exists() and study.page.read_bytes() == before
 
 
 def test_the_status_of_every_run(study: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:

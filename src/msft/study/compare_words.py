@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from msft.report.words import NOT_KNOWN, clean, difference, duration, listed, many, percent, scaled, span
+from msft.report.words import NOT_KNOWN, clean, difference, duration, listed, many, mixed, percent, scaled, span
 
 Comparison = Mapping[str, Any]
 Entry = Mapping[str, Any]
@@ -95,6 +95,7 @@ def notes(data: Comparison) -> list[str]:
         "method is better than the reference, not different, worse (each tested over seeds at p < 0.05, so one in "
         "twenty can differ by chance)."
     )
+    lines += mixed(entry["measure"] for entry in data["tasks"])
     pairs = [row["model_pairs"] for row in data["against"] if row["model_pairs"]["pairs"]]
     if pairs:
         total, apart = sum(p["pairs"] for p in pairs), sum(p["differ"] for p in pairs)
