@@ -153,9 +153,10 @@ def _teacher(story: Story) -> str:
     if story.aggregate is not None:
         names, what = (story.aggregate,), f"validation score of {clean(story.aggregate)}"
     was, now = (mean([point.reports.get(name) for name in names]) for point in (first, story.answer))
+    chosen = " (both chosen by these items)" if story.brief.select == "best" else ""
     return (
         f"Its first model, the teacher, is plain SFT of the same job: its {what} is {percent(was)}, that of the final "
-        f"model {percent(now)} (both chosen by these items)."
+        f"model {percent(now)}{chosen}."
     )
 
 
