@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def spreads(data: Mapping[str, Any]) -> str:
-    """Standard deviation across sub-datasets: the reference minus each other method, paired by seed."""
+    """Standard deviation across sub-datasets: each other method minus the reference, paired by seed."""
     spread = {
         row["method"]: {run["seed"]: float(np.std(list(run["tasks"].values()))) for run in row["runs"]}
         for row in data["methods"]
@@ -85,9 +85,9 @@ def spreads(data: Mapping[str, Any]) -> str:
     for name, by_seed in spread.items():
         shared = [seed for seed in by_seed if seed in spread[reference]]
         if name != reference and shared:
-            gaps = [spread[reference][seed] - by_seed[seed] for seed in shared]
+            gaps = [by_seed[seed] - spread[reference][seed] for seed in shared]
             rows.append([name, *told(t_interval(gaps)), p_value(t_test(gaps))])
-    headings = [f"spread: {reference} minus", "difference", "95 %", "p"]
+    headings = [f"spread, minus {reference}", "difference", "95 %", "p"]
     return table(headings, rows) + "\n" if rows else ""
 
 

@@ -249,7 +249,7 @@ def test_an_adapter(made):
         ({"train_dataset": {}}, DataError, "train_dataset: is missing"),
         ({"eval_dataset": {"coppy": []}}, DataError,
          r"eval_dataset\['coppy'\]: there is no such sub-dataset. Fix: use a name of train_dataset: copy, yes no"),
-        ({"train_dataset": {"copy": 3}}, DataError, r"train_dataset\['copy'\]: found a int"),
+        ({"train_dataset": {"copy": 3}}, DataError, r"train_dataset\['copy'\]: found an int"),
         ({"peft_config": LoraConfig(lora_bias=True)}, ConfigError, "peft_config lora_bias: found True. Fix: leave it"),
         ({"peft_config": {"r": 4}}, ConfigError, "peft_config: found dict. Fix: give a peft.LoraConfig"),
     ],

@@ -55,7 +55,7 @@ def refusal(*datasets, **keys):
 LINES = {  # a bad line behind 60 good ones -> what is said of line 61
     "truncated object": (b'{"prompt": "secret', "invalid JSON: Unterminated string"),
     "invalid UTF-8": (b'{"prompt": "\xff", "completion": "c"}', "byte 13 is not valid UTF-8. Fix: save the file"),
-    "number as prompt": (b'{"prompt": 3, "completion": "c"}', "prompt is a int, not text"),
+    "number as prompt": (b'{"prompt": 3, "completion": "c"}', "prompt is an int, not text"),
     "list as completion": (b'{"prompt": "p", "completion": ["c"]}', "completion is a list, not text"),
     "missing completion": (b'{"prompt": "p"}', "completion is missing or null"),
     "null completion": (b'{"prompt": "p", "completion": null}', "completion is missing or null"),

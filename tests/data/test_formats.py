@@ -87,7 +87,7 @@ def test_template_with_a_choice_scorer():
         ({"prompt": "p", "completion": None}, "completion is missing"),
         ({"prompt": "p", "completion": " \n"}, "the completion is empty"),
         ({"prompt": "", "completion": "c"}, "the prompt is empty"),
-        ({"prompt": 3, "completion": "c"}, "prompt is a int, not text"),
+        ({"prompt": 3, "completion": "c"}, "prompt is an int, not text"),
         ({"prompt": "p", "completion": ["c"]}, "completion is a list, not text"),
     ],
 )

@@ -156,7 +156,7 @@ def test_shots_of_conversations_are_earlier_turns(load):
 
 
 def test_more_shots_than_examples(load):
-    with pytest.raises(DataError, match=r"datasets\.d\.scorer\.shots\.k: 99 shots are configured, but there are 9"):
+    with pytest.raises(DataError, match=r"datasets\.d\.scorer\.shots\.k: found 99, to be drawn from 9"):
         load(pairs(9), {"name": "loss", "shots": {"k": 99}})
 
 

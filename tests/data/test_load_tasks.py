@@ -98,7 +98,7 @@ def test_long_examples_are_cut_and_counted(write):
     val = {"path": write("v", pairs(5, start=500))}
     task = load({"id": "d", "path": write("a", rows), "validation": val}, data={"max_length": 50})["d"]
     assert len(task.train) == 101 and max(map(len, task.train)) == 50
-    assert any("1 training examples were truncated" in note for note in task.notes)
+    assert any("1 training example was truncated" in note for note in task.notes)
     assert any("1 of 102 training examples are left out" in note for note in task.notes)
     with pytest.raises(DataError, match=r"datasets\.d: .* training examples are left out.*raise data\.max_length"):
         load({"id": "d", "path": write("a", rows), "validation": val}, data={"max_length": 6})
@@ -165,7 +165,7 @@ def test_the_problems_of_all_data_sets_come_together(write):
     lines = str(caught.value).splitlines()
     assert len(lines) == 3 and "secret" not in str(caught.value)
     assert lines[0].startswith(f"{bad}:11 datasets.one: the completion is empty")
-    assert lines[1].startswith(f"{bad}:12 datasets.one: completion is a int")
+    assert lines[1].startswith(f"{bad}:12 datasets.one: completion is an int")
     assert lines[2].startswith("datasets.two: there is no file /no/such.jsonl")
 
 

@@ -70,7 +70,7 @@ def test_what_cannot_be_found(name, found):
     ("function", "found"),
     [
         ("fails", "raised ZeroDivisionError (division by zero) (item d.jsonl:2)"),
-        ("short", "returned 1 values for 2 answers"),
+        ("short", "returned 1 value for 2 answers"),
         ("none", "returned a NoneType for 2 answers"),
         ("big", "returned 1.5 (item d.jsonl:2)"),
         ("no_number", "returned a value that is not a finite number (float) (item d.jsonl:1)"),

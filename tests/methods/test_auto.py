@@ -44,7 +44,7 @@ def test_it_searches_where_peaks_are_apart_and_hands_over_the_better_model() -> 
     truth = {s: sum(APART[t](x) for t, x in e.states[s].items()) for s, e in ((answer, engine), (plain, sft_engine))}
     assert truth[answer] > truth[plain]
     said = explanation_of("auto", brief, [outcome for _, outcome in journal])
-    assert len(said) == 1 and said[0].startswith("It searched") and "is the final model" in said[0]
+    assert len(said) == 1 and said[0].startswith(f"It searched: {auto.DECIDING}, ") and "is the final model" in said[0]
 
 
 def test_the_second_run_starts_at_the_first_peak_and_keeps_a_floor() -> None:
@@ -89,8 +89,16 @@ def test_where_all_peak_together_it_does_not_say_that_it_searched(seed: int, end
     answer, journal = run(METHODS["auto"], brief, engine)
     assert {segment.rollout for segment, _ in journal} == {1}
     (said,) = explanation_of("auto", brief, [outcome for _, outcome in journal])
-    assert said.startswith("It did not search: by the validation items that choose, all sub-datasets are best at the")
+    assert said.startswith("It did not search: by the half of the validation items that decides, all sub-datasets are")
     assert end in said and answer <= len(journal)
+
+
+def test_the_items_of_a_number_and_what_they_can_show_are_named() -> None:
+    """A report has the headroom on all items too. It said that items can show "+0.0 points at the least"."""
+    for error, shown in ((0.0001, "less than 0.1 points"), (0.003, "0.6 points at the least")):
+        said = auto._declined(auto.Headroom(score=-0.008, metric=0.0, error=error), auto.Params(), [])
+        assert said.startswith("It did not search: by the half of the validation items that decides, reading each ")
+        assert said.endswith(f"and these items can show {shown}.")
 
 
 def test_too_few_items_show_nothing() -> None:

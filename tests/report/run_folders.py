@@ -52,13 +52,14 @@ def make_run(
     items: int = 0,
     stop_after: int | None = None,
     chosen: int | None = None,
+    tested: bool = True,
     own: Method | None = None,
     **changes: Any,
 ) -> RunFolder:
     """A run folder; with `stop_after`, of a run that was cut off behind so many segments; with `chosen`, as if the
     search had ended with that snapshot as the final model.
 
-    `own`: a method that is not in METHODS; `method` is then its name.
+    `tested`: with scores on the test split. `own`: a method that is not in METHODS; `method` is then its name.
     """
     engine = engine_for(names, peaks, items=items)
     definition = own or METHODS[method]
@@ -79,8 +80,8 @@ def make_run(
     except CutOffError:
         return folder
     answer = answer if chosen is None else chosen
-    tested = {"base": outcome_to_json(engine.test(0)), "answer": outcome_to_json(engine.test(answer))}
-    journal.final({"answer": answer, "test": tested})
+    test = {"base": outcome_to_json(engine.test(0)), "answer": outcome_to_json(engine.test(answer))}
+    journal.final({"answer": answer, "test": test if tested else None})
     return folder
 
 

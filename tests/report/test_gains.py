@@ -32,6 +32,7 @@ def test_summary_terminal_and_page_show_the_headroom(tmp_path: Path, method: str
     shown, drawn = console.file.getvalue(), page(story, {})  # type: ignore[attr-defined]
     for sentence in sentences(gains):
         assert sentence in shown and sentence.replace("'", "&#x27;") in drawn
+    assert "on all validation items: each half is valued at the epochs that the other half chose" in shown
     for sentence in story.explanations:
         assert sentence in shown
     assert bool(story.explanations) == (method == "auto")

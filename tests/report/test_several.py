@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from msft.report.several import MODELS_ONLY, find_runs, gap, macro_gap, wary
 from msft.report.several_page import answers, render_several, write_several
 from msft.report.table import INTERVAL_NOTE, render_text
 from msft.report.verdict import against_plain
+from msft.report.words import difference, percent
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -95,6 +97,51 @@ def test_seeds_of_one_job_are_named_and_not_put_together(tmp_path: Path, capsys:
     assert "the same job with other seeds" in (tmp_path / "report.html").read_text()
     assert main(["report", str(tmp_path / "msft-20"), str(tmp_path / "sft")]) == 0
     assert "the same job" not in capsys.readouterr().out
+
+
+def test_runs_without_a_test_split_are_compared_on_validation(tmp_path: Path) -> None:
+    """Their cells were empty."""
+    for method in ("sft", "msft"):
+        make_run(tmp_path / method, method, items=40, tested=False)
+    runs = find_runs([tmp_path])
+    sft, msft = runs
+    assert sft.story.answer is not None and msft.story.answer is not None
+    was, now = (math.fsum(point.reports[t] for t in NAMES) / 4 for point in (sft.story.answer, msft.story.answer))
+    out = io.StringIO()
+    render_several(runs, Console(file=out, width=200))
+    shown = out.getvalue()
+    assert "validation, %" in shown and "Validation scores, in %" in shown and percent(now) in shown
+    assert "Validation average, difference to sft in points" in shown
+    moved = macro_gap(msft, sft).difference
+    assert moved == pytest.approx(now - was) and difference(moved) in shown
+    assert "No run has test scores: these are validation scores" in shown
+    assert "test, %" not in shown and "95 %" not in shown and "–" not in shown
+    (said,) = answers(runs)
+    assert said.startswith("msft: Not tested against plain SFT with the same seed and data: ")
+    assert said.endswith(" points on the validation split, by which both chose their final models.")
+    make_run(tmp_path / "tested", "msft", items=40)
+    assert {run.split for run in find_runs([tmp_path])} == {"test"}, "runs are compared on one split"
+
+
+def test_the_page_of_several_runs_stands_beside_them_and_replaces_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was written into the working directory, over whatever was there."""
+    one, two = (str(make_run(tmp_path / "runs" / name, name, items=40).path) for name in ("sft", "msft"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    page = tmp_path / "runs" / "report.html"
+    for _ in range(2):  # its own page is replaced
+        assert main(["report", one, two]) == 0
+        assert f"The page: {page}" in capsys.readouterr().out and not list((tmp_path / "here").iterdir())
+    page.write_text("<title>my own</title>")
+    assert main(["report", one, two]) == 2
+    assert f"{page}: this file is there, and is no page of several runs. Fix: " in capsys.readouterr().err
+    assert page.read_text() == "<title>my own</title>"
+    assert main(["report", one, two, "--page", str(page)]) == 0, "it was named"
+    inner = make_run(tmp_path / "runs" / "sft" / "inner", "msft", items=40).path
+    assert main(["report", one, str(inner)]) == 0
+    assert not (tmp_path / "runs" / "sft" / "report.html").exists(), "a run's folder holds its own page"
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,21 +18,36 @@ from msft.core.vocabulary import Outcome
 from msft.record.run_folder import STUDY
 from msft.report.base_and_answer import compare
 from msft.report.card import Form, card
-from msft.report.cost import flops
-from msft.report.final_path import outcome, same_model
+from msft.report.cost import flops, ledger
+from msft.report.figures import Curves
+from msft.report.final_path import final_path, outcome, same_model
+from msft.report.lanes import lane_figure
 from msft.report.page import page
 from msft.report.several import Run, macro_gap
 from msft.report.story import Story, read_story
-from msft.report.table import render_text
+from msft.report.table import costs, render_text
 from msft.report.verdict import Verdict, against_plain, compare_command, judged, plain_beside, verdict
-from msft.report.words import epochs
+from msft.report.verdict_views import render_verdict
+from msft.report.words import decisions, epochs
 
 ITEMS = 100
+
+
+def cost_against(other: str) -> str:
+    """The sentence on the cost of a run, as a pattern."""
+    share = r"Of its compute, (\d+)% was spent on training that is not in the final model\."
+    return rf"The run used \d\.\d\d times the compute of {re.escape(other)}\. {share}"
 
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     return read_story(make_run(tmp_path_factory.mktemp("run") / "run", items=ITEMS))
+
+
+def render(story: Story) -> str:
+    out = io.StringIO()
+    render_verdict(story, Console(file=out, width=1000))
+    return "\n".join([out.getvalue(), *decisions(story)])
 
 
 def found(story: Story) -> Verdict:
@@ -138,7 +154,7 @@ def test_plain_sft_beside_it_is_compared_item_by_item(tmp_path: Path) -> None:
     search = read_story(make_run(tmp_path / "msft", items=ITEMS))
     alone = found(search).more
     assert "It was not compared with plain SFT." in alone
-    assert alone[-1].startswith("The run used ") and alone[-1].endswith(" times the compute of plain SFT (estimate).")
+    assert re.fullmatch(cost_against("plain SFT of 10 epochs (estimate)"), alone[-1])
     plain = read_story(make_run(tmp_path / "sft", "sft", items=ITEMS))
     _, against, cost = found(search).more
     gap = macro_gap(Run(name="", story=search), Run(name="", story=plain))
@@ -147,8 +163,53 @@ def test_plain_sft_beside_it_is_compared_item_by_item(tmp_path: Path) -> None:
     assert against.startswith(f"{told}: {100 * gap.difference:+.1f}".replace("-", "−"))
     assert against.endswith("One seed compares two models, not two methods.")
     times = sum(flops(search).values()) / sum(flops(plain).values())
-    assert cost == f"The run used {times:.2f} times the compute of that plain SFT."
+    assert re.fullmatch(cost_against(f"that plain SFT of {epochs(plain.tip.epoch)} epochs"), cost)
+    assert cost.startswith(f"The run used {times:.2f} times")
     assert not [line for line in found(plain).more if "SFT" in line], "plain SFT is not compared with itself"
+
+
+def test_the_discarded_part_of_the_compute_is_that_of_its_segments(tmp_path: Path, story: Story) -> None:
+    """It used to be the whole run, against plain SFT of all `max_epochs`."""
+    told = re.fullmatch(cost_against("plain SFT of 10 epochs (estimate)"), found(story).more[-1])
+    spent, path = ledger(story), final_path(story)
+    left = [n for n in range(1, len(spent)) if story.segments[n - 1][0].makes and n not in path.snapshots]
+    share = sum(spent[n] - spent[n - 1] for n in left) / sum(flops(story).values())
+    assert told is not None and float(told[1]) == round(100 * share) > 0
+    ended = read_story(make_run(tmp_path / "run", "ies", horizon=1.0, select="last"))
+    assert found(ended).more[-1].endswith("plain SFT of 1 epoch (estimate)."), "nothing was discarded"
+    assert "plain SFT of 1 epoch (estimate: 4 evaluations" in dict(costs(ended))["Relative compute"]
+
+
+def test_the_average_of_different_measures_is_called_that(story: Story) -> None:
+    measures = {**story.header["measures"], "piqa": {"name": "loss"}, "boolq": {"name": "loss"}}
+    mixed = replace(story, header={**story.header, "measures": measures})
+    said = "The average is a mean of different measures: accuracy, exp(−NLL)."
+    assert found(mixed).more[0] == said and said not in found(story).more
+    assert said in card(mixed, Form(kind="model")) and said in render(mixed) and said in page(mixed, {})
+
+
+def test_a_teacher_is_the_plain_sft_that_a_run_is_compared_with(tmp_path: Path) -> None:
+    story = read_story(make_run(tmp_path / "run", "self_distil", horizon=4.0, items=ITEMS))
+    first, last = story.teacher, story.answer
+    assert first is not None and last is not None and first.snapshot < last.snapshot
+    was, now = (100 * math.fsum(p.reports[t] for t in story.tasks) / len(story.tasks) for p in (first, last))
+    text = render(story)
+    assert (
+        f"Its first model, the teacher, is plain SFT of the same job: its validation average is {was:.1f}, that of the "
+        f"final model {now:.1f} (both chosen by these items)."
+    ) in text
+    assert "not compared with plain SFT" not in text
+    assert "Roll-out 1, epoch 0 to 4: the first model (teacher)." in text
+    assert "Roll-out 2, epoch 0 to 4: trained to the end." in text and "excluded" not in text
+    shown = page(story, {})
+    assert "not part of the final model" not in shown, "no decision is folded"
+    assert "Violet: the first model (teacher)." in shown
+    drawn = [trace for view in lane_figure(story)["views"][1:] for trace in view]
+    assert {trace["name"] for trace in drawn} >= {"trained in full", "first model (teacher)"}
+    trained = {name: sum(x for t in drawn if t["name"] == name for x in t["x"]) for name in (t["name"] for t in drawn)}
+    assert trained["first model (teacher)"] > trained.get("discarded", 0.0), "the teacher's training is not discarded"
+    names = [trace["name"] for trace in Curves(story).average()["data"] if trace]
+    assert "average, first model (teacher)" in names
 
 
 def test_another_job_is_no_comparison(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from msft.report.page import write_page
 from msft.report.story import read_story
 from msft.report.sub_datasets import endings
 from msft.report.summary import summary_of
-from msft.report.words import decisions, percent
+from msft.report.words import decisions, many, percent
 from msft.screen.display import Display
 from msft.screen.view import View
 
@@ -152,5 +152,5 @@ def test_blends_lie_beside_the_roll_outs(tmp_path: Path, name: str) -> None:
     if name != "wanders":
         assert not [line for line in lines if line.startswith("decision")], "a blend is no roll-back"
     number, blend, outcome = next((n, s, o) for n, (s, o) in enumerate(story.segments, 1) if s.blend)
-    line = next(line for line in lines if "snapshots" in line)
-    assert f"mean of {len(blend.blend)} snapshots  search score: a {percent(outcome.scores['a'])}" in line
+    line = next(line for line in lines if "mean of " in line)
+    assert f"mean of {many(len(blend.blend), 'snapshot')}  search score: a {percent(outcome.scores['a'])}" in line

@@ -12,7 +12,7 @@ from rich.console import Console
 from scipy import stats
 from test_comparison import results
 
-from msft.study.compare_answer import answer, lead, reference_of, returned_base
+from msft.study.compare_answer import answers, lead, reference_of, returned_base
 from msft.study.compare_markdown import to_markdown
 from msft.study.compare_page import comparison_page
 from msft.study.compare_table import render_comparison
@@ -28,7 +28,13 @@ def by_seed(differences: list[float], split: str = "test") -> dict[str, Any]:
         {"method": "msft", "plain": False,
          "runs": [{"seed": s, "macro": 0.5 + d, "base": False} for s, d in enumerate(differences)]},
     ]  # fmt: skip
-    return {"methods": rows, "split": split, "reference": "msft"}
+    against = [{"method": "msft", "seeds": list(range(len(differences)))}]
+    seeds = list(range(20))
+    return {"methods": rows, "split": split, "reference": "sft", "against": against, "seeds": seeds}
+
+
+def answer(data: dict[str, Any]) -> str:
+    return answers(data)[0]
 
 
 @pytest.mark.parametrize(
@@ -78,20 +84,56 @@ def test_validation_scores_are_named() -> None:
     )
 
 
-def test_the_sign_does_not_depend_on_the_order_of_methods() -> None:
-    assert reference_of({"sft": "sft", "sft_decay": "sft", "auto": "auto", "msft": "msft"}) == "auto"
-    assert reference_of({"sft_average": "sft", "sft": "sft"}) == "sft_average"
+def test_plain_sft_is_subtracted_whatever_the_order_of_methods() -> None:
+    assert reference_of({"auto": "auto", "sft_decay": "sft", "sft": "sft", "msft": "msft"}) == "sft"
+    assert reference_of({"auto": "auto", "sft_average": "sft", "sft_decay": "sft"}) == "sft_average"
+    assert reference_of({"sro": "sro", "msft": "msft"}) == "sro"
     for found in (results(msft=0.2, sft=0.1), results(sft=0.1, msft=0.2)):
-        for reference in ("msft", "sft"):
-            told = answer(comparison(found, reference))
-            assert told is not None and told.startswith("Does msft beat sft here? Yes: msft minus sft is +")
-    three = comparison(results(sro=0.1, sft=0.1, msft=0.2), "msft")
-    assert str(answer(three)).startswith("Does msft beat sft here?"), "it is about the reference, not the first"
-    assert answer(comparison(results(msft=0.2, sro=0.1), "msft")) is None
-    assert (
-        lead(comparison(results(msft=0.2, sro=0.1), "msft"))[0]
-        == "msft is significantly better than all others (p < 0.05 against each)."
-    )
+        told = answer(comparison(found, "sft"))
+        assert told.startswith("Does msft beat sft here? Yes: msft minus sft is +")
+
+
+def test_each_method_is_held_against_plain_sft_the_searches_first() -> None:
+    """`auto` was nowhere compared with `sft`, where `msft` stood before it."""
+    found = results(wsd=0.12, sft=0.1, msft=0.2, auto=0.0)
+    search = {name: {s: replace(r, searches=name in ("msft", "auto")) for s, r in of.items()}
+              for name, of in found.runs.items()}  # fmt: skip
+    data = comparison(replace(found, runs=search), "sft")
+    told = answers(data)
+    assert [line.split(" minus ")[0] for line in told] == [
+        "Does msft beat sft here? Yes: msft",
+        "Does auto beat sft here? No, it is worse: auto",
+        "Does wsd beat sft here? Yes: wsd",
+    ]
+    assert (data["version"], data["reference"]) == (2, "sft"), "the sign has turned"
+    assert {row["method"]: row["difference"]["mean"] > 0 for row in data["against"]} == {
+        "wsd": True, "msft": True, "auto": False
+    }  # fmt: skip
+    assert [line.split("?")[0] for line in answers(comparison(found, "msft"))] == [
+        "Does wsd beat msft here", "Does auto beat msft here", "Does sft beat msft here"
+    ]  # fmt: skip
+
+
+def test_methods_that_handed_over_the_same_models_are_said_to() -> None:
+    found = results(auto=0.1, sft=0.1)
+    runs = {name: {s: replace(r, reports=found.runs["sft"][s].reports, items=found.runs["sft"][s].items,
+                              made=(None, [("steps of seed", s)])) for s, r in of.items()}
+            for name, of in found.runs.items()}  # fmt: skip
+    data = comparison(replace(found, runs=runs), "sft")
+    assert answers(data) == ["Does auto beat sft here? No: both handed over the same models with each of 6 seeds."]
+    written = to_markdown(data)
+    assert "| auto | the same models |\n" in written and "+0.0 to +0.0" not in written, "no column is empty"
+    assert "- auto handed over the same models as sft." in written
+    page = comparison_page(data)
+    assert "auto and sft: the same models with each of 6 seeds." in page and "1.000" not in page
+
+
+def test_seeds_that_would_tell_are_taken_afresh() -> None:
+    """Added to the first ones, they are discounted in the notes."""
+    said = lead(comparison(results(msft=0.101, sft=0.1, seeds=3), "sft"))
+    assert "seeds would tell" in said[0]
+    assert said[1].startswith("Take those seeds afresh (--set training.seed=3, with another --output)")
+    assert not [line for line in lead(comparison(results(msft=0.3, sft=0.1), "sft")) if "afresh" in line]
 
 
 def with_base(found: Results, **seeds: int) -> Results:
@@ -115,12 +157,12 @@ def test_methods_that_returned_the_base_model_are_named() -> None:
 
 
 def test_page_terminal_and_markdown_begin_with_the_answer() -> None:
-    data = comparison(with_base(results(msft=0.2, sft=0.1, sro=0.2), msft=1), "msft")
+    data = comparison(with_base(results(msft=0.3, sft=0.1, sro=0.2), msft=1), "sft")
     said = lead(data)
-    assert [line.split(" ")[0] for line in said] == ["Does", "msft", "No"]
+    assert [line.split(" ")[0] for line in said] == ["Does", "Does", "msft", "msft"]
     out = io.StringIO()
     render_comparison(data, Console(file=out, width=500))
-    assert out.getvalue().splitlines()[1:4] == said
+    assert out.getvalue().splitlines()[1:5] == said
     drawn = comparison_page(data)
     assert f'<p class="lead">{said[0]}</p>' in drawn and drawn.index(said[0]) < drawn.index("<section")
-    assert to_markdown(data).splitlines()[0].endswith(" ".join(said))
+    assert to_markdown(data).splitlines()[2:6] == [f"- {line}" for line in said]

@@ -45,7 +45,7 @@ def test_a_study_killed_and_started_again_ends_with_the_same_numbers(
     command = ["compare", str(config), "--methods", METHODS, "--seeds", "2"]
     assert main([*command, "--output", str(config.parent / "whole")]) == 0
     out = capsys.readouterr()
-    assert "msft minus" in out.out
+    assert "minus sft" in out.out
     assert "\x1b" not in out.out
     assert out.err.count("seed 2") == 8
     whole, killed = config.parent / "whole", config.parent / "killed"

@@ -29,7 +29,7 @@ def test_a_comparison_is_read_without_an_error_or_a_request(count: int, scheme: 
         assert page.locator("svg.frontier g").first.locator("title").text_content().startswith(f"{EVIL}: ")
         lines = page.locator("svg:not(.frontier) g")
         assert lines.count() == count - 1
-        assert lines.first.locator("title").text_content().startswith(f"{EVIL}: +")
+        assert lines.first.locator("title").text_content().startswith(f"{EVIL}: −")
         for kind in ("these", "like"):  # both intervals are drawn
             assert page.evaluate(f"getComputedStyle(document.querySelector('svg line.{kind}')).display") == "inline"
         the_keyboard_switches_methods_off(page, count)

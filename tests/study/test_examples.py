@@ -115,7 +115,7 @@ def test_the_twelve_sets_go_on_where_the_clock_cut_them_off(
     run_script("study_tables.py", ["out/compare", "out/compare", "--against", "placebo"], monkeypatch)
     said = capsys.readouterr().out
     assert "## 8 validation items: 6 of 6 runs finished" in said
-    assert "| placebo minus |" in said
+    assert "| minus placebo |" in said
     assert "## Decisions by the number of validation items" in said
 
 

@@ -41,18 +41,17 @@ def test_the_report_is_the_one_that_compare_wrote(study: StudyFolder, capsys: py
     for file in (study.page, study.table):
         file.unlink()
     out = said(capsys, "report", study.path)
-    assert "msft minus" in out and f"The page: {study.page}" in out
+    assert "minus sft" in out and f"The page: {study.page}" in out
     assert [file.read_bytes() for file in ours] == before
 
 
-def test_the_reference_is_the_searched_method_whatever_the_order(
-    study: StudyFolder, capsys: pytest.CaptureFixture[str]
-) -> None:
-    study.comparison.unlink()
+def test_the_reference_is_plain_sft_whatever_the_order(study: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    before = json.loads(study.comparison.read_text(encoding="utf-8"))
+    study.comparison.write_text(json.dumps({**before, "version": 1, "reference": "msft"}), encoding="utf-8")
     study.run("msft", 21).summary.unlink()
-    assert "msft minus" in said(capsys, "report", study.path)
+    assert "minus sft" in said(capsys, "report", study.path)
     written = json.loads(study.comparison.read_text(encoding="utf-8"))
-    assert written["reference"] == "msft" and [len(row["seeds"]) for row in written["methods"]] == [2, 1]
+    assert written["reference"] == "sft" and [len(row["seeds"]) for row in written["methods"]] == [2, 1]
 
 
 def test_a_page_elsewhere_leaves_the_folder_as_it_is(
@@ -70,8 +69,8 @@ def test_two_folders_are_reported_as_runs_and_a_study_keeps_its_page(
     monkeypatch.chdir(tmp_path)
     before = study.page.read_bytes()
     one, two = (study.run("sft", seed).path for seed in (20, 21))
-    assert "The page: report.html" in said(capsys, "report", one, two)
-    assert (tmp_path / "report.html").exists() and study.page.read_bytes() == before
+    assert "The page: study/runs/sft/report.html" in said(capsys, "report", one, two)
+    assert (study.path / "runs/sft/report.html").exists() and study.page.read_bytes() == before
 
 
 def test_the_status_of_every_run(study: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:

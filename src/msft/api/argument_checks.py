@@ -13,6 +13,7 @@ from msft.api.other_trainers import INSTEAD, INSTEAD_IN_TRAINER, REMOVE
 from msft.config.problems import one_of
 from msft.core.errors import ConfigError, complaint
 from msft.core.method import Method
+from msft.core.plain_words import kind_of
 
 if TYPE_CHECKING:
     from msft.api.config import MSFTConfig
@@ -80,7 +81,7 @@ def _check_values(args: MSFTConfig) -> None:
 def checked(args: MSFTConfig | None, kind: type[MSFTConfig]) -> MSFTConfig:
     """The `args` of a trainer. Raises ConfigError if they are missing, another trainer's, or have unusable values."""
     if not isinstance(args, kind):
-        found = "is missing" if args is None else f"found a {type(args).__name__}"
+        found = "is missing" if args is None else f"found {kind_of(args)}"
         mend = 'give MSFTConfig(output_dir="runs/first", ...)'
         if isinstance(args, TrainingArguments):
             mend += "; most arguments have the same names (docs/how_to/from_trl.md)"

@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from msft.core.errors import ConfigError, complaint
+from msft.core.plain_words import kind_of
 
 log = logging.getLogger("msft")
 
@@ -49,7 +50,7 @@ def checked(callbacks: Sequence[TrainerCallback | type[TrainerCallback]] | None)
     if callbacks is None:
         return []
     if not isinstance(callbacks, (list, tuple)):
-        _refuse(f"found a {type(callbacks).__name__}", "give a list of callbacks")
+        _refuse(f"found {kind_of(callbacks)}", "give a list of callbacks")
     made = [callback() if isinstance(callback, type) else callback for callback in callbacks]
     for callback in made:
         _check(callback)

@@ -21,6 +21,7 @@ from msft.api.adapter_base import name_base
 from msft.api.listed_rows import table
 from msft.api.passed_model import check_model, other_attention
 from msft.core.errors import DataError, ModelError, RunError, complaint
+from msft.core.plain_words import kind_of
 from msft.data.splits import SPLIT_COLUMN, named_splits
 from msft.data.tables import Table
 
@@ -57,7 +58,7 @@ class Inputs:
                 raise DataError(complaint("is missing", "give a dict of sub-datasets by name", field=name))
             if given is not None and not isinstance(given, Mapping):
                 mend = "give a dict of sub-datasets by name, such as {'gsm8k': dataset, ...}"
-                raise DataError(complaint(f"found a {type(given).__name__}", mend, field=name))
+                raise DataError(complaint(f"found {kind_of(given)}", mend, field=name))
             parts = sorted({*SPLITS} & given.keys()) if isinstance(given, datasets.DatasetDict) else []
             if parts:
                 found = f"found a DatasetDict of splits ({', '.join(parts)}), which are no sub-datasets"
@@ -133,14 +134,14 @@ class Inputs:
             raise DataError(complaint("there is no such sub-dataset", mend, field=f"{name}[{task!r}]"))
         if not isinstance(rows, (datasets.Dataset, str, os.PathLike, list, tuple)):
             mend = "give a datasets.Dataset, a list of rows, or a path"
-            raise DataError(complaint(f"found a {type(rows).__name__}", mend, field=f"{name}[{task!r}]"))
+            raise DataError(complaint(f"found {kind_of(rows)}", mend, field=f"{name}[{task!r}]"))
         if isinstance(rows, datasets.Dataset) and rows.format["type"] == "custom":
             found = "found a data set with a transform (with_transform, set_transform), which is not applied to files"
             mend = "apply the same function with map: dataset.with_format(None).map(function, batched=True)"
             raise DataError(complaint(found, mend, field=f"{name}[{task!r}]"))
         odd = [row for row in rows if not isinstance(row, Mapping)] if isinstance(rows, (list, tuple)) else []
         if odd:
-            found = f"found a {type(odd[0]).__name__} among the rows"
+            found = f"found {kind_of(odd[0])} among the rows"
             raise DataError(complaint(found, "give every row as a dict", field=f"{name}[{task!r}]"))
 
     def _objects(self) -> list[tuple[str, str, Any, Path]]:

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from msft.core.errors import ModelError, complaint
+from msft.core.plain_words import kind_of
 
 LIBRARIES = {"accelerate", "peft", "torch", "transformers"}
 """Packages that set hooks of their own, which do not change what a model computes."""
@@ -30,7 +31,7 @@ def check_model(model: Any, *, adapter: bool) -> None:
         mend = "give a causal language model of transformers, or its hub id or folder"
         if isinstance(model, nn.Module):
             mend += "; not one that was compiled or wrapped: msft does that (torch_compile, accelerate launch)"
-        _refuse(f"a {type(model).__name__}", mend)
+        _refuse(kind_of(model), mend)
     loaded = _as_loaded(model)
     _check_modules(model, loaded)
     _check_code(model)
@@ -54,7 +55,7 @@ def other_attention(model: Any) -> str | None:
 def _as_loaded(model: PreTrainedModel) -> PreTrainedModel:
     """What the Auto class makes of the model's configuration, without weights. Raises ModelError."""
     if type(model.config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        found = f"a {type(model).__name__}, which AutoModelForCausalLM does not know"
+        found = f"{kind_of(model)}, which AutoModelForCausalLM does not know"
         _refuse(found, f"give a causal language model that it loads; if the code is your own: {BY_FOLDER}")
     # As it is after saving: what was chosen for this object only, such as its attention, is not saved.
     config = type(model.config).from_dict(deepcopy(model.config.to_dict()))

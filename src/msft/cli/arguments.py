@@ -106,7 +106,9 @@ def _of_studies(commands: Commands) -> None:
     compare.add_argument("--jobs", type=_positive, default=1, help="runs at the same time (default: 1)")
     _takes_backend(compare)
     compare.add_argument("--redraw", action="store_true", help="each seed draws its own rows and splits, too")
-    compare.add_argument("--against", metavar="METHOD", help="the reference (default: the first but sft)")
+    compare.add_argument(
+        "--against", metavar="METHOD", help="the reference of all differences (default: sft, or the first plain SFT)"
+    )
     compare.add_argument("--output", type=Path, help="the study's folder (default: <output>-compare)")
     compare.set_defaults(continues_by_itself=True)
 
@@ -148,7 +150,11 @@ def _pair(text: str) -> tuple[str, str]:
 def _of_a_run(commands: Commands) -> None:
     report = commands.add_parser("report", help="the table and the page of a run, finished or not, or of several")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder, or a folder of such folders")
-    report.add_argument("--page", type=Path, help="where to write the page (default: report.html in the folder)")
+    report.add_argument(
+        "--page", type=Path,
+        help="where to write the page (default: report.html in the run's folder; of several runs, in the nearest "
+        "folder that holds them all, where it replaces no other page than one of several runs)",
+    )  # fmt: skip
     report.add_argument("--watch", action="store_true", help="write the page again and again until the run is finished")
 
     status = commands.add_parser("status", help="where a run stands, beside it or after it")

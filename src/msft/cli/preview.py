@@ -18,7 +18,7 @@ from msft.data.ends import special_ids
 from msft.data.examples import Example, TaskData
 from msft.data.load import load_tasks
 from msft.model.open import load_tokenizer
-from msft.report.words import clean
+from msft.report.words import clean, many
 from msft.run.job import model_source
 
 LEARNED, SPECIAL, RULE = "bold green", "reverse", "dim"
@@ -57,7 +57,7 @@ class _Writer:
         """The first training examples, and the first validation item with its options."""
         for number, example in zip(range(1, rows + 1), data.train, strict=False):
             title = f"{clean(data.task)}  training example {number} of {len(data.train)}"
-            self._print(f"{title}, {len(example)} tokens, {example.targets} learned", self.text(example))
+            self._print(f"{title}, {many(len(example), 'token')}, {example.targets} learned", self.text(example))
         if not data.validation:
             return
         item = data.validation[0]

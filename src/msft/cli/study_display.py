@@ -70,7 +70,7 @@ class Forecast:
 
     @property
     def words(self) -> str:
-        done = f"{self.total - len(self.open)} of {self.total} runs done"
+        done = f"{self.total - len(self.open)} of {many(self.total, 'run')} done"
         left = self.left() if self.open else None
         return done if left is None else f"{done}, about {duration(left)} left"
 

@@ -16,11 +16,11 @@ from msft.cli.compare import show
 from msft.core.errors import RunError, complaint
 from msft.record.run_folder import RunFolder
 from msft.report.story import read_story
-from msft.report.words import clean, epochs
+from msft.report.words import clean, epochs, many
 from msft.study.compare_answer import reference_of
 from msft.study.compare_page import comparison_page
 from msft.study.compare_table import render_comparison
-from msft.study.comparison import comparison, write
+from msft.study.comparison import VERSION, comparison, write
 from msft.study.grid import StudyFolder
 from msft.study.results import read_results
 from msft.system import files
@@ -40,7 +40,8 @@ def report(folder: StudyFolder, page: Path | None, *, watch: bool = False) -> No
         fix = f"repeat msft {folder.kind}, which keeps finished runs and writes the page, or name its runs, in runs/"
         raise RunError(complaint(f"this is the folder of msft {folder.kind}", fix, file=folder.path))
     was = _written(folder)
-    reference = was.get("reference") or reference_of(
+    chosen = was.get("reference") if was.get("version") == VERSION else None  # before, the default was another
+    reference = chosen or reference_of(
         {name: str(settings.get("method.name")) for name, settings in folder.recorded_configs().items()}
     )
     data = comparison(read_results(folder), reference, was.get("notes", ()))
@@ -70,7 +71,7 @@ def status(folder: StudyFolder, out: Console) -> None:
     states = {(name, seed): _state(folder.run(name, seed), failures, name, seed) for name in names for seed in seeds}
     count = Counter(state.partition(",")[0] for state in states.values())
     others = [f"{count[state]} {state}" for state in (RUNNING, STOPPED, FAILED, TO_GO) if count[state]]
-    said = ", ".join([f"{count[DONE]} of {len(states)} runs done", *others])
+    said = ", ".join([f"{count[DONE]} of {many(len(states), 'run')} done", *others])
     out.print(Text(f"msft {folder.kind}: {said}"), soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     table.add_column("method" if folder.kind == "compare" else "runs", overflow="fold")

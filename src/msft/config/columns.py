@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from msft.config.problems import Problem, ProblemsError, shown
+from msft.core.plain_words import many
 
 Role: TypeAlias = Literal[
     "prompt",
@@ -56,7 +57,9 @@ def _several_only_of_choices(columns: dict[Role, Any]) -> dict[Role, Any]:
         if role != "choices":
             problems.append(Problem(f"{role} cannot have several columns", "name one; only choices may", (role,)))
         elif not 2 <= len(several) <= 26:
-            problems.append(Problem(f"found {len(several)} columns", "name 2 to 26, one for each choice", (role,)))
+            problems.append(
+                Problem(f"found {many(len(several), 'column')}", "name 2 to 26, one for each choice", (role,))
+            )
         elif twice := sorted({column for column in several if several.count(column) > 1}):
             problems.append(Problem(f"the column {shown(twice[0])} appears twice", "name each once", (role,)))
     if problems:

@@ -8,6 +8,7 @@ from copy import deepcopy
 from typing import Any, TypeVar
 
 from msft.config.problems import Problem, ProblemsError
+from msft.core.plain_words import kind_of
 from msft.core.wire import KeyPath
 
 KEY = "dataset_defaults"
@@ -29,7 +30,7 @@ def inherit(data: dict[str, Any], places: dict[KeyPath, Place]) -> dict[KeyPath,
     if defaults is None:
         return {}
     if not isinstance(defaults, dict):
-        found = f"found a {type(defaults).__name__}, not keys and values"
+        found = f"found {kind_of(defaults)}, not keys and values"
         raise ProblemsError([Problem(found, "write keys of an entry of datasets", (KEY,))])
     if "id" in defaults:
         found = "an id is the name of one sub-dataset"

@@ -12,6 +12,7 @@ from msft.config.dataset_defaults import inherit, is_default
 from msft.config.problems import Problem, ProblemsError
 from msft.config.yaml12 import Document, UnreadableError, parse
 from msft.core.errors import ConfigError, complaint
+from msft.core.plain_words import kind_of
 from msft.core.wire import KeyPath
 
 
@@ -127,7 +128,7 @@ def read(path: Path) -> Document:
     if document.data is None:
         raise ConfigError(complaint("the file is empty", mend, file=path))
     if not isinstance(document.data, dict):
-        raise ConfigError(complaint(f"found a {type(document.data).__name__}, not keys and values", mend, file=path))
+        raise ConfigError(complaint(f"found {kind_of(document.data)}, not keys and values", mend, file=path))
     return document
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from msft.core.clock import Clock
+from msft.core.plain_words import many
 from msft.core.vocabulary import Brief, Mixture
 
 
@@ -105,7 +106,7 @@ def passes(brief: Brief, at: Standing, *, again: float = 0.0) -> Bound | None:
         return None
     left = max(0.0, brief.horizon - at.epoch) * clock.instances(at.mixture)
     more = again * clock.instances(Mixture(tasks=brief.tasks))
-    why = f"the limit of {brief.horizon:g} epochs" + (", twice" if again else "")
+    why = f"the limit of {many(brief.horizon, 'epoch')}" + (", twice" if again else "")
     return Bound(instances=left + more, why=why)
 
 

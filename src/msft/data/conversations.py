@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from msft.config.problems import shown
+from msft.core.plain_words import kind_of
 
 Turn: TypeAlias = Mapping[str, Any]
 """`role`, `content` (text), and further keys such as `tool_calls` and `reasoning_content`. No value is null.
@@ -58,7 +59,7 @@ def conversation(turns: tuple[Turn, ...], column: str, system: Any = None, given
     if not any(map(is_learned, turns[given:])):
         raise ValueError(f"{column} has no assistant turn to learn")
     if system is not None and not isinstance(system, str):
-        raise ValueError(f"the column system is a {type(system).__name__}, not text")
+        raise ValueError(f"the column system is {kind_of(system)}, not text")
     if system and system.strip():
         own = [turn["content"] for turn in turns if turn["role"] in OPENERS]
         if own and own != [system]:
@@ -133,7 +134,7 @@ def _name(of: Mapping[str, Any]) -> Any:
 
 def _turn(turn: Any, place: str) -> Turn:
     if not isinstance(turn, Mapping):
-        raise ValueError(f"{place} is a {type(turn).__name__}, not an object")
+        raise ValueError(f"{place} is {kind_of(turn)}, not an object")
     keys = ("from", "value") if turn.get("from") is not None else ("role", "content")
     name = turn.get(keys[0])
     if not isinstance(name, str):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from msft.core.errors import UserError, complaint
+from msft.core.plain_words import kind_of, many
 
 Answers: TypeAlias = list[dict[str, Any]]
 RULE = "return a list with one float in [0, 1] for each answer"
@@ -70,8 +71,8 @@ def call(name: str, answers: Sequence[Mapping[str, Any]], places: Sequence[str])
         place = _culprit(function, answers, places)
         raise _failed(name, f"raised {_reason(error)}", "fix the function", place) from error
     if not isinstance(scores, Sequence) or isinstance(scores, str) or len(scores) != len(answers):
-        size = f"{len(scores)} values" if isinstance(scores, Sequence) else f"a {type(scores).__name__}"
-        raise _failed(name, f"returned {size} for {len(answers)} answers", RULE)
+        size = many(len(scores), "value") if isinstance(scores, Sequence) else kind_of(scores)
+        raise _failed(name, f"returned {size} for {many(len(answers), 'answer')}", RULE)
     for score, place in zip(scores, places, strict=True):
         number = isinstance(score, int | float) and math.isfinite(score)
         if not number or not 0 <= score <= 1:

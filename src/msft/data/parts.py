@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from msft.config.dataset_section import DatasetConfig, Scalar, SplitConfig
 from msft.config.problems import folded, not_portable, one_of, shown
 from msft.core.errors import DataError, complaint
+from msft.core.plain_words import kind_of, many
 from msft.data.arrow_values import ClassName
 from msft.data.complaints import note_of_dropped
 from msft.data.rows import survey
@@ -37,12 +38,17 @@ def parts(dataset: DatasetConfig, source: Source) -> tuple[list[DatasetConfig], 
             raise _bad(dataset, found, "make the two values the same, or more different", first[value])
         named[name] = value
     least = min(counts, key=lambda value: counts[value])
-    notes = [f"{len(made)} sub-datasets by {column}; the smallest, {shown(least)}, has {counts[least]} rows"]
+    notes = [
+        f"{many(len(made), 'sub-dataset')} by {column}; the smallest, {shown(least)}, has {many(counts[least], 'row')}"
+    ]
     # Lines that hold no row belong to none of the sub-datasets.
     lines, source.dropped = source.dropped, []
     notes += note_of_dropped(lines, missing + sum(counts.values()) + len(lines), f"datasets.{dataset.id}", "lines")
     if missing:
-        notes.append(f"{missing} rows without {column} belong to none of the sub-datasets")
+        notes.append(
+            f"{many(missing, 'row')} without {column} {'belongs' if missing == 1 else 'belong'} to none of the "
+            "sub-datasets"
+        )
     return made, notes
 
 
@@ -63,7 +69,7 @@ def _counts(
             counts[value] = counts.get(value, 0) + 1
             first.setdefault(value, row.place)
         else:
-            found = f"{column} is a {type(value).__name__}, which cannot name a sub-dataset"
+            found = f"{column} is {kind_of(value)}, which cannot name a sub-dataset"
             raise _bad(dataset, found, "name a column of texts or numbers", row.place)
     if not counts:
         raise _bad(dataset, f"no row has a column {shown(column)}", one_of(column, survey(rows).columns))

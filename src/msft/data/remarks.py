@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 
 from msft.config.problems import shown
+from msft.core.plain_words import many
 from msft.data.chat_template import ChatTemplate, ChatTemplateError
 from msft.data.chats import Rendering
 from msft.data.conversations import REASONING, Turn, function_name, is_learned
@@ -49,8 +50,8 @@ class Remarks:
     def notes(self) -> list[str]:
         """The remarks as sentences."""
         unread = [
-            f"the column {name} is filled in {count} rows and not used: the model never sees it. Fix: give a template "
-            f"with {{{name}}}, or remove the column"
+            f"the column {name} is filled in {many(count, 'row')} and not used: the model never sees it. Fix: give a "
+            f"template with {{{name}}}, or remove the column"
             for name, count in sorted(self._unread.items())
         ]
         return [*unread, *self._of_the_template()]

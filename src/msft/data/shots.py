@@ -9,6 +9,7 @@ import numpy as np
 
 from msft.config.scorer import ShotsConfig
 from msft.core.errors import DataError, complaint
+from msft.core.plain_words import many
 from msft.core.vocabulary import Task
 from msft.data.conversations import OPENERS
 from msft.data.formats import Sample
@@ -23,7 +24,7 @@ def draw(train: Sequence[Sample], shots: ShotsConfig, task: Task) -> list[Sample
     Raises DataError if there are fewer training examples.
     """
     if shots.k > len(train):
-        found = f"{shots.k} shots are configured, but there are {len(train)} training examples"
+        found = f"found {shots.k}, to be drawn from {many(len(train), 'training example')}"
         raise DataError(complaint(found, "lower k", field=f"datasets.{task}.scorer.shots.k"))
     order = np.argsort(raw_bits(len(train), shots.seed, task, "shots"), kind="stable")
     return [train[int(position)] for position in order[: shots.k]]

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from msft.config.problems import shown
+from msft.core.plain_words import kind_of
 
 
 class BadJsonError(ValueError):
@@ -104,7 +105,7 @@ def blank(text: str, start: int) -> int:
 def checked_object(values: Any, source: str) -> dict[str, Any]:
     """The value, if it is an object without lone surrogates; `source`: its text. Raises BadJsonError."""
     if not isinstance(values, dict):
-        what = "null" if values is None else f"a {type(values).__name__}"
+        what = "null" if values is None else kind_of(values)
         raise BadJsonError(f"found {what}, not an object")
     if "\\ud" in source.lower():  # tokenizers cannot take half a surrogate pair
         try:

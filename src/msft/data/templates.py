@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from msft.core.plain_words import kind_of
+
 TOKEN = re.compile(r"\{\{|\}\}|\{(?P<name>[^{}]+)\}|(?P<stray>[{}])")
 
 
@@ -68,4 +70,4 @@ class Template:
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if number and self.numbers:
             return str(value)
-        raise ValueError(f"{name} is a {type(value).__name__}, not text")
+        raise ValueError(f"{name} is {kind_of(value)}, not text")

@@ -13,6 +13,7 @@ import numpy as np
 
 from msft.config.schema import DataConfig
 from msft.core.errors import DataError, complaint
+from msft.core.plain_words import many
 from msft.core.vocabulary import Task
 from msft.data.cache import Cache
 from msft.data.chat_template import ChatTemplateError
@@ -167,7 +168,10 @@ class _Builder:
                 "written when it is the last; of a validation or test conversation, the last assistant turn is scored"
             )
         if shortened:
-            self.notes.append(f"{shortened} training examples were truncated to {self.max_length} tokens")
+            self.notes.append(
+                f"{many(shortened, 'training example')} {'was' if shortened == 1 else 'were'} truncated to "
+                f"{self.max_length} tokens"
+            )
         self.notes += [f"{count} of {made} training examples: {what}" for what, count in said.items() if count]
 
     def held_out(self, samples: Sequence[Sample]) -> Iterator[Example]:

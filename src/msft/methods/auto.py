@@ -35,9 +35,11 @@ from msft.core.headroom import (
 )
 from msft.core.method import Method, require, said_by
 from msft.core.outlook import Outlook, Standing, most_held, passes
+from msft.core.plain_words import many
 from msft.core.rollout import Answer, Point, Track, depart
 from msft.core.vocabulary import Brief, Mixture, Outcome, Plan, Segment, Snapshot, Task
 
+DECIDING = "by the half of the validation items that decides"
 SURE = 2.0
 """Standard errors that a gain must have to be called shown."""
 
@@ -107,7 +109,7 @@ def _first(track: Track, p: Params, answer: Answer, said: list[str]) -> Generato
         if here.epoch < brief.horizon - 1e-6 and _over(points, brief, p.patience):
             said.append(
                 f"The first roll-out ended at epoch {here.epoch:.2f}: the average had fallen, and no sub-dataset had "
-                f"risen by more than its standard error for {p.patience:g} epochs."
+                f"risen by more than its standard error for {many(p.patience, 'epoch')}."
             )
             break
     return points
@@ -214,23 +216,25 @@ def _compare(candidate: Point, plain: Point, tasks: Sequence[Task], items: Mappi
 
 def _begun(room: Headroom) -> str:
     gain = _points(room.score)
-    return f"It searched, because reading each sub-dataset at its own peak would gain {gain} (search score)."
+    return f"It searched: {DECIDING}, reading each sub-dataset at its own peak would gain {gain} (search score)."
 
 
 def _nothing_to_exclude(at: Point) -> str:
     """Where a search has no roll-out of its own: its only point is an evaluation of plain fine-tuning."""
     return (
-        "It did not search: by the validation items that choose, all sub-datasets are best at the same evaluation, at "
-        f"epoch {at.epoch:.4g}, so there is nothing to exclude."
+        f"It did not search: {DECIDING}, all sub-datasets are best at the same evaluation, at epoch {at.epoch:.4g}, so "
+        "there is nothing to exclude."
     )
 
 
 def _declined(room: Headroom, p: Params, rising: Sequence[Task]) -> str:
     """Why there was no search."""
+    least = 100 * SURE * room.error
+    shown = "less than 0.1 points" if least < 0.05 else f"{least:.1f} points at the least"
     why = (
-        f"reading each sub-dataset at its own peak would gain {_points(room.score)} by search score and "
+        f"{DECIDING}, reading each sub-dataset at its own peak would gain {_points(room.score)} by search score and "
         f"{_points(room.metric)} by test metric; a search realises about {100 * p.realised:.0f} % of that, and these "
-        f"validation items can show {_points(SURE * room.error)} at the least"
+        f"items can show {shown}"
     )
     more = f" {len(rising)} of the sub-datasets have no peak yet: a longer run may show more." if rising else ""
     return f"It did not search: {why}.{more}"

@@ -9,6 +9,7 @@ from typing import Literal
 from msft.core.curves import peak
 from msft.core.method import Method
 from msft.core.outlook import PLAIN_HELD, Bound, Outlook, Standing
+from msft.core.plain_words import many
 from msft.core.rollout import Answer, Track, curves, roll_out
 from msft.core.vocabulary import Brief, Mixture, Plan, Task
 
@@ -48,7 +49,7 @@ def outlook(brief: Brief, at: Standing) -> Outlook:
     sizes, sequence = dict(zip(brief.tasks, brief.sizes, strict=True)), ordered(brief, brief.params)
     left = sequence[sequence.index(at.mixture.tasks[0]) :] if len(at.mixture.tasks) == 1 else sequence
     instances = brief.horizon * sum(sizes[task] for task in left)
-    bound = Bound(instances=instances, why=f"the limit of {brief.horizon:g} epochs for each sub-dataset")
+    bound = Bound(instances=instances, why=f"the limit of {many(brief.horizon, 'epoch')} for each sub-dataset")
     return Outlook(bound=bound if math.isfinite(instances) else None, snapshots=PLAIN_HELD)
 
 

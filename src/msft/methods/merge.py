@@ -16,6 +16,7 @@ from typing import Literal
 from msft.core.curves import peak
 from msft.core.method import Method, require, said_by
 from msft.core.outlook import PLAIN_HELD, Bound, Outlook, Standing
+from msft.core.plain_words import many
 from msft.core.rollout import Answer, Point, Track, curves, roll_out
 from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Plan
 
@@ -73,7 +74,7 @@ def outlook(brief: Brief, at: Standing) -> Outlook:
         left = left[left.index(at.mixture.tasks[0]) :]
     sizes = dict(zip(brief.tasks, brief.sizes, strict=True))
     instances = brief.horizon * sum(sizes[task] for task in left)
-    bound = Bound(instances=instances, why=f"the limit of {brief.horizon:g} epochs for each sub-dataset")
+    bound = Bound(instances=instances, why=f"the limit of {many(brief.horizon, 'epoch')} for each sub-dataset")
     return Outlook(bound=bound if math.isfinite(instances) else None, snapshots=len(brief.tasks) + PLAIN_HELD)
 
 

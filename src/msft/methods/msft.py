@@ -11,6 +11,7 @@ from msft.core.clock import Clock
 from msft.core.curves import peak
 from msft.core.method import Method, require
 from msft.core.outlook import Bound, Outlook, Standing, most_held
+from msft.core.plain_words import many
 from msft.core.rollout import Answer, Point, Track, curves, replaying, roll_out
 from msft.core.vocabulary import Brief, Outcome, Plan, Segment, Task
 
@@ -118,24 +119,24 @@ def bound(brief: Brief, p: Params, at: Standing) -> Bound | None:
     for task in sorted(active, key=sizes.__getitem__):
         left += budget * clock.instances(replaying(brief.tasks, gone, p.replay))
         gone.append(task)
-    discarded = f"one discarded roll-out of {budget:g} epochs per active sub-dataset"
-    why = f"the limit of {brief.horizon:g} epochs, plus {discarded}"
+    discarded = f"one discarded roll-out of {many(budget, 'epoch')} per active sub-dataset"
+    why = f"the limit of {many(brief.horizon, 'epoch')}, plus {discarded}"
     if p.max_rollouts is not None:
         rollouts = max(1, p.max_rollouts - at.rollout + 1)
         if (few := rollouts * budget * here) < left:
-            left, why = few, f"{rollouts} more roll-outs of {budget:g} epochs"
+            left, why = few, f"{many(rollouts, 'more roll-out')} of {many(budget, 'epoch')}"
     return Bound(instances=left, why=why) if math.isfinite(left) else None
 
 
 def _warnings(brief: Brief, p: Params, rollout: float) -> Iterator[str]:
     if p.budget > brief.horizon:
         yield (
-            f"method.budget: a roll-out may last {p.budget:g} epochs, but max_epochs ends the search at epoch "
+            f"method.budget: a roll-out may last {many(p.budget, 'epoch')}, but max_epochs ends the search at epoch "
             f"{brief.horizon:g}, so that no training can follow an exclusion. Fix: lower budget or raise max_epochs"
         )
     if p.smooth > 1 + rollout / brief.eval_every:
         yield (
-            f"method.smooth: a mean over {p.smooth} evaluations is longer than a roll-out, which has "
+            f"method.smooth: a mean over {many(p.smooth, 'evaluation')} is longer than a roll-out, which has "
             f"{math.ceil(rollout / brief.eval_every)}. Fix: lower smooth or eval_every"
         )
 

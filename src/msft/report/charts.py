@@ -8,7 +8,7 @@ from msft.report.cost import flops, holdings, ledger, plain
 from msft.report.plots import LINE, PALETTE, STAR, Figure, bars, figure, rows_of, short, shown, unit
 from msft.report.seconds import seconds_of
 from msft.report.story import Story
-from msft.report.words import duration, epochs, scaled
+from msft.report.words import duration, in_epochs, scaled
 
 SPENDINGS = {
     "train": (LINE, "training"), "eval": (PALETTE[2], "scoring"), "probe": (PALETTE[4], "probes"),
@@ -22,7 +22,7 @@ def compute_figure(story: Story) -> Figure:
         "this run": flops(story),
     }
     if (estimated := plain(story)) is not None:
-        runs[f"plain, {epochs(estimated.epochs)} epochs"] = estimated.flops
+        runs[f"plain, {in_epochs(estimated.epochs)}"] = estimated.flops
     return stacked_flops(runs)
 
 

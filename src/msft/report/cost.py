@@ -10,6 +10,7 @@ from msft.core.retention import Limits, Settled, replayed
 from msft.core.vocabulary import ROOT, Mixture, Snapshot, Task, Tokens
 from msft.core.wire import Json
 from msft.report.story import Story
+from msft.report.words import in_epochs
 
 MAX = "snapshots.max"
 """The configuration key, as written in the journal's header."""
@@ -56,6 +57,11 @@ class Plain:
     evaluations: int
     """Each evaluation scores every sub-dataset."""
     flops: dict[str, int]
+
+    @property
+    def name(self) -> str:
+        """What it is, in words."""
+        return f"plain SFT of {in_epochs(self.epochs)}"
 
     @property
     def total(self) -> int:

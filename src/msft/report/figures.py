@@ -12,12 +12,12 @@ from msft.core.curves import smoothed
 from msft.core.vocabulary import Task
 from msft.report.base_and_answer import mean
 from msft.report.cost import ledger
-from msft.report.final_path import blended, discarded, final_path
+from msft.report.final_path import blended, discarded, final_path, taught_by
 from msft.report.plots import FADED, LINE, MARK, PALETTE, STAR, Figure, figure, ink, short, shown, unit
 from msft.report.standard_errors import Errors
 from msft.report.story import Rollout, Story
 from msft.report.trail import Point
-from msft.report.words import epochs
+from msft.report.words import TEACHER, in_epochs
 
 Row = list[float]
 """Epoch, compute spent (in the page's unit), roll-out."""
@@ -38,6 +38,7 @@ class Curves:
         self.path = final_path(story)
         self.on_path = {point.snapshot for point in self.path.points}
         self.discarded, self.blended = discarded(story, self.path), blended(story, self.path)
+        self.taught = taught_by(story, self.path)
         self.window, self.errors = story.outlook.window, Errors(story)
 
     def single(self, task: Task) -> Figure:
@@ -66,7 +67,7 @@ class Curves:
         traces = self.average_of("average", LINE, "solid", faded=FADED, opacity=1)
         for rollout in self.story.rollouts:
             if rollout.rolled_back:
-                name = f"rolled back to this point, {epochs(rollout.rolled_back)} epochs discarded"
+                name = f"rolled back to this point, {in_epochs(rollout.rolled_back)} discarded"
                 colour = MARK if self.path.follows(rollout) else FADED
                 traces.append(self._mark(rollout.went_on, rollout.end, self._mean, name, "circle-open", colour))
         traces.append(self._star(self._mean))
@@ -157,6 +158,11 @@ class Curves:
             mode = "lines+markers" if len(points) < 3 else "lines"
             style: Figure = {"line": {"color": faded, "width": 1.3, "dash": "dot"}, "opacity": opacity}
             traces.append(_scatter(points, f"{name}, discarded", mode=mode, marker={"size": 3}, **style))
+        for branch in self.taught:
+            style = {"line": {"color": colour, "width": 1.3, "dash": "dashdot"}, "opacity": 0.6}
+            points = self._line(branch, score)
+            mode = "lines+markers" if len(points) < 3 else "lines"
+            traces.append(_scatter(points, f"{name}, {TEACHER}", mode=mode, marker={"size": 3}, **style))
         for branch in self.blended:
             style = {"line": {"color": colour, "width": 1.3, "dash": dash}, "marker": {"size": 3, "color": colour}}
             points = self._line(branch, score)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
+from typing import TypeAlias
 
 from msft.core.curves import average
 from msft.core.vocabulary import ROOT, Mixture, Snapshot, Task
-from msft.report.cost import flops, plain
+from msft.report.cost import flops, ledger
 from msft.report.story import Rollout, Story
 from msft.report.trail import Point
 from msft.report.words import clean, epochs, listed
@@ -89,7 +90,20 @@ def final_path(story: Story) -> FinalPath:
 def discarded(story: Story, path: FinalPath) -> list[list[Point]]:
     """All training that is no part of the final model, each branch from the point where it leaves the final path, what
     was blended into it, or an earlier branch."""
-    return _branches(story, set(story.trail.points) - path.snapshots, path.snapshots)
+    left = set(story.trail.points) - path.snapshots - story.teachers
+    return _branches(story, left, path.snapshots | story.teachers)
+
+
+def taught_by(story: Story, path: FinalPath) -> list[list[Point]]:
+    """The training of a first model that taught the final one, and is neither part of it nor discarded."""
+    return _branches(story, story.teachers - path.snapshots, path.snapshots)
+
+
+def discarded_share(story: Story, path: FinalPath) -> float:
+    """Share of all compute that trained, and scored, what is neither in the final model nor taught it."""
+    spent, left = ledger(story), set(story.trail.points) - path.snapshots - story.teachers
+    wasted = sum(b - a for n, (a, b) in enumerate(pairwise(spent), start=1) if n in left)
+    return wasted / total if (total := sum(flops(story).values())) else 0.0
 
 
 def blended(story: Story, path: FinalPath) -> list[list[Point]]:
@@ -137,16 +151,22 @@ def same_model(one: Story, other: Story) -> bool:
     They did if the same steps led to both, with the same losses, and both average their weights alike. Where it says
     no, the models may still be the same.
     """
-    if one.answer is None or other.answer is None:
-        return False
-    alike = one.config.get("training.average") == other.config.get("training.average")
-    return alike and _steps_of(one) == _steps_of(other)
+    return one.answer is not None and other.answer is not None and same_made(made_by(one), made_by(other))
 
 
-def _steps_of(story: Story) -> list[tuple[object, ...]]:
-    """What the final model was made by, in order."""
+Made: TypeAlias = tuple[object, Sequence[tuple[object, ...]]]
+"""The window of averaged weights, and the training steps and blends that made a model."""
+
+
+def same_made(one: Made | None, other: Made | None) -> bool:
+    """Whether two models were made alike; both may be the base model, which nothing made."""
+    return one is not None and other is not None and one[1] == other[1] and (one[0] == other[0] or not one[1])
+
+
+def made_by(story: Story) -> Made:
+    """What the final model of a finished run was made by, in order."""
     made = sorted(final_path(story).snapshots - {story.base.snapshot})
-    return [
+    return story.config.get("training.average"), [
         (s.mixture, s.rollout, s.start, s.stop, s.reset_optimizer, s.anneal, s.blend, s.ties, s.teacher, o.train_loss)
         for s, o in (story.segments[number - 1] for number in made)
     ]
@@ -170,10 +190,7 @@ def outcome(story: Story) -> str:
     if path.excluded:
         return f"{_share(len(path.excluded), path.made)} in the final model: {_told(path.excluded)}."
     said = f"{_share(0, path.made)} in the final model{f': this is {stopped}' if is_plain else ''}."
-    if is_plain and (estimated := plain(story)) is not None and estimated.total:
-        times = sum(flops(story).values()) / estimated.total
-        said += f" The search cost {times:.1f} times the compute of plain fine-tuning and changed nothing."
-    return said
+    return f"{said} The search changed nothing." if is_plain else said
 
 
 def _so_far(path: FinalPath) -> str:

@@ -179,8 +179,8 @@ def sentences(gains: Gains) -> list[str]:
     score, metric = (in_points(gain.estimate, gain.low, gain.high) for gain in (gains.score, gains.metric))
     said = [
         f"If each sub-dataset were read at its own best epoch instead of the common epoch {epochs(gains.common)}, the "
-        f"average would change by {score} in search score and {metric} in the test metric, on validation items that "
-        f"did not choose the epochs. {REALISED}"
+        f"average would change by {score} in search score and {metric} in the test metric, on all validation "
+        f"items: each half is valued at the epochs that the other half chose. {REALISED}"
     ]
     if gains.worth:
         said.append("A search is worth a try.")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from msft.core.vocabulary import ROOT, Task
 from msft.report.cost import ledger
 from msft.report.final_path import FinalPath
+from msft.report.lanes import SAID, Place, place_of
 from msft.report.plots import STAR, Figure, figure, rows_of, short, shown, unit
 from msft.report.standard_errors import EVIDENT, Error, Errors
 from msft.report.story import Story
@@ -36,7 +37,7 @@ class _Column:
     end: float
     point: Point | None
     """None where nothing was trained."""
-    kept: bool
+    place: Place = "final"
 
 
 def heat_map(story: Story, path: FinalPath) -> Figure:
@@ -44,9 +45,9 @@ def heat_map(story: Story, path: FinalPath) -> Figure:
     spent = ledger(story)
     per, _ = unit(spent[-1], "FLOPs")
     steps = zip(path.points, path.points[1:], strict=False)
-    along = [_Column(short(a.epoch), short(b.epoch), b, True) for a, b in steps if b.epoch > a.epoch]
+    along = [_Column(short(a.epoch), short(b.epoch), b) for a, b in steps if b.epoch > a.epoch]
     over = [
-        _Column(short(spent[n - 1] / per), short(spent[n] / per), story.trail.points[n], n in path.snapshots)
+        _Column(short(spent[n - 1] / per), short(spent[n] / per), story.trail.points[n], place_of(story, path, n))
         for n, (segment, _) in enumerate(story.segments, start=1)
         if segment.trains
     ]
@@ -80,7 +81,7 @@ class _Drawing:
             clear.append([x if yes else None for x, yes in zip(changes, sure, strict=True)])
             pale.append([None if yes else x for x, yes in zip(changes, sure, strict=True)])
             scored.append([None if x is None else 0.0 for x in changes])
-            veil.append([0.0 if x is not None and not c.kept else None
+            veil.append([0.0 if x is not None and c.place == "discarded" else None
                          for c, x in zip(columns, changes, strict=True)])  # fmt: skip
         edges = [columns[0].start, *(column.end for column in columns)]
         base: Figure = {
@@ -130,7 +131,7 @@ class _Drawing:
         out = len(row) == 1 and (point.mixture is None or row[0] not in point.mixture.active)
         where = f"epoch {epochs(point.epoch)}, roll-out {point.rollout}"
         name = shown(row[0]) if len(row) == 1 else AVERAGE
-        left = ", excluded" * out + ", discarded" * (not column.kept)
+        left = ", excluded" * out + SAID[column.place]
         return f"{name}: {told} against the base model<br>{where}{left}"
 
 
@@ -139,6 +140,6 @@ def _filled(columns: Sequence[_Column]) -> list[_Column]:
     made: list[_Column] = []
     for column in columns:
         if made and column.start > made[-1].end:
-            made.append(_Column(made[-1].end, column.start, None, True))
+            made.append(_Column(made[-1].end, column.start, None))
         made.append(column)
     return made

@@ -7,27 +7,33 @@ from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from typing import Literal, TypeAlias
 
-from msft.core.vocabulary import Mixture, Segment
+from msft.core.vocabulary import Mixture, Segment, Snapshot
 from msft.report.cost import ledger
 from msft.report.final_path import FinalPath, blended, final_path
 from msft.report.plots import MANY, MARK, STAR, Figure, bars, figure, rows_of, short, shown, unit
 from msft.report.story import Rollout, Story
 from msft.report.trail import Point
-from msft.report.words import epochs
+from msft.report.words import TEACHER, epochs
 
 DISCARDED = "discarded"
 How: TypeAlias = Literal["in full", "in part", "replayed"]
-Kind: TypeAlias = tuple[bool, How]
-"""Whether the training is on the final path, and how much of a sub-dataset an epoch took."""
+Place: TypeAlias = Literal["final", "teacher", "discarded"]
+"""What training was for: the final model, a first model that taught it, or neither."""
+Kind: TypeAlias = tuple[Place, How]
+"""What the training was for, and how much of a sub-dataset an epoch took."""
 KINDS: dict[Kind, tuple[str, str]] = {
-    (True, "in full"): ("trained in full", "#3b82c4"),
-    (True, "in part"): ("trained in part", "rgba(59,130,196,0.65)"),
-    (True, "replayed"): ("replayed in part", "rgba(59,130,196,0.35)"),
-    (False, "in full"): (DISCARDED, "rgba(140,140,140,0.6)"),
-    (False, "in part"): (DISCARDED, "rgba(140,140,140,0.4)"),
-    (False, "replayed"): (DISCARDED, "rgba(140,140,140,0.25)"),
+    ("final", "in full"): ("trained in full", "#3b82c4"),
+    ("final", "in part"): ("trained in part", "rgba(59,130,196,0.65)"),
+    ("final", "replayed"): ("replayed in part", "rgba(59,130,196,0.35)"),
+    ("teacher", "in full"): (TEACHER, "rgba(138,111,209,0.7)"),
+    ("teacher", "in part"): (TEACHER, "rgba(138,111,209,0.5)"),
+    ("teacher", "replayed"): (TEACHER, "rgba(138,111,209,0.3)"),
+    ("discarded", "in full"): (DISCARDED, "rgba(140,140,140,0.6)"),
+    ("discarded", "in part"): (DISCARDED, "rgba(140,140,140,0.4)"),
+    ("discarded", "replayed"): (DISCARDED, "rgba(140,140,140,0.25)"),
 }
 """Name and colour. Traces of one name have one legend entry."""
+SAID: dict[Place, str] = {"final": "", "teacher": f", {TEACHER}", "discarded": f", {DISCARDED}"}
 
 
 @dataclass
@@ -62,6 +68,11 @@ def lane_figure(story: Story) -> Figure:
     return made
 
 
+def place_of(story: Story, path: FinalPath, snapshot: Snapshot) -> Place:
+    """What the training of a snapshot was for."""
+    return "final" if snapshot in path.snapshots else "teacher" if snapshot in story.teachers else "discarded"
+
+
 def numbered(story: Story) -> list[tuple[int, Rollout]]:
     """The roll-outs that ended with a decision, with the number of that decision in the run."""
     done = [rollout for rollout in story.rollouts if story.answer or rollout.followed]
@@ -70,7 +81,7 @@ def numbered(story: Story) -> list[tuple[int, Rollout]]:
 
 def in_path(path: FinalPath, rollout: Rollout) -> bool:
     """Whether a decision is part of the final path: it continues with it, or trained there and excluded nothing."""
-    return path.follows(rollout) or _stayed(path, rollout)
+    return path.follows(rollout) or _stayed(path, rollout) or rollout.why == "teacher"
 
 
 def _stayed(path: FinalPath, rollout: Rollout) -> bool:
@@ -102,41 +113,40 @@ def _trajectory(story: Story, path: FinalPath) -> list[Figure]:
             mixture = steps[-1][1].mixture
             assert mixture is not None, "only the base model has no mixture"
             start, end = steps[0][0].epoch, steps[-1][1].epoch
-            _add(story, lanes, mixture, True, start, end, f"epoch {epochs(start)} to {epochs(end)}")
+            _add(story, lanes, mixture, "final", start, end, f"epoch {epochs(start)} to {epochs(end)}")
     return _drawn(lanes)
 
 
 def _compute(story: Story, path: FinalPath, spent: list[int], per: float, unit_name: str) -> list[Figure]:
     lanes = {key: _Lane() for key in KINDS}
-    kept = path.snapshots
     trained = [(n, segment) for n, (segment, _) in enumerate(story.segments, start=1) if segment.trains]
 
     def alike(entry: tuple[int, Segment]) -> object:
         number, segment = entry
-        return segment.rollout, _shown_of(segment.mixture), number in kept
+        return segment.rollout, _shown_of(segment.mixture), place_of(story, path, number)
 
     for _, entries in groupby(trained, key=alike):
         run = list(entries)
         (first, segment), (last, _) = run[0], run[-1]
         start, end = short(spent[first - 1] / per), short(spent[last] / per)
         text = f"roll-out {segment.rollout}, {start:.4g} to {end:.4g} {unit_name}"
-        _add(story, lanes, segment.mixture, first in kept, start, end, text)
+        _add(story, lanes, segment.mixture, place_of(story, path, first), start, end, text)
     return _drawn(lanes)
 
 
 def _add(
-    story: Story, lanes: dict[Kind, _Lane], mixture: Mixture, kept: bool, start: float, end: float,
+    story: Story, lanes: dict[Kind, _Lane], mixture: Mixture, place: Place, start: float, end: float,
     text: str,
 ) -> None:  # fmt: skip
     for task in mixture.tasks:
         share = mixture.share(task)
         how: How = "replayed" if task in mixture.replayed else "in full" if share == 1 else "in part"
-        lane = lanes[kept, how]
+        lane = lanes[place, how]
         lane.base.append(start)
         lane.x.append(end - start)
         lane.y.append(story.tasks.index(task))
         what = ("replayed" if how == "replayed" else "trained") + ("" if share == 1 else f", {share:.0%} of it")
-        lane.text.append(f"{shown(task)}: {what}{'' if kept else ', discarded'}, {text}")
+        lane.text.append(f"{shown(task)}: {what}{SAID[place]}, {text}")
 
 
 def _drawn(lanes: dict[Kind, _Lane]) -> list[Figure]:

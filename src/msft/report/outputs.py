@@ -9,7 +9,7 @@ from typing import Any
 
 from msft.report.html import Section, text
 from msft.report.story import Story
-from msft.report.words import percent
+from msft.report.words import many, percent
 
 KEY = (
     "Texts are decoded greedily, with at most {most} tokens. They were made after the test, are no part of any score, "
@@ -30,7 +30,7 @@ def outputs(story: Story) -> Section:
     content = ""
     if parts and story.answer is not None:
         key = f'<p class="soft">{text(KEY.format(most=found.get("most_tokens", "?")))}</p>'
-        head = f"{len(samples)} prompts, and what both models say"
+        head = f"{many(len(samples), 'prompt')}, and what both models say"
         content = f'<details id="samples"><summary>{head}</summary>{key}{"".join(parts)}</details>'
     return Section(name="outputs", title="Sample outputs", content=content)
 

@@ -26,7 +26,7 @@ from msft.report.sub_datasets import rows_table
 from msft.report.table import cost_line, costs, headline, model_name, notes, smoothing
 from msft.report.training_curves import training_figures
 from msft.report.verdict_views import verdict_html
-from msft.report.words import decision, decision_in_short, decisions, epochs, many, scaled
+from msft.report.words import TEACHER, decision, decision_in_short, decisions, epochs, many, scaled
 from msft.system import files
 
 SCORES_KEY = (
@@ -117,10 +117,15 @@ def _kept(story: Story) -> str:
     return f"training that led to {'the final model' if story.answer else 'the latest point of the search'}"
 
 
+def _taught(story: Story) -> str:
+    return f" Violet: the {TEACHER}." if story.teachers else ""
+
+
 def _timeline(story: Story, path: FinalPath) -> Section:
     caption = (
-        f"An epoch is one pass over the active sub-datasets. Blue: {_kept(story)}. Grey: discarded. Dotted: an "
-        "exclusion or a roll-back on this path. Yellow: final model. The numbers are those of the decisions below."
+        f"An epoch is one pass over the active sub-datasets. Blue: {_kept(story)}. Grey: discarded.{_taught(story)} "
+        "Dotted: an exclusion or a roll-back on this path. Yellow: final model. The numbers are those of the "
+        "decisions below."
     )
     if story.answer is story.base:
         caption = "The final model is the base model: all training was discarded, and is under all compute spent."
@@ -163,7 +168,12 @@ def _curves(story: Story, curves: Curves) -> Section:
     if many:
         figures["heat"] = heat_map(story, curves.path)
         content += plot("heat", "Change of every search score against the base model", HEAT_KEY, "All sub-datasets")
-    key = f"Solid: {_kept(story)}. " + CURVES_KEY.format(star=star) + (SMOOTH_KEY if curves.window > 1 else "")
+    key = (
+        f"Solid: {_kept(story)}. "
+        + (f"Dash-dotted: the {TEACHER}. " if story.teachers else "")
+        + CURVES_KEY.format(star=star)
+        + (SMOOTH_KEY if curves.window > 1 else "")
+    )
     cards = []
     for i, task in enumerate(story.tasks):
         figures[f"curve{i}"] = curves.single(task)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import Task
@@ -23,7 +23,7 @@ from msft.report.intervals import Interval, of_average, of_change, p_of
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.summary import disk
-from msft.report.words import NOT_KNOWN, clean, difference, duration, percent, scaled, span
+from msft.report.words import NOT_KNOWN, clean, difference, duration, measure_label, mixed, percent, scaled, span
 
 MODELS_ONLY = (
     "Intervals (95 %) and p-values are paired over the test items. They cover test-set "
@@ -32,6 +32,10 @@ MODELS_ONLY = (
 MANY_SEEDS = (
     "They are compared here as single models, and their differences are due to chance. To test methods over several "
     "seeds, use msft compare (--methods, --seeds)."
+)
+VALIDATION = (
+    "No run has test scores: these are validation scores, by which the runs chose their final models, so nothing is "
+    "tested. Expect lower scores on new data, and give a test split."
 )
 SEEDS = ("training.seed", "data.seed")
 
@@ -42,23 +46,35 @@ class Run:
 
     name: str
     story: Story
+    split: Literal["test", "validation"] = "test"
+    """Whose scores are compared; see `on_one_split`."""
 
     @property
-    def tested(self) -> Mapping[Task, float]:
-        """Test metrics of the final model on the sub-datasets, in [0, 1]; empty if there are none (yet)."""
-        answer, aggregate = self.story.test.get("answer"), self.story.aggregate
-        return {} if answer is None else {task: x for task, x in answer.reports.items() if task != aggregate}
+    def names(self) -> Sequence[Task]:
+        """What may have a score: on the validation split a group, on the test split each of its data sets."""
+        return self.story.entries if self.split == "test" else self.story.tasks
+
+    @property
+    def scores(self) -> Mapping[Task, float]:
+        """Metrics of the final model on the sub-datasets, in [0, 1]; empty if there are none (yet)."""
+        answer = self.story.test.get("answer") if self.split == "test" else self.story.answer
+        return {} if answer is None else {task: x for task, x in answer.reports.items() if task in self.names}
 
     def items(self, task: Task) -> Sequence[float]:
-        answer = self.story.test.get("answer")
+        """Test scores; none on validation, whose items chose the models that they would compare."""
+        answer = self.story.test.get("answer") if self.split == "test" else None
         return () if answer is None or answer.items is None else answer.items.get(task, ())
 
     def same_items(self, other: Run, task: Task) -> bool:
-        """Whether both runs scored the same items of a sub-dataset."""
+        """Whether both runs scored the same items of a sub-dataset, one by one."""
+        return self.same_data(other, task) and len(self.items(task)) == len(other.items(task)) > 1
+
+    def same_data(self, other: Run, task: Task) -> bool:
+        """Whether both runs have the same rows in the same splits of a sub-dataset."""
         marks = [run.story.header.get("fingerprints", {}).get("data", {}) for run in (self, other)]
         names = [run.story.task_of(task) for run in (self, other)]
         prints = [mark.get(name) if isinstance(mark, dict) else mark for mark, name in zip(marks, names, strict=True)]
-        return prints[0] == prints[1] and len(self.items(task)) == len(other.items(task)) > 1
+        return bool(prints[0] == prints[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +110,13 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
     runs = [Run(name=name, story=read_story(RunFolder(f))) for name, f in zip(_names(found), found, strict=True)]
     plain = [run for run in runs if run.story.outlook.plain]
     reference = next((run for run in (*plain, *runs) if run.story.answer is not None), runs[0])
-    return [reference, *(run for run in runs if run is not reference)]
+    return on_one_split([reference, *(run for run in runs if run is not reference)])
+
+
+def on_one_split(runs: Sequence[Run]) -> list[Run]:
+    """The runs, to be compared on the test split or, if none of them has test scores, on the validation split."""
+    tested = any(replace(run, split="test").scores for run in runs)
+    return [replace(run, split="test" if tested else "validation") for run in runs]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -110,12 +132,12 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def tasks_of(runs: Sequence[Run]) -> list[Task]:
     """All sub-datasets of all runs, in the order of the first run that has each."""
-    return list(dict.fromkeys(task for run in runs for task in run.story.entries))
+    return list(dict.fromkeys(task for run in runs for task in run.names))
 
 
 def gap(run: Run, reference: Run, task: Task) -> Gap:
     """`run` minus `reference` on one sub-dataset."""
-    now, was = run.tested.get(task), reference.tested.get(task)
+    now, was = run.scores.get(task), reference.scores.get(task)
     if now is None or was is None:
         return Gap(difference=None, interval=None)
     paired = run.same_items(reference, task)
@@ -124,26 +146,26 @@ def gap(run: Run, reference: Run, task: Task) -> Gap:
 
 
 def macro_gap(run: Run, reference: Run) -> Gap:
-    """`run` minus `reference` in the macro-average over the sub-datasets that have test scores in either run."""
-    tested = [task for task in tasks_of([run, reference]) if task in run.tested or task in reference.tested]
-    gaps = [gap(run, reference, task) for task in tested]
+    """`run` minus `reference` in the macro-average over the sub-datasets that have scores in either run."""
+    scored = [task for task in tasks_of([run, reference]) if task in run.scores or task in reference.scores]
+    gaps = [gap(run, reference, task) for task in scored]
     parts = [(g.difference, g.interval) for g in gaps if g.difference is not None and g.interval is not None]
     interval = of_average(parts) if parts and len(parts) == len(gaps) else None
     return Gap(difference=mean([each.difference for each in gaps]), interval=interval)
 
 
 def macro(run: Run) -> float | None:
-    return mean([run.tested.get(task) for task in run.story.entries])
+    return mean([run.scores.get(task) for task in run.names])
 
 
 def overview(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     """Headings and one row per run: method, result, cost."""
-    names = ["run", "method", "seed", "test, %", "worst", "compute", "time", "spread", "snapshots, at most"]
+    names = ["run", "method", "seed", f"{runs[0].split}, %", "worst", "compute", "time", "spread", "snapshots, at most"]
     return names, [_row(run) for run in runs]
 
 
 def _row(run: Run) -> list[str]:
-    story, scores = run.story, list(run.tested.values())
+    story, scores = run.story, list(run.scores.values())
     average = macro(run)
     centre = math.fsum(scores) / len(scores) if scores else 0.0
     spread = math.sqrt(math.fsum((s - centre) ** 2 for s in scores) / len(scores)) if scores else None
@@ -162,8 +184,8 @@ def _row(run: Run) -> list[str]:
 
 
 def scores(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
-    """Headings and one row per sub-dataset: the test metrics of every run in %, the macro-average last."""
-    rows = [[clean(task), *(percent(run.tested.get(task)) for run in runs)] for task in tasks_of(runs)]
+    """Headings and one row per sub-dataset: the metrics of every run in %, the macro-average last."""
+    rows = [[clean(task), *(percent(run.scores.get(task)) for run in runs)] for task in tasks_of(runs)]
     return ["sub-dataset", *(clean(run.name) for run in runs)], [*rows, ["average", *(percent(macro(r)) for r in runs)]]
 
 
@@ -171,6 +193,8 @@ def against(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     """Headings and one row per run except the first, which is the reference."""
     reference = runs[0]
     names = ["run", "difference", "95 % interval", "p", "better / worse"]
+    if reference.split == "validation":
+        return names[:2], [_against(run, reference)[:2] for run in runs[1:]]
     return names, [_against(run, reference) for run in runs[1:]]
 
 
@@ -204,13 +228,21 @@ def only_seeds(runs: Sequence[Run]) -> list[str]:
 
 def wary(runs: Sequence[Run]) -> list[str]:
     """Reasons why these runs cannot be compared, or only in part."""
-    said = [f"{clean(run.name)} is not finished: it has no test scores." for run in runs if run.story.answer is None]
+    validation = runs[0].split == "validation"
+    said = [
+        f"{clean(run.name)} is not finished: its final model has no scores." for run in runs if run.story.answer is None
+    ]
+    said += [VALIDATION] if validation else []
+    same = Run.same_data if validation else Run.same_items
     differing = [
         clean(task)
         for task in tasks_of(runs)
-        if any(run.tested and runs[0].tested and not run.same_items(runs[0], task) for run in runs[1:])
+        if any(run.scores and runs[0].scores and not same(run, runs[0], task) for run in runs[1:])
     ]
-    if differing:
+    said += mixed(measure_label(runs[0].story, task) for task in runs[0].names)
+    if differing and validation:
+        said.append(f"The validation items differ between runs: {', '.join(differing)}.")
+    elif differing:
         said.append(f"Not paired, because the test items differ between runs or are unknown: {', '.join(differing)}.")
     models: dict[Any, None] = {run.story.header.get("fingerprints", {}).get("model"): None for run in runs}
     if len(models) > 1:

@@ -17,8 +17,9 @@ from msft.report.plots import FADED, Figure, figure, ink, rows_of, shown, unit
 from msft.report.several import MODELS_ONLY, Run, against, macro_gap, overview, scores, wary
 from msft.report.table import print_line, print_table, rich_table
 from msft.report.verdict import against_plain, is_plain_sft_of
-from msft.report.words import clean, difference
+from msft.report.words import TEACHER, clean, difference, many
 
+SIDE_BY_SIDE = "side by side"
 FIT = 4
 """At most this many runs have their scores shown side by side in a terminal; the page shows all."""
 COUNTED = "Better / worse: number of sub-datasets that differ with p < 0.05, each tested separately."
@@ -31,7 +32,13 @@ def write_several(runs: Sequence[Run], out: Path) -> None:
     said = [section for section in sections if section.content]
     intro = "".join(f'<p class="lead">{text(line)}</p>' for line in answers(runs))
     intro += soft(", ".join(run.name for run in runs))
-    save(document(f"{len(runs)} runs side by side", intro, said, unit=name), out)
+    save(document(f"{many(len(runs), 'run')} {SIDE_BY_SIDE}", intro, said, unit=name), out)
+
+
+def is_of_several(file: Path) -> bool:
+    """Whether a file is a page that `write_several` wrote."""
+    with file.open(encoding="utf-8", errors="replace") as opened:
+        return f"{SIDE_BY_SIDE}</title>" in opened.read(4096)
 
 
 def answers(runs: Sequence[Run]) -> list[str]:
@@ -52,17 +59,26 @@ def render_several(runs: Sequence[Run], console: Console) -> None:
     if len(runs) > 1:
         tables.append((_against_title(runs), against(runs), False))
     if len(runs) <= FIT:
-        tables.append(("Test scores, in %", scores(runs), True))
+        tables.append((_scores_title(runs), scores(runs), True))
     for title, (heads, lines), average in tables:
         console.print(Text(title, style="bold"))
         print_table(console, rich_table(heads, lines, text_columns=1, average=average))
         console.print()
-    for line in ([MODELS_ONLY, COUNTED] if len(runs) > 1 else []) + wary(runs):
+    for line in _tests(runs) + wary(runs):
         print_line(console, line, "dim")
 
 
 def _against_title(runs: Sequence[Run]) -> str:
-    return f"Test average, difference to {clean(runs[0].name)} in points"
+    return f"{runs[0].split.capitalize()} average, difference to {clean(runs[0].name)} in points"
+
+
+def _scores_title(runs: Sequence[Run]) -> str:
+    return f"{runs[0].split.capitalize()} scores, in %"
+
+
+def _tests(runs: Sequence[Run]) -> list[str]:
+    """What one has to know of intervals and p-values, where there are any."""
+    return [MODELS_ONLY, COUNTED] if len(runs) > 1 and runs[0].split == "test" else []
 
 
 def _wary(runs: Sequence[Run]) -> Section:
@@ -82,9 +98,9 @@ def _against(runs: Sequence[Run]) -> Section:
         return Section(name="against", title="", content="")
     names, rows = against(runs)
     sure = [(p := macro_gap(run, runs[0]).p) is not None and p < 0.05 for run in runs[1:]]
-    content = table(names, rows, signed=[1], shown=sure, average=False) + soft(MODELS_ONLY) + soft(COUNTED)
+    content = table(names, rows, signed=[1], shown=sure, average=False) + "".join(map(soft, _tests(runs)))
     made = _forest(runs)
-    content += plot("against", f"Difference of the test average to {runs[0].name}, with 95 % intervals")
+    content += plot("against", f"Difference of the {runs[0].split} average to {runs[0].name}, with 95 % intervals")
     return Section(name="against", title=text(_against_title(runs)), content=content, figures={"against": made})
 
 
@@ -111,7 +127,7 @@ def _forest(runs: Sequence[Run]) -> Figure:
 
 def _scores(runs: Sequence[Run]) -> Section:
     names, rows = scores(runs)
-    return Section(name="scores", title="Test scores, in %", content=table(names, rows))
+    return Section(name="scores", title=_scores_title(runs), content=table(names, rows))
 
 
 def _curves(runs: Sequence[Run], per: tuple[float, str]) -> Section:
@@ -122,8 +138,9 @@ def _curves(runs: Sequence[Run], per: tuple[float, str]) -> Section:
         traces += [{**trace, "meta": i} for trace in curves.average_of(shown(run.name), colour, dash) if trace]
     made = figure(traces, height=400, y="average search score, %") | {"follows": True}
     key = soft("Average of the validation scores at points where every sub-dataset was scored. Faded: discarded.")
+    taught = soft(f"Dash-dotted: the {TEACHER} of a run.") if any(run.story.teachers for run in runs) else ""
     chips = toggles([run.name for run in runs], "Runs")
-    content = key + axis() + chips + plot("together", "Average validation score of every run")
+    content = key + taught + axis() + chips + plot("together", "Average validation score of every run")
     return Section(name="curves", title="Average score", content=content, figures={"together": made})
 
 

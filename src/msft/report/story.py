@@ -60,6 +60,8 @@ class Rollout:
     """Those of `excluded` that have a curve (three points or more), in the same order."""
     followed: bool
     """Training followed, so the decision has been taken."""
+    may_exclude: bool
+    """Whether the method may exclude sub-datasets after it."""
 
     @property
     def start(self) -> Point:
@@ -167,6 +169,18 @@ class Story:
         return frozenset(number for number, (segment, _) in made if segment.why == "refit" and segment.makes)
 
     @property
+    def teachers(self) -> frozenset[Snapshot]:
+        """Those of a first model, made to teach the final one."""
+        made = enumerate(self.segments, start=1)
+        return frozenset(number for number, (segment, _) in made if segment.why == "teacher" and segment.makes)
+
+    @property
+    def teacher(self) -> Point | None:
+        """The point that teaches; None while there is none."""
+        taught = (segment.teacher for segment, _ in self.segments if segment.teacher is not None)
+        return next((self.trail.points[teacher.snapshot] for teacher in taught), None)
+
+    @property
     def best_known(self) -> Point:
         """The point that the search chose, or, while there is none, its latest: what validation scores speak of."""
         return self.chosen or self.tip
@@ -259,6 +273,7 @@ def find_rollouts(trail: Trail, segments: Sequence[tuple[Segment, Outcome]], out
             went_on=went_on,
             readings=tuple(r for task in excluded if (r := _reading(task, judged, outlook.window))),
             followed=following is not None,
+            may_exclude=outlook.excludes,
         )
 
 

@@ -15,7 +15,7 @@ from msft.report.plots import MANY
 from msft.report.standard_errors import Errors, told_fall
 from msft.report.story import Story
 from msft.report.table import columns
-from msft.report.words import NOT_KNOWN, clean, difference, epochs, percent, span
+from msft.report.words import NOT_KNOWN, clean, difference, epochs, many, percent, span
 
 WIDTH, HEIGHT = 140, 16
 """Of a drawing of one change, in px."""
@@ -92,7 +92,7 @@ def _measured_alike(comparison: Comparison) -> str:
     if len(kinds) != 1 or len(comparison.rows) < 2:
         return ""
     ((measure, items),) = kinds
-    counted = f" of {items:,} items each" if items is not None else ""
+    counted = f" of {many(items, 'item')} each" if items is not None else ""
     return f"{comparison.split.capitalize()} splits{counted}, {clean(measure)} in %."
 
 

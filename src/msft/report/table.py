@@ -29,6 +29,7 @@ from msft.report.words import (
     duration,
     epochs,
     listed,
+    many,
     percent,
     scaled,
     span,
@@ -128,8 +129,8 @@ def headline(story: Story) -> str:
 def counted(story: Story) -> str:
     """How many data sets the mixture has, and how many sub-datasets of the search they are."""
     if not story.groups:
-        return f"{len(story.tasks)} sub-datasets"
-    return f"{len(story.entries)} data sets in {len(story.tasks)} sub-datasets"
+        return many(len(story.tasks), "sub-dataset")
+    return f"{many(len(story.entries), 'data set')} in {many(len(story.tasks), 'sub-dataset')}"
 
 
 def model_name(story: Story) -> str:
@@ -148,7 +149,7 @@ def notes(comparison: Comparison) -> list[str]:
         scores = f"{percent(chooser.base)} for the base model, {percent(chooser.answer)} for the final model"
         lines.append(
             f"{clean(chooser.label)} chose the final model, by its search score alone, and is not in the average; its "
-            f"{chooser.measure} on {chooser.items:,} validation items: {scores}."
+            f"{chooser.measure} on {many(chooser.items or 0, 'validation item')}: {scores}."
         )
     if comparison.groups:
         lines.append(f"{groups_in_words(comparison.groups)}.")
@@ -170,9 +171,9 @@ def costs(story: Story) -> list[tuple[str, str]]:
     parts = ", ".join(f"{name} {value / total:.0%}" for name, value in compute.items() if value) if total else ""
     lines = [("Compute", scaled(total, "FLOPs") + (f" ({parts})" if parts else ""))]
     if (estimated := plain(story)) is not None and estimated.total:
-        how = f"{epochs(estimated.epochs)} epochs, {estimated.evaluations} evaluations"
-        times = f"this run used {total / estimated.total:.2f}x the compute of plain SFT"
-        lines.append(("Relative compute", f"{times} (estimate for SFT: {how}, {scaled(estimated.total, 'FLOPs')})"))
+        times = f"this run used {total / estimated.total:.2f}x the compute of {estimated.name}"
+        how = f"{many(estimated.evaluations, 'evaluation')}, {scaled(estimated.total, 'FLOPs')}"
+        lines.append(("Relative compute", f"{times} (estimate: {how})"))
     if spent.total:
         lines.append(("Time", spent.in_words))
     if held["sft_bytes"]:
@@ -192,7 +193,7 @@ def cost_line(story: Story) -> str:
     """Compute, time and disk in one line."""
     parts = [scaled(sum(flops(story).values()), "FLOPs")]
     if (estimated := plain(story)) is not None and estimated.total:
-        parts[0] += f", {sum(flops(story).values()) / estimated.total:.2f}x the compute of plain SFT (estimate)"
+        parts[0] += f", {sum(flops(story).values()) / estimated.total:.2f}x the compute of {estimated.name} (estimate)"
     if (clock := seconds_of(story)).total:
         parts.append(duration(clock.total))
     if most := disk(story)["peak_bytes"]:

@@ -15,15 +15,15 @@ from pathlib import Path
 from msft.core.errors import RunError
 from msft.methods import IMPORTED, METHODS
 from msft.record.run_folder import STUDY, RunFolder
-from msft.report.base_and_answer import Comparison, compare
+from msft.report.base_and_answer import Comparison, compare, mean
 from msft.report.cautions import CLEAR
 from msft.report.cost import flops, plain
-from msft.report.final_path import same_model
+from msft.report.final_path import discarded_share, final_path, same_model
 from msft.report.intervals import Interval, Z
 from msft.report.load_snippets import BITS, quantized_in
-from msft.report.several import Run, macro_gap
+from msft.report.several import Run, macro_gap, on_one_split
 from msft.report.story import Story, read_story
-from msft.report.words import clean, difference, epochs, percent, span
+from msft.report.words import clean, difference, epochs, in_epochs, mixed, percent, span
 
 PLAIN = ("sft", "sft_average")
 """Names of runs of plain SFT, beside a run or in the same study."""
@@ -61,7 +61,13 @@ def verdict(story: Story) -> Verdict | None:
         return None
     comparison = compare(story)
     other = None if story.outlook.plain else plain_beside(story)
-    more = [_by_task(comparison), *([] if story.outlook.plain else _plain_sft(story, other)), _cost(story, other)]
+    mean_of = mixed(row.measure for row in comparison.rows) if comparison.aggregate is None else []
+    more = [
+        *mean_of,
+        _by_task(comparison),
+        *([] if story.outlook.plain else _plain_sft(story, other)),
+        _cost(story, other),
+    ]
     return Verdict(gain=_gain(story, comparison), more=tuple(filter(None, more)), steps=tuple(steps(story)))
 
 
@@ -134,13 +140,29 @@ def _are(count: int) -> str:
 
 def _plain_sft(story: Story, other: Run | None) -> Iterable[str]:
     if other is None:
-        yield "It was not compared with plain SFT."
+        yield _teacher(story) or "It was not compared with plain SFT."
     else:
         yield against_plain(Run(name="", story=story), other)
 
 
+def _teacher(story: Story) -> str:
+    """A first model that teaches is plain SFT of the same job; it has validation scores, and no test scores."""
+    if (first := story.teacher) is None or story.answer is None or story.answer is story.base:
+        return ""
+    names, what = story.tasks, "validation average"
+    if story.aggregate is not None:
+        names, what = (story.aggregate,), f"validation score of {clean(story.aggregate)}"
+    was, now = (mean([point.reports.get(name) for name in names]) for point in (first, story.answer))
+    chosen = " (both chosen by these items)" if story.brief.select == "best" else ""
+    return (
+        f"Its first model, the teacher, is plain SFT of the same job: its {what} is {percent(was)}, that of the final "
+        f"model {percent(now)}{chosen}."
+    )
+
+
 def against_plain(run: Run, other: Run) -> str:
     """What the test items show about the final models of a run and of plain SFT, in two sentences."""
+    run, other = on_one_split([run, other])
     found, than = macro_gap(run, other), "plain SFT with the same seed and data"
     if same_model(run.story, other.story):
         which = (
@@ -149,8 +171,10 @@ def against_plain(run: Run, other: Run) -> str:
         method = clean(str(run.story.header.get("method", "")))
         return f"Its final model is the same as that of {than}: {which}. On this seed, {method} changed nothing."
     if found.difference is None or not math.isfinite(found.difference):
-        return "It was not compared with plain SFT: the two have no test scores in common."
-    moved = f"{difference(found.difference)} points on the test split{_of_all(len(run.tested), len(run.story.entries))}"
+        return "It was not compared with plain SFT: the two have no scores in common."
+    moved = f"{difference(found.difference)} points on the {run.split} split{_of_all(len(run.scores), len(run.names))}"
+    if run.split == "validation":
+        return f"Not tested against {than}: {moved}, by which both chose their final models."
     if found.interval is None:
         said = f"{_direction(found.difference)} {than}, without an interval that shows it: {moved}."
     else:
@@ -160,11 +184,21 @@ def against_plain(run: Run, other: Run) -> str:
 
 def _cost(story: Story, other: Run | None) -> str:
     spent, estimated = sum(flops(story).values()), plain(story)
+    said = _discarded(story)
     if other is not None and (counted := sum(flops(other.story).values())):
-        return f"The run used {spent / counted:.2f} times the compute of that plain SFT."
+        plainly = f"that plain SFT of {in_epochs(other.story.tip.epoch)}"
+        return f"The run used {spent / counted:.2f} times the compute of {plainly}.{said}"
     if estimated is not None and estimated.total:
-        return f"The run used {spent / estimated.total:.2f} times the compute of plain SFT (estimate)."
-    return ""
+        return f"The run used {spent / estimated.total:.2f} times the compute of {estimated.name} (estimate).{said}"
+    return said.strip()
+
+
+def _discarded(story: Story) -> str:
+    """How much of the compute left no trace in the final model; empty if it is less than 1 %, or for plain SFT."""
+    share = 0.0 if story.outlook.plain else discarded_share(story, final_path(story))
+    return (
+        f" Of its compute, {share:.0%} was spent on training that is not in the final model." if share >= 0.01 else ""
+    )
 
 
 def plain_beside(story: Story) -> Run | None:

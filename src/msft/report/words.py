@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from msft.core.plain_words import many as many  # what people read takes its words from here
 from msft.core.vocabulary import Segment
 from msft.report.story import Reading, Rollout, Story
 
@@ -13,6 +14,8 @@ MEASURES = {"choice": "accuracy", "exact_match": "exact match", "loss": "exp(−
 NOT_KNOWN = "–"
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
+TEACHER = "first model (teacher)"
+"""The training of a model that teaches the final one: it is neither part of it nor discarded."""
 MOST_NAMES = 8
 """Names in a sentence at most."""
 
@@ -44,9 +47,15 @@ def epochs(number: float) -> str:
     return f"{number:.2f}".rstrip("0").rstrip(".")
 
 
-def many(number: int, what: str) -> str:
-    """1 step, 12,000 steps."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def in_epochs(number: float) -> str:
+    """1 epoch, 2.5 epochs."""
+    return f"{(count := epochs(number))} epoch{'' if count == '1' else 's'}"
+
+
+def mixed(measures: Iterable[str]) -> list[str]:
+    """Says that an average over sub-datasets is one of different measures, if it is."""
+    found = list(dict.fromkeys(measures))
+    return [f"The average is a mean of different measures: {', '.join(map(clean, found))}."] if len(found) > 1 else []
 
 
 def scaled(number: float, unit: str) -> str:
@@ -93,7 +102,7 @@ def decision(rollout: Rollout) -> str:
     if rollout.why == "candidate":
         return f"{place}: a candidate for the final model."
     if rollout.why == "teacher":
-        return f"{place}: the first model, which teaches another."
+        return f"{place}: the {TEACHER}."
     if rollout.why == "refit":
         return f"{place}: the run on all rows, the held-out ones included."
     if rollout.excluded:
@@ -102,13 +111,13 @@ def decision(rollout: Rollout) -> str:
         return f"{place}: {read}. {conclusion}" if read else f"{place}. {conclusion}"
     if rollout.rolled_back:
         return f"{place}: the search continued from epoch {epochs(rollout.went_on.epoch)}{_discarded(rollout)}."
-    return f"{place}: nothing was excluded."
+    return f"{place}: {'nothing was excluded' if rollout.may_exclude else 'trained to the end'}."
 
 
 def decision_in_short(rollout: Rollout) -> str:
     """The same without names and scores."""
     place = f"Roll-out {rollout.number}, epoch {epochs(rollout.start.epoch)} to {epochs(rollout.end.epoch)}"
-    return f"{place}: {len(rollout.excluded)} sub-datasets excluded{_whence(rollout)}."
+    return f"{place}: {many(len(rollout.excluded), 'sub-dataset')} excluded{_whence(rollout)}."
 
 
 def decisions(story: Story) -> list[str]:
@@ -144,7 +153,7 @@ def answer(story: Story) -> str:
 
 def blended(segment: Segment) -> str:
     """What a blend is, such as "mean of 3 snapshots"."""
-    return f"{'mean' if segment.ties is None else 'TIES merger'} of {len(segment.blend)} snapshots"
+    return f"{'mean' if segment.ties is None else 'TIES merger'} of {many(len(segment.blend), 'snapshot')}"
 
 
 def _reading(reading: Reading) -> str:
@@ -176,5 +185,4 @@ def _whence(rollout: Rollout) -> str:
 
 
 def _discarded(rollout: Rollout) -> str:
-    count = epochs(rollout.rolled_back)
-    return f" ({count} {'epoch' if count == '1' else 'epochs'} discarded)"
+    return f" ({in_epochs(rollout.rolled_back)} discarded)"

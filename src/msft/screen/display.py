@@ -16,7 +16,7 @@ from rich.text import Text
 from msft.config.schema import Config
 from msft.core.vocabulary import Brief, Outcome, Segment
 from msft.engine.progress import ScoreInfo, StepInfo
-from msft.report.words import blended, clean, epochs, many
+from msft.report.words import blended, clean, epochs, in_epochs, many
 from msft.screen.pace import Scoring
 from msft.screen.view import View
 
@@ -67,7 +67,7 @@ def plan_of(config: Config) -> str:
 
 
 def _at_most(limit: float) -> str:
-    return f"at most {epochs(limit)} {'epoch' if limit == 1 else 'epochs'}"
+    return f"at most {in_epochs(limit)}"
 
 
 class Display:
@@ -124,7 +124,7 @@ class Display:
             limit = brief.horizon
             span = _at_most(limit) if math.isfinite(limit) else "no limit on epochs"
             base = f"search score of the base model: {self._view.scores()}"
-            self._line(f"{self._view.method}: {len(brief.tasks)} sub-datasets, {span}; {base}")
+            self._line(f"{self._view.method}: {many(len(brief.tasks), 'sub-dataset')}, {span}; {base}")
 
     def segment(self, number: int, segment: Segment) -> None:
         """Segment `number` is about to run."""

@@ -1,4 +1,4 @@
-"""The first lines of a comparison: does the searched method beat plain SFT here, and how many seeds would tell."""
+"""The first lines of a comparison: does each method beat plain SFT here, and how many seeds would tell."""
 
 from __future__ import annotations
 
@@ -7,44 +7,51 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from msft.report.words import clean, difference, many
-from msft.study.compare_words import Comparison, Entry, interval, verdict
+from msft.study.compare_words import SAME, Comparison, Entry, interval, same_models, verdict, with_seeds
 from msft.study.statistics import FEWEST_FLIPS, seeds_to_tell, t_interval
 
 FEWEST = 3
 """Minimum number of seeds for an answer: the spread of two differences says almost nothing of the spread of seeds."""
+WOULD_TELL = "seeds would tell"
 HOPELESS = 100
 """Maximum number of seeds that is named."""
 
 
 def lead(data: Comparison) -> list[str]:
-    """The answer first; then which methods returned the base model; then, of three methods or more, which is best."""
-    said = answer(data)
-    others = [verdict(data)] if said is None or len(data["methods"]) > 2 else []
-    return [*([] if said is None else [said]), *returned_base(data), *others]
+    """The answers first; then which methods returned the base model; then, of three methods or more, which is best."""
+    said = [*answers(data), *fresh_seeds(data)]
+    others = [verdict(data)] if not said or len(data["methods"]) > 2 else []
+    return [*said, *returned_base(data), *others]
 
 
 def reference_of(methods: Mapping[str, str]) -> str:
-    """The variant from which the others are subtracted: the first that is not plain SFT. `methods`: variant to method.
+    """The variant that is subtracted from the others: `sft`, or else the first of plain SFT, or else the first.
 
-    So a difference is always that of the searched method minus the other, whatever the order of `--methods`.
+    `methods`: variant to method.
     """
-    return next((variant for variant, method in methods.items() if method != "sft"), next(iter(methods)))
+    plain = [variant for variant, method in methods.items() if method == "sft"]
+    return "sft" if "sft" in plain else next(iter([*plain, *methods]))
 
 
-def answer(data: Comparison) -> str | None:
-    """Whether the searched method beats plain SFT over these seeds; None if the comparison does not hold both.
+def answers(data: Comparison) -> list[str]:
+    """Whether each method beats the reference over these seeds, a sentence each; the searches first."""
+    rows = {row["method"]: row for row in data["methods"]}
+    if (reference := rows.pop(data["reference"], None)) is None or not reference["runs"]:
+        return []
+    same = {row["method"] for row in data["against"] if same_models(row)}
+    order = sorted(rows.values(), key=lambda row: (not row.get("searches"), bool(row["plain"])))
+    return [_answer(data, row, reference, row["method"] in same) for row in order]
 
-    The searched method is the reference or, if that is plain SFT, the first other one.
-    """
-    rows = [row for row in data["methods"] if row["plain"] is not None]
-    searched = sorted((row for row in rows if not row["plain"]), key=lambda row: row["method"] != data["reference"])
-    plain = [row for row in rows if row["plain"]]
-    if not searched or not plain:
-        return None
-    one, two = searched[0], plain[0]
+
+def _answer(data: Comparison, one: Entry, two: Entry, same: bool) -> str:
     name, other = clean(one["method"]), clean(two["method"])
     found = _differences(one, two)
-    return f"Does {name} beat {other} here? {_answered(found, f'{name} minus {other} is', str(data['split']))}"
+    if same:
+        said = f"both handed over {SAME} {with_seeds(len(found))}."
+        said = f"No: {said}" if len(found) >= FEWEST else f"{_few(len(found))}: {said} Use {FEWEST_FLIPS}."
+    else:
+        said = _answered(found, f"{name} minus {other} is", str(data["split"]))
+    return f"Does {name} beat {other} here? {said}"
 
 
 def _differences(one: Entry, two: Entry) -> list[float]:
@@ -60,8 +67,7 @@ def _answered(found: Sequence[float], moved: str, split: str) -> str:
     mean = float(np.mean(found))
     if seeds < FEWEST:
         each = f" ({' and '.join(map(difference, found))})" if seeds > 1 else ""
-        few = f"Too few seeds to tell ({many(seeds, 'seed')})"
-        return f"{few}: {moved} {difference(mean)} points {where}{each}. Use {FEWEST_FLIPS}."
+        return f"{_few(seeds)}: {moved} {difference(mean)} points {where}{each}. Use {FEWEST_FLIPS}."
     if np.ptp(found) < 1e-12:
         same = (
             "No: both have the same average" if abs(mean) < 1e-12 else f"Not tested: {moved} {difference(mean)} points"
@@ -75,10 +81,24 @@ def _answered(found: Sequence[float], moved: str, split: str) -> str:
     return line if span.low > 0 or span.high < 0 else f"{line} {_would_tell(found)}"
 
 
+def _few(seeds: int) -> str:
+    return f"Too few seeds to tell ({many(seeds, 'seed')})"
+
+
 def _would_tell(found: Sequence[float]) -> str:
     needed = seeds_to_tell(found, HOPELESS)
     count = f"More than {HOPELESS}" if needed is None else f"About {needed}"
-    return f"{count} seeds would tell, if difference and spread stay as they are."
+    return f"{count} {WOULD_TELL}, if difference and spread stay as they are."
+
+
+def fresh_seeds(data: Comparison) -> list[str]:
+    """How to take the seeds that would tell, if an answer names them: added to these, they would prove less."""
+    if not any(WOULD_TELL in said for said in answers(data)):
+        return []
+    return [
+        f"Take those seeds afresh (--set training.seed={max(data['seeds']) + 1}, with another --output): p values do "
+        "not hold for seeds that are added after a look at the first."
+    ]
 
 
 def returned_base(data: Comparison) -> list[str]:
@@ -88,7 +108,7 @@ def returned_base(data: Comparison) -> list[str]:
     if every and all(every):
         return ["Every run returned the untrained base model: nothing was gained by any method."]
     return [
-        f"{clean(name)} returned the untrained base model with {sum(runs)} of {len(runs)} seeds."
+        f"{clean(name)} returned the untrained base model with {sum(runs)} of {many(len(runs), 'seed')}."
         for name, runs in counts.items()
         if any(runs)
     ]

@@ -19,27 +19,30 @@ from msft.study.compare_words import (
     in_brief,
     interval,
     notes,
+    same_models,
+    without_empty,
 )
 
 LIKE_THESE = "95 %, sub-datasets like these"
 
 
 def to_markdown(data: Comparison) -> str:
-    """Methods, the reference minus each, conclusions, sub-datasets; in percent and points, without times.
+    """Methods, each minus the reference, conclusions, sub-datasets; in percent and points, without times.
 
     Times depend on the load of the machine; they are in the page and the CSV.
     """
     timeless = [number for number, heading in enumerate(HEADINGS) if heading != "time"]
     rows = [[*(cells(row)[number] for number in timeless), str(len(row["seeds"]))] for row in data["methods"]]
-    parts = [f"{headline(data)}. {' '.join(lead(data))}", table([*(HEADINGS[n] for n in timeless), "seeds"], rows)]
+    parts = [f"{headline(data)}.", "\n".join(f"- {line}" for line in lead(data))]
+    parts += [table(*without_empty([*(HEADINGS[n] for n in timeless), "seeds"], rows))]
     if data["against"]:
         reference = clean(data["reference"])
         versus = [[*against_cells(row), _like_these(row)] for row in data["against"]]
-        parts += [table([f"{reference} minus", *AGAINST[1:], LIKE_THESE], versus)]
+        parts += [table(*without_empty([f"minus {reference}", *AGAINST[1:], LIKE_THESE], versus))]
         parts += ["\n".join(f"- {line}" for line in in_brief(data))]
     if (found := data.get("frontier")) and found["methods"]:
         parts += [f"Quality over compute. {frontier_figure.caption(found, drawn=False)}"]
-        parts += [table(frontier_figure.headings(found), frontier_figure.rows(found))]
+        parts += [table(*without_empty(frontier_figure.headings(found), frontier_figure.rows(found)))]
     parts += [_sub_datasets(data), "\n".join(f"- {note}" for note in notes(data))]
     return "\n\n".join(parts) + "\n"
 
@@ -52,7 +55,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _like_these(row: dict[str, Any]) -> str:
-    return interval(row["like_these"]) if row["like_these"] else NOT_KNOWN
+    return interval(row["like_these"]) if row["like_these"] and not same_models(row) else NOT_KNOWN
 
 
 def _sub_datasets(data: Comparison) -> str:

@@ -28,6 +28,7 @@ from msft.study.compare_words import (
     notes,
     sentence,
     with_reach,
+    without_empty,
 )
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -99,7 +100,7 @@ def _body(data: Comparison) -> str:
     if data["against"]:
         name = clean(data["reference"])
         parts += [
-            _section(f"{name} against the others", _against(data)),
+            _section(f"The others against {name}", _against(data)),
             _section("Differences by sub-dataset", _by_task(data)),
         ]
     if (frontier := data.get("frontier")) and frontier["methods"]:
@@ -137,22 +138,23 @@ def _against(data: Comparison) -> str:
     said = zip(data["against"], marks, strict=True)
     lines = "".join(f'<li class="{mark}">{_text(sentence(data, row))}</li>' for row, mark in said)
     caption = (
-        f"{_text(data['reference'])} minus the method on the left, in points of the macro-average. Thick: 95 % "
+        f"The method on the left minus {_text(data['reference'])}, in points of the macro-average. Thick: 95 % "
         "interval on these sub-datasets (Student, over seeds). Thin: on sub-datasets like these (bootstrap over seeds, "
         "sub-datasets, items). Small circles: one seed each. A number at the edge: a difference beyond the axis."
     )
     told_apart = [row["holm"] is not None and row["holm"] < LEVEL for row in data["against"]]
-    table = _table(AGAINST, [against_cells(row) for row in data["against"]], marks, coloured=told_apart)
+    names, rows = without_empty(AGAINST, [against_cells(row) for row in data["against"]])
+    table = _table(names, rows, marks, coloured=told_apart)
     drawn = forest.figure(data["against"], marks, _by_seed(data))
     figure = f'<figure class="card wide">{drawn}<figcaption>{caption}</figcaption></figure>'
     return f"{figure}<div style='margin-top:.9rem'>{table}</div><ul>{lines}</ul>"
 
 
 def _by_seed(data: Comparison) -> dict[str, list[float]]:
-    """Method to the difference of each seed, the reference minus it."""
+    """Method to the difference of each seed, it minus the reference."""
     macros = {row["method"]: {run["seed"]: run["macro"] for run in row["runs"]} for row in data["methods"]}
     mine = macros[data["reference"]]
-    return {row["method"]: [mine[s] - macros[row["method"]][s] for s in row["seeds"]] for row in data["against"]}
+    return {row["method"]: [macros[row["method"]][s] - mine[s] for s in row["seeds"]] for row in data["against"]}
 
 
 def _by_task(data: Comparison) -> str:
@@ -173,7 +175,7 @@ def _by_task(data: Comparison) -> str:
     heads = _heads(data, data["against"], ["sub-dataset"])
     table = f'<table class="scores compare"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     caption = (
-        f"{_text(data['reference'])} minus each method, in points. Bold and coloured: p &lt; 0.05 over seeds. "
+        f"Each method minus {_text(data['reference'])}, in points. Bold and coloured: p &lt; 0.05 over seeds. "
         "Hover over a difference to see its interval over seeds and items, or show all intervals:"
     )
     box = '<label class="chip"><input type="checkbox" id="intervals">intervals</label>'

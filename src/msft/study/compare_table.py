@@ -23,6 +23,7 @@ from msft.study.compare_words import (
     headline,
     in_brief,
     notes,
+    without_empty,
 )
 
 WIDE = 120
@@ -44,8 +45,8 @@ def _render(data: Comparison, console: Console) -> None:
     console.print(_table([HEADINGS[i] for i in keep], [[cells(row)[i] for i in keep] for row in data["methods"]]))
     if data["against"]:
         console.print()
-        console.print(Text(f"{clean(data['reference'])} minus", style="bold"))
-        console.print(_table(AGAINST, [against_cells(row) for row in data["against"]]))
+        console.print(Text(f"Each method minus {clean(data['reference'])}", style="bold"))
+        console.print(_table(*without_empty(AGAINST, [against_cells(row) for row in data["against"]])))
         console.print()
         for line in in_brief(data):
             print_line(console, f"- {line}")
@@ -94,7 +95,7 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 def to_csv(data: Comparison) -> str:
     """One line per method and sub-dataset (and `average`), for a spreadsheet; shares in [0, 1], FLOPs, seconds, bytes.
 
-    `difference`: the reference minus this method. A name that a spreadsheet would run as a formula gets a quote.
+    `difference`: this method minus the reference. A name that a spreadsheet would run as a formula gets a quote.
     """
     lines: list[list[Any]] = [
         ["method", "sub-dataset", "seeds", "mean", "low", "high", "reference", "difference", "difference_low",

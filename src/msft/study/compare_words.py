@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from msft.report.words import NOT_KNOWN, clean, difference, duration, listed, percent, scaled, span
+from msft.report.words import NOT_KNOWN, clean, difference, duration, listed, many, mixed, percent, scaled, span
 
 Comparison = Mapping[str, Any]
 Entry = Mapping[str, Any]
 
 LEVEL = 0.05
+SAME = "the same models"
 
 
 def headline(data: Comparison) -> str:
-    seeds = len(data["seeds"])
-    counted = (
-        f"{len(data['methods'])} methods, {seeds} seed{'s' if seeds != 1 else ''}, {len(data['tasks'])} sub-datasets"
-    )
+    counts = (("methods", "method"), ("seeds", "seed"), ("tasks", "sub-dataset"))
+    counted = ", ".join(many(len(data[key]), what) for key, what in counts)
     return f"{clean(Path(data['model']).name)}: {counted}"
 
 
@@ -34,14 +33,16 @@ def sentence(data: Comparison, row: Entry) -> str:
     reference, other = clean(data["reference"]), clean(row["method"])
     gap = row["difference"]
     if gap is None:
-        return f"{reference} and {other}: no seed is finished for both."
-    start = f"{reference} against {other}: {difference(gap['mean'])} points"
+        return f"{other} and {reference}: no seed is finished for both."
+    if same_models(row):
+        return f"{other} and {reference}: {SAME} {with_seeds(len(row['seeds']))}."
+    start = f"{other} minus {reference}: {difference(gap['mean'])} points"
     if row["p"] is None:
         return f"{start}; the methods cannot be tested (too few seeds, or identical differences)."
     parts = [f"{start}, 95 % interval {interval(gap)} on these sub-datasets"]
     if row["like_these"]:
         parts.append(f"{interval(row['like_these'])} on sub-datasets like these")
-    tests = [f"p = {row['p']:.2g} over {len(row['seeds'])} seeds"]
+    tests = [f"p = {row['p']:.2g} over {many(len(row['seeds']), 'seed')}"]
     if row["holm"] is not None and len(data["against"]) > 1:
         tests.append(f"{row['holm']:.2g} with Holm's correction for {len(data['against'])} comparisons")
     if row["sign_flips"] is not None:
@@ -50,7 +51,7 @@ def sentence(data: Comparison, row: Entry) -> str:
 
 
 def in_brief(data: Comparison) -> list[str]:
-    """The other methods, grouped by whether the reference is better, worse, or shows no difference."""
+    """The other methods, grouped by whether they are better or worse than the reference, or show no difference."""
     reference = clean(data["reference"])
     groups: dict[str, list[str]] = {}
     for row in data["against"]:
@@ -60,13 +61,19 @@ def in_brief(data: Comparison) -> list[str]:
     for name in (name for name in order if name in groups):
         direction, _, condition = name.lower().partition(", ")
         limited = f" ({condition.replace('holm', 'Holm')})" if condition else ""
-        lines.append(f"{reference} is {direction} than {listed(groups[name])}{limited}.")
-    same = groups.get("No difference shown", [])
-    return [*lines, *([f"No difference shown between {reference} and {listed(same)}."] if same else [])]
+        are = "is" if len(groups[name]) == 1 else "are"
+        lines.append(f"{listed(groups[name])} {are} {direction} than {reference}{limited}.")
+    if same := groups.get(SAME.capitalize()):
+        lines.append(f"{listed(same)} handed over {SAME} as {reference}.")
+    if alike := groups.get("No difference shown"):
+        lines.append(f"No difference shown between {reference} and {listed(alike)}.")
+    return lines
 
 
 def conclusion(row: Entry) -> str:
     """The result in one or two words, before the numbers."""
+    if same_models(row):
+        return f"{SAME.capitalize()}."
     if row["p"] is None or row["p"] >= LEVEL:
         return "No difference shown."
     better = "Better" if row["difference"]["mean"] > 0 else "Worse"
@@ -85,9 +92,10 @@ def notes(data: Comparison) -> list[str]:
         )
     lines.append(
         "± is Student's 95 % interval over training seeds. Win, tie, loss: number of sub-datasets on which the "
-        "reference is better, not different, worse (each tested over seeds at p < 0.05, so one in twenty can differ "
-        "by chance)."
+        "method is better than the reference, not different, worse (each tested over seeds at p < 0.05, so one in "
+        "twenty can differ by chance)."
     )
+    lines += mixed(entry["measure"] for entry in data["tasks"])
     pairs = [row["model_pairs"] for row in data["against"] if row["model_pairs"]["pairs"]]
     if pairs:
         total, apart = sum(p["pairs"] for p in pairs), sum(p["differ"] for p in pairs)
@@ -168,13 +176,15 @@ def _time(row: Entry) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
-AGAINST = ("against", "difference", "95 %", "p", "Holm", "win/tie/loss")
+AGAINST = ("method", "difference", "95 %", "p", "Holm", "win/tie/loss")
 """Headings of `against_cells`."""
 
 
 def against_cells(row: Entry) -> list[str]:
-    """The reference minus one method, in the order of AGAINST."""
+    """One method minus the reference, in the order of AGAINST."""
     gap = row["difference"]
+    if same_models(row):
+        return [clean(row["method"]), SAME, *[NOT_KNOWN] * (len(AGAINST) - 2)]
     return [
         clean(row["method"]),
         difference(_mean(gap)),
@@ -183,6 +193,23 @@ def against_cells(row: Entry) -> list[str]:
         p_value(row["holm"]),
         f"{row['win']}/{row['tie']}/{row['loss']}",
     ]
+
+
+def same_models(row: Entry) -> bool:
+    """Whether method and reference handed over the same model with each seed."""
+    same: int = row.get("same_models", 0)  # not in a comparison.json of before
+    return 0 < len(row["seeds"]) == same
+
+
+def with_seeds(count: int) -> str:
+    """With how many seeds something was so."""
+    return "with the one seed" if count == 1 else f"with each of {count} seeds"
+
+
+def without_empty(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """A table without the columns that say nothing in any row; the first column stays."""
+    keep = [i for i in range(len(headings)) if i == 0 or any(row[i] != NOT_KNOWN for row in rows)]
+    return [headings[i] for i in keep], [[row[i] for i in keep] for row in rows]
 
 
 def p_value(p: float | None) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from msft.core.vocabulary import ROOT, Task
 from msft.report.cautions import learnable
-from msft.report.final_path import FEWER, unequal_choice
+from msft.report.final_path import FEWER, same_made, unequal_choice
 from msft.study.compare_markdown import to_markdown
 from msft.study.compare_page import comparison_page
 from msft.study.compare_table import to_csv
@@ -33,7 +33,7 @@ from msft.study.statistics import (
 )
 from msft.system import files
 
-VERSION = 1
+VERSION = 2
 """Version of comparison.json; increased when a key changes its meaning or is removed."""
 
 Json = dict[str, Any]
@@ -48,7 +48,8 @@ def draws(seeds: int, sizes: tuple[int, ...]) -> Bootstrap:
 
 
 def comparison(results: Results, reference: str, notes: Sequence[str] = ()) -> Json:
-    """The content of comparison.json. Metrics and differences are shares; `against`: the reference minus the other."""
+    """The content of comparison.json. Metrics and differences are shares; `against`: each method minus the
+    reference."""
     runs = {name: by_seed for name, by_seed in results.runs.items() if by_seed}
     p_values = _pairs(runs)
     others = [name for name in runs if name != reference] if reference in runs else []
@@ -122,7 +123,7 @@ def _method(results: Results, name: str) -> Json:
     """One row: means over seeds with Student's intervals; null if a method has no finished run with the value."""
     runs = list(results.runs[name].values())
     row: Json = {"method": name, "seeds": [run.seed for run in runs], "failed": len(results.failures.get(name, {}))}
-    row["plain"] = runs[0].plain if runs else None
+    row["plain"], row["searches"] = (runs[0].plain, runs[0].searches) if runs else (None, None)
 
     def over_seeds(value: Callable[[Run], float | None]) -> Json | None:
         values = [value(run) for run in runs]
@@ -179,8 +180,8 @@ def _differences(one: Mapping[int, Run], two: Mapping[int, Run]) -> Array:
 
 
 def _against(results: Results, reference: str, name: str) -> Json:
-    """The reference minus one other method, on their common seeds."""
-    one, two = results.runs[reference], results.runs[name]
+    """A method minus the reference, on their common seeds."""
+    one, two = results.runs[name], results.runs[reference]
     seeds = _shared_seeds(one, two)
     table = _differences(one, two)
     items = (
@@ -202,6 +203,7 @@ def _against(results: Results, reference: str, name: str) -> Json:
         "sign_flips": sign_flips(macro),
         "like_these": asdict(over_tasks) if over_tasks else None,
         "model_pairs": {"pairs": len(apart), "differ": sum(apart)},
+        "same_models": sum(same_made(one[seed].made, two[seed].made) for seed in seeds),
         "tasks": rows,
         **{verdict: sum(row["verdict"] == verdict for row in rows) for verdict in ("win", "tie", "loss")},
     }

@@ -63,7 +63,9 @@ def rows(data: Mapping[str, Any]) -> list[list[str]]:
     found = []
     for row in data["methods"]:
         cells = [clean(row["method"]), percent(row["quality"]), _flops(row["flops"], data["unit"])]
-        if (reached := row["reached"]) is not None:
+        if row["method"] == data["reference"]:
+            cells += [NOT_KNOWN] * 2  # it comes to its own mean at its end, which says nothing
+        elif (reached := row["reached"]) is not None:
             when = _flops(reached["flops"], data["unit"]) if reached["flops"] is not None else NOT_KNOWN
             cells += [when, f"{reached['seeds']} of {reached['of']}"]
         found.append(cells)

@@ -7,6 +7,7 @@ from statistics import mean
 from msft.config.dataset_section import DatasetConfig
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, complaint
+from msft.core.plain_words import many
 from msft.study.draw import against, intervals
 from msft.study.findings import Findings, Plot, Table
 from msft.study.grid import Variant
@@ -68,7 +69,9 @@ def find(evidence: Evidence) -> Findings:
     ]
     said = [
         "Gain of mSFT over SFT, in points: "
-        + "; ".join(f"{row[3]:+.2f} with {row[0]} sub-datasets at {row[1]:g} % of their examples" for row in rows)
+        + "; ".join(
+            f"{row[3]:+.2f} with {many(row[0], 'sub-dataset')} at {row[1]:g} % of their examples" for row in rows
+        )
         + "."
     ]
     table = Table(

@@ -7,6 +7,7 @@ from statistics import fmean
 
 from msft.config.schema import Config
 from msft.core.headroom import Moments, moments
+from msft.core.plain_words import many
 from msft.core.vocabulary import Task
 from msft.report.gains import REALISED, Gains, gains_of, in_points, sentences
 from msft.report.story import Story
@@ -77,7 +78,7 @@ def _over_seeds(stories: Sequence[Story]) -> list[str]:
     """The gain of the moments that the other seeds show: it holds the variation of seeds."""
     score, metric = gains_over_seeds(stories)
     return [
-        f"With moments read from the other seeds, {len(stories)} seeds: "
+        f"With moments read from the other seeds, {many(len(stories), 'seed')}: "
         f"{in_points(score.mean, score.low, score.high)} in search score and "
         f"{in_points(metric.mean, metric.low, metric.high)} in the test metric, on validation (95 % t interval over "
         f"seeds). {REALISED}"

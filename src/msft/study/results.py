@@ -15,7 +15,7 @@ from msft.core.wire import differences
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import mean
 from msft.report.cost import ledger
-from msft.report.final_path import few_candidates
+from msft.report.final_path import Made, few_candidates, made_by
 from msft.report.story import Story, read_story
 from msft.report.summary import summary_of
 from msft.report.words import measure_label
@@ -42,6 +42,10 @@ class Run:
     """The best validation metric of each sub-dataset anywhere in the run."""
     plain: bool
     """Whether it is plain SFT."""
+    searches: bool = False
+    """Whether it may exclude sub-datasets."""
+    made: Made | None = None
+    """See `msft.report.final_path.made_by`."""
     few_candidates: bool | None
     """See `msft.report.final_path.few_candidates`."""
     summary: Mapping[str, Any]
@@ -173,6 +177,8 @@ def _run(story: Story, seed: int, tasks: Sequence[Task], tested: bool, *, shared
         validation=mean([answer.reports.get(story.task_of(task)) for task in tasks]),
         best=_by_entry(story, best),
         plain=story.outlook.plain,
+        searches=story.outlook.excludes,
+        made=made_by(story),
         few_candidates=few_candidates(story),
         summary=summary_of(story),
         base=float(np.mean([base[task] for task in tasks])),
