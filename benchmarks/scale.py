@@ -90,6 +90,10 @@ class Curves:
     def export(self, snapshot: Snapshot, folder: Path) -> None:
         raise AssertionError("a search alone hands nothing over")
 
+    @property
+    def durable(self) -> Collection[Snapshot]:
+        return self.held
+
     def has(self, snapshot: Snapshot) -> bool:
         return snapshot in self.held
 

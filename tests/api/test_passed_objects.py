@@ -88,7 +88,7 @@ def with_adapter(model):
         (with_hook, "found a forward hook on model, which"),
         (with_gradient_hook, r"found a gradient hook on \S+weight, which"),
         (with_adapter, r"found Linear \(peft.*an adapter: as peft_config"),
-        (torch.compile, "found a OptimizedModule. Fix: give a causal language model of transformers.*torch_compile"),
+        (torch.compile, "found an OptimizedModule. Fix: give a causal language model of transformers.*torch_compile"),
         (lambda model: model.model, "found a LlamaModel .*but a run would load a LlamaForCausalLM"),
     ],
 )

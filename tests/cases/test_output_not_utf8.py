@@ -60,7 +60,7 @@ def ran(encoding: str, folder: Path, *arguments: str) -> tuple[int, str, str]:
 COMMANDS = {
     "check config.yaml": (f"10 in {ESCAPED}", "+/-16 points"),
     "report run": (ESCAPED, "exp(-NLL)"),
-    "report run run --page several.html": (ESCAPED, " |   -"),
+    "report run run --page several.html": (ESCAPED, "| 0.4"),
     "status run": (ESCAPED, "active"),
     "preview config.yaml --rows 1": (f"{ESCAPED}  training example", "[[ 0\\xe9</s>]]"),
     "eval run": (ESCAPED, "exp(-NLL)"),

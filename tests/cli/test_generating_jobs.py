@@ -86,7 +86,7 @@ def test_a_prompt_and_its_answer_must_fit_the_model(place: Path, capsys: pytest.
     config = make_job(place, "sft", ", max_epochs: 1")
     assert main(["train", str(config), "--set", "datasets.copy.scorer={name: generate, max_new_tokens: 125}"]) == 2
     message = " ".join(capsys.readouterr().err.split())
-    assert "copy: a prompt of 5 tokens and max_new_tokens: 125 are more than the model's 128 positions" in message
+    assert "datasets.copy.scorer.max_new_tokens: a prompt of 5 tokens and" in message and "128 positions" in message
 
 
 def test_the_estimate_bounds_what_is_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

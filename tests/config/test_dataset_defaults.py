@@ -106,7 +106,7 @@ def test_a_default_that_one_entry_cannot_have_names_the_entry_and_the_line_of_th
 @pytest.mark.parametrize("value", ["3", "[]", "x"])
 def test_defaults_that_are_not_keys_and_values(tmp_path: Path, value: str) -> None:
     text = SHORT[: SHORT.index("dataset_defaults")] + f"dataset_defaults: {value}\n" + SHORT[SHORT.index("datasets:") :]
-    assert read(tmp_path, text).startswith(":2 dataset_defaults: found a ")
+    assert read(tmp_path, text).startswith(":2 dataset_defaults: found a")
 
 
 def test_the_json_schema_has_them() -> None:

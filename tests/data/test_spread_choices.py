@@ -116,7 +116,7 @@ def test_a_configuration_reads_back_equal(tmp_path: Any, columns: str) -> None:
     [
         ("{answer: [a, b]}", ".answer: answer cannot have several columns. Fix: name one; only choices may"),
         ("{prompt: {1: a}}", ".prompt: prompt cannot have several columns"),
-        ("{choices: [a]}", ".choices: found 1 columns. Fix: name 2 to 26, one for each choice"),
+        ("{choices: [a]}", ".choices: found 1 column. Fix: name 2 to 26, one for each choice"),
         ("{choices: {1: a, 2: a}}", ".choices: the column 'a' appears twice. Fix: name each once"),
         ("{choices: [a, 3]}", ".choices: found ['a', 3]. Fix: give a column's name in quotes"),
         ("{choices: 3}", ".choices: found 3. Fix: give a column's name in quotes"),

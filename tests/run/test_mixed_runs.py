@@ -74,7 +74,7 @@ def test_a_run_takes_what_the_configuration_says_and_resumes_bit_for_bit(place: 
     assert (brief.sizes, brief.pools) == (EXPECTED[name], SIZES)
     steps = -(-sum(brief.sizes) // 8)
     assert [s.stop for s, _ in transcript.segments][:2] == [-(-steps // 2), steps] and first.start == 0
-    with pytest.raises(Diverged, match=r"brief\.sizes\[0\] was \d+, is now 5"):
+    with pytest.raises(Diverged, match=r"datasets\.copy had \d+ training examples in an epoch, has 5"):
         train(load(config("whole"), UNEVEN), Silent(), resume=True)
 
 

@@ -205,11 +205,12 @@ class _Loop:
         """From which these and the next segment's parent would be trained again after a crash; none at the end."""
         if segment is None:
             return frozenset()
+        durable = self.store.durable
         found, seen, open_ends = set[Snapshot](), {ROOT}, [*snapshots, segment.parent]
         while open_ends:
             if (at := open_ends.pop()) not in seen:
                 seen.add(at)
-                if at in self.store.durable:
+                if at in durable:
                     found.add(at)
                 else:
                     open_ends += self.history[at - 1][0].sources
