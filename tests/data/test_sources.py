@@ -69,6 +69,9 @@ def test_a_problem_that_many_lines_have_is_shown_once_with_their_numbers(tmp_pat
     first, second = refused(source(path)).splitlines()
     assert first.startswith(f"{path}:2 ") and " (also in lines 3, 4, 5, 6, 7 and 24 more). Fix: give one" in first
     assert second.startswith(f"{path}:32 ")
+    path.write_text("oops\n" * 10_050)  # of which so many are remembered
+    told = refused(source(path)).splitlines()
+    assert "and 9994 more)" in told[0] and told[1] == "... and 50 more"
     path.write_text("oops\n" * 3)
     assert [line.split(" ")[0] for line in refused(source(path)).splitlines()] == [f"{path}:{n}" for n in (1, 2, 3)]
 

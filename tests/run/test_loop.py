@@ -30,8 +30,10 @@ def search_of(engine: FakeEngine, method: str, past: Sequence[tuple[Segment, Out
     return Search(METHODS[method], brief_of(engine, METHODS[method].Params(**params)), past)
 
 
-def killed_after(count: int, method: str = "msft", **params: Any) -> tuple[FakeEngine, list[tuple[Segment, Outcome]]]:
-    engine = FakeEngine(CURVES, SIZES)
+def killed_after(
+    count: int, method: str = "msft", kind: type[FakeEngine] = FakeEngine, **params: Any
+) -> tuple[FakeEngine, list[tuple[Segment, Outcome]]]:
+    engine = kind(CURVES, SIZES)
     journal: list[tuple[Segment, Outcome]] = []
 
     def record(_: int, segment: Segment, outcome: Outcome) -> None:
@@ -71,18 +73,8 @@ class Writes(FakeEngine):
 def test_the_latest_durable_tick_stays_on_disk_though_no_decision_needs_it(method: str, cut: int) -> None:
     """In a long roll-out too, a crash costs, for each snapshot that is needed, no more than the training since its
     nearest durable ancestor; the end leaves only the answer."""
-    engine = Writes(CURVES, SIZES)
-    journal: list[tuple[Segment, Outcome]] = []
-
-    def record(_: int, segment: Segment, outcome: Outcome) -> None:
-        journal.append((segment, outcome))
-        if len(journal) == cut:
-            raise Killed
-
-    with suppress(Killed):
-        drive(search_of(engine, method), engine, engine.store, record)
+    engine, journal = killed_after(cut, method, Writes)
     needs = needed(search_of(engine, method, journal))
-    engine.store.crash()
     engine.runs.clear()
     answer = drive(search_of(engine, method, journal), engine, engine.store, lambda *_: None, past=journal)
     again = [number for number in engine.runs if number <= cut]

@@ -10,6 +10,8 @@ from msft.core.errors import DataError, complaint
 
 MOST = 20
 """Maximum number of problems shown in one message."""
+KEPT = 10_000
+"""Maximum number of problems that are remembered; those beyond are only counted, as a file may have millions."""
 ALIKE, SHOWN_ALIKE = 3, 5
 """More rows with the same problem than this are shown as one, with so many of their places."""
 SHOWN_DROPPED = 5
@@ -55,9 +57,10 @@ class Complaints:
         self.dropped: list[str] = []
         """Place and reason of every row that is left out."""
         self._found: list[_Problem] = []
+        self._more = 0
 
     def add(self, found: str, mend: str, *, file: str | None = None, line: int | None = None, field: str = "") -> None:
-        self._found.append(_Problem(found, mend, file, line, None, field))
+        self._add(_Problem(found, mend, file, line, None, field))
 
     def row(self, found: str, mend: str, *, file: str, line: int | None, number: int | None = None) -> None:
         """Adds a problem of one row, or drops the row. `number`: of the row, where the file has no lines."""
@@ -65,14 +68,20 @@ class Complaints:
             place = f"{file} row {number}" if line is None else f"{file}:{line}"
             self.dropped.append(f"{place} ({found})")
         else:
-            self._found.append(_Problem(found, mend, file, line, number, ""))
+            self._add(_Problem(found, mend, file, line, number, ""))
+
+    def _add(self, problem: _Problem) -> None:
+        if len(self._found) < KEPT:
+            self._found.append(problem)
+        else:
+            self._more += 1
 
     def check(self) -> None:
         """Raise DataError if anything was added."""
         if not self._found:
             return
-        files = list(dict.fromkeys(problem.file for problem in self._found))
-        ordered = sorted(self._found, key=lambda p: (files.index(p.file), p.line or p.number or 0))
+        files = {file: place for place, file in enumerate(dict.fromkeys(problem.file for problem in self._found))}
+        ordered = sorted(self._found, key=lambda p: (files[p.file], p.line or p.number or 0))
         rows = defaultdict[tuple[str, ...], list[_Problem]](list)
         for problem in ordered:
             rows[problem.alike].append(problem)
@@ -87,7 +96,7 @@ class Complaints:
                 shown += len(alike)
             if len(lines) == MOST:
                 break
-        more = len(ordered) - shown
+        more = len(ordered) - shown + self._more
         raise DataError("\n".join([*lines, *([f"... and {more} more"] if more else [])]))
 
 

@@ -126,9 +126,16 @@ def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
             model.train(training)
 
 
-def layers_that_score(model: nn.Module, runtime: Runtime) -> AbstractContextManager[None]:
-    """Context with the layers that are fastest where nothing is learned."""
-    return packed(model, runtime.max_tokens) if runtime.packs else runtime.layers()
+@contextmanager
+def scoring(model: nn.Module, runtime: Runtime) -> Iterator[None]:
+    """Context in which nothing is learned, with the layers that are fastest there.
+
+    no_grad, not inference_mode: what a model caches in a forward pass must stay usable in training. Weights are cast
+    once, if all micro-batches are computed within.
+    """
+    layers = packed(model, runtime.max_tokens) if runtime.packs else runtime.layers()
+    with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast(), layers:
+        yield
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,11 +213,8 @@ def sequence_scores(
     sequences = [example for group in groups for example in group]
     sums = np.zeros((2, len(sequences)))
     done = 0
-    # no_grad, not inference_mode: what a model caches in a forward pass must stay usable in training. One autocast
-    # context for all micro-batches, so that weights are cast once.
-    layers = layers_that_score(model, runtime)
     computed: list[tuple[NDArray[np.int64], tuple[int, ...], TokenScores]] = []
-    with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast(), layers:
+    with scoring(model, runtime):
         for batch, owners, rows in prepared.batches:
             if batch is None:
                 model(filler(runtime.device, layout=runtime.layout))

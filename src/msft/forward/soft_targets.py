@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from msft.data.examples import Example
 from msft.forward.batches import filler
-from msft.forward.runtime import Runtime, layers_that_score, prepare, undisturbed
+from msft.forward.runtime import Runtime, prepare, scoring
 from msft.forward.token_rows import Row
 
 AT_ONCE = 4096
@@ -82,7 +81,7 @@ def _predicted(
     starts = np.cumsum([0, *(example.targets for example in examples)])
     found = np.zeros((2, int(starts[-1]), top))
     done = 0
-    with undisturbed(model, runtime.device), torch.no_grad(), runtime.autocast(), layers_that_score(model, runtime):
+    with scoring(model, runtime):
         for batch, owners, rows in prepared.batches:
             if batch is None:
                 model(filler(runtime.device, layout=runtime.layout))
