@@ -130,7 +130,8 @@ def _definition(value: Schema, definitions: Mapping[str, Schema]) -> Schema | No
     for option in (value, value.get("items", {}), *value.get("anyOf", [])):
         name = option.get("$ref", "").rpartition("/")[2]
         if name in definitions and name != INLINE:
-            return definitions[name]
+            found = definitions[name]
+            return next(form for form in found.get("anyOf", [found]) if "properties" in form)  # not a bare name
     return None
 
 

@@ -44,6 +44,11 @@ def test_defaults_of_a_generating_scorer(read):
     assert read(r"{name: generate, extract: {regex: '(\d+)'}}").extract == RegexConfig(regex=r"(\d+)")
 
 
+def test_a_text_is_the_name_of_a_scorer(read):
+    assert read("loss") == read("{name: loss}")
+    assert read("my.pack:judge") == read("{name: 'my.pack:judge'}")
+
+
 def test_your_own_scorer_is_acted_on_unless_told_otherwise(read):
     assert read("{name: 'my.pack:judge'}").control == "report"
     assert read("{name: 'my.pack:judge', control: control}").control == "control"
@@ -52,6 +57,8 @@ def test_your_own_scorer_is_acted_on_unless_told_otherwise(read):
 @pytest.mark.parametrize(
     ("scorer", "found"),
     [
+        ("generat", "scorer: found 'generat'. Fix: did you mean 'generate'?"),
+        ("3", "scorer: found 3"),
         ("{name: generat}", "scorer.name: found 'generat'. Fix: did you mean 'generate'?"),
         ("{name: 'my-pack:judge'}", "scorer.name: found 'my-pack:judge'"),
         ("{name: 'os;system:x'}", "scorer.name: found"),

@@ -6,7 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
 from msft.config.method_section import STRICT
 from msft.config.problems import Problem, ProblemsError, one_of, shown
@@ -53,6 +62,7 @@ def _extractor(given: Any) -> Any:
 SCORERS = ("choice", "exact_match", "generate", "loss")
 OWN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 """A user's own scorer: module:function."""
+NAME_SCHEMA = {"type": "string", "anyOf": [{"enum": list(SCORERS)}, {"pattern": f"^{OWN}$"}]}
 
 
 def _scorer_name(name: str) -> str:
@@ -69,14 +79,10 @@ def _no_blank_stop(stops: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class ScorerConfig(BaseModel):
-    """How a sub-dataset is scored."""
+    """How a sub-dataset is scored; a text is a name."""
 
     model_config = STRICT
-    name: Annotated[
-        str,
-        AfterValidator(_scorer_name),
-        WithJsonSchema({"type": "string", "anyOf": [{"enum": list(SCORERS)}, {"pattern": f"^{OWN}$"}]}),
-    ]
+    name: Annotated[str, AfterValidator(_scorer_name), WithJsonSchema(NAME_SCHEMA)]
     """`choice`, `exact_match`, `generate`, `loss`, or your own as `module:function`: a function from a list of
     `{prompt, completion, generated, row}` to a list of floats in [0, 1]."""
     of: Literal["letter", "text"] | None = None
@@ -102,6 +108,8 @@ class ScorerConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _keys_of_this_scorer(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            given = {"name": given}
         if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
             return given
         name = "your own" if ":" in given["name"] else given["name"]
@@ -125,3 +133,7 @@ class ScorerConfig(BaseModel):
         if problems:
             raise ProblemsError(problems)
         return defaults | chosen
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [NAME_SCHEMA, handler(core)]}
