@@ -126,7 +126,7 @@ def test_several_micro_batches_add_up(folder: Path, tmp_path: Path) -> None:
         engine, _ = tiny_engine(folder, tmp_path / name, **PLAIN | {"max_tokens_per_microbatch": tokens}, batch_size=60)
         stepper = engine._stepper
         graphs(engine)
-        for _ in range(2):  # the second time, the graph that adds has been recorded
+        for _ in range(2):
             loss = stepper.backward(examples, (1, 1, 1)).loss
             gradients = {name: t.grad.clone() for name, t in stepper.masters.tensors.items()}  # type: ignore[union-attr]
             stepper.optimizer.zero_grad(set_to_none=True)

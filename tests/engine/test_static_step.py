@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from tiny_engine import same, segment, tiny_engine, tiny_example, tiny_folder
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from msft.core.vocabulary import ROOT, Mixture, Probe
+from msft.engine import static_step as module
 from msft.engine.masters import Masters
 from msft.engine.static_step import StaticStepper, fitting
 from msft.engine.torch_engine import TorchEngine
@@ -192,6 +195,72 @@ def test_a_merged_adapter_is_merged_in_fp32(tmp_path: Path) -> None:
     name = "model.layers.0.self_attn.q_proj.weight"
     changed = merged.state_dict()[name] - base.state_dict()[name]
     assert changed.abs().max() > 0 and torch.linalg.matrix_rank(changed, rtol=1e-3) <= 2, "not rounded to bf16"
+
+
+def with_stand_ins(patch: pytest.MonkeyPatch, made: StaticStepper, fails: Exception | None = None) -> None:
+    """Records all sizes by stand-ins, or fails to. A replay computes what was recorded."""
+    masters, pending = made.masters, []
+    assert masters is not None
+    collect = masters.collect
+    patch.setattr(masters, "collect", lambda: (pending.append(masters.pending), collect()))
+
+    @contextmanager
+    def recording(graph: Any, pool: object) -> Iterator[None]:
+        if fails is not None:
+            raise fails
+        yield
+        graph.adds = pending[-1]
+
+    class Replays:
+        adds = False
+
+        def replay(self) -> None:
+            both = [(graph, each) for graph in made._graphs.values() if graph for each in (graph._sets, graph._adds)]
+            ((graph, nll),) = ((graph, nll) for graph, (recorded, nll) in both if recorded is self)
+            assert masters is not None and masters.pending is self.adds
+            nll.data.copy_(graph._compute())
+
+    patch.setattr(torch.cuda, "CUDAGraph", Replays)
+    patch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    patch.setattr(module, "recording", recording)
+    patch.setattr(module, "warmed_up", lambda compute, times: [compute() for _ in range(times)])
+    made._record()
+
+
+def test_both_graphs_of_a_size_are_recorded_before_training_and_leave_no_gradient(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A parameter that no pass uses has none, however many micro-batches a step has, and so does not decay."""
+    few, many = (tiny_engine(plain, tmp_path / name, **FULL, precision="mixed", max_tokens_per_microbatch=40)[0]
+                 for name in ("graphs", "none"))  # fmt: skip
+    made = stepper(few)
+    few._model.unused = torch.nn.Parameter(torch.ones(2, 2, dtype=torch.bfloat16))
+    made.held = Masters(few._model)
+    with_stand_ins(monkeypatch, made)
+    assert len(made._graphs) == len(made._filled) and all(made._graphs.values())
+    assert not made.masters.pending and all(p.grad is None for p in few._model.parameters())  # type: ignore[union-attr]
+    random = np.random.default_rng(1)
+    for count in (1, 9, 9):
+        examples = [tiny_example(random) for _ in range(count)]
+        assert made.backward(examples, (1, 1, count)).loss == stepper(many).backward(examples, (1, 1, count)).loss
+        found, expected = (each.masters.tensors for each in (made, stepper(many)))  # type: ignore[union-attr]
+        assert all(torch.equal(found[name].grad, tensor.grad) for name, tensor in expected.items())  # type: ignore[arg-type]
+        assert found["unused"].grad is None
+        for each in (made, stepper(many)):
+            each.masters.detach()  # type: ignore[union-attr]
+
+
+def test_a_size_that_cannot_be_recorded_says_why_and_is_computed(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, _ = tiny_engine(plain, tmp_path, **FULL, precision="mixed")
+    failed = RuntimeError("operation failed due to a previous error during capture")
+    failed.__context__ = torch.OutOfMemoryError("out of memory\nand more")
+    with_stand_ins(monkeypatch, stepper(engine), failed)
+    assert not any(stepper(engine)._graphs.values()) and not stepper(engine).masters.pending  # type: ignore[union-attr]
+    assert "no CUDA graph for 128 tokens: OutOfMemoryError: out of memory" in stepper(engine).said
+    assert "previous error" not in stepper(engine).said and "and more" not in stepper(engine).said
+    assert engine.run(segment(0, 3), 1).train_loss is not None
 
 
 class Counted(TorchDispatchMode):

@@ -113,7 +113,7 @@ class StandIn:
         self.steps, self.wrong, self.replays = steps, wrong, 0
 
     @contextmanager
-    def recording(self, graph: object, **_: object) -> Iterator[None]:
+    def recording(self, graph: object) -> Iterator[None]:
         reading = self.steps._reading
         arrays = [self.steps._at, reading.positions, reading.mask]
         arrays += [array for layer in reading.cache.layers for array in (layer.keys, layer.values)]
@@ -140,7 +140,7 @@ def recorded(made: list[FixedSteps], monkeypatch: pytest.MonkeyPatch, request: p
         self._records = True
         graphs.append(graph := StandIn(self, wrong=request.param))
         monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
-        monkeypatch.setattr(torch.cuda, "graph", graph.recording)
+        monkeypatch.setattr(module, "recording", graph.recording)
 
     monkeypatch.setattr(FixedSteps, "__init__", records)
     return graphs

@@ -13,7 +13,7 @@ from msft.config.schema import Config
 from msft.core.errors import ModelError
 from msft.model.memory import USABLE, part_of_card, share_of_training
 from msft.model.open import ModelSource, OpenModel
-from msft.model.precision import Precision
+from msft.model.precision import Precision, precision_of_gpu
 from msft.run.job import model_source
 
 
@@ -55,9 +55,8 @@ class Fit:
 
 
 def precision_of(config: Config, machine: Machine) -> Precision:
-    """The precision of a run on this machine."""
-    asked = config.model.precision
-    return asked if asked != "auto" else "mixed" if machine.has_bf16 else "fp32"
+    """The precision of a run on this machine. Raises ConfigError for `mixed` where it has no bf16."""
+    return precision_of_gpu(config.model.precision, has_bf16=machine.has_bf16)
 
 
 def plan(

@@ -31,8 +31,8 @@ class Processes:
 
     def __init__(self) -> None:
         check_ways_of_training()
-        # Without an accelerator, no process group is started unless `cpu` is set.
-        on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+        # Without `cpu`, a process group needs a GPU. A Mac's GPU is not used: nothing is tested there.
+        on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
         self._state = PartialState(cpu=on_cpu)
         if self._state.distributed_type is DistributedType.XLA:
             raise ConfigError(complaint("these processes run on XLA devices", f"use GPUs or CPUs; {DDP}"))

@@ -75,14 +75,17 @@ def runtime_for(
     `training.light` is true and nothing can be made lighter, or if the model `generates` and cannot.
     """
     device = processes.device
-    has_bf16 = hardware_has_bf16(device)
-    bf16 = precision_on(device, settings.precision) == "autocast"
+    has_bf16, precision = hardware_has_bf16(device), precision_on(device, settings.precision)
+    bf16 = precision == "autocast"
     # Before the layout, which may give the model another attention than the one that says what it computes.
     decoding = fitting_decoding(loss.model, settings.longest, processes.device) if generates else "dropped"
-    by_lengths = device.type == "cuda" or settings.lengths
-    fixed = generates and by_lengths and not in_parts and settings.cuda_graphs is not False
+    on_gpu = device.type == "cuda"
+    # A GPU's attention over lengths is of bf16; in fp32, its stand-in would hold all weights of each layer.
+    by_lengths = settings.lengths or (on_gpu and precision == "mixed")
+    fixed = generates and (on_gpu or settings.lengths) and not in_parts and settings.cuda_graphs is not False
     fixed = fixed and fixed_decoding(base_of(loss.model), settings.longest, device)
-    layout = fitting_layout(loss, device, settings.longest, lengths=by_lengths)
+    rounds = in_parts and precision == "mixed"  # of other models, the bf16 copies are made later
+    layout = fitting_layout(loss, device, settings.longest, lengths=by_lengths, rounds=rounds)
     found = Runtime(
         device=device,
         max_tokens=layout.budget(settings.max_tokens_per_microbatch or ON_A_CPU),
@@ -92,7 +95,7 @@ def runtime_for(
         decoding=decoding,
         steps=fixed_steps if fixed else None,
         # Compiled layers do not run the forward that uses packed weights.
-        packs=bf16 and has_bf16 and device.type == "cpu" and not (settings.torch_compile or in_parts) and can_pack(),
+        packs=bf16 and has_bf16 and not on_gpu and not (settings.torch_compile or in_parts) and can_pack(),
         in_parts=in_parts,
         rank=processes.rank,
         world=processes.world,

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from msft.core.errors import UserError
 from msft.engine.masters import Masters
 from msft.engine.settings import EngineSettings
 from msft.engine.step import Stepper
@@ -25,7 +26,7 @@ from msft.forward.runtime import Runtime
 from msft.forward.shapes import Shape
 from msft.forward.token_rows import Row
 from msft.model.compiled import CompiledLayers
-from msft.model.hardware import after_failed_recording
+from msft.model.hardware import reason_of, recording, warmed_up
 from msft.model.token_loss import TokenLoss
 
 
@@ -56,7 +57,7 @@ class StaticStepper(Stepper):
         # No micro-batch of a step is larger than the largest size; scoring may take larger ones.
         self._cuts = replace(runtime, max_tokens=shapes[-1].tokens)
         self._filled = [Filled(shape, runtime.device) for shape in shapes]
-        self._graphs: dict[tuple[int, bool], Graph | None] = {}
+        self._graphs: dict[int, Graph | None] = {}
         self._pool: Any = None
         self._layers: CompiledLayers | None = None
         self._scoring: CompiledLayers | None = None
@@ -68,7 +69,7 @@ class StaticStepper(Stepper):
             self._record()
         self.plan = {
             "sizes": [[shape.tokens, shape.targets, shape.rows, shape.longest] for shape in shapes],
-            "graphs": [self._graphs.get((place, True)) is not None for place in range(len(shapes))],
+            "graphs": [self._graphs.get(place) is not None for place in range(len(shapes))],
             "compiled": self._layers is not None and not self._layers.said,
             "compiled_scoring": self._scoring is not None and not self._scoring.said,
         }
@@ -93,46 +94,34 @@ class StaticStepper(Stepper):
             return self._to_host(nll)
         filled = self._filled[place]
         filled.take(arrays(rows, filled.shape, share))
-        graph = self._graph(place) if trains else None
+        graph = self._graphs.get(place) if trains else None
         return self._to_host(self._pass(filled.batch, filled.weights) if graph is None else graph())
-
-    def _graph(self, place: int) -> Graph | None:
-        """The graph of a size: one sets the masters' gradients, another adds to them, from a step's second micro-batch
-        on."""
-        if (place, True) not in self._graphs or self.masters is None:
-            return None
-        first = not self.masters.pending
-        if (place, first) not in self._graphs:
-            self._graphs[place, first] = self._recorded(place, first=first)
-        return self._graphs[place, first]
 
     def _record(self) -> None:
         """Records the graphs from the largest size down, so that the smaller ones find room in its memory."""
         for place in reversed(range(len(self._filled))):
-            self._graphs[place, True] = self._recorded(place, first=True)
+            self._graphs[place] = self._recorded(place)
 
-    def _recorded(self, place: int, *, first: bool) -> Graph | None:
+    def _recorded(self, place: int) -> Graph | None:
         assert self.masters is not None
         filled, masters = self._filled[place], self.masters
         layers = nullcontext() if self._layers is None else self._layers.on()
-        kept = [gradient.clone() for gradient in masters.gradients()] if masters.pending else []
         try:
             with self._mode((0,)), self.runtime.autocast(), layers:
                 pool = torch.cuda.graph_pool_handle() if self._pool is None else self._pool
-                made = Graph(lambda: self._pass(filled.batch, filled.weights), masters, pool, first=first)
+                made = Graph(lambda: self._pass(filled.batch, filled.weights), masters, pool)
             self._pool = pool  # kept by the graphs in it
             return made
-        except RuntimeError as error:  # among them out of memory, and what cannot be recorded
-            after_failed_recording(self.runtime.device)
-            reason = f"no CUDA graph for {filled.shape.tokens:,} tokens: {str(error).splitlines()[0]}"
+        except UserError:
+            raise
+        except Exception as error:  # out of memory, what cannot be recorded, whatever the compiler raises
+            reason = f"no CUDA graph for {filled.shape.tokens:,} tokens: {reason_of(error)}"
             self.said = "; ".join(filter(None, (self.said, reason)))
             return None
         finally:
             for copy in self.model.parameters():
                 copy.grad = None
             masters.detach()
-            if kept:
-                torch._foreach_copy_(masters.gradients(), kept)
 
     def _to_host(self, nll: Tensor) -> Tensor:
         """A copy on the host, complete once the device has come to the event that follows."""
@@ -155,29 +144,32 @@ def fitting(rows: Sequence[Row], shape: Shape) -> list[Row]:
 
 
 class Graph:
-    """One forward and backward pass, recorded. The graphs of a model share one pool of memory: what one holds is of
-    no use once it has run, as the gradients are then in those of the masters."""
+    """One forward and backward pass, recorded twice: for a step's first micro-batch, which sets the gradients of the
+    masters, and for those that add to them. Both are recorded before training, so that what is computed with a graph
+    depends on nothing that comes later. The graphs of a model share one pool of memory: what one holds is of no use
+    once it has run, as the gradients are then in those of the masters."""
 
     WARM_UP = 2
 
-    def __init__(self, compute: Callable[[], Tensor], masters: Masters, pool: Any, *, first: bool) -> None:
-        self._masters = masters
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(self.WARM_UP):  # compiles, chooses kernels, and makes the gradients of the masters
-                masters.detach()
-                compute()
-        torch.cuda.current_stream().wait_stream(side)
-        torch.cuda.synchronize()
-        (masters.detach if first else masters.attach)()
-        self._graph = torch.cuda.CUDAGraph()
-        # The thread that writes snapshots may use the device meanwhile.
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-            self._nll = compute()
+    def __init__(self, compute: Callable[[], Tensor], masters: Masters, pool: Any) -> None:
+        self._masters, self._compute, self._pool = masters, compute, pool
+        warmed_up(self._anew, self.WARM_UP)  # also compiles, and makes the gradients of the masters
+        self._sets = self._recorded(self._anew)
+        masters.attach()
+        self._adds = self._recorded(compute)
+
+    def _anew(self) -> Tensor:
+        self._masters.detach()
+        return self._compute()
+
+    def _recorded(self, compute: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        graph = torch.cuda.CUDAGraph()
+        with recording(graph, self._pool):
+            return graph, compute()
 
     def __call__(self) -> Tensor:
         """[targets] nats; the array is overwritten by the next graph that runs."""
-        self._graph.replay()
+        graph, nll = self._adds if self._masters.pending else self._sets
+        graph.replay()
         self._masters.attach()
-        return self._nll
+        return nll

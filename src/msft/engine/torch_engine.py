@@ -100,7 +100,7 @@ class TorchEngine:
             compile_layers(self._model, device)
         self._stepper = stepper_for(runtime, settings, loss, self._processes, held, data)
         self.gpu: Mapping[str, Any] = (
-            {} if device.type == "cpu" else {"name": torch.cuda.get_device_name(), **self._stepper.plan}
+            {"name": torch.cuda.get_device_name(), **self._stepper.plan} if device.type == "cuda" else {}
         )
         self.light = "; ".join(filter(None, (said, self._stepper.said)))
         self._known = Preparations(runtime)

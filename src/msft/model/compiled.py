@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch._dynamo.config
+import torch._inductor.config
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -81,7 +82,9 @@ class CompiledLayers:
             layer._compiled_call_impl = compiled
         try:
             # Beyond torch's limit of eight sizes in a process, a layer would run plainly, and round otherwise, unsaid.
-            with torch._dynamo.config.patch(recompile_limit=SIZES, fail_on_recompile_limit_hit=True):
+            limit = torch._dynamo.config.patch(recompile_limit=SIZES, fail_on_recompile_limit_hit=True)
+            # Dropout as of plain layers, with which compiled ones are compared: it is a function of the step.
+            with limit, torch._inductor.config.patch(fallback_random=True):
                 yield
         finally:
             for layer in self._compiled:

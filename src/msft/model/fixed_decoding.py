@@ -14,8 +14,9 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from msft.core.errors import UserError
 from msft.forward.batches import Continuation
-from msft.model.hardware import after_failed_recording
+from msft.model.hardware import reason_of, recording
 from msft.model.token_loss import TokenLoss
 
 LEAST = 16
@@ -146,12 +147,12 @@ class FixedSteps:
         self._records = False
         graph = torch.cuda.CUDAGraph()
         try:
-            # The thread that writes snapshots may use the device meanwhile.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with recording(graph):
                 self._found = self._compute()
-        except RuntimeError as error:  # among them out of memory, and what cannot be recorded
-            after_failed_recording(self.tokens.device)
-            self.refused = str(error).splitlines()[0]
+        except UserError:
+            raise
+        except Exception as error:  # among them out of memory, and what cannot be recorded
+            self.refused = reason_of(error)
             return self._compute()
         plain = self._compute()
         # The same step again: what it wrote is written once more.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
+
+from msft.core.errors import RunError, complaint
 
 
 def hardware_has_bf16(device: torch.device) -> bool:
@@ -17,9 +21,59 @@ def hardware_has_bf16(device: torch.device) -> bool:
     return False
 
 
-def after_failed_recording(device: torch.device) -> None:
-    """Makes the device usable after a CUDA graph could not be recorded: the generator is left as if it still were."""
+def warmed_up(compute: Callable[[], object], times: int) -> None:
+    """Computes what is to be recorded: the first times choose kernels and take memory. On a stream of its own, as torch
+    asks for."""
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(times):
+            compute()
+    torch.cuda.current_stream().wait_stream(side)
     torch.cuda.synchronize()
-    with suppress(RuntimeError):
-        fresh = torch.Generator(device).graphsafe_get_state()
-        torch.cuda.default_generators[torch.cuda.current_device()].graphsafe_set_state(fresh)
+
+
+@contextmanager
+def recording(graph: torch.cuda.CUDAGraph, pool: Any = None) -> Iterator[None]:
+    """Context that records what this thread gives to the current GPU, into a graph whose memory comes from the pool, or
+    from one of its own.
+
+    Where that fails, the device is made usable again, and the error is raised; see `reason_of`.
+    """
+    pool = torch.cuda.graph_pool_handle() if pool is None else pool
+    try:
+        # The thread that writes snapshots may use the device meanwhile. The outer context gives the stream back where
+        # the inner one fails to.
+        stream = torch.cuda.stream(torch.cuda.current_stream())
+        with stream, torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            yield
+    except Exception:
+        _after_failed_recording(pool)
+        raise
+
+
+def reason_of(error: Exception) -> str:
+    """Why a recording failed, in one line: where its end fails too, that is the error, and the reason came before."""
+    first = error if error.__context__ is None else error.__context__
+    return f"{type(first).__name__}: {(str(first).splitlines() or ['no message'])[0][:200]}"
+
+
+def _after_failed_recording(pool: Any) -> None:
+    """torch leaves allocator and generator as if they still recorded: nothing more could be recorded or drawn."""
+    device = torch.cuda.current_device()
+    torch.cuda.synchronize()
+    with suppress(RuntimeError):  # raised where ending the recording has done it
+        torch._C._cuda_endAllocateToPool(device, pool)
+        torch._C._cuda_releasePool(device, pool)
+    # The end of a recording frees the generator. Another generator in its place would leave dropout in the graphs that
+    # exist without a seed.
+    with suppress(RuntimeError), torch.cuda.stream(torch.cuda.current_stream()):
+        number = torch.zeros(1, device="cuda")
+        with torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):
+            number.add_(1)
+    try:
+        with torch.random.fork_rng(devices=[device]):
+            torch.rand(1, device="cuda")
+    except RuntimeError as error:
+        found = f"after a failed recording, this GPU gives no random numbers ({str(error).splitlines()[0]})"
+        raise RunError(complaint(found, "set it to false", field="training.cuda_graphs")) from error

@@ -141,6 +141,7 @@ def _prove(model: PreTrainedModel, longest: int | None, device: torch.device, le
     apart = singly(made, probe.rows(), device)
     reasons: list[str] = []
     candidates = list(_candidates(model, lengths))
+    del model  # this generator stays as long as the process, and the model should not
     for layout in candidates:
         made.set_attn_implementation(attention_of(layout.rows, own))
         if reason := _touches(loss, layout, probe, apart, device):
@@ -148,7 +149,7 @@ def _prove(model: PreTrainedModel, longest: int | None, device: torch.device, le
         else:
             yield replace(layout, why="; ".join(reasons))
     if len(reasons) == len(candidates):
-        raise unfit(model, reasons[-1])
+        raise unfit(made, reasons[-1])
 
 
 def unfit(model: PreTrainedModel, why: str) -> ModelError:

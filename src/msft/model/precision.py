@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import nn
 
+from msft.core.errors import ConfigError, complaint
 from msft.model.hardware import hardware_has_bf16
 
 Precision: TypeAlias = Literal["mixed", "autocast", "fp32"]
@@ -16,12 +17,19 @@ convert to bf16; `fp32`: fp32 throughout."""
 
 
 def precision_on(device: torch.device, asked: Literal["auto"] | Precision) -> Precision:
-    """The precision on this device. `auto`: the fastest that the hardware has."""
-    if asked != "auto":
-        return asked
-    if not hardware_has_bf16(device):
-        return "fp32"
-    return "autocast" if device.type == "cpu" else "mixed"
+    """The precision on this device. `auto`: the fastest that the hardware has. Raises ConfigError for `mixed` on a GPU
+    without bf16."""
+    if device.type == "cuda":
+        return precision_of_gpu(asked, has_bf16=hardware_has_bf16(device))
+    return asked if asked != "auto" else "autocast" if hardware_has_bf16(device) else "fp32"
+
+
+def precision_of_gpu(asked: Literal["auto"] | Precision, *, has_bf16: bool) -> Precision:
+    """The same on a GPU that does or does not have bf16."""
+    if asked == "mixed" and not has_bf16:
+        found = "a mixed model computes in bf16, which this GPU does not have"
+        raise ConfigError(complaint(found, "leave it out, or set it to fp32", field="model.precision"))
+    return asked if asked != "auto" else "mixed" if has_bf16 else "fp32"
 
 
 def narrow(model: nn.Module, *, trained: bool = True) -> None:

@@ -26,13 +26,19 @@ _FEW = Probe((2, 3, 5), ((3, (2, 1, 3)),))
 """What a model itself is tried on, which may be large: the thorough proof is its twin's."""
 
 
+EXACT, ROUNDED = (1e-3, 1e-4), (2e-2, 5e-2)
+"""The share, and nats, by which a likelihood of the model itself may differ from that of a single row, in fp32 and in
+bf16. What is exact is the proof of its twin, in fp32."""
+
+
 def fitting_layout(
-    loss: TokenLoss, device: torch.device, longest: int | None = None, *, lengths: bool = False
+    loss: TokenLoss, device: torch.device, longest: int | None = None, *, lengths: bool = False, rounds: bool = False
 ) -> Layout:
     """The cheapest layout that is proven for the model, and in which no likelihood changes with the tokens of other
     rows when the model itself is tried on a few of them.
 
-    `longest`: no row of the run has more tokens (None: unknown). `lengths`: see `proven`. If rows are end to end, the
+    `longest`: no row of the run has more tokens (None: unknown). `lengths`: see `proven`. `rounds`: the model computes
+    in bf16 here, so that its likelihoods are compared up to that. If rows are end to end, the
     model uses msft.model.attention or msft.model.rows_attention from here on. Raises ModelError where even single rows
     are not what the plain model computes.
     """
@@ -41,11 +47,13 @@ def fitting_layout(
     with undisturbed(loss, device), torch.no_grad():
         few = _FEW.within(vocabulary_of(model))
         _try(loss, device)
+        others: list[str] = []
         for layout in proven(model, longest, device, lengths=lengths):
             model.set_attn_implementation(attention_of(layout.rows, own))
-            found = _as_alone(loss, layout, few, device)
+            found = _as_alone(loss, layout, few, device, ROUNDED if rounds else EXACT)
             if found is not None and unmoved(loss, layout, few, device, found):
-                return layout
+                return replace(layout, why="; ".join(filter(None, (layout.why, *others))))
+            others.append(f"{layout}: the model itself gives other likelihoods than those of single rows")
     model.set_attn_implementation(own)
     raise unfit(model, "on a few tokens, its own weights give other likelihoods than those of single rows")
 
@@ -64,14 +72,16 @@ def _try(loss: TokenLoss, device: torch.device) -> None:
         raise ModelError(complaint(found, "use another model", field="model.name_or_path")) from error
 
 
-def _as_alone(loss: TokenLoss, layout: Layout, probe: Probe, device: torch.device) -> list[Tensor] | None:
+def _as_alone(
+    loss: TokenLoss, layout: Layout, probe: Probe, device: torch.device, bound: tuple[float, float]
+) -> list[Tensor] | None:
     """The model's likelihoods, or None if they are not, up to rounding, those of single rows."""
     alone = Layout(rows="padded", alone=True)
     try:
         found, expected = (laid_out(loss, each, probe.rows(), device, learned=False).nll for each in (layout, alone))
     except REFUSALS:
         return None
-    same = torch.allclose(torch.cat(found), torch.cat(expected), rtol=1e-3, atol=1e-4, equal_nan=True)
+    same = torch.allclose(torch.cat(found), torch.cat(expected), rtol=bound[0], atol=bound[1], equal_nan=True)
     return found if same else None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -48,10 +49,17 @@ def _on_host(tensor: Tensor) -> Tensor:
     """The tensor in the memory of the host. From a GPU it is copied beside what the GPU computes, not after it."""
     if not tensor.is_cuda:
         return tensor
-    side = torch.cuda.Stream(tensor.device)  # type: ignore[no-untyped-call]
+    side = _side(tensor.device)
     side.wait_stream(torch.cuda.default_stream(tensor.device))
     with torch.cuda.stream(side):
         return tensor.cpu()
+
+
+@cache
+def _side(device: torch.device) -> torch.cuda.Stream:
+    """The stream of all copies. torch hands out 32 streams of each priority in turn: with a priority of its own, this
+    one is never the stream on which a step is being recorded, which would make the recording fail."""
+    return torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
 
 
 def _header(tensors: Mapping[str, Tensor], order: list[str]) -> bytes:

@@ -273,5 +273,6 @@ def _executor(jobs: int, grid: _Runner) -> Iterator[Executor]:
 
 def _devices() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; counted without initialising CUDA."""
+    count = torch.cuda.device_count()  # the variable may name what is not there
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
