@@ -1,14 +1,16 @@
 """What a new token costs in generation: with a cache that grows, and on fixed arrays, whose step a GPU records.
 
-    python benchmarks/generation.py [--model FOLDER] [--rows 64] [--prompt 100] [--new 128] [--repeats 3]
+    python benchmarks/generation.py [--model FOLDER] [--rows 64] [--prompt 100] [--new 128] [--repeats 3] [--out FILE]
 
-Without a model, one of the size of SmolLM2-135M with random weights. The two take turns; milliseconds of a step for all
-rows, the prompts' own pass included, medians; and whether both say the same.
+Without a model, one of the size of SmolLM2-135M with random weights. The model is as in a run on the device: bf16 on a
+GPU, with the attention of its rows, and deterministic. The two take turns; milliseconds of a step for all rows, the
+prompts' own pass included, medians; and whether both say the same. `gpu.py` runs it as its part `generation`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 from statistics import median
@@ -16,18 +18,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from common import Work
+from prepared import SYNTHETIC, source_of
+from transformers import AutoModelForCausalLM
 
 from msft.engine.batched_decoding import fixed_decoding
+from msft.engine.parallel import Processes
+from msft.engine.settings import EngineSettings
+from msft.engine.setup import deterministic, runtime_for
 from msft.forward.runtime import Runtime
 from msft.model.fixed_decoding import FixedSteps, fixed_steps
+from msft.model.precision import narrow
 from msft.model.token_loss import TokenLoss
 from msft.scoring.generation import Request, generate
 
-SMALL = LlamaConfig(
-    vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-    num_key_value_heads=3, tie_word_embeddings=True,
-)  # fmt: skip
+SETTINGS = EngineSettings(seed=0, batch_size=1, horizon=1, learning_rate=0, max_tokens_per_microbatch=1)
 
 
 class Numbers:
@@ -35,16 +40,18 @@ class Numbers:
         return " ".join(map(str, token_ids))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path)
-    for name, default in (("rows", 64), ("prompt", 100), ("new", 128), ("repeats", 3)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    given = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(SMALL) if given.model is None else AutoModelForCausalLM.from_pretrained(given.model)
-    loss = TokenLoss(model.to(device, torch.bfloat16))
+def opened(name: str, scratch: Path, device: torch.device) -> TokenLoss:
+    """The model as a run has it on the device when it scores."""
+    folder = source_of(Work(model=name, data=SYNTHETIC, steps=1, device=device.type), scratch).name_or_path
+    loss = TokenLoss(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device)).eval()
+    deterministic(device, SETTINGS)
+    runtime_for(Processes(), SETTINGS, loss, generates=True)  # gives the model its attention
+    if device.type == "cuda":
+        narrow(loss.model)
+    return loss
+
+
+def measured(loss: TokenLoss, given: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     random = np.random.default_rng(0)
     lengths = random.integers(given.prompt // 2, given.prompt + 1, given.rows)
     prompts = [random.integers(10, 1000, length).astype(np.int32) for length in lengths]
@@ -57,8 +64,8 @@ def main() -> None:
 
     room = given.rows * (given.prompt + given.new)
     ways = {
-        "a cache that grows": Runtime(device=device, max_tokens=room),
-        "fixed arrays": Runtime(device=device, max_tokens=room, steps=steps),
+        "growing": Runtime(device=device, max_tokens=room),
+        "fixed": Runtime(device=device, max_tokens=room, steps=steps),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     texts: dict[str, list[str]] = {}
@@ -67,12 +74,29 @@ def main() -> None:
             began = time.monotonic()
             texts[name] = generate(loss, asked, Numbers(), runtime)[0]
             seconds[name].append(time.monotonic() - began)
-    print(f"{given.rows} rows of up to {given.prompt} tokens, {given.new} new ones each, {device}")
-    for name, taken in seconds.items():
-        print(f"{name}: {1000 * median(taken) / given.new:.2f} ms a token")
-    same = sum(one == other for one, other in zip(*texts.values(), strict=True))
-    print(f"the same texts: {same} of {given.rows}; a trial on the model's twin: {fixed_decoding(model, None, device)}")
-    print("recorded:", [each is not None and each._graph is not None for each in made], {e.refused for e in made if e})
+    return {
+        "rows": given.rows,
+        "ms_a_token": {name: 1000 * median(taken) / given.new for name, taken in seconds.items()},
+        "same_texts": sum(one == other for one, other in zip(*texts.values(), strict=True)),
+        "trial": fixed_decoding(loss.model, None, device),
+        "recorded": [each is not None and each._graph is not None for each in made],
+        "refused": sorted({each.refused for each in made if each is not None and each.refused}),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="random:smollm2-135m", help="or a folder (default: %(default)s)")
+    for name, default in (("rows", 64), ("prompt", 100), ("new", 128), ("repeats", 3)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--out", type=Path, help="a file for the result, as JSON")
+    parser.add_argument("--scratch", type=Path, default=Path("build/generation"), help="for the random model")
+    given = parser.parse_args()
+    device = Processes().device
+    found = measured(opened(given.model, given.scratch, device), given, device)
+    print(json.dumps(found, indent=1))
+    if given.out is not None:
+        given.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

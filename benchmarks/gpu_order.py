@@ -17,13 +17,14 @@ from gpu_table import report
 from prepared import SYNTHETIC
 
 PEAKS = {
-    "B200": 2250e12, "H200": 989.4e12, "H100 PCIe": 756e12, "H100": 989.4e12, "A100": 312e12, "L40S": 362e12,
-    "RTX 4090": 165.2e12,
+    "B200": 2250e12, "H200": 989.4e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989.4e12, "A100": 312e12,
+    "L40S": 362e12, "RTX 4090": 165.2e12,
 }  # fmt: skip
 """FLOP/s of dense bf16 products with fp32 accumulation by data sheet, by a part of the device's name."""
 PARTS: dict[str, Callable[[Bench], None]] = {
-    "small": gpu_parts.small, "larger": gpu_parts.larger, "search": gpu_runs.search, "kills": gpu_runs.kills,
-    "full": gpu_parts.full, "determinism": gpu_runs.determinism, "study": gpu_runs.study,
+    "small": gpu_parts.small, "larger": gpu_parts.larger, "search": gpu_runs.search,
+    "generation": gpu_parts.generation, "kills": gpu_runs.kills, "full": gpu_parts.full,
+    "determinism": gpu_runs.determinism, "study": gpu_runs.study,
 }  # fmt: skip
 
 

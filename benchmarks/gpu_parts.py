@@ -189,6 +189,18 @@ def in_words(found: Mapping[str, Any]) -> str:
     return f"{found['flops_per_second'] / 1e12:.2f} TFLOP/s in the step's own products"
 
 
+def generation(bench: Bench) -> None:
+    """A new token of each of many rows: with a cache that grows, and with a recorded step."""
+    work, out = bench.work, bench.folder("generation") / "found.json"
+    tiny = ["--rows", "4", "--prompt", "12", "--new", "20", "--repeats", "1"] if work.device == "cpu" else []
+    command = [sys.executable, str(HERE / "generation.py"), "--model", work.model, "--out", str(out), *tiny]
+    code, said = run([*command, "--scratch", str(bench.models(work.model))], work, bench.left())
+    if code != 0 or not out.exists():
+        bench.tell(status="failed", said=last_line(said))
+        return
+    bench.tell(**json.loads(out.read_text(encoding="utf-8")))
+
+
 def small(bench: Bench) -> None:
     size = bench.work.batch_size
     ways = f"padding_free+varlen+liger:{size},packed+varlen+liger:4,padded+liger:{size},padding_free+varlen:{size}"

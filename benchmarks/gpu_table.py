@@ -95,8 +95,20 @@ def of_study(part: dict[str, Any]) -> list[tuple[str, str]]:
     return [("a study", f"{ended}: {part['runs_an_hour']:.0f} an hour")]
 
 
+def of_generation(part: dict[str, Any]) -> list[tuple[str, str]]:
+    if "ms_a_token" not in part:
+        return []
+    way = part["ms_a_token"]
+    recorded = f"recorded {sum(part['recorded'])} of {len(part['recorded'])} times"
+    why = f" ({in_a_line('; '.join(part['refused']))[:200]})" if part["refused"] else ""
+    same = f"the same texts: {part['same_texts']} of {part['rows']}"
+    return [("a new token of all rows, ms", f"growing cache {way['growing']:.2f}, fixed {way['fixed']:.2f}; "
+                                            f"{recorded}{why}; {same}")]  # fmt: skip
+
+
 FACTS: dict[str, Callable[[dict[str, Any]], list[tuple[str, str]]]] = {
-    "search": of_search, "determinism": of_determinism, "kills": of_kills, "study": of_study,
+    "search": of_search, "generation": of_generation, "determinism": of_determinism, "kills": of_kills,
+    "study": of_study,
 }  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from tiny_engine import same, segment, tiny_engine, tiny_example, tiny_folder
 from msft.core.vocabulary import Mixture, Probe, Teacher
 from msft.engine.static_step import StaticStepper
 from msft.engine.torch_engine import TorchEngine
+from msft.model.hardware import reason_of, recording, warmed_up
+from msft.snapshots.tensor_file import blocks
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")
@@ -148,6 +152,85 @@ def test_dropout_is_drawn_anew_in_each_step_and_again_the_same(tmp_path: Path) -
     examples = [tiny_example(random) for _ in range(6)]
     one, again, other = (engine._stepper.backward(examples, (1, 1, step)).loss for step in (1, 1, 2))
     assert one == again != other
+
+
+def fails_to_record() -> str:
+    """Why: reading a number waits for the device, which a recording cannot."""
+    number = torch.ones(1 << 20, device=CUDA)
+    with pytest.raises(RuntimeError) as failed, recording(torch.cuda.CUDAGraph()):
+        float((number * 2).sum())
+    return reason_of(failed.value)
+
+
+def test_after_a_failed_recording_all_works_again() -> None:
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    stream = torch.cuda.current_stream()
+    assert "capture" in fails_to_record()
+    assert torch.cuda.current_stream() == stream
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() <= before, "what was recorded is given back"
+    number, graph = torch.zeros(1, device=CUDA), torch.cuda.CUDAGraph()
+    warmed_up(lambda: number.add_(1), 2)
+    with recording(graph):
+        number.add_(1)
+    graph.replay()
+    assert float(number) == 3 and 0 <= float(torch.rand(1, device=CUDA)) < 1
+
+
+def test_graphs_that_exist_are_seeded_after_a_failed_recording(tmp_path: Path) -> None:
+    lora = {"r": 2, "lora_dropout": 0.3, "target_modules": "all-linear"}
+    engine, _ = tiny_engine(tiny_folder(tmp_path / "base"), tmp_path / "run", **MIXED, peft=lora)
+    graphs(engine)
+    assert "not compiled" not in engine.light, "compiled layers drop what plain ones drop"
+    torch.nn.init.normal_(next(t for n, t in engine._stepper.weights.items() if "lora_B" in n))
+    engine._stepper.cast()
+    random = np.random.default_rng(1)
+    examples = [tiny_example(random) for _ in range(6)]
+    before = engine._stepper.backward(examples, (1, 1, 1)).loss
+    fails_to_record()
+    assert engine._stepper.backward(examples, (1, 1, 1)).loss == before
+
+
+def test_snapshots_are_written_while_steps_are_recorded() -> None:
+    tensors, stops = {f"weight/{n}": torch.ones(64, 64, device=CUDA) for n in range(100)}, threading.Event()
+    failed: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            while not stops.is_set():
+                assert sum(map(len, blocks(tensors))) > 100 * 64 * 64 * 4
+        except BaseException as error:
+            failed.append(error)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    number = torch.zeros(64, 64, device=CUDA)
+    for _ in range(40):
+        with recording(torch.cuda.CUDAGraph()):
+            for _ in range(100):
+                number = number @ number
+    stops.set()
+    writer.join()
+    assert not failed
+
+
+def test_an_engine_that_is_gone_leaves_nothing_on_the_card(folder: Path, tmp_path: Path) -> None:
+    found = []
+    for name in "abc":
+        engine, _ = tiny_engine(folder, tmp_path / name, **MIXED)
+        engine.run(segment(0, 3), 1)
+        del engine
+        gc.collect()
+        found.append(torch.cuda.memory_allocated())
+    assert found[2] <= found[1]
+
+
+def test_attention_over_lengths_is_for_bf16(folder: Path, tmp_path: Path) -> None:
+    for precision in ("fp32", "autocast"):
+        engine, _ = tiny_engine(folder, tmp_path / precision, precision=precision)
+        assert engine._stepper.runtime.layout == "flat", "its stand-in takes GiB of long rows"
+        assert engine.run(segment(0, 3), 1).train_loss is not None
 
 
 def test_a_model_that_cannot_be_recorded_runs_without_graphs(folder: Path, tmp_path: Path) -> None:

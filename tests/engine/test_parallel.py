@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import PartialState
 from parallel_worker import CASES, FURTHER
 from safetensors.torch import load_file
+
+from msft.engine import parallel
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -145,3 +148,17 @@ def test_a_micro_batch_sends_what_the_cost_model_says(case: str, size: int, told
     traffic = told(case).first["traffic"]
     assert (traffic["_allgather_base_"], traffic["_reduce_scatter_base_"]) == (gathered, summed)
     assert sum(traffic.values()) - gathered - summed < 64, "bytes: the losses"
+
+
+def test_a_mac_trains_on_its_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its GPU is an accelerator, and nothing is tested there."""
+    asked: list[bool] = []
+
+    def state(*, cpu: bool) -> PartialState:
+        asked.append(cpu)
+        return PartialState(cpu=True)
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(parallel, "PartialState", state)
+    assert parallel.Processes().device == torch.device("cpu") and asked == [True]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ from msft.engine.static_step import StaticStepper, fitting
 from msft.engine.torch_engine import TorchEngine
 from msft.forward.filled import arrays
 from msft.forward.token_rows import Row, row
+from msft.model import isolation
 from msft.model.compiled import _reading
 from msft.model.token_loss import TokenLoss
 from msft.snapshots.store import Store
@@ -72,6 +75,16 @@ def test_the_same_bits_when_repeated_cut_differently_and_rolled_back(plain: Path
     again = engine.run(segment(4, 9, parent=1), 4)
     assert same(dict(store.get(2).tensors), dict(store.get(4).tensors))
     assert again.scores == first.scores and again.train_loss == first.train_loss
+
+
+def test_an_engine_that_is_gone_leaves_no_model(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study's process runs one after another, and what it has proven of a model stays."""
+    monkeypatch.setattr(isolation, "_PROVEN", {})
+    engine, _ = tiny_engine(plain, tmp_path, **FULL)
+    gone = weakref.ref(engine._model)
+    del engine
+    gc.collect()
+    assert isolation._PROVEN and gone() is None
 
 
 def test_masters_are_those_of_a_plain_adamw_and_the_model_holds_their_roundings(plain: Path, tmp_path: Path) -> None:

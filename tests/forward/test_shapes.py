@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from msft.data.examples import Example
 from msft.forward.filled import Filled, arrays
-from msft.forward.planner import micro_batches
+from msft.forward.planner import deal
 from msft.forward.shapes import MOST, TOKENS, added, choose
 from msft.forward.token_rows import Row, row
 
@@ -32,14 +34,15 @@ ROWS = st.lists(st.integers(1, 90).flatmap(lambda n: st.builds(lambda t: row([ex
 
 
 @settings(max_examples=60)
-@given(ROWS, st.integers(1, 12), st.integers(90, 700), st.randoms(use_true_random=False))
-def test_every_micro_batch_fits_a_size_and_comes_back_whole(rows, batch_size, budget, random):
-    shapes = choose([sizes(rows)], batch_size, budget)
+@given(ROWS, st.integers(1, 12), st.integers(90, 700), st.integers(1, 4), st.randoms(use_true_random=False))
+def test_every_micro_batch_fits_a_size_and_comes_back_whole(rows, batch_size, budget, world, random):
+    shapes = choose([sizes(rows)], batch_size, budget, world=world)
     assert len(shapes) <= MOST and shapes == sorted(shapes, key=lambda shape: shape.tokens)
-    assert shapes == choose([sizes(rows)], batch_size, budget), "a pure function"
+    assert shapes == choose([sizes(rows)], batch_size, budget, world=world), "a pure function"
     assert all(shape.longest == max(map(len, rows)) for shape in shapes)
     batch = [random.choice(rows) for _ in range(batch_size)]
-    for places in micro_batches([len(one) for one in batch], shapes[-1].tokens, flat=True):
+    hands = deal([len(one) for one in batch], shapes[-1].tokens, world, flat=True)
+    for places in filter(None, itertools.chain.from_iterable(hands)):
         part = [batch[place] for place in places]
         shape = next((shape for shape in shapes if shape.holds(part)), None)
         if shape is None:  # more targets than any drawn step had: computed without a fixed size
@@ -77,6 +80,17 @@ def test_filling_up_adds_little():
     assert 0 <= added(shapes, lengths, 64, 1 << 16) < 0.1
     assert added(shapes[-1:], lengths, 64, 1 << 16) > 2 * added(shapes, lengths, 64, 1 << 16)
     assert all(shape.tokens % TOKENS == 0 for shape in shapes)
+
+
+def test_each_process_computes_its_part_of_a_step():
+    """Not a whole one: then eight GPUs would be as fast as one."""
+    random = np.random.default_rng(0)
+    lengths = [np.stack([n := random.integers(20, 120, 400), n // 7 + 1], 1)]
+    for world in (1, 2, 8):
+        shapes = choose(lengths, 64, 1 << 16, world=world)
+        assert 64 * 70 / world < shapes[-1].tokens < 1.5 * 64 * 70 / world
+        assert shapes[-1].rows == 64 // world + -(-shapes[-1].tokens // shapes[-1].longest)
+        assert added(shapes, lengths, 64, 1 << 16, world) < 0.15
 
 
 def test_a_budget_is_kept_and_the_longest_row_fits():

@@ -15,6 +15,7 @@ from msft.engine.static_step import StaticStepper, fitting
 from msft.forward.batches import MicroBatch, collate
 from msft.forward.runtime import sequence_scores
 from msft.forward.token_rows import row
+from msft.model import compiled
 from msft.model.compiled import CompiledLayers
 from msft.model.token_loss import TokenLoss
 
@@ -50,6 +51,40 @@ def test_what_scores_is_compiled_once_for_all_sizes(tmp_path: Path) -> None:
             found = sequence_scores(loss, groups, stepper.runtime).nll
         assert np.allclose(found, plain, rtol=0.05) and not np.array_equal(found, plain), "bf16, rounded otherwise"
     assert counters["stats"]["unique_graphs"] == compiled, "no further size was compiled"
+
+
+def test_dropout_is_that_of_plain_layers(tmp_path: Path) -> None:
+    """Else an adapter with dropout is never compiled: its gradients are those of other masks."""
+    engine, _ = tiny_engine(
+        tiny_folder(tmp_path / "model"), tmp_path / "run", lengths=True,
+        peft={"r": 4, "lora_dropout": 0.3, "target_modules": "all-linear"},
+    )  # fmt: skip
+    loss = engine._stepper.model
+    assert isinstance(loss, TokenLoss)
+    for name, weight in engine._stepper.weights.items():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    torch._dynamo.reset()
+    random = np.random.default_rng(3)
+    rows = sorted([row([tiny_example(random)]) for _ in range(30)], key=len)
+    layers = CompiledLayers(loss, [collate(rows, torch.device("cpu"), layout="lengths")], learns=True)
+    assert not layers.said
+
+
+def test_what_was_compiled_for_models_that_are_gone_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run of a study has other sizes."""
+    monkeypatch.setattr(compiled, "SIZES", 4)
+    torch._dynamo.reset()
+    counters.clear()
+    random = np.random.default_rng(3)
+    folder = tiny_folder(tmp_path / "model")
+    for number in range(7):
+        engine, _ = tiny_engine(folder, tmp_path / str(number), lengths=True)
+        loss = engine._stepper.model
+        assert isinstance(loss, TokenLoss)
+        rows = sorted([row([tiny_example(random)]) for _ in range(10 + number)], key=len)
+        layers = CompiledLayers(loss, [collate(rows, torch.device("cpu"), layout="lengths")], learns=True)
+        assert not layers.said
 
 
 def test_sizes_beyond_torchs_limit_are_compiled(tmp_path: Path) -> None:

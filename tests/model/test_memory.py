@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from msft.core.errors import ConfigError
 from msft.model.memory import (
     SNAPSHOTS,
     TRAINING,
@@ -17,6 +18,7 @@ from msft.model.memory import (
     share_of_training,
     training_bytes,
 )  # fmt: skip
+from msft.model.precision import precision_of_gpu
 from msft.model.token_budget import LEAST, fitting
 
 GIB = 2**30
@@ -57,6 +59,13 @@ def test_processes_that_share_a_gpu_keep_to_the_plan(
     assert share == (TRAINING if plan.snapshots else TRAINING + SNAPSHOTS)
     tokens = fitting(mine, plan.training, GIB, share)
     assert tokens == LEAST or tokens / LEAST * GIB <= plan.activations
+
+
+def test_mixed_precision_needs_a_gpu_with_bf16() -> None:
+    for asked, has, found in (("auto", True, "mixed"), ("auto", False, "fp32"), ("autocast", False, "autocast")):
+        assert precision_of_gpu(asked, has_bf16=has) == found  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"model.precision: a mixed model computes in bf16.*set it to fp32"):
+        precision_of_gpu("mixed", has_bf16=False)
 
 
 def test_frozen_parameters_have_no_master() -> None:

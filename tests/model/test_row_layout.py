@@ -200,6 +200,23 @@ def test_logits_that_the_model_goes_on_to_change_stay_together(monkeypatch: pyte
         torch.testing.assert_close(scores.nll, own, rtol=1e-5, atol=1e-5)
 
 
+def test_a_model_that_computes_in_bf16_is_tried_up_to_its_rounding() -> None:
+    """As each part of one that is split over processes; what is exact has been proven of its twin."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=VOCABULARY, hidden_size=256, intermediate_size=512, num_hidden_layers=8,
+                num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, bos_token_id=0,
+                eos_token_id=0,
+            )
+        ).to(torch.bfloat16)  # fmt: skip
+    cpu = torch.device("cpu")
+    strict, rounded = (fitting_layout(TokenLoss(model), cpu, rounds=rounds) for rounds in (False, True))
+    assert rounded.rows == "flat" != strict.rows
+    assert "rows end to end: the model itself gives other likelihoods" in strict.why and not rounded.why
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a DEVICE needs a C++ compiler")
 def test_a_compiled_model_computes_the_same_and_keeps_its_names() -> None:
     random = np.random.default_rng(0)

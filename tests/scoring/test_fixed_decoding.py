@@ -16,7 +16,7 @@ from tiny_engine import tiny_model
 from msft.engine.batched_decoding import fixed_decoding
 from msft.engine.parallel import Processes
 from msft.engine.settings import EngineSettings
-from msft.engine.setup import runtime_for
+from msft.engine.setup import deterministic, runtime_for
 from msft.model import fixed_decoding as module
 from msft.model.fixed_decoding import FixedSteps, fixed_steps
 from msft.model.token_loss import TokenLoss
@@ -186,7 +186,8 @@ def test_where_a_run_generates_so(kind: str, more: dict[str, Any], used: bool) -
 
 @pytest.mark.gpu
 def test_a_step_of_generation_is_recorded_and_repeated(made: list[FixedSteps]) -> None:
-    """Rows end at other steps; in fp32, the texts are those of arrays that grow."""
+    """Rows end at other steps; in fp32, the texts are those of arrays that grow. Deterministic, as runs are."""
+    deterministic(DEVICE, EngineSettings(seed=1, batch_size=4, horizon=1, learning_rate=1e-3))
     model = tiny_model().to(DEVICE)
     model.generation_config.eos_token_id = None
     asked = requests(most=40, ends=(3, 5))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,16 @@ def state(seed: int = 0) -> State:
 def same(first: State, second: State) -> bool:
     equal = all(torch.equal(first.tensors[name], tensor) for name, tensor in second.tensors.items())
     return equal and first.tensors.keys() == second.tensors.keys() and first.cursor == second.cursor
+
+
+def test_pinned_memory_counts_as_what_it_takes(tmp_path: Path) -> None:
+    """Two tensors of 96 bytes take 128 each."""
+    plain, pinned = state(), replace(state(), pinned=True)
+    assert (plain.taken, pinned.taken, pinned.nbytes) == (196, 260, 196)
+    with Store(tmp_path / "s", memory_bytes=2 * 196) as store:
+        store.put(1, plain, False)
+        store.put(2, pinned, False)
+        assert store.durable == {2}, "with the other, it does not fit in memory"
 
 
 @pytest.mark.parametrize(("memory_bytes", "durable"), [(0, False), (10**6, True)])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from job import make_job
 from run_folders import make_run
 
@@ -24,7 +25,7 @@ from msft.study.comparison import comparison
 from msft.study.derive import RULES
 from msft.study.grid import Grid, StudyFolder, Variant
 from msft.study.results import read_results
-from msft.study.runs import Progress, run_grid
+from msft.study.runs import Progress, _devices, run_grid
 
 METHODS = {
     "msft": "method={name: msft, max_epochs: 2, eval_every: 0.5, budget: 1, smooth: 1, leave_within: 0, replay: 0}",
@@ -32,6 +33,37 @@ METHODS = {
     "placebo": "method={name: placebo, max_epochs: 2, eval_every: 0.5}",
     "one_pass": "method={name: one_pass, max_epochs: 2, eval_every: 0.5}",
 }
+
+
+def test_only_gpus_that_are_there_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schedulers and images set the variable on machines without any."""
+    cases = [(0, "0", []), (0, "-1", []), (2, None, ["0", "1"]), (1, "GPU-8932", ["GPU-8932"]), (2, "3,5", ["3", "5"])]
+    for there, named, found in cases:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda there=there: there)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if named is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+        assert _devices() == found
+
+
+def test_a_process_whose_gpu_fails_runs_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take one run after another, each of which fails at once."""
+
+    def fails() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nand more")
+
+    def crash(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error")
+
+    monkeypatch.setattr(worker, "_broken", [])
+    monkeypatch.setattr(worker, "read_base", crash)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", fails)
+    asked: Any = (None, 1, tmp_path, None, 1)
+    first, second = worker.work(*asked), worker.work(*asked)
+    assert first.failure == "RuntimeError: CUDA error"
+    assert second.failure is not None and "illegal memory access" in second.failure and "and more" not in second.failure
+    assert "Fix: repeat the study" in second.failure
 
 
 def grid_of(config: Path, *names: str, seeds: tuple[int, ...] = (1, 2), more: tuple[str, ...] = ()) -> Grid:

@@ -18,7 +18,7 @@ from msft.model.precision import Precision
 from msft.model.quantised import Packed, will_be_packed
 from msft.model.token_budget import LEAST, ON_A_CPU
 from msft.model.twin import base_of
-from msft.snapshots.state import trainable
+from msft.snapshots.state import pinned_bytes, trainable
 from msft.snapshots.store import IN_PASSING
 
 
@@ -46,6 +46,8 @@ class Needs:
     """Of the host: masters, moments, averages and gradients with `training.offload_optimizer`."""
     read: int
     """The model as it is read, in fp32: on the host, and then on the card, before frozen weights become bf16."""
+    pinned: float = 1.0
+    """By what factor the host's memory for copies from the card is larger than they are."""
 
     @property
     def state(self) -> int:
@@ -90,7 +92,7 @@ def host_needs(
         processes=processes,
         read=processes * needs.read,
         kept=processes * (needs.host + targets + (needs.state if card is None else 0)),
-        snapshots=waiting * needs.snapshot,
+        snapshots=int(waiting * needs.snapshot * (1 if card is None else needs.pinned)),
         memory=memory,
     )
 
@@ -114,6 +116,8 @@ def needs_of(
     on_host = training.offload_optimizer and mixed
     here = 0 if on_host else 1
     tokens = _tokens(config, longest, on_card)
+    sizes = [4 * parameter.numel() for parameter in trainable(skeleton).values()]
+    pinned = sum(map(pinned_bytes, sizes)) / sum(sizes) if on_card else 1.0
     activations = activation_bytes(skeleton, tokens, precision, checkpointing=training.gradient_checkpointing)
     found = Needs(
         weights=frozen + (2 if mixed else 4) * trained,
@@ -125,7 +129,8 @@ def needs_of(
         activations=activations + _unpacked(skeleton, packed, mixed),
         tokens=tokens,
         snapshot=4 * trained + moments + mean,
-        host=(8 * trained + moments + mean) * (1 - here),
+        host=(int(8 * trained * pinned) + moments + mean) * (1 - here),
+        pinned=pinned,
         read=packed.nbytes + 4 * (everything - packed.parameters),
     )
     if training.shard is not True or processes == 1:

@@ -51,6 +51,8 @@ class EngineSettings:
     deterministic: Literal["auto"] | bool = "auto"
     lengths: bool = False
     """Whether attention is told the rows' lengths on a CPU too, where spans are faster; for tests."""
+    beside: bool = False
+    """Whether the method has gradients computed beside the steps, or steps that fit none of the recorded sizes."""
     lookahead_batch: int = 32
     """Examples of each sub-dataset in a look-ahead."""
     virtual: Literal["adam", "sgd"] = "adam"

@@ -80,8 +80,9 @@ def runtime_for(
     # Before the layout, which may give the model another attention than the one that says what it computes.
     decoding = fitting_decoding(loss.model, settings.longest, processes.device) if generates else "dropped"
     on_gpu = device.type == "cuda"
-    # A GPU's attention over lengths is of bf16; in fp32, its stand-in would hold all weights of each layer.
-    by_lengths = settings.lengths or (on_gpu and precision == "mixed")
+    # A GPU's attention over lengths is of bf16; in fp32, its stand-in would hold all weights of each layer. Not tried
+    # on an AMD GPU.
+    by_lengths = settings.lengths or (on_gpu and precision == "mixed" and torch.version.hip is None)
     fixed = generates and (on_gpu or settings.lengths) and not in_parts and settings.cuda_graphs is not False
     fixed = fixed and fixed_decoding(base_of(loss.model), settings.longest, device)
     rounds = in_parts and precision == "mixed"  # of other models, the bf16 copies are made later
@@ -174,7 +175,11 @@ def budgeted(runtime: Runtime, settings: EngineSettings, loss: TokenLoss, proces
     )
     card = 0 if processes.device.type != "cuda" else card_memory(processes.device)
     share = share_of_training(card, ((8 if averaged else 4) * trained + moments) // parts, on_host=on_host)
-    budgets[processes.rank] = token_budget(loss, runtime.layout, processes.device, runtime.autocast, fixed, share)
+    # What is recorded keeps its memory, which what is not, such as a look-ahead, cannot use.
+    times = 2 if settings.beside and settings.cuda_graphs and runtime.layout == "lengths" else 1
+    budgets[processes.rank] = token_budget(
+        loss, runtime.layout, processes.device, runtime.autocast, fixed, share, times=times
+    )
     # The minimum over all: every process must make the same number of micro-batches of a global batch.
     return replace(runtime, max_tokens=int(processes.total(budgets).min()))
 
@@ -199,16 +204,18 @@ def stepper_for(
         return Stepper(model, optimizer, settings, runtime, held)
     parts = [part for part in data.values() if not part.aggregate]
     lengths = [np.array([row_size(one) for one in chain(part.train, part.held_out)], np.int64) for part in parts]
-    shapes = choose(lengths, settings.batch_size, runtime.max_tokens)
+    shapes = choose(lengths, settings.batch_size, runtime.max_tokens, world=processes.world)
     graphs = processes.device.type == "cuda" and masters is not None
     compiles = settings.cuda_graphs != "plain" and not settings.torch_compile
     rows = [row([one]) for one in chain.from_iterable(islice(part.train, settings.batch_size) for part in parts)]
     found = StaticStepper(model, optimizer, settings, runtime, masters, shapes, rows, graphs=graphs, compiles=compiles)
-    found.said = "; ".join(filter(None, (_in_words(shapes, lengths, settings), found.said)))
+    found.said = "; ".join(filter(None, (_in_words(shapes, lengths, settings, processes.world), found.said)))
     return found
 
 
-def _in_words(shapes: Sequence[Shape], lengths: Sequence[NDArray[np.int64]], settings: EngineSettings) -> str:
-    more = added(shapes, lengths, settings.batch_size, shapes[-1].tokens)
+def _in_words(
+    shapes: Sequence[Shape], lengths: Sequence[NDArray[np.int64]], settings: EngineSettings, world: int
+) -> str:
+    more = added(shapes, lengths, settings.batch_size, shapes[-1].tokens, world)
     sizes = ", ".join(f"{shape.tokens:,}" for shape in shapes)
     return f"micro-batches are filled up to {sizes} tokens, by {more:.1%} on average"

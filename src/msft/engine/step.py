@@ -19,7 +19,7 @@ from msft.data.examples import Example
 from msft.engine.masters import Held, Masters, weights_of
 from msft.engine.parallel import unsynchronised
 from msft.engine.settings import EngineSettings
-from msft.forward.batches import MicroBatch, collate, filler, per_sequence
+from msft.forward.batches import MicroBatch, collate, filler, on_device, per_sequence
 from msft.forward.runtime import Runtime, undisturbed
 from msft.forward.soft_targets import SoftTargets
 from msft.forward.token_rows import Row, row
@@ -157,7 +157,7 @@ class Stepper:
             share = np.zeros(1)
         if self.held is None or self.held.averages:
             share = share * self.runtime.world  # gradients come as means over processes, and the batch needs the sum
-        return self._pass(batch, torch.from_numpy(share.astype(np.float32)).to(device))
+        return self._pass(batch, on_device(share.astype(np.float32), device))
 
     def _pass(self, batch: MicroBatch, weights: Tensor) -> Tensor:
         nll: Tensor = self.model(batch).nll

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -126,6 +127,12 @@ class Predicted(NamedTuple):
     """[targets, top] float32, their probabilities."""
 
 
+def on_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """A tensor of these values, without waiting for what a GPU computes."""
+    made = torch.from_numpy(array)
+    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)
+
+
 def collate(
     rows: Sequence[Row], device: torch.device, *, layout: RowLayout = "padded", hits: bool = False
 ) -> MicroBatch:
@@ -137,8 +144,7 @@ def collate(
 
     read, of_target = np.unique(before, return_inverse=True)
 
-    def here(array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(device)
+    here = partial(on_device, device=device)
 
     if layout == "lengths":
         fields = _by_lengths(rows, here, device)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msft.forward.planner import micro_batches
+from msft.forward.planner import deal
 from msft.forward.token_rows import Row
 
 MOST = 4
@@ -45,14 +45,17 @@ class Shape:
         )
 
 
-def choose(lengths: Sequence[NDArray[np.int64]], batch_size: int, max_tokens: int, most: int = MOST) -> list[Shape]:
+def choose(
+    lengths: Sequence[NDArray[np.int64]], batch_size: int, max_tokens: int, *, world: int = 1, most: int = MOST
+) -> list[Shape]:
     """The sizes, smallest first, that add the fewest tokens to the micro-batches of drawn steps.
 
     `lengths`: of each sub-dataset, [examples, 2], the tokens of each example's row and its targets. Half of the steps
     are drawn from all sub-datasets, half from some, as a search leaves some out. Every micro-batch has at most
-    `max_tokens` tokens; so has the largest size, or those of the longest row.
+    `max_tokens` tokens; so has the largest size, or those of the longest row. `world`: processes, each of which has a
+    part of every step.
     """
-    found = _drawn(lengths, batch_size, max_tokens)
+    found = _drawn(lengths, batch_size, max_tokens, world)
     longest = int(max(part[:, 0].max() for part in lengths))
     wanted = np.array([_up(int(tokens), TOKENS) for tokens, _ in found])
     sizes = _fewest_added(wanted, most)
@@ -60,19 +63,21 @@ def choose(lengths: Sequence[NDArray[np.int64]], batch_size: int, max_tokens: in
     for size in sizes:
         inside = found[wanted <= size]
         targets = _up(int(SPARE * inside[:, 1].max()), TARGETS)
-        rows = batch_size + -(-size // longest)  # those that fill up are at most as many as fill it all
+        rows = -(-batch_size // world) + -(-size // longest)  # those that fill up are at most as many as fill it all
         shapes.append(Shape(tokens=size, targets=min(targets, size), rows=rows, longest=longest))
     return shapes
 
 
-def added(shapes: Sequence[Shape], lengths: Sequence[NDArray[np.int64]], batch_size: int, max_tokens: int) -> float:
+def added(
+    shapes: Sequence[Shape], lengths: Sequence[NDArray[np.int64]], batch_size: int, max_tokens: int, world: int = 1
+) -> float:
     """Tokens that fill up, per token of the examples, over the drawn steps."""
-    found = _drawn(lengths, batch_size, max_tokens)[:, 0]
+    found = _drawn(lengths, batch_size, max_tokens, world)[:, 0]
     sizes = np.array([shape.tokens for shape in shapes])
     return float(sizes[np.searchsorted(sizes, found)].sum() / found.sum() - 1)
 
 
-def _drawn(lengths: Sequence[NDArray[np.int64]], batch_size: int, max_tokens: int) -> NDArray[np.int64]:
+def _drawn(lengths: Sequence[NDArray[np.int64]], batch_size: int, max_tokens: int, world: int) -> NDArray[np.int64]:
     """[micro-batches, 2] tokens and targets of drawn steps."""
     random = np.random.default_rng(0)
     found = []
@@ -80,9 +85,8 @@ def _drawn(lengths: Sequence[NDArray[np.int64]], batch_size: int, max_tokens: in
         some = len(lengths) if step % 2 else int(random.integers(1, len(lengths) + 1))
         pool = np.concatenate([lengths[part] for part in random.permutation(len(lengths))[:some]])
         batch = pool[random.integers(0, len(pool), batch_size)]
-        whole = batch[:, 0].sum() <= max_tokens
-        cuts = [slice(None)] if whole else micro_batches(batch[:, 0].tolist(), max_tokens, flat=True)
-        found += [batch[places].sum(0) for places in cuts]
+        hands = deal(batch[:, 0].tolist(), max_tokens, world, flat=True)
+        found += [batch[places].sum(0) for hand in hands for places in hand if places]
     return np.array(found, np.int64)
 
 

@@ -3,6 +3,7 @@ while a step is recorded."""
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import torch._dynamo.config
 import torch._inductor.config
 from peft import PeftModel
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from transformers import PreTrainedModel
 
 from msft.core.errors import ModelError, complaint
@@ -23,22 +25,41 @@ from msft.model.twin import base_of, decoder_layers
 
 _FIELD = "training.torch_compile"
 SIZES = 256
-"""Times at most that a process compiles a layer: for each size of each of a study's runs."""
+"""Times at most that a process compiles a layer: for each size of each of a study's runs. Those of runs that are over
+are dropped before they are half of it."""
 ALIKE = 0.1
 """Nats, and share, by which compiled layers may differ from plain ones: many roundings in bf16. An error is larger."""
 
 
 def compile_layers(model: PreTrainedModel | PeftModel, device: torch.device) -> None:
     """Compiles the model's layers in place, for any number of tokens. Raises ModelError where that is not possible."""
-    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
-        mend = "install g++, or leave it out"
-        raise ModelError(complaint("compiling for a CPU needs a C++ compiler, and none was found", mend, field=_FIELD))
+    of_cpu = device.type == "cpu"
+    if not any(map(shutil.which, ("g++", "clang++", "c++") if of_cpu else ("gcc", "clang", "cc"))):
+        found = f"compiling for a {'CPU' if of_cpu else 'GPU'} needs a C{'++' * of_cpu} compiler, and none was found"
+        raise ModelError(complaint(found, f"install {'g++' if of_cpu else 'gcc'}, or leave it out", field=_FIELD))
+    if not of_cpu and importlib.util.find_spec("triton") is None:
+        found = "compiling for a GPU needs the package triton, which is not installed"
+        raise ModelError(complaint(found, "install it, or leave it out", field=_FIELD))
     layers = decoder_layers(base_of(model))
     if not layers:
         found = f"the layers of {type(base_of(model)).__name__} are not found"
         raise ModelError(complaint(found, "leave it out for this model", field=_FIELD))
     for layer in layers:
         layer.compile(dynamic=True)
+
+
+_dropped = 0
+"""What this process had compiled when it last dropped it."""
+
+
+def _make_room() -> None:
+    """Drops what was compiled for models that are gone, which counts towards the limit too, while there is room."""
+    global _dropped
+    compiled = counters["stats"]["unique_graphs"]
+    _dropped = min(_dropped, compiled)
+    if compiled - _dropped > SIZES // 2:
+        torch._dynamo.reset()
+        _dropped = compiled
 
 
 class CompiledLayers:
@@ -57,6 +78,8 @@ class CompiledLayers:
         self.said = ""
         what = "layers" if learns else "layers that score"
         layers = decoder_layers(base_of(loss.model))
+        if learns:
+            _make_room()
         if not layers:
             self.said = f"{what} are not compiled: they are not found"
             return

@@ -27,10 +27,13 @@ def token_budget(
     autocast: Callable[[], AbstractContextManager[object]],
     fixed: int,
     share: float = TRAINING,
+    *,
+    times: int = 1,
 ) -> int:
     """Tokens of a micro-batch on this device; `model` maps a MicroBatch to TokenScores.
 
-    `fixed`: bytes that training takes beside activations (`training_bytes`); `share`: see `share_of_training`.
+    `fixed`: bytes that training takes beside activations (`training_bytes`); `share`: see `share_of_training`;
+    `times`: of how many micro-batches the activations must fit at the same time.
 
     On a GPU this is probed by a forward and backward pass of two micro-batches. The result is a power of two, computed
     from the device's total and not its free memory, so that a resumed run makes the same micro-batches.
@@ -39,7 +42,7 @@ def token_budget(
         return ON_A_CPU
     # The first takes what stays, such as the workspaces of products.
     peaks = [_peak(model, tokens, layout, device, autocast) for tokens in (LEAST, LEAST, 2 * LEAST)]
-    return fitting(card_memory(device), fixed, peaks[2] - peaks[1], share)
+    return fitting(card_memory(device), fixed, times * (peaks[2] - peaks[1]), share)
 
 
 def fitting(total: int, state: int, of_a_thousand: int, share: float = TRAINING) -> int:

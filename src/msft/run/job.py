@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from msft.config.reader import flatten
 from msft.config.schema import Config
 from msft.core.errors import ConfigError
-from msft.core.outlook import Lookahead, Outlook
+from msft.core.outlook import Outlook
 from msft.core.version import __version__
 from msft.core.vocabulary import ROOT, Brief, Outcome, Task
 from msft.core.wire import brief_to_json
@@ -28,7 +28,7 @@ from msft.record.run_folder import environment
 from msft.run.scoring_cost import decided
 from msft.system.stopwatch import spent
 
-NO_LOOKAHEAD = Lookahead()
+UNKNOWN = Outlook()
 
 
 class Described(Protocol):
@@ -94,7 +94,7 @@ class Job:
 
     @property
     def settings(self) -> EngineSettings:
-        return settings_of(self.config, self.outlook.lookahead)
+        return settings_of(self.config, self.outlook)
 
     @property
     def tested(self) -> bool:
@@ -221,9 +221,9 @@ def longest_row(config: Config) -> int:
     return config.data.max_length + max(spoken, default=0)
 
 
-def settings_of(config: Config, lookahead: Lookahead = NO_LOOKAHEAD) -> EngineSettings:
-    """The engine's settings from a configuration. `lookahead`: the method's."""
-    t = config.training
+def settings_of(config: Config, outlook: Outlook = UNKNOWN) -> EngineSettings:
+    """The engine's settings from a configuration. `outlook`: the method's."""
+    t, lookahead = config.training, outlook.lookahead
     tokens = t.max_tokens_per_microbatch
     return EngineSettings(
         seed=config.training_seed,
@@ -248,6 +248,7 @@ def settings_of(config: Config, lookahead: Lookahead = NO_LOOKAHEAD) -> EngineSe
         shard=t.shard,
         cuda_graphs=t.cuda_graphs,
         deterministic=t.deterministic,
+        beside=lookahead.times > 0 or outlook.soft_targets > 0,
         lookahead_batch=lookahead.examples,
         virtual=lookahead.optimizer,
         # What a crash loses would be trained again with other bits.

@@ -30,15 +30,28 @@ class State:
     """`weight/<name>` of each trainable parameter, tied ones once; `<moment>/<name>` of each that the optimizer has
     updated, such as `exp_avg/<name>`; with averaged weights also `mean/<name>` and `mean_steps`."""
     cursor: Cursor = field(default_factory=Cursor)
+    pinned: bool = False
+    """Whether it lies in memory of the host that a GPU copies to by itself."""
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    @property
+    def taken(self) -> int:
+        """Bytes of memory that it takes where it is."""
+        sizes = (tensor.nbytes for tensor in self.tensors.values())
+        return sum(map(pinned_bytes, sizes)) if self.pinned else sum(sizes)
 
     @property
     def on_gpu(self) -> bool:
         """Whether it takes memory of a GPU."""
         return any(tensor.is_cuda for tensor in self.tensors.values())
+
+
+def pinned_bytes(size: int) -> int:
+    """What a tensor of so many bytes takes of pinned memory, which torch takes by powers of two."""
+    return 1 << (size - 1).bit_length() if size else 0
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -72,9 +85,10 @@ def capture(
             assert moment in MOMENTS, f"the optimizer keeps {moment}, which snapshots do not hold"
             number = value if isinstance(value, Tensor) else torch.tensor(float(value))
             tensors[f"{moment}/{name}"] = _copy(number, device)
-    if any(weight.is_cuda for weight in weights.values()):
+    from_gpu = any(weight.is_cuda for weight in weights.values())
+    if from_gpu:
         torch.cuda.synchronize()
-    return State(tensors=tensors, cursor=cursor)
+    return State(tensors=tensors, cursor=cursor, pinned=from_gpu and device is not None)
 
 
 def restore(weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, state: State) -> None:
@@ -111,10 +125,18 @@ def _place_of(moment: str, parameter: Tensor, optimizer: torch.optim.Optimizer) 
     return torch.device("cpu") if moment == "step" and not fused else parameter.device
 
 
+def on_host(like: Tensor, dtype: torch.dtype) -> Tensor:
+    """An array of this shape on the host, from and to which a GPU copies by itself, if the tensor is on one and the
+    system lets so much memory be pinned."""
+    try:
+        return torch.empty(like.shape, dtype=dtype, pin_memory=like.is_cuda)
+    except RuntimeError:
+        return torch.empty(like.shape, dtype=dtype)
+
+
 def _copy(tensor: Tensor, device: torch.device | str | None) -> Tensor:
     """A copy; from a GPU to the host into pinned memory, which takes a fraction of the time, and complete only after
     `torch.cuda.synchronize`."""
     if tensor.is_cuda and device is not None and torch.device(device).type == "cpu":
-        pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        return pinned.copy_(tensor.detach(), non_blocking=True)
+        return on_host(tensor, tensor.dtype).copy_(tensor.detach(), non_blocking=True)
     return tensor.detach().to(device=device or tensor.device, copy=True, memory_format=torch.contiguous_format)

@@ -124,7 +124,7 @@ class Store:
         """
         assert number != ROOT, "the base model is never kept"
         self._writer.check()
-        fits = self._fits(number, state.nbytes, on_gpu=state.on_gpu)
+        fits = self._fits(number, state.taken, on_gpu=state.on_gpu)
         self._memory.pop(number, None)
         if fits:
             self._memory[number] = state
@@ -141,7 +141,7 @@ class Store:
         return self._fits(number, nbytes, on_gpu=True)
 
     def _fits(self, number: Snapshot, nbytes: int, *, on_gpu: bool) -> bool:
-        held = sum(k.nbytes for other, k in self._memory.items() if other != number and k.on_gpu == on_gpu)
+        held = sum(k.taken for other, k in self._memory.items() if other != number and k.on_gpu == on_gpu)
         return held + nbytes <= (self.gpu_bytes if on_gpu else self.memory_bytes)
 
     def persist(self, numbers: Collection[Snapshot]) -> None:

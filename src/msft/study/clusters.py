@@ -22,6 +22,7 @@ import torch
 from msft.core.errors import ConfigError, RunError, complaint
 from msft.methods import load_installed
 from msft.model.memory import share_card
+from msft.study.worker import use_threads
 from msft.system.locks import lock
 
 Where: TypeAlias = Literal["local", "ray", "slurm"]
@@ -71,7 +72,7 @@ def there(site: Site, do: Callable[..., Any], arguments: tuple[Any, ...]) -> Any
     with Path(site.alive).open("a") as file:
         lock(file, Path(site.alive), fcntl.LOCK_SH)
         os.chdir(site.folder)
-        torch.set_num_threads(site.threads)
+        use_threads(site.threads)
         if torch.cuda.is_available():
             share_card(site.sharing)
         load_installed()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._inductor.config
 
 from msft.config.schema import Config
 from msft.core.errors import RunError, Stopped, UserError, complaint
@@ -66,9 +67,15 @@ def begin(
         share_card(sharing)
     positions.cancel_join_thread()  # a process ends though what it told is not read
     report_to(positions.put)
-    torch.set_num_threads(threads)
+    use_threads(threads)
     load_installed()
     setup()
+
+
+def use_threads(threads: int) -> None:
+    """Limits what this process, which is one of several, computes and compiles at the same time."""
+    torch.set_num_threads(threads)
+    torch._inductor.config.compile_threads = threads
 
 
 def _end_with(parent: Connection) -> None:
@@ -107,6 +114,8 @@ def work(config: Config, threads: int, file: Path, at: Position, jobs: int) -> R
     """Start or continue one run. `file`: the base model's scores. `jobs`: runs at the same time. `at`: the run's name,
     with which it tells its position."""
     began = time.perf_counter()
+    if _broken:
+        return Result(None, _broken[0], 0.0)
     try:
         shared = read_base(file)
         if shared is None:
@@ -119,8 +128,23 @@ def work(config: Config, threads: int, file: Path, at: Position, jobs: int) -> R
     except Stopped:  # stops the study, not only this run
         raise
     except Exception as error:  # mostly out of memory: one failed run must not end the others
+        _check_gpu()
         return Result(None, f"{type(error).__name__}: {error}", time.perf_counter() - began)
     return Result(summary, None, time.perf_counter() - began)
+
+
+_broken: list[str] = []
+"""Why this process can run nothing more, if so."""
+
+
+def _check_gpu() -> None:
+    """After some errors (an illegal address), all that a process asks of its GPU fails."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as error:
+            found = f"this process's GPU fails since an earlier run ({str(error).splitlines()[0]})"
+            _broken.append(complaint(found, "repeat the study, which continues it"))
 
 
 _jobs: OrderedDict[str, Job] = OrderedDict()
