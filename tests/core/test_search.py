@@ -176,8 +176,8 @@ def test_a_blend_that_is_no_mean_is_refused(method: Method, message: str) -> Non
 
 def taught(**changes: Any) -> Method:
     """A first tick, which teaches a second one from the base model."""
-    teacher = Teacher(**{"snapshot": 1} | {name: changes.pop(name) for name in ("snapshot", "share", "top")
-                                          if name in changes})  # fmt: skip
+    fields = {name: changes.pop(name) for name in ("snapshots", "share", "top") if name in changes}
+    teacher = Teacher(**{"snapshots": (1,)} | fields)
 
     def plan(brief: Brief) -> Plan:
         track, whole = Track(brief), Mixture(tasks=brief.tasks)
@@ -199,7 +199,12 @@ def taught(**changes: Any) -> Method:
         ({"share": math.nan}, "the share nan"),
         ({"top": 0}, "asks for 0 tokens of a teacher's predictions. Fix: let `top` be 1 or more"),
         ({"stop": 0}, "gives a teacher where nothing is trained"),
-        ({"snapshot": 9}, "requests snapshot 9, which it dropped"),
+        ({"snapshots": (9,)}, "requests snapshot 9, which it dropped"),
+        ({"snapshots": (1, 9)}, "requests snapshot 9, which it dropped"),
+        (
+            {"snapshots": (1, 0, 1)},
+            "the method gives 2 sub-datasets 3 teachers. Fix: give one to each of them, or one alone to all",
+        ),
     ],
 )
 def test_a_teacher_that_cannot_teach_is_refused(fields: dict[str, Any], message: str) -> None:
@@ -208,12 +213,12 @@ def test_a_teacher_that_cannot_teach_is_refused(fields: dict[str, Any], message:
     assert search_with(taught()).answer == 2
 
 
-@pytest.mark.parametrize("teacher", [None, Teacher(snapshot=1, share=0.1), Teacher(snapshot=ROOT)])
+@pytest.mark.parametrize("teacher", [None, Teacher(snapshots=(1,), share=0.1), Teacher(snapshots=(ROOT,))])
 def test_a_teacher_that_changes_within_a_roll_out_is_refused(teacher: Teacher | None) -> None:
     """Its predictions are computed, and counted, where a roll-out begins."""
 
     def plan(brief: Brief) -> Plan:
-        track, whole, known = Track(brief), Mixture(tasks=brief.tasks), Teacher(snapshot=1)
+        track, whole, known = Track(brief), Mixture(tasks=brief.tasks), Teacher(snapshots=(1,))
         yield from track.advance(track.base, whole, 3, score=brief.tasks)
         here = yield from track.advance(track.base, whole, 3, score=brief.tasks, keep={1}, teacher=known)
         here = yield from track.advance(here, whole, 6, score=brief.tasks, keep={1}, teacher=known)

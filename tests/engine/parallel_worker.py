@@ -131,7 +131,7 @@ def observe(case: str, folder: Path, results: Path) -> dict[str, Any]:
         told |= {"sent": [trained.most, rolled_back.most], "traffic": batch.total}
     blended = engine.run(segment(0, 0, parent=2, blend=((0, 0.25), (1, 0.25), (2, 0.5))), 3)
     ties = engine.run(segment(0, 0, parent=2, blend=((1, 0.5), (2, 0.5)), ties=0.5), 4)
-    taught = engine.run(segment(0, 3, parent=2, rollout=3, teacher=Teacher(snapshot=1, top=5)), 6)
+    taught = engine.run(segment(0, 3, parent=2, rollout=3, teacher=Teacher(snapshots=(1,), top=5)), 6)
     back = engine.run(segment(0, 0, parent=0), 5)
     assert back.scores == base.scores, "the base model is read again as it was"
     engine.export(1, place / "final")

@@ -114,7 +114,7 @@ def test_a_step_with_a_teacher_repeats_its_bits_and_is_that_of_the_eager_path(fo
     found = []
     for name, settings in (("graphs", PLAIN), ("eager", PLAIN | {"cuda_graphs": False})):
         engine, store, _ = run(folder, tmp_path / name, (9,), **settings)
-        taught = [engine.run(segment(0, 4, rollout=2, teacher=Teacher(snapshot=1, top=2)), n) for n in (2, 3)]
+        taught = [engine.run(segment(0, 4, rollout=2, teacher=Teacher(snapshots=(1,), top=2)), n) for n in (2, 3)]
         assert same(dict(store.get(2).tensors), dict(store.get(3).tensors))
         assert taught[0].scores == taught[1].scores
         found.append(taught[0])

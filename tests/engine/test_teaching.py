@@ -138,7 +138,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_folder(tmp_path_factory.mktemp("llama"))
 
 
-TAUGHT = Teacher(snapshot=1, share=0.5, top=8)
+TAUGHT = Teacher(snapshots=(1,), share=0.5, top=8)
 TOKENS = sum(len(example) for part in tiny_data().values() for example in part.train)
 
 
@@ -176,9 +176,23 @@ def test_what_a_teacher_reads_is_counted_once_a_roll_out(folder: Path, tmp_path:
     one = Mixture(tasks=("one",))
     told = [engine.run(segment(0, 2, rollout=2, mixture=one, teacher=TAUGHT), 2)]
     told.append(engine.run(segment(0, 3, rollout=3, parent=2, teacher=TAUGHT), 3))
-    told.append(engine.run(segment(0, 3, rollout=4, teacher=replace(TAUGHT, snapshot=ROOT)), 4))
+    told.append(engine.run(segment(0, 3, rollout=4, teacher=replace(TAUGHT, snapshots=(ROOT,))), 4))
     own = sum(len(example) for example in tiny_data()["one"].train)
     assert [outcome.tokens.probe for outcome in told] == [own, TOKENS, TOKENS]
+
+
+def test_each_sub_dataset_has_the_targets_of_its_own_teacher(folder: Path, tmp_path: Path) -> None:
+    engine, _ = tiny_engine(folder, tmp_path / "a")
+    engine.run(segment(0, 9, score=()), 1)
+    own = replace(TAUGHT, snapshots=(1, *[ROOT] * (len(TASKS) - 1)))
+    told = engine.run(segment(0, 2, rollout=2, teacher=own, score=()), 2)
+    assert told.tokens.probe == TOKENS, "each example is read once"
+    found = {task: engine._teaching._known[task] for task in TASKS}
+    for task, snapshot in zip(TASKS, own.snapshots, strict=True):
+        engine.run(segment(0, 2, rollout=3, teacher=replace(TAUGHT, snapshots=(snapshot,)), score=()), 3)
+        for soft, expected in zip(found[task], engine._teaching._known[task], strict=True):
+            assert np.array_equal(soft.tokens, expected.tokens) and np.array_equal(soft.odds, expected.odds)
+    assert not np.array_equal(found[TASKS[0]][0].odds, engine._teaching._known[TASKS[0]][0].odds)
 
 
 @pytest.mark.cpu("on a card, test_graphs.py has its place")

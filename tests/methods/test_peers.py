@@ -153,18 +153,54 @@ def test_a_density_is_a_share(density: float) -> None:
 
 
 def test_the_best_model_of_plain_fine_tuning_teaches_a_second_run_from_the_base_model() -> None:
-    """The final model is the best of the second run, also where the first one has a better one."""
     engine, plain, best = play("sft", horizon=6.0)
-    engine, journal, answer = play("self_distil", params=self_distil.Params(share=0.7, top=5), horizon=6.0)
+    params = self_distil.Params(teachers="common", share=0.7, top=5)
+    engine, journal, _ = play("self_distil", params=params, horizon=6.0)
     first, second = journal[: len(plain)], journal[len(plain) :]
     assert [replace(segment, why="search") for segment, _ in first] == [segment for segment, _ in plain]
     assert {segment.why for segment, _ in first} == {"teacher"}
-    assert {segment.teacher for segment, _ in second} == {Teacher(snapshot=best, share=0.7, top=5)}
+    assert {segment.teacher for segment, _ in second} == {Teacher(snapshots=(best,), share=0.7, top=5)}
     assert (second[0][0].parent, second[0][0].start, second[0][0].epoch) == (ROOT, 0, 0.0)
     assert [segment.stop for segment, _ in second] == [segment.stop for segment, _ in plain]
-    macro = [sum(outcome.scores.values()) for _, outcome in second]
-    assert answer == len(plain) + 1 + macro.index(max(macro))
     assert engine.trained == 2 * 6 * sum(SIZES.values())
+
+
+def test_each_sub_dataset_is_taught_by_the_model_at_its_own_best_evaluation() -> None:
+    engine, journal, _ = play("self_distil", horizon=6.0)
+    first, second = journal[: len(journal) // 2], journal[len(journal) // 2 :]
+    scores = {task: [outcome.scores[task] for _, outcome in first] for task in SIZES}
+    peaks = tuple(1 + by.index(max(by)) for by in scores.values())
+    assert len(set(peaks)) == 3, "a test of nothing"
+    assert {segment.teacher for segment, _ in second} == {Teacher(snapshots=peaks)}
+    brief = brief_of(engine, self_distil.Params(), horizon=6.0)
+    said = METHODS["self_distil"].explain(brief, [outcome for _, outcome in journal])
+    clock = [segment.epoch for segment, _ in first] + [6.0]
+    assert said == [
+        "Each sub-dataset is taught by the first run's model at its own best evaluation: from epoch "
+        f"{clock[peaks[0]]:.4g} (a) to epoch {clock[peaks[2]]:.4g} (c)."
+    ]
+
+
+def test_teachers_dealt_at_random_are_the_same_ones() -> None:
+    found = []
+    for teachers in ("own", "random"):
+        _, journal, _ = play("self_distil", params=self_distil.Params(teachers=teachers), horizon=6.0, seed=3)
+        ((teacher,),) = [{segment.teacher for segment, _ in journal[len(journal) // 2 :]}]
+        assert teacher is not None
+        found.append(teacher.snapshots)
+    assert found[0] != found[1] and sorted(found[0]) == sorted(found[1])
+
+
+@pytest.mark.parametrize(("curve", "of_second"), [(Curve(peak=6.0), False), (Curve(peak=0.8, fall=1.0), True)])
+def test_the_final_model_of_self_distillation_is_the_best_of_both_runs(curve: Curve, of_second: bool) -> None:
+    """Teachers slow learning down here: the second run does not come as far, or it is not past the peak so soon."""
+    engine = FakeEngine(dict.fromkeys(SIZES, curve), SIZES)
+    engine, journal, answer = play("self_distil", engine, horizon=2.0, eval_every=1.0)
+    macro = [sum(outcome.scores.values()) for _, outcome in journal]
+    assert answer == 1 + macro.index(max(macro)) and (answer > len(journal) // 2) is of_second
+    brief = brief_of(engine, self_distil.Params(), horizon=2.0, eval_every=1.0)
+    said = METHODS["self_distil"].explain(brief, [outcome for _, outcome in journal])
+    assert any("not better on validation" in sentence for sentence in said) is not of_second
 
 
 def test_a_base_model_that_no_training_improves_teaches_nothing() -> None:
@@ -173,8 +209,9 @@ def test_a_base_model_that_no_training_improves_teaches_nothing() -> None:
     assert answer == ROOT and engine.trained == 10 * sum(SIZES.values())
     brief = brief_of(engine, self_distil.Params())
     assert "no second run" in METHODS["self_distil"].explain(brief, [outcome for _, outcome in journal])[0]
-    _, journal, answer = play("self_distil", FakeEngine(curves, SIZES), select="last")
-    assert answer == len(journal) and journal[-1][0].teacher == Teacher(snapshot=len(journal) // 2)
+    params = self_distil.Params(teachers="common")
+    _, journal, answer = play("self_distil", FakeEngine(curves, SIZES), params=params, select="last")
+    assert answer == len(journal) and journal[-1][0].teacher == Teacher(snapshots=(len(journal) // 2,))
 
 
 @pytest.mark.parametrize(("params", "said"), [({"share": 0.0}, "share must be"), ({"share": 1.1}, "share must be"),

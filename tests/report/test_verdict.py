@@ -189,27 +189,32 @@ def test_the_average_of_different_measures_is_called_that(story: Story) -> None:
 
 
 def test_a_teacher_is_the_plain_sft_that_a_run_is_compared_with(tmp_path: Path) -> None:
-    story = read_story(make_run(tmp_path / "run", "self_distil", horizon=4.0, items=ITEMS))
-    first, last = story.teacher, story.answer
-    assert first is not None and last is not None and first.snapshot < last.snapshot
+    story = read_story(make_run(tmp_path / "run", "self_distil", horizon=4.0, items=ITEMS, chosen=32))
+    first, last = story.first_model, story.answer
+    assert first is not None and last is not None and last.rollout == 2
+    macro = [sum(story.trail.points[number].scores[t] for t in story.tasks) for number in range(17)]
+    assert first.snapshot == macro.index(max(macro)), "what plain fine-tuning hands over"
     was, now = (100 * math.fsum(p.reports[t] for t in story.tasks) / len(story.tasks) for p in (first, last))
     text = render(story)
     assert (
-        f"Its first model, the teacher, is plain SFT of the same job: its validation average is {was:.1f}, that of the "
+        f"Its first run, the teacher, is plain SFT of the same job: its validation average is {was:.1f}, that of the "
         f"final model {now:.1f} (both chosen by these items)."
     ) in text
     assert "not compared with plain SFT" not in text
-    assert "Roll-out 1, epoch 0 to 4: the first model (teacher)." in text
+    assert "Roll-out 1, epoch 0 to 4: the first run (teacher)." in text
     assert "Roll-out 2, epoch 0 to 4: trained to the end." in text and "excluded" not in text
     shown = page(story, {})
     assert "not part of the final model" not in shown, "no decision is folded"
-    assert "Violet: the first model (teacher)." in shown
+    assert "Violet: the first run (teacher)." in shown
     drawn = [trace for view in lane_figure(story)["views"][1:] for trace in view]
-    assert {trace["name"] for trace in drawn} >= {"trained in full", "first model (teacher)"}
+    assert {trace["name"] for trace in drawn} >= {"trained in full", "first run (teacher)"}
     trained = {name: sum(x for t in drawn if t["name"] == name for x in t["x"]) for name in (t["name"] for t in drawn)}
-    assert trained["first model (teacher)"] > trained.get("discarded", 0.0), "the teacher's training is not discarded"
+    assert trained["first run (teacher)"] > trained.get("discarded", 0.0), "the teacher's training is not discarded"
     names = [trace["name"] for trace in Curves(story).average()["data"] if trace]
-    assert "average, first model (teacher)" in names
+    assert "average, first run (teacher)" in names
+    story = read_story(make_run(tmp_path / "first", "self_distil", horizon=4.0, items=ITEMS, chosen=12))
+    assert "Its final model is of its first run, plain SFT of the same job: the second run" in render(story)
+    assert page(story, {})
 
 
 def test_another_job_is_no_comparison(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def soups(brief: Brief) -> Plan:
 
 def teaches(brief: Brief) -> Plan:
     """Each epoch is a roll-out, taught by the model from which the epoch before it began: the second by the base
-    model, and the third by it too, on some sub-datasets."""
+    model, and the third by it too, on some sub-datasets; in the last, some are taught by the base model."""
     track = Track(brief)
     answer, here, mixture = Answer(brief, track.base), track.base, Mixture(tasks=brief.tasks)
     teacher, before = None, ROOT
@@ -120,7 +120,8 @@ def teaches(brief: Brief) -> Plan:
         if epoch == 2:
             mixture = Mixture(tasks=brief.tasks[: max(1, len(brief.tasks) - 1)])
         if epoch:
-            teacher = Teacher(snapshot=ROOT if epoch == 2 else before, share=0.4, top=3)
+            each = {1: (before,), 2: (ROOT,), 3: (before, *[ROOT] * (len(mixture.tasks) - 1))}[epoch]
+            teacher = Teacher(snapshots=each, share=0.4, top=3)
             here = yield from track.turn(here, mixture, keep=answer.keep | {before})
         for stop in track.ticks(here, mixture, 1.0):
             keep = answer.keep | {start.snapshot}
@@ -136,7 +137,7 @@ def wanders(brief: Brief) -> Plan:
     points, taught = [track.base], None
     for _ in range(16):
         here = draw.choice(points)
-        keep = {point.snapshot for point in points} | ({taught.snapshot} if taught else set())
+        keep = {point.snapshot for point in points} | set(taught.snapshots if taught else ())
         if len(points) > 1 and draw.random() < 0.45:
             chosen = draw.sample(points, draw.randint(1, min(3, len(points))))
             weights = [0.1 + draw.random() for _ in chosen]
@@ -146,7 +147,8 @@ def wanders(brief: Brief) -> Plan:
         else:
             mixture = Mixture(tasks=tuple(task for task in brief.tasks if draw.random() < 0.8) or brief.tasks)
             stop = track.start(here, mixture) + draw.randint(1, 4)
-            teacher = Teacher(snapshot=draw.choice(points).snapshot) if draw.random() < 0.3 else None
+            each = tuple(draw.choice(points).snapshot for _ in draw.choice([("all",), mixture.tasks]))
+            teacher = Teacher(snapshots=each) if draw.random() < 0.3 else None
             if track.start(here, mixture):  # a roll-out goes on with the teacher that it has
                 teacher = taught
             taught = teacher

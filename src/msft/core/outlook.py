@@ -79,7 +79,7 @@ class Outlook:
     no teacher."""
     last_run_only: bool = False
     """Whether the final model comes from a last run, which begins where the method last went back, and what was trained
-    before only finds times or a teacher."""
+    before only finds times."""
     anneals: bool = False
     """Whether the method may lower the learning rate itself (`Segment.anneal`): only a constant schedule lets it."""
     plain: bool = False

@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple, get_args
 
 from msft.core.clock import Clock
+from msft.core.plain_words import many
 from msft.core.vocabulary import Mixture, Segment, Shape, Why
 
 
@@ -92,6 +93,9 @@ def _of_teacher(segment: Segment) -> Wrong | None:
         return Wrong("the method gives a teacher where nothing is trained", "give `teacher` where steps are")
     if segment.mixture.whole:
         return Wrong("the method gives a teacher to a run on all rows", "leave `whole` False, or `teacher` out")
+    if len(teacher.snapshots) not in (1, len(segment.mixture.tasks)):
+        found = f"the method gives {many(len(segment.mixture.tasks), 'sub-dataset')} {len(teacher.snapshots)} teachers"
+        return Wrong(found, "give one to each of them, or one alone to all")
     if not 0 < teacher.share <= 1:
         return Wrong(f"the method gives a teacher the share {teacher.share}", "give a share above 0, at most 1")
     if teacher.top < 1:

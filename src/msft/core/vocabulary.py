@@ -121,18 +121,24 @@ class Anneal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Teacher:
-    """A model whose predictions are trained on beside the labels (distillation, arXiv 1503.02531).
+    """Models whose predictions are trained on beside the labels (distillation, arXiv 1503.02531).
 
     At each trained token, the target is `share` times the teacher's distribution, plus 1 - `share` on the label. Only
     the teacher's `top` most likely tokens are kept; the probability of all others is added to the label.
     """
 
-    snapshot: Snapshot
-    """Its averaged weights where `training.average` is on."""
+    snapshots: tuple[Snapshot, ...]
+    """The model that teaches each sub-dataset of the mixture, in its order; a single one teaches all. Their averaged
+    weights where `training.average` is on."""
     share: float = 0.5
     """Above 0, at most 1."""
     top: int = 16
     """Tokens; at least 1."""
+
+    def of(self, tasks: tuple[Task, ...]) -> dict[Task, Snapshot]:
+        """The model that teaches each sub-dataset of a mixture."""
+        found = self.snapshots * len(tasks) if len(self.snapshots) == 1 else self.snapshots
+        return dict(zip(tasks, found, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +197,7 @@ class Segment:
     @property
     def sources(self) -> frozenset[Snapshot]:
         """The snapshots that must exist to run it."""
-        return self.made_of if self.teacher is None else self.made_of | {self.teacher.snapshot}
+        return self.made_of if self.teacher is None else self.made_of.union(self.teacher.snapshots)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -128,9 +128,13 @@ def segment_from_json(data: Json) -> Segment:
         anneal=Anneal(**data["anneal"]) if "anneal" in data else None,
         blend=tuple((snapshot, weight) for snapshot, weight in data.get("blend", ())),
         ties=data.get("ties"),
-        teacher=Teacher(**data["teacher"]) if "teacher" in data else None,
+        teacher=_teacher(data["teacher"]) if "teacher" in data else None,
         why=data.get("why", "search"),
     )
+
+
+def _teacher(data: Json) -> Teacher:
+    return Teacher(snapshots=tuple(data["snapshots"]), share=data["share"], top=data["top"])
 
 
 def outcome_to_json(outcome: Outcome) -> Json:
@@ -197,7 +201,7 @@ def _later(of: Any) -> Json:
 def _plain(value: Any) -> Any:
     """The value as JSON gives it back."""
     if isinstance(value, Anneal | Teacher):
-        return dataclasses.asdict(value)
+        return {name: _plain(field) for name, field in dataclasses.asdict(value).items()}
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 

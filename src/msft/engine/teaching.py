@@ -1,4 +1,4 @@
-"""The soft targets that a teacher gives the training examples: computed where its roll-out begins (design 3.3)."""
+"""The soft targets that teachers give the training examples: computed where their roll-out begins (design 3.3)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ READS = "the training examples with the teacher"
 
 
 class Teaching:
-    """What the last teacher predicts, by sub-dataset and example. No snapshot holds it, as the teacher is one."""
+    """What the last teachers predict, by sub-dataset and example. No snapshot holds it, as the teachers are some."""
 
     def __init__(self, data: Mapping[Task, TaskData]) -> None:
         self._data = data
@@ -33,7 +33,7 @@ class Teaching:
         evaluated: Callable[[], AbstractContextManager[None]],
         tell: Callable[[ScoreInfo], None],
     ) -> int:
-        """Computes the targets of a segment with a teacher, which is then the live state, where a roll-out begins or
+        """Computes the targets of a segment with a teacher, which becomes the live state, where a roll-out begins or
         they are not known because the run was resumed.
 
         Returns the tokens to count: those of all examples where a roll-out begins, else 0, as they were counted there.
@@ -43,27 +43,30 @@ class Teaching:
         begins = segment.start == 0
         if teacher is None or (self._teacher == teacher and not begins):
             return 0
-        live.become(teacher.snapshot)
-        with spent("probe"), evaluated():
-            self._read(teacher, tasks, stepper, tell)
+        self._known.clear()
+        of = teacher.of(tasks)
+        for snapshot in sorted(set(of.values())):
+            live.become(snapshot)
+            with spent("probe"), evaluated():
+                for task in (task for task in tasks if of[task] == snapshot):
+                    self._known[task] = self._read(teacher, task, tasks, stepper, tell)
         self._teacher = teacher
         return sum(len(example) for task in tasks for example in self._data[task].train) if begins else 0
 
     def _read(
-        self, teacher: Teacher, tasks: tuple[Task, ...], stepper: Stepper, tell: Callable[[ScoreInfo], None]
-    ) -> None:
-        total, before = sum(len(self._data[task].train) for task in tasks), 0
+        self, teacher: Teacher, task: Task, tasks: tuple[Task, ...], stepper: Stepper, tell: Callable[[ScoreInfo], None]
+    ) -> list[SoftTargets]:
+        """The targets of one of these sub-datasets, by the model as it is."""
+        before = sum(map(len, self._known.values()))
+        total = sum(len(self._data[task].train) for task in tasks)
 
         def progress(done: int) -> None:
             tell(ScoreInfo(tasks=tasks, done=before + done, total=total, what=READS))
 
-        self._known.clear()
-        for task in tasks:
-            examples = self._data[task].train
-            self._known[task] = soft_targets(
-                stepper.model, examples, stepper.runtime, share=teacher.share, top=teacher.top, progress=progress
-            )
-            before += len(examples)
+        examples = self._data[task].train
+        return soft_targets(
+            stepper.model, examples, stepper.runtime, share=teacher.share, top=teacher.top, progress=progress
+        )
 
     def of(self, segment: Segment, batch: Sequence[tuple[Task, int]]) -> Sequence[SoftTargets]:
         """The targets of these examples (sub-dataset, index); empty without a teacher."""

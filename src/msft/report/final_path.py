@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import TypeAlias
 
-from msft.core.curves import average
 from msft.core.vocabulary import ROOT, Mixture, Snapshot, Task
 from msft.report.cost import flops, ledger
 from msft.report.story import Rollout, Story
@@ -219,13 +218,10 @@ def unequal_choice(few: Mapping[str, bool | None]) -> list[str]:
 def _base_is_final(story: Story) -> str:
     if story.brief.select == "last":
         return "The final model is the base model: the search ended there."
-    weights = story.brief.validation_sizes if story.brief.average == "micro" else None
-    tasks, what = story.tasks, "validation average"
-    if story.aggregate is not None:
-        tasks, what, weights = (story.aggregate,), f"score of {clean(story.aggregate)}", None
-    scored = [p.scores for p in story.trail.points.values() if p.scores.keys() >= set(tasks)]
-    best = max(average(scores, tasks, weights) for scores in scored)
-    if best > average(story.base.scores, tasks, weights):
+    what = "validation average" if story.aggregate is None else f"score of {clean(story.aggregate)}"
+    needed = set(story.tasks) if story.aggregate is None else {story.aggregate}
+    scored = [point for point in story.trail.points.values() if point.scores.keys() >= needed]
+    if max(map(story.selects_by, scored)) > story.selects_by(story.base):
         return f"The final model is the base model: no point that could become the final model had a better {what}."
     return f"The final model is the base model: no training improved the {what}."
 

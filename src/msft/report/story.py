@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import groupby
 from typing import Any
 
 from msft.core.clock import Clock
-from msft.core.curves import peak, smoothed
+from msft.core.curves import average, peak, smoothed
 from msft.core.outlook import Outlook
 from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Snapshot, Task, Tokens, Why
 from msft.core.wire import Json, outcome_from_json, today
@@ -175,10 +176,21 @@ class Story:
         return frozenset(number for number, (segment, _) in made if segment.why == "teacher" and segment.makes)
 
     @property
-    def teacher(self) -> Point | None:
-        """The point that teaches; None while there is none."""
-        taught = (segment.teacher for segment, _ in self.segments if segment.teacher is not None)
-        return next((self.trail.points[teacher.snapshot] for teacher in taught), None)
+    def first_model(self) -> Point | None:
+        """Of a run whose first model teaches a second one: the point of the first that plain fine-tuning would hand
+        over; None while it teaches none."""
+        if not any(segment.teacher is not None for segment, _ in self.segments) or not self.teachers:
+            return None
+        points = [self.base, *(self.trail.points[number] for number in sorted(self.teachers))]
+        return points[-1] if self.brief.select == "last" else max(points, key=self.selects_by)
+
+    def selects_by(self, point: Point) -> Fraction | float:
+        """What the method compares where it selects the final model: the average over sub-datasets, or the aggregate's
+        score."""
+        if self.aggregate is not None:
+            return average(point.scores, (self.aggregate,))
+        weights = self.brief.validation_sizes if self.brief.average == "micro" else None
+        return average(point.scores, self.tasks, weights)
 
     @property
     def best_known(self) -> Point:

@@ -146,16 +146,21 @@ def _plain_sft(story: Story, other: Run | None) -> Iterable[str]:
 
 
 def _teacher(story: Story) -> str:
-    """A first model that teaches is plain SFT of the same job; it has validation scores, and no test scores."""
-    if (first := story.teacher) is None or story.answer is None or story.answer is story.base:
+    """A first run that teaches is plain SFT of the same job; it has validation scores, and no test scores."""
+    if (first := story.first_model) is None or story.answer is None or story.answer is story.base:
         return ""
+    if story.answer.snapshot in story.teachers:
+        return (
+            "Its final model is of its first run, plain SFT of the same job: the second run, which the first taught, "
+            "was not better on validation."
+        )
     names, what = story.tasks, "validation average"
     if story.aggregate is not None:
         names, what = (story.aggregate,), f"validation score of {clean(story.aggregate)}"
     was, now = (mean([point.reports.get(name) for name in names]) for point in (first, story.answer))
     chosen = " (both chosen by these items)" if story.brief.select == "best" else ""
     return (
-        f"Its first model, the teacher, is plain SFT of the same job: its {what} is {percent(was)}, that of the final "
+        f"Its first run, the teacher, is plain SFT of the same job: its {what} is {percent(was)}, that of the final "
         f"model {percent(now)}{chosen}."
     )
 

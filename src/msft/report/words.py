@@ -14,7 +14,7 @@ MEASURES = {"choice": "accuracy", "exact_match": "exact match", "loss": "exp(−
 NOT_KNOWN = "–"
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
-TEACHER = "first model (teacher)"
+TEACHER = "first run (teacher)"
 """The training of a model that teaches the final one: it is neither part of it nor discarded."""
 MOST_NAMES = 8
 """Names in a sentence at most."""

@@ -264,7 +264,7 @@ class View:
         if segment.why == "candidate":
             return "A candidate for the final model; the search returns to where it was."
         if segment.why == "teacher":
-            return "A first model, which teaches another."
+            return "A first run, which teaches a second one."
         if segment.why == "refit":
             return "The run on all rows, with the times that the search found; nothing is scored or decided."
         end = self._start(segment) + self.trail.clock.epochs(segment.mixture, self.pace.planned)

@@ -132,7 +132,8 @@ class FakeEngine:
         if segment.anneal is not None:
             rate = math.fsum(map(segment.anneal.factor, range(segment.start, segment.stop)))
             rate /= segment.stop - segment.start
-        gained = {task: rate * self._taught(segment, task, gain) for task, gain in gained.items()}
+        of = {} if segment.teacher is None else segment.teacher.of(mixture.tasks)
+        gained = {task: rate * self._taught(segment, of.get(task), task, gain) for task, gain in gained.items()}
         for task, weight in zip(mixture.tasks, mixture.loss_weights or (), strict=mixture.loss_weights is not None):
             gained[task] *= weight
         mean = sum(gained.values()) / len(self.sizes)
@@ -163,12 +164,11 @@ class FakeEngine:
             for task in self.sizes
         }
 
-    def _taught(self, segment: Segment, task: Task, gain: float) -> float:
-        """A gain in exposure that depends on the teacher, if there is one."""
-        if segment.teacher is None:
+    def _taught(self, segment: Segment, by: Snapshot | None, task: Task, gain: float) -> float:
+        """A gain in exposure that depends on the sub-dataset's teacher, if there is one."""
+        if segment.teacher is None or by is None:
             return gain
-        known = self.states[segment.teacher.snapshot][task]
-        return gain * (1 - segment.teacher.share / (2 + known))
+        return gain * (1 - segment.teacher.share / (2 + self.states[by][task]))
 
     def keep(self, number: int, segment: Segment, exposure: dict[Task, float]) -> None:
         self.states[number] = exposure

@@ -1,0 +1,96 @@
+"""Does it pay to teach each sub-dataset from its own peak? Three small jobs, paired by seed; each seed draws its own rows.
+
+    python examples/cheap_model.py && python examples/cheap_model.py --noisy
+    python benchmarks/teachers.py OUT --seeds 880:892 --seconds 3600
+    python benchmarks/teachers.py OUT
+
+`self_distil` at the rate that development seeds chose (peers.py), beside plain SFT on averages at its own rate, at that
+of `self_distil`, and for twice the epochs, which is what the teacher's run costs. Controls for the peaks: one teacher
+for all sub-datasets, and the same teachers dealt to them at random. Planned: twelve seeds; confirmatory are test
+accuracy of `self_distil` minus `sft_average` on the jobs uneven and cheap. The table is of what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+from average_first import all_measured, example, run
+from grid import RATES, differences, said
+
+from msft.study.grid import Variant
+from msft.study.overrides import with_method
+from msft.study.statistics import holm, t_test
+from msft.study.variants import variants
+
+RATE = 3e-3
+"""Of `self_distil`, chosen on development seeds."""
+JOBS = ("uneven", "cheap", "noisy")
+CONFIRMED = ("uneven", "cheap")
+
+
+def made(job: str) -> Iterator[Variant]:
+    plain, taught = (example(job, rate, average=1.0) for rate in (RATES[job], RATE))
+    yield from variants(plain, ["sft_average", "msft_average"])
+    longer = with_method(plain, "sft", max_epochs=2 * plain.method.horizon)
+    yield Variant(name="sft_average, twice the epochs", config=longer)
+    if RATES[job] != RATE:
+        (other,) = variants(taught, ["sft_average"])
+        yield replace(other, name=f"sft_average at {RATE:g}")
+    for teachers in ("own", "common", "random"):
+        name = "self_distil" if teachers == "own" else f"self_distil, {teachers}"
+        yield Variant(name=name, config=with_method(taught, "self_distil", teachers=teachers))
+
+
+def table(out: Path) -> None:
+    confirmed: dict[str, float] = {}
+    for job, found in all_measured(out).items():
+        print(f"\n## {job}\n\n| | n | test accuracy | search score | FLOPs |\n|---|---:|---:|---:|---:|")
+        plain, taught = found["sft_average"], found["self_distil"]
+        for name, seeds in found.items():
+            both = sorted(seeds.keys() & plain.keys())
+            cost = fmean(seeds[seed]["flops"] / plain[seed]["flops"] for seed in both)
+            means = [100 * fmean(fmean(one[what].values()) for one in seeds.values()) for what in ("reports", "scores")]
+            print(f"| {name} | {len(seeds)} | {means[0]:.2f} | {means[1]:.2f} | {cost:.2f} |")
+        print()
+        for name, seeds in found.items():
+            for other, against in (("sft_average", plain), ("self_distil", taught)):
+                if seeds is against or (other == "self_distil" and name == "sft_average"):
+                    continue
+                for what, kind in (("reports", "accuracy"), ("scores", "search score")):
+                    away = differences(seeds, against, what)
+                    if len(away) < 3:
+                        continue
+                    print(f"- {name} - {other}, {kind}: {said(away)}")
+                    if (name, other, kind) == ("self_distil", "sft_average", "accuracy") and job.endswith(CONFIRMED):
+                        confirmed[job] = t_test(away) or 1.0
+    for job, p in holm(confirmed).items():
+        print(f"\nself_distil - sft_average, accuracy, {job}: p {p:.2g} after Holm")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", help="first:beyond; without it, the table")
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="no job begins after so many")
+    given = parser.parse_args()
+    if given.seeds is None:
+        table(given.out)
+        return
+    began = time.monotonic()
+    for seed in range(*map(int, given.seeds.split(":"))):
+        for job in given.jobs:
+            if time.monotonic() - began > given.seconds:
+                print("the time is over: the same command goes on")
+                return
+            run(given.out / "teachers" / job / str(seed), list(made(job)), seed)
+            print(f"{job} seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
