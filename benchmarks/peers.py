@@ -22,6 +22,7 @@ from typing import NamedTuple
 from average_first import all_measured, example, run
 
 from msft.study.grid import Variant
+from msft.study.overrides import with_method
 from msft.study.variants import variants
 
 
@@ -61,9 +62,14 @@ AUTO_CONTROLS = ["auto", "auto_placebo", "sft_average_equal_flops", "sft_average
 
 
 def of(setting: Setting, methods: Sequence[str]) -> list[Variant]:
-    """Methods of the cheap job at one setting."""
+    """Methods of the cheap job at one setting. Of `self_distil` the paper's form, one teacher for all sub-datasets:
+    `teachers.py` compares it with ours."""
     base = example("cheap", setting.rate, average=setting.average)
-    return [scheduled(variant, setting.schedule) for variant in variants(base, methods)]
+    found = [scheduled(variant, setting.schedule) for variant in variants(base, methods)]
+    return [
+        replace(v, config=with_method(v.config, "self_distil", teachers="common")) if v.name == "self_distil" else v
+        for v in found
+    ]
 
 
 def scheduled(variant: Variant, schedule: str) -> Variant:

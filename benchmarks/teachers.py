@@ -1,4 +1,4 @@
-"""Does it pay to teach each sub-dataset from its own peak? Three small jobs, paired by seed; each seed draws its own rows.
+"""Does it pay to teach each sub-dataset from its own peak? Three small jobs; each seed draws its own rows.
 
     python examples/cheap_model.py && python examples/cheap_model.py --noisy
     python benchmarks/teachers.py OUT --seeds 880:892 --seconds 3600

@@ -6,7 +6,9 @@ that it takes to start them one by one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from msft.forward.batches import Continuation
 from msft.model.hardware import reason_of, recording
 from msft.model.token_loss import TokenLoss
 
+log = logging.getLogger("msft")
 LEAST = 16
 """Tokens to come below which nothing is prepared: recording takes as long as some steps."""
 WARM_UP = 2
@@ -152,7 +155,7 @@ class FixedSteps:
         except UserError:
             raise
         except Exception as error:  # among them out of memory, and what cannot be recorded
-            self.refused = reason_of(error)
+            self._refuse(reason_of(error))
             return self._compute()
         plain = self._compute()
         # The same step again: what it wrote is written once more.
@@ -162,8 +165,19 @@ class FixedSteps:
         logits, states = self._replayed()
         if bool((logits - plain[0]).abs().max() <= ALIKE * plain[0].abs().max()):
             return logits, states
-        self._graph, self.refused = None, "the recorded step gives other numbers"
+        self._graph = None
+        self._refuse("the recorded step gives other numbers")
         return plain
+
+    def _refuse(self, reason: str) -> None:
+        self.refused = reason
+        _tell(reason)
+
+
+@cache
+def _tell(reason: str) -> None:
+    """Says once in a process why it generates more slowly than it could."""
+    log.warning("each step of generation is computed without a CUDA graph (%s)", reason)
 
 
 def fixed_steps(loss: Any, reading: Continuation, tokens: Tensor, cache: Any, room: int) -> FixedSteps | None:
