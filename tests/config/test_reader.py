@@ -164,6 +164,16 @@ def test_overrides(write):
     assert load(write(FULL.replace("peft:", "peft: null\n#")), ["peft.r=8"]).peft.r == 8
 
 
+def test_a_key_of_a_section_that_is_given_by_its_name(write):
+    config = load(
+        write(FULL),
+        ["method=sft", "method.max_epochs=4", "datasets.1.scorer=generate", "datasets.1.scorer.max_new_tokens=9"],
+    )
+    assert (config.method.name, config.method.max_epochs) == ("sft", 4.0)
+    assert (config.datasets[1].scorer.name, config.datasets[1].scorer.max_new_tokens) == ("generate", 9)
+    assert refused(write(FULL), "method=sftt", "method.max_epochs=4")[0].startswith("--set method=sftt method.name")
+
+
 @pytest.mark.parametrize(
     ("override", "found"),
     [

@@ -16,6 +16,10 @@ from msft.core.plain_words import kind_of
 from msft.core.wire import KeyPath
 
 
+BY_NAME = ("method", "scorer")
+"""Sections of which the name alone may be given."""
+
+
 @dataclass(frozen=True)
 class Location:
     """A line of a file, or an override of the command line."""
@@ -164,9 +168,11 @@ def apply(data: dict[str, Any], places: dict[KeyPath, Location], override: str) 
         else:
             raise bad(f"{'.'.join(map(str, path))} is a single value", "set that key itself")
         path = (*path, key)
-        places[path] = place
+        before, places[path] = places.get(path, place), place
         if not dotted:
             at[key] = value
         elif at[key] is None:
             at[key] = {}
+        elif key in BY_NAME and isinstance(at[key], str):
+            at[key], places[*path, "name"] = {"name": at[key]}, before
         at = at[key]
