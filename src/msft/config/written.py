@@ -15,7 +15,6 @@ from msft.core.errors import ConfigError, complaint
 from msft.core.plain_words import kind_of
 from msft.core.wire import KeyPath
 
-
 BY_NAME = ("method", "scorer")
 """Sections of which the name alone may be given."""
 
