@@ -73,12 +73,13 @@ def replayed(engine: TorchEngine) -> dict[str, float]:
     """Seconds of each recorded pass, by its size in tokens; none without graphs."""
     stepper, found = engine._stepper, {}
     if isinstance(stepper, StaticStepper):
-        for (place, first), graph in stepper._graphs.items():
-            if graph is None or not first:
+        for place, graph in stepper._graphs.items():
+            if graph is None or stepper.masters is None:
                 continue
             torch.cuda.synchronize()
             began = time.perf_counter()
             for _ in range(REPLAYS):
+                stepper.masters.detach()  # the pass of a step's first micro-batch
                 graph()
             torch.cuda.synchronize()
             found[str(stepper._filled[place].shape.tokens)] = (time.perf_counter() - began) / REPLAYS

@@ -197,18 +197,20 @@ def test_each_sub_dataset_has_the_targets_of_its_own_teacher(folder: Path, tmp_p
 
 @pytest.mark.cpu("on a card, test_graphs.py has its place")
 def test_soft_targets_fill_up_a_micro_batch_as_labels_do(folder: Path, tmp_path: Path) -> None:
-    """With one token beside the label, a small micro-batch fits a size; it gives what the eager path gives."""
+    """In sizes of their own, which give what the eager path gives."""
     found, filled = [], []
-    for name, more in (("static", {"lengths": True}), ("eager", {})):
+    for name, more in (("static", {"lengths": True, "soft_targets": 1 + TAUGHT.top}), ("eager", {})):
         engine, store = tiny_engine(folder, tmp_path / name, batch_size=3, **more)
         for each in getattr(engine._stepper, "_filled", ()):
-            each.take = lambda values, take=each.take: filled.append(1) or take(values)
-        engine.run(segment(0, 9, score=()), 1)
+            each.take = lambda values, take=each.take, width=each.shape.width: filled.append(width) or take(values)
         filled.clear()
-        outcome = engine.run(segment(0, 5, rollout=2, teacher=replace(TAUGHT, top=1)), 2)
-        found.append((outcome, store.get(2).tensors, len(filled)))
-    (static, one, count), (eager, other, _) = found
-    assert count, "no size was used"
+        engine.run(segment(0, 9, score=()), 1)
+        assert set(filled) <= {1}
+        filled.clear()
+        outcome = engine.run(segment(0, 5, rollout=2, teacher=TAUGHT), 2)
+        found.append((outcome, store.get(2).tensors, list(filled)))
+    (static, one, widths), (eager, other, _) = found
+    assert len(widths) == 5 and set(widths) == {1 + TAUGHT.top}, "each step has one micro-batch"
     assert static.train_loss == pytest.approx(eager.train_loss, rel=1e-5)
     for key, tensor in other.items():
         if key.startswith("exp_avg/"):

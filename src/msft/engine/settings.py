@@ -52,7 +52,9 @@ class EngineSettings:
     lengths: bool = False
     """Whether attention is told the rows' lengths on a CPU too, where spans are faster; for tests."""
     beside: bool = False
-    """Whether the method has gradients computed beside the steps, or steps that fit none of the recorded sizes."""
+    """Whether the method has gradients computed beside the steps, as for a look-ahead."""
+    soft_targets: int = 0
+    """Targets of each trained token in steps with a teacher; 0: the method has none."""
     lookahead_batch: int = 32
     """Examples of each sub-dataset in a look-ahead."""
     virtual: Literal["adam", "sgd"] = "adam"

@@ -205,10 +205,13 @@ def stepper_for(
     parts = [part for part in data.values() if not part.aggregate]
     lengths = [np.array([row_size(one) for one in chain(part.train, part.held_out)], np.int64) for part in parts]
     shapes = choose(lengths, settings.batch_size, runtime.max_tokens, world=processes.world)
+    taught = [shape.soft(settings.soft_targets) for shape in shapes if settings.soft_targets]
     graphs = processes.device.type == "cuda" and masters is not None
     compiles = settings.cuda_graphs != "plain" and not settings.torch_compile
     rows = [row([one]) for one in chain.from_iterable(islice(part.train, settings.batch_size) for part in parts)]
-    found = StaticStepper(model, optimizer, settings, runtime, masters, shapes, rows, graphs=graphs, compiles=compiles)
+    found = StaticStepper(
+        model, optimizer, settings, runtime, masters, [*taught, *shapes], rows, graphs=graphs, compiles=compiles
+    )
     found.said = "; ".join(filter(None, (_in_words(shapes, lengths, settings, processes.world), found.said)))
     return found
 

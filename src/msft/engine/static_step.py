@@ -33,10 +33,10 @@ from msft.model.token_loss import TokenLoss
 class StaticStepper(Stepper):
     """As `Stepper`, with one process or several, for rows laid out by their lengths.
 
-    `graphs`: whether to record CUDA graphs, which needs masters; `compiles`: of compiled layers, which are tried on
-    `rows` of the data: made-up tokens may be some whose embedding is zero, such as what pads, and through a deep model
-    their gradients overflow. A micro-batch that no size holds is computed as it is. `said`: in words, why there is no
-    graph of some sizes.
+    `shapes`: the largest last. `graphs`: whether to record CUDA graphs, which needs masters; `compiles`: of compiled
+    layers, which are tried on `rows` of the data: made-up tokens may be some whose embedding is zero, as what pads,
+    and through a deep model their gradients overflow. A micro-batch that no size holds is computed as it is. `said`: in
+    words, why there is no graph of some sizes.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class StaticStepper(Stepper):
         if graphs:
             self._record()
         self.plan = {
-            "sizes": [[shape.tokens, shape.targets, shape.rows, shape.longest] for shape in shapes],
+            "sizes": [[shape.tokens, shape.targets, shape.rows, shape.longest, shape.width] for shape in shapes],
             "graphs": [self._graphs.get(place) is not None for place in range(len(shapes))],
             "compiled": self._layers is not None and not self._layers.said,
             "compiled_scoring": self._scoring is not None and not self._scoring.said,
@@ -115,7 +115,8 @@ class StaticStepper(Stepper):
         except UserError:
             raise
         except Exception as error:  # out of memory, what cannot be recorded, whatever the compiler raises
-            reason = f"no CUDA graph for {filled.shape.tokens:,} tokens: {reason_of(error)}"
+            taught = " and a teacher" if filled.shape.width > 1 else ""
+            reason = f"no CUDA graph for {filled.shape.tokens:,} tokens{taught}: {reason_of(error)}"
             self.said = "; ".join(filter(None, (self.said, reason)))
             return None
         finally:

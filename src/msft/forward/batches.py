@@ -95,11 +95,10 @@ class MicroBatch:
     """How many of the most likely tokens to return at each target, in place of its likelihood; 0: none."""
 
     @property
-    def own(self) -> bool:
-        """In the layout `lengths`, whether each token that predicts has one target, so that no shape depends on them.
-
-        Soft targets (`forward/soft_targets.py`) are several to a token."""
-        return self.lengths is not None and len(self.read) == len(self.targets)
+    def width(self) -> int:
+        """In the layout `lengths`, how many targets each token that predicts has, so that no shape depends on them: one
+        or, where they are soft, several. 0 in other layouts."""
+        return 0 if self.lengths is None else len(self.targets) // len(self.read)
 
     @property
     def nbytes(self) -> int:

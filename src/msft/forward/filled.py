@@ -31,7 +31,7 @@ class Filled:
             mask=no_mask(device),
             lengths=Lengths(ends, shape.longest),
             read=read,
-            rows=torch.arange(shape.targets, device=device),
+            rows=torch.arange(shape.targets // shape.width, device=device).repeat_interleave(shape.width),
             targets=targets,
             counts=(),
         )
@@ -59,7 +59,8 @@ def arrays(rows: Sequence[Row], shape: Shape, weights: NDArray[np.floating]) -> 
     for number, one in enumerate(rows):
         stop, more = token + len(one), target + len(one.targets)
         ids[token:stop], positions[token:stop] = one.ids, one.positions
-        read[target:more], targets[target:more] = one.before + token, one.targets
+        read[target // shape.width : more // shape.width] = one.before[:: shape.width] + token
+        targets[target:more] = one.targets
         token, target, ends[number + 1] = stop, more, stop
     weight[:target] = weights
     filling = np.arange(shape.tokens - token)
@@ -76,7 +77,7 @@ _NUMPY = {torch.int64: np.int64, torch.int32: np.int32, torch.float32: np.float3
 def _parts(shape: Shape) -> list[tuple[int, int, torch.dtype]]:
     """Begin and end, in bytes, and type of ids, positions, read, targets, ends and weights; the widest types first."""
     counts = [
-        (shape.tokens, torch.int64), (shape.tokens, torch.int64), (shape.targets, torch.int64),
+        (shape.tokens, torch.int64), (shape.tokens, torch.int64), (shape.targets // shape.width, torch.int64),
         (shape.targets, torch.int64), (shape.rows + 1, torch.int32), (shape.targets, torch.float32),
     ]  # fmt: skip
     stops = np.cumsum([count * dtype.itemsize for count, dtype in counts]).tolist()

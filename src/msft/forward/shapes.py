@@ -7,7 +7,7 @@ of the token budget.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +34,17 @@ class Shape:
     rows: int
     longest: int
     """No row is longer, those that fill up included."""
+    width: int = 1
+    """Targets of each token that predicts."""
+
+    def soft(self, width: int) -> Shape:
+        """The same size where each token that predicts has so many soft targets."""
+        return replace(self, targets=self.targets * width, width=width)
 
     def holds(self, rows: Sequence[Row]) -> bool:
         """Whether a micro-batch of these rows can be filled up to this size."""
         tokens = sum(map(len, rows))
-        if tokens > self.tokens or max(map(len, rows)) > self.longest:
+        if tokens > self.tokens or any(len(one) > self.longest or one.width != self.width for one in rows):
             return False
         return sum(len(one.targets) for one in rows) <= self.targets and (
             len(rows) + -(-(self.tokens - tokens) // self.longest) <= self.rows

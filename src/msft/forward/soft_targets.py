@@ -39,7 +39,9 @@ class SoftTargets:
     def of(self, row: Row) -> Row:
         """The row of the example, with all tokens of the distributions as its targets."""
         counts = tuple(count * self.width for count in row.counts)
-        return replace(row, before=row.before.repeat(self.width), targets=self.tokens.ravel(), counts=counts)
+        return replace(
+            row, before=row.before.repeat(self.width), targets=self.tokens.ravel(), counts=counts, width=self.width
+        )
 
 
 def soft_targets(

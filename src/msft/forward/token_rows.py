@@ -27,6 +27,8 @@ class Row:
     """[targets]"""
     counts: tuple[int, ...]
     """Number of targets of each sequence."""
+    width: int = 1
+    """Number of targets, one after the other, of each token that predicts: several where they are soft."""
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -95,7 +95,7 @@ class TokenLoss(nn.Module):
         if logits is None:
             return self._in_parts(states, batch) if self.fused is None else self.fused(states, batch)
         hits = self.most_likely(logits, states)[batch.rows] == batch.targets if batch.hits else None
-        nll = own_nll(logits, batch.targets) if batch.own else token_nll(logits, batch.rows, batch.targets)
+        nll = own_nll(logits, batch.targets) if batch.width else token_nll(logits, batch.rows, batch.targets)
         return TokenScores(nll, hits)
 
     def probe(self, batch: MicroBatch) -> None:
@@ -147,7 +147,7 @@ class TokenLoss(nn.Module):
     def _in_parts(self, hidden: Tensor, batch: MicroBatch) -> TokenScores:
         """The scores from [rows, width] hidden states, without holding the logits of all rows at once."""
         size = max(1, LOGITS // self._vocabulary)
-        if batch.own:
+        if batch.width:
             return self._own_in_parts(hidden, batch, size)
         order, nll, best = [], [], []
         for first, states in zip(range(0, len(hidden), size), torch.split(hidden, size), strict=True):
@@ -166,15 +166,15 @@ class TokenLoss(nn.Module):
         return TokenScores(torch.cat(nll)[back], torch.cat(best)[batch.rows] == batch.targets if batch.hits else None)
 
     def _own_in_parts(self, hidden: Tensor, batch: MicroBatch, size: int) -> TokenScores:
-        """As `_in_parts` where each row predicts one target: no shape depends on the targets."""
+        """As `_in_parts` where each row predicts as many targets: no shape depends on them."""
 
         def part(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
             logits = self.head(states)
             return own_nll(logits, targets), self.most_likely(logits, states) if batch.hits else None
 
-        pieces = zip(torch.split(hidden, size), torch.split(batch.targets, size), strict=True)
+        pieces = zip(torch.split(hidden, size), torch.split(batch.targets, size * batch.width), strict=True)
         found = [checkpoint(part, *each, use_reentrant=False, preserve_rng_state=False) for each in pieces]
-        hits = torch.cat([best for _, best in found]) == batch.targets if batch.hits else None
+        hits = torch.cat([best for _, best in found])[batch.rows] == batch.targets if batch.hits else None
         return TokenScores(torch.cat([nll for nll, _ in found]), hits)
 
     @torch.no_grad()

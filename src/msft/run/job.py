@@ -248,7 +248,8 @@ def settings_of(config: Config, outlook: Outlook = UNKNOWN) -> EngineSettings:
         shard=t.shard,
         cuda_graphs=t.cuda_graphs,
         deterministic=t.deterministic,
-        beside=lookahead.times > 0 or outlook.soft_targets > 0,
+        beside=lookahead.times > 0,
+        soft_targets=outlook.soft_targets,
         lookahead_batch=lookahead.examples,
         virtual=lookahead.optimizer,
         # What a crash loses would be trained again with other bits.
