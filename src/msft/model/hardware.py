@@ -62,7 +62,7 @@ def _after_failed_recording(pool: Any) -> None:
     """torch leaves allocator and generator as if they still recorded: nothing more could be recorded or drawn."""
     device = torch.cuda.current_device()
     torch.cuda.synchronize()
-    with suppress(RuntimeError):  # raised where ending the recording has done it
+    with suppress(RuntimeError, AttributeError):  # the first where ending the recording has done it
         torch._C._cuda_endAllocateToPool(device, pool)
         torch._C._cuda_releasePool(device, pool)
     # The end of a recording frees the generator. Another generator in its place would leave dropout in the graphs that
