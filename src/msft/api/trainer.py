@@ -30,6 +30,7 @@ from msft.report.table import render_text
 from msft.run.hand_over import OURS, Finished
 from msft.run.session import train
 from msft.run.trackers import Several, check_trackers
+from msft.screen.console import new_console
 from msft.screen.display import Display, plan_of
 
 
@@ -147,7 +148,7 @@ class MSFTTrainer:
                 self._inputs.write()
         self._processes.barrier()
         self._events.expect(self.folder.transcript().segments if resume else None)
-        console = Console(stderr=True, quiet=self.args.disable_tqdm or not self._processes.is_main)
+        console = new_console(stderr=True, quiet=self.args.disable_tqdm or not self._processes.is_main)
         try:
             with Display(console, plan=plan_of(self.config)) as display:
                 watchers = Several(display, self._events)

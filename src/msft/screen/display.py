@@ -17,6 +17,7 @@ from msft.config.schema import Config
 from msft.core.vocabulary import Brief, Outcome, Segment
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.report.words import blended, clean, epochs, in_epochs, many
+from msft.screen.console import new_console
 from msft.screen.pace import Scoring
 from msft.screen.view import View
 
@@ -86,7 +87,7 @@ class Display:
         clock: Callable[[], datetime] = local_time,
     ) -> None:
         """`plan`: what the run is going to do, shown while it prepares. `now`, `clock`: the clocks of a test."""
-        self.console = console or Console(stderr=True)
+        self.console = console or new_console(stderr=True)
         self._now, self._plan = now, plan
         self._minutes = Minutes(now, clock)
         self._live: Live | None = None
