@@ -21,7 +21,7 @@ from msft.core.paths import absent
 from msft.record.run_folder import RunFolder
 from msft.report.words import MEASURES, NOT_KNOWN, clean, listed, percent
 from msft.run.evaluate import Evaluation, Split, evaluate
-from msft.run.moved import config_of
+from msft.run.moved import config_of_model
 from msft.screen.console import new_console
 
 ONCE = (
@@ -53,7 +53,7 @@ def run(model: str, config: Path | None, overrides: Sequence[str], *, split: Spl
     with Progress(console=notes, transient=True, disable=not notes.is_terminal) as progress:
         bar = progress.add_task("scoring", total=None)
         found = evaluate(
-            config_of(folder, overrides) if config is None else load(config, overrides), model, split,
+            config_of_model(folder, overrides) if config is None else load(config, overrides), model, split,
             progress=lambda done, total: progress.update(bar, completed=done, total=total),
             others=warn if chosen else None,
         )  # fmt: skip

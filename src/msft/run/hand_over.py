@@ -24,7 +24,7 @@ from msft.report.card import FILE as CARD
 from msft.report.card import card, form_of, on_hub
 from msft.report.story import Story, read_story
 from msft.run.job import model_source
-from msft.run.moved import config_of
+from msft.run.moved import config_of_model
 from msft.snapshots.publish import MANIFEST
 from msft.system import files
 
@@ -56,7 +56,7 @@ class Finished:
         if not run.final.is_dir():
             mend = f"make it again: msft train {run.path} --resume"
             raise RunError(complaint("the run holds no final model", mend, file=run.final))
-        return cls(run, story, model_source(config_of(run)))
+        return cls(run, story, model_source(config_of_model(run)))
 
     @property
     def is_adapter(self) -> bool:
