@@ -39,13 +39,16 @@ def run(
     done: list[tuple[Segment, Outcome]] = []
     while (segment := search.ask()) is not None and len(done) < stop:
         number = search.number
-        trackers.segment(number, segment)
         if number > past:
+            trackers.segment(number, segment)
             steps(trackers, segment)
         outcome = engine.run(segment, number)
-        trackers.outcome(number, segment, outcome)
         search.tell(outcome)
         done.append((segment, outcome))
+        if number > past:
+            trackers.outcome(number, segment, outcome)
+        elif number == past:
+            trackers.resumed(done, finished=False)
         for n in again if number == past else ():
             trackers.segment(n, done[n - 1][0])
             steps(trackers, done[n - 1][0])

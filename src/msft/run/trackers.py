@@ -56,7 +56,7 @@ class Trackers:
         self._known, self._steps = 0, 0
         self._told: list[StepInfo] = []
         self._live = False
-        """Whether the current segment is run, and not replayed."""
+        """Whether anything of the current segment was trained or scored."""
 
     def _remember(self) -> None:
         files.replace("trackers", self._file, json.dumps(self._run).encode())
@@ -84,6 +84,9 @@ class Trackers:
 
     def begin(self, brief: Brief, method: str) -> None:
         self._brief = brief
+
+    def resumed(self, past: Sequence[tuple[Segment, Outcome]], *, finished: bool) -> None:
+        self._known, self._steps = len(past), sum(segment.stop - segment.start for segment, _ in past)
 
     def segment(self, number: int, segment: Segment) -> None:
         self._told, self._live = [], False
@@ -148,6 +151,10 @@ class Several:
     def begin(self, brief: Brief, method: str) -> None:
         for watcher in self._watchers:
             watcher.begin(brief, method)
+
+    def resumed(self, past: Sequence[tuple[Segment, Outcome]], *, finished: bool) -> None:
+        for watcher in self._watchers:
+            watcher.resumed(past, finished=finished)
 
     def segment(self, number: int, segment: Segment) -> None:
         for watcher in self._watchers:
