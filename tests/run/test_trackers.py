@@ -94,7 +94,9 @@ def test_steps_count_all_compute_and_never_go_backwards(replay: float, tmp_path:
     epochs = [value for _, value in points["search/epoch"]]
     assert epochs != sorted(epochs)
     told = [value for _, value in points["control/arc"]]
-    assert told == pytest.approx([o.scores["arc"] for s, o in done if "arc" in o.scores])
+    base = engine_for(NAMES).base().scores["arc"]
+    assert told == pytest.approx([base, *(o.scores["arc"] for s, o in done if "arc" in o.scores)])
+    assert points["control/arc"][0][0] == points["report/average"][0][0] == 0, "a curve begins at the base model"
 
 
 @pytest.mark.parametrize("again", [(), (1, 2)])
