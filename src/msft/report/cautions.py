@@ -114,7 +114,7 @@ def _training(story: Story, sizes: Mapping[Task, int]) -> list[str]:
     if rising:
         scores = ", ".join(percent(story.best_known.scores[task]) for task in rising)
         said.append(
-            "Best score at the end of training, so a higher method.max_epochs may help: "
+            "Best score at the end of training, so a new run with a higher method.max_epochs may help: "
             f"{those(rising, len(story.tasks))}{f' ({scores})' if len(rising) <= MOST_NAMES else ''}."
         )
     return said

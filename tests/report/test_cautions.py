@@ -1,4 +1,4 @@
-"""A run that diverged is called that, with the setting to change."""
+"""Warnings of a report that name the setting to change: a run that diverged, and one that was too short."""
 
 from __future__ import annotations
 
@@ -65,3 +65,10 @@ def test_runs_that_learn_have_no_such_warning(story: Story, tmp_path: Path) -> N
         assert not said(read_story(folder)), method
         write_page(folder, tmp_path / "page.html")
         assert "diverged" not in (tmp_path / "page.html").read_text()
+
+
+def test_a_run_that_was_too_short_asks_for_a_new_one(tmp_path: Path) -> None:
+    """A finished run has been tested once: it is not trained on."""
+    short = read_story(make_run(tmp_path / "sft", "sft", names=NAMES, peaks=(30.0, 30.0), horizon=2.0))
+    (line,) = [line for line in cautions(short, compare(short)) if "Best score at the end" in line]
+    assert line.startswith("Best score at the end of training, so a new run with a higher method.max_epochs may help: ")
