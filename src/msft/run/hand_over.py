@@ -22,6 +22,7 @@ from msft.model.open import ModelSource, end_tokens, export_model, fingerprint, 
 from msft.record.run_folder import RunFolder
 from msft.report.card import FILE as CARD
 from msft.report.card import card, form_of, on_hub
+from msft.report.load_snippets import NOT_BY_AUTO, is_dora
 from msft.report.story import Story, read_story
 from msft.run.job import model_source
 from msft.run.moved import config_of_model
@@ -138,6 +139,8 @@ def export(
         (draft / CARD).write_text(card(finished.story, form), encoding="utf-8")
 
     _whole(output, fill)
+    if finished.is_adapter and not merge and is_dora(finished.story):
+        return f"{NOT_BY_AUTO}."
     if not merge or not finished.is_adapter or (kind := finished.source.quantize) is None:
         return ""
     return (
