@@ -121,6 +121,22 @@ def test_a_killed_run_resumes_bit_for_bit(place: Path, capsys: pytest.CaptureFix
     assert hashes(place / "killed") == before
 
 
+def test_a_moved_folder_is_told_from_a_changed_file(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(make_job(place, "sft", ", max_epochs: 1", output="here"))]) == 0
+    there = (place / "here").rename(place / "there")
+    moved = "config.yaml: it named another place, as the folder was moved or copied, and it is written again"
+    changed = "config.yaml: its content had changed, and it is written again"
+    for said in ({moved}, set()):
+        capsys.readouterr()
+        assert main(["train", str(there), "--resume"]) == 0
+        err = capsys.readouterr().err
+        assert {note for note in (moved, changed) if note in err} == said
+    (there / "config.yaml").write_text((there / "config.yaml").read_text() + "# by hand\n")
+    assert main(["train", str(there), "--resume"]) == 0
+    err = capsys.readouterr().err
+    assert changed in err and moved not in err
+
+
 def test_a_changed_configuration_or_file_is_not_resumed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = make_job(place, "sft", ", max_epochs: 1", output="changed")
     assert main(["train", str(config)]) == 0
