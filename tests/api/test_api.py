@@ -127,7 +127,10 @@ output: {made / "files"}
 
     taken = sum(s.stop - s.start for s, _ in records(made / "run"))
     assert output.global_step == taken and heard.steps == list(range(1, taken + 1))
-    assert set(output.metrics) == {"copy", "base_copy", "yes no", "base_yes no"}
+    assert set(output.metrics) == {"eval_copy", "base_eval_copy", "eval_yes no", "base_eval_yes no"}
+    best = (output.metrics["eval_copy"] + output.metrics["eval_yes no"]) / 2
+    assert trainer.state.best_metric == pytest.approx(best)
+    assert trainer.state.best_model_checkpoint == str(made / "run" / "final")
     assert heard.events[0] == "begin" and heard.events[-1] == "end"
     assert heard.events[1] == ("evaluate", ["eval_copy", "eval_yes no"])
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -209,7 +212,8 @@ def test_a_callback_may_stop_a_run_that_is_resumed_later(made, capsys):
     stopped = MSFTTrainer(args=config(made), callbacks=[Stops()], **objects(made))
     assert stopped.train() == (9, pytest.approx(stopped._events.mean_loss), {})
     assert "Continue with train(resume_from_checkpoint=True)" in capsys.readouterr().err
-    with pytest.raises(RunError, match=r"there is no trained model yet"):
+    assert stopped.state.best_metric is None
+    with pytest.raises(RunError, match=r"no trained model yet. Fix: call train\(resume_from_checkpoint=True\), which"):
         stopped.evaluate()
     MSFTTrainer(args=config(made), **objects(made)).train(resume_from_checkpoint=True)
     assert records(made / "run") == records(made / "whole")
@@ -400,7 +404,7 @@ def test_an_aggregate_chooses_the_final_model(made):
     trainer = MSFTTrainer(args=config(made, aggregate=exam), **objects(made))
     assert trainer.config.aggregate is not None and trainer.config.aggregate.scorer.name == "loss"
     metrics = trainer.train().metrics
-    assert {"aggregate", "base_aggregate"} <= metrics.keys()
+    assert {"test_aggregate", "base_test_aggregate"} <= metrics.keys()
     assert any("eval_aggregate" in entry for entry in trainer.state.log_history)
     transcript = read(made / "run" / "journal.jsonl", made / "run" / "sidecars")
     scores = [transcript.brief.base.scores, *(outcome.scores for _, outcome in transcript.segments)]

@@ -48,7 +48,7 @@ def test_a_single_data_set_is_the_sub_dataset_train(place):
     one = trainer(place, into="one", eval_dataset=HELD, test_dataset=HELD)
     named = trainer(place, into="one", train={"train": TRAIN}, eval_dataset={"train": HELD}, test_dataset=HELD)
     assert one.config == named.config and [each.id for each in one.config.datasets] == ["train"]
-    assert set(one.train().metrics) == {"train", "base_train"}
+    assert set(one.train().metrics) == {"test_train", "base_test_train"}
     assert trainer(place, train={"sums": TRAIN}, eval_dataset=HELD).config.datasets[0].validation.path is not None
     with pytest.raises(DataError, match=r"eval_dataset\['a'\]: there is no such sub-dataset. Fix: .*: train"):
         trainer(place, eval_dataset={"a": HELD})

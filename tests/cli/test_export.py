@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from msft.cli.main import main
 from msft.record.run_folder import RunFolder
+from msft.run.hand_over import Finished
 
 WITHOUT = "import sys\nfor name in {names}: sys.modules[name] = None  # importing it fails\n"
 
@@ -81,6 +82,30 @@ def test_a_merged_adapter_has_the_adapters_logits(place: Path) -> None:
     merged, own = logits(AutoModelForCausalLM.from_pretrained(out), tokenizer), logits(adapter, tokenizer)
     assert (own - logits(base, tokenizer)).abs().max() > 0.1, "the adapter changes nothing that could be compared"
     assert (merged - own).abs().max() < 1e-3
+
+
+def test_a_dora_adapter_is_read_by_peft_and_its_reader_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where AutoModelForCausalLM of transformers reads it, its magnitudes are those of the base."""
+    config = make_job(place, "sft", ", max_epochs: 1, select: last", output="dora")
+    dora = ["--set", "peft={r: 4, use_dora: true}", "--set", "training.learning_rate=0.3"]
+    assert main(["train", str(config), *dora]) == 0
+    told = "# not with AutoModelForCausalLM, which drops the magnitudes of a DoRA adapter\n"
+    assert told in capsys.readouterr().out
+    for merge in ([], ["--merge"]):
+        out = place / f"dora{''.join(merge)}"
+        assert main(["export", "dora", *merge, "--output", str(out / "out")]) == 0
+        for said in (capsys.readouterr().out, (out / "out" / "README.md").read_text()):
+            assert ("drops the magnitudes of a DoRA adapter" in said) == (not merge)
+    tokenizer = AutoTokenizer.from_pretrained(place / "dora" / "final")
+    own = logits(Finished.read(RunFolder(place / "dora")).model(), tokenizer)
+    for folder in ("dora/final", "dora/out"):
+        assert torch.equal(logits(AutoPeftModelForCausalLM.from_pretrained(place / folder), tokenizer), own)
+    merged = logits(AutoModelForCausalLM.from_pretrained(place / "dora--merge" / "out"), tokenizer)
+    assert (merged - own).abs().max() < 1e-3
+    assert (logits(AutoModelForCausalLM.from_pretrained(place / "model"), tokenizer) - own).abs().max() > 0.1
+    check_snippets([place / "dora" / "final"], without=["msft"])
+    auto = logits(AutoModelForCausalLM.from_pretrained(place / "dora" / "final"), tokenizer)
+    assert (auto - own).abs().max() > 0.01, "transformers reads it now: the warnings can go"
 
 
 @pytest.mark.parametrize("merge", [True, False])

@@ -90,6 +90,24 @@ def test_an_imported_method_is_checked_trained_resumed_and_reported(
     assert (tmp_path / "run" / "report.html").exists()
 
 
+def test_a_run_of_an_imported_method_is_scored_and_exported_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], known: None
+) -> None:
+    """A finished model needs no method: another process, which never saw the module, scores and exports it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_gone.py").write_text(MODULE.replace("NAME", "own_gone"))
+    config, run = str(make_job(tmp_path, "own_gone", ", max_epochs: 1")), str(tmp_path / "run")
+    assert main(["train", config, "--import", "own_gone"]) == 0
+    capsys.readouterr()
+    assert main(["eval", run, "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    del METHODS["own_gone"]
+    assert main(["eval", run, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == scores
+    assert main(["export", run]) == 0
+    assert (tmp_path / "run" / "export" / "model.safetensors").exists()
+
+
 def test_a_method_that_lowers_the_rate_refuses_a_schedule_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], known: None
 ) -> None:

@@ -51,7 +51,7 @@ def test_on_a_terminal_learned_tokens_are_coloured(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = lambda **options: Console(force_terminal=True, color_system="standard", **options)  # noqa: E731
-    monkeypatch.setattr("msft.cli.preview.Console", terminal)
+    monkeypatch.setattr("msft.cli.preview.new_console", terminal)
     out = preview(config, capsys, "--rows", "1", "--task", "copy")
     assert "[[" not in out
     assert "</s>\x1b[0m" in out

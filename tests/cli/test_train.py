@@ -90,7 +90,7 @@ def test_the_release_preset_runs(place: Path) -> None:
     assert stages == 3  # one epoch each, and nothing else ends it
 
 
-def test_a_killed_run_resumes_bit_for_bit(place: Path) -> None:
+def test_a_killed_run_resumes_bit_for_bit(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = make_job(place, "msft", ", max_epochs: 3, budget: 1, smooth: 1", output="whole")
     assert main(["train", str(config)]) == 0
     killed = make_job(place, "msft", ", max_epochs: 3, budget: 1, smooth: 1", output="killed")
@@ -106,13 +106,35 @@ def test_a_killed_run_resumes_bit_for_bit(place: Path) -> None:
     process.wait()
     assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
     assert not (place / "killed" / "final").exists()
+    capsys.readouterr()
     assert main(["train", str(killed), "--resume"]) == 0
+    assert "  continues at " in capsys.readouterr().err
     assert hashes(place / "killed") == hashes(place / "whole")
     assert without_clocks(place / "killed") == without_clocks(place / "whole")
-    # A finished run, resumed, changes nothing.
+    # A finished run, resumed, changes nothing, and says so above its summary.
     before = hashes(place / "killed")
-    assert main(["train", str(killed), "--resume"]) == 0
+    for again in ("--resume", "--resume-if-begun"):
+        assert main(["train", str(killed), again]) == 0
+        out, err = capsys.readouterr()
+        assert "finished already, after " in err and "; nothing new is trained\n" in err and "roll-out" not in err
+        assert "The final model" in out
     assert hashes(place / "killed") == before
+
+
+def test_a_moved_folder_is_told_from_a_changed_file(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(make_job(place, "sft", ", max_epochs: 1", output="here"))]) == 0
+    there = (place / "here").rename(place / "there")
+    moved = "config.yaml: it named another place, as the folder was moved or copied, and it is written again"
+    changed = "config.yaml: its content had changed, and it is written again"
+    for said in ({moved}, set()):
+        capsys.readouterr()
+        assert main(["train", str(there), "--resume"]) == 0
+        err = capsys.readouterr().err
+        assert {note for note in (moved, changed) if note in err} == said
+    (there / "config.yaml").write_text((there / "config.yaml").read_text() + "# by hand\n")
+    assert main(["train", str(there), "--resume"]) == 0
+    err = capsys.readouterr().err
+    assert changed in err and moved not in err
 
 
 def test_a_changed_configuration_or_file_is_not_resumed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

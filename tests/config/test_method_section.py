@@ -84,6 +84,23 @@ def test_a_text_is_a_name():
     assert resolve("mine", METHODS) == resolve({"name": "mine"}, METHODS)
 
 
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("mine_average", "that is a name of msft compare; here, write name: mine, and training.average: 1"),
+        ("mine_decay", "that is a name of msft compare; here, write name: mine, and training.schedule: linear"),
+        ("mine:endless", "that is a name of msft compare; here, write name: mine, and preset: endless"),
+        ("mime", "did you mean 'mine'?"),
+        ("other_average", "use one of: mine; or pass --import with the module that registers it"),
+    ],
+)
+def test_a_name_of_compare_says_what_to_write(name, fix):
+    with pytest.raises(ProblemsError) as caught:
+        resolve({"name": name}, METHODS)
+    (problem,) = caught.value.problems
+    assert problem.mend == fix
+
+
 def test_a_renamed_key_is_an_error_that_names_the_new_one():
     with pytest.raises(ProblemsError) as caught:
         resolve({"name": "mine", "horizon": 3}, METHODS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -124,6 +124,9 @@ class Notes:
     on_step: Callable[[Any], None] = lambda info: None
 
     def begin(self, brief: Brief, method: str) -> None: ...
+
+    def resumed(self, past: Sequence[tuple[Segment, Outcome]], *, finished: bool) -> None:
+        self.told = len(past)
 
     def segment(self, number: int, segment: Segment) -> None:
         self.began.append(number)

@@ -84,7 +84,7 @@ def test_segments_that_are_made_again_are_told_apart(tmp_path: Path) -> None:
     known = len(folder.transcript().segments)
     again = Notes(on_step=lambda info: time.sleep(0.01))
     train(config, again, resume=True)
-    assert any(number <= known for number in again.began[known:]), "nothing was made again"
+    assert any(number <= known for number in again.began), "nothing was made again"
     entries = folder.read_timings()
     starts = [entry for entry in entries if entry["kind"] == "start"]
     assert len(starts) == 2

@@ -53,13 +53,16 @@ def show(
             if len(run) == segments:
                 raise KeyboardInterrupt
             number = search.number
-            display.segment(number, segment)
             if number > known:
+                display.segment(number, segment)
                 work(display, segment, clock, seconds)
             outcome = engine.run(segment, number)
-            display.outcome(number, segment, outcome)
+            if number > known:
+                display.outcome(number, segment, outcome)
             run.append((segment, outcome))
             search.tell(outcome)
+            if number == known:
+                display.resumed(run, finished=search.ask() is None)
             for n in again if number == known else ():
                 display.segment(n, run[n - 1][0])
                 work(display, run[n - 1][0], clock, seconds)
@@ -194,8 +197,25 @@ def test_a_resumed_run_shows_what_an_uninterrupted_one_shows(again: tuple[int, .
     cut = next(number for number, (segment, _) in enumerate(run, start=1) if segment.rollout == 2 and segment.trains)
     show(resumed, known=cut, again=again)
     lines, expected = ([line for line in text(c).splitlines() if not DATED.match(line)] for c in (resumed, whole))
-    assert [line for line in lines if not line.startswith("repeating training from segment 1:")] == expected
-    assert len(lines) - len(expected) == bool(again)
+    shown = [line for line in lines if not line.startswith("repeating training from segment 1:")]
+    assert len(lines) - len(shown) == bool(again)
+    # What was shown before it was interrupted is not shown again: one line says where it goes on.
+    assert [shown[0], *expected[-len(shown) + 1 :]] == shown
+    assert expected[0] == shown[0] and len(shown) < len(expected)
+    (said,) = [DATED.sub("", line) for line in text(resumed).splitlines() if "continues" in line]
+    last = next(line for line in reversed(expected[: len(expected) - len(shown) + 1]) if line.startswith("roll-out"))
+    rollout, epoch = re.match(r"roll-out (\d+)  epoch ([\d.]+) ", last).groups()  # type: ignore[union-attr]
+    recorded = f"{sum(bool(outcome.scores) for _, outcome in run[:cut])} recorded evaluations"
+    assert said.startswith(f"continues at epoch {epoch} of roll-out {rollout}, after {recorded}; search score: ")
+
+
+def test_a_finished_run_that_is_resumed_says_so() -> None:
+    console = plain()
+    run = show(plain(), names=("a",))
+    show(console, names=("a",), known=len(run))
+    count = sum(bool(outcome.scores) for _, outcome in run)
+    said = [line for line in text(console).splitlines() if not DATED.match(line)][1:]
+    assert said == [f"finished already, after {count} recorded evaluations; nothing new is trained", "done"]
 
 
 @pytest.mark.parametrize("known", [0, 9])

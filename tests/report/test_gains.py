@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from msft.config.schema import Config
 from msft.core.headroom import Measured
 from msft.report.gains import Gain, Gains, gains_of, measure, sentences
 from msft.report.page import page
 from msft.report.story import read_story
 from msft.report.summary import summarise
 from msft.report.table import render_text
-from msft.study.own_moments import gains_over_seeds
+from msft.study.own_moments import find, gains_over_seeds
+from msft.study.reading import Evidence
 from report.run_folders import make_run
 
 
@@ -103,6 +105,18 @@ def test_over_seeds_the_moments_are_those_of_the_others(tmp_path: Path) -> None:
     score, metric = gains_over_seeds(stories)
     assert score.mean == pytest.approx(sum(expected) / 3) and metric == score
     assert score.low is not None and score.low < score.mean
+
+
+def test_two_seeds_say_how_many_are_needed_for_the_gain(tmp_path: Path) -> None:
+    stories = {
+        seed: read_story(make_run(tmp_path / str(seed), "sft", items=50, horizon=4.0, seed=seed)) for seed in range(3)
+    }
+    said = {}
+    for seeds in (1, 2, 3):
+        runs = {"sft_average": {seed: stories[seed] for seed in range(seeds)}}
+        said[seeds] = " ".join(find(Evidence(Config.model_construct(), runs, lambda *_: None)).said)  # type: ignore[arg-type, return-value]
+    assert said[2].startswith("3 seeds or more are needed for the gain; with 2, only best epochs are shown.")
+    assert "are needed" not in said[1] + said[3] and "With moments read from the other seeds, 3 seeds: " in said[3]
 
 
 def test_the_interval_narrows_with_the_items() -> None:

@@ -39,13 +39,16 @@ def run(
     done: list[tuple[Segment, Outcome]] = []
     while (segment := search.ask()) is not None and len(done) < stop:
         number = search.number
-        trackers.segment(number, segment)
         if number > past:
+            trackers.segment(number, segment)
             steps(trackers, segment)
         outcome = engine.run(segment, number)
-        trackers.outcome(number, segment, outcome)
         search.tell(outcome)
         done.append((segment, outcome))
+        if number > past:
+            trackers.outcome(number, segment, outcome)
+        elif number == past:
+            trackers.resumed(done, finished=False)
         for n in again if number == past else ():
             trackers.segment(n, done[n - 1][0])
             steps(trackers, done[n - 1][0])
@@ -91,7 +94,9 @@ def test_steps_count_all_compute_and_never_go_backwards(replay: float, tmp_path:
     epochs = [value for _, value in points["search/epoch"]]
     assert epochs != sorted(epochs)
     told = [value for _, value in points["control/arc"]]
-    assert told == pytest.approx([o.scores["arc"] for s, o in done if "arc" in o.scores])
+    base = engine_for(NAMES).base().scores["arc"]
+    assert told == pytest.approx([base, *(o.scores["arc"] for s, o in done if "arc" in o.scores)])
+    assert points["control/arc"][0][0] == points["report/average"][0][0] == 0, "a curve begins at the base model"
 
 
 @pytest.mark.parametrize("again", [(), (1, 2)])

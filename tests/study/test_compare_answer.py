@@ -18,7 +18,7 @@ from msft.study.compare_page import comparison_page
 from msft.study.compare_table import render_comparison
 from msft.study.comparison import comparison
 from msft.study.results import Results
-from msft.study.statistics import seeds_to_tell, t_interval
+from msft.study.statistics import seeds_to_show, t_interval
 
 
 def by_seed(differences: list[float], split: str = "test") -> dict[str, Any]:
@@ -59,21 +59,33 @@ def test_the_answer_follows_the_interval_over_seeds(differences: list[float], sa
     assert found is not None and found.startswith(f"Does msft beat sft here? {said}")
 
 
-def test_the_seeds_that_would_tell_are_those_of_an_interval_without_0() -> None:
+@pytest.mark.parametrize("power", [0.5, 0.8])
+def test_so_many_seeds_show_a_difference_in_so_many_studies(power: float) -> None:
+    """Counted over drawn studies, whose differences have this mean and this standard deviation."""
     differences = [0.02, -0.01, 0.02, 0.0, 0.01]
-    needed = seeds_to_tell(differences, 100)
+    needed = seeds_to_show(differences, power, 100)
     assert needed is not None and needed > 5
-    spread, mean = np.std(differences, ddof=1), np.mean(differences)
-    reach = [float(stats.t.ppf(0.975, n - 1) * spread / np.sqrt(n)) for n in (needed - 1, needed)]
-    assert reach[0] >= mean > reach[1]
+
+    def shown(seeds: int) -> float:
+        studies = np.random.default_rng(3).normal(np.mean(differences), np.std(differences, ddof=1), (40_000, seeds))
+        reach = stats.t.ppf(0.975, seeds - 1) * studies.std(axis=1, ddof=1) / np.sqrt(seeds)
+        return float(np.mean(studies.mean(axis=1) - reach > 0))
+
+    assert shown(needed - 1) < power + 0.005 and shown(needed) > power - 0.005
+    assert shown(needed) - shown(needed - 1) > 0.01
+
+
+def test_the_seeds_that_would_show_it_are_named_for_two_powers() -> None:
+    differences = [0.02, -0.01, 0.02, 0.0, 0.01]
+    half, most = seeds_to_show(differences, 0.5, 100), seeds_to_show(differences, 0.8, 100)
     told = answer(by_seed(differences))
     assert told is not None and told.endswith(
-        f"About {needed} seeds would tell, if difference and spread stay as they are."
+        f" About {half} seeds would show it in every second such study, {most} in four of five, "
+        "if difference and spread stay as they are."
     )
     hopeless = answer(by_seed([0.05, -0.05, 0.001]))
-    assert hopeless is not None and "More than 100 seeds would tell" in hopeless
-    assert seeds_to_tell([0.1, -0.1, 0.0], 100) is None, "no number of seeds tells a difference of 0"
-    assert seeds_to_tell([0.02, 0.0, 0.02], 100) == 6
+    assert hopeless is not None and "More than 100 seeds would show it in every second such study, if" in hopeless
+    assert seeds_to_show([0.1, -0.1, 0.0], 0.5, 100) is None, "no number of seeds shows a difference of 0"
     sure = t_interval([0.02, 0.03, 0.01, 0.02])
     assert sure.low is not None and sure.low > 0
 
@@ -128,10 +140,10 @@ def test_methods_that_handed_over_the_same_models_are_said_to() -> None:
     assert "auto and sft: the same models with each of 6 seeds." in page and "1.000" not in page
 
 
-def test_seeds_that_would_tell_are_taken_afresh() -> None:
+def test_seeds_that_would_show_it_are_taken_afresh() -> None:
     """Added to the first ones, they are discounted in the notes."""
     said = lead(comparison(results(msft=0.101, sft=0.1, seeds=3), "sft"))
-    assert "seeds would tell" in said[0]
+    assert "in every second such study" in said[0]
     assert said[1].startswith("Take those seeds afresh (--set training.seed=3, with another --output)")
     assert not [line for line in lead(comparison(results(msft=0.3, sft=0.1), "sft")) if "afresh" in line]
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from msft.study.compare_markdown import to_markdown
 from msft.study.compare_page import comparison_page
 from msft.study.compare_table import render_comparison, to_csv
-from msft.study.compare_words import in_brief, notes, sentence, verdict
+from msft.study.compare_words import HEADINGS, in_brief, notes, sentence, verdict
 from msft.study.comparison import comparison
 from msft.study.results import Results, Run
 from msft.study.statistics import t_test
@@ -94,6 +94,8 @@ def test_what_is_said_follows_from_the_tests(data: dict[str, Any]) -> None:
     assert worse["better_than_all"] == ["sft"]
     assert "sft is significantly better than all others" in verdict(worse)
     assert "compares single models" in " ".join(notes(data))
+    assert {f"{name.capitalize()}: " in " ".join(notes(data)) for name in ("worst", "spread", "gap", "disk")} == {True}
+    assert {"worst", "spread", "gap", "disk"} <= set(HEADINGS), "what a column shows is said below the table"
 
 
 def test_an_average_of_different_measures_is_called_that(data: dict[str, Any]) -> None:

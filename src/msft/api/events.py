@@ -117,6 +117,9 @@ class Events:
         if outcome.scores:
             self._note_scores(outcome)
 
+    def resumed(self, past: Sequence[tuple[Segment, Outcome]], *, finished: bool) -> None:
+        """Known from `expect`: `on_train_begin` already sees the state after them."""
+
     def segment(self, number: int, segment: Segment) -> None:
         if number <= self._known:
             return

@@ -30,6 +30,7 @@ from msft.report.table import render_text
 from msft.run.hand_over import OURS, Finished
 from msft.run.session import train
 from msft.run.trackers import Several, check_trackers
+from msft.screen.console import new_console
 from msft.screen.display import Display, plan_of
 
 
@@ -147,7 +148,7 @@ class MSFTTrainer:
                 self._inputs.write()
         self._processes.barrier()
         self._events.expect(self.folder.transcript().segments if resume else None)
-        console = Console(stderr=True, quiet=self.args.disable_tqdm or not self._processes.is_main)
+        console = new_console(stderr=True, quiet=self.args.disable_tqdm or not self._processes.is_main)
         try:
             with Display(console, plan=plan_of(self.config)) as display:
                 watchers = Several(display, self._events)
@@ -161,6 +162,9 @@ class MSFTTrainer:
             self._events.call("on_train_end")
             return TrainOutput(self.state.global_step, self._events.mean_loss, {})
         self._show_result(console)
+        if self.summary:  # only the main process has it
+            self.state.best_metric = self.summary["macro"]["validation"]["answer"]
+        self.state.best_model_checkpoint = str(self.folder.final)
         self._events.call("on_train_end")
         return TrainOutput(self.state.global_step, self._events.mean_loss, self.evaluate())
 
@@ -185,13 +189,17 @@ class MSFTTrainer:
             console.print(f"{what}: {path}", markup=False, highlight=False, soft_wrap=True)
 
     def evaluate(self) -> dict[str, float]:
-        """The test metrics of the trained model and, as `base_<name>`, of the base model: on the test split if a
-        sub-dataset has one, otherwise on the validation split, on which the search based its decisions."""
+        """The test metrics of the trained model: `test_<name>` on the test split if a sub-dataset has one, otherwise
+        `eval_<name>` on the validation split, on which the search based its decisions. Those of the base model are
+        `base_test_<name>` and `base_eval_<name>`. Nothing is scored again."""
         self._need_trained()
         summary = self.summary or summarise(self.folder)
-        before = {**summary["base"], **summary["test"]["base"]}
-        after = {**summary["validation"], **summary["test"]["answer"]}
-        return {**{f"base_{task}": before[task] for task in after}, **after}
+        tested = summary["test"]["answer"]
+        seen = {task: metric for task, metric in summary["validation"].items() if task not in tested}
+        found = {f"eval_{task}": metric for task, metric in seen.items()}
+        found |= {f"test_{task}": metric for task, metric in tested.items()}
+        found |= {f"base_eval_{task}": summary["base"][task] for task in seen}
+        return found | {f"base_test_{task}": metric for task, metric in summary["test"]["base"].items()}
 
     @property
     def model(self) -> PreTrainedModel | PeftModel:
@@ -219,4 +227,5 @@ class MSFTTrainer:
 
     def _need_trained(self) -> None:
         if not self.folder.final.is_dir():
-            raise RunError(complaint("there is no trained model yet", "call train() first", file=self.folder.path))
+            again = "(resume_from_checkpoint=True), which continues the run" if self.folder.exists else "() first"
+            raise RunError(complaint("there is no trained model yet", f"call train{again}", file=self.folder.path))

@@ -22,6 +22,7 @@ from msft.core.averages import Averaging
 from msft.model.memory import CardPlan, each_trained
 from msft.report.words import NOT_KNOWN, clean, listed, many, scaled
 from msft.run.job import Job
+from msft.screen.console import new_console
 
 TAKEN = "training examples that an epoch takes, and how often that is each of them (data.mixing, datasets[].repeat)"
 PIPED = 160
@@ -42,8 +43,8 @@ def run(
     if as_json:
         sys.stdout.write(json.dumps(as_dict(made), indent=2, allow_nan=False) + "\n")
     else:
-        console = Console(highlight=False)
-        show(made, console if console.is_terminal else Console(width=PIPED, highlight=False))
+        console = new_console(highlight=False)
+        show(made, console if console.is_terminal else new_console(width=PIPED, highlight=False))
 
 
 def as_dict(made: Estimate) -> dict[str, object]:

@@ -6,13 +6,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from msft.cli.quiet import quiet
 from msft.cli.study_display import StudyDisplay
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, RunError, complaint
 from msft.report.words import clean, duration
+from msft.screen.console import new_console
 from msft.study.clusters import Backend
 from msft.study.compare_answer import reference_of
 from msft.study.compare_table import render_comparison, summary_line
@@ -62,7 +61,7 @@ def run(
 
 def show(folder: StudyFolder, data: Json) -> None:
     """Prints the comparison, and the files that hold it."""
-    out = Console()
+    out = new_console()
     render_comparison(data, out)
     for what, path in (
         ("The page", folder.page),

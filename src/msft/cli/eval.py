@@ -21,7 +21,8 @@ from msft.core.paths import absent
 from msft.record.run_folder import RunFolder
 from msft.report.words import MEASURES, NOT_KNOWN, clean, listed, percent
 from msft.run.evaluate import Evaluation, Split, evaluate
-from msft.run.moved import config_of
+from msft.run.moved import config_of_model
+from msft.screen.console import new_console
 
 ONCE = (
     "a run scores its test split once, at its end. A choice based on further test scores makes those scores too "
@@ -39,7 +40,7 @@ def run(model: str, config: Path | None, overrides: Sequence[str], *, split: Spl
         fix = "name a configuration with --config FILE, whose data are scored"
         what = "this folder holds no run" if folder.path.exists() else absent(folder.path)
         raise ConfigError(complaint(what, f"name a run, or {fix}", file=model))
-    notes = Console(stderr=True, highlight=False)
+    notes = new_console(stderr=True, highlight=False)
 
     def warn(found: str) -> None:
         notes.print(Text(f"warning: {found}.", style="yellow"), soft_wrap=True)
@@ -52,14 +53,14 @@ def run(model: str, config: Path | None, overrides: Sequence[str], *, split: Spl
     with Progress(console=notes, transient=True, disable=not notes.is_terminal) as progress:
         bar = progress.add_task("scoring", total=None)
         found = evaluate(
-            config_of(folder, overrides) if config is None else load(config, overrides), model, split,
+            config_of_model(folder, overrides) if config is None else load(config, overrides), model, split,
             progress=lambda done, total: progress.update(bar, completed=done, total=total),
             others=warn if chosen else None,
         )  # fmt: skip
     if as_json:
         sys.stdout.write(json.dumps(as_dict(found), indent=2, allow_nan=False) + "\n")
     else:
-        show(found, Console(highlight=False))
+        show(found, new_console(highlight=False))
 
 
 def as_dict(found: Evaluation) -> dict[str, object]:

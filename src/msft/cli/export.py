@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from msft.cli.quiet import quiet
 from msft.record.run_folder import RunFolder
 from msft.run.hand_over import Dtype, check_hub_id, export, push
+from msft.screen.console import new_console
 
 
 def run(
@@ -21,7 +21,7 @@ def run(
         check_hub_id(hub_id)
     output = output or folder / "export"
     said = export(RunFolder(folder), output, merge=merge, dtype=dtype, hub_id=hub_id)
-    console = Console(highlight=False)
+    console = new_console(highlight=False)
     console.print(Text(f"The model: {output}"), soft_wrap=True)
     if said:
         console.print(Text(said), soft_wrap=True)

@@ -13,13 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from msft.cli.arguments import parser
 from msft.cli.encodable import not_written, use_plain_characters
 from msft.cli.encodable import said as not_encodable
 from msft.cli.loading import loading
 from msft.core.errors import Stopped, UserError
+from msft.screen.console import new_console
 from msft.system.host import limit_threads
 from msft.system.stopwatch import Stopwatch, spent
 
@@ -115,7 +114,7 @@ def _say(text: str) -> None:
     # Bytes of names that are not text would vanish too, so they are shown as escapes.
     text = text.encode("utf-8", "backslashreplace").decode()
     shown = "".join(c for c in text if c == "\n" or not unicodedata.category(c).startswith("C"))
-    Console(stderr=True, highlight=False).print(shown, markup=False, soft_wrap=True)
+    new_console(stderr=True, highlight=False).print(shown, markup=False, soft_wrap=True)
 
 
 # The commands import what they need when they are called: torch alone costs seconds, and `--help` needs none.
@@ -145,7 +144,7 @@ def _init(arguments: argparse.Namespace) -> None:
     from msft.cli.init import write
 
     write(arguments.folder, arguments.output, arguments.model)
-    Console().print(
+    new_console().print(
         f"{arguments.output}: look it over, then: msft check {arguments.output}",
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip

@@ -20,6 +20,7 @@ from msft.data.load import load_tasks
 from msft.model.open import load_tokenizer
 from msft.report.words import clean, many
 from msft.run.job import model_source
+from msft.screen.console import new_console
 
 LEARNED, SPECIAL, RULE = "bold green", "reverse", "dim"
 OPEN, CLOSE = "[[", "]]"
@@ -38,7 +39,7 @@ def run(config: Config, *, rows: int = 3, task: Task | None = None) -> None:
     if task is not None and task not in {*parts, *data}:
         found = f"there is no sub-dataset {shown(task)}"
         raise ConfigError(complaint(found, one_of(task, [*data, *parts]), field="--task"))
-    console = Console(highlight=False)
+    console = new_console(highlight=False)
     writer = _Writer(tokenizer, console)
     console.print(Text("Learned tokens are green." if writer.colour else
                        f"Learned tokens are in {OPEN}{CLOSE}.", style=RULE))  # fmt: skip

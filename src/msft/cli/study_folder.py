@@ -17,6 +17,7 @@ from msft.core.errors import RunError, complaint
 from msft.record.run_folder import RunFolder
 from msft.report.story import read_story
 from msft.report.words import clean, epochs, many
+from msft.screen.console import new_console
 from msft.study.compare_answer import reference_of
 from msft.study.compare_page import comparison_page
 from msft.study.compare_table import render_comparison
@@ -50,7 +51,7 @@ def report(folder: StudyFolder, page: Path | None, *, watch: bool = False) -> No
         show(folder, data)
         return
     files.replace("page", page, comparison_page(data).encode())
-    out = Console()
+    out = new_console()
     render_comparison(data, out)
     out.print(f"The page: {page}", markup=False, highlight=False, soft_wrap=True)
 

@@ -179,11 +179,23 @@ def _named(name: object, known: Mapping[str, Any], key: str) -> tuple[str, Any]:
     if name is None:
         raise ProblemsError([Problem(MISSING, f"use one of: {', '.join(known)}", (key,))])
     if not isinstance(name, str) or name not in known:
-        fix = one_of(str(name), known)
+        fix = (key == "name" and _of_compare(str(name), known)) or one_of(str(name), known)
         if key == "name" and fix.startswith("use one of"):
             fix += "; or pass --import with the module that registers it"
         raise ProblemsError([Problem(f"found {shown(name)}", fix, (key,))])
     return name, known[name]
+
+
+def _of_compare(name: str, methods: Mapping[str, Any]) -> str:
+    """What to write for a name that only `msft compare --methods` knows; empty for any other."""
+    method, colon, preset = name.partition(":")
+    if colon and method in methods:
+        return f"that is a name of msft compare; here, write name: {method}, and preset: {preset}"
+    ways = {"_average": "training.average: 1", "_decay": "training.schedule: linear"}
+    for end, way in ways.items():
+        if (method := name.removesuffix(end)) in methods and method != name:
+            return f"that is a name of msft compare; here, write name: {method}, and {way}"
+    return ""
 
 
 def _model_of(params: type) -> type[BaseModel]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,6 +42,10 @@ class Watcher(Protocol):
 
     def begin(self, brief: Brief, method: str) -> None:
         """The base model is scored; the search begins."""
+
+    def resumed(self, past: Sequence[tuple[Segment, Outcome]], *, finished: bool) -> None:
+        """After `begin`: the run was resumed, and goes on after these journaled segments. No other event tells of them,
+        unless one must run again. `finished`: nothing new is trained."""
 
     def segment(self, number: int, segment: Segment) -> None:
         """This segment is about to run."""

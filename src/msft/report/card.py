@@ -24,7 +24,7 @@ from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import compare
 from msft.report.cost import flops
 from msft.report.intervals import wilson
-from msft.report.load_snippets import ASK, ASK_IN_TURNS, LOAD_MODEL, load_adapter, quantized_in
+from msft.report.load_snippets import ASK, ASK_IN_TURNS, LOAD_MODEL, NOT_BY_AUTO, is_dora, load_adapter, quantized_in
 from msft.report.story import Story, read_story
 from msft.report.table import columns, costs, counted, notes, shown_columns
 from msft.report.verdict_views import sentences
@@ -86,6 +86,7 @@ def card(story: Story, form: Form) -> str:
         f"{made}. The weights are in {form.dtype}.",
         "## How to load it",
         _snippet(form, quantized, templates),
+        *([f"{NOT_BY_AUTO}."] if form.kind == "adapter" and is_dora(story) else []),
         *_prompts(templates),
         "## Scores",
         *([_of_which_base(form, quantized)] if quantized else []),

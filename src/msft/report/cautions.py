@@ -9,6 +9,7 @@ from itertools import groupby
 from msft.core.vocabulary import Task
 from msft.report.base_and_answer import Comparison
 from msft.report.story import Story
+from msft.report.trail import Point
 from msft.report.words import MOST_NAMES, clean, listed, percent, those
 
 FEW_ITEMS = 60
@@ -17,6 +18,11 @@ ENOUGH_ITEMS = 150
 """With so many, the peaks of that simulation are found."""
 CLEAR = 3.0
 """Standard errors by which a score must rise to be a clear improvement."""
+ROSE = 2.0
+"""A training loss that is more than so many times that of the beginning, with worse scores, is that of a model that
+diverged."""
+GUESS = 13.0
+"""Nats: a model that guesses evenly has the logarithm of the size of its vocabulary, 12.9 for 400,000 tokens."""
 COUNTED = ("choice", "exact_match", "generate")
 """Measures that are a share of items, so that the standard error follows from the number of items."""
 
@@ -58,12 +64,41 @@ def _result(story: Story, comparison: Comparison) -> list[str]:
     broken = [task for task in story.tasks if not all(math.isfinite(p.scores.get(task, 0.0)) for p in points)]
     if broken:
         said.append(f"Some scores are NaN or infinite because the model diverged: {listed(broken)}.")
+    if diverged := _divergence(story):
+        rate = story.config.get("training.learning_rate")
+        said.append(
+            f"Training diverged: its loss {diverged}. Lower training.learning_rate"
+            f"{'' if rate is None else f', which is {rate:g}'}."
+        )
     if story.answer is None:
         said.append("The run is not finished: all of this is preliminary.")
     worse = [row.label for row in comparison.rows if row.interval is not None and row.interval[1] < 0]
     if worse:
         said.append(f"Worse than the base model on the {comparison.split} split: {those(worse, len(comparison.rows))}.")
     return said
+
+
+def _divergence(story: Story) -> str:
+    """What the training loss of the last roll-out did, if it diverged: it rose far and the scores fell, or it is above
+    that of a guess and no scores were better than the base model's. Else empty."""
+    searched = [rollout for rollout in story.rollouts if rollout.why != "refit"]
+    if not searched:
+        return ""
+    start, *points = searched[-1].points
+    losses = [loss for p in points if (loss := story.segments[p.snapshot - 1][1].train_loss) is not None]
+    if not losses:
+        return ""
+    first, last = losses[0], losses[-1]
+    if last > ROSE * first and _change(story, start, points[-1]) < 0:
+        return f"rose from {first:.3g} to {last:.3g} in the last roll-out"
+    gained = any(_change(story, story.base, point) > 0 for point in story.trail.points.values())
+    return f"is {last:.3g} at the end, above that of a guess" if last > GUESS and not gained else ""
+
+
+def _change(story: Story, before: Point, after: Point) -> float:
+    """By how much the mean search score of the sub-datasets that have one at both points changed; 0 if none has."""
+    both = [task for task in story.tasks if task in before.scores and task in after.scores]
+    return math.fsum(after.scores[task] - before.scores[task] for task in both) / max(1, len(both))
 
 
 def _training(story: Story, sizes: Mapping[Task, int]) -> list[str]:
@@ -79,7 +114,7 @@ def _training(story: Story, sizes: Mapping[Task, int]) -> list[str]:
     if rising:
         scores = ", ".join(percent(story.best_known.scores[task]) for task in rising)
         said.append(
-            "Best score at the end of training, so a higher method.max_epochs may help: "
+            "Best score at the end of training, so a new run with a higher method.max_epochs may help: "
             f"{those(rising, len(story.tasks))}{f' ({scores})' if len(rising) <= MOST_NAMES else ''}."
         )
     return said

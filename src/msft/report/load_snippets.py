@@ -40,6 +40,17 @@ BITS = {
 """How transformers holds a base as it was in training."""
 
 
+NOT_BY_AUTO = (
+    "AutoModelForCausalLM of transformers 5.23 drops the magnitudes of a DoRA adapter and takes those of its base: "
+    "load it with AutoPeftModelForCausalLM, or merge it (msft export RUN --merge)"
+)
+
+
+def is_dora(story: Story) -> bool:
+    """Whether the run trained a DoRA adapter, which one of the usual ways of loading breaks (`NOT_BY_AUTO`)."""
+    return bool(story.config.get("peft.use_dora"))
+
+
 def quantized_in(story: Story) -> str | None:
     """In which numbers the base was held in training (`model.quantize`); None: as it is stored."""
     found = story.config.get("model.quantize")

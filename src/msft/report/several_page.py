@@ -10,6 +10,7 @@ from rich.text import Text
 
 from msft.report.charts import stacked_flops
 from msft.report.cost import flops, ledger
+from msft.report.differing import settings_in_words
 from msft.report.figures import Curves
 from msft.report.html import Section, axis, document, items, plot, soft, table, text, toggles
 from msft.report.page import save
@@ -63,6 +64,8 @@ def render_several(runs: Sequence[Run], console: Console) -> None:
     for title, (heads, lines), average in tables:
         console.print(Text(title, style="bold"))
         print_table(console, rich_table(heads, lines, text_columns=1, average=average))
+        if title == "Runs" and (said := settings_in_words(runs)):
+            print_line(console, said)
         console.print()
     for line in _tests(runs) + wary(runs):
         print_line(console, line, "dim")
@@ -90,7 +93,9 @@ def _wary(runs: Sequence[Run]) -> Section:
 def _overview(runs: Sequence[Run]) -> Section:
     names, rows = overview(runs)
     spread = soft("Spread: standard deviation over the sub-datasets, in points.")
-    return Section(name="runs", title="Runs", content=table(names, rows, text_columns=2, average=False) + spread)
+    settings = f"<p>{text(said)}</p>" if (said := settings_in_words(runs)) else ""
+    content = table(names, rows, text_columns=2, average=False) + settings + spread
+    return Section(name="runs", title="Runs", content=content)
 
 
 def _against(runs: Sequence[Run]) -> Section:

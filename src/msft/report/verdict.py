@@ -20,7 +20,7 @@ from msft.report.cautions import CLEAR
 from msft.report.cost import flops, plain
 from msft.report.final_path import discarded_share, final_path, same_model
 from msft.report.intervals import Interval, Z
-from msft.report.load_snippets import BITS, quantized_in
+from msft.report.load_snippets import BITS, is_dora, quantized_in
 from msft.report.several import Run, macro_gap, on_one_split
 from msft.report.story import Story, read_story
 from msft.report.words import clean, difference, epochs, in_epochs, mixed, percent, span
@@ -267,6 +267,8 @@ def steps(story: Story) -> Iterable[Step]:
         if quantized := quantized_in(story):
             load += ["from transformers import BitsAndBytesConfig", f"bits = {BITS[quantized]}"]
             given = ", quantization_config=bits"
+        if is_dora(story):
+            load.append("# not with AutoModelForCausalLM, which drops the magnitudes of a DoRA adapter")
         load.append(f"model = {model}.from_pretrained({clean(str(folder.final))!r}{given})")
         yield Step(name="Load it, in Python", lines=tuple(load))
     else:

@@ -135,9 +135,8 @@ class Attempt:
         brief = brief_from_json(past.header["brief"], params=self.job.config.method.params)
         with spent("record"):
             self.watcher.begin(brief, self.job.config.method.name)
-            for number, (segment, outcome) in enumerate(past.segments, 1):
-                self.watcher.segment(number, segment)
-                self.watcher.outcome(number, segment, outcome)
+            if resume:
+                self.watcher.resumed(past.segments, finished=past.final is not None)
         search = Search(self.method, brief, past.segments)
         if journal is not None:
             self.store.about = lambda number: identity(past.header, journal.position(number))

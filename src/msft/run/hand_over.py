@@ -22,9 +22,10 @@ from msft.model.open import ModelSource, end_tokens, export_model, fingerprint, 
 from msft.record.run_folder import RunFolder
 from msft.report.card import FILE as CARD
 from msft.report.card import card, form_of, on_hub
+from msft.report.load_snippets import NOT_BY_AUTO, is_dora
 from msft.report.story import Story, read_story
 from msft.run.job import model_source
-from msft.run.moved import config_of
+from msft.run.moved import config_of_model
 from msft.snapshots.publish import MANIFEST
 from msft.system import files
 
@@ -56,7 +57,7 @@ class Finished:
         if not run.final.is_dir():
             mend = f"make it again: msft train {run.path} --resume"
             raise RunError(complaint("the run holds no final model", mend, file=run.final))
-        return cls(run, story, model_source(config_of(run)))
+        return cls(run, story, model_source(config_of_model(run)))
 
     @property
     def is_adapter(self) -> bool:
@@ -138,6 +139,8 @@ def export(
         (draft / CARD).write_text(card(finished.story, form), encoding="utf-8")
 
     _whole(output, fill)
+    if finished.is_adapter and not merge and is_dora(finished.story):
+        return f"{NOT_BY_AUTO}."
     if not merge or not finished.is_adapter or (kind := finished.source.quantize) is None:
         return ""
     return (

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from msft.config.reader import load
 from msft.config.schema import Config
+from msft.methods import METHODS
 from msft.record.run_folder import RunFolder
 
 Section = TypeVar("Section", bound=BaseModel)
@@ -30,6 +31,16 @@ def config_of(run: RunFolder, overrides: Sequence[str] = ()) -> Config:
         "aggregate": None if config.aggregate is None else _found(config.aggregate, run),
     }
     return config.model_copy(update=update)
+
+
+def config_of_model(run: RunFolder, overrides: Sequence[str] = ()) -> Config:
+    """The run's configuration, to score or export its model, which needs no method: where that is not known here (it is
+    of one's own, and there is no `--import`), plain SFT stands in its place. Raises ConfigError, RunError."""
+    header = run.transcript().header
+    if header.get("method") in METHODS:
+        return config_of(run, overrides)
+    refit = "true" if header.get("config", {}).get("method.refit") else "false"  # which decides the rows of the splits
+    return config_of(run, [*overrides, f"method={{name: sft, refit: {refit}}}"])
 
 
 def _found(section: Section, run: RunFolder) -> Section:

@@ -9,7 +9,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from msft.core.errors import Diverged, RunError, complaint
+from msft.config.reader import output_of
+from msft.core.errors import ConfigError, Diverged, RunError, complaint
 from msft.core.retention import Limits
 from msft.core.vocabulary import Snapshot
 from msft.core.wire import KEPT_NAMES, Json, KeyPath, changed, dotted
@@ -196,8 +197,18 @@ def restore_derived(folder: RunFolder, contents: Mapping[Path, bytes], note: Cal
         files.remove("run", file)
     for file, content in contents.items():
         if not file.is_file() or file.read_bytes() != content:
-            note(f"{file}: its content had changed, and it is written again")
+            note(f"{file}: {_why_again(folder, file)}, and it is written again")
             files.replace(file.stem, file, content, place=False)
+
+
+def _why_again(folder: RunFolder, file: Path) -> str:
+    """What happened to a file of the run that is not as the journal has it."""
+    place = None
+    with suppress(ConfigError):  # it is gone, or damaged
+        place = output_of(file) if file == folder.config else None
+    if place is not None and place.resolve() != folder.path.resolve():
+        return "it named another place, as the folder was moved or copied"
+    return "its content had changed"
 
 
 def final_is_whole(folder: RunFolder, about: Mapping[str, Any], note: Callable[[str], None]) -> bool:

@@ -56,7 +56,7 @@ class Trackers:
         self._known, self._steps = 0, 0
         self._told: list[StepInfo] = []
         self._live = False
-        """Whether the current segment is run, and not replayed."""
+        """Whether anything of the current segment was trained or scored."""
 
     def _remember(self) -> None:
         files.replace("trackers", self._file, json.dumps(self._run).encode())
@@ -85,7 +85,15 @@ class Trackers:
     def begin(self, brief: Brief, method: str) -> None:
         self._brief = brief
 
+    def resumed(self, past: Sequence[tuple[Segment, Outcome]], *, finished: bool) -> None:
+        self._known, self._steps = len(past), sum(segment.stop - segment.start for segment, _ in past)
+
     def segment(self, number: int, segment: Segment) -> None:
+        if number == 1 > self._known and "based" not in self._run:
+            assert self._brief is not None, "begin comes first"
+            self._log(self._scores(self._brief.base), 0)
+            self._run["based"] = "yes"
+            self._remember()
         self._told, self._live = [], False
 
     def progress(self, info: StepInfo | ScoreInfo) -> None:
@@ -102,7 +110,7 @@ class Trackers:
             values = {"train/loss": info.loss, "train/learning_rate": info.learning_rate, "train/tokens": info.tokens}
             self._log(values, start + info.step - segment.start)
         if self._live:
-            self._log(self._scores(segment, outcome), self._steps)
+            self._log(self._scores(outcome) | self._where(segment), self._steps)
 
     def note(self, text: str) -> None:
         """Ignored: trackers take numbers only."""
@@ -120,18 +128,23 @@ class Trackers:
         for tracker in self._trackers:
             tracker.finish()
 
-    def _scores(self, segment: Segment, outcome: Outcome) -> dict[str, float | None]:
+    def _scores(self, outcome: Outcome) -> dict[str, float | None]:
         assert self._brief is not None, "begin comes first"
         values: dict[str, float | None] = {f"control/{task}": score for task, score in outcome.scores.items()}
         values |= {f"report/{task}": score for task, score in outcome.reports.items()}
         if set(self._brief.tasks) <= outcome.reports.keys():
             reports = [outcome.reports[task] for task in self._brief.tasks]
             values["report/average"] = math.fsum(reports) / len(reports)
+        return values
+
+    def _where(self, segment: Segment) -> dict[str, float | None]:
+        assert self._brief is not None, "begin comes first"
         epoch = segment.epoch
         if segment.trains:  # where nothing is left to train, an epoch has no steps
             epoch += Clock.of(self._brief).epochs(segment.mixture, segment.stop - segment.start)
-        where = {"search/epoch": epoch, "search/rollout": segment.rollout, "search/active": len(segment.mixture.active)}
-        return values | where
+        return {
+            "search/epoch": epoch, "search/rollout": segment.rollout, "search/active": len(segment.mixture.active)
+        }  # fmt: skip
 
     def _log(self, values: Mapping[str, float | None], step: int) -> None:
         known = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
@@ -148,6 +161,10 @@ class Several:
     def begin(self, brief: Brief, method: str) -> None:
         for watcher in self._watchers:
             watcher.begin(brief, method)
+
+    def resumed(self, past: Sequence[tuple[Segment, Outcome]], *, finished: bool) -> None:
+        for watcher in self._watchers:
+            watcher.resumed(past, finished=finished)
 
     def segment(self, number: int, segment: Segment) -> None:
         for watcher in self._watchers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from types import TracebackType
 
@@ -17,6 +17,7 @@ from msft.config.schema import Config
 from msft.core.vocabulary import Brief, Outcome, Segment
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.report.words import blended, clean, epochs, in_epochs, many
+from msft.screen.console import new_console
 from msft.screen.pace import Scoring
 from msft.screen.view import View
 
@@ -86,7 +87,7 @@ class Display:
         clock: Callable[[], datetime] = local_time,
     ) -> None:
         """`plan`: what the run is going to do, shown while it prepares. `now`, `clock`: the clocks of a test."""
-        self.console = console or Console(stderr=True)
+        self.console = console or new_console(stderr=True)
         self._now, self._plan = now, plan
         self._minutes = Minutes(now, clock)
         self._live: Live | None = None
@@ -115,16 +116,29 @@ class Display:
             self._live = None
 
     def begin(self, brief: Brief, method: str) -> None:
-        """The base model has been scored and the search begins.
-
-        A resumed run reports its earlier segments again, without the steps.
-        """
+        """The base model has been scored and the search begins."""
         self._view = View(brief, method, self._now)
         if self._live is None:
             limit = brief.horizon
             span = _at_most(limit) if math.isfinite(limit) else "no limit on epochs"
             base = f"search score of the base model: {self._view.scores()}"
             self._line(f"{self._view.method}: {many(len(brief.tasks), 'sub-dataset')}, {span}; {base}")
+
+    def resumed(self, past: Sequence[tuple[Segment, Outcome]], *, finished: bool) -> None:
+        """Says where the run goes on; of what was shown before, only the curves are drawn again."""
+        view = self._known_view
+        for number, (segment, outcome) in enumerate(past, 1):
+            view.begins(segment)
+            view.ends(number, segment, outcome)
+        recorded = many(sum(bool(outcome.scores) for _, outcome in past), "recorded evaluation")
+        if finished:
+            self._line(f"finished already, after {recorded}; nothing new is trained")
+        elif not past:
+            self._line("continues at the beginning: only the scores of the base model are recorded")
+        else:
+            last, _ = past[-1]
+            where = f"epoch {epochs(view.trail.end(last))} of roll-out {last.rollout}"
+            self._line(self._minutes.dated(f"continues at {where}, after {recorded}; search score: {view.scores()}"))
 
     def segment(self, number: int, segment: Segment) -> None:
         """Segment `number` is about to run."""

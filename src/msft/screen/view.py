@@ -226,7 +226,7 @@ class View:
         parts = [self._place(), self._footline(), self._speed()]
         # None while what it ends with is scored.
         if not self._ends_here and (seconds := self._most_seconds()):
-            parts.append(f"at most {duration(seconds)} left in the search")
+            parts.append(f"at most {duration(seconds)} left{'' if self.outlook.plain else ' in the search'}")
         return "  ".join(part for part in parts if part)
 
     def _footline(self) -> str:
@@ -276,7 +276,8 @@ class View:
         seconds = self._most_seconds()
         if self.bound is None or seconds is None:
             return ""
-        return f"maximum remaining time of the search: {duration(seconds)} ({self.bound.why})"
+        of = "" if self.outlook.plain else " of the search"
+        return f"maximum remaining time{of}: {duration(seconds)} ({self.bound.why})"
 
     @property
     def _tests(self) -> bool:

@@ -1,4 +1,4 @@
-"""The first lines of a comparison: does each method beat plain SFT here, and how many seeds would tell."""
+"""The first lines of a comparison: does each method beat plain SFT here, and how many seeds would show it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import numpy as np
 
 from msft.report.words import clean, difference, many
 from msft.study.compare_words import SAME, Comparison, Entry, interval, same_models, verdict, with_seeds
-from msft.study.statistics import FEWEST_FLIPS, seeds_to_tell, t_interval
+from msft.study.statistics import FEWEST_FLIPS, seeds_to_show, t_interval
 
 FEWEST = 3
 """Minimum number of seeds for an answer: the spread of two differences says almost nothing of the spread of seeds."""
-WOULD_TELL = "seeds would tell"
+WOULD_SHOW = "in every second such study"
 HOPELESS = 100
-"""Maximum number of seeds that is named."""
+"""Maximum number of seeds that is named, for a power of a half; `FOUR_OF_FIVE` takes about twice as many."""
+FOUR_OF_FIVE = 0.8
+"""The power of a study that is planned."""
 
 
 def lead(data: Comparison) -> list[str]:
@@ -78,22 +80,23 @@ def _answered(found: Sequence[float], moved: str, split: str) -> str:
     said = "Yes" if span.low > 0 else "No, it is worse" if span.high < 0 else "Not shown"
     ends = interval({"low": span.low, "high": span.high})
     line = f"{said}: {moved} {difference(mean)} points {where} (95 % interval {ends}, {seeds} seeds)."
-    return line if span.low > 0 or span.high < 0 else f"{line} {_would_tell(found)}"
+    return line if span.low > 0 or span.high < 0 else f"{line} {_would_show(found)}"
 
 
 def _few(seeds: int) -> str:
     return f"Too few seeds to tell ({many(seeds, 'seed')})"
 
 
-def _would_tell(found: Sequence[float]) -> str:
-    needed = seeds_to_tell(found, HOPELESS)
-    count = f"More than {HOPELESS}" if needed is None else f"About {needed}"
-    return f"{count} {WOULD_TELL}, if difference and spread stay as they are."
+def _would_show(found: Sequence[float]) -> str:
+    needed, surely = seeds_to_show(found, 0.5, HOPELESS), seeds_to_show(found, FOUR_OF_FIVE, 3 * HOPELESS)
+    count = f"More than {HOPELESS}" if needed is None or surely is None else f"About {needed}"
+    more = f", {surely} in four of five" if count.startswith("About") else ""
+    return f"{count} seeds would show it {WOULD_SHOW}{more}, if difference and spread stay as they are."
 
 
 def fresh_seeds(data: Comparison) -> list[str]:
-    """How to take the seeds that would tell, if an answer names them: added to these, they would prove less."""
-    if not any(WOULD_TELL in said for said in answers(data)):
+    """How to take the seeds that would show it, if an answer names them: added to these, they would prove less."""
+    if not any(WOULD_SHOW in said for said in answers(data)):
         return []
     return [
         f"Take those seeds afresh (--set training.seed={max(data['seeds']) + 1}, with another --output): p values do "

@@ -91,6 +91,10 @@ def notes(data: Comparison) -> list[str]:
             "data."
         )
     lines.append(
+        "Worst: the lowest score of a sub-dataset. Spread: the standard deviation over sub-datasets, in points. Gap: "
+        "validation minus test score of the final model. Disk: the most bytes of snapshots held, relative to plain SFT."
+    )
+    lines.append(
         "± is Student's 95 % interval over training seeds. Win, tie, loss: number of sub-datasets on which the "
         "method is better than the reference, not different, worse (each tested over seeds at p < 0.05, so one in "
         "twenty can differ by chance)."

@@ -33,6 +33,11 @@ def find(evidence: Evidence) -> Findings:
     by_seed = {seed: gains_of(story) for seed, story in evidence.runs["sft_average"].items()}
     read = {seed: gains for seed, gains in by_seed.items() if gains is not None}
     said = list(_over_seeds(stories)) if len(stories) >= FEWEST_SEEDS else []
+    if 1 < len(stories) < FEWEST_SEEDS:
+        said.append(
+            f"{FEWEST_SEEDS} seeds or more are needed for the gain; with {len(stories)}, only best epochs are shown. "
+            f"Repeat the command with --seeds {FEWEST_SEEDS}: finished runs are kept."
+        )
     if len(read) == 1:
         said += sentences(next(iter(read.values())))
     elif not read:

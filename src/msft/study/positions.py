@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.queues import Queue
@@ -68,6 +68,8 @@ class Silent:
     """A watcher of a run that prints nothing: hundreds of runs would fill the terminal."""
 
     def begin(self, brief: Brief, method: str) -> None: ...
+
+    def resumed(self, past: Sequence[tuple[Segment, Outcome]], *, finished: bool) -> None: ...
 
     def segment(self, number: int, segment: Segment) -> None: ...
 

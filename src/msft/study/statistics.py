@@ -61,15 +61,15 @@ def t_test(differences: Sequence[float] | Array) -> float | None:
     return float(stats.ttest_1samp(d, 0.0).pvalue)
 
 
-def seeds_to_tell(differences: Sequence[float] | Array, most: int) -> int | None:
-    """The smallest number of seeds whose 95 % interval would exclude 0 if their differences had the mean and the
-    standard deviation of these; None if that is more than `most`. With so many, every second study would tell."""
-    d = np.asarray(differences, float)
-    mean, spread = abs(float(d.mean())), float(d.std(ddof=1))
-    for seeds in range(2, most + 1):
-        if stats.t.ppf(1 - LEVEL / 2, seeds - 1) * spread / math.sqrt(seeds) < mean:
-            return seeds
-    return None
+def seeds_to_show(differences: Sequence[float] | Array, power: float, most: int) -> int | None:
+    """The smallest number of seeds with which the 95 % interval would lie on this side of 0 in a share `power` of
+    studies, if their differences were normal with the mean and the standard deviation of these; None if that is more
+    than `most`."""
+    d, seeds = np.asarray(differences, float), np.arange(2, most + 1)
+    effect = abs(d.mean()) / d.std(ddof=1)
+    shown = stats.nct.sf(stats.t.ppf(1 - LEVEL / 2, seeds - 1), seeds - 1, effect * np.sqrt(seeds))
+    enough = seeds[shown >= power]
+    return int(enough[0]) if len(enough) else None
 
 
 def sign_flips(differences: Sequence[float] | Array) -> float | None:

@@ -1,0 +1,74 @@
+"""Warnings of a report that name the setting to change: a run that diverged, and one that was too short."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from run_folders import make_run
+
+from msft.report.base_and_answer import compare
+from msft.report.cautions import cautions
+from msft.report.page import write_page
+from msft.report.story import Story, find_rollouts, read_story
+from msft.report.trail import Trail
+
+NAMES = ("a", "b")
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    folder = make_run(tmp_path_factory.mktemp("runs") / "sft", "sft", names=NAMES, horizon=2.0)
+    return read_story(folder)
+
+
+def with_curves(story: Story, losses: tuple[float, float], scores: tuple[float, float]) -> Story:
+    """The run with this training loss and these search scores in its first half, and in its second."""
+    half = len(story.segments) // 2
+    segments, trail = [], Trail(story.brief)
+    for number, (segment, outcome) in enumerate(story.segments, 1):
+        now = number > half
+        segments.append((segment, replace(outcome, train_loss=losses[now], scores=dict.fromkeys(NAMES, scores[now]))))
+        trail.add(number, *segments[-1])
+    rollouts = tuple(find_rollouts(trail, segments, story.outlook))
+    header = {**story.header, "config": {**story.header["config"], "training.learning_rate": 3.0}}
+    return replace(story, segments=segments, trail=trail, rollouts=rollouts, header=header)
+
+
+def said(story: Story) -> list[str]:
+    return [line for line in cautions(story, compare(story)) if "diverged" in line]
+
+
+@pytest.mark.parametrize(
+    ("losses", "scores", "shown"),
+    [
+        ((2.0, 8.0), (0.9, -1.0), "rose from 2 to 8 in the last roll-out"),
+        ((423.0, 378.0), (-1.0, -1.0), "is 378 at the end, above that of a guess"),
+        ((2.0, 3.9), (0.9, -1.0), None),
+        ((2.0, 0.1), (0.9, -1.0), None),  # it overfits
+        ((2.0, 8.0), (-1.0, 0.9), None),  # what is drawn became harder
+        ((20.0, 15.0), (0.9, 0.95), None),  # a model that begins with no knowledge learns
+    ],
+)
+def test_a_run_that_diverged_is_told(
+    story: Story, losses: tuple[float, float], scores: tuple[float, float], shown: str | None
+) -> None:
+    expected = f"Training diverged: its loss {shown}. Lower training.learning_rate, which is 3."
+    assert said(with_curves(story, losses, scores)) == ([] if shown is None else [expected])
+
+
+def test_runs_that_learn_have_no_such_warning(story: Story, tmp_path: Path) -> None:
+    assert not said(story)
+    for method in ("msft", "continual", "dynamix", "self_distil"):
+        folder = make_run(tmp_path / method, method)
+        assert not said(read_story(folder)), method
+        write_page(folder, tmp_path / "page.html")
+        assert "diverged" not in (tmp_path / "page.html").read_text()
+
+
+def test_a_run_that_was_too_short_asks_for_a_new_one(tmp_path: Path) -> None:
+    """A finished run has been tested once: it is not trained on."""
+    short = read_story(make_run(tmp_path / "sft", "sft", names=NAMES, peaks=(30.0, 30.0), horizon=2.0))
+    (line,) = [line for line in cautions(short, compare(short)) if "Best score at the end" in line]
+    assert line.startswith("Best score at the end of training, so a new run with a higher method.max_epochs may help: ")
