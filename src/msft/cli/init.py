@@ -11,7 +11,6 @@ from pathlib import Path
 from msft.config.dataset_section import DatasetConfig
 from msft.config.yaml12 import RESERVED, SAFE_UNQUOTED
 from msft.core.errors import ConfigError, DataError, complaint
-from msft.data.choices import DERIVED
 from msft.data.detect import detect
 from msft.data.formats import Format
 from msft.data.local_files import SUFFIXES
@@ -123,7 +122,7 @@ def _section(name: str, files: dict[str, Path], base: Path) -> str:
     columns = list(dict.fromkeys(column for row in rows[:LOOKED_AT] for column in row.values))
     try:
         form = detect(bare, rows)
-        used = _columns(form)
+        used = [column for column in form.columns if column in columns]
         described = f"format: {' + '.join(used)}"
         unused = [column for column in columns if column not in {*used, *([SPLIT_COLUMN] if splits else [])}]
         if unused:
@@ -155,17 +154,6 @@ def _splits(rows: Sequence[Row]) -> tuple[dict[str, str], list[str]]:
     known = {part: [_quoted(name) for name in found] for part, found in parts.items()}
     others = sorted(names - {name for found in parts.values() for name in found}) if parts else []
     return {part: found[0] if len(found) == 1 else f"[{', '.join(found)}]" for part, found in known.items()}, others
-
-
-def _columns(form: Format) -> list[str]:
-    """The columns that the format uses, in the order of its roles."""
-    if form.conversation and form.kind is not None:
-        return [form.roles[form.kind.roles[0]]]
-    templates = (form.prompt, form.completion, form.option, form.without_input)
-    names = {name for template in templates if template is not None for name in template.names}
-    if names & set(DERIVED):
-        names |= {form.roles["choices"], form.roles["answer"]}
-    return [column for column in form.roles.values() if column in names]
 
 
 def _scorer(form: Format, rows: Sequence[Row]) -> str:

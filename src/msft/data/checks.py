@@ -20,6 +20,7 @@ from msft.data.extract import check_installed
 from msft.data.formats import TEXT, Format
 from msft.data.leaks import Leak, Part, find_leaks
 from msft.data.own_scorer import resolve
+from msft.data.preference import check_labels
 from msft.data.remarks import Remarks
 from msft.data.samples import Samples, checked
 from msft.data.sources import Source
@@ -57,6 +58,7 @@ def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Enc
             complaint("there is no validation example", "give more rows, or a validation split", field=field)
         )
     form = known or detect(dataset, splits.train if len(splits.train) else splits.validation)
+    check_labels(dataset, splits, form)
     check_installed(form.measure, f"{field}.scorer.extract")
     if form.measure.own:
         resolve(form.measure.name)
