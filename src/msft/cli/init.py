@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from msft.cli.data_folder import Place, data_in
 from msft.config.dataset_section import DatasetConfig
 from msft.config.yaml12 import RESERVED, SAFE_UNQUOTED
 from msft.core.errors import ConfigError, DataError, complaint
@@ -16,12 +17,13 @@ from msft.data.formats import Format
 from msft.data.local_files import SUFFIXES
 from msft.data.rows import Row
 from msft.data.sources import Source
-from msft.data.splits import DEFAULT_LEAST, SPLIT_COLUMN, SPLIT_NAMES, named_splits
+from msft.data.splits import DEFAULT_LEAST, SPLIT_COLUMN, named_splits
+from msft.report.words import listed
 
-PART = re.compile(rf"[-_.]({'|'.join(SPLIT_NAMES)})$", re.IGNORECASE)
-"""The end of a file name that names the split."""
 LOOKED_AT = 200
 """Number of rows from which the scorer is guessed."""
+SHOWN = 8
+"""Number of files that a note lists."""
 SHORT = 40
 """Completions of at most this many characters are scored as right or wrong; longer ones by likelihood."""
 
@@ -57,69 +59,62 @@ output: runs/first
 """
 
 
-def write(folder: Path, output: Path, model: str | None = None) -> None:
-    """Writes the configuration. Raises ConfigError or DataError; never overwrites a file."""
+def write(folder: Path, output: Path, model: str | None = None) -> list[str]:
+    """Writes the configuration; returns what people must know of it. Raises ConfigError or DataError; never overwrites
+    a file."""
     if output.exists():
         fix = "name another file with -o, or remove this one"
         raise ConfigError(complaint("the file already exists", fix, file=output))
     if not folder.is_dir():
         raise ConfigError(complaint("there is no such folder", "name the folder of your data files", file=folder))
-    found = _files(folder)
+    found, unread = data_in(folder)
     if not found:
         fix = f"add {', '.join(SUFFIXES)} files, one per sub-dataset"
-        raise ConfigError(complaint("the folder holds no data files", fix, file=folder))
-    sections: list[str] = []
+        raise ConfigError(complaint("the folder holds no data files" + _named(unread), fix, file=folder))
+    sections: dict[str, Section] = {}
     errors: list[str] = []
-    for name, files in found.items():
+    for name, places in found.items():
         try:
-            sections.append(_section(name, files, output.absolute().parent))
+            sections[name] = _section(name, places, output.absolute().parent)
         except DataError as error:
             errors.append(str(error))
     if errors:
         raise DataError("\n".join(errors))
     text = HEAD.replace("FILE", str(output)).format(model=_quoted(model or "Qwen/Qwen2.5-0.5B"))
-    text += "datasets:\n" + "".join(sections) + TAIL
+    text += "datasets:\n" + "".join(section.text for section in sections.values()) + TAIL
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("x", encoding="utf-8") as file:
         file.write(text)
+    odd = [name for name, section in sections.items() if not section.known]
+    notes = [f"not read, as their endings are not known{_named(unread)}"] if unread else []
+    fix = "Fix: assign their columns in the file, by `columns` or `template`"
+    return [*notes, *([f"no known format has the columns of {listed(odd)}. {fix}"] if odd else [])]
 
 
-def _files(folder: Path) -> dict[str, dict[str, Path]]:
-    """The files of each sub-dataset by split: task.jsonl, task_train.jsonl and task_test.jsonl, or task/train.jsonl."""
-    found: dict[str, dict[str, Path]] = {}
-    for path in sorted([*folder.glob("*"), *folder.glob("*/*")]):
-        if path.suffix not in SUFFIXES or not path.is_file() or path.name.startswith("."):
-            continue
-        ending = PART.search(path.stem)
-        if path.stem.casefold() in SPLIT_NAMES:
-            name, part = path.resolve().parent.name, path.stem
-        elif ending:
-            name, part = path.stem[: ending.start()], ending[1]
-        else:
-            name, part = path.stem, "train"
-        files = found.setdefault(_id(name), {})
-        kind = SPLIT_NAMES[part.casefold()]
-        if kind in files:
-            clash = f"{files[kind].name} and {path} would both be the {kind} split of {_id(name)}"
-            raise ConfigError(complaint(clash, "rename or move one of them", file=folder))
-        files[kind] = path
-    return found
+def _named(files: Sequence[Path]) -> str:
+    more = f", and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
+    return f": {', '.join(file.name for file in files[:SHOWN])}{more}" if files else ""
 
 
-def _id(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", name).strip("._")[:60] or "data"
+class Section(NamedTuple):
+    """An entry of `datasets`."""
+
+    text: str
+    known: bool
+    """Whether its rows have a known format."""
 
 
-def _section(name: str, files: dict[str, Path], base: Path) -> str:
-    """The entry of one sub-dataset under `datasets`."""
-    if "train" not in files:
+def _section(name: str, places: Mapping[str, Place], base: Path) -> Section:
+    """The entry of one sub-dataset."""
+    if "train" not in places:
         found, fix = f"the sub-dataset {name} has no training file", "add one, or remove its other files"
-        raise DataError(complaint(found, fix, file=next(iter(files.values()))))
-    path = files["train"]
-    bare = DatasetConfig(id=name, path=str(path.resolve()))
+        raise DataError(complaint(found, fix, file=next(iter(places.values())).path))
+    path, named = places["train"]
+    bare = DatasetConfig(id=name, path=str(path.resolve()), split=named or "train")
     rows = Source(bare, 0).rows()
     splits, others = _splits(rows)
     columns = list(dict.fromkeys(column for row in rows[:LOOKED_AT] for column in row.values))
+    known = True
     try:
         form = detect(bare, rows)
         used = [column for column in form.columns if column in columns]
@@ -130,20 +125,23 @@ def _section(name: str, files: dict[str, Path], base: Path) -> str:
         scorer = _scorer(form, rows)
     except DataError:
         described = f"no known format: assign these columns with `columns` or `template`: {', '.join(columns)}"
-        scorer = "{name: loss}"
+        scorer, known = "{name: loss}", False
     lines = [f"  # {len(rows)} rows; {described}", f"  - id: {_quoted(name)}", f"    path: {_relative(path, base)}"]
+    lines += [f"    split: {_quoted(named)}"] if named not in (None, "train") else []
     if "train" in splits:
         unused_splits = f"  # not used: {', '.join(others)}" if others else ""
         lines.append(f"    where: {{split: {splits['train']}}}{unused_splits}")
     lines.append("    # max_samples: 1800  # maximum number of training examples, sampled with a seed")
     for part in ("validation", "test"):
-        if part in files:
-            lines.append(f"    {part}: {{path: {_relative(files[part], base)}}}")
+        if part in places:
+            file, split = places[part]
+            where = f"path: {_relative(file, base)}" if split is None else f"split: {_quoted(split)}"
+            lines.append(f"    {part}: {{{where}}}")
         elif part in splits:
             lines.append(f"    {part}: {{where: {{split: {splits[part]}}}}}")
         else:
             lines.append(f"    # {part}: {CARVED[part]}")
-    return "\n".join([*lines, f"    scorer: {scorer}", ""])
+    return Section("\n".join([*lines, f"    scorer: {scorer}", ""]), known)
 
 
 def _splits(rows: Sequence[Row]) -> tuple[dict[str, str], list[str]]:

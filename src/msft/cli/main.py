@@ -144,11 +144,9 @@ def _preview(arguments: argparse.Namespace) -> None:
 def _init(arguments: argparse.Namespace) -> None:
     from msft.cli.init import write
 
-    write(arguments.folder, arguments.output, arguments.model)
-    Console().print(
-        f"{arguments.output}: look it over, then: msft check {arguments.output}",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    notes = write(arguments.folder, arguments.output, arguments.model)
+    for line in (*notes, f"{arguments.output}: look it over, then: msft check {arguments.output}"):
+        Console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _schema(_: argparse.Namespace) -> None:

@@ -62,7 +62,7 @@ class DatasetConfig(Section):
     id: str
     """Unique name of the sub-dataset, used in file names, tables and messages."""
     path: Text
-    """Hub id, folder, .jsonl/.json/.parquet/.csv/.tsv file or glob, address such as `s3://bucket/a.jsonl`, or
+    """Hub id, folder, .jsonl/.ndjson/.json/.parquet/.csv/.tsv file or glob, address such as `s3://bucket/a.jsonl`, or
     `reasoning_gym:<task>`. Required, here or in `dataset_defaults`."""
     name: Text | None = None
     """Name of the data set's configuration on the hub."""
