@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,25 @@ def test_a_saved_data_set_is_one_sub_dataset(tmp_path: Path, capsys: pytest.Capt
     make_model(tmp_path / "model")
     data = load_tasks(config, load_tokenizer(ModelSource(name_or_path=str(tmp_path / "model"))))
     assert [len(part) for part in (data["saved"].train, data["saved"].validation, data["saved"].test)] == [20, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("answer", "written"),
+    [
+        (lambda n: "ABC"[n % 3], "{choices: {A: A, B: B, C: C}, answer: answer}"),
+        (lambda n: f"{'abc'[n % 3]}{n}", "{choices: [A, B, C], answer: answer}"),
+        (lambda n: n % 3, "{choices: [A, B, C], answer: answer}"),
+        (lambda n: "unlike any", None),
+    ],
+)
+def test_choices_in_lettered_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], answer: Callable[[int], object], written: str | None
+) -> None:
+    rows = [{"question": f"{n}?", **{x.upper(): f"{x}{n}" for x in "abc"}, "answer": answer(n)} for n in range(30)]
+    lines(tmp_path / "data" / "quiz.jsonl", rows)
+    text, _ = started(tmp_path / "data", capsys)
+    assert ("    columns: " in text) == (written is not None)
+    if written is not None:
+        assert f"    columns: {written}\n" in text
+        assert "format: question + A + B + C + answer\n" in text
+        assert "scorer: {name: choice, of: text, normalize: token}" in text

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import string
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -114,7 +116,8 @@ def _section(name: str, places: Mapping[str, Place], base: Path) -> Section:
     rows = Source(bare, 0).rows()
     splits, others = _splits(rows)
     columns = list(dict.fromkeys(column for row in rows[:LOOKED_AT] for column in row.values))
-    known = True
+    lettered = _lettered(bare, columns, rows)
+    bare, known = lettered or bare, True
     try:
         form = detect(bare, rows)
         used = [column for column in form.columns if column in columns]
@@ -127,7 +130,8 @@ def _section(name: str, places: Mapping[str, Place], base: Path) -> Section:
         described = f"no known format: assign these columns with `columns` or `template`: {', '.join(columns)}"
         scorer, known = "{name: loss}", False
     lines = [f"  # {len(rows)} rows; {described}", f"  - id: {_quoted(name)}", f"    path: {_relative(path, base)}"]
-    lines += [f"    split: {_quoted(named)}"] if named not in (None, "train") else []
+    lines += [f"    split: {_quoted(named)}"] if named is not None and named != "train" else []
+    lines += [f"    columns: {_flow(bare.columns)}"] if lettered else []
     if "train" in splits:
         unused_splits = f"  # not used: {', '.join(others)}" if others else ""
         lines.append(f"    where: {{split: {splits['train']}}}{unused_splits}")
@@ -142,6 +146,23 @@ def _section(name: str, places: Mapping[str, Place], base: Path) -> Section:
         else:
             lines.append(f"    # {part}: {CARVED[part]}")
     return Section("\n".join([*lines, f"    scorer: {scorer}", ""]), known)
+
+
+def _lettered(bare: DatasetConfig, columns: Sequence[str], rows: Sequence[Row]) -> DatasetConfig | None:
+    """With `columns` for choices that lie in columns A, B, C, ... beside a question and an answer; None for others."""
+    letters = list(itertools.takewhile(columns.__contains__, string.ascii_uppercase))
+    if len(letters) < 2 or not {"question", "answer"} <= {*columns}:
+        return None
+    named = all(row.values.get("answer") in letters for row in rows[:LOOKED_AT])
+    choices = {letter: letter for letter in letters} if named else letters
+    made = DatasetConfig.model_validate({**bare.model_dump(), "columns": {"choices": choices, "answer": "answer"}})
+    try:
+        form = detect(made, rows)
+        for row in rows[:LOOKED_AT]:
+            form.sample(row)
+    except (DataError, ValueError):
+        return None
+    return made
 
 
 def _splits(rows: Sequence[Row]) -> tuple[dict[str, str], list[str]]:
@@ -177,6 +198,13 @@ def _quoted(text: str) -> str:
     """A YAML scalar; a JSON string is valid YAML."""
     plain = SAFE_UNQUOTED.fullmatch(text) and text.lower() not in RESERVED
     return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def _flow(value: object) -> str:
+    """Names, and lists and objects of them, as YAML in one line."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_quoted(key)}: {_flow(below)}' for key, below in value.items())}}}"
+    return f"[{', '.join(map(_flow, value))}]" if isinstance(value, list | tuple) else _quoted(str(value))
 
 
 def _relative(path: Path, base: Path) -> str:

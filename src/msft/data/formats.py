@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from msft.config.columns import FormatName
@@ -165,9 +166,13 @@ class Format:
             return (*(self.roles[role] for role in roles), *VARIABLES)
         templates = (self.prompt, self.completion, self.option, self.without_input, self.stated)
         names = {name for template in templates if template is not None for name in template.names}
+        choices = self.spread.columns if self.spread else (self.roles.get("choices"),)
         if names & set(DERIVED):
-            names |= {self.roles["choices"], self.roles["answer"], *(self.spread.columns if self.spread else ())}
-        return tuple(sorted(names - set(DERIVED), key=[*self.roles.values(), *names].index))
+            names |= {*choices, self.roles["answer"]}
+        roles = (*(self.kind.roles if self.kind else ()), *self.roles)
+        columns = chain.from_iterable(choices if role == "choices" else (self.roles[role],) for role in roles)
+        ordered = dict.fromkeys([*columns, *sorted(names)])
+        return tuple(name for name in ordered if name in names and name not in DERIVED)
 
     def _check_kind(self, row: Row) -> None:
         """Raises ValueError for a row that has another format than the data set."""
