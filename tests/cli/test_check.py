@@ -195,3 +195,15 @@ def test_the_disk_that_a_run_needs_to_begin_is_the_least_that_it_may_need(
     monkeypatch.setattr("msft.cli.job_costs._free_disk", lambda path: 3_000_000)
     (said,) = [warning for warning in planned(config, capsys)["warnings"] if "of disk" in warning]
     assert "MB of disk, but 3 MB are free" in said
+
+
+def test_much_that_truncation_leaves_out_is_warned_about(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = "".join(json.dumps({"text": "abc " * (28 + n % 4)}) + "\n" for n in range(40))
+    (config.parent / "texts.jsonl").write_text(texts)
+    text = "datasets=[{id: docs, path: texts.jsonl, validation: {max_samples: 10}}]"
+    made = planned(config, capsys, text, "data.max_length=60", "data.leaks=warn")
+    lost = made["parts"][0]["left_out_tokens"] / (made["parts"][0]["left_out_tokens"] + made["parts"][0]["tokens"])
+    assert 0.4 < lost < 0.6
+    assert f"docs: data.max_length: 60 leaves out {lost:.0%} of the training tokens, which" in str(made["warnings"])
+    assert "raise data.max_length (the model takes 128), or cut the texts" in str(made["warnings"])
+    assert "leaves out" not in str(planned(config, capsys, text, "data.max_length=126", "data.leaks=warn")["warnings"])

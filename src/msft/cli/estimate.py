@@ -27,6 +27,8 @@ class Part:
     """Training examples that an epoch takes."""
     tokens: int
     """Of the different training examples."""
+    left_out_tokens: int
+    """Of the training examples, left out by truncation."""
     mean_tokens: float
     p95_tokens: int
     longest: int

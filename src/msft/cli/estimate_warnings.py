@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from msft.cli.estimate import Estimate
+from msft.cli.estimate import Estimate, Part
 from msft.cli.needs import HostNeeds
 from msft.config.training_section import TrainingConfig
 from msft.model.memory import CardPlan
@@ -19,6 +19,8 @@ OFTEN = 4
 EXPENSIVE = 0.5
 """Ratio of validation tokens to training tokens above which scoring is too expensive."""
 
+MUCH_LEFT_OUT = 0.2
+"""Share of a sub-dataset's tokens above which truncation is warned about."""
 LOW_FOR_AN_ADAPTER = 5e-5
 """Below this learning rate, an adapter is warned about."""
 
@@ -35,6 +37,18 @@ def about_data(made: Estimate) -> Warnings:
             "with data.mixing: size and without repeat"
             for part in often
         ),
+    ]
+
+
+def about_length(parts: Sequence[Part], max_length: int, positions: int | None) -> Warnings:
+    """`positions`: the most tokens that the model takes."""
+    more = positions is not None and positions > max_length
+    fix = f"raise data.max_length (the model takes {positions:,}), or " if more else ""
+    return [
+        f"{part.task}: data.max_length: {max_length} leaves out {part.left_out_tokens / whole:.0%} of the training "
+        f"tokens, which the model never sees. Fix: {fix}cut the texts into several rows"
+        for part in parts
+        if part.left_out_tokens > MUCH_LEFT_OUT * (whole := part.tokens + part.left_out_tokens)
     ]
 
 
