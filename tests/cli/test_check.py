@@ -207,3 +207,17 @@ def test_much_that_truncation_leaves_out_is_warned_about(config: Path, capsys: p
     assert f"docs: data.max_length: 60 leaves out {lost:.0%} of the training tokens, which" in str(made["warnings"])
     assert "raise data.max_length (the model takes 128), or cut the texts" in str(made["warnings"])
     assert "leaves out" not in str(planned(config, capsys, text, "data.max_length=126", "data.leaks=warn")["warnings"])
+
+
+def test_sub_datasets_without_the_chat_template_are_named_in_one_line(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shown(*overrides: str) -> str:
+        assert main(["check", str(config), *(part for override in overrides for part in ("--set", override))]) == 0
+        return capsys.readouterr().out
+
+    assert "chat template" not in shown()
+    template = "model.chat_template='{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}'"
+    said = "copy: prompts and completions are learned as they stand, without the chat template that the model has."
+    assert next(line for line in shown(template).splitlines() if said in line).startswith("chat   ")
+    assert planned(config, capsys, template)["parts"][0]["without_chat_template"]

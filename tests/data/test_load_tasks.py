@@ -195,3 +195,37 @@ def test_the_problems_of_all_data_sets_come_together(write):
 def test_a_sub_dataset_needs_training_and_validation_examples(write):
     with pytest.raises(DataError, match="no validation example"):
         load({"id": "d", "path": write("a", pairs(1))})
+
+
+def test_rows_without_the_chat_template_that_the_model_has_are_known(write):
+    """Not those with its marks, conversations, choices, plain texts and own templates."""
+    rows = {
+        "pairs": pairs(20),
+        "alpaca": [{"instruction": f"say {n}", "output": f"{n}"} for n in range(100, 120)],
+        "asked": [{"question": f"what is {n}?", "answer": n} for n in range(200, 220)],
+        "marked": [{"prompt": f"<|im_start|>user\n{n}<|im_end|>\n", "completion": "ho"} for n in range(300, 320)],
+        "choices": questions(20, start=400),
+        "talks": talks(20),
+        "own": pairs(20, start=500),
+        "text": [{"text": f"plain {n}"} for n in range(600, 620)],
+    }
+    given = [{"id": name, "path": write(name, content)} for name, content in rows.items()]
+    given[6]["template"] = {"prompt": "User: {prompt}", "completion": "{completion}"}
+    keys = {"data": {"leaks": "warn"}}
+    data = load(*given, made=tokenizer(chat=CHAT), **keys)
+    assert [name for name, part in data.items() if part.without_chat_template] == ["pairs", "alpaca", "asked"]
+    assert not any(part.without_chat_template for part in load(given[0], **keys).values())
+    (group,) = load(*({**entry, "group": "g"} for entry in given[:2]), made=tokenizer(chat=CHAT), **keys).values()
+    assert [part.without_chat_template for part in group.each] == [True, True]
+
+
+def test_a_chat_in_plain_text_is_noted(write):
+    chats = [{"text": f"<|im_start|>user\nhi {n}<|im_end|>\n<|im_start|>assistant\nho<|im_end|>\n"} for n in range(20)]
+    said = "the texts hold chats (<|im_start|>, <|im_end|>), in which all turns are learned, the user's too. Fix: "
+    given = {"id": "d", "path": write("d", chats)}
+    data = load(given, {"id": "t", "path": write("t", talks(20))}, made=tokenizer(chat=CHAT), data={"leaks": "warn"})
+    notes = data["d"].notes
+    assert any(note.startswith(said) for note in notes) and not any("go on after" in note for note in notes)
+    packed = {"id": "d", "path": write("p", [{"text": f"one {n}</s>two {n}"} for n in range(20)])}
+    notes = load(packed, made=tokenizer(chat=CHAT))["d"].notes
+    assert not any("chats" in note for note in notes) and any("go on after </s>" in note for note in notes)

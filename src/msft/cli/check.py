@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from rich import box
@@ -126,6 +127,7 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
         ),
         *(("group", _group(made, name)) for name in dict.fromkeys(p.group for p in made.parts) if name is not None),
         *([("aggregate", _aggregate(made.aggregate))] if made.aggregate is not None else []),
+        *([("chat", _plain(plain))] if (plain := [p.task for p in made.parts if p.without_chat_template]) else []),
         *([("taken", TAKEN)] if _mixed(made) else []),
         *([("final", _candidates(made.score_excluded))] if made.score_excluded is not None else []),
         *([("refit", _refit(made))] if made.refit else []),
@@ -140,6 +142,15 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
         ("ends", _ends(made)),
         ("errors", "± is the largest standard error of an accuracy over this number of items, in percentage points"),
     ]
+
+
+def _plain(tasks: Sequence[str]) -> str:
+    """Sub-datasets that do not use the chat template."""
+    return (
+        f"{listed(tasks)}: prompts and completions are learned as they stand, without the chat template that the model "
+        "has. If the final model is to be asked through it, give the rows as `messages`, or a template with its marks "
+        "(docs/how_to/conversations.md)"
+    )
 
 
 def _group(made: Estimate, name: str) -> str:

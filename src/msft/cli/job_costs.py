@@ -208,6 +208,7 @@ def part_of(data: TaskData, tokenizer: Any, group: str | None = None) -> Part:
         taken=data.size,
         tokens=int(lengths.sum()),
         left_out_tokens=data.left_out,
+        without_chat_template=data.without_chat_template,
         mean_tokens=float(lengths.mean()),
         p95_tokens=int(np.percentile(lengths, 95, method="higher")),
         longest=int(lengths.max()),

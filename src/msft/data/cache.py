@@ -22,7 +22,7 @@ from msft.data.sources import Source
 CACHE_FROM = 32 * 2**20
 """Minimum total size of all sources, in bytes, to use the cache; smaller data are tokenised in a moment."""
 INDEX = "index.json"
-PLAIN = ("task", "fingerprint", "ends", "notes", "dataset", "aggregate", "left_out")
+PLAIN = ("task", "fingerprint", "ends", "notes", "dataset", "aggregate", "left_out", "without_chat_template")
 """The fields of a sub-dataset that JSON gives back as they are."""
 
 
@@ -131,6 +131,7 @@ class Cache:
             dataset=str(entry["dataset"]),
             aggregate=bool(entry["aggregate"]),
             left_out=int(str(entry["left_out"])),
+            without_chat_template=bool(entry["without_chat_template"]),
             held_out=PackedExamples(self.folder, f"{number}.held") if entry["held"] else (),
             members=tuple(
                 Member(**{key: tupled(value) for key, value in member.items()})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,6 +60,12 @@ class Encoder:
         self.end_rule = EndRule(tokenizer)
         self._tokens = PieceTokenizer(tokenizer)
         self._before = self._added_before()
+
+    @cached_property
+    def chat_marks(self) -> Mapping[int, str]:
+        """The special tokens that the chat template writes, apart from the end-of-sequence token, and their texts."""
+        texts = {token: self.end_rule.text(token) for token in sorted(self.end_rule.special - {self.end_rule.eos})}
+        return {token: text for token, text in texts.items() if text and text in (self.chat_template or "")}
 
     def whole(self, samples: Sequence[Sample], said: Counter[str] | None = None) -> list[Example]:
         """The samples as tokens, not truncated. Learned: the completion and the end-of-sequence token, or the assistant

@@ -110,6 +110,8 @@ class Member:
     """Examples that an epoch takes."""
     left_out: int
     """Tokens of its training examples that truncation left out."""
+    without_chat_template: bool
+    """As that of `TaskData`."""
     ends: tuple[int, ...]
     """As those of `TaskData`."""
     notes: tuple[str, ...]
@@ -143,6 +145,8 @@ class TaskData:
     follows the search (`method.refit`), else none. Their numbers follow those of `train`."""
     left_out: int = 0
     """Tokens of the training examples that truncation to `data.max_length` left out."""
+    without_chat_template: bool = False
+    """Whether prompts and completions are learned as they stand, though the tokenizer has a chat template."""
     aggregate: bool = False
     """Whether it is only scored, never trained on: it chooses the final model (`aggregate`)."""
 
@@ -165,6 +169,7 @@ class TaskData:
                     dataset=member.dataset,
                     taken=member.taken,
                     left_out=member.left_out,
+                    without_chat_template=member.without_chat_template,
                     members=(),
                     held_out=self.held_out[held],
                 )

@@ -22,7 +22,7 @@ from msft.data.cuts import Cuts
 from msft.data.encode import Encoder, cut
 from msft.data.ends import TaskEnds
 from msft.data.examples import Example, Item, Measure, Member, TaskData
-from msft.data.formats import Sample
+from msft.data.formats import TEXT, Sample
 from msft.data.grouping import grouped
 from msft.data.items import build
 from msft.data.own_scorer import fingerprint
@@ -63,6 +63,7 @@ def tokenised(
         except DataError as error:
             errors.append(str(error))
             continue
+        chats = [name for name in names if tasks[name].form.kind is TEXT and builders[name].has_chats()]
         members = [
             Member(
                 task=name,
@@ -73,6 +74,7 @@ def tokenised(
                 held=builder.kept - count,
                 taken=count,
                 left_out=builder.left_out,
+                without_chat_template=tasks[name].without_chat_template,
                 ends=builder.ends.found,
                 notes=tuple(tasks[name].notes),
             )
@@ -94,9 +96,10 @@ def tokenised(
             members=tuple(members) if is_group else (),
             held_out=rest,
             left_out=sum(member.left_out for member in members),
+            without_chat_template=members[0].without_chat_template,
             aggregate=tasks[names[0]].is_aggregate,
         )
-        inside[task] = frozenset().union(*(builder.ends.inside for builder in builders.values()))
+        inside[task] = frozenset().union(*(builders[name].ends.inside for name in names if name not in chats))
     if errors:
         raise DataError("\n".join(errors))
     ends = {end for part in made.values() for end in part.ends}
@@ -194,6 +197,16 @@ class _Builder:
         kept = [item for item in items if all(0 < len(o) <= self.max_length and o.targets for o in item.options)]
         self._check(len(items) - len(kept), len(items), kind, "they do not fit")
         return kept
+
+    def has_chats(self) -> bool:
+        """Whether plain texts hold the marks of the chat template, which is noted."""
+        marks = [text for token, text in self.encoder.chat_marks.items() if token in self.ends.inside]
+        if marks:
+            self.notes.append(
+                f"the texts hold chats ({', '.join(marks)}), in which all turns are learned, the user's too. Fix: give "
+                "the turns as `messages`"
+            )
+        return bool(marks)
 
     def _check(self, out: int, of: int, kind: str, why: str) -> None:
         if not out:
