@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +222,21 @@ def test_sub_datasets_without_the_chat_template_are_named_in_one_line(
     said = "copy: prompts and completions are learned as they stand, without the chat template that the model has."
     assert next(line for line in shown(template).splitlines() if said in line).startswith("chat   ")
     assert planned(config, capsys, template)["parts"][0]["without_chat_template"]
+
+
+def test_what_train_would_stop_at_is_warned_about(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(output: Path, *more: str) -> str:
+        return "\n".join(planned(config, capsys, f"output={output}", *more)["warnings"])
+
+    file, other, held, fresh = (config.parent / name for name in ("file", "other", "held", "fresh"))
+    file.write_text("x")
+    for folder, name in ((other, "kept.txt"), (held, "journal.jsonl")):
+        folder.mkdir()
+        (folder / name).write_text("")
+    assert f"{file} output: this is not an empty folder. Fix: name another output folder" in said(file)
+    assert f"{other} output: this is not an empty folder" in said(other)
+    assert f"{held} output: this folder already holds a run. Fix: add --resume" in said(held)
+    assert "output:" not in said(fresh)
+    tracker = next((name for name in ("wandb", "mlflow", "trackio") if find_spec(name) is None), None)
+    if tracker is not None:
+        assert f"report_to: the package {tracker} is not installed" in said(fresh, f"training.report_to=[{tracker}]")

@@ -6,7 +6,8 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msft.cli.estimate import Chooser, Estimate, Part
+from msft.cli.estimate_warnings import about_start
 from msft.cli.fit_words import fit_lines, of_host, of_process
 from msft.cli.job_costs import estimate
 from msft.cli.machines import Machine
@@ -40,6 +42,7 @@ def run(
     """Prints the estimate (see `estimate`). Raises a UserError if configuration, data or model cannot be used."""
     quiet()
     made = estimate(Job.prepare(config), jobs=jobs, gpu_bytes=gpu_bytes, machine=machine)
+    made = replace(made, warnings=(*made.warnings, *about_start(Path(config.output), config.training.report_to)))
     if as_json:
         sys.stdout.write(json.dumps(as_dict(made), indent=2, allow_nan=False) + "\n")
     else:

@@ -1,18 +1,23 @@
-"""What an estimate warns about: few items, rare evaluations, too little memory or disk."""
+"""What an estimate warns about: few items, rare evaluations, too little memory or disk, a start that would fail."""
 
 from __future__ import annotations
 
 import importlib.util
 import math
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import TypeAlias
 
 from msft.cli.estimate import Estimate, Part
 from msft.cli.needs import HostNeeds
 from msft.config.training_section import TrainingConfig
+from msft.core.errors import UserError
 from msft.model.memory import CardPlan
+from msft.record.run_folder import RunFolder
 from msft.report.cautions import few_items
 from msft.report.words import many, scaled
+from msft.run.trackers import check_trackers
 
 OFTEN = 4
 """Above so many times per epoch, a repeated example is warned about."""
@@ -68,6 +73,17 @@ def about_libraries(libraries: Sequence[str]) -> Warnings:
         for name in libraries
         if importlib.util.find_spec(name) is None
     ]
+
+
+def about_start(output: Path, trackers: Sequence[str]) -> Warnings:
+    """For what `msft train` would stop at its start: the output folder, and trackers that are not installed here."""
+    warnings = []
+    for check in (RunFolder(output).check_free, partial(check_trackers, trackers)):
+        try:
+            check()
+        except UserError as error:
+            warnings.append(str(error))
+    return warnings
 
 
 def about_rhythm(made: Estimate, eval_every: float) -> Warnings:
