@@ -196,6 +196,7 @@ def test_the_disk_that_a_run_needs_to_begin_is_the_least_that_it_may_need(
     monkeypatch.setattr("msft.cli.job_costs._free_disk", lambda path: 3_000_000)
     (said,) = [warning for warning in planned(config, capsys)["warnings"] if "of disk" in warning]
     assert "MB of disk, but 3 MB are free" in said
+    assert "two snapshots, the final model and a reserve of 67.1 MB need 67" in said
 
 
 def test_much_that_truncation_leaves_out_is_warned_about(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,9 @@ def test_status_says_where_a_run_stands_and_what_to_do(tmp_path: Path, capsys: p
     # 2 s a segment of 7 or 8 steps; the bound says where it comes from.
     assert "maximum remaining time of the search:" in flat
     assert "(the limit of 10 epochs, plus one discarded roll-out of 4 epochs per active sub-dataset)" in flat
+    plain = make_run(tmp_path / "plain", "sft", stop_after=3)
+    assert main(["status", str(plain.path)]) == 0
+    assert "maximum remaining time of the training:" in " ".join(capsys.readouterr().out.split())
     with cut.owned():
         assert main(["status", str(cut.path)]) == 0
     assert "Running: process" in capsys.readouterr().out

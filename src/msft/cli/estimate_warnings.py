@@ -17,6 +17,7 @@ from msft.model.memory import CardPlan
 from msft.record.run_folder import RunFolder
 from msft.report.cautions import few_items
 from msft.report.words import many, scaled
+from msft.run.resume import RESERVE
 from msft.run.trackers import check_trackers
 
 OFTEN = 4
@@ -110,9 +111,12 @@ def about_space(made: Estimate) -> Warnings:
     warnings = []
     wanted = max(made.disk_bytes or 0, made.least_disk_bytes)
     if wanted > made.free_disk_bytes:
+        what = "the snapshots and the final model may need"
+        if wanted == made.least_disk_bytes:
+            what = f"two snapshots, the final model and a reserve of {scaled(RESERVE, 'B')} need"
         warnings.append(
-            f"the snapshots may need {scaled(wanted, 'B')} of disk, but {scaled(made.free_disk_bytes, 'B')} "
-            "are free: choose another output, limit the snapshots (snapshots.max: 3), or use an adapter (peft)"
+            f"{what} {scaled(wanted, 'B')} of disk, but {scaled(made.free_disk_bytes, 'B')} are free: choose another "
+            "output, limit the snapshots (snapshots.max: 3), or use an adapter (peft)"
         )
     return [*warnings, *(about_card(made.card) if made.card is not None else []), *about_host(made.host)]
 

@@ -276,7 +276,8 @@ class View:
         seconds = self._most_seconds()
         if self.bound is None or seconds is None:
             return ""
-        return f"maximum remaining time of the search: {duration(seconds)} ({self.bound.why})"
+        what = "training" if self._ends_here else "search"
+        return f"maximum remaining time of the {what}: {duration(seconds)} ({self.bound.why})"
 
     @property
     def _tests(self) -> bool:
