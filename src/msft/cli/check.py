@@ -151,8 +151,8 @@ def _plain(tasks: Sequence[str]) -> str:
     """Sub-datasets that do not use the chat template."""
     return (
         f"{listed(tasks)}: prompts and completions are learned as they stand, without the chat template that the model "
-        "has. If the final model is to be asked through it, give the rows as `messages`, or a template with its marks "
-        "(docs/how_to/conversations.md)"
+        "has. If the final model is to be asked through it, give the rows as `messages`, or a `template` with its "
+        "marks (docs/how_to/conversations.md)"
     )
 
 
