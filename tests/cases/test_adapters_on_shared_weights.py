@@ -83,7 +83,9 @@ def test_the_command_line_refuses_it(tmp_path: Path, capsys: pytest.CaptureFixtu
         f"model: {{name_or_path: {tmp_path / 'model'}}}\ndatasets: [{{id: sums, path: {tmp_path / 'sums.jsonl'}}}]\n"
         f"peft: {{r: 2, target_modules: [lm_head, q_proj]}}\noutput: {tmp_path / 'run'}\n"
     )
-    for command in ("check", "train"):
-        assert main([command, str(config)]) == 2
-        assert "merging would change both" in capsys.readouterr().err
+    for key in ("target_modules", "modules_to_save"):
+        for command in ("check", "train"):
+            assert main([command, str(config), "--set", f"peft={{{key}: [lm_head]}}"]) == 2
+            said = capsys.readouterr().err
+            assert "merging would change both" in said and f"leave lm_head out of peft.{key}, or untie" in said
     assert not (tmp_path / "run").exists()

@@ -248,7 +248,8 @@ def test_a_turn_of_which_nothing_is_written_is_not_learned(tmp_path):
     call = say("assistant", None, tool_calls=[{"name": "weather", "arguments": {}}])
     made = load(tmp_path, {"messages": [say("user", "{n}"), call, say("tool", "wet"), say("assistant", "Rain.")]})
     assert all(text.count("[") == 1 and text.endswith(f"[Rain.{END}]") for text in texts(made))
-    assert "is not learned" in notes(made) and "drops the tool calls of 30 of 30" in notes(made)
+    dropped = "drops the tool calls of 30 of 30 conversations: the model never sees them. Fix: give a model.chat_"
+    assert "is not learned" in notes(made) and f"{dropped}template that writes them" in notes(made)
 
 
 def test_tools_and_system_columns_reach_the_template(tmp_path):
@@ -445,7 +446,7 @@ def test_conversational_prompts_and_completions(tmp_path):
 def test_a_completion_without_an_answer(tmp_path):
     rows = {"prompt": TALK[:2], "completion": [say("user", "{n}")]}
     assert "completion has no assistant turn to learn" in refused(tmp_path, rows)
-    assert "completion is not a list of turns" in refused(tmp_path, {"prompt": TALK[:1], "completion": "0"})
+    assert "completion is text, not a list of turns" in refused(tmp_path, {"prompt": TALK[:1], "completion": "0"})
 
 
 # Generation marks

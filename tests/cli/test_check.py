@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +196,48 @@ def test_the_disk_that_a_run_needs_to_begin_is_the_least_that_it_may_need(
     monkeypatch.setattr("msft.cli.job_costs._free_disk", lambda path: 3_000_000)
     (said,) = [warning for warning in planned(config, capsys)["warnings"] if "of disk" in warning]
     assert "MB of disk, but 3 MB are free" in said
+    assert "two snapshots, the final model and a reserve of 67.1 MB need 67" in said
+
+
+def test_much_that_truncation_leaves_out_is_warned_about(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = "".join(json.dumps({"text": "abc " * (28 + n % 4)}) + "\n" for n in range(40))
+    (config.parent / "texts.jsonl").write_text(texts)
+    text = "datasets=[{id: docs, path: texts.jsonl, validation: {max_samples: 10}}]"
+    made = planned(config, capsys, text, "data.max_length=60", "data.leaks=warn")
+    lost = made["parts"][0]["left_out_tokens"] / (made["parts"][0]["left_out_tokens"] + made["parts"][0]["tokens"])
+    assert 0.4 < lost < 0.6
+    assert f"docs: data.max_length: 60 leaves out {lost:.0%} of the training tokens, which" in str(made["warnings"])
+    assert "raise data.max_length (the model takes 128), or cut the texts" in str(made["warnings"])
+    assert "leaves out" not in str(planned(config, capsys, text, "data.max_length=126", "data.leaks=warn")["warnings"])
+
+
+def test_sub_datasets_without_the_chat_template_are_named_in_one_line(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shown(*overrides: str) -> str:
+        assert main(["check", str(config), *(part for override in overrides for part in ("--set", override))]) == 0
+        return capsys.readouterr().out
+
+    assert "chat template" not in shown()
+    template = "model.chat_template='{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}'"
+    said = "copy: prompts and completions are learned as they stand, without the chat template that the model has."
+    assert next(line for line in shown(template).splitlines() if said in line).startswith("chat   ")
+    assert planned(config, capsys, template)["parts"][0]["without_chat_template"]
+
+
+def test_what_train_would_stop_at_is_warned_about(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(output: Path, *more: str) -> str:
+        return "\n".join(planned(config, capsys, f"output={output}", *more)["warnings"])
+
+    file, other, held, fresh = (config.parent / name for name in ("file", "other", "held", "fresh"))
+    file.write_text("x")
+    for folder, name in ((other, "kept.txt"), (held, "journal.jsonl")):
+        folder.mkdir()
+        (folder / name).write_text("")
+    assert f"{file} output: this is not an empty folder. Fix: name another output folder" in said(file)
+    assert f"{other} output: this is not an empty folder" in said(other)
+    assert f"{held} output: this folder already holds a run. Fix: add --resume" in said(held)
+    assert "output:" not in said(fresh)
+    tracker = next((name for name in ("wandb", "mlflow", "trackio") if find_spec(name) is None), None)
+    if tracker is not None:
+        assert f"report_to: the package {tracker} is not installed" in said(fresh, f"training.report_to=[{tracker}]")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from datasets import Dataset as Rows
+from datasets import DatasetDict as Splits
 from job import make_model
 
 from msft.cli.main import main
@@ -107,3 +110,73 @@ def test_folders_that_cannot_be_used(
 def test_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", str(tmp_path / "none"), "-o", str(tmp_path / "c.yaml")]) == 2
     assert "there is no such folder" in capsys.readouterr().err
+
+
+def started(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """The configuration that is written beside a folder, and what is said on the screen."""
+    written = folder.parent / "c.yaml"
+    assert main(["init", str(folder), "-o", str(written)]) == 0
+    load(written)
+    return written.read_text(), capsys.readouterr().out
+
+
+def test_files_that_are_not_read_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, pair = tmp_path / "data", {"prompt": "p", "completion": "c"}
+    for name in ("upper.JSONL", "lines.ndjson", "kept.jsonl.gz", "notes.txt", "odd.jsonl", ".hidden.txt"):
+        lines(folder / name, [{"left": "a", "right": "b"} if name.startswith("odd") else pair])
+    text, said = started(folder, capsys)
+    assert [line.split()[-1] for line in text.splitlines() if "- id:" in line] == ["lines", "odd", "upper"]
+    assert text.count("format: prompt + completion") == 2
+    assert "not read, as their endings are not known: kept.jsonl.gz, notes.txt\n" in said
+    assert "no known format has the columns of odd. Fix: " in said
+    (folder / "odd.jsonl").unlink()
+    (tmp_path / "c.yaml").unlink()
+    assert "no known format" not in started(folder, capsys)[1]
+
+
+def test_what_a_chat_template_reads_counts_as_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    turns = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    row = {"messages": turns, "tools": tools, "documents": [{"text": "d"}], "source": "web"}
+    lines(tmp_path / "data" / "chats.jsonl", [row])
+    assert "format: messages + tools + documents; not used: source\n" in started(tmp_path / "data", capsys)[0]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_saved_data_set_is_one_sub_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str], alone: bool) -> None:
+    folder = tmp_path / "saved" if alone else tmp_path / "data" / "saved"
+    rows = [{"prompt": f"{n}+1", "completion": str(n + 1)} for n in range(40)]
+    splits = {"train": rows[:20], "validation": rows[20:30], "test": rows[30:]}
+    Splits({name: Rows.from_list(part) for name, part in splits.items()}).save_to_disk(folder)
+    if not alone:
+        whole = Rows.from_list([{"prompt": f"{n}-1", "completion": str(n - 1)} for n in range(40)])
+        whole.save_to_disk(folder.with_name("whole"))
+    text, _ = started(folder if alone else folder.parent, capsys)
+    config = load(tmp_path / "c.yaml")
+    assert [dataset.id for dataset in config.datasets] == ["saved", *([] if alone else ["whole"])]
+    assert "# 20 rows; format: prompt + completion\n" in text
+    make_model(tmp_path / "model")
+    data = load_tasks(config, load_tokenizer(ModelSource(name_or_path=str(tmp_path / "model"))))
+    assert [len(part) for part in (data["saved"].train, data["saved"].validation, data["saved"].test)] == [20, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("answer", "written"),
+    [
+        (lambda n: "ABC"[n % 3], "{choices: {A: A, B: B, C: C}, answer: answer}"),
+        (lambda n: f"{'abc'[n % 3]}{n}", "{choices: [A, B, C], answer: answer}"),
+        (lambda n: n % 3, "{choices: [A, B, C], answer: answer}"),
+        (lambda n: "unlike any", None),
+    ],
+)
+def test_choices_in_lettered_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], answer: Callable[[int], object], written: str | None
+) -> None:
+    rows = [{"question": f"{n}?", **{x.upper(): f"{x}{n}" for x in "abc"}, "answer": answer(n)} for n in range(30)]
+    lines(tmp_path / "data" / "quiz.jsonl", rows)
+    text, _ = started(tmp_path / "data", capsys)
+    assert ("    columns: " in text) == (written is not None)
+    if written is not None:
+        assert f"    columns: {written}\n" in text
+        assert "format: question + A + B + C + answer\n" in text
+        assert "scorer: {name: choice, of: text, normalize: token}" in text

@@ -170,7 +170,8 @@ def test_without_a_test_split_nothing_is_claimed_of_a_model_that_was_trained_on_
         ),
         (
             "{name: msft, refit: true}", "  - {id: copy, path: copy.jsonl, validation: {path: double.jsonl}}\n",
-            "c.yaml:2 method.refit: no row is held out: every validation split is read from elsewhere. Fix: ",
+            "c.yaml:2 method.refit: no row is held out: every validation split is read from elsewhere. Fix: "
+            "remove refit; training already takes all rows",
         ),
     ],
 )  # fmt: skip

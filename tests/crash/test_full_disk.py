@@ -41,10 +41,10 @@ def fails_at_each(place: Path, kind: str, code: int, *, every: bool) -> int:
     for number, index in enumerate(chosen):
         shutil.rmtree(place / "run")
         torn = number % 2 == 0
-        with pytest.raises(RunError, match=r"(?s)the run is paused|cannot be written") as caught:
+        with pytest.raises(RunError, match=r"(?s)the run (is paused|did not begin)|cannot be written") as caught:
             run(config, observer=At(index, OSError(code, os.strerror(code)), torn))
         assert str(place) in str(caught.value) and "Fix: " in str(caught.value)
-        if "paused" in str(caught.value):
+        if "the run" in str(caught.value):
             assert "B are free" in str(caught.value) and "are needed" in str(caught.value)
         _, notes = run(config)
         assert notes.said == [], notes.said
@@ -76,6 +76,19 @@ def test_a_small_disk_is_refused_before_anything_is_trained(tmp_path: Path) -> N
         run(config)
     assert not RunFolder(tmp_path / "run").exists
     run(config)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_is_said_of_a_folder_that_cannot_be_written(tmp_path: Path, begun: bool) -> None:
+    """More room would not help."""
+    folder = RunFolder(tmp_path)
+    if begun:
+        folder.journal.touch()
+    read_only = OSError(errno.EROFS, "Read-only file system", str(tmp_path / "run"))
+    said, full = str(resume.paused(read_only, folder, 100)), str(resume.paused(OSError(errno.ENOSPC, ""), folder, 100))
+    assert ("the run is paused: Read-only file system. Fix: make the folder writable, then continue" in said) == begun
+    assert ("the run did not begin: Read-only file system. Fix: make the folder writable, or name" in said) != begun
+    assert "are needed). Fix: free space or fix the disk, " in full
 
 
 def test_a_disk_that_keeps_other_bytes_is_found_before_anything_is_trained(tmp_path: Path) -> None:

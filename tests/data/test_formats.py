@@ -160,3 +160,15 @@ def test_templates_substitute_names_and_nothing_else(before, name, value, after)
     template = Template.parse(f"{escaped(before)}{{{name}}}{escaped(after)}")
     assert template.names == (name,)
     assert template.render({name: value}) == before + value + after
+
+
+def test_multiple_choice_as_the_hub_has_it():
+    row = {"id": "7", "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "2"}
+    for question in ("question", "question_stem"):
+        form, (sample,) = read({question: "Q?", **row})
+        assert (sample.prompt, sample.completion, sample.answer) == ("Question: Q?\nAnswer:", " y", 1)
+        assert form.measure.name == "choice" and form.columns == (question, "choices", "answerKey")
+    assert texts({"prompt": "p", "completion": "c", **row}) == ("p", "c")
+    assert read({"prompt": "p", "completion": "c", **row})[0].measure.name == "loss"
+    with pytest.raises(DataError, match="no known format"):
+        read({"question": "Q?", "answerKey": "2"})

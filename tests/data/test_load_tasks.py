@@ -23,12 +23,12 @@ def write(tmp_path):
     return write
 
 
-def load(*datasets, made=None, **sections):
+def load(*datasets, made=None, positions=None, **sections):
     config = {"model": {"name_or_path": "m"}, "datasets": list(datasets), "output": "o", **sections}
     config, made = Config.model_validate(config), made or tokenizer()
     if template := chat_template(config.model.chat_template):
         made.chat_template = template  # as a model is opened with it
-    return load_tasks(config, made)
+    return load_tasks(config, made, positions)
 
 
 def questions(count, start=0):
@@ -98,10 +98,33 @@ def test_long_examples_are_cut_and_counted(write):
     val = {"path": write("v", pairs(5, start=500))}
     task = load({"id": "d", "path": write("a", rows), "validation": val}, data={"max_length": 50})["d"]
     assert len(task.train) == 101 and max(map(len, task.train)) == 50
-    assert any("1 training example was truncated" in note for note in task.notes)
+    assert task.left_out == 102 - 50 and round(100 * task.left_out / (task.left_out + sum(map(len, task.train)))) == 5
+    said = "1 of 101 training examples was truncated to 50 tokens (data.max_length): 5% of the training tokens are"
+    assert any(note.startswith(said) for note in task.notes)
     assert any("1 of 102 training examples are left out" in note for note in task.notes)
     with pytest.raises(DataError, match=r"datasets\.d: .* training examples are left out.*raise data\.max_length"):
         load({"id": "d", "path": write("a", rows), "validation": val}, data={"max_length": 6})
+
+
+def test_the_share_that_truncation_leaves_out_is_said_of_every_split(write):
+    rows = [{"text": "x" * (99 if n % 2 else 9)} for n in range(20)]  # with the end of sequence 100 or 10 tokens
+    splits = {"validation": {"path": write("v", rows[:4])}, "test": {"path": write("t", [{"text": "x" * 4000}])}}
+    given = {"id": "d", "path": write("a", rows), **splits}
+    keys = {"data": {"max_length": 55, "leaks": "warn"}}
+    task = load(given, **keys)["d"]
+    assert [note for note in task.notes if "truncated" in note] == [
+        "10 of 20 training examples were truncated to 55 tokens (data.max_length): 41% of the training tokens are left "
+        "out",
+        "2 of 4 validation examples were truncated to 55 tokens (data.max_length): 41% of the validation tokens are "
+        "left out",
+        "1 of 1 test example was truncated to 55 tokens (data.max_length): 99% of the test tokens are left out",
+    ]
+    assert task.left_out == 450
+    more = "(data.max_length; the model takes 2,048): 41% of the training tokens"
+    assert more in " ".join(load(given, positions=2048, **keys)["d"].notes)
+    assert "the model takes" not in " ".join(load(given, positions=55, **keys)["d"].notes)
+    grouped = load(given | {"group": "g"}, given | {"id": "e", "group": "g"}, **keys)["g"]
+    assert grouped.left_out == 900 and [part.left_out for part in grouped.each] == [450, 450]
 
 
 def test_many_examples_that_do_not_fit_are_left_out_where_that_is_asked_for(write):
@@ -172,3 +195,37 @@ def test_the_problems_of_all_data_sets_come_together(write):
 def test_a_sub_dataset_needs_training_and_validation_examples(write):
     with pytest.raises(DataError, match="no validation example"):
         load({"id": "d", "path": write("a", pairs(1))})
+
+
+def test_rows_without_the_chat_template_that_the_model_has_are_known(write):
+    """Not those with its marks, conversations, choices, plain texts and own templates."""
+    rows = {
+        "pairs": pairs(20),
+        "alpaca": [{"instruction": f"say {n}", "output": f"{n}"} for n in range(100, 120)],
+        "asked": [{"question": f"what is {n}?", "answer": n} for n in range(200, 220)],
+        "marked": [{"prompt": f"<|im_start|>user\n{n}<|im_end|>\n", "completion": "ho"} for n in range(300, 320)],
+        "choices": questions(20, start=400),
+        "talks": talks(20),
+        "own": pairs(20, start=500),
+        "text": [{"text": f"plain {n}"} for n in range(600, 620)],
+    }
+    given = [{"id": name, "path": write(name, content)} for name, content in rows.items()]
+    given[6]["template"] = {"prompt": "User: {prompt}", "completion": "{completion}"}
+    keys = {"data": {"leaks": "warn"}}
+    data = load(*given, made=tokenizer(chat=CHAT), **keys)
+    assert [name for name, part in data.items() if part.without_chat_template] == ["pairs", "alpaca", "asked"]
+    assert not any(part.without_chat_template for part in load(given[0], **keys).values())
+    (group,) = load(*({**entry, "group": "g"} for entry in given[:2]), made=tokenizer(chat=CHAT), **keys).values()
+    assert [part.without_chat_template for part in group.each] == [True, True]
+
+
+def test_a_chat_in_plain_text_is_noted(write):
+    chats = [{"text": f"<|im_start|>user\nhi {n}<|im_end|>\n<|im_start|>assistant\nho<|im_end|>\n"} for n in range(20)]
+    said = "the texts hold chats (<|im_start|>, <|im_end|>), in which all turns are learned, the user's too. Fix: "
+    given = {"id": "d", "path": write("d", chats)}
+    data = load(given, {"id": "t", "path": write("t", talks(20))}, made=tokenizer(chat=CHAT), data={"leaks": "warn"})
+    notes = data["d"].notes
+    assert any(note.startswith(said) for note in notes) and not any("go on after" in note for note in notes)
+    packed = {"id": "d", "path": write("p", [{"text": f"one {n}</s>two {n}"} for n in range(20)])}
+    notes = load(packed, made=tokenizer(chat=CHAT))["d"].notes
+    assert not any("chats" in note for note in notes) and any("go on after </s>" in note for note in notes)

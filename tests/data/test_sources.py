@@ -98,6 +98,29 @@ def test_empty_and_unknown_files(tmp_path):
     assert "no known ending" in refused(source(tmp_path / "a.txt"))
 
 
+@pytest.mark.parametrize("name", ["a.JSONL", "a.ndjson", "a.Json", "a.CSV", "a.TSV", "a.Parquet"])
+def test_endings_mean_the_same_in_capitals(tmp_path, name):
+    path = tmp_path / name
+    if name == "a.Parquet":
+        pq.write_table(pa.table({"k": ["x"], "v": ["y"]}), path)
+    elif name in ("a.CSV", "a.TSV"):
+        path.write_text("k,v\nx,y\n" if name == "a.CSV" else "k\tv\nx\ty\n")
+    else:
+        path.write_text('[{"k": "x", "v": "y"}]' if name == "a.Json" else '{"k": "x", "v": "y"}\n')
+    assert [row.values for row in source(path).rows()] == [{"k": "x", "v": "y"}]
+    assert [row.values for row in source(tmp_path / f"*{path.suffix}").rows()] == [{"k": "x", "v": "y"}]
+
+
+def test_compressed_files_are_named_and_not_passed_over(tmp_path):
+    for name in ("train.jsonl.gz", "train-2.jsonl"):
+        (tmp_path / name).write_text('{"k": "x"}\n')
+    unpack = "train.jsonl.gz is compressed, and is not read. Fix: unpack it"
+    assert unpack in refused(source(tmp_path / "train.jsonl.gz"))
+    assert unpack in refused(source(tmp_path))
+    (tmp_path / "train.jsonl").write_text('{"k": "x"}\n')
+    assert len(source(tmp_path).rows()) == 2
+
+
 def test_where_takes_rows_by_value_and_type(tmp_path):
     path = tmp_path / "a.jsonl"
     values = [{"k": "x"}, {"k": 1}, {"k": True}, {"k": None}, {"other": 1}, {"k": "y"}]

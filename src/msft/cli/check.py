@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -13,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msft.cli.estimate import Chooser, Estimate, Part
+from msft.cli.estimate_warnings import about_start
 from msft.cli.fit_words import fit_lines, of_host, of_process
 from msft.cli.job_costs import estimate
 from msft.cli.machines import Machine
@@ -40,6 +43,7 @@ def run(
     """Prints the estimate (see `estimate`). Raises a UserError if configuration, data or model cannot be used."""
     quiet()
     made = estimate(Job.prepare(config), jobs=jobs, gpu_bytes=gpu_bytes, machine=machine)
+    made = replace(made, warnings=(*made.warnings, *about_start(Path(config.output), config.training.report_to)))
     if as_json:
         sys.stdout.write(json.dumps(as_dict(made), indent=2, allow_nan=False) + "\n")
     else:
@@ -127,6 +131,7 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
         ),
         *(("group", _group(made, name)) for name in dict.fromkeys(p.group for p in made.parts) if name is not None),
         *([("aggregate", _aggregate(made.aggregate))] if made.aggregate is not None else []),
+        *([("chat", _plain(plain))] if (plain := [p.task for p in made.parts if p.without_chat_template]) else []),
         *([("taken", TAKEN)] if _mixed(made) else []),
         *([("final", _candidates(made.score_excluded))] if made.score_excluded is not None else []),
         *([("refit", _refit(made))] if made.refit else []),
@@ -141,6 +146,15 @@ def lines(made: Estimate) -> list[tuple[str, str]]:
         ("ends", _ends(made)),
         ("errors", "± is the largest standard error of an accuracy over this number of items, in percentage points"),
     ]
+
+
+def _plain(tasks: Sequence[str]) -> str:
+    """Sub-datasets that do not use the chat template."""
+    return (
+        f"{listed(tasks)}: prompts and completions are learned as they stand, without the chat template that the model "
+        "has. If the final model is to be asked through it, give the rows as `messages`, or a `template` with its "
+        "marks (docs/how_to/conversations.md)"
+    )
 
 
 def _group(made: Estimate, name: str) -> str:

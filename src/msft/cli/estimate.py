@@ -27,6 +27,10 @@ class Part:
     """Training examples that an epoch takes."""
     tokens: int
     """Of the different training examples."""
+    left_out_tokens: int
+    """Of the training examples, left out by truncation."""
+    without_chat_template: bool
+    """Whether its prompts and completions are learned as they stand, though the model has a chat template."""
     mean_tokens: float
     p95_tokens: int
     longest: int

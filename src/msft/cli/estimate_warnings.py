@@ -1,24 +1,32 @@
-"""What an estimate warns about: few items, rare evaluations, too little memory or disk."""
+"""What an estimate warns about: few items, rare evaluations, too little memory or disk, a start that would fail."""
 
 from __future__ import annotations
 
 import importlib.util
 import math
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import TypeAlias
 
-from msft.cli.estimate import Estimate
+from msft.cli.estimate import Estimate, Part
 from msft.cli.needs import HostNeeds
 from msft.config.training_section import TrainingConfig
+from msft.core.errors import UserError
 from msft.model.memory import CardPlan
+from msft.record.run_folder import RunFolder
 from msft.report.cautions import few_items
 from msft.report.words import many, scaled
+from msft.run.resume import RESERVE
+from msft.run.trackers import check_trackers
 
 OFTEN = 4
 """Above so many times per epoch, a repeated example is warned about."""
 EXPENSIVE = 0.5
 """Ratio of validation tokens to training tokens above which scoring is too expensive."""
 
+MUCH_LEFT_OUT = 0.2
+"""Share of a sub-dataset's tokens above which truncation is warned about."""
 LOW_FOR_AN_ADAPTER = 5e-5
 """Below this learning rate, an adapter is warned about."""
 
@@ -38,6 +46,18 @@ def about_data(made: Estimate) -> Warnings:
     ]
 
 
+def about_length(parts: Sequence[Part], max_length: int, positions: int | None) -> Warnings:
+    """`positions`: the most tokens that the model takes."""
+    more = positions is not None and positions > max_length
+    fix = f"raise data.max_length (the model takes {positions:,}), or " if more else ""
+    return [
+        f"{part.task}: data.max_length: {max_length} leaves out {part.left_out_tokens / whole:.0%} of the training "
+        f"tokens, which the model never sees. Fix: {fix}cut the texts into several rows"
+        for part in parts
+        if part.left_out_tokens > MUCH_LEFT_OUT * (whole := part.tokens + part.left_out_tokens)
+    ]
+
+
 def about_rate(training: TrainingConfig, *, adapter: bool) -> Warnings:
     if not adapter or training.learning_rate >= LOW_FOR_AN_ADAPTER:
         return []
@@ -54,6 +74,17 @@ def about_libraries(libraries: Sequence[str]) -> Warnings:
         for name in libraries
         if importlib.util.find_spec(name) is None
     ]
+
+
+def about_start(output: Path, trackers: Sequence[str]) -> Warnings:
+    """For what `msft train` would stop at its start: the output folder, and trackers that are not installed here."""
+    warnings = []
+    for check in (RunFolder(output).check_free, partial(check_trackers, trackers)):
+        try:
+            check()
+        except UserError as error:
+            warnings.append(str(error))
+    return warnings
 
 
 def about_rhythm(made: Estimate, eval_every: float) -> Warnings:
@@ -80,9 +111,12 @@ def about_space(made: Estimate) -> Warnings:
     warnings = []
     wanted = max(made.disk_bytes or 0, made.least_disk_bytes)
     if wanted > made.free_disk_bytes:
+        what = "the snapshots and the final model may need"
+        if wanted == made.least_disk_bytes:
+            what = f"two snapshots, the final model and a reserve of {scaled(RESERVE, 'B')} need"
         warnings.append(
-            f"the snapshots may need {scaled(wanted, 'B')} of disk, but {scaled(made.free_disk_bytes, 'B')} "
-            "are free: choose another output, limit the snapshots (snapshots.max: 3), or use an adapter (peft)"
+            f"{what} {scaled(wanted, 'B')} of disk, but {scaled(made.free_disk_bytes, 'B')} are free: choose another "
+            "output, limit the snapshots (snapshots.max: 3), or use an adapter (peft)"
         )
     return [*warnings, *(about_card(made.card) if made.card is not None else []), *about_host(made.host)]
 

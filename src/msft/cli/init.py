@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import re
-from collections.abc import Iterator, Sequence
+import string
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from msft.cli.data_folder import Place, data_in
 from msft.config.dataset_section import DatasetConfig
 from msft.config.yaml12 import RESERVED, SAFE_UNQUOTED
 from msft.core.errors import ConfigError, DataError, complaint
-from msft.data.choices import DERIVED
 from msft.data.detect import detect
 from msft.data.formats import Format
 from msft.data.local_files import SUFFIXES
 from msft.data.rows import Row
 from msft.data.sources import Source
-from msft.data.splits import DEFAULT_LEAST, SPLIT_COLUMN, SPLIT_NAMES, named_splits
+from msft.data.splits import DEFAULT_LEAST, SPLIT_COLUMN, named_splits
+from msft.report.words import listed
 
-PART = re.compile(rf"[-_.]({'|'.join(SPLIT_NAMES)})$", re.IGNORECASE)
-"""The end of a file name that names the split."""
 LOOKED_AT = 200
 """Number of rows from which the scorer is guessed."""
+SHOWN = 8
+"""Number of files that a note lists."""
 SHORT = 40
 """Completions of at most this many characters are scored as right or wrong; longer ones by likelihood."""
 
@@ -58,72 +61,66 @@ output: runs/first
 """
 
 
-def write(folder: Path, output: Path, model: str | None = None) -> None:
-    """Writes the configuration. Raises ConfigError or DataError; never overwrites a file."""
+def write(folder: Path, output: Path, model: str | None = None) -> list[str]:
+    """Writes the configuration; returns what people must know of it. Raises ConfigError or DataError; never overwrites
+    a file."""
     if output.exists():
         fix = "name another file with -o, or remove this one"
         raise ConfigError(complaint("the file already exists", fix, file=output))
     if not folder.is_dir():
         raise ConfigError(complaint("there is no such folder", "name the folder of your data files", file=folder))
-    found = _files(folder)
+    found, unread = data_in(folder)
     if not found:
         fix = f"add {', '.join(SUFFIXES)} files, one per sub-dataset"
-        raise ConfigError(complaint("the folder holds no data files", fix, file=folder))
-    sections: list[str] = []
+        raise ConfigError(complaint("the folder holds no data files" + _named(unread), fix, file=folder))
+    sections: dict[str, Section] = {}
     errors: list[str] = []
-    for name, files in found.items():
+    for name, places in found.items():
         try:
-            sections.append(_section(name, files, output.absolute().parent))
+            sections[name] = _section(name, places, output.absolute().parent)
         except DataError as error:
             errors.append(str(error))
     if errors:
         raise DataError("\n".join(errors))
     text = HEAD.replace("FILE", str(output)).format(model=_quoted(model or "Qwen/Qwen2.5-0.5B"))
-    text += "datasets:\n" + "".join(sections) + TAIL
+    text += "datasets:\n" + "".join(section.text for section in sections.values()) + TAIL
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("x", encoding="utf-8") as file:
         file.write(text)
+    odd = [name for name, section in sections.items() if not section.known]
+    notes = [f"not read, as their endings are not known{_named(unread)}"] if unread else []
+    fix = "Fix: assign their columns in the file, by `columns` or `template`"
+    return [*notes, *([f"no known format has the columns of {listed(odd)}. {fix}"] if odd else [])]
 
 
-def _files(folder: Path) -> dict[str, dict[str, Path]]:
-    """The files of each sub-dataset by split: task.jsonl, task_train.jsonl and task_test.jsonl, or task/train.jsonl."""
-    found: dict[str, dict[str, Path]] = {}
-    for path in sorted([*folder.glob("*"), *folder.glob("*/*")]):
-        if path.suffix not in SUFFIXES or not path.is_file() or path.name.startswith("."):
-            continue
-        ending = PART.search(path.stem)
-        if path.stem.casefold() in SPLIT_NAMES:
-            name, part = path.resolve().parent.name, path.stem
-        elif ending:
-            name, part = path.stem[: ending.start()], ending[1]
-        else:
-            name, part = path.stem, "train"
-        files = found.setdefault(_id(name), {})
-        kind = SPLIT_NAMES[part.casefold()]
-        if kind in files:
-            clash = f"{files[kind].name} and {path} would both be the {kind} split of {_id(name)}"
-            raise ConfigError(complaint(clash, "rename or move one of them", file=folder))
-        files[kind] = path
-    return found
+def _named(files: Sequence[Path]) -> str:
+    more = f", and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
+    return f": {', '.join(file.name for file in files[:SHOWN])}{more}" if files else ""
 
 
-def _id(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", name).strip("._")[:60] or "data"
+class Section(NamedTuple):
+    """An entry of `datasets`."""
+
+    text: str
+    known: bool
+    """Whether its rows have a known format."""
 
 
-def _section(name: str, files: dict[str, Path], base: Path) -> str:
-    """The entry of one sub-dataset under `datasets`."""
-    if "train" not in files:
+def _section(name: str, places: Mapping[str, Place], base: Path) -> Section:
+    """The entry of one sub-dataset."""
+    if "train" not in places:
         found, fix = f"the sub-dataset {name} has no training file", "add one, or remove its other files"
-        raise DataError(complaint(found, fix, file=next(iter(files.values()))))
-    path = files["train"]
-    bare = DatasetConfig(id=name, path=str(path.resolve()))
+        raise DataError(complaint(found, fix, file=next(iter(places.values())).path))
+    path, named = places["train"]
+    bare = DatasetConfig(id=name, path=str(path.resolve()), split=named or "train")
     rows = Source(bare, 0).rows()
     splits, others = _splits(rows)
     columns = list(dict.fromkeys(column for row in rows[:LOOKED_AT] for column in row.values))
+    lettered = _lettered(bare, columns, rows)
+    bare, known = lettered or bare, True
     try:
         form = detect(bare, rows)
-        used = _columns(form)
+        used = [column for column in form.columns if column in columns]
         described = f"format: {' + '.join(used)}"
         unused = [column for column in columns if column not in {*used, *([SPLIT_COLUMN] if splits else [])}]
         if unused:
@@ -131,20 +128,41 @@ def _section(name: str, files: dict[str, Path], base: Path) -> str:
         scorer = _scorer(form, rows)
     except DataError:
         described = f"no known format: assign these columns with `columns` or `template`: {', '.join(columns)}"
-        scorer = "{name: loss}"
+        scorer, known = "{name: loss}", False
     lines = [f"  # {len(rows)} rows; {described}", f"  - id: {_quoted(name)}", f"    path: {_relative(path, base)}"]
+    lines += [f"    split: {_quoted(named)}"] if named is not None and named != "train" else []
+    lines += [f"    columns: {_flow(bare.columns)}"] if lettered else []
     if "train" in splits:
         unused_splits = f"  # not used: {', '.join(others)}" if others else ""
         lines.append(f"    where: {{split: {splits['train']}}}{unused_splits}")
     lines.append("    # max_samples: 1800  # maximum number of training examples, sampled with a seed")
     for part in ("validation", "test"):
-        if part in files:
-            lines.append(f"    {part}: {{path: {_relative(files[part], base)}}}")
+        if part in places:
+            file, split = places[part]
+            where = f"path: {_relative(file, base)}" if split is None else f"split: {_quoted(split)}"
+            lines.append(f"    {part}: {{{where}}}")
         elif part in splits:
             lines.append(f"    {part}: {{where: {{split: {splits[part]}}}}}")
         else:
             lines.append(f"    # {part}: {CARVED[part]}")
-    return "\n".join([*lines, f"    scorer: {scorer}", ""])
+    return Section("\n".join([*lines, f"    scorer: {scorer}", ""]), known)
+
+
+def _lettered(bare: DatasetConfig, columns: Sequence[str], rows: Sequence[Row]) -> DatasetConfig | None:
+    """With `columns` for choices that lie in columns A, B, C, ... beside a question and an answer; None for others."""
+    letters = list(itertools.takewhile(columns.__contains__, string.ascii_uppercase))
+    if len(letters) < 2 or not {"question", "answer"} <= {*columns}:
+        return None
+    named = all(row.values.get("answer") in letters for row in rows[:LOOKED_AT])
+    choices = {letter: letter for letter in letters} if named else letters
+    made = DatasetConfig.model_validate({**bare.model_dump(), "columns": {"choices": choices, "answer": "answer"}})
+    try:
+        form = detect(made, rows)
+        for row in rows[:LOOKED_AT]:
+            form.sample(row)
+    except (DataError, ValueError):
+        return None
+    return made
 
 
 def _splits(rows: Sequence[Row]) -> tuple[dict[str, str], list[str]]:
@@ -155,17 +173,6 @@ def _splits(rows: Sequence[Row]) -> tuple[dict[str, str], list[str]]:
     known = {part: [_quoted(name) for name in found] for part, found in parts.items()}
     others = sorted(names - {name for found in parts.values() for name in found}) if parts else []
     return {part: found[0] if len(found) == 1 else f"[{', '.join(found)}]" for part, found in known.items()}, others
-
-
-def _columns(form: Format) -> list[str]:
-    """The columns that the format uses, in the order of its roles."""
-    if form.conversation and form.kind is not None:
-        return [form.roles[form.kind.roles[0]]]
-    templates = (form.prompt, form.completion, form.option, form.without_input)
-    names = {name for template in templates if template is not None for name in template.names}
-    if names & set(DERIVED):
-        names |= {form.roles["choices"], form.roles["answer"]}
-    return [column for column in form.roles.values() if column in names]
 
 
 def _scorer(form: Format, rows: Sequence[Row]) -> str:
@@ -191,6 +198,13 @@ def _quoted(text: str) -> str:
     """A YAML scalar; a JSON string is valid YAML."""
     plain = SAFE_UNQUOTED.fullmatch(text) and text.lower() not in RESERVED
     return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def _flow(value: object) -> str:
+    """Names, and lists and objects of them, as YAML in one line."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_quoted(key)}: {_flow(below)}' for key, below in value.items())}}}"
+    return f"[{', '.join(map(_flow, value))}]" if isinstance(value, list | tuple) else _quoted(str(value))
 
 
 def _relative(path: Path, base: Path) -> str:

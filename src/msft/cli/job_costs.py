@@ -13,7 +13,7 @@ import torch
 
 from msft.cli.bounds import most_epochs, probe_tokens, whole_tokens
 from msft.cli.estimate import Chooser, Estimate, Kept, Memory, Part, Work
-from msft.cli.estimate_warnings import about_data, about_libraries, about_rate, about_rhythm, about_space
+from msft.cli.estimate_warnings import about_data, about_length, about_libraries, about_rate, about_rhythm, about_space
 from msft.cli.fitting import fit, precision_of
 from msft.cli.machines import Machine
 from msft.cli.needs import host_needs, needs_of, packed_of
@@ -23,7 +23,7 @@ from msft.core.clock import Clock
 from msft.core.vocabulary import Mixture
 from msft.data.examples import TaskData
 from msft.model.memory import CardPlan, card_memory, training_bytes
-from msft.model.open import non_embedding_parameters
+from msft.model.open import non_embedding_parameters, positions_of
 from msft.model.precision import Precision, precision_on
 from msft.run.job import UNSCORED, Job
 from msft.run.open_store import SNAPSHOT_MEMORY
@@ -73,6 +73,7 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None, machine: 
         made,
         warnings=(
             *about_data(made),
+            *about_length(made.parts, job.config.data.max_length, positions_of(job.skeleton)),
             *job.outlook.warnings,
             *about_libraries(job.libraries),
             *about_rate(job.config.training, adapter=job.source.peft is not None),
@@ -206,6 +207,8 @@ def part_of(data: TaskData, tokenizer: Any, group: str | None = None) -> Part:
         train=len(lengths),
         taken=data.size,
         tokens=int(lengths.sum()),
+        left_out_tokens=data.left_out,
+        without_chat_template=data.without_chat_template,
         mean_tokens=float(lengths.mean()),
         p95_tokens=int(np.percentile(lengths, 95, method="higher")),
         longest=int(lengths.max()),

@@ -143,11 +143,9 @@ def _preview(arguments: argparse.Namespace) -> None:
 def _init(arguments: argparse.Namespace) -> None:
     from msft.cli.init import write
 
-    write(arguments.folder, arguments.output, arguments.model)
-    new_console().print(
-        f"{arguments.output}: look it over, then: msft check {arguments.output}",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    notes = write(arguments.folder, arguments.output, arguments.model)
+    for line in (*notes, f"{arguments.output}: look it over, then: msft check {arguments.output}"):
+        new_console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _schema(_: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from msft.config.columns import Columns, FormatName, no_jinja, not_empty
-from msft.config.plain_text import Text
+from msft.config.plain_text import PathText, Text
 from msft.config.problems import SAFE, Problem, ProblemsError, unsafe_name
 from msft.config.scorer import ScorerConfig
 from msft.config.temperature import MOST_REPEATS
@@ -32,7 +32,7 @@ class TemplateConfig(Section):
 class SplitConfig(Section):
     """A validation or test split. With `path`, `split` or `where` it is read; otherwise carved from the train rows."""
 
-    path: Text | None = None
+    path: PathText | None = None
     """Hub id, folder, file or glob; null: the data set's own path."""
     split: Text | None = None
     """Name of the split on the hub (a file has only `train`); null: the data set's own split."""
@@ -61,8 +61,8 @@ class DatasetConfig(Section):
 
     id: str
     """Unique name of the sub-dataset, used in file names, tables and messages."""
-    path: Text
-    """Hub id, folder, .jsonl/.json/.parquet/.csv/.tsv file or glob, address such as `s3://bucket/a.jsonl`, or
+    path: PathText
+    """Hub id, folder, .jsonl/.ndjson/.json/.parquet/.csv/.tsv file or glob, address such as `s3://bucket/a.jsonl`, or
     `reasoning_gym:<task>`. Required, here or in `dataset_defaults`."""
     name: Text | None = None
     """Name of the data set's configuration on the hub."""

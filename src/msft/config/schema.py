@@ -20,7 +20,7 @@ from msft.config.dataset_section import DatasetConfig
 from msft.config.groups import check_groups
 from msft.config.method_section import MethodConfig, resolve
 from msft.config.peft_section import PeftConfig, check_quantised
-from msft.config.plain_text import Day, Text
+from msft.config.plain_text import Day, PathText, Text
 from msft.config.problems import Problem, ProblemsError, folded, not_portable
 from msft.config.temperature import MixingConfig, check_repeats
 from msft.config.training_section import AVERAGE, Section, TrainingConfig
@@ -34,7 +34,7 @@ MethodSection: TypeAlias = Annotated[
 class ModelConfig(Section):
     """The base model."""
 
-    name_or_path: Text
+    name_or_path: PathText
     """Hub id, or a folder that `AutoModelForCausalLM.from_pretrained` can read."""
     revision: Text | None = None
     """Branch, tag or commit on the hub."""
@@ -107,7 +107,7 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     peft: PeftConfig | None = None
     snapshots: SnapshotsConfig = SnapshotsConfig()
-    output: Text
+    output: PathText
     """The run folder, relative to the working directory."""
 
     @property
@@ -181,7 +181,7 @@ class Config(Section):
         none = [dataset.validation is None and dataset.group in shared for dataset in self.datasets]
         if self.method.refit and all(a or b for a, b in zip(read, none, strict=True)):
             found = "no row is held out: every validation split is read from elsewhere"
-            mend = "remove refit; the search already trains on all rows"
+            mend = "remove refit; training already takes all rows"
             raise ProblemsError([Problem(found, mend, ("method", "refit"))])
         return self
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from msft.config.problems import shown
 from msft.core.errors import DataError, complaint
 from msft.core.paths import cache_home
-from msft.data.local_files import SUFFIXES
+from msft.data.local_files import SUFFIXES, ending
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
@@ -36,7 +36,7 @@ def fetched(address: str, field: str) -> list[Path]:
         system, place = _opened(address)
         found = sorted(map(str, system.glob(place))) if "*" in place else [place]
         names = [PurePosixPath(urlsplit(place).path).name for place in found]
-        endings = sorted({Path(name).suffix for name in names})
+        endings = sorted({ending(Path(name)) for name in names})
         if endings and (len(endings) > 1 or endings[0] not in SUFFIXES):
             mend = f"name files of one kind, those of a folder by a pattern such as .../*.jsonl: {', '.join(SUFFIXES)}"
             raise bad(f"{shown(address)} ends in {' and '.join(end or 'no known ending' for end in endings)}", mend)

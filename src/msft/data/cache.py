@@ -22,7 +22,7 @@ from msft.data.sources import Source
 CACHE_FROM = 32 * 2**20
 """Minimum total size of all sources, in bytes, to use the cache; smaller data are tokenised in a moment."""
 INDEX = "index.json"
-PLAIN = ("task", "fingerprint", "ends", "notes", "dataset", "aggregate")
+PLAIN = ("task", "fingerprint", "ends", "notes", "dataset", "aggregate", "left_out", "without_chat_template")
 """The fields of a sub-dataset that JSON gives back as they are."""
 
 
@@ -56,7 +56,8 @@ class Cache:
         day = str(encoder.chats.day) if encoder.chats.has_clock else ""
         settings += [] if config.aggregate is None else [config.aggregate.model_dump_json()]
         settings += ["refit"] if config.method.refit else []
-        parts = [*settings, *content, encoder.chat_template or "", day, _tokenizer(encoder), _code()]
+        positions = str(encoder.positions)  # notes name them
+        parts = [*settings, *content, encoder.chat_template or "", day, positions, _tokenizer(encoder), _code()]
         return cls(hashlib.sha256(json.dumps(parts).encode()).hexdigest())
 
     def read(self) -> dict[Task, TaskData] | None:
@@ -129,6 +130,8 @@ class Cache:
             notes=tuple(entry["notes"]),  # type: ignore[arg-type]
             dataset=str(entry["dataset"]),
             aggregate=bool(entry["aggregate"]),
+            left_out=int(str(entry["left_out"])),
+            without_chat_template=bool(entry["without_chat_template"]),
             held_out=PackedExamples(self.folder, f"{number}.held") if entry["held"] else (),
             members=tuple(
                 Member(**{key: tupled(value) for key, value in member.items()})

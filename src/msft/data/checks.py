@@ -20,6 +20,7 @@ from msft.data.extract import check_installed
 from msft.data.formats import TEXT, Format
 from msft.data.leaks import Leak, Part, find_leaks
 from msft.data.own_scorer import resolve
+from msft.data.preference import check_labels
 from msft.data.remarks import Remarks
 from msft.data.samples import Samples, checked
 from msft.data.sources import Source
@@ -40,6 +41,8 @@ class Checked:
     form: Format
     part: Part
     notes: list[str]
+    without_chat_template: bool
+    """Whether its prompts and completions are learned as they stand, though the tokenizer has a chat template."""
 
     @property
     def is_aggregate(self) -> bool:
@@ -57,6 +60,7 @@ def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Enc
             complaint("there is no validation example", "give more rows, or a validation split", field=field)
         )
     form = known or detect(dataset, splits.train if len(splits.train) else splits.validation)
+    check_labels(dataset, splits, form)
     check_installed(form.measure, f"{field}.scorer.extract")
     if form.measure.own:
         resolve(form.measure.name)
@@ -76,7 +80,23 @@ def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Enc
     notes += mixed_splits(dataset, source.rows(where=dataset.where))
     notes += remarks.notes()
     part = Part(train=train, held={"validation": validation, "test": test})
-    return Checked(dataset=dataset, entry=source.dataset.id, form=form, part=part, notes=notes)
+    return Checked(
+        dataset=dataset,
+        entry=source.dataset.id,
+        form=form,
+        part=part,
+        notes=notes,
+        without_chat_template=_as_they_stand(form, train, encoder),
+    )
+
+
+def _as_they_stand(form: Format, train: Samples, encoder: Encoder) -> bool:
+    """Whether rows that a chat could have, of a known format, are written without the chat template and its marks."""
+    if encoder.chat_template is None or form.conversation or form.kind is None or not train:
+        return False
+    first = train[0]
+    is_marked = any(mark in first.prompt + first.completion for mark in encoder.chat_marks.values())
+    return form.kind.name in ("prompt_completion", "alpaca", "question_answer") and not is_marked
 
 
 def held_out(tasks: Mapping[Task, Checked], data: DataConfig) -> dict[Task, Samples]:

@@ -45,7 +45,12 @@ def turns_of(messages: Any, column: str) -> tuple[Turn, ...]:
     TRL's `maybe_convert_to_chatml` is not used because it renames the keys, but not the roles (human, gpt).
     """
     if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
-        raise ValueError(f"{column} is not a list of turns")
+        if messages is None:
+            raise ValueError(f"{column} is missing")
+        what = kind_of(messages)
+        if isinstance(messages, str):
+            what = "JSON written as text" if isinstance(_parsed(messages), list | dict) else "text"
+        raise ValueError(f"{column} is {what}, not a list of turns")
     if not messages:
         raise ValueError(f"{column} is empty")
     return tuple(_turn(turn, f"turn {number} of {column}") for number, turn in enumerate(messages, 1))

@@ -17,6 +17,7 @@ import numpy as np
 
 from msft.data.complaints import Complaints
 from msft.data.json_files import LONGEST_LINE, READ_AHEAD
+from msft.data.local_files import ending
 from msft.data.rows import Row, Rows
 from msft.data.strict_json import HEAD, BadJsonError, decoded, impostor, without_mark
 
@@ -104,7 +105,7 @@ class _Scan:
 
     def __init__(self, file: Path, complaints: Complaints, notes: list[str]) -> None:
         self.file, self.complaints, self.notes = file, complaints, notes
-        self.separator = "\t" if file.suffix == ".tsv" else ","
+        self.separator = "\t" if ending(file) == ".tsv" else ","
         self.header: list[str] = []
 
     def records(self) -> Iterator[tuple[int, int, int]]:
@@ -133,7 +134,7 @@ class _Scan:
         usual = SEPARATORS[self.separator]
         if not others:
             return True  # a single column
-        if self.file.suffix == ".csv" and len(others) == 1:
+        if ending(self.file) == ".csv" and len(others) == 1:
             self.separator = others[0]
             self.notes.append(f"{self.file}: the header has no {usual}, so {SEPARATORS[others[0]]} separate its fields")
             return True

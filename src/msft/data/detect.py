@@ -30,6 +30,8 @@ from msft.data.templates import Template
 
 LABELS = ("label", "labels", "target", "class", "completion", "output", "response", "answer")
 """Columns which suggest that `text` is not all that is to be learned."""
+OF_THE_HUB = {"question_stem": "question", "answerKey": "answer"}
+"""Columns of multiple choice on the hub (ARC, OpenBookQA, CommonsenseQA) -> their roles beside `choices`."""
 EXPECTED = (
     "prompt + completion, messages, conversations, instruction (+ input) + output, question + choices + answer, "
     "question + answer, text"
@@ -167,7 +169,11 @@ class _Detector:
                 raise self._bad(found, "name a column that is filled", f"columns.{role}")
         known = {role for kind in KINDS for role in kind.roles} | {*BESIDE_TURNS}
         filled = [column for column in self.columns if column in known and column not in self.survey.null]
-        return {column: column for column in filled} | self.named
+        roles = {column: column for column in filled} | self.named
+        if self.dataset.template is None and not any(set(kind.roles) <= roles.keys() for kind in KINDS):
+            others = {role: column for column, role in OF_THE_HUB.items() if column in self.columns}
+            roles |= {role: column for role, column in others.items() if "choices" in roles and role not in roles}
+        return roles
 
     def _kind(self) -> Kind | None:
         """The first kind whose roles are all configured, or else are all configured or columns of the rows."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,11 +37,19 @@ class Encoder:
     """One tokenizer for all sub-datasets.
 
     `tokenizer`: a transformers tokenizer; `chat_template`: Jinja text in place of its own; `day`: the date that a chat
-    template shows, by default today. Raises ModelError if the tokenizer has no end-of-sequence token.
+    template shows, by default today; `positions`: the most tokens that the model takes, for notes. Raises ModelError if
+    the tokenizer has no end-of-sequence token.
     """
 
-    def __init__(self, tokenizer: Any, chat_template: str | None = None, day: datetime.date | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        chat_template: str | None = None,
+        day: datetime.date | None = None,
+        positions: int | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
+        self.positions = positions
         self.chat_template: str | None = chat_template or tokenizer.chat_template
         self.name = str(tokenizer.name_or_path or type(tokenizer).__name__)
         self.chats = ChatTemplate(tokenizer, self.name, chat_template, day or datetime.date.today())
@@ -51,6 +60,12 @@ class Encoder:
         self.end_rule = EndRule(tokenizer)
         self._tokens = PieceTokenizer(tokenizer)
         self._before = self._added_before()
+
+    @cached_property
+    def chat_marks(self) -> Mapping[int, str]:
+        """The special tokens that the chat template writes, apart from the end-of-sequence token, and their texts."""
+        texts = {token: self.end_rule.text(token) for token in sorted(self.end_rule.special - {self.end_rule.eos})}
+        return {token: text for token, text in texts.items() if text and text in (self.chat_template or "")}
 
     def whole(self, samples: Sequence[Sample], said: Counter[str] | None = None) -> list[Example]:
         """The samples as tokens, not truncated. Learned: the completion and the end-of-sequence token, or the assistant

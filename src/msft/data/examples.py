@@ -108,6 +108,10 @@ class Member:
     """Number of its validation rows as training examples (`TaskData.held_out`)."""
     taken: int
     """Examples that an epoch takes."""
+    left_out: int
+    """Tokens of its training examples that truncation left out."""
+    without_chat_template: bool
+    """As that of `TaskData`."""
     ends: tuple[int, ...]
     """As those of `TaskData`."""
     notes: tuple[str, ...]
@@ -139,6 +143,10 @@ class TaskData:
     held_out: Sequence[Example] = ()
     """The validation rows that were carved from the training rows, as training examples: for a run on all rows that
     follows the search (`method.refit`), else none. Their numbers follow those of `train`."""
+    left_out: int = 0
+    """Tokens of the training examples that truncation to `data.max_length` left out."""
+    without_chat_template: bool = False
+    """Whether prompts and completions are learned as they stand, though the tokenizer has a chat template."""
     aggregate: bool = False
     """Whether it is only scored, never trained on: it chooses the final model (`aggregate`)."""
 
@@ -160,6 +168,8 @@ class TaskData:
                     notes=member.notes,
                     dataset=member.dataset,
                     taken=member.taken,
+                    left_out=member.left_out,
+                    without_chat_template=member.without_chat_template,
                     members=(),
                     held_out=self.held_out[held],
                 )

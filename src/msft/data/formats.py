@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from msft.config.columns import FormatName
 from msft.data.choices import DERIVED, Spread, choices_of, derived, without_doubles
-from msft.data.conversations import conversation, tools_of, turns_of, variables_of
+from msft.data.conversations import VARIABLES, conversation, tools_of, turns_of, variables_of
 from msft.data.examples import Measure
 from msft.data.rows import Row
 from msft.data.templates import Template
@@ -156,6 +157,22 @@ class Format:
     def conversation(self) -> bool:
         """Whether a row is a conversation."""
         return self.kind is not None and (self.kind.name in CONVERSATIONS or self.kind is TURNS)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read, in the order of their roles."""
+        if self.conversation and self.kind is not None:
+            roles = (*self.kind.roles, *(role for role in BESIDE_TURNS if role in self.roles))
+            return (*(self.roles[role] for role in roles), *VARIABLES)
+        templates = (self.prompt, self.completion, self.option, self.without_input, self.stated)
+        names = {name for template in templates if template is not None for name in template.names}
+        choices = self.spread.columns if self.spread else (self.roles.get("choices"),)
+        if names & set(DERIVED):
+            names |= {*choices, self.roles["answer"]}
+        roles = (*(self.kind.roles if self.kind else ()), *self.roles)
+        columns = chain.from_iterable(choices if role == "choices" else (self.roles[role],) for role in roles)
+        ordered = dict.fromkeys([*columns, *sorted(names)])
+        return tuple(name for name in ordered if name in names and name not in DERIVED)
 
     def _check_kind(self, row: Row) -> None:
         """Raises ValueError for a row that has another format than the data set."""

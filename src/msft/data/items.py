@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msft.data.chats import as_item, renderings, up_to_last_turn
 from msft.data.complaints import Complaints
-from msft.data.encode import Encoder, cut
+from msft.data.encode import Encoder
 from msft.data.examples import Item, Measure
 from msft.data.extract import reference_of
 from msft.data.formats import Sample
@@ -17,11 +17,10 @@ def build(
     samples: Sequence[Sample],
     measure: Measure,
     encoder: Encoder,
-    max_length: int,
     complaints: Complaints,
     ends: Sequence[int] = (),
 ) -> list[Item]:
-    """One item per sample, truncated only for `loss`. `ends`: the tokens that end a generated text.
+    """One item per sample, not truncated. `ends`: the tokens that end a generated text.
 
     Raises DataError if no answer can be extracted from a row, unless `complaints` drops such rows.
 
@@ -39,10 +38,7 @@ def build(
         samples = [up_to_last_turn(sample) if sample.messages else sample for sample in samples]
         return _generating(samples, measure, encoder, complaints, texts)
     samples = [as_item(encoder.chats, sample) if sample.messages else sample for sample in samples]
-    examples = encoder.whole(samples)
-    if measure.name == "loss":
-        examples = [cut(example, max_length) or example for example in examples]
-    return [Item(options=(example,)) for example in examples]
+    return [Item(options=(example,)) for example in encoder.whole(samples)]
 
 
 def _generating(

@@ -25,15 +25,16 @@ from msft.data.sources import Source
 from msft.data.tokenise import tokenised
 
 
-def load_tasks(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
+def load_tasks(config: Config, tokenizer: Any, positions: int | None = None) -> dict[Task, TaskData]:
     """Every sub-dataset, in the order of the configuration; those of `split_by` in the order of its values; the
     aggregate last.
 
-    `tokenizer`: a transformers tokenizer, with the chat template that the model is trained with. Raises DataError,
-    naming the problems of all data sets, and ModelError if the tokenizer cannot be used. Large data are tokenised once
-    and then read from the cache.
+    `tokenizer`: a transformers tokenizer, with the chat template that the model is trained with; `positions`: the most
+    tokens that the model takes. Raises DataError, naming the problems of all data sets, and ModelError if the tokenizer
+    cannot be used. Large data are tokenised once and then read from the cache.
     """
-    encoder = Encoder(tokenizer, day=date.fromisoformat(config.data.date) if config.data.date else None)
+    day = date.fromisoformat(config.data.date) if config.data.date else None
+    encoder = Encoder(tokenizer, day=day, positions=positions)
     drop = config.data.bad_rows == "drop"
     asked = [*config.datasets, *([] if config.aggregate is None else [config.aggregate])]
     sources = [Source(dataset, config.data.seed, drop=drop) for dataset in asked]

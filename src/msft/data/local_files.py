@@ -12,6 +12,9 @@ from msft.core.errors import DataError, complaint
 from msft.core.paths import expanded
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
+SAME = {".ndjson": ".jsonl"}
+"""Another name of an ending -> the ending."""
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -28,11 +31,11 @@ def local_files(path: str, split: str, field: str) -> list[Path] | None:
             return None
     elif here.is_file():
         files = [here]
-    elif glob.has_magic(path) and (here.suffix in SUFFIXES or "*" in path):
+    elif glob.has_magic(path) and (ending(here) in SUFFIXES or "*" in path):
         files = sorted(file for file in Path(here.anchor).glob(str(here.relative_to(here.anchor))) if not file.is_dir())
         if not files:
             raise _bad(field, f"there is no file that fits {path}", "check the pattern, and the working directory")
-    elif here.suffix in SUFFIXES or path.startswith(("/", "./", "../", "~")):
+    elif ending(here) in SUFFIXES or path.startswith(("/", "./", "../", "~")):
         raise _bad(field, f"there is no file {path}", "check the path, which is relative to the working directory")
     elif HUB_ID.fullmatch(path):
         return None
@@ -45,6 +48,19 @@ def local_files(path: str, split: str, field: str) -> list[Path] | None:
         raise _bad(field, f"{path} holds a single split, but split: {split} was asked for", mend)
     _check_kinds(path, files, field)
     return files
+
+
+def ending(file: Path) -> str:
+    """The ending by which a file is read: in small letters, one of `SUFFIXES` if it is known."""
+    last = file.suffix.casefold()
+    return SAME.get(last, last)
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` of the `datasets` library wrote the folder."""
+    return (folder / "dataset_dict.json").is_file() or all(
+        (folder / name).is_file() for name in ("dataset_info.json", "state.json")
+    )
 
 
 def same_file(one: Path, other: Path) -> bool:
@@ -83,8 +99,12 @@ def _in_folder(folder: Path, split: str, field: str) -> list[Path] | None:
     except (EmptyDatasetError, FileNotFoundError):
         found = {}
     splits = {
-        str(name): [Path(file) for file in files if Path(file).suffix in SUFFIXES] for name, files in found.items()
+        str(name): [Path(file) for file in files if ending(Path(file)) in SUFFIXES] for name, files in found.items()
     }
+    for file in (Path(file) for name, files in found.items() if str(name) == split for file in files):
+        if _is_packed(file) and not file.with_suffix("").exists():
+            mend = f"unpack it, or name the files that are meant, such as {folder}/*.jsonl"
+            raise _bad(field, f"{file} is compressed, and is not read", mend)
     splits = {name: files for name, files in splits.items() if files}
     if not splits:
         raise _bad(field, f"the folder {folder} has no data files", f"give files that end in {', '.join(SUFFIXES)}")
@@ -93,12 +113,18 @@ def _in_folder(folder: Path, split: str, field: str) -> list[Path] | None:
     return sorted(splits[split])
 
 
+def _is_packed(file: Path) -> bool:
+    return ending(file) in PACKED and ending(file.with_suffix("")) in SUFFIXES
+
+
 def _check_kinds(path: str, files: list[Path], field: str) -> None:
     for file in files:
         _exists(file, field)
-        if file.suffix not in SUFFIXES:
-            raise _bad(field, f"{file} has no known ending", f"use one of: {', '.join(SUFFIXES)}")
-    endings = sorted({file.suffix for file in files})
+        if _is_packed(file):
+            raise _bad(field, f"{file} is compressed, and is not read", "unpack it")
+        if ending(file) not in SUFFIXES:
+            raise _bad(field, f"{file} has no known ending", f"use one of: {', '.join([*SUFFIXES, *SAME])}")
+    endings = sorted({ending(file) for file in files})
     if len(endings) > 1:
         raise _bad(field, f"{path} has files that end in {' and '.join(endings)}", "give one kind, by a pattern")
 

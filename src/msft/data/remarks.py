@@ -58,9 +58,9 @@ class Remarks:
 
     def _of_the_template(self) -> list[str]:
         of = f"of {self._conversations} conversations"
-        fix = "Fix: give a model.chat_template that writes it, or remove it from the data"
         notes = [
-            f"the chat template drops the {what} of {count} {of}: the model never sees it. {fix}"
+            f"the chat template drops the {what} of {count} {of}: the model never sees {(it := _pronoun(what))}. Fix: "
+            f"give a model.chat_template that writes {it}, or remove {it} from the data"
             for what, count in sorted(self._dropped.items())
         ]
         if self._lost:
@@ -109,6 +109,10 @@ class Remarks:
         except ChatTemplateError:  # a template may fail without tools
             return False
         return len(texts) == 1
+
+
+def _pronoun(what: str) -> str:
+    return "them" if what in ("tools", "tool calls") else "it"
 
 
 def _answer(content: str) -> str:

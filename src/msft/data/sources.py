@@ -19,7 +19,7 @@ from msft.data.complaints import Complaints
 from msft.data.csv_files import TEXT_ONLY, CsvRows
 from msft.data.gym import generate
 from msft.data.json_files import JsonLines, check_not_wrapped, is_array, json_rows
-from msft.data.local_files import local_files, same_file
+from msft.data.local_files import ending, local_files, same_file
 from msft.data.rows import IN_MEMORY, Listed, Row, Rows, Subset, survey
 from msft.data.tables import Table, check_parquet, csv_options, library_trouble
 
@@ -150,7 +150,7 @@ class Source:
 
     def _rows_of(self, path: str, files: list[Path], complaints: Complaints) -> Rows:
         """The rows of files of one kind; problems are added to `complaints`."""
-        suffix = files[0].suffix
+        suffix = ending(files[0])
         if suffix == ".json" and all(map(is_array, files)):
             return Listed([row for file in files for row in json_rows(file, complaints)])
         if suffix == ".parquet":

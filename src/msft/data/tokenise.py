@@ -13,16 +13,16 @@ import numpy as np
 
 from msft.config.schema import DataConfig
 from msft.core.errors import DataError, complaint
-from msft.core.plain_words import many
 from msft.core.vocabulary import Task
 from msft.data.cache import Cache
 from msft.data.chat_template import ChatTemplateError
 from msft.data.checks import Checked
 from msft.data.complaints import Complaints, note_of_dropped
+from msft.data.cuts import Cuts
 from msft.data.encode import Encoder, cut
 from msft.data.ends import TaskEnds
 from msft.data.examples import Example, Item, Measure, Member, TaskData
-from msft.data.formats import Sample
+from msft.data.formats import TEXT, Sample
 from msft.data.grouping import grouped
 from msft.data.items import build
 from msft.data.own_scorer import fingerprint
@@ -63,6 +63,7 @@ def tokenised(
         except DataError as error:
             errors.append(str(error))
             continue
+        chats = [name for name in names if tasks[name].form.kind is TEXT and builders[name].has_chats()]
         members = [
             Member(
                 task=name,
@@ -72,6 +73,8 @@ def tokenised(
                 test=len(own["test"]),
                 held=builder.kept - count,
                 taken=count,
+                left_out=builder.left_out,
+                without_chat_template=tasks[name].without_chat_template,
                 ends=builder.ends.found,
                 notes=tuple(tasks[name].notes),
             )
@@ -92,9 +95,11 @@ def tokenised(
             notes=tuple(f"{member.task}: {note}" if is_group else note for member in members for note in member.notes),
             members=tuple(members) if is_group else (),
             held_out=rest,
+            left_out=sum(member.left_out for member in members),
+            without_chat_template=members[0].without_chat_template,
             aggregate=tasks[names[0]].is_aggregate,
         )
-        inside[task] = frozenset().union(*(builder.ends.inside for builder in builders.values()))
+        inside[task] = frozenset().union(*(builders[name].ends.inside for name in names if name not in chats))
     if errors:
         raise DataError("\n".join(errors))
     ends = {end for part in made.values() for end in part.ends}
@@ -139,39 +144,31 @@ class _Builder:
         self.task, self.max_length, self.encoder, self.notes = task, data.max_length, encoder, notes
         self.drop = data.bad_rows == "drop"
         self.ends = TaskEnds(encoder.end_rule)
-        self.kept = 0
-        """Number of training examples that were made so far."""
+        self.kept = self.left_out = 0
+        """Number of training examples that were made so far, and of their tokens that truncation left out."""
 
     def examples(self, samples: Sequence[Sample]) -> Iterator[Example]:
         """The examples truncated to `max_length`, without those that keep no learned token.
 
         Raises DataError at the end if these are too many.
         """
-        out = shortened = made = 0
+        made, cuts = 0, Cuts(self.max_length)
         said: Counter[str] = Counter()
         for batch in batches(samples, BATCH):
             for whole in self.encoder.whole(batch, said):
                 made += 1
                 self.ends.add(whole)
-                example = cut(whole, self.max_length)
-                if example is None:
-                    out += 1
-                    continue
-                shortened += len(whole) > self.max_length
-                self.kept += 1
-                yield example
-        self._check(out, made, "training", "no learned token of them is left")
+                if (example := cuts.cut(whole)) is not None:
+                    yield example
+        self.kept, self.left_out = cuts.examples, cuts.left_out
+        self._check(made - cuts.examples, made, "training", "no learned token of them is left")
         if made > len(samples):
             self.notes.append(
                 f"{len(samples)} conversations became {made} training examples: the chat template writes earlier turns "
                 "differently when others follow, or ends them with no special token, so a turn is learned as it is "
                 "written when it is the last; of a validation or test conversation, the last assistant turn is scored"
             )
-        if shortened:
-            self.notes.append(
-                f"{many(shortened, 'training example')} {'was' if shortened == 1 else 'were'} truncated to "
-                f"{self.max_length} tokens"
-            )
+        self.notes += cuts.notes("training", self.encoder.positions)
         self.notes += [f"{count} of {made} training examples: {what}" for what, count in said.items() if count]
 
     def held_out(self, samples: Sequence[Sample]) -> Iterator[Example]:
@@ -187,14 +184,29 @@ class _Builder:
         self._check(made - kept, made, "held-out", "no learned token of them is left")
 
     def items(self, samples: Sequence[Sample], measure: Measure, kind: str) -> list[Item]:
-        """The items of a split, without those that truncation would make easier or unanswerable."""
+        """The items of a split, truncated for `loss`, else without those that truncation would make easier or
+        unanswerable."""
         field = f"datasets.{self.task}"
         complaints = Complaints(field, drop=self.drop)
-        items = build(samples, measure, self.encoder, self.max_length, complaints, self.ends.found)
+        items = build(samples, measure, self.encoder, complaints, self.ends.found)
         self.notes.extend(note_of_dropped(complaints.dropped, len(samples), field, f"{kind} rows"))
+        if measure.name == "loss":
+            cuts = Cuts(self.max_length)
+            items = [replace(item, options=(cuts.cut(item.options[0]) or item.options[0],)) for item in items]
+            self.notes += cuts.notes(kind, self.encoder.positions)
         kept = [item for item in items if all(0 < len(o) <= self.max_length and o.targets for o in item.options)]
         self._check(len(items) - len(kept), len(items), kind, "they do not fit")
         return kept
+
+    def has_chats(self) -> bool:
+        """Whether plain texts hold the marks of the chat template, which is noted."""
+        marks = [text for token, text in self.encoder.chat_marks.items() if token in self.ends.inside]
+        if marks:
+            self.notes.append(
+                f"the texts hold chats ({', '.join(marks)}), in which all turns are learned, the user's too. Fix: give "
+                "the turns as `messages`"
+            )
+        return bool(marks)
 
     def _check(self, out: int, of: int, kind: str, why: str) -> None:
         if not out:

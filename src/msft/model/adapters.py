@@ -57,18 +57,19 @@ def _check_shared(model: PeftModel) -> None:
     """Raises ModelError where the adapter changes a layer whose weight another layer shares: merged, it would change
     both (tied embeddings)."""
     owners: dict[int, set[str]] = {}
-    adapted: dict[int, str] = {}
+    adapted: dict[int, tuple[str, str]] = {}
     for name, parameter in model.get_base_model().named_parameters(remove_duplicate=False):
         layer, _, _ = name.rpartition(".")
         plain = layer.removesuffix(".base_layer").removesuffix(".original_module")
         owners.setdefault(id(parameter), set()).add(plain)
         if plain != layer:
-            adapted[id(parameter)] = plain
-    for weight, layer in adapted.items():
+            copied = layer.endswith(".original_module")
+            adapted[id(parameter)] = (plain, "modules_to_save" if copied else "target_modules")
+    for weight, (layer, key) in adapted.items():
         if others := owners[weight] - {layer}:
             found = f"the adapter changes {layer}, whose weight {sorted(others)[0]} shares: merging would change both"
             short = layer.rpartition(".")[2]
-            mend = f"leave {short} out of peft.target_modules, or untie the model's embeddings"
+            mend = f"leave {short} out of peft.{key}, or untie the model's embeddings"
             raise ModelError(complaint(found, mend, field="peft"))
 
 

@@ -261,11 +261,17 @@ def of_ends(model: Any) -> set[int]:
     return {id(parameter) for end in ends if isinstance(end, nn.Module) for parameter in end.parameters()}
 
 
+def positions_of(model: PreTrainedModel | PeftModel) -> int | None:
+    """The most tokens that the model takes; None if its configuration does not say."""
+    found = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return found if isinstance(found, int) else None
+
+
 def check_data_fits(model: PreTrainedModel | PeftModel, data: Mapping[Task, TaskData]) -> None:
     """Raises ModelError if a sequence has a token or a position that the model does not have."""
     embeddings = model.get_input_embeddings()
     rows = embeddings.weight.shape[0] if isinstance(embeddings, nn.Embedding) else None
-    positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    positions = positions_of(model)
     for part in (each for found in data.values() for each in found.each):
         field = "aggregate" if part.aggregate else f"datasets.{part.dataset or part.task}"
         for example in _sequences(part):

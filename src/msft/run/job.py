@@ -22,7 +22,7 @@ from msft.data.load import chat_template, dated, load_tasks, on_day
 from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.optimizers import moment_bytes
 from msft.engine.settings import EngineSettings, two_schedules
-from msft.model.open import ModelSource, OpenModel, check_data_fits
+from msft.model.open import ModelSource, OpenModel, check_data_fits, positions_of
 from msft.model.row_layout import check_rows
 from msft.record.run_folder import environment
 from msft.run.scoring_cost import decided
@@ -74,7 +74,7 @@ class Job:
             model = OpenModel.open(model_source(config))
             config = dated(config, model.tokenizer)
         with spent("start.data"):
-            data = load_tasks(config, model.tokenizer)
+            data = load_tasks(config, model.tokenizer, positions_of(model.skeleton))
         check_data_fits(model.skeleton, data)
         with spent("start.proof"):
             longest = longest_row(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -64,14 +65,17 @@ def check_room(folder: RunFolder, snapshot_bytes: int, model_bytes: int) -> None
 
 
 def paused(error: OSError, folder: RunFolder, snapshot_bytes: int) -> RunError:
-    """The error for a disk failure during a run; what was durable before is intact."""
+    """The error for a disk failure; what was durable before is intact."""
     there = next(path for path in (folder.path, *folder.path.absolute().parents) if path.exists())
     free, wanted = shutil.disk_usage(there).free, 2 * snapshot_bytes + RESERVE
-    found = f"the run is paused: {error.strerror} ({scaled(free, 'B')} are free, {scaled(wanted, 'B')} are needed)"
-    mend = "free space or fix the disk, then continue: the same command with --resume"
-    if not folder.exists:
-        mend = "free space or fix the disk, then start again: nothing had been trained"
-    return RunError(complaint(found, mend, file=error.filename))
+    room, mend = f" ({scaled(free, 'B')} are free, {scaled(wanted, 'B')} are needed)", "free space or fix the disk"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):  # more room would not help
+        room, mend = "", "make the folder writable"
+    if folder.exists:
+        found, mend = "the run is paused", f"{mend}, then continue: the same command with --resume"
+    else:
+        found, mend = "the run did not begin", f"{mend}, or name another output folder, then start again"
+    return RunError(complaint(f"{found}: {error.strerror}{room}", mend, file=error.filename))
 
 
 def identity(header: Json, position: Json) -> dict[str, Any]:
