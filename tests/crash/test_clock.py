@@ -18,6 +18,10 @@ from msft.record.run_folder import RunFolder
 from msft.report.seconds import Seconds
 
 
+LEEWAY = 0.1
+"""Share of the time that may pass before and after a run measures it, on a machine that does other work too."""
+
+
 @pytest.fixture(autouse=True)
 def fake() -> Iterator[None]:
     with unsynced():
@@ -45,7 +49,7 @@ def test_every_sitting_tells_all_of_its_time(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         train(config, notes)
     passed = time.perf_counter() - began
-    assert total(folder) == pytest.approx(passed, abs=0.05)
+    assert total(folder) == pytest.approx(passed, rel=LEEWAY, abs=0.05)
     stopped = folder.read_timings()
     assert stopped[0]["kind"] == "start" and stopped[-1]["kind"] == "stopped"
 
@@ -55,7 +59,7 @@ def test_every_sitting_tells_all_of_its_time(tmp_path: Path) -> None:
     entries = folder.read_timings()
     assert entries[: len(stopped)] == stopped
     assert entries[len(stopped)]["kind"] == "start"
-    assert total(folder) == pytest.approx(passed, abs=0.1)
+    assert total(folder) == pytest.approx(passed, rel=LEEWAY, abs=0.1)
     # What was told before summary.json was written is in it.
     assert entries[-1]["kind"] == "page"
     known = total(folder) - Seconds(entries[-1]["seconds"]).total
