@@ -16,7 +16,7 @@ from tiny_engine import same, segment, tiny_engine, tiny_example, tiny_folder
 from msft.core.vocabulary import Mixture, Probe, Teacher
 from msft.engine.static_step import StaticStepper
 from msft.engine.torch_engine import TorchEngine
-from msft.model.hardware import reason_of, recording, warmed_up
+from msft.model.hardware import in_a_line, recording, warmed_up
 from msft.snapshots.tensor_file import blocks
 
 pytestmark = pytest.mark.gpu
@@ -162,7 +162,7 @@ def fails_to_record() -> str:
     number = torch.ones(1 << 20, device=CUDA)
     with pytest.raises(RuntimeError) as failed, recording(torch.cuda.CUDAGraph()):
         float((number * 2).sum())
-    return reason_of(failed.value)
+    return in_a_line(failed.value)
 
 
 def test_after_a_failed_recording_all_works_again() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from msft.engine.static_step import StaticStepper, fitting
 from msft.engine.torch_engine import TorchEngine
 from msft.forward.filled import arrays
 from msft.forward.token_rows import Row, row
-from msft.model import isolation
+from msft.model import hardware, isolation
 from msft.model.compiled import _reading
 from msft.model.token_loss import TokenLoss
 from msft.snapshots.store import Store
@@ -267,13 +267,35 @@ def test_a_size_that_cannot_be_recorded_says_why_and_is_computed(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, _ = tiny_engine(plain, tmp_path, **FULL, precision="mixed")
-    failed = RuntimeError("operation failed due to a previous error during capture")
-    failed.__context__ = torch.OutOfMemoryError("out of memory\nand more")
-    with_stand_ins(monkeypatch, stepper(engine), failed)
+    with_stand_ins(monkeypatch, stepper(engine), torch.OutOfMemoryError("out of memory\nand more"))
     assert not any(stepper(engine)._graphs.values()) and not stepper(engine).masters.pending  # type: ignore[union-attr]
     assert "no CUDA graph for 128 tokens: OutOfMemoryError: out of memory" in stepper(engine).said
-    assert "previous error" not in stepper(engine).said and "and more" not in stepper(engine).said
+    assert "and more" not in stepper(engine).said
     assert engine.run(segment(0, 3), 1).train_loss is not None
+
+
+def test_a_recording_that_fails_raises_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not that it cannot be ended, nor an error that had been handled before."""
+
+    @contextmanager
+    def graph(*_: Any, **__: Any) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    ended: list[Any] = []
+    for name, stand_in in (("graph", graph), ("stream", lambda _: nullcontext()), ("current_stream", lambda: None)):
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(hardware, "_after_failed_recording", ended.append)
+    with pytest.raises(ValueError, match="the reason"), hardware.recording(None, "pool"):  # type: ignore[arg-type]
+        try:
+            raise KeyError("handled")
+        except KeyError:
+            raise ValueError("the reason")  # noqa: B904
+    with pytest.raises(RuntimeError, match="previous error"), hardware.recording(None, "pool"):  # type: ignore[arg-type]
+        pass
+    assert ended == ["pool", "pool"]
 
 
 class Counted(TorchDispatchMode):

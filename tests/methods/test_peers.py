@@ -176,9 +176,23 @@ def test_each_sub_dataset_is_taught_by_the_model_at_its_own_best_evaluation() ->
     said = METHODS["self_distil"].explain(brief, [outcome for _, outcome in journal])
     clock = [segment.epoch for segment, _ in first] + [6.0]
     assert said == [
-        "Each sub-dataset is taught by the first run's model at its own best evaluation: from epoch "
+        "Each sub-dataset is taught by the model at its own best evaluation of the first run: from epoch "
         f"{clock[peaks[0]]:.4g} (a) to epoch {clock[peaks[2]]:.4g} (c)."
     ]
+
+
+def test_a_sub_dataset_that_is_best_with_the_base_model_is_taught_by_it() -> None:
+    """And where the average never rises, the final model is the base model, and is not called that of a run."""
+    curves = {
+        "a": Curve(peak=3.0),
+        "b": Curve(peak=1e-9, base=0.9, fall=1.0),
+        "c": Curve(peak=1e-9, base=0.9, fall=1.0),
+    }
+    engine, journal, answer = play("self_distil", FakeEngine(curves, SIZES), horizon=3.0)
+    assert answer == ROOT and journal[-1][0].teacher.snapshots[1:] == (ROOT, ROOT)
+    brief = brief_of(engine, self_distil.Params(), horizon=3.0)
+    (said,) = METHODS["self_distil"].explain(brief, [outcome for _, outcome in journal])
+    assert "from the base model (b) to epoch 3 (a)" in said
 
 
 def test_teachers_dealt_at_random_are_the_same_ones() -> None:
@@ -208,7 +222,11 @@ def test_a_base_model_that_no_training_improves_teaches_nothing() -> None:
     engine, journal, answer = play("self_distil", FakeEngine(curves, SIZES))
     assert answer == ROOT and engine.trained == 10 * sum(SIZES.values())
     brief = brief_of(engine, self_distil.Params())
-    assert "no second run" in METHODS["self_distil"].explain(brief, [outcome for _, outcome in journal])[0]
+    said = METHODS["self_distil"].explain(brief, [outcome for _, outcome in journal])
+    assert said == [
+        "No sub-dataset is better at any evaluation of the first run than with the base model, so there is no second "
+        "run."
+    ]
     params = self_distil.Params(teachers="common")
     _, journal, answer = play("self_distil", FakeEngine(curves, SIZES), params=params, select="last")
     assert answer == len(journal) and journal[-1][0].teacher == Teacher(snapshots=(len(journal) // 2,))

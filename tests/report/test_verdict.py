@@ -14,7 +14,9 @@ import pytest
 from rich.console import Console
 from run_folders import NAMES, make_run, with_header
 
-from msft.core.vocabulary import Outcome
+from msft.core.method import Method
+from msft.core.rollout import Answer, Track
+from msft.core.vocabulary import Brief, Mixture, Outcome, Plan, Teacher
 from msft.record.run_folder import STUDY
 from msft.report.base_and_answer import compare
 from msft.report.card import Form, card
@@ -190,7 +192,7 @@ def test_the_average_of_different_measures_is_called_that(story: Story) -> None:
 
 def test_a_teacher_is_the_plain_sft_that_a_run_is_compared_with(tmp_path: Path) -> None:
     story = read_story(make_run(tmp_path / "run", "self_distil", horizon=4.0, items=ITEMS, chosen=32))
-    first, last = story.first_model, story.answer
+    first, last = story.plain_first, story.answer
     assert first is not None and last is not None and last.rollout == 2
     macro = [sum(story.trail.points[number].scores[t] for t in story.tasks) for number in range(17)]
     assert first.snapshot == macro.index(max(macro)), "what plain fine-tuning hands over"
@@ -215,6 +217,31 @@ def test_a_teacher_is_the_plain_sft_that_a_run_is_compared_with(tmp_path: Path) 
     story = read_story(make_run(tmp_path / "first", "self_distil", horizon=4.0, items=ITEMS, chosen=12))
     assert "Its final model is of its first run, plain SFT of the same job: the second run" in render(story)
     assert page(story, {})
+
+
+def test_a_teacher_that_is_not_plain_sft_is_not_called_so(tmp_path: Path) -> None:
+    """Nor need it have been scored: a method of one's own decides that."""
+
+    def method(score: bool, tasks: slice) -> Method:
+        def plan(brief: Brief) -> Plan:
+            track = Track(brief)
+            answer, here, mixture = Answer(brief, track.base), track.base, Mixture(tasks=brief.tasks[tasks])
+            for stop in track.ticks(here, mixture, 1.0):
+                here = yield from track.advance(here, mixture, stop, score=brief.tasks if score else (), why="teacher")
+            teacher, mixture, here = Teacher(snapshots=(here.snapshot,)), Mixture(tasks=brief.tasks), track.base
+            for stop in track.ticks(here, mixture, 1.0):
+                here = yield from track.advance(
+                    here, mixture, stop, score=brief.tasks, teacher=teacher, keep=answer.keep
+                )
+                answer.offer(here)
+            return answer.choose(here)
+
+        return Method(plan=plan, Params=type(None))
+
+    for number, (score, tasks) in enumerate(((False, slice(None)), (True, slice(2)), (True, slice(None)))):
+        own = method(score, tasks)
+        story = read_story(make_run(tmp_path / str(number), "mine", own=own, items=ITEMS, params={}))
+        assert ("plain SFT of the same job" in render(story)) is (number == 2) and page(story, {})
 
 
 def test_another_job_is_no_comparison(tmp_path: Path) -> None:

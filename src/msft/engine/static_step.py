@@ -26,14 +26,15 @@ from msft.forward.runtime import Runtime
 from msft.forward.shapes import Shape
 from msft.forward.token_rows import Row
 from msft.model.compiled import CompiledLayers
-from msft.model.hardware import reason_of, recording, warmed_up
+from msft.model.hardware import in_a_line, recording, warmed_up
 from msft.model.token_loss import TokenLoss
 
 
 class StaticStepper(Stepper):
     """As `Stepper`, with one process or several, for rows laid out by their lengths.
 
-    `shapes`: the largest last. `graphs`: whether to record CUDA graphs, which needs masters; `compiles`: of compiled
+    `shapes`: those of steps without a teacher last, the largest at the end.
+    `graphs`: whether to record CUDA graphs, which needs masters; `compiles`: of compiled
     layers, which are tried on `rows` of the data: made-up tokens may be some whose embedding is zero, as what pads,
     and through a deep model their gradients overflow. A micro-batch that no size holds is computed as it is. `said`: in
     words, why there is no graph of some sizes.
@@ -116,7 +117,7 @@ class StaticStepper(Stepper):
             raise
         except Exception as error:  # out of memory, what cannot be recorded, whatever the compiler raises
             taught = " and a teacher" if filled.shape.width > 1 else ""
-            reason = f"no CUDA graph for {filled.shape.tokens:,} tokens{taught}: {reason_of(error)}"
+            reason = f"no CUDA graph for {filled.shape.tokens:,} tokens{taught}: {in_a_line(error)}"
             self.said = "; ".join(filter(None, (self.said, reason)))
             return None
         finally:

@@ -43,6 +43,7 @@ class Teaching:
         begins = segment.start == 0
         if teacher is None or (self._teacher == teacher and not begins):
             return 0
+        self._teacher = None
         self._known.clear()
         of = teacher.of(tasks)
         for snapshot in sorted(set(of.values())):

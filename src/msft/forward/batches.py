@@ -98,7 +98,7 @@ class MicroBatch:
     def width(self) -> int:
         """In the layout `lengths`, how many targets each token that predicts has, so that no shape depends on them: one
         or, where they are soft, several. 0 in other layouts."""
-        return 0 if self.lengths is None else len(self.targets) // len(self.read)
+        return 0 if self.lengths is None else len(self.targets) // max(1, len(self.read))
 
     @property
     def nbytes(self) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from msft.data.examples import Example
-from msft.forward.batches import Predicted, filler
+from msft.forward.batches import filler
 from msft.forward.runtime import Runtime, prepare, scoring
 from msft.forward.token_rows import Row
 
@@ -83,20 +83,18 @@ def _predicted(
     starts = np.cumsum([0, *(example.targets for example in examples)])
     found = np.zeros((2, int(starts[-1]), top))
     done = 0
-    computed: list[tuple[NDArray[np.int64], Predicted]] = []
     with scoring(model, runtime):
         for batch, owners, rows in prepared.batches:
             if batch is None:
                 model(filler(runtime.device, layout=runtime.layout))
                 continue
+            tokens, odds = model(replace(batch, top=top))
             places = np.concatenate([np.arange(starts[owner], starts[owner + 1]) for owner in owners])
-            computed.append((places, model(replace(batch, top=top))))
+            count = tokens.shape[1]  # fewer than `top` where the vocabulary is smaller
+            # At once, though it waits for a GPU: thousands of examples' predictions would take its memory.
+            found[0, places, :count], found[1, places, :count] = tokens.cpu().numpy(), odds.cpu().numpy()
             done += rows * runtime.world
             progress(before + min(done, len(examples)))
-    # At the end, so that a GPU is waited for once and not after every micro-batch.
-    for places, (tokens, odds) in computed:
-        width = tokens.shape[1]  # fewer than `top` where the vocabulary is smaller
-        found[0, places, :width], found[1, places, :width] = tokens.cpu().numpy(), odds.cpu().numpy()
     tokens, odds = runtime.total(found)
     return tokens.astype(np.int32), odds
 

@@ -18,7 +18,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from msft.core.errors import UserError
 from msft.forward.batches import Continuation
-from msft.model.hardware import reason_of, recording
+from msft.model.hardware import in_a_line, recording
 from msft.model.token_loss import TokenLoss
 
 log = logging.getLogger("msft")
@@ -155,7 +155,7 @@ class FixedSteps:
         except UserError:
             raise
         except Exception as error:  # among them out of memory, and what cannot be recorded
-            self._refuse(reason_of(error))
+            self._refuse(in_a_line(error))
             return self._compute()
         plain = self._compute()
         # The same step again: what it wrote is written once more.

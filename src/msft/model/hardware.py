@@ -38,24 +38,29 @@ def recording(graph: torch.cuda.CUDAGraph, pool: Any = None) -> Iterator[None]:
     """Context that records what this thread gives to the current GPU, into a graph whose memory comes from the pool, or
     from one of its own.
 
-    Where that fails, the device is made usable again, and the error is raised; see `reason_of`.
+    Where that fails, the device is made usable again, and the error is raised: that of what was to be recorded, after
+    which ending the recording fails too.
     """
     pool = torch.cuda.graph_pool_handle() if pool is None else pool
+    reason: Exception | None = None
     try:
         # The thread that writes snapshots may use the device meanwhile. The outer context gives the stream back where
         # the inner one fails to.
         stream = torch.cuda.stream(torch.cuda.current_stream())
         with stream, torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            yield
-    except Exception:
+            try:
+                yield
+            except Exception as error:
+                reason = error
+                raise
+    except Exception as error:
         _after_failed_recording(pool)
-        raise
+        raise error if reason is None else reason from None
 
 
-def reason_of(error: Exception) -> str:
-    """Why a recording failed, in one line: where its end fails too, that is the error, and the reason came before."""
-    first = error if error.__context__ is None else error.__context__
-    return f"{type(first).__name__}: {(str(first).splitlines() or ['no message'])[0][:200]}"
+def in_a_line(error: Exception) -> str:
+    """An error's kind, and the beginning of what it says."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
 
 
 def _after_failed_recording(pool: Any) -> None:

@@ -94,7 +94,7 @@ def discarded(story: Story, path: FinalPath) -> list[list[Point]]:
 
 
 def taught_by(story: Story, path: FinalPath) -> list[list[Point]]:
-    """The training of a first model that taught the final one, and is neither part of it nor discarded."""
+    """The training of a first run that taught the final model, and is neither part of it nor discarded."""
     return _branches(story, story.teachers - path.snapshots, path.snapshots)
 
 

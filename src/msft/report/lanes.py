@@ -18,7 +18,7 @@ from msft.report.words import TEACHER, epochs
 DISCARDED = "discarded"
 How: TypeAlias = Literal["in full", "in part", "replayed"]
 Place: TypeAlias = Literal["final", "teacher", "discarded"]
-"""What training was for: the final model, a first model that taught it, or neither."""
+"""What training was for: the final model, a first run that taught it, or neither."""
 Kind: TypeAlias = tuple[Place, How]
 """What the training was for, and how much of a sub-dataset an epoch took."""
 KINDS: dict[Kind, tuple[str, str]] = {

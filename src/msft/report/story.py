@@ -17,7 +17,7 @@ from typing import Any
 from msft.core.clock import Clock
 from msft.core.curves import average, peak, smoothed
 from msft.core.outlook import Outlook
-from msft.core.vocabulary import ROOT, Brief, Outcome, Segment, Snapshot, Task, Tokens, Why
+from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Segment, Snapshot, Task, Tokens, Why
 from msft.core.wire import Json, outcome_from_json, today
 from msft.methods import explanation_of, outlook_of
 from msft.record.run_folder import RunFolder
@@ -171,18 +171,25 @@ class Story:
 
     @property
     def teachers(self) -> frozenset[Snapshot]:
-        """Those of a first model, made to teach the final one."""
+        """Those of a first run, made to teach the final model."""
         made = enumerate(self.segments, start=1)
         return frozenset(number for number, (segment, _) in made if segment.why == "teacher" and segment.makes)
 
     @property
-    def first_model(self) -> Point | None:
-        """Of a run whose first model teaches a second one: the point of the first that plain fine-tuning would hand
-        over; None while it teaches none."""
-        if not any(segment.teacher is not None for segment, _ in self.segments) or not self.teachers:
+    def plain_first(self) -> Point | None:
+        """Of a run in which plain fine-tuning teaches a second model: the point of it that would be its final model;
+        None for any other run, and while nothing is taught."""
+        if not self.teachers or not any(segment.teacher is not None for segment, _ in self.segments):
             return None
-        points = [self.base, *(self.trail.points[number] for number in sorted(self.teachers))]
-        return points[-1] if self.brief.select == "last" else max(points, key=self.selects_by)
+        points = self.trail.lineage(max(self.teachers))
+        made = [self.segments[point.snapshot - 1][0] for point in points[1:]]
+        plain = all(s.trains and s.anneal is None and s.mixture == Mixture(tasks=self.tasks) for s in made)
+        if not plain or {point.snapshot for point in points[1:]} != self.teachers or len({s.rollout for s in made}) > 1:
+            return None
+        needed = set(self.tasks) if self.aggregate is None else {self.aggregate}
+        scored = [point for point in points if point.scores.keys() >= needed]
+        last = self.brief.select == "last"
+        return None if points[-1] not in scored else points[-1] if last else max(scored, key=self.selects_by)
 
     def selects_by(self, point: Point) -> Fraction | float:
         """What the method compares where it selects the final model: the average over sub-datasets, or the aggregate's

@@ -147,7 +147,7 @@ def _plain_sft(story: Story, other: Run | None) -> Iterable[str]:
 
 def _teacher(story: Story) -> str:
     """A first run that teaches is plain SFT of the same job; it has validation scores, and no test scores."""
-    if (first := story.first_model) is None or story.answer is None or story.answer is story.base:
+    if (first := story.plain_first) is None or story.answer is None or story.answer is story.base:
         return ""
     if story.answer.snapshot in story.teachers:
         return (
