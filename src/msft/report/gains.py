@@ -183,7 +183,10 @@ def sentences(gains: Gains) -> list[str]:
         f"items: each half is valued at the epochs that the other half chose. {REALISED}"
     ]
     if gains.worth:
-        said.append("A search is worth a try.")
+        said.append(
+            "A second run is worth a try: method: self_distil teaches each sub-dataset from its own peak, at about "
+            "twice the compute; method: auto searches."
+        )
     elif gains.worth is False:
         said.append("A search is not worth its cost here.")
     else:
