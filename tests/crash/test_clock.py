@@ -17,7 +17,6 @@ from msft.engine.progress import ScoreInfo, StepInfo
 from msft.record.run_folder import RunFolder
 from msft.report.seconds import Seconds
 
-
 LEEWAY = 0.1
 """Share of the time that may pass before and after a run measures it, on a machine that does other work too."""
 
