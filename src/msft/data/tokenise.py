@@ -168,7 +168,7 @@ class _Builder:
                 "differently when others follow, or ends them with no special token, so a turn is learned as it is "
                 "written when it is the last; of a validation or test conversation, the last assistant turn is scored"
             )
-        self.notes += cuts.notes("training", self.encoder.positions)
+        self.notes += cuts.notes("training")
         self.notes += [f"{count} of {made} training examples: {what}" for what, count in said.items() if count]
 
     def held_out(self, samples: Sequence[Sample]) -> Iterator[Example]:
@@ -193,7 +193,7 @@ class _Builder:
         if measure.name == "loss":
             cuts = Cuts(self.max_length)
             items = [replace(item, options=(cuts.cut(item.options[0]) or item.options[0],)) for item in items]
-            self.notes += cuts.notes(kind, self.encoder.positions)
+            self.notes += cuts.notes(kind)
         kept = [item for item in items if all(0 < len(o) <= self.max_length and o.targets for o in item.options)]
         self._check(len(items) - len(kept), len(items), kind, "they do not fit")
         return kept
