@@ -120,9 +120,13 @@ def started(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]
     return written.read_text(), capsys.readouterr().out
 
 
+UNTOLD = (".hidden.txt", ".git/notes.txt", ".checkpoints/old.jsonl", "README.md", "make.py")
+"""Files that are hidden, in hidden folders, or no data by their endings."""
+
+
 def test_files_that_are_not_read_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, pair = tmp_path / "data", {"prompt": "p", "completion": "c"}
-    for name in ("upper.JSONL", "lines.ndjson", "kept.jsonl.gz", "notes.txt", "odd.jsonl", ".hidden.txt"):
+    for name in ("upper.JSONL", "lines.ndjson", "kept.jsonl.gz", "notes.txt", "odd.jsonl", *UNTOLD):
         lines(folder / name, [{"left": "a", "right": "b"} if name.startswith("odd") else pair])
     text, said = started(folder, capsys)
     assert [line.split()[-1] for line in text.splitlines() if "- id:" in line] == ["lines", "odd", "upper"]
@@ -158,6 +162,37 @@ def test_a_saved_data_set_is_one_sub_dataset(tmp_path: Path, capsys: pytest.Capt
     make_model(tmp_path / "model")
     data = load_tasks(config, load_tokenizer(ModelSource(name_or_path=str(tmp_path / "model"))))
     assert [len(part) for part in (data["saved"].train, data["saved"].validation, data["saved"].test)] == [20, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("names", "fix"),
+    [
+        (("test_sft", "train_sft"), "write the configuration by hand, with `split: train_sft` beside `path`"),
+        (("test", "mine"), "write the configuration by hand, with `split: mine` beside `path`"),
+        (("test",), "add one, or move the folder away"),
+    ],
+)
+def test_a_saved_data_set_without_a_known_training_split_lists_its_splits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], names: tuple[str, ...], fix: str
+) -> None:
+    rows = Rows.from_list([{"prompt": f"{n}+1", "completion": str(n + 1)} for n in range(40)])
+    Splits(dict.fromkeys(names, rows)).save_to_disk(tmp_path / "data" / "chat")
+    for folder in (tmp_path / "data", tmp_path / "data" / "chat"):
+        assert main(["init", str(folder), "-o", str(tmp_path / "c.yaml")]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"its splits are {', '.join(map(repr, names))}. Fix: {fix}" in said
+
+
+def test_other_splits_of_a_file_in_a_saved_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": f"{n}+1", "completion": str(n + 1)} for n in range(60)]
+    lines(tmp_path / "data" / "sums_train.jsonl", rows[:40])
+    splits = {"validation": rows[40:50], "test": rows[50:]}
+    Splits({name: Rows.from_list(part) for name, part in splits.items()}).save_to_disk(tmp_path / "data" / "sums")
+    text, _ = started(tmp_path / "data", capsys)
+    assert "    validation: {path: data/sums, split: validation}\n" in text
+    make_model(tmp_path / "model")
+    data = load_tasks(load(tmp_path / "c.yaml"), load_tokenizer(ModelSource(name_or_path=str(tmp_path / "model"))))
+    assert [len(part) for part in (data["sums"].train, data["sums"].validation, data["sums"].test)] == [40, 10, 10]
 
 
 @pytest.mark.parametrize(

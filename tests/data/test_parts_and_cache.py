@@ -34,10 +34,10 @@ def path(tmp_path):
     return file
 
 
-def load(path, *, made=None, data=None, **keys):
+def load(path, *, made=None, data=None, positions=None, **keys):
     dataset = {"id": "d", "path": str(path), **keys}
     config = {"model": {"name_or_path": "m"}, "datasets": [dataset], "output": "o", "data": data or {}}
-    return load_tasks(Config.model_validate(config), made or tokenizer())
+    return load_tasks(Config.model_validate(config), made or tokenizer(), positions)
 
 
 def test_each_value_of_a_column_is_a_sub_dataset(path):
@@ -135,6 +135,17 @@ def same(one, other):
         for t in (one, other)
     ]
     return rest[0] == rest[1] and all(map(np.array_equal, arrays(one), arrays(other)))
+
+
+def test_commands_that_do_not_know_the_model_use_the_same_entry(path, cached):
+    """A run and `msft check` say in the notes how many tokens the model takes, `msft eval` and `msft preview` not."""
+    keys = {"data": {"max_length": 20}, "format": "text", "columns": {"text": "question"}}
+    path.write_text("".join(json.dumps({"question": "long text " * 9 + str(n)}) + "\n" for n in range(100)))
+    told, plain = (load(path, positions=positions, **keys)["d"] for positions in (512, None))
+    assert len([*cached.iterdir()]) == 1
+    assert any("(data.max_length; the model takes 512)" in note for note in told.notes)
+    assert any("(data.max_length)" in note for note in plain.notes)
+    assert told.notes == load(path, positions=512, **keys)["d"].notes
 
 
 def test_the_cache_changes_nothing_and_is_used(path, cached, monkeypatch):

@@ -16,13 +16,14 @@ FIX = r"Fix: take the good ones with where: \{label: true\}"
 
 @pytest.fixture
 def load(tmp_path):
-    def load(rows, suffix=".jsonl", **keys):
+    def load(rows, suffix=".jsonl", aggregate=None, **keys):
         file = tmp_path / f"rows{suffix}"
         if suffix == ".csv":
             file.write_text("\n".join([",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]))
         else:
             file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         made = {"model": {"name_or_path": "m"}, "method": {"name": "sro", "max_epochs": 1}, "output": "o"}
+        made |= {"aggregate": aggregate, "data": {"leaks": "warn"}} if aggregate else {}
         config = Config.model_validate(made | {"datasets": [{"id": "kto", "path": str(file), **keys}]})
         return load_tasks(config, tokenizer())["kto"]
 
@@ -34,7 +35,7 @@ def rows(count=40, label=lambda n: n % 4 > 0, answer="completion"):
 
 
 def test_bad_answers_are_an_error_and_where_takes_the_good_ones(load):
-    with pytest.raises(DataError, match=r"datasets\.kto\.where: .*false in 5 of 20 training rows: .*" + FIX):
+    with pytest.raises(DataError, match=r"datasets\.kto\.where: .*false in 5 of 20 training rows\. .*" + FIX):
         load(rows())
     assert len(load(rows(), where={"label": True}).train) == 15
     assert len(load(rows(), where={"label": [True, False]}).train) == 20
@@ -45,6 +46,22 @@ def test_truth_values_of_csv_are_texts(load):
     with pytest.raises(DataError, match=FIX):
         load(rows(), ".csv")
     assert len(load(rows(), ".csv", where={"label": True}).train) == 15
+
+
+@pytest.mark.parametrize(("empty", "suffix"), [(None, ".jsonl"), ("", ".csv")])
+def test_rows_without_a_label_hide_no_bad_ones(load, empty, suffix):
+    with pytest.raises(DataError, match=r"false in \d+ of 20 training rows\. In data for KTO, that marks a bad"):
+        load(rows(label=lambda n: empty if n % 5 == 0 else n % 2 > 0), suffix)
+    load(rows(label=lambda n: empty), suffix)
+
+
+def test_an_aggregate_is_only_scored(load, tmp_path):
+    exam = {"path": str(tmp_path / "exam.jsonl")}
+    (tmp_path / "exam.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(16)))
+    good = rows(label=lambda n: True)
+    with pytest.raises(DataError, match=r"aggregate\.where: .*in 4 of 16 validation rows.*scored as a good.*" + FIX):
+        load(good, aggregate=exam)
+    load(good, aggregate=exam | {"where": {"label": True}})
 
 
 def test_a_split_that_is_read_is_checked_by_its_own_where(load):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from run_folders import make_run
 
+from msft.core.vocabulary import Mixture
 from msft.report.base_and_answer import compare
 from msft.report.cautions import cautions
 from msft.report.page import write_page
@@ -23,17 +24,21 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     return read_story(folder)
 
 
-def with_curves(story: Story, losses: tuple[float, float], scores: tuple[float, float]) -> Story:
-    """The run with this training loss and these search scores in its first half, and in its second."""
-    half = len(story.segments) // 2
-    segments, trail = [], Trail(story.brief)
+def with_curves(
+    story: Story, losses: tuple[float, ...], scores: tuple[float, ...], mixtures: tuple[Mixture, ...] = ()
+) -> Story:
+    """The run with these training losses, search scores and mixtures, each in an equal part of it, from 0.3."""
+    base = replace(story.brief.base, scores=dict.fromkeys(NAMES, 0.3))
+    brief = replace(story.brief, base=base)
+    segments, trail = [], Trail(brief)
     for number, (segment, outcome) in enumerate(story.segments, 1):
-        now = number > half
+        now = (number - 1) * len(losses) // len(story.segments)
+        segment = replace(segment, mixture=mixtures[now]) if mixtures else segment
         segments.append((segment, replace(outcome, train_loss=losses[now], scores=dict.fromkeys(NAMES, scores[now]))))
         trail.add(number, *segments[-1])
     rollouts = tuple(find_rollouts(trail, segments, story.outlook))
     header = {**story.header, "config": {**story.header["config"], "training.learning_rate": 3.0}}
-    return replace(story, segments=segments, trail=trail, rollouts=rollouts, header=header)
+    return replace(story, brief=brief, segments=segments, trail=trail, rollouts=rollouts, header=header)
 
 
 def said(story: Story) -> list[str]:
@@ -44,18 +49,30 @@ def said(story: Story) -> list[str]:
     ("losses", "scores", "shown"),
     [
         ((2.0, 8.0), (0.9, -1.0), "rose from 2 to 8 in the last roll-out"),
+        ((1.0, 1.0, 8.0), (0.6, 0.65, 0.31), "rose from 1 to 8 in the last roll-out"),  # not below the base model
         ((423.0, 378.0), (-1.0, -1.0), "is 378 at the end, above that of a guess"),
         ((2.0, 3.9), (0.9, -1.0), None),
+        ((0.01, 0.005, 0.021), (0.35, 0.5, 0.299), None),  # it has learned by heart
+        ((1.0, 1.0, 8.0), (0.6, 0.65, 0.62), None),  # most of what was gained is kept
         ((2.0, 0.1), (0.9, -1.0), None),  # it overfits
         ((2.0, 8.0), (-1.0, 0.9), None),  # what is drawn became harder
         ((20.0, 15.0), (0.9, 0.95), None),  # a model that begins with no knowledge learns
     ],
 )
 def test_a_run_that_diverged_is_told(
-    story: Story, losses: tuple[float, float], scores: tuple[float, float], shown: str | None
+    story: Story, losses: tuple[float, ...], scores: tuple[float, ...], shown: str | None
 ) -> None:
     expected = f"Training diverged: its loss {shown}. Lower training.learning_rate, which is 3."
     assert said(with_curves(story, losses, scores)) == ([] if shown is None else [expected])
+
+
+def test_the_loss_of_another_mixture_is_another_one(story: Story) -> None:
+    """Where the examples that are mastered are left out, the loss of the others is higher."""
+    whole = Mixture(tasks=NAMES)
+    hard = replace(whole, without=frozenset((NAMES[0], number) for number in range(9)))
+    curves = (0.4, 0.4, 0.95), (0.5, 0.6, 0.28)
+    assert not said(with_curves(story, *curves, (whole, whole, hard)))
+    assert said(with_curves(story, *curves, (whole, whole, whole)))
 
 
 def test_runs_that_learn_have_no_such_warning(story: Story, tmp_path: Path) -> None:

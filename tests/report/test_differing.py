@@ -54,6 +54,20 @@ def test_the_values_stand_in_the_order_of_the_runs(run: Run) -> None:
     ), "other data"
 
 
+def test_the_parameters_of_a_method_are_compared_among_its_runs(run: Run) -> None:
+    sft = {"method.name": "sft", "method.preset": "default"}
+    budgets = ({"method.compute_budget": 1}, {"method.compute_budget": 3})
+    assert said(run, sft, *budgets) == (
+        "They differ in: method.name (sft, msft, msft); method.compute_budget (not set, 1, 3)."
+    )
+    assert said(run, sft, budgets[0], budgets[0]) == "They differ in: method.name (sft, msft, msft)."
+    quick = {"method.preset": "quick"}
+    assert said(run, sft, {}, quick) == (
+        "They differ in: method.name (sft, msft, msft); method.preset (default, robust, quick)."
+    )
+    assert said(run, {}, budgets[0]) == "They differ in: method.compute_budget (not set, 1)."
+
+
 def test_a_section_that_only_one_has_is_one_difference(run: Run) -> None:
     lora = {"peft.r": 8, "peft.lora_alpha": 16.0}
     assert said(run, {}, lora) == "They differ in: peft (not set, set)."
@@ -62,7 +76,7 @@ def test_a_section_that_only_one_has_is_one_difference(run: Run) -> None:
 
 def test_many_runs_and_many_settings_are_cut_short(run: Run) -> None:
     found = said(run, *({"training.learning_rate": rate / 100} for rate in (1, 2, 1, 3, 4, 5, 6)))
-    assert found == "They differ in: training.learning_rate (0.01, 0.02, 0.03, 0.04 and 2 more)."
+    assert found == "They differ in: training.learning_rate (6 different: 0.01, 0.02, 0.03, 0.04 and 2 more)."
     many = {f"training.key{i}": i for i in range(11)}
     assert said(run, {}, many).endswith("; training.key6 (not set, 6); and 3 more.")
 

@@ -8,12 +8,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from msft.config.problems import shown
 from msft.core.errors import ConfigError, complaint
-from msft.data.local_files import SUFFIXES, ending, is_saved
+from msft.data.local_files import PACKED, SUFFIXES, ending, is_saved
 from msft.data.splits import SPLIT_NAMES
 
 PART = re.compile(rf"[-_.]({'|'.join(SPLIT_NAMES)})$", re.IGNORECASE)
 """The end of a file name that names the split."""
+LIKE_DATA = (
+    *PACKED,
+    *(".7z", ".arrow", ".avro", ".feather", ".ods", ".orc", ".pickle", ".pkl", ".tar", ".tgz", ".txt"),
+    *(".xls", ".xlsx", ".xml"),
+)
+"""Endings of files that may hold rows, and are not read."""
 
 
 class Place(NamedTuple):
@@ -26,16 +33,16 @@ class Place(NamedTuple):
 
 
 def data_in(folder: Path) -> tuple[dict[str, dict[str, Place]], list[Path]]:
-    """Id of a sub-dataset -> split -> its place, and the files whose ending is not known.
+    """Id of a sub-dataset -> split -> its place, and the files that may be data but are not read.
 
     A sub-dataset is task.jsonl, task_train.jsonl and task_test.jsonl, task/train.jsonl, or a folder of `save_to_disk`,
-    which `folder` itself may be. Raises ConfigError if two places are one split.
+    which `folder` itself may be. Raises ConfigError if two places are one split, or a saved folder has no known one.
     """
     found: dict[str, dict[str, Place]] = {}
     unknown: list[Path] = []
     for path in [folder] if is_saved(folder) else _paths(folder):
         if path.is_file() and ending(path) not in SUFFIXES:
-            unknown.append(path)
+            unknown += [path] if ending(path) in LIKE_DATA else []
             continue
         name, places = _in_file(path) if path.is_file() else (path.resolve().name, _saved(path))
         known = found.setdefault(_id(name), {})
@@ -51,7 +58,8 @@ def _paths(folder: Path) -> Iterator[Path]:
     """The files of the folder and of the folders in it, and those of these folders that `save_to_disk` wrote."""
     for path in sorted([*folder.glob("*"), *folder.glob("*/*")]):
         is_part = path.parent != folder and is_saved(path.parent)
-        if not path.name.startswith(".") and not is_part and (path.is_file() or is_saved(path)):
+        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not is_hidden and not is_part and (path.is_file() or is_saved(path)):
             yield path
 
 
@@ -68,15 +76,33 @@ def _in_file(path: Path) -> tuple[str, Mapping[str, Place]]:
 
 def _saved(folder: Path) -> Mapping[str, Place]:
     """The splits of a folder of `save_to_disk`, the first of each kind."""
-    index = folder / "dataset_dict.json"
-    if not index.is_file():
-        return {"train": Place(folder)}
-    try:
-        names = [str(name) for name in json.loads(index.read_text(encoding="utf-8"))["splits"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"train": Place(folder)}  # reading it says what is wrong
+    names = splits_saved(folder)
+    if not names:
+        return {"train": Place(folder)}  # if it cannot be read, reading it says why
     kinds = {SPLIT_NAMES[name.casefold()]: name for name in reversed(names) if name.casefold() in SPLIT_NAMES}
+    if not kinds:
+        raise ConfigError(no_training_split(folder))
     return {kind: Place(folder, name) for kind, name in kinds.items()}
+
+
+def splits_saved(folder: Path) -> list[str]:
+    """The names of the splits of a folder of `save_to_disk`; empty if it is a single data set."""
+    try:
+        return [str(name) for name in json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def no_training_split(folder: Path) -> str:
+    """What is said of a folder of `save_to_disk` none of whose splits has a name of training rows."""
+    names = splits_saved(folder)
+    found = f"no split has a known name of training rows; its splits are {', '.join(map(shown, names))}"
+    other = [name for name in names if name.casefold() not in SPLIT_NAMES]
+    likely = next((name for name in other if "train" in name.casefold()), other[0] if other else None)
+    fix = "add one, or move the folder away"
+    if likely is not None:
+        fix = f"write the configuration by hand, with `split: {likely}` beside `path`, or rename the split"
+    return complaint(found, fix, file=folder)
 
 
 def _id(name: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from msft.cli.data_folder import Place, data_in
+from msft.cli.data_folder import Place, data_in, no_training_split
 from msft.config.dataset_section import DatasetConfig
 from msft.config.yaml12 import RESERVED, SAFE_UNQUOTED
 from msft.core.errors import ConfigError, DataError, complaint
@@ -109,8 +109,11 @@ class Section(NamedTuple):
 def _section(name: str, places: Mapping[str, Place], base: Path) -> Section:
     """The entry of one sub-dataset."""
     if "train" not in places:
+        other = next(iter(places.values()))
+        if other.split is not None:
+            raise DataError(no_training_split(other.path))
         found, fix = f"the sub-dataset {name} has no training file", "add one, or remove its other files"
-        raise DataError(complaint(found, fix, file=next(iter(places.values())).path))
+        raise DataError(complaint(found, fix, file=other.path))
     path, named = places["train"]
     bare = DatasetConfig(id=name, path=str(path.resolve()), split=named or "train")
     rows = Source(bare, 0).rows()
@@ -139,8 +142,9 @@ def _section(name: str, places: Mapping[str, Place], base: Path) -> Section:
     for part in ("validation", "test"):
         if part in places:
             file, split = places[part]
-            where = f"path: {_relative(file, base)}" if split is None else f"split: {_quoted(split)}"
-            lines.append(f"    {part}: {{{where}}}")
+            where = [f"path: {_relative(file, base)}"] if split is None or file != path else []
+            where += [] if split is None else [f"split: {_quoted(split)}"]
+            lines.append(f"    {part}: {{{', '.join(where)}}}")
         elif part in splits:
             lines.append(f"    {part}: {{where: {{split: {splits[part]}}}}}")
         else:

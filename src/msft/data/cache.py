@@ -56,8 +56,7 @@ class Cache:
         day = str(encoder.chats.day) if encoder.chats.has_clock else ""
         settings += [] if config.aggregate is None else [config.aggregate.model_dump_json()]
         settings += ["refit"] if config.method.refit else []
-        positions = str(encoder.positions)  # notes name them
-        parts = [*settings, *content, encoder.chat_template or "", day, positions, _tokenizer(encoder), _code()]
+        parts = [*settings, *content, encoder.chat_template or "", day, _tokenizer(encoder), _code()]
         return cls(hashlib.sha256(json.dumps(parts).encode()).hexdigest())
 
     def read(self) -> dict[Task, TaskData] | None:

@@ -37,19 +37,11 @@ class Encoder:
     """One tokenizer for all sub-datasets.
 
     `tokenizer`: a transformers tokenizer; `chat_template`: Jinja text in place of its own; `day`: the date that a chat
-    template shows, by default today; `positions`: the most tokens that the model takes, for notes. Raises ModelError if
-    the tokenizer has no end-of-sequence token.
+    template shows, by default today. Raises ModelError if the tokenizer has no end-of-sequence token.
     """
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        chat_template: str | None = None,
-        day: datetime.date | None = None,
-        positions: int | None = None,
-    ) -> None:
+    def __init__(self, tokenizer: Any, chat_template: str | None = None, day: datetime.date | None = None) -> None:
         self.tokenizer = tokenizer
-        self.positions = positions
         self.chat_template: str | None = chat_template or tokenizer.chat_template
         self.name = str(tokenizer.name_or_path or type(tokenizer).__name__)
         self.chats = ChatTemplate(tokenizer, self.name, chat_template, day or datetime.date.today())

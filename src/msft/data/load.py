@@ -17,6 +17,7 @@ from msft.core.mixing import taken
 from msft.core.vocabulary import Task
 from msft.data.cache import Cache
 from msft.data.checks import Checked, check, held_out, without_leaks
+from msft.data.cuts import with_positions
 from msft.data.encode import Encoder
 from msft.data.examples import TaskData
 from msft.data.grouping import check_groups_of, with_shared_validation
@@ -33,23 +34,37 @@ def load_tasks(config: Config, tokenizer: Any, positions: int | None = None) -> 
     tokens that the model takes. Raises DataError, naming the problems of all data sets, and ModelError if the tokenizer
     cannot be used. Large data are tokenised once and then read from the cache.
     """
+    tasks = _mixed(_prepared(config, tokenizer), config)
+    if positions is None or positions <= config.data.max_length:
+        return tasks
+    return {task: _with_positions(part, positions) for task, part in tasks.items()}
+
+
+def _prepared(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
+    """Every sub-dataset, from the cache if it is there. Raises DataError and ModelError."""
     day = date.fromisoformat(config.data.date) if config.data.date else None
-    encoder = Encoder(tokenizer, day=day, positions=positions)
+    encoder = Encoder(tokenizer, day=day)
     drop = config.data.bad_rows == "drop"
     asked = [*config.datasets, *([] if config.aggregate is None else [config.aggregate])]
     sources = [Source(dataset, config.data.seed, drop=drop) for dataset in asked]
     cache = Cache.of(config, sources, encoder)
     if cache is not None and (known := cache.read()) is not None:
-        return _mixed(known, config)
+        return known
     tasks = _checked(sources, config, encoder)
     train = without_leaks(tasks, config.data)
     held = held_out(tasks, config.data) if config.method.refit else None
     if cache is None:
-        return _mixed(tokenised(tasks, train, config.data, encoder, None, held), config)
+        return tokenised(tasks, train, config.data, encoder, None, held)
     try:
-        return _mixed(cache.publish(tokenised(tasks, train, config.data, encoder, cache, held)), config)
+        return cache.publish(tokenised(tasks, train, config.data, encoder, cache, held))
     finally:
         cache.discard()
+
+
+def _with_positions(part: TaskData, positions: int) -> TaskData:
+    """The sub-dataset with notes that say how many tokens the model takes."""
+    members = (replace(member, notes=with_positions(member.notes, positions)) for member in part.members)
+    return replace(part, notes=with_positions(part.notes, positions), members=tuple(members))
 
 
 def dated(config: Config, tokenizer: Any) -> Config:

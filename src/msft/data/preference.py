@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from msft.config.aggregate import AggregateConfig
 from msft.config.dataset_section import DatasetConfig
 from msft.core.errors import DataError, complaint
 from msft.core.plain_words import many
@@ -20,27 +21,31 @@ def check_labels(dataset: DatasetConfig, splits: Splits, form: Format) -> None:
     """
     if form.option is not None or form.kind is TEXT or LABEL in form.columns:
         return
+    field, rows = f"datasets.{dataset.id}", splits.train or splits.validation
+    parts = [(field, "training", dataset.where, rows)]
+    if isinstance(dataset, AggregateConfig):
+        field, parts = "aggregate", [("aggregate", "validation", dataset.where, splits.validation)]
     read = [("validation", dataset.validation, splits.validation), ("test", dataset.test, splits.test)]
-    parts = [("", "training", dataset.where, splits.train or splits.validation)]
-    parts += [(f".{name}", name, own.where, rows) for name, own, rows in read if own is not None and own.given]
+    parts += [(f"{field}.{name}", name, own.where, rows) for name, own, rows in read if own is not None and own.given]
     errors = []
     for key, name, where, rows in parts:
         if LABEL not in (where or ()) and (bad := _bad(rows)):
-            found = f"the column label is false in {bad} of {many(len(rows), f'{name} row')}: in preference data (KTO)"
-            found += ", as this seems to be, these answers are bad ones"
+            learned = "learned" if name == "training" else "scored as a good one"
+            found = f"the column label is false in {bad} of {many(len(rows), f'{name} row')}. In data for KTO, that "
+            found += f"marks a bad answer, which would be {learned}"
             fix = "take the good ones with where: {label: true}; where: {label: [true, false]} takes all rows"
-            errors.append(complaint(found, fix, field=f"datasets.{dataset.id}{key}.where"))
+            errors.append(complaint(found, fix, field=f"{key}.where"))
     if errors:
         raise DataError("\n".join(errors))
 
 
 def _bad(rows: Rows) -> int:
-    """The number of rows that are labelled false; 0 unless every label is a truth value."""
+    """The number of rows that are labelled false; 0 unless every label that is not empty is a truth value."""
     bad = 0
     for row in rows:
         label = row.values.get(LABEL)
-        said = label if isinstance(label, bool) else {"true": True, "false": False}.get(str(label).strip().casefold())
-        if said is None:
+        text = "" if label is None else str(label).strip().casefold()
+        if text not in ("", "true", "false"):
             return 0
-        bad += not said
+        bad += text == "false"
     return bad

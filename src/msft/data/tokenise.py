@@ -65,19 +65,7 @@ def tokenised(
             continue
         chats = [name for name in names if tasks[name].form.kind is TEXT and builders[name].has_chats()]
         members = [
-            Member(
-                task=name,
-                dataset=tasks[name].entry,
-                train=count,
-                validation=len(own["validation"]),
-                test=len(own["test"]),
-                held=builder.kept - count,
-                taken=count,
-                left_out=builder.left_out,
-                without_chat_template=tasks[name].without_chat_template,
-                ends=builder.ends.found,
-                notes=tuple(tasks[name].notes),
-            )
+            _member(tasks[name], builder, own, count)
             for (name, builder), own, count in zip(builders.items(), items, counts, strict=True)
         ]
         validation, test = ([item for own in items for item in own[kind]] for kind in ("validation", "test"))
@@ -107,6 +95,23 @@ def tokenised(
         if part.aggregate:  # whose texts end as any sub-dataset teaches
             made[task] = replace(part, ends=(part.ends[0], *sorted(ends - {part.ends[0]})))
     return {task: _told(part, sorted(inside[task] & ends), encoder) for task, part in made.items()}
+
+
+def _member(checked: Checked, builder: _Builder, items: Mapping[str, Sequence[Item]], train: int) -> Member:
+    """One data set; all of its rows have been made, `train` of them as training examples."""
+    return Member(
+        task=checked.dataset.id,
+        dataset=checked.entry,
+        train=train,
+        validation=len(items["validation"]),
+        test=len(items["test"]),
+        held=builder.kept - train,
+        taken=train,
+        left_out=builder.left_out,
+        without_chat_template=checked.without_chat_template,
+        ends=builder.ends.found,
+        notes=tuple(checked.notes),
+    )
 
 
 def _items(checked: Checked, train: Samples, builder: _Builder) -> dict[str, list[Item]]:
@@ -168,7 +173,7 @@ class _Builder:
                 "differently when others follow, or ends them with no special token, so a turn is learned as it is "
                 "written when it is the last; of a validation or test conversation, the last assistant turn is scored"
             )
-        self.notes += cuts.notes("training", self.encoder.positions)
+        self.notes += cuts.notes("training")
         self.notes += [f"{count} of {made} training examples: {what}" for what, count in said.items() if count]
 
     def held_out(self, samples: Sequence[Sample]) -> Iterator[Example]:
@@ -193,7 +198,7 @@ class _Builder:
         if measure.name == "loss":
             cuts = Cuts(self.max_length)
             items = [replace(item, options=(cuts.cut(item.options[0]) or item.options[0],)) for item in items]
-            self.notes += cuts.notes(kind, self.encoder.positions)
+            self.notes += cuts.notes(kind)
         kept = [item for item in items if all(0 < len(o) <= self.max_length and o.targets for o in item.options)]
         self._check(len(items) - len(kept), len(items), kind, "they do not fit")
         return kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from msft.core.vocabulary import Task
@@ -18,9 +18,11 @@ ENOUGH_ITEMS = 150
 """With so many, the peaks of that simulation are found."""
 CLEAR = 3.0
 """Standard errors by which a score must rise to be a clear improvement."""
-ROSE = 2.0
-"""A training loss that is more than so many times that of the beginning, with worse scores, is that of a model that
-diverged."""
+ROSE, BY = 2.0, 0.5
+"""A training loss that is more than so many times that of the beginning, and so many nats above it, with worse scores,
+is that of a model that diverged."""
+LOST = 0.5
+"""Scores that fell by more than this share of what was gained since the roll-out began are worse."""
 GUESS = 13.0
 """Nats: a model that guesses evenly has the logarithm of the size of its vocabulary, 12.9 for 400,000 tokens."""
 COUNTED = ("choice", "exact_match", "generate")
@@ -80,19 +82,30 @@ def _result(story: Story, comparison: Comparison) -> list[str]:
 
 def _divergence(story: Story) -> str:
     """What the training loss of the last roll-out did, if it diverged: it rose far and the scores fell, or it is above
-    that of a guess and no scores were better than the base model's. Else empty."""
+    that of a guess and no scores were better than the base model's. Else empty.
+
+    Where the mixture changed, its loss did too: losses are compared only where it is the last one.
+    """
     searched = [rollout for rollout in story.rollouts if rollout.why != "refit"]
     if not searched:
         return ""
-    start, *points = searched[-1].points
-    losses = [loss for p in points if (loss := story.segments[p.snapshot - 1][1].train_loss) is not None]
+    points = searched[-1].points
+    made = [story.segments[point.snapshot - 1] for point in points[1:]]
+    same = [outcome for segment, outcome in made if segment.mixture == made[-1][0].mixture]
+    losses = [outcome.train_loss for outcome in same if outcome.train_loss is not None]
     if not losses:
         return ""
     first, last = losses[0], losses[-1]
-    if last > ROSE * first and _change(story, start, points[-1]) < 0:
+    if last > max(ROSE * first, first + BY) and _is_lost(story, points):
         return f"rose from {first:.3g} to {last:.3g} in the last roll-out"
     gained = any(_change(story, story.base, point) > 0 for point in story.trail.points.values())
     return f"is {last:.3g} at the end, above that of a guess" if last > GUESS and not gained else ""
+
+
+def _is_lost(story: Story, points: Sequence[Point]) -> bool:
+    """Whether the last of these points is clearly below the best of them."""
+    gained = max(_change(story, points[0], point) for point in points)
+    return max(_change(story, points[-1], point) for point in points) > LOST * gained
 
 
 def _change(story: Story, before: Point, after: Point) -> float:

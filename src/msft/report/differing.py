@@ -17,8 +17,8 @@ UNSET, GIVEN = "not set", "set"
 
 
 def settings_in_words(runs: Sequence[Run]) -> str:
-    """The settings of the resolved configurations that are not the same in all runs, with their values in the order of
-    the runs; empty for a single run, or if the settings of one are not known."""
+    """The settings of the resolved configurations that are not the same in all runs, with their values; empty for a
+    single run, or if the settings of one are not known."""
     configs = [_whole(run) for run in runs]
     if len(runs) < 2 or not all(configs):
         return ""
@@ -33,21 +33,28 @@ def settings_in_words(runs: Sequence[Run]) -> str:
 
 
 def _differing(runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    several = len({config["method.name"] for config in configs if "method.name" in config}) > 1
     same_content = len({json.dumps(run.story.header.get("fingerprints"), sort_keys=True) for run in runs}) == 1
     return [
         key
         for key in sorted({key for config in configs for key in config}, key=lambda key: (key != "method.name", key))
         if key != "output"
         and not (same_content and key.endswith(PLACES))
-        # The presets and parameters of a method say nothing of another one.
-        and not (several and (key == "method.preset" or (key.startswith("method.") and _missing(key, configs))))
-        and len({json.dumps(config.get(key), sort_keys=True) for config in configs}) > 1
+        and any(
+            len({json.dumps(config.get(key), sort_keys=True) for config in compared}) > 1
+            for compared in _compared(key, configs)
+        )
     ]
 
 
-def _missing(key: str, configs: Sequence[Mapping[str, Any]]) -> bool:
-    return not all(key in config for config in configs)
+def _compared(key: str, configs: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """The runs whose values of a key are compared: all; but the presets and parameters of a method say nothing of
+    another one."""
+    names = list(dict.fromkeys(config.get("method.name") for config in configs))
+    if key == "method.preset":
+        return [[config for config in configs if config.get("method.name") == name] for name in names]
+    if len(names) > 1 and key.startswith("method."):
+        return [[config for config in configs if key in config]]
+    return [list(configs)]
 
 
 def _whole(run: Run) -> Mapping[str, Any]:
@@ -57,13 +64,13 @@ def _whole(run: Run) -> Mapping[str, Any]:
 
 
 def _values(values: Sequence[Any]) -> str:
-    """One value for each run; of many runs, the different ones."""
+    """One value for each run, in their order; of many runs, the different ones and their number."""
     said = [_value(value) for value in values]
     if len(said) <= MOST_VALUES:
         return ", ".join(said)
     different = list(dict.fromkeys(said))
     more = f" and {len(different) - MOST_VALUES} more" if len(different) > MOST_VALUES else ""
-    return ", ".join(different[:MOST_VALUES]) + more
+    return f"{len(different)} different: {', '.join(different[:MOST_VALUES])}{more}"
 
 
 def _value(value: Any) -> str:
