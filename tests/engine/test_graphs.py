@@ -13,10 +13,11 @@ import torch
 from test_static_step import run
 from tiny_engine import same, segment, tiny_engine, tiny_example, tiny_folder
 
+from msft.core.errors import in_a_line
 from msft.core.vocabulary import Mixture, Probe, Teacher
 from msft.engine.static_step import StaticStepper
 from msft.engine.torch_engine import TorchEngine
-from msft.model.hardware import in_a_line, recording, warmed_up
+from msft.model.hardware import recording, warmed_up
 from msft.snapshots.tensor_file import blocks
 
 pytestmark = pytest.mark.gpu

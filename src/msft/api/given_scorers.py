@@ -27,8 +27,6 @@ IN_A_FILE = 'put the function into a module file beside the script, and give "mo
 def section_of(given: Any, field: str) -> Any:
     """The `scorer` section that stands for a given scorer; what is none is left for the check of the configuration.
     Raises ConfigError for a function that cannot be named."""
-    if isinstance(given, str):
-        return {"name": given}
     if callable(given):
         return {"name": _name(given, field)}
     if isinstance(given, Mapping) and callable(given.get("name")):

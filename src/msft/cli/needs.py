@@ -108,7 +108,8 @@ def needs_of(
     """What a process of this run needs. `longest`: tokens of its longest training example."""
     training, skeleton = config.training, opened.skeleton
     everything = sum(parameter.numel() for parameter in skeleton.parameters())
-    trained = sum(parameter.numel() for parameter in trainable(skeleton).values())
+    sizes = [parameter.numel() for parameter in trainable(skeleton).values()]
+    trained = sum(sizes)
     packed, mixed = packed_of(opened), precision == "mixed"
     frozen = packed.nbytes + (everything - trained - packed.parameters) * (2 if mixed else 4)
     moments = moment_bytes(training.optimizer, skeleton)
@@ -116,8 +117,7 @@ def needs_of(
     on_host = training.offload_optimizer and mixed
     here = 0 if on_host else 1
     tokens = _tokens(config, longest, on_card)
-    sizes = [4 * parameter.numel() for parameter in trainable(skeleton).values()]
-    pinned = sum(map(pinned_bytes, sizes)) / sum(sizes) if on_card else 1.0
+    pinned = sum(pinned_bytes(4 * size) for size in sizes) / (4 * trained) if on_card else 1.0
     activations = activation_bytes(skeleton, tokens, precision, checkpointing=training.gradient_checkpointing)
     found = Needs(
         weights=frozen + (2 if mixed else 4) * trained,

@@ -62,3 +62,8 @@ class Stopped(Exception):  # noqa: N818 - not an error
     def __reduce__(self) -> tuple[type[Stopped], tuple[int]]:
         """Makes the exception picklable: a worker process of a study sends it to the process that started it."""
         return Stopped, (self.signal,)
+
+
+def in_a_line(error: Exception) -> str:
+    """The kind of another library's error, and the beginning of what it says."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from msft.model.precision import narrow
-from msft.snapshots.state import on_host, trainable
+from msft.snapshots.state import host_array, trainable
 
 
 class Masters:
@@ -170,7 +170,7 @@ class _Sum:
 
 def _pinned(tensor: Tensor) -> Tensor:
     """A copy in fp32 in the memory of the host, from which a GPU copies without help where there is one."""
-    return on_host(tensor, torch.float32).copy_(tensor.detach())
+    return host_array(tensor, torch.float32).copy_(tensor.detach())
 
 
 def weights_of(model: nn.Module, held: Held | None) -> Mapping[str, Tensor]:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from msft.core.errors import UserError
+from msft.core.errors import UserError, in_a_line
 from msft.engine.masters import Masters
 from msft.engine.settings import EngineSettings
 from msft.engine.step import Stepper
@@ -26,7 +26,7 @@ from msft.forward.runtime import Runtime
 from msft.forward.shapes import Shape
 from msft.forward.token_rows import Row
 from msft.model.compiled import CompiledLayers
-from msft.model.hardware import in_a_line, recording, warmed_up
+from msft.model.hardware import recording, warmed_up
 from msft.model.token_loss import TokenLoss
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from transformers import PreTrainedModel
 
-from msft.core.errors import ModelError, complaint
+from msft.core.errors import ModelError, complaint, in_a_line
 from msft.forward.batches import MicroBatch
 from msft.forward.runtime import undisturbed
 from msft.model.token_loss import TokenLoss
@@ -93,7 +93,7 @@ class CompiledLayers:
                 reason = next(filter(None, map(_differs, found, plain)), "")
         except Exception as error:  # whatever the compiler raises, without a C compiler for instance
             loss.zero_grad(set_to_none=True)
-            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+            reason = in_a_line(error)
         if reason:
             self._compiled.clear()
             self.said = f"{what} are not compiled: {reason}"

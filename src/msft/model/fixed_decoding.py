@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from msft.core.errors import UserError
+from msft.core.errors import UserError, in_a_line
 from msft.forward.batches import Continuation
-from msft.model.hardware import in_a_line, recording
+from msft.model.hardware import recording
 from msft.model.token_loss import TokenLoss
 
 log = logging.getLogger("msft")

@@ -58,11 +58,6 @@ def recording(graph: torch.cuda.CUDAGraph, pool: Any = None) -> Iterator[None]:
         raise error if reason is None else reason from None
 
 
-def in_a_line(error: Exception) -> str:
-    """An error's kind, and the beginning of what it says."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
-
-
 def _after_failed_recording(pool: Any) -> None:
     """torch leaves allocator and generator as if they still recorded: nothing more could be recorded or drawn."""
     device = torch.cuda.current_device()

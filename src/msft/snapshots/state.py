@@ -125,7 +125,7 @@ def _place_of(moment: str, parameter: Tensor, optimizer: torch.optim.Optimizer) 
     return torch.device("cpu") if moment == "step" and not fused else parameter.device
 
 
-def on_host(like: Tensor, dtype: torch.dtype) -> Tensor:
+def host_array(like: Tensor, dtype: torch.dtype) -> Tensor:
     """An array of this shape on the host, from and to which a GPU copies by itself, if the tensor is on one and the
     system lets so much memory be pinned."""
     try:
@@ -138,5 +138,5 @@ def _copy(tensor: Tensor, device: torch.device | str | None) -> Tensor:
     """A copy; from a GPU to the host into pinned memory, which takes a fraction of the time, and complete only after
     `torch.cuda.synchronize`."""
     if tensor.is_cuda and device is not None and torch.device(device).type == "cpu":
-        return on_host(tensor, tensor.dtype).copy_(tensor.detach(), non_blocking=True)
+        return host_array(tensor, tensor.dtype).copy_(tensor.detach(), non_blocking=True)
     return tensor.detach().to(device=device or tensor.device, copy=True, memory_format=torch.contiguous_format)
