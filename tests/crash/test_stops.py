@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from stored_runs import Notes, StoredEngine, config_of, content, run, train, unsynced
 
 from msft.cli.main import main
 from msft.config.reader import dump
 from msft.core.errors import Diverged, RunError, Stopped
 from msft.core.vocabulary import Outcome, Segment
+from msft.engine.parallel import Processes
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.forward.runtime import NotFiniteError
 from msft.record import run_folder as run_module
@@ -184,6 +187,29 @@ def test_a_path_may_move_where_somebody_says_so(tmp_path: Path) -> None:
     with pytest.raises(Diverged, match=r"--allow-changed model\.name_or_path"):
         run(moved)
     run(moved, allow=["model.name_or_path"])
+
+
+class Interrupted(Processes):
+    """The first of two processes, which gets a signal while it waits for what the other says."""
+
+    def __init__(self, number: int) -> None:
+        self.rank, self.world, self.number = 0, 2, number
+
+    def total(self, array: NDArray[np.float64]) -> NDArray[np.float64]:
+        of_both = array.copy()
+        os.kill(os.getpid(), self.number)
+        return of_both
+
+
+def test_a_signal_between_two_processes_words_is_told_at_their_next_ones() -> None:
+    """Not at once, which would leave the other waiting; and it is not forgotten."""
+    processes = Interrupted(signal.SIGTERM)
+    with StopRequest() as stop:
+        stop.check_together(processes)
+        processes.number = 0  # none: it asks only whether the process is there
+        with pytest.raises(Stopped) as stopped:
+            stop.check_together(processes)
+    assert stopped.value.signal == signal.SIGTERM
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

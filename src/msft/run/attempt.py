@@ -252,12 +252,9 @@ class Attempt:
                 self.watcher.progress(info)
         except Stopped as stopped:
             self.stop.signal = self.stop.signal or stopped.signal
-        if self.processes.world == 1:
-            self.stop.check()
-        elif isinstance(info, StepInfo):
-            came = np.zeros(self.processes.world)
-            came[self.processes.rank] = self.stop.signal
-            self.stop.signal = int(self.processes.total(came).max())
+        if isinstance(info, StepInfo):
+            self.stop.check_together(self.processes)
+        elif self.processes.world == 1:
             self.stop.check()
 
     def _test(self, answer: int) -> dict[str, Any]:

@@ -8,7 +8,10 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+import numpy as np
+
 from msft.core.errors import Stopped
+from msft.engine.parallel import Processes
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 IF_FREE = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -43,6 +46,17 @@ class StopRequest:
         """Raises Stopped if a signal was received."""
         if self.signal:
             raise Stopped(self.signal)
+
+    def check_together(self, processes: Processes) -> None:
+        """Raises Stopped in all processes, or in none: for the highest number that any had received before this call.
+
+        A signal that comes while the processes speak to each other is told at the next call: raising it here would
+        leave the others waiting.
+        """
+        received = np.zeros(processes.world)
+        received[processes.rank] = self.signal
+        if highest := int(processes.total(received).max()):
+            raise Stopped(highest)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
