@@ -2,6 +2,7 @@
 
     python examples/cheap_model.py && python examples/cheap_model.py --noisy
     python benchmarks/teachers.py OUT --seeds 880:892 --seconds 3600
+    python benchmarks/teachers.py OUT --part auto --seeds 900:916
     python benchmarks/teachers.py OUT
 
 `self_distil` at the rate that development seeds chose (peers.py), beside plain SFT on averages at its own rate, at that
@@ -30,7 +31,6 @@ from msft.study.variants import variants
 RATE = 3e-3
 """Of `self_distil`, chosen on development seeds."""
 JOBS = ("uneven", "cheap", "noisy")
-CONFIRMED = ("uneven", "cheap")
 
 
 def made(job: str) -> Iterator[Variant]:
@@ -46,36 +46,61 @@ def made(job: str) -> Iterator[Variant]:
         yield Variant(name=name, config=with_method(taught, "self_distil", teachers=teachers))
 
 
+def made_auto(job: str) -> Iterator[Variant]:
+    plain, taught = (example(job, rate, average=1.0) for rate in (RATES[job], RATE))
+    yield from variants(plain, ["sft_average"])
+    if RATES[job] != RATE:
+        (other,) = variants(taught, ["sft_average"])
+        yield replace(other, name=f"sft_average at {RATE:g}")
+    yield from variants(taught, ["auto"])
+    if job == "uneven":
+        yield from variants(taught, ["auto", "auto_placebo"])[1:]
+        yield Variant(name="auto, exclude", config=with_method(plain, "auto", second="exclude"))
+        yield Variant(name="self_distil", config=with_method(taught, "self_distil"))
+
+
+PARTS = {"teachers": made, "auto": made_auto}
+LEAD = {"teachers": "self_distil", "auto": "auto"}
+"""The method that a part is about."""
+CONFIRMED = {"teachers": ("uneven", "cheap"), "auto": ("uneven",)}
+
+
 def table(out: Path) -> None:
-    confirmed: dict[str, float] = {}
-    for job, found in all_measured(out).items():
-        print(f"\n## {job}\n\n| | n | test accuracy | search score | FLOPs |\n|---|---:|---:|---:|---:|")
-        plain, taught = found["sft_average"], found["self_distil"]
+    confirmed: dict[str, dict[str, float]] = {}
+    for place, found in all_measured(out).items():
+        part, job = place.split()
+        lead = LEAD[part]
+        print(f"\n## {place}\n\n| | n | second runs | test accuracy | search score | FLOPs |")
+        print("|---|---:|---:|---:|---:|---:|")
+        plain, taught = found["sft_average"], found[lead]
         for name, seeds in found.items():
             both = sorted(seeds.keys() & plain.keys())
             cost = fmean(seeds[seed]["flops"] / plain[seed]["flops"] for seed in both)
             means = [100 * fmean(fmean(one[what].values()) for one in seeds.values()) for what in ("reports", "scores")]
-            print(f"| {name} | {len(seeds)} | {means[0]:.2f} | {means[1]:.2f} | {cost:.2f} |")
+            second = sum(one["searched"] for one in seeds.values())
+            print(f"| {name} | {len(seeds)} | {second} | {means[0]:.2f} | {means[1]:.2f} | {cost:.2f} |")
         print()
         for name, seeds in found.items():
-            for other, against in (("sft_average", plain), ("self_distil", taught)):
-                if seeds is against or (other == "self_distil" and name == "sft_average"):
+            for other, against in (("sft_average", plain), (lead, taught)):
+                if seeds is against or (other == lead and name == "sft_average"):
                     continue
                 for what, kind in (("reports", "accuracy"), ("scores", "search score")):
                     away = differences(seeds, against, what)
                     if len(away) < 3:
                         continue
                     print(f"- {name} - {other}, {kind}: {said(away)}")
-                    if (name, other, kind) == ("self_distil", "sft_average", "accuracy") and job.endswith(CONFIRMED):
-                        confirmed[job] = t_test(away) or 1.0
-    for job, p in holm(confirmed).items():
-        print(f"\nself_distil - sft_average, accuracy, {job}: p {p:.2g} after Holm")
+                    if (name, other, kind) == (lead, "sft_average", "accuracy") and job in CONFIRMED[part]:
+                        confirmed.setdefault(part, {})[job] = t_test(away) or 1.0
+    for part, jobs in confirmed.items():
+        for job, p in holm(jobs).items():
+            print(f"\n{LEAD[part]} - sft_average, accuracy, {job}: p {p:.2g} after Holm")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", help="first:beyond; without it, the table")
+    parser.add_argument("--part", choices=PARTS, default="teachers")
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no job begins after so many")
     given = parser.parse_args()
@@ -88,7 +113,7 @@ def main() -> None:
             if time.monotonic() - began > given.seconds:
                 print("the time is over: the same command goes on")
                 return
-            run(given.out / "teachers" / job / str(seed), list(made(job)), seed)
+            run(given.out / given.part / job / str(seed), list(PARTS[given.part](job)), seed)
             print(f"{job} seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
 
 

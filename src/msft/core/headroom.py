@@ -160,6 +160,8 @@ class Headroom:
     error: float
     """Standard error, over as many items, of the difference between the own moments and the common moment in the search
     score: a gain well below it cannot be shown."""
+    metric_error: float
+    """The same, of the difference in the test metric."""
 
 
 def headroom(evidence: Evidence, choosing: Mapping[Task, Items] | None = None) -> Headroom:
@@ -177,11 +179,15 @@ def headroom(evidence: Evidence, choosing: Mapping[Task, Items] | None = None) -
                 gain(evidence.metrics, read, {task: part[values] for task, part in parts.items()}),
             ))  # fmt: skip
     best = moments({task: m.exact(items[task]) for task, m in evidence.scores.items()})
-    changes = {t: m.changes(best.own[t], best.common, items[t]) for t, m in evidence.scores.items()}
+    error, metric_error = (
+        standard_error({t: m.changes(best.own[t], best.common, items[t]) for t, m in measured.items()})
+        for measured in (evidence.scores, evidence.metrics)
+    )
     return Headroom(
         score=fmean(score for score, _ in gains),
         metric=fmean(metric for _, metric in gains),
-        error=standard_error(changes),
+        error=error,
+        metric_error=metric_error,
     )
 
 

@@ -119,6 +119,10 @@ class Anneal:
         return 1 - (1 - self.to) * done
 
 
+TOP = 16
+"""A teacher's most likely tokens that are kept for each trained token."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Teacher:
     """Models whose predictions are trained on beside the labels (distillation, arXiv 1503.02531).
@@ -132,7 +136,7 @@ class Teacher:
     weights where `training.average` is on."""
     share: float = 0.5
     """Above 0, at most 1."""
-    top: int = 16
+    top: int = TOP
     """Tokens; at least 1."""
 
     def of(self, tasks: tuple[Task, ...]) -> dict[Task, Snapshot]:

@@ -1,11 +1,12 @@
-"""auto: plain fine-tuning with averaged weights, then a search, but only where one can pay.
+"""auto: plain fine-tuning with averaged weights, then a second run, but only where one can pay.
 
-The first roll-out is SFT's. It ends early only when the average falls and no sub-dataset still rises. Half of each
-sub-dataset's validation items then choose: they give the headroom (`msft.core.headroom`), and with it whether to
-search. The search is a second run, in which each sub-dataset falls to a small share at its own peak; it starts from the
-snapshot of the first peak. The other half of the items compares its best model, once, with SFT's. So the method costs
-at most twice SFT, and its final model is SFT's, bit for bit, unless items that chose nothing show the other to be
-better.
+The first run is SFT's. It ends early only when the average falls and no sub-dataset still rises. Half of each
+sub-dataset's validation items then choose: they give the headroom (`msft.core.headroom`), and with it whether there is
+a second run. That is trained from the base model, and each sub-dataset is taught by the first run's model at its own
+peak (as by `self_distil`); or, with `second: exclude`, it is a search from the first peak on, in which each sub-dataset
+falls to a small share at its own. The other half of the items compares its best model, once, with SFT's. So the method
+trains at most twice what SFT does, and its final model is SFT's, bit for bit, unless items that chose nothing show the
+other to be better.
 """
 
 from __future__ import annotations
@@ -37,29 +38,41 @@ from msft.core.method import Method, require, said_by
 from msft.core.outlook import Outlook, Standing, most_held, passes
 from msft.core.plain_words import many
 from msft.core.rollout import Answer, Point, Track, depart
-from msft.core.vocabulary import Brief, Mixture, Outcome, Plan, Segment, Snapshot, Task
+from msft.core.vocabulary import TOP, Brief, Mixture, Outcome, Plan, Segment, Snapshot, Task, Teacher
 
 DECIDING = "by the half of the validation items that decides"
 SURE = 2.0
 """Standard errors that a gain must have to be called shown."""
 
 
+REALISED = {"teach": 0.8, "exclude": 0.4}
+"""Share of the headroom that a second run was seen to realise in search score, on small jobs."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Params:
+    second: Literal["teach", "exclude"] = "teach"
+    """The second run: trained from the base model, each sub-dataset taught by the model at its own peak; or a search,
+    which begins at the first peak and excludes each sub-dataset at its own."""
     floor: float = 0.15
-    """Share of a sub-dataset that stays in the mixture of the search after its peak."""
-    realised: float = 0.4
-    """Share of the headroom that a search is expected to realise: 0.3 to 0.7 in search score, on small jobs."""
+    """Share of a sub-dataset that stays in the mixture after its peak, with `second: exclude`."""
+    realised: float | None = None
+    """Share of the headroom that the second run is expected to realise; None: 0.8 where it is taught, 0.4 for a
+    search."""
     peaks: Literal["own", "random"] = "own"
-    """Whether the search excludes each sub-dataset at its own peak, or at one dealt to it at random: the control for a
+    """Whether the second run reads each sub-dataset at its own peak, or at one dealt to it at random: the control for a
     claim that peaks matter."""
     patience: float = 1.0
-    """Epochs over which no sub-dataset may have risen before the first roll-out ends early."""
+    """Epochs over which no sub-dataset may have risen before the first run ends early."""
 
     def __post_init__(self) -> None:
         require(0 < self.floor < 1, "floor", "a share between 0 and 1", self.floor)
-        require(0 < self.realised <= 1, "realised", "a share above 0, at most 1", self.realised)
+        require(0 < self.expected <= 1, "realised", "a share above 0, at most 1", self.realised)
         require(self.patience > 0, "patience", "more than 0 epochs", self.patience)
+
+    @property
+    def expected(self) -> float:
+        return REALISED[self.second] if self.realised is None else self.realised
 
 
 def plan(brief: Brief) -> Plan:
@@ -78,44 +91,50 @@ def _plan(brief: Brief, said: list[str]) -> Plan:
     last = points[-1]
     found = evidence(((point.epoch, point.outcome) for point in points), brief.tasks)
     if found is None:
-        said.append("It did not search: the validation items are too few, or their scores are not finite.")
+        said.append("There was no second run: the validation items are too few, or their scores are not finite.")
         return answer.choose(last)
     parts = {task: halves(found.items(task), task, SPLITS) for task in brief.tasks}
     choosing = {task: part[0] for task, part in parts.items()}
     read = moments({task: m.exact(choosing[task]) for task, m in found.scores.items()})
     room = headroom(found, choosing)
+    peaks = {task: points[tick] for task, tick in _dealt(read, p, brief).items()}
+    if len({point.snapshot for point in peaks.values()}) == 1:
+        said.append(_together(points[read.common]))
+        return answer.choose(last)
     if not _worth(room, p):
         said.append(_declined(room, p, unreached(found, read)))
         return answer.choose(last)
     plain = answer.best if brief.select == "best" else last
-    peaks = {t: points[tick] for t, tick in _dealt(read, p, brief).items()}
-    best = yield from _search(track, p, peaks, plain, choosing)
-    verdict = _compare(best, plain, brief.tasks, {task: part[1] for task, part in parts.items()})
-    searched = len({point.snapshot for point in peaks.values()}) > 1
-    said.append(f"{_begun(room) if searched else _nothing_to_exclude(best)} {verdict.said}")
-    return best.snapshot if verdict.better else plain.snapshot
+    best = _Candidate(brief, _first_of(peaks) if p.second == "exclude" else track.base, plain, choosing)
+    if p.second == "teach":
+        yield from _teach(track, last.epoch, peaks, best)
+    else:
+        yield from _exclude(track, p, peaks, best)
+    verdict = _compare(best.best, plain, brief.tasks, {task: part[1] for task, part in parts.items()})
+    said.append(f"{_begun(room, p)} {verdict.said}")
+    return best.best.snapshot if verdict.better else plain.snapshot
 
 
 def _first(track: Track, p: Params, answer: Answer, said: list[str]) -> Generator[Segment, Outcome, list[Point]]:
-    """SFT's roll-out; keeps the snapshots that a search may start from. Returns its points, the base model first."""
+    """SFT's roll-out; keeps the snapshots that may be peaks. Returns its points, the base model first."""
     brief, points, mixture = track.brief, [track.base], Mixture(tasks=track.brief.tasks)
     for stop in track.ticks(track.base, mixture, brief.horizon):
         here = yield from track.advance(
-            points[-1], mixture, stop, score=brief.tasks, keep=answer.keep | _starts(points, brief),
+            points[-1], mixture, stop, score=brief.tasks, keep=answer.keep | _peaks(points, brief),
             probes=recorded(brief),
         )  # fmt: skip
         points.append(here)
         answer.offer(here)
         if here.epoch < brief.horizon - 1e-6 and _over(points, brief, p.patience):
             said.append(
-                f"The first roll-out ended at epoch {here.epoch:.2f}: the average had fallen, and no sub-dataset had "
+                f"The first run ended at epoch {here.epoch:.2f}: the average had fallen, and no sub-dataset had "
                 f"risen by more than its standard error for {many(p.patience, 'epoch')}."
             )
             break
     return points
 
 
-def _starts(points: list[Point], brief: Brief) -> set[Snapshot]:
+def _peaks(points: list[Point], brief: Brief) -> set[Snapshot]:
     """The snapshots that may still be the peak of a sub-dataset by the items that choose."""
     if any(point.outcome.items is None for point in points):
         return set()
@@ -143,12 +162,12 @@ def _over(points: list[Point], brief: Brief, patience: float) -> bool:
 
 
 def _worth(room: Headroom, p: Params) -> bool:
-    """Whether what a search would realise can be shown, and both measures say that there is something to gain."""
-    return p.realised * room.score > SURE * room.error and room.metric > 0
+    """Whether what a second run would realise can be shown, and the test metric does not speak against it."""
+    return p.expected * room.score > SURE * room.error and room.metric >= -room.metric_error
 
 
 def _dealt(read: Moments, p: Params, brief: Brief) -> Mapping[Task, int]:
-    """The tick at which the search excludes each sub-dataset."""
+    """The tick of the first run at which the second one reads each sub-dataset."""
     if p.peaks == "own":
         return read.own
     ticks = list(read.own.values())
@@ -157,11 +176,11 @@ def _dealt(read: Moments, p: Params, brief: Brief) -> Mapping[Task, int]:
 
 
 class _Candidate(Answer):
-    """The best point of the search by the items that choose; SFT's final model is kept beside it."""
+    """The best point of the second run by the items that choose; SFT's final model is kept beside it."""
 
     def __init__(self, brief: Brief, first: Point, plain: Point, choosing: Mapping[Task, Items]) -> None:
         super().__init__(brief, first)
-        # Evaluations of the search are limited to those of the first roll-out, so that it costs no more.
+        # A search is evaluated only where it excludes, so that it costs no more than the first run.
         self.ticks = False
         self._plain, self._choosing = plain, choosing
         self._score = self._chosen_by(first)
@@ -180,17 +199,31 @@ class _Candidate(Answer):
         return {self.best.snapshot, self._plain.snapshot}
 
 
-def _search(
-    track: Track, p: Params, peaks: Mapping[Task, Point], plain: Point, choosing: Mapping[Task, Items]
-) -> Generator[Segment, Outcome, Point]:
-    """The second run, from the first peak on; returns its best point."""
-    start = min(peaks.values(), key=lambda point: point.epoch)
-    best = _Candidate(track.brief, start, plain, choosing)
+def _first_of(peaks: Mapping[Task, Point]) -> Point:
+    return min(peaks.values(), key=lambda point: point.epoch)
+
+
+def _teach(
+    track: Track, epochs: float, peaks: Mapping[Task, Point], best: _Candidate
+) -> Generator[Segment, Outcome, None]:
+    """The second run, from the base model on, as long as the first; the models at the peaks teach it."""
+    here, brief = track.base, track.brief
+    mixture, teacher = Mixture(tasks=brief.tasks), Teacher(snapshots=tuple(peaks[t].snapshot for t in brief.tasks))
+    for stop in track.ticks(here, mixture, epochs):
+        here = yield from track.advance(
+            here, mixture, stop, score=brief.tasks, keep=best.keep, teacher=teacher, probes=recorded(brief)
+        )
+        best.offer(here)
+
+
+def _exclude(
+    track: Track, p: Params, peaks: Mapping[Task, Point], best: _Candidate
+) -> Generator[Segment, Outcome, None]:
+    """The second run as a search, from the first peak on."""
     yield from depart(
-        track, start, {task: point.epoch for task, point in peaks.items()}, best,
+        track, _first_of(peaks), {task: point.epoch for task, point in peaks.items()}, best,
         replay=p.floor, probes=recorded(track.brief),
     )  # fmt: skip
-    return best.best
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,30 +247,29 @@ def _compare(candidate: Point, plain: Point, tasks: Sequence[Task], items: Mappi
                             "plain fine-tuning.")  # fmt: skip
 
 
-def _begun(room: Headroom) -> str:
-    gain = _points(room.score)
-    return f"It searched: {DECIDING}, reading each sub-dataset at its own peak would gain {gain} (search score)."
+def _begun(room: Headroom, p: Params) -> str:
+    whose = "its own peak" if p.peaks == "own" else "a peak that was dealt to it at random"
+    how = "taught each sub-dataset by the model at" if p.second == "teach" else "excluded each sub-dataset at"
+    gain = f"{DECIDING}, reading each at its own peak would gain {_points(room.score)} (search score)"
+    return f"A second run {how} {whose}: {gain}."
 
 
-def _nothing_to_exclude(at: Point) -> str:
-    """Where a search has no roll-out of its own: its only point is an evaluation of plain fine-tuning."""
-    return (
-        f"It did not search: {DECIDING}, all sub-datasets are best at the same evaluation, at epoch {at.epoch:.4g}, so "
-        "there is nothing to exclude."
-    )
+def _together(at: Point) -> str:
+    where = f"at the same evaluation, at epoch {at.epoch:.4g}"
+    return f"There was no second run: {DECIDING}, all sub-datasets are best {where}."
 
 
 def _declined(room: Headroom, p: Params, rising: Sequence[Task]) -> str:
-    """Why there was no search."""
+    """Why there was no second run."""
     least = 100 * SURE * room.error
     shown = "less than 0.1 points" if least < 0.05 else f"{least:.1f} points at the least"
     why = (
         f"{DECIDING}, reading each sub-dataset at its own peak would gain {_points(room.score)} by search score and "
-        f"{_points(room.metric)} by test metric; a search realises about {100 * p.realised:.0f} % of that, and these "
-        f"items can show {shown}"
+        f"{_points(room.metric)} by test metric; a second run realises about {100 * p.expected:.0f} % of that, and "
+        f"these items can show {shown}"
     )
     more = f" {len(rising)} of the sub-datasets have no peak yet: a longer run may show more." if rising else ""
-    return f"It did not search: {why}.{more}"
+    return f"There was no second run: {why}.{more}"
 
 
 def _points(gain: float) -> str:
@@ -245,10 +277,15 @@ def _points(gain: float) -> str:
 
 
 def outlook(brief: Brief, at: Standing) -> Outlook:
+    p: Params = brief.params
     # The second run never trains more than the first.
     again = brief.horizon if at.rollout == 1 else 0.0
-    held = most_held(brief, brief.horizon, WINDOW)
-    return Outlook(bound=passes(brief, at, again=again), snapshots=held, window=WINDOW, excludes=True)
+    bound, held = passes(brief, at, again=again), most_held(brief, brief.horizon, WINDOW)
+    if p.second == "exclude":
+        return Outlook(bound=bound, snapshots=held, window=WINDOW, excludes=True)
+    # Beside the teachers, which read every training example once, the best models of both runs are held.
+    held = None if held is None else held + 1
+    return Outlook(bound=bound, snapshots=held, window=WINDOW, probed_epochs=1.0, soft_targets=1 + TOP)
 
 
 METHOD = Method(plan=plan, Params=Params, outlook=outlook, explain=explain, averaged=True, own_choice=True)

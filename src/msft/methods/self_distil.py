@@ -17,7 +17,7 @@ from typing import Literal
 from msft.core.method import Method, require, said_by
 from msft.core.outlook import PLAIN_HELD, Outlook, Standing, passes
 from msft.core.rollout import Answer, Point, Track
-from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Plan, Segment, Task, Teacher, Why
+from msft.core.vocabulary import ROOT, TOP, Brief, Mixture, Outcome, Plan, Segment, Task, Teacher, Why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Params:
     claim that peaks matter."""
     share: float = 0.5
     """Of the teacher's predictions in the target of each trained token; the rest is the label."""
-    top: int = 16
+    top: int = TOP
     """The teacher's most likely tokens that keep their probabilities; what remains falls to the label."""
 
     def __post_init__(self) -> None:
