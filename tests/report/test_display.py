@@ -113,6 +113,16 @@ def test_a_log_file_gets_one_plain_line_per_outcome_and_decision() -> None:
     assert lines[-1] == "done"
 
 
+def test_a_second_run_that_is_taught_says_what_taught_it() -> None:
+    """Nothing was rolled back, and the first run did not know that it would teach."""
+    console = plain()
+    past = show(console, method="self_distil")
+    (decided,) = [line for line in text(console).splitlines() if line.startswith("decision")]
+    taught = next(segment for segment, _ in past if segment.teacher)
+    end = max(segment.stop for segment, _ in past if segment.rollout < taught.rollout) / 26
+    assert decided.endswith(f"Roll-out 1, epoch 0 to {end:g}: the first run (teacher).")
+
+
 def test_a_log_file_gets_a_line_a_minute_on_what_runs() -> None:
     console = plain()
     past = show(console, names=("a", "b"), budget=2, seconds=7.0)

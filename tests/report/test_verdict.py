@@ -219,6 +219,21 @@ def test_a_teacher_is_the_plain_sft_that_a_run_is_compared_with(tmp_path: Path) 
     assert page(story, {})
 
 
+def test_a_first_run_that_turns_out_to_teach_is_called_a_teacher(tmp_path: Path) -> None:
+    """`auto` decides at its end whether there is a second run; nothing of it is rolled back or discarded."""
+    story = read_story(make_run(tmp_path / "run", "auto", peaks=(0.5, 0.8, 5.0, 6.0), horizon=6.0, items=1000))
+    text = render(story)
+    assert story.answer is not None and story.answer.rollout == 2 and story.plain_first is not None
+    assert story.teachers == {point.snapshot for point in story.trail.points.values() if point.rollout == 1}
+    assert "Roll-out 1, epoch 0 to 6: the first run (teacher)." in text
+    assert "Its first run, the teacher, is plain SFT of the same job" in text
+    assert "discarded" not in text and "continued from" not in text
+    cut = read_story(
+        make_run(tmp_path / "cut", "auto", peaks=(0.5, 0.8, 5.0, 6.0), horizon=6.0, items=1000, stop_after=9)
+    )
+    assert not cut.teachers and cut.plain_first is None, "nothing is taught yet"
+
+
 def test_a_teacher_that_is_not_plain_sft_is_not_called_so(tmp_path: Path) -> None:
     """Nor need it have been scored: a method of one's own decides that."""
 

@@ -21,7 +21,7 @@ from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Segment, Snapsho
 from msft.core.wire import Json, outcome_from_json, today
 from msft.methods import explanation_of, outlook_of
 from msft.record.run_folder import RunFolder
-from msft.report.trail import BRANCHES, Point, Trail
+from msft.report.trail import BRANCHES, Point, Trail, with_teachers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,19 +234,19 @@ def read_story(folder: RunFolder) -> Story:
     transcript = folder.transcript()
     brief = transcript.brief
     outlook = outlook_of(str(transcript.header.get("method", "")), brief)
-    trail = Trail(brief)
-    for number, (segment, outcome) in enumerate(transcript.segments, start=1):
+    trail, segments = Trail(brief), with_teachers(transcript.segments)
+    for number, (segment, outcome) in enumerate(segments, start=1):
         trail.add(number, segment, outcome)
     final = transcript.final or {}
-    ended = next((segment.parent for segment, _ in transcript.segments if segment.why == "refit"), None)
+    ended = next((segment.parent for segment, _ in segments if segment.why == "refit"), None)
     return Story(
         folder=folder,
         header=transcript.header,
         brief=brief,
         outlook=outlook,
-        segments=transcript.segments,
+        segments=segments,
         trail=trail,
-        rollouts=tuple(find_rollouts(trail, transcript.segments, outlook)),
+        rollouts=tuple(find_rollouts(trail, segments, outlook)),
         answer=trail.points[final["answer"]] if final else None,
         refit_of=None if ended is None else trail.points[ended],
         test={which: outcome_from_json(body) for which, body in (final.get("test") or {}).items()},

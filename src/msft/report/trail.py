@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from msft.core.clock import Clock
 from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Segment, Snapshot, Task, Why
@@ -50,15 +50,13 @@ class Trail:
         }  # fmt: skip
         self.tip: Snapshot = ROOT
         """The latest point of the search; neither a candidate nor the run on all rows moves it."""
-        self._taught = False
-        """Whether it is that of a model that only teaches."""
 
     def add(self, number: int, segment: Segment, outcome: Outcome) -> Point:
         """The point at the end of segment `number`; one that makes no snapshot only adds scores to its parent."""
         known = self.points[segment.parent] if not segment.makes else None
         here = number if segment.makes else segment.parent
         if segment.why not in ASIDE:
-            self.tip, self._taught = here, segment.why == "teacher"
+            self.tip = here
         self.points[here] = Point(
             snapshot=here,
             parent=known.parent if known else segment.parent,
@@ -73,9 +71,10 @@ class Trail:
         return self.points[here]
 
     def goes_back(self, segment: Segment) -> bool:
-        """Whether the search returns to an older point with the next segment: a roll-back. A candidate or a
-        teacher does not, a blend of older points does not, and the run on all rows is no part of the search."""
-        if segment.why in BRANCHES or segment.blend or segment.parent == self.tip or self._taught:
+        """Whether the search returns to an older point with the next segment: a roll-back. A candidate, a teacher or
+        what it teaches does not, a blend of older points does not, and the run on all rows is no part of the search."""
+        beside = segment.why in BRANCHES or segment.blend or segment.teacher is not None
+        if beside or segment.parent == self.tip:
             return False
         return segment.parent in {point.snapshot for point in self.lineage(self.tip)}
 
@@ -100,3 +99,16 @@ class Trail:
                 found.add(snapshot)
                 open_ends += self.points[snapshot].made_of
         return found
+
+
+def with_teachers(segments: Sequence[tuple[Segment, Outcome]]) -> list[tuple[Segment, Outcome]]:
+    """The segments of a run, where a roll-out whose models teach a later one is called a teacher: a method may find out
+    at its end that it is one."""
+    teach = {snapshot for segment, _ in segments if segment.teacher for snapshot in segment.teacher.snapshots} - {ROOT}
+    rollouts = {segments[snapshot - 1][0].rollout for snapshot in teach}
+
+    def labelled(segment: Segment) -> Segment:
+        first = segment.rollout in rollouts and segment.why == "search"
+        return replace(segment, why="teacher") if first else segment
+
+    return [(labelled(segment), outcome) for segment, outcome in segments]

@@ -16,7 +16,7 @@ from msft.core.vocabulary import Brief, Mixture, Outcome, Segment, Snapshot, Tas
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.methods import outlook_of
 from msft.report.story import find_rollouts
-from msft.report.trail import ASIDE, BRANCHES, Trail
+from msft.report.trail import ASIDE, BRANCHES, Trail, with_teachers
 from msft.report.words import clean, decision, duration, epochs, percent
 from msft.screen.pace import Pace, Scoring
 
@@ -67,10 +67,12 @@ class View:
         trail, searches, moves = self.trail, segment.why not in BRANCHES, segment.why not in ASIDE
         left = any(task not in segment.mixture.active for task in self._active)
         decided = ""
-        if self._past and searches and (left or trail.goes_back(segment)):
+        taught = segment.teacher is not None and segment.start == 0
+        if self._past and searches and (left or taught or trail.goes_back(segment)):
             # Given as a segment without training, it only closes the roll-out before it.
             closing = (replace(segment, stop=segment.start), trail.brief.base)
-            ended = [r for r in find_rollouts(trail, [*self._past, closing], self.outlook) if r.why not in BRANCHES]
+            known = with_teachers([*self._past, closing])
+            ended = [r for r in find_rollouts(trail, known, self.outlook) if r.why not in BRANCHES or taught]
             if ended:
                 self.decided = decided = decision(ended[-1])
         elif self._past and searches and self._decides_at(segment):
