@@ -6,7 +6,7 @@
     python benchmarks/average_first.py OUT table
 
 `develop` runs SFT with a decaying rate and SFT with averages at each rate. `confirm` runs, at the rates that
-development chose, `sft_decay` (its final model is its end), `sft_average` and `auto`; for seeds in which auto searched
+development chose, `sft_decay` (its final model is its end), `sft_average` and `auto` with a search by exclusion; for seeds in which auto searched
 also `auto_placebo` and `sft_average_equal_flops`, which are `sft_average` bit for bit where it did not. `--seconds`
 stops between seeds; the same command goes on. `table` prints what is there.
 """
@@ -16,7 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -57,8 +58,16 @@ def example(name: str, rate: float, mixing: str = "", average: float | None = No
     return given.model_copy(update={"datasets": datasets, "training": training})
 
 
+def searching(made: Iterable[Variant]) -> tuple[Variant, ...]:
+    """The variants, with `auto` as it was measured here: its second run is a search by exclusion."""
+    return tuple(
+        replace(v, config=with_method(v.config, "auto", second="exclude")) if v.config.method.name == "auto" else v
+        for v in made
+    )
+
+
 def named(config: Config, name: str, label: str = "") -> Variant:
-    (made,) = variants(config, [name])
+    (made,) = searching(variants(config, [name]))
     if name == "sft_decay":
         made = Variant(name=name, config=with_method(made.config, "sft", select="last"))
     return Variant(name=label or name, config=made.config)
@@ -77,7 +86,7 @@ def confirm(name: str, decay: float, average: float) -> list[Variant]:
 
 
 def controls(name: str, average: float) -> tuple[Variant, ...]:
-    return variants(job(name, average), ["auto", "auto_placebo", "sft_average_equal_flops"])
+    return searching(variants(job(name, average), ["auto", "auto_placebo", "sft_average_equal_flops"]))
 
 
 def run(out: Path, made: Sequence[Variant], seed: int) -> None:

@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from average_first import EXAMPLES, all_measured, example, run
+from average_first import EXAMPLES, all_measured, example, run, searching
 from grid import differences, said
 
 from msft.config.schema import Config
@@ -161,7 +161,7 @@ def main() -> None:
     if not (data / f"{TASKS[-1].name}.jsonl").exists():
         write_data(data)
     began = time.monotonic()
-    made = variants(config_of(data, given.mixing), METHODS)
+    made = searching(variants(config_of(data, given.mixing), METHODS))
     for seed in range(*map(int, given.seeds.split(":"))):
         if time.monotonic() - began > given.seconds:
             print("the time is over: the same command goes on")

@@ -90,8 +90,8 @@ def read(story: Story) -> dict[str, float | bool]:
     found = evidence(((point.epoch, outcome) for point, outcome in _trail(story)), story.tasks)
     assert found is not None
     room = headroom(found, {task: halves(found.items(task), task, SPLITS)[0] for task in story.tasks})
-    p = Params()
-    worth = p.realised * room.score > SURE * room.error and room.metric > 0
+    p = Params(second="exclude")
+    worth = p.expected * room.score > SURE * room.error and room.metric > 0
     return {"scores": 100 * gains.score.estimate, "reports": 100 * gains.metric.estimate, "searches": worth}
 
 

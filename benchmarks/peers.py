@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from average_first import all_measured, example, run
+from average_first import all_measured, example, run, searching
 
 from msft.study.grid import Variant
 from msft.study.overrides import with_method
@@ -65,7 +65,7 @@ def of(setting: Setting, methods: Sequence[str]) -> list[Variant]:
     """Methods of the cheap job at one setting. Of `self_distil` the paper's form, one teacher for all sub-datasets:
     `teachers.py` compares it with ours."""
     base = example("cheap", setting.rate, average=setting.average)
-    found = [scheduled(variant, setting.schedule) for variant in variants(base, methods)]
+    found = [scheduled(variant, setting.schedule) for variant in searching(variants(base, methods))]
     return [
         replace(v, config=with_method(v.config, "self_distil", teachers="common")) if v.name == "self_distil" else v
         for v in found

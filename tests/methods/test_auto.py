@@ -128,11 +128,14 @@ def test_where_all_peak_together_there_is_no_second_run(seed: int, second: str) 
     )
 
 
-@pytest.mark.parametrize(("metric", "worth"), [(0.01, True), (-0.01, True), (-0.03, False)])
-def test_a_test_metric_that_speaks_against_it_forbids_a_second_run(metric: float, worth: bool) -> None:
-    """A loss within its standard error does not."""
-    room = auto.Headroom(score=0.02, metric=metric, error=0.005, metric_error=0.02)
-    assert auto._worth(room, auto.Params()) is worth
+@pytest.mark.parametrize(
+    ("metric", "teach", "exclude"), [(0.01, True, True), (-0.01, True, False), (-0.03, False, False)]
+)
+def test_a_test_metric_that_speaks_against_it_forbids_a_second_run(metric: float, teach: bool, exclude: bool) -> None:
+    """A loss within its standard error forbids a search only."""
+    room = auto.Headroom(score=0.02, metric=metric, error=0.003, metric_error=0.02)
+    assert auto._worth(room, auto.Params()) is teach
+    assert auto._worth(room, auto.Params(second="exclude")) is exclude
 
 
 def test_a_second_run_is_expected_to_realise_what_its_kind_was_seen_to() -> None:

@@ -162,8 +162,10 @@ def _over(points: list[Point], brief: Brief, patience: float) -> bool:
 
 
 def _worth(room: Headroom, p: Params) -> bool:
-    """Whether what a second run would realise can be shown, and the test metric does not speak against it."""
-    return p.expected * room.score > SURE * room.error and room.metric >= -room.metric_error
+    """Whether what a second run would realise can be shown, and the test metric does not speak against it. Of a search,
+    which was not seen to gain in the metric, it has to promise a gain there too."""
+    agrees = room.metric > 0 if p.second == "exclude" else room.metric >= -room.metric_error
+    return agrees and p.expected * room.score > SURE * room.error
 
 
 def _dealt(read: Moments, p: Params, brief: Brief) -> Mapping[Task, int]:
