@@ -6,9 +6,9 @@
     python benchmarks/average_first.py OUT table
 
 `develop` runs SFT with a decaying rate and SFT with averages at each rate. `confirm` runs, at the rates that
-development chose, `sft_decay` (its final model is its end), `sft_average` and `auto` with a search by exclusion; for seeds in which auto searched
-also `auto_placebo` and `sft_average_equal_flops`, which are `sft_average` bit for bit where it did not. `--seconds`
-stops between seeds; the same command goes on. `table` prints what is there.
+development chose, `sft_decay` (its final model is its end), `sft_average` and `auto` with a search by exclusion; for
+seeds in which auto searched also `auto_placebo` and `sft_average_equal_flops`, which are `sft_average` bit for bit
+where it did not. `--seconds` stops between seeds; the same command goes on. `table` prints what is there.
 """
 
 from __future__ import annotations

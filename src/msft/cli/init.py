@@ -43,7 +43,7 @@ HEAD = """\
 model:
   name_or_path: {model}  # a hub id, or a folder
 method:
-  name: auto  # plain fine-tuning, and a search where one can pay; msft: always a search; or sft, one_pass, sro, ...
+  name: auto  # plain fine-tuning, and a second run where one can pay; msft: always a search; or sft, one_pass, sro, ...
   max_epochs: 10.0  # maximum epochs of the final model
   # refit: true  # for sft and msft: at the end, train again on all rows, those that were held out for validation too
 """
