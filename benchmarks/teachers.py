@@ -2,7 +2,7 @@
 
     python examples/cheap_model.py && python examples/cheap_model.py --noisy
     python benchmarks/teachers.py OUT --seeds 880:892 --seconds 3600
-    python benchmarks/teachers.py OUT --part auto --seeds 900:916
+    python benchmarks/teachers.py OUT --part auto --seeds 920:936
     python benchmarks/teachers.py OUT
 
 `self_distil` at the rate that development seeds chose (peers.py), beside plain SFT on averages at its own rate, at that

@@ -15,7 +15,7 @@ from msft.testing.fake import Curve, FakeEngine, brief_of
 
 CURVES = {"a": Curve(peak=0.9, fall=0.3), "b": Curve(peak=2.2, fall=0.3), "c": Curve(peak=6.0)}
 SIZES = {"a": 24, "b": 17, "c": 40}
-CHOOSING = [name for name, method in METHODS.items() if not method.own_choice and name not in ("continual", "merge")]
+CHOOSING = [name for name in METHODS if name not in ("continual", "merge")]
 """Those that choose by the average unless there is an aggregate."""
 
 

@@ -50,10 +50,7 @@ def check_aggregate(aggregate: AggregateConfig, datasets: Sequence[DatasetConfig
         problems.append(Problem(found, "give aggregate.id", ("aggregate", "id")))
     if reason := not_portable(aggregate.id):
         problems.append(Problem(reason, "give it another id", ("aggregate", "id")))
-    if method.definition.own_choice:
-        found = f"the method {method.name} chooses its final model by a rule of its own"
-        problems.append(Problem(found, "use another method, or remove aggregate", ("method", "name")))
-    elif method.select == "last":
+    if method.select == "last":
         found = "the aggregate chooses the final model, and select: last takes the last point"
         problems.append(Problem(found, "write method.select: best, or remove aggregate", ("aggregate",)))
     if problems:

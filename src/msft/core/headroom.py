@@ -61,19 +61,17 @@ class Measured:
             return [math.exp(fmean(row)) for row in rows]
         return [Fraction(math.fsum(row)) / len(row) for row in rows]
 
-    def changes(self, tick: int, since: int, items: Items | None = None) -> list[float]:
-        """The part of each of these items in the change of the score since another tick: the mean of the parts is the
-        change."""
-        now, then = (self._parts(self.values[t], items) for t in (tick, since))
+    def changes(self, tick: int, since: int) -> list[float]:
+        """The part of each item in the change of the score since another tick: the mean of the parts is the change."""
+        now, then = (self._parts(self.values[t]) for t in (tick, since))
         return [a - b for a, b in zip(now, then, strict=True)]
 
-    def _parts(self, row: Sequence[float], items: Items | None) -> list[float]:
-        values = list(row) if items is None else [row[i] for i in items]
+    def _parts(self, row: Sequence[float]) -> list[float]:
         if not self.logs:
-            return values
+            return list(row)
         # To first order, an item moves the exponential of the mean by its own distance from the mean.
-        centre = fmean(values)
-        return [math.exp(centre) * (1 + value - centre) for value in values]
+        centre = fmean(row)
+        return [math.exp(centre) * (1 + value - centre) for value in row]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,23 +162,20 @@ class Headroom:
     """The same, of the difference in the test metric."""
 
 
-def headroom(evidence: Evidence, choosing: Mapping[Task, Items] | None = None) -> Headroom:
-    """The headroom by these items of each sub-dataset, or by all; see the module's text."""
-    items = {task: (choosing or {}).get(task, range(evidence.items(task))) for task in evidence.scores}
+def headroom(evidence: Evidence) -> Headroom:
+    """The headroom by all items; see the module's text."""
     gains: list[tuple[float, float]] = []
     for split in range(SPLITS):
-        parts = {
-            t: [[within[i] for i in half] for half in halves(len(within), t, split)] for t, within in items.items()
-        }
+        parts = {task: halves(evidence.items(task), task, split) for task in evidence.scores}
         for reads, values in ((0, 1), (1, 0)):
             read = moments({task: m.exact(parts[task][reads]) for task, m in evidence.scores.items()})
             gains.append((
                 gain(evidence.scores, read, {task: part[values] for task, part in parts.items()}),
                 gain(evidence.metrics, read, {task: part[values] for task, part in parts.items()}),
             ))  # fmt: skip
-    best = moments({task: m.exact(items[task]) for task, m in evidence.scores.items()})
+    best = moments({task: m.exact() for task, m in evidence.scores.items()})
     error, metric_error = (
-        standard_error({t: m.changes(best.own[t], best.common, items[t]) for t, m in measured.items()})
+        standard_error({t: m.changes(best.own[t], best.common) for t, m in measured.items()})
         for measured in (evidence.scores, evidence.metrics)
     )
     return Headroom(

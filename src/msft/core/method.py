@@ -32,8 +32,6 @@ class Method:
     refits: bool = False
     """Whether a run on all rows may follow its search (`method.refit`): its final model is then the end of a path of
     training on mixtures of whole sub-datasets, at the rate of `training.schedule`."""
-    own_choice: bool = False
-    """Whether it chooses its final model by a rule of its own, which an aggregate cannot replace."""
 
     def plan_of(self, brief: Brief) -> Plan:
         """The plan, with the run on all rows that follows it where the brief asks for one."""

@@ -1,12 +1,11 @@
 """auto: plain fine-tuning with averaged weights, then a second run, but only where one can pay.
 
-The first run is SFT's. It ends early only when the average falls and no sub-dataset still rises. Half of each
-sub-dataset's validation items then choose: they give the headroom (`msft.core.headroom`), and with it whether there is
-a second run. That is trained from the base model, and each sub-dataset is taught by the first run's model at its own
-peak (as by `self_distil`); or, with `second: exclude`, it is a search from the first peak on, in which each sub-dataset
-falls to a small share at its own. The other half of the items compares its best model, once, with SFT's. So the method
-trains at most twice what SFT does, and its final model is SFT's, bit for bit, unless items that chose nothing show the
-other to be better.
+The first run is SFT's. It ends early only when the average falls and no sub-dataset still rises. Its headroom
+(`msft.core.headroom`) says whether there is a second run. That is trained from the base model, and each sub-dataset is
+taught by the first run's model at its own peak (as by `self_distil`); or, with `second: exclude`, it is a search from
+the first peak on, in which each sub-dataset falls to a small share at its own. The final model is the best evaluation
+of both runs. So the method trains at most twice what SFT does, and without a second run its model is SFT's, bit for
+bit.
 """
 
 from __future__ import annotations
@@ -17,18 +16,12 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import Literal
 
-from msft.core.curves import may_be_peaks
+from msft.core.curves import may_be_peaks, peak
 from msft.core.headroom import (
-    SPLITS,
     WINDOW,
     Headroom,
-    Items,
-    Moments,
     evidence,
-    gain,
-    halves,
     headroom,
-    measured,
     moments,
     recorded,
     standard_error,
@@ -37,16 +30,11 @@ from msft.core.headroom import (
 from msft.core.method import Method, require, said_by
 from msft.core.outlook import Outlook, Standing, most_held, passes
 from msft.core.plain_words import many
-from msft.core.rollout import Answer, Point, Track, depart
-from msft.core.vocabulary import TOP, Brief, Mixture, Outcome, Plan, Segment, Snapshot, Task, Teacher
+from msft.core.rollout import Answer, Point, Track, curves, depart
+from msft.core.vocabulary import ROOT, TOP, Brief, Mixture, Outcome, Plan, Segment, Snapshot, Task, Teacher
 
-DECIDING = "by the half of the validation items that decides"
 SURE = 2.0
 """Standard errors that a gain must have to be called shown."""
-
-
-REALISED = {"teach": 0.8, "exclude": 0.4}
-"""Share of the headroom that a second run was seen to realise in search score, on small jobs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +44,9 @@ class Params:
     which begins at the first peak and excludes each sub-dataset at its own."""
     floor: float = 0.15
     """Share of a sub-dataset that stays in the mixture after its peak, with `second: exclude`."""
-    realised: float | None = None
-    """Share of the headroom that the second run is expected to realise; None: 0.8 where it is taught, 0.4 for a
-    search."""
+    realised: float = 0.5
+    """Share of the headroom that the second run is expected to realise. In search score on small jobs, 0.9 was seen
+    where it is taught, and 0.3 to 0.7 for a search."""
     peaks: Literal["own", "random"] = "own"
     """Whether the second run reads each sub-dataset at its own peak, or at one dealt to it at random: the control for a
     claim that peaks matter."""
@@ -67,12 +55,8 @@ class Params:
 
     def __post_init__(self) -> None:
         require(0 < self.floor < 1, "floor", "a share between 0 and 1", self.floor)
-        require(0 < self.expected <= 1, "realised", "a share above 0, at most 1", self.realised)
+        require(0 < self.realised <= 1, "realised", "a share above 0, at most 1", self.realised)
         require(self.patience > 0, "patience", "more than 0 epochs", self.patience)
-
-    @property
-    def expected(self) -> float:
-        return REALISED[self.second] if self.realised is None else self.realised
 
 
 def plan(brief: Brief) -> Plan:
@@ -85,34 +69,25 @@ def explain(brief: Brief, outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _plan(brief: Brief, said: list[str]) -> Plan:
-    track, p = Track(brief), brief.params
+    p: Params = brief.params
+    track = Track(brief)
     answer = Answer(brief, track.base)
     points = yield from _first(track, p, answer, said)
-    last = points[-1]
-    found = evidence(((point.epoch, point.outcome) for point in points), brief.tasks)
-    if found is None:
-        said.append("There was no second run: the validation items are too few, or their scores are not finite.")
+    last, plain = points[-1], answer.best
+    peaks = _peaks(points, brief, p)
+    if against := _against(points, peaks, brief, p):
+        said.append(f"There was no second run: {against}")
         return answer.choose(last)
-    parts = {task: halves(found.items(task), task, SPLITS) for task in brief.tasks}
-    choosing = {task: part[0] for task, part in parts.items()}
-    read = moments({task: m.exact(choosing[task]) for task, m in found.scores.items()})
-    room = headroom(found, choosing)
-    peaks = {task: points[tick] for task, tick in _dealt(read, p, brief).items()}
-    if len({point.snapshot for point in peaks.values()}) == 1:
-        said.append(_together(points[read.common]))
-        return answer.choose(last)
-    if not _worth(room, p):
-        said.append(_declined(room, p, unreached(found, read)))
-        return answer.choose(last)
-    plain = answer.best if brief.select == "best" else last
-    best = _Candidate(brief, _first_of(peaks) if p.second == "exclude" else track.base, plain, choosing)
+    said.append(_second(p))
     if p.second == "teach":
-        yield from _teach(track, last.epoch, peaks, best)
+        end = yield from _teach(track, last.epoch, peaks, answer)
     else:
-        yield from _exclude(track, p, peaks, best)
-    verdict = _compare(best.best, plain, brief.tasks, {task: part[1] for task, part in parts.items()})
-    said.append(f"{_begun(room, p)} {verdict.said}")
-    return best.best.snapshot if verdict.better else plain.snapshot
+        start = min(peaks.values(), key=lambda point: point.epoch)
+        times = {task: point.epoch for task, point in peaks.items()}
+        end = yield from depart(track, start, times, answer, replay=p.floor, probes=recorded(brief))
+    if brief.select == "best" and answer.best is plain and plain.snapshot != ROOT:
+        said.append("The second run is not better on validation: the final model is of the first, plain fine-tuning.")
+    return answer.choose(end)
 
 
 def _first(track: Track, p: Params, answer: Answer, said: list[str]) -> Generator[Segment, Outcome, list[Point]]:
@@ -120,7 +95,7 @@ def _first(track: Track, p: Params, answer: Answer, said: list[str]) -> Generato
     brief, points, mixture = track.brief, [track.base], Mixture(tasks=track.brief.tasks)
     for stop in track.ticks(track.base, mixture, brief.horizon):
         here = yield from track.advance(
-            points[-1], mixture, stop, score=brief.tasks, keep=answer.keep | _peaks(points, brief),
+            points[-1], mixture, stop, score=brief.tasks, keep=answer.keep | _may_be_peaks(points, brief),
             probes=recorded(brief),
         )  # fmt: skip
         points.append(here)
@@ -134,13 +109,11 @@ def _first(track: Track, p: Params, answer: Answer, said: list[str]) -> Generato
     return points
 
 
-def _peaks(points: list[Point], brief: Brief) -> set[Snapshot]:
-    """The snapshots that may still be the peak of a sub-dataset by the items that choose."""
+def _may_be_peaks(points: list[Point], brief: Brief) -> set[Snapshot]:
+    """Those that a second run may need; without items there is none."""
     if any(point.outcome.items is None for point in points):
         return set()
-    found = measured([point.outcome for point in points], brief.tasks)
-    curves = {t: m.exact(halves(found.items(t), t, SPLITS)[0] or None) for t, m in found.scores.items()}
-    return {points[i].snapshot for i in may_be_peaks(curves, WINDOW)}
+    return {points[i].snapshot for i in may_be_peaks(curves(points, brief.tasks), WINDOW)}
 
 
 def _over(points: list[Point], brief: Brief, patience: float) -> bool:
@@ -161,117 +134,64 @@ def _over(points: list[Point], brief: Brief, patience: float) -> bool:
     return all(fmean(each) <= (variance(each) / len(each)) ** 0.5 for each in changes)
 
 
-def _worth(room: Headroom, p: Params) -> bool:
-    """Whether what a second run would realise can be shown, and the test metric does not speak against it. Of a search,
-    which was not seen to gain in the metric, it has to promise a gain there too."""
-    agrees = room.metric > 0 if p.second == "exclude" else room.metric >= -room.metric_error
-    return agrees and p.expected * room.score > SURE * room.error
-
-
-def _dealt(read: Moments, p: Params, brief: Brief) -> Mapping[Task, int]:
-    """The tick of the first run at which the second one reads each sub-dataset."""
+def _peaks(points: list[Point], brief: Brief, p: Params) -> dict[Task, Point]:
+    """The point of the first run at which the second one reads each sub-dataset."""
+    found = {task: points[peak(curve, WINDOW).tick] for task, curve in curves(points, brief.tasks).items()}
     if p.peaks == "own":
-        return read.own
-    ticks = list(read.own.values())
-    random.Random(brief.seed).shuffle(ticks)
-    return dict(zip(read.own, ticks, strict=True))
+        return found
+    dealt = list(found.values())
+    random.Random(brief.seed).shuffle(dealt)
+    return dict(zip(found, dealt, strict=True))
 
 
-class _Candidate(Answer):
-    """The best point of the second run by the items that choose; SFT's final model is kept beside it."""
-
-    def __init__(self, brief: Brief, first: Point, plain: Point, choosing: Mapping[Task, Items]) -> None:
-        super().__init__(brief, first)
-        # A search is evaluated only where it excludes, so that it costs no more than the first run.
-        self.ticks = False
-        self._plain, self._choosing = plain, choosing
-        self._score = self._chosen_by(first)
-
-    def _chosen_by(self, point: Point) -> float:
-        found = measured([point.outcome], self.brief.tasks)
-        return fmean(m.curve(self._choosing[task])[0] for task, m in found.scores.items())
-
-    def offer(self, point: Point) -> None:
-        """Consider a point where every sub-dataset is scored, item by item."""
-        if (score := self._chosen_by(point)) > self._score:
-            self.best, self._score = point, score
-
-    @property
-    def keep(self) -> set[Snapshot]:
-        return {self.best.snapshot, self._plain.snapshot}
+def _against(points: list[Point], peaks: Mapping[Task, Point], brief: Brief, p: Params) -> str:
+    """What speaks against a second run, in a sentence; empty if nothing does."""
+    found = evidence(((point.epoch, point.outcome) for point in points), brief.tasks)
+    if found is None:
+        return "the validation items are too few, or their scores are not finite."
+    if len({point.snapshot for point in peaks.values()}) == 1:
+        return f"all sub-datasets are best at the same evaluation, at epoch {next(iter(peaks.values())).epoch:.4g}."
+    room = headroom(found)
+    if _worth(room, p):
+        return ""
+    rising = unreached(found, moments({task: m.exact() for task, m in found.scores.items()}))
+    return _too_little(room, p, rising)
 
 
-def _first_of(peaks: Mapping[Task, Point]) -> Point:
-    return min(peaks.values(), key=lambda point: point.epoch)
+def _worth(room: Headroom, p: Params) -> bool:
+    """Whether what a second run would realise can be shown, and the test metric does not speak against it."""
+    return p.realised * room.score > SURE * room.error and room.metric >= -room.metric_error
 
 
 def _teach(
-    track: Track, epochs: float, peaks: Mapping[Task, Point], best: _Candidate
-) -> Generator[Segment, Outcome, None]:
+    track: Track, epochs: float, peaks: Mapping[Task, Point], answer: Answer
+) -> Generator[Segment, Outcome, Point]:
     """The second run, from the base model on, as long as the first; the models at the peaks teach it."""
     here, brief = track.base, track.brief
     mixture, teacher = Mixture(tasks=brief.tasks), Teacher(snapshots=tuple(peaks[t].snapshot for t in brief.tasks))
     for stop in track.ticks(here, mixture, epochs):
         here = yield from track.advance(
-            here, mixture, stop, score=brief.tasks, keep=best.keep, teacher=teacher, probes=recorded(brief)
+            here, mixture, stop, score=brief.tasks, keep=answer.keep, teacher=teacher, probes=recorded(brief)
         )
-        best.offer(here)
+        answer.offer(here)
+    return here
 
 
-def _exclude(
-    track: Track, p: Params, peaks: Mapping[Task, Point], best: _Candidate
-) -> Generator[Segment, Outcome, None]:
-    """The second run as a search, from the first peak on."""
-    yield from depart(
-        track, _first_of(peaks), {task: point.epoch for task, point in peaks.items()}, best,
-        replay=p.floor, probes=recorded(track.brief),
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    better: bool
-    said: str
-
-
-def _compare(candidate: Point, plain: Point, tasks: Sequence[Task], items: Mapping[Task, Items]) -> _Verdict:
-    """The candidate against SFT's final model, on items that chose neither of its moments."""
-    if candidate.snapshot == plain.snapshot:
-        return _Verdict(False, "The final model is that of plain fine-tuning.")
-    found = measured([plain.outcome, candidate.outcome], tasks)
-    after = Moments(dict.fromkeys(tasks, 1), 0)
-    score, metric = gain(found.scores, after, items), gain(found.metrics, after, items)
-    error = standard_error({task: m.changes(1, 0, items[task]) for task, m in found.metrics.items()})
-    better = score > 0 and metric >= -error
-    how = f"{_points(score)} by search score and {_points(metric)} by test metric"
-    result = "is the final model" if better else "was discarded"
-    return _Verdict(better, f"Its model {result}: on the validation items that chose nothing it scores {how} against "
-                            "plain fine-tuning.")  # fmt: skip
-
-
-def _begun(room: Headroom, p: Params) -> str:
+def _second(p: Params) -> str:
     whose = "its own peak" if p.peaks == "own" else "a peak that was dealt to it at random"
     how = "taught each sub-dataset by the model at" if p.second == "teach" else "excluded each sub-dataset at"
-    gain = f"{DECIDING}, reading each at its own peak would gain {_points(room.score)} (search score)"
-    return f"A second run {how} {whose}: {gain}."
+    return f"A second run {how} {whose}."
 
 
-def _together(at: Point) -> str:
-    where = f"at the same evaluation, at epoch {at.epoch:.4g}"
-    return f"There was no second run: {DECIDING}, all sub-datasets are best {where}."
-
-
-def _declined(room: Headroom, p: Params, rising: Sequence[Task]) -> str:
-    """Why there was no second run."""
+def _too_little(room: Headroom, p: Params, rising: Sequence[Task]) -> str:
     least = 100 * SURE * room.error
     shown = "less than 0.1 points" if least < 0.05 else f"{least:.1f} points at the least"
-    why = (
-        f"{DECIDING}, reading each sub-dataset at its own peak would gain {_points(room.score)} by search score and "
-        f"{_points(room.metric)} by test metric; a second run realises about {100 * p.expected:.0f} % of that, and "
-        f"these items can show {shown}"
-    )
     more = f" {len(rising)} of the sub-datasets have no peak yet: a longer run may show more." if rising else ""
-    return f"There was no second run: {why}.{more}"
+    return (
+        f"reading each sub-dataset at its own peak would gain {_points(room.score)} by search score and "
+        f"{_points(room.metric)} by test metric; a second run is expected to realise {100 * p.realised:.0f} % of that, "
+        f"and the validation items can show {shown}.{more}"
+    )
 
 
 def _points(gain: float) -> str:
@@ -285,9 +205,9 @@ def outlook(brief: Brief, at: Standing) -> Outlook:
     bound, held = passes(brief, at, again=again), most_held(brief, brief.horizon, WINDOW)
     if p.second == "exclude":
         return Outlook(bound=bound, snapshots=held, window=WINDOW, excludes=True)
-    # Beside the teachers, which read every training example once, the best models of both runs are held.
+    # Beside the teachers, which read every training example once, the best and the latest model are held.
     held = None if held is None else held + 1
     return Outlook(bound=bound, snapshots=held, window=WINDOW, probed_epochs=1.0, soft_targets=1 + TOP)
 
 
-METHOD = Method(plan=plan, Params=Params, outlook=outlook, explain=explain, averaged=True, own_choice=True)
+METHOD = Method(plan=plan, Params=Params, outlook=outlook, explain=explain, averaged=True)
