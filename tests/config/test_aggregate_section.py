@@ -36,10 +36,6 @@ HEAD = "model: {name_or_path: m}\noutput: o\ndatasets: [{id: a, path: a, group: 
             "aggregate: {path: x}\nmethod: {name: msft, select: last}",
             "4 aggregate: the aggregate chooses the final model, and select: last takes the last point. Fix: write ",
         ),
-        (
-            "method: {name: auto}\naggregate: {path: x}",
-            "4 method.name: the method auto chooses its final model by a rule of its own. Fix: use another method, or ",
-        ),
     ],
 )
 def test_what_an_aggregate_cannot_have(tmp_path, lines, said):
