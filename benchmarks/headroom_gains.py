@@ -27,9 +27,8 @@ from average_first import EXAMPLES, example, folders, measured, run
 from scipy.stats import t as student
 
 from msft.config.schema import Config
-from msft.core.headroom import SPLITS, Evidence, Measured, evidence, halves, headroom
+from msft.core.headroom import SPLITS, SURE, Evidence, Measured, evidence, halves, headroom
 from msft.core.vocabulary import Outcome
-from msft.methods.auto import SURE
 from msft.record.run_folder import RunFolder
 from msft.report.gains import gains_of
 from msft.report.story import Point, Story, read_story
