@@ -238,10 +238,9 @@ def table(found: Mapping[str, Mapping[int, dict]]) -> None:
             continue
         for m, kind in NAMED.items():
             gained = t_interval([r["y"][m] for r in some])
-            print(
-                f"{'where auto would have a second run' if searches else 'where it would not'}, {kind}: {gained.mean:+.2f} "
-                f"({gained.low:+.2f} to {gained.high:+.2f}), n {len(some)} runs"
-            )
+            where = "where auto would have a second run" if searches else "where it would not"
+            said = f"{gained.mean:+.2f} ({gained.low:+.2f} to {gained.high:+.2f})"
+            print(f"{where}, {kind}: {said}, n {len(some)} runs")
 
 
 def main() -> None:
