@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +54,15 @@ def make_run(
     items: int = 0,
     stop_after: int | None = None,
     chosen: int | None = None,
-    tested: bool = True,
+    tested: bool | Collection[str] = True,
     own: Method | None = None,
     **changes: Any,
 ) -> RunFolder:
     """A run folder; with `stop_after`, of a run that was cut off behind so many segments; with `chosen`, as if the
     search had ended with that snapshot as the final model.
 
-    `tested`: with scores on the test split. `own`: a method that is not in METHODS; `method` is then its name.
+    `tested`: with scores on the test split, or which sub-datasets have them. `own`: a method that is not in METHODS;
+    `method` is then its name.
     """
     engine = engine_for(names, peaks, items=items)
     definition = own or METHODS[method]
@@ -80,9 +83,20 @@ def make_run(
     except CutOffError:
         return folder
     answer = answer if chosen is None else chosen
-    test = {"base": outcome_to_json(engine.test(0)), "answer": outcome_to_json(engine.test(answer))}
-    journal.final({"answer": answer, "test": test if tested else None})
+    test = {"base": engine.test(0), "answer": engine.test(answer)}
+    if not isinstance(tested, bool):
+        test = {which: _only(outcome, tested) for which, outcome in test.items()}
+    written = {which: outcome_to_json(outcome) for which, outcome in test.items()}
+    journal.final({"answer": answer, "test": written if tested else None})
     return folder
+
+
+def _only(outcome: Outcome, tasks: Collection[str]) -> Outcome:
+    def part(of: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        return None if of is None else {task: x for task, x in of.items() if task in tasks}
+
+    reports, scores = part(outcome.reports) or {}, part(outcome.scores) or {}
+    return replace(outcome, reports=reports, scores=scores, items=part(outcome.items))
 
 
 def with_header(run: RunFolder, **changes: Any) -> RunFolder:

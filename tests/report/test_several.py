@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from browser import DRAWN, opened, until
 from rich.console import Console
-from run_folders import NAMES, make_run
+from run_folders import NAMES, make_run, with_header
 
 from msft.cli.main import main
 from msft.core.errors import RunError
 from msft.report.intervals import tango
-from msft.report.several import MODELS_ONLY, find_runs, gap, macro_gap, wary
+from msft.report.several import MODELS_ONLY, against, find_runs, gap, macro_gap, overview, scores, wary
 from msft.report.several_page import answers, render_several, write_several
 from msft.report.table import INTERVAL_NOTE, render_text
 from msft.report.verdict import against_plain
@@ -121,6 +121,36 @@ def test_runs_without_a_test_split_are_compared_on_validation(tmp_path: Path) ->
     assert said.endswith(" points on the validation split, by which both chose their final models.")
     make_run(tmp_path / "tested", "msft", items=40)
     assert {run.split for run in find_runs([tmp_path])} == {"test"}, "runs are compared on one split"
+
+
+def test_a_sub_dataset_without_a_test_split_is_left_out_of_all_numbers(tmp_path: Path) -> None:
+    """It left no average, and was counted among those that do not differ."""
+    for method in ("sft", "msft"):
+        make_run(tmp_path / method, method, items=40, tested=NAMES[:3])
+    runs = sft, msft = find_runs([tmp_path])
+    average = math.fsum(msft.scores[task] for task in NAMES[:3]) / 3
+    (heads, rows), (_, table), (_, against_rows) = overview(runs), scores(runs), against(runs)
+    assert rows[1][heads.index("test, %")] == percent(average) == table[-1][2]
+    assert [row[0] for row in table] == [*NAMES[:3], "average"]
+    assert against_rows[0][-1].endswith(" of 3")
+    assert against_rows[0][1] == difference(average - math.fsum(sft.scores[task] for task in NAMES[:3]) / 3)
+    said = wary(runs)
+    assert "Not in these tables, because they have no test split: boolq." in said
+    assert not [line for line in said if "Not paired" in line]
+    make_run(tmp_path / "whole", "msft", items=40)
+    runs = find_runs([tmp_path])
+    cells = [row[heads.index("test, %")] for row in overview(runs)[1]]
+    assert cells[:2] == ["–", "–"] and cells[2] != "–", "averages of other sub-datasets are not comparable"
+    assert not [line for line in wary(runs) if "no test split" in line]
+
+
+def test_runs_that_differ_in_their_scorer_are_said_to(tmp_path: Path) -> None:
+    for method in ("sft", "msft"):
+        run = make_run(tmp_path / method, method, items=40)
+        with_header(run, fingerprints={"data": dict.fromkeys(NAMES, "same") | {"piqa": method}})
+    assert "Not paired, because the test items or their scorer differ between runs, or are unknown: piqa." in wary(
+        find_runs([tmp_path])
+    )
 
 
 def test_the_page_of_several_runs_stands_beside_them_and_replaces_no_other(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -73,6 +74,46 @@ def test_what_is_missing_is_named(where: Any, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setitem(sys.modules, {"ray": "ray", "slurm": "submitit"}[where], None)
     with pytest.raises(ConfigError, match=rf"pip install 'msft\[{where}\]'"):
         clusters.cluster(Backend(where=where), tmp_path)
+
+
+class Submitit:
+    """What is asked of the package, which refuses some parameters as it does."""
+
+    class AutoExecutor:
+        def __init__(self, **_: Any) -> None: ...
+
+        def update_parameters(self, **asked: Any) -> None:
+            Submitit.asked = asked
+            if "slurm_partion" in asked:
+                raise NameError("Unknown argument 'partion' for executor 'slurm'\nand thirty lines more")
+            assert isinstance(asked.get("timeout_min", 1), int), 'Parameter "timeout_min" expected type int'
+
+    asked: ClassVar[dict[str, Any]]
+
+
+def slurm(monkeypatch: pytest.MonkeyPatch, folder: Path, **options: str) -> dict[str, Any]:
+    """The parameters that jobs of SLURM are given."""
+    monkeypatch.setitem(sys.modules, "submitit", Submitit)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    clusters.cluster(Backend(where="slurm", cpus=2, options=options), folder)
+    return Submitit.asked
+
+
+def test_an_option_replaces_what_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = slurm(monkeypatch, tmp_path, gpus_per_node="2", slurm_partition="gpu")
+    assert asked == {"cpus_per_task": 2, "gpus_per_node": 2, "name": "msft", "slurm_partition": "gpu"}
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [({"slurm_partion": "gpu"}, "Unknown argument 'partion'"), ({"timeout_min": "1h"}, '"timeout_min" expected type')],
+)
+def test_an_option_that_submitit_refuses_is_named(
+    option: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^--backend-option: \w+: .*{said}.* Fix: ") as raised:
+        slurm(monkeypatch, tmp_path, **option)
+    assert "thirty lines more" not in str(raised.value)
 
 
 def ended(folder: Path) -> int:

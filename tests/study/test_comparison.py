@@ -16,13 +16,14 @@ from rich.console import Console
 from msft.study.compare_markdown import to_markdown
 from msft.study.compare_page import comparison_page
 from msft.study.compare_table import render_comparison, to_csv
-from msft.study.compare_words import HEADINGS, in_brief, notes, sentence, verdict
+from msft.study.compare_words import HEADINGS, against_cells, in_brief, notes, sentence, verdict
 from msft.study.comparison import comparison
 from msft.study.results import Results, Run
 from msft.study.statistics import t_test
 
 TASKS = ("=cmd", "<b>boolq</b>", "piqa", "arc", "gsm8k", "[red]x")
 ITEMS = 50
+WHY = "the difference is identical with each seed"
 
 
 def run_of(seed: int, reports: list[float], *, plain: bool = False) -> Run:
@@ -80,7 +81,8 @@ def test_the_numbers_are_those_of_the_runs(data: dict[str, Any]) -> None:
     assert against["sft"]["sign_flips"] == 2 / 64
     assert against["sft"]["holm"] == pytest.approx(2 * against["sft"]["p"])
     for entry in against.values():
-        assert entry["win"] + entry["tie"] + entry["loss"] == len(TASKS)
+        tested = sum(task["p"] is not None for task in entry["tasks"])
+        assert entry["win"] + entry["tie"] + entry["loss"] == tested
     assert against["placebo"]["loss"] == len(TASKS)
     json.dumps(data, allow_nan=False)
 
@@ -111,7 +113,60 @@ def test_one_seed_says_nothing_of_methods() -> None:
     assert row["p"] is None
     assert row["model_pairs"] == {"pairs": 1, "differ": 1}
     assert single["better_than_all"] == []
-    assert "the methods cannot be tested" in sentence(single, row)
+    assert sentence(single, row).endswith("points; not tested: only one seed is finished for both.")
+    assert in_brief(single) == ["Not tested against msft: sft (only one seed is finished for both)."]
+    assert {task["verdict"] for task in row["tasks"]} == {None} and against_cells(row)[-1] == "–"
+
+
+def tied(found: Results, name: str, away: float) -> Results:
+    """As if a method were away from sft by the same with each seed, item by item."""
+    moved = {s: replace(run, reports=run.reports + away, items=[x + away for x in run.items])
+             for s, run in found.runs["sft"].items()}  # fmt: skip
+    return replace(found, runs={**found.runs, name: moved})
+
+
+@pytest.mark.parametrize("away", [0.0, 0.125])
+def test_a_difference_that_is_identical_with_each_seed_is_not_tested(away: float) -> None:
+    """It was summed up as no difference shown, with an interval of width 0, or p = 1.000."""
+    found = tied(results(msft=0.2, sft=0.1, sro=0.1), "sro", away)
+    data = comparison(found, "sft")
+    (row,) = [row for row in data["against"] if row["method"] == "sro"]
+    assert row["difference"] == {"mean": pytest.approx(away), "low": None, "high": None}
+    assert (row["p"], row["holm"], row["like_these"]) == (None, None, None)
+    assert {task["verdict"] for task in row["tasks"]} == {None} and row["win"] == row["tie"] == row["loss"] == 0
+    assert {(task["difference"]["low"], task["p"]) for task in row["tasks"]} == {(None, None)}
+    assert row["model_pairs"] == {"pairs": 0 if away else 6, "differ": 0}, "items that all move alike tell no spread"
+    points = f"+{100 * away:.1f}"
+    assert against_cells(row) == ["sro", points, "identical", "–", "–", "–"]
+    assert sentence(data, row) == f"sro minus sft: {points} points; not tested: {WHY}."
+    assert in_brief(data) == ["msft is better than sft.", f"Not tested against sft: sro ({WHY})."]
+    (other,) = [row for row in data["against"] if row["method"] == "msft"]
+    assert "Holm" not in sentence(data, other), "one comparison was tested"
+    for text in (comparison_page(data), to_markdown(data), rendered(data, 160)):
+        assert "No difference shown" not in text and f"{points} to {points}" not in text and "1.000" not in text
+        assert re.search(f"not tested( against sft)?: (sro )?[(]?{WHY}", " ".join(text.split()), re.IGNORECASE)
+    average = next(r for r in csv.DictReader(io.StringIO(to_csv(data))) if r["method"] == "sro")
+    assert (average["difference_low"], average["p"], average["verdict"]) == ("", "", "")
+
+
+def test_holms_correction_counts_the_comparisons_that_were_tested() -> None:
+    data = comparison(tied(results(msft=0.2, sft=0.1, ies=0.3, sro=0.1), "sro", 0.0), "sft")
+    said = sentence(data, data["against"][0])
+    assert "with Holm's correction for 2 comparisons" in said
+
+
+def test_methods_with_fewer_seeds_show_their_number() -> None:
+    found = results(msft=0.2, sft=0.1)
+    assert "seeds" not in rendered(comparison(found, "sft"), 80).splitlines()[4]
+    fewer = replace(found, runs={**found.runs, "msft": {0: found.runs["msft"][0]}})
+    data = comparison(fewer, "sft")
+    for width in (80, 160):
+        lines = [line.split() for line in rendered(data, width).splitlines()]
+        head = next(line for line in lines if line[:2] == ["method", "average"])
+        assert head[-1] == "seeds" and next(line[-1] for line in lines if line[:1] == ["msft"]) == "1"
+    assert "<th>seeds</th>" in comparison_page(data) and "<th>seeds</th>" not in comparison_page(
+        comparison(found, "sft")
+    )
 
 
 def test_what_cannot_be_learned_is_marked_and_counted(data: dict[str, Any]) -> None:

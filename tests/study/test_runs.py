@@ -14,6 +14,7 @@ from job import make_job
 from run_folders import make_run
 
 from msft.cli.main import main
+from msft.config.schema import Config
 from msft.core.errors import RunError
 from msft.core.wire import differences
 from msft.record.journal import read
@@ -26,6 +27,7 @@ from msft.study.derive import RULES
 from msft.study.grid import Grid, StudyFolder, Variant
 from msft.study.results import read_results
 from msft.study.runs import Progress, _devices, run_grid
+from msft.study.worker import OF_A_STUDY
 
 METHODS = {
     "msft": "method={name: msft, max_epochs: 2, eval_every: 0.5, budget: 1, smooth: 1, leave_within: 0, replay: 0}",
@@ -201,10 +203,37 @@ def test_what_diverges_fails_alone_and_what_follows_it_is_not_run(config: Path) 
     )
     failures = run_grid(folder, grid)
     assert set(failures) == {("msft", 1), ("placebo", 1)}
-    assert "NaN" in failures["msft", 1]
+    assert "NaN" in failures["msft", 1] and "--resume" not in failures["msft", 1], "compare has no such option"
+    assert failures["msft", 1].endswith(OF_A_STUDY)
     assert "it depends on msft" in failures["placebo", 1]
     assert folder.read_failures() == {variant: {"1": message} for (variant, _), message in failures.items()}
     assert (folder.path / "runs" / "sft" / "1" / "summary.json").exists()
+
+
+def test_failures_are_known_if_the_study_is_killed(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were written at its end. Here `train` runs out of memory for one seed, and is killed at another."""
+    folder, fates = StudyFolder(config.parent / "killed"), {1: RuntimeError("out of memory"), 2: KeyboardInterrupt()}
+    grid, train = grid_of(config, "sft", seeds=(1, 2, 3)), worker.train
+
+    def fails(config: Config, *more: Any, **named: Any) -> Any:
+        if config.training.seed in fates:
+            raise fates[config.training.seed]
+        return train(config, *more, **named)
+
+    monkeypatch.setattr(worker, "train", fails)
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(folder, grid)
+    assert folder.read_failures() == {"sft": {"1": "RuntimeError: out of memory"}}
+    del fates[1]
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(folder, grid)
+    assert folder.read_failures() == {} and json.loads(folder.failures.read_text()) == {}
+    fates[2] = RuntimeError("a device is lost")
+    assert run_grid(folder, grid) == {("sft", 2): "RuntimeError: a device is lost"}
+    fates[2] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(folder, grid)
+    assert folder.read_failures() == {"sft": {"2": "RuntimeError: a device is lost"}}, "until it is tried again"
 
 
 def test_what_follows_takes_its_numbers_from_the_run_of_its_seed(config: Path) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
+from run_folders import NAMES, make_run
 from scipy import stats
 from simulated_truth import rejections
 
 from msft.report.cautions import learnable
+from msft.report.several import find_runs, macro_gap
 from msft.study.statistics import (
     Bootstrap,
+    Interval,
     crossed_error,
     holm,
     item_test,
+    seeds_to_show,
     sign_flips,
     t_interval,
     t_test,
@@ -60,10 +65,24 @@ def test_t_test_is_students() -> None:
     interval = t_interval(d)
     low, high = stats.t.interval(0.95, 3, loc=np.mean(d), scale=stats.sem(d))
     assert (interval.low, interval.high) == pytest.approx((low, high))
-    assert t_test([0.0, 0.0, 0.0]) == 1.0
-    assert t_test([0.1, 0.1, 0.1]) is None, "three seeds that agree to the last digit prove nothing"
     assert t_test([0.1]) is None
     assert t_interval([0.1]).low is None
+
+
+@pytest.mark.parametrize("same", [0.0, 0.125])
+def test_seeds_that_agree_to_the_last_digit_prove_nothing(same: float) -> None:
+    """Not a difference, and not that there is none: no interval has width 0."""
+    d = [same] * 3
+    assert t_test(d) is None and t_interval(d) == Interval(same)
+    with np.errstate(all="raise"):
+        assert seeds_to_show(d, 0.5, 100) is None
+    tables = [np.full((3, 8), same)] * 6
+    draws = Bootstrap(3, [8] * 6, 50)
+    assert draws.interval(tables) is None
+    assert draws.task_interval(0, tables[0]) == Interval(pytest.approx(same))  # type: ignore[arg-type]
+    # Each seed wins two items, but others: their means agree, and the interval over seeds would have width 0.
+    items = np.array([[1, 1, 0, 0, 0, 0.0], [0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 1, 1]])
+    assert Bootstrap(3, [6], 50).task_interval(0, items) == Interval(pytest.approx(1 / 3))  # type: ignore[arg-type]
 
 
 def test_sign_flips_count_every_pattern() -> None:
@@ -82,10 +101,24 @@ def test_holm_is_holms() -> None:
 
 def test_item_test_is_paired() -> None:
     draw = np.random.default_rng(0)
-    tasks = [draw.normal(0.02, 0.1, 400), draw.normal(0.02, 0.1, 100)]
-    error = np.sqrt(sum(t.var(ddof=1) / len(t) for t in tasks)) / 2
-    assert item_test(tasks) == pytest.approx(2 * stats.norm.sf(np.mean([t.mean() for t in tasks]) / error))
-    assert item_test([np.zeros(50)]) == 1.0
+    was = [draw.uniform(0.2, 0.6, size) for size in (400, 100)]
+    now = [x + draw.normal(0.02, 0.1, len(x)) for x in was]
+    gaps = [b - a for a, b in zip(was, now, strict=True)]
+    error = np.sqrt(sum(gap.var(ddof=1) / len(gap) for gap in gaps)) / 2
+    expected = 2 * stats.norm.sf(abs(np.mean([gap.mean() for gap in gaps])) / error)
+    assert item_test(now, was) == pytest.approx(expected, rel=0.05)
+    assert item_test([np.zeros(50)], [np.zeros(50)]) == 1.0
+    assert item_test([np.array([0.4])], [np.array([0.5])]) is None, "the items were not recorded"
+
+
+def test_item_test_is_the_one_of_the_report(tmp_path: Path) -> None:
+    """On few items, a normal approximation finds differences that `msft report` does not show."""
+    assert (item_test([np.ones(2)], [np.zeros(2)]) or 0) > 0.05, "exactly: 0.5"
+    for method in ("sft", "msft"):
+        make_run(tmp_path / method, method, items=8)
+    sft, msft = find_runs([tmp_path])
+    one, two = ([np.array(run.items(task)) for task in NAMES] for run in (msft, sft))
+    assert item_test(one, two) == pytest.approx(macro_gap(msft, sft).p)
 
 
 def test_a_table_without_differences_between_columns_is_students_test() -> None:

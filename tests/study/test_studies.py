@@ -24,13 +24,14 @@ from msft.engine.torch_engine import TorchEngine
 from msft.report.story import Story, read_story
 from msft.run.job import Job
 from msft.snapshots.store import Store
+from msft.study import optimizer
 from msft.study.findings import Findings, Table
 from msft.study.grid import Grid, StudyFolder, Variant
 from msft.study.noise import decision
 from msft.study.observe import observe
 from msft.study.overrides import search, with_method
 from msft.study.peaks import agreement
-from msft.study.reading import left_at
+from msft.study.reading import Evidence, left_at
 from msft.study.runs import run_grid
 from msft.study.studies import STUDIES
 
@@ -173,6 +174,22 @@ def test_agreement_tells_a_property_of_the_sub_datasets_from_luck() -> None:
 def test_studies_that_take_shares_need_sizes(config: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"copy, yes no, double.*max_samples"):
         STUDIES[name].variants(load(config))
+
+
+@pytest.mark.parametrize("name", ["granularity", "shift"])
+def test_studies_of_a_mixture_refuse_a_single_data_set(config: Path, name: str) -> None:
+    job = load(config, SIZES)
+    with pytest.raises(ConfigError, match=r"^datasets: this study needs two data sets or more"):
+        STUDIES[name].variants(job.model_copy(update={"datasets": job.datasets[:1]}))
+
+
+def test_an_effect_that_seeds_agree_on_is_not_tested(pair: dict[str, tuple[Job, Story]], config: Path) -> None:
+    """It was said to need more than one seed."""
+    _, story = pair["msft"]
+    for seeds, said in ((1, "that needs more than one seed"), (2, "the difference is identical with each seed")):
+        same = dict.fromkeys(range(seeds), story)
+        found = optimizer.find(Evidence(load(config), {"restore": same, "reset": same}, lambda *_: pair["msft"][0]))
+        assert found.said[0].endswith(f"by +0.00 points compared with resetting them; not tested: {said}.")
 
 
 def test_findings_hold_no_number_that_json_does_not_know(tmp_path: Path) -> None:

@@ -90,6 +90,37 @@ def test_the_status_of_every_run(study: StudyFolder, capsys: pytest.CaptureFixtu
     assert "1 of 4 runs done, 2 stopped, 1 to go" in said(capsys, "status", study.path)
 
 
+def test_a_run_whose_journal_was_cut_off_is_named_with_the_way_out(
+    study: StudyFolder, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was a traceback."""
+    run = study.run("sft", 21)
+    whole = run.journal.read_bytes()
+    run.journal.write_bytes(whole[:-20])
+    assert main(["report", str(study.path)]) == 2
+    assert f"msft: {run.path}: the run has a summary, but its journal ends" in capsys.readouterr().err
+    again = ["--methods", "sft,msft", "--seeds", "2", "--output", str(study.path)]
+    job = str(next(finished.parent.glob("*.yaml")))
+    assert main(["compare", job, *again]) == 2
+    assert "or remove summary.json and repeat the command" in capsys.readouterr().err
+    run.summary.unlink()
+    assert main(["compare", job, *again]) == 0
+    assert run.journal.read_bytes() == whole
+    run.journal.write_bytes(b"")
+    assert main(["report", str(study.path)]) == 2
+    assert f"{run.journal}: the journal holds no complete record" in capsys.readouterr().err
+
+
+def test_a_run_that_was_finished_later_is_not_failed(study: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    study.write_failures({("msft", 20): "out of memory", ("sft", 21): "out of memory"})
+    study.run("sft", 21).summary.unlink()
+    assert study.read_failures() == {"sft": {"21": "out of memory"}}
+    out = said(capsys, "report", study.path)
+    assert "Failed: sft, seed 21: out of memory" in out and "Failed: msft" not in out
+    (row,) = [r for r in json.loads(study.comparison.read_text())["methods"] if r["method"] == "msft"]
+    assert row["failed"] == 0 and "Failed: msft" not in study.page.read_text(encoding="utf-8")
+
+
 def test_the_status_before_the_first_run(study: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(study.path / "runs")
     with RunFolder(study.path).owned():

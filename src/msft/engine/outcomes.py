@@ -15,6 +15,12 @@ from msft.scoring.scorers import TaskScores
 
 Losses: TypeAlias = dict[Task, dict[int, float]]
 
+OF_A_RUN = (
+    "start a new run with max_grad_norm, or continue from the last snapshot with a lower rate: "
+    "--resume --set training.learning_rate=... --allow-changed training.learning_rate"
+)
+"""What to do when training diverged; a study, whose commands cannot do this, replaces it."""
+
 
 def outcome(
     snapshot: Snapshot,
@@ -80,8 +86,7 @@ def diverged(segment: Segment, step: int, batch: Sequence[tuple[Task, int]]) -> 
     return NotFiniteError(
         complaint(
             f"the loss of step {step + 1} of roll-out {segment.rollout} is NaN or infinite; its examples: {listed}",
-            "check these examples; then start a new run with max_grad_norm, or continue from the last snapshot with a "
-            "lower rate: --resume --set training.learning_rate=... --allow-changed training.learning_rate",
+            f"check these examples; then {OF_A_RUN}",
             field="training.learning_rate",
         )
     )

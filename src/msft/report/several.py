@@ -23,7 +23,18 @@ from msft.report.intervals import Interval, of_average, of_change, p_of
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.summary import disk
-from msft.report.words import NOT_KNOWN, clean, difference, duration, measure_label, mixed, percent, scaled, span
+from msft.report.words import (
+    NOT_KNOWN,
+    clean,
+    difference,
+    duration,
+    listed,
+    measure_label,
+    mixed,
+    percent,
+    scaled,
+    span,
+)
 
 MODELS_ONLY = (
     "Intervals (95 %) and p-values are paired over the test items. They cover test-set "
@@ -131,7 +142,13 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def tasks_of(runs: Sequence[Run]) -> list[Task]:
-    """All sub-datasets of all runs, in the order of the first run that has each."""
+    """The sub-datasets for which one of the runs has a score, in the order of the first run that has each; all, if no
+    run has scores yet."""
+    every = _every_task(runs)
+    return [task for task in every if any(task in run.scores for run in runs)] or every
+
+
+def _every_task(runs: Sequence[Run]) -> list[Task]:
     return list(dict.fromkeys(task for run in runs for task in run.names))
 
 
@@ -147,26 +164,27 @@ def gap(run: Run, reference: Run, task: Task) -> Gap:
 
 def macro_gap(run: Run, reference: Run) -> Gap:
     """`run` minus `reference` in the macro-average over the sub-datasets that have scores in either run."""
-    scored = [task for task in tasks_of([run, reference]) if task in run.scores or task in reference.scores]
-    gaps = [gap(run, reference, task) for task in scored]
+    gaps = [gap(run, reference, task) for task in tasks_of([run, reference])]
     parts = [(g.difference, g.interval) for g in gaps if g.difference is not None and g.interval is not None]
     interval = of_average(parts) if parts and len(parts) == len(gaps) else None
     return Gap(difference=mean([each.difference for each in gaps]), interval=interval)
 
 
-def macro(run: Run) -> float | None:
-    return mean([run.scores.get(task) for task in run.names])
+def macro(run: Run, tasks: Sequence[Task]) -> float | None:
+    """The average of a run over its own among `tasks`: those for which it or a run beside it has a score."""
+    return mean([run.scores.get(task) for task in run.names if task in tasks])
 
 
 def overview(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     """Headings and one row per run: method, result, cost."""
     names = ["run", "method", "seed", f"{runs[0].split}, %", "worst", "compute", "time", "spread", "snapshots, at most"]
-    return names, [_row(run) for run in runs]
+    tasks = tasks_of(runs)
+    return names, [_row(run, tasks) for run in runs]
 
 
-def _row(run: Run) -> list[str]:
+def _row(run: Run, tasks: Sequence[Task]) -> list[str]:
     story, scores = run.story, list(run.scores.values())
-    average = macro(run)
+    average = macro(run, tasks)
     centre = math.fsum(scores) / len(scores) if scores else 0.0
     spread = math.sqrt(math.fsum((s - centre) ** 2 for s in scores) / len(scores)) if scores else None
     spent = seconds_of(story).total
@@ -185,8 +203,10 @@ def _row(run: Run) -> list[str]:
 
 def scores(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     """Headings and one row per sub-dataset: the metrics of every run in %, the macro-average last."""
-    rows = [[clean(task), *(percent(run.scores.get(task)) for run in runs)] for task in tasks_of(runs)]
-    return ["sub-dataset", *(clean(run.name) for run in runs)], [*rows, ["average", *(percent(macro(r)) for r in runs)]]
+    tasks = tasks_of(runs)
+    rows = [[clean(task), *(percent(run.scores.get(task)) for run in runs)] for task in tasks]
+    averages = ["average", *(percent(macro(run, tasks)) for run in runs)]
+    return ["sub-dataset", *(clean(run.name) for run in runs)], [*rows, averages]
 
 
 def against(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
@@ -234,16 +254,20 @@ def wary(runs: Sequence[Run]) -> list[str]:
     ]
     said += [VALIDATION] if validation else []
     same = Run.same_data if validation else Run.same_items
+    tasks = tasks_of(runs)
     differing = [
         clean(task)
-        for task in tasks_of(runs)
+        for task in tasks
         if any(run.scores and runs[0].scores and not same(run, runs[0], task) for run in runs[1:])
     ]
-    said += mixed(measure_label(runs[0].story, task) for task in runs[0].names)
+    said += mixed(measure_label(runs[0].story, task) for task in runs[0].names if task in tasks)
+    if left_out := [task for task in _every_task(runs) if task not in tasks]:
+        said.append(f"Not in these tables, because they have no test split: {listed(left_out)}.")
     if differing and validation:
-        said.append(f"The validation items differ between runs: {', '.join(differing)}.")
+        said.append(f"The validation items or their scorer differ between runs: {', '.join(differing)}.")
     elif differing:
-        said.append(f"Not paired, because the test items differ between runs or are unknown: {', '.join(differing)}.")
+        why = "the test items or their scorer differ between runs, or are unknown"
+        said.append(f"Not paired, because {why}: {', '.join(differing)}.")
     models: dict[Any, None] = {run.story.header.get("fingerprints", {}).get("model"): None for run in runs}
     if len(models) > 1:
         said.append("The runs did not start from the same base model.")

@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 
-from msft.core.errors import ConfigError, RunError, complaint
+from msft.core.errors import ConfigError, RunError, complaint, in_a_line
 from msft.methods import load_installed
 from msft.model.memory import share_card
 from msft.study.worker import use_threads
@@ -40,7 +40,7 @@ class Backend:
     cpus: int = 1
     """Of each run."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """For `slurm`: further parameters of submitit, such as slurm_partition."""
+    """For `slurm`: further parameters of submitit, such as slurm_partition; they replace our own."""
 
 
 class LostError(Exception):
@@ -178,7 +178,11 @@ class _Slurm:
         self._executor = self._submitit.AutoExecutor(folder=logs, cluster=kind)
         asked: dict[str, Any] = {"cpus_per_task": backend.cpus, "gpus_per_node": math.ceil(self.gpus), "name": "msft"}
         given = {key: int(value) if value.isdecimal() else value for key, value in backend.options.items()}
-        self._executor.update_parameters(**asked, **given)
+        try:
+            self._executor.update_parameters(**{**asked, **given})
+        except (TypeError, NameError, ValueError, AssertionError) as error:  # how submitit says that it refuses one
+            fix = "use the names and kinds of values of submitit, such as timeout_min=60 or slurm_partition=gpu"
+            raise ConfigError(complaint(f"--backend-option: {in_a_line(error)}", fix)) from None
         self._running: set[Any] = set()
 
     def call(self, do: Callable[..., Any], *arguments: Any) -> Any:

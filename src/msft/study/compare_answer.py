@@ -8,7 +8,7 @@ import numpy as np
 
 from msft.report.words import clean, difference, many
 from msft.study.compare_words import SAME, Comparison, Entry, interval, same_models, verdict, with_seeds
-from msft.study.statistics import FEWEST_FLIPS, seeds_to_show, t_interval
+from msft.study.statistics import CLOSE, FEWEST_FLIPS, seeds_to_show, t_interval
 
 FEWEST = 3
 """Minimum number of seeds for an answer: the spread of two differences says almost nothing of the spread of seeds."""
@@ -70,9 +70,9 @@ def _answered(found: Sequence[float], moved: str, split: str) -> str:
     if seeds < FEWEST:
         each = f" ({' and '.join(map(difference, found))})" if seeds > 1 else ""
         return f"{_few(seeds)}: {moved} {difference(mean)} points {where}{each}. Use {FEWEST_FLIPS}."
-    if np.ptp(found) < 1e-12:
+    if np.ptp(found) < CLOSE:
         same = (
-            "No: both have the same average" if abs(mean) < 1e-12 else f"Not tested: {moved} {difference(mean)} points"
+            "No: both have the same average" if abs(mean) < CLOSE else f"Not tested: {moved} {difference(mean)} points"
         )
         return f"{same} {where} with each of {seeds} seeds."
     span = t_interval(found)

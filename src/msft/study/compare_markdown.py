@@ -32,9 +32,9 @@ def to_markdown(data: Comparison) -> str:
     Times depend on the load of the machine; they are in the page and the CSV.
     """
     timeless = [number for number, heading in enumerate(HEADINGS) if heading != "time"]
-    rows = [[*(cells(row)[number] for number in timeless), str(len(row["seeds"]))] for row in data["methods"]]
+    rows = [[cells(row)[number] for number in timeless] for row in data["methods"]]
     parts = [f"{headline(data)}.", "\n".join(f"- {line}" for line in lead(data))]
-    parts += [table(*without_empty([*(HEADINGS[n] for n in timeless), "seeds"], rows))]
+    parts += [table(*without_empty([HEADINGS[n] for n in timeless], rows))]
     if data["against"]:
         reference = clean(data["reference"])
         versus = [[*against_cells(row), _like_these(row)] for row in data["against"]]

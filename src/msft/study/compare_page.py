@@ -22,9 +22,10 @@ from msft.study.compare_words import (
     Entry,
     against_cells,
     cells,
+    columns,
     cost_cells,
     headline,
-    interval,
+    interval_or_why,
     notes,
     sentence,
     with_reach,
@@ -118,7 +119,8 @@ def _methods(data: Comparison) -> str:
         "model, in points (the optimism from choosing on validation). FLOPs include scoring and probes; scoring share "
         "is their share of the total. Disk: maximum held, relative to plain fine-tuning."
     )
-    return _rows(data, HEADINGS, cells) + f'<p class="soft">{caption}</p>'
+    shown = slice(len(columns(data)))
+    return _rows(data, HEADINGS[shown], lambda row: cells(row)[shown]) + f'<p class="soft">{caption}</p>'
 
 
 def _rows(data: Comparison, headings: Sequence[str], row_of: Callable[[Entry], Sequence[str]]) -> str:
@@ -168,7 +170,8 @@ def _by_task(data: Comparison) -> str:
                 continue
             mine = row["tasks"][index]
             kind = {"win": " up", "loss": " down"}.get(mine["verdict"], "")
-            text, span = escape(difference(mine["difference"]["mean"])), escape(interval(mine["difference"]))
+            text = escape(difference(mine["difference"]["mean"]))
+            span = escape(interval_or_why(mine["difference"], row))
             text = f"<strong>{text}</strong>" if kind else text
             columns.append(f'<td class="{mark}{kind}" title="{span}">{text}<span class="more">{span}</span></td>')
         rows.append(f"<tr><td>{_named(entry)}</td>{''.join(columns)}</tr>")

@@ -20,6 +20,7 @@ from msft.study.compare_words import (
     Comparison,
     against_cells,
     cells,
+    columns,
     headline,
     in_brief,
     notes,
@@ -41,7 +42,7 @@ def _render(data: Comparison, console: Console) -> None:
     for line in lead(data):
         print_line(console, line)
     console.print()
-    keep = range(len(HEADINGS)) if console.width >= WIDE else (0, 1, 2, 4, 5, 7)
+    keep = [i for i in columns(data) if console.width >= WIDE or HEADINGS[i] not in ("spread", "scoring share", "disk")]
     console.print(_table([HEADINGS[i] for i in keep], [[cells(row)[i] for i in keep] for row in data["methods"]]))
     if data["against"]:
         console.print()

@@ -13,6 +13,8 @@ Entry = Mapping[str, Any]
 
 LEVEL = 0.05
 SAME = "the same models"
+NOT_TESTED = "Not tested"
+IDENTICAL = "identical with each seed"
 
 
 def headline(data: Comparison) -> str:
@@ -38,20 +40,22 @@ def sentence(data: Comparison, row: Entry) -> str:
         return f"{other} and {reference}: {SAME} {with_seeds(len(row['seeds']))}."
     start = f"{other} minus {reference}: {difference(gap['mean'])} points"
     if row["p"] is None:
-        return f"{start}; the methods cannot be tested (too few seeds, or identical differences)."
+        return f"{start}; not tested: {untested(row)}."
     parts = [f"{start}, 95 % interval {interval(gap)} on these sub-datasets"]
     if row["like_these"]:
         parts.append(f"{interval(row['like_these'])} on sub-datasets like these")
     tests = [f"p = {row['p']:.2g} over {many(len(row['seeds']), 'seed')}"]
-    if row["holm"] is not None and len(data["against"]) > 1:
-        tests.append(f"{row['holm']:.2g} with Holm's correction for {len(data['against'])} comparisons")
+    tested = sum(each["p"] is not None for each in data["against"])
+    if row["holm"] is not None and tested > 1:
+        tests.append(f"{row['holm']:.2g} with Holm's correction for {tested} comparisons")
     if row["sign_flips"] is not None:
         tests.append(f"{row['sign_flips']:.2g} by the sign-flip test")
     return f"{conclusion(row)} {', '.join(parts)}; {', '.join(tests)}."
 
 
 def in_brief(data: Comparison) -> list[str]:
-    """The other methods, grouped by whether they are better or worse than the reference, or show no difference."""
+    """The other methods, grouped by whether they are better or worse than the reference, show no difference, or are not
+    tested."""
     reference = clean(data["reference"])
     groups: dict[str, list[str]] = {}
     for row in data["against"]:
@@ -67,19 +71,34 @@ def in_brief(data: Comparison) -> list[str]:
         lines.append(f"{listed(same)} handed over {SAME} as {reference}.")
     if alike := groups.get("No difference shown"):
         lines.append(f"No difference shown between {reference} and {listed(alike)}.")
-    return lines
+    why: dict[str, list[str]] = {}
+    for row in data["against"]:
+        if conclusion(row) == f"{NOT_TESTED}.":
+            why.setdefault(untested(row), []).append(row["method"])
+    return lines + [f"{NOT_TESTED} against {reference}: {listed(names)} ({reason})." for reason, names in why.items()]
 
 
 def conclusion(row: Entry) -> str:
     """The result in one or two words, before the numbers."""
     if same_models(row):
         return f"{SAME.capitalize()}."
-    if row["p"] is None or row["p"] >= LEVEL:
+    if row["p"] is None:
+        return f"{NOT_TESTED}."
+    if row["p"] >= LEVEL:
         return "No difference shown."
     better = "Better" if row["difference"]["mean"] > 0 else "Worse"
     if row["holm"] is not None and row["holm"] >= LEVEL:
         return f"{better}, but not after Holm's correction."
     return f"{better}."
+
+
+def untested(row: Entry) -> str:
+    """Why a difference has no p-value."""
+    if not row["seeds"]:
+        return "no seed is finished for both"
+    if len(row["seeds"]) == 1:
+        return "only one seed is finished for both"
+    return f"the difference is {IDENTICAL}"
 
 
 def notes(data: Comparison) -> list[str]:
@@ -97,7 +116,8 @@ def notes(data: Comparison) -> list[str]:
     lines.append(
         "± is Student's 95 % interval over training seeds. Win, tie, loss: number of sub-datasets on which the "
         "method is better than the reference, not different, worse (each tested over seeds at p < 0.05, so one in "
-        "twenty can differ by chance)."
+        f"twenty can differ by chance). A difference of one seed, or one that is {IDENTICAL}, is not tested: it is in "
+        "none of these numbers, and no interval over seeds can be given."
     )
     lines += mixed(entry["measure"] for entry in data["tasks"])
     pairs = [row["model_pairs"] for row in data["against"] if row["model_pairs"]["pairs"]]
@@ -120,8 +140,13 @@ def notes(data: Comparison) -> list[str]:
     return [*lines, *(clean(note) for note in data["notes"])]
 
 
-HEADINGS = ("method", "average", "worst", "spread", "gap", "FLOPs", "scoring share", "time", "disk")
+HEADINGS = ("method", "average", "worst", "spread", "gap", "FLOPs", "scoring share", "time", "disk", "seeds")
 """Headings of `cells`. Disk: maximum bytes held, relative to plain fine-tuning."""
+
+
+def columns(data: Comparison) -> range:
+    """The columns of `cells` to show: the numbers of seeds only where they differ."""
+    return range(len(HEADINGS) - (len({len(row["seeds"]) for row in data["methods"]}) == 1))
 
 
 def cells(row: Entry) -> list[str]:
@@ -140,6 +165,7 @@ def cells(row: Entry) -> list[str]:
         f"{scoring:.0%}" if scoring is not None else NOT_KNOWN,
         duration(row["seconds"]["mean"]) if row["seconds"] else NOT_KNOWN,
         f"{disk['mean']:.1f}" if disk else NOT_KNOWN,
+        str(len(row["seeds"])),
     ]
 
 
@@ -192,10 +218,10 @@ def against_cells(row: Entry) -> list[str]:
     return [
         clean(row["method"]),
         difference(_mean(gap)),
-        interval(gap) if gap else NOT_KNOWN,
+        interval_or_why(gap, row) if gap else NOT_KNOWN,
         p_value(row["p"]),
         p_value(row["holm"]),
-        f"{row['win']}/{row['tie']}/{row['loss']}",
+        f"{row['win']}/{row['tie']}/{row['loss']}" if row["win"] + row["tie"] + row["loss"] else NOT_KNOWN,
     ]
 
 
@@ -225,6 +251,11 @@ def p_value(p: float | None) -> str:
 def interval(entry: Entry) -> str:
     """The interval of a difference, in points: −0.3 to +1.2."""
     return span(entry["low"], entry["high"])
+
+
+def interval_or_why(entry: Entry, row: Entry) -> str:
+    """The interval of a difference of `row`; a word where the same difference with each seed leaves none."""
+    return "identical" if entry["low"] is None and len(row["seeds"]) > 1 else interval(entry)
 
 
 def with_reach(entry: Entry | None) -> str:

@@ -193,8 +193,7 @@ def _against(results: Results, reference: str, name: str) -> Json:
     bootstrap = draws(len(seeds), tuple(d.shape[1] for d in items)) if len(seeds) > 1 else None
     over_tasks = bootstrap.interval(items) if bootstrap else None
     rows = [_task(task, i, table[:, i], items[i], bootstrap) for i, task in enumerate(results.tasks)] if seeds else []
-    known = all(d.shape[1] > 1 for d in items)
-    apart = [item_test([d[i] for d in items]) < LEVEL for i in range(len(seeds))] if known else []
+    apart = [p < LEVEL for s in seeds if (p := item_test(one[s].items, two[s].items)) is not None]
     return {
         "method": name,
         "seeds": seeds,
@@ -212,13 +211,12 @@ def _against(results: Results, reference: str, name: str) -> Json:
 def _task(task: Task, index: int, by_seed: Array, items: Array, bootstrap: Bootstrap | None) -> Json:
     p = t_test(by_seed)
     mean = float(by_seed.mean())
-    decided = p is not None and p < LEVEL
     interval = bootstrap.task_interval(index, items) if bootstrap else Interval(mean)
     return {
         "task": task,
         "difference": asdict(interval),
         "p": p,
-        "verdict": ("win" if mean > 0 else "loss") if decided else "tie",
+        "verdict": None if p is None else "tie" if p >= LEVEL else "win" if mean > 0 else "loss",
     }
 
 

@@ -7,7 +7,7 @@ from html import escape
 from statistics import median
 
 from msft.report.words import clean, difference
-from msft.study.compare_words import Entry, interval
+from msft.study.compare_words import Entry, interval_or_why
 
 MOST_NAME = 22
 """Maximum characters of a name in the figure."""
@@ -33,7 +33,7 @@ def figure(rows: Sequence[Entry], marks: Sequence[str], seeds: Mapping[str, Sequ
     drawn = _axis(low, round((high - low) / step), step, height, x)
     for number, (row, mark) in enumerate(shown):
         mean = row["difference"]["mean"]
-        about = f"{clean(row['method'])}: {difference(mean)}, {interval(row['difference'])}"
+        about = f"{clean(row['method'])}: {difference(mean)}, {interval_or_why(row['difference'], row)}"
         drawn.append(f'<g class="{mark}"><title>{escape(about)}</title>')
         y = 6 + LINE * (number + 0.5)
         name = clean(row["method"])

@@ -22,6 +22,8 @@ SIZES = (0.5, 1.0)
 
 
 def variants(config: Config) -> tuple[Variant, ...]:
+    if len(config.datasets) < 2:
+        raise ConfigError(complaint("this study needs two data sets or more", "add data sets", field="datasets"))
     sizeless = [d.id for d in config.datasets if d.max_samples is None]
     if sizeless:
         found = f"{', '.join(sizeless)}: max_samples is not set"

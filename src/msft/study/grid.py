@@ -236,8 +236,15 @@ class StudyFolder:
         return {name: dict(variant["config"]) for name, variant in self._recorded()["variants"].items()}
 
     def read_failures(self) -> dict[str, dict[str, str]]:
-        """Variant to seed to the message of a run that failed."""
-        return json.loads(self.failures.read_text(encoding="utf-8")) if self.failures.exists() else {}
+        """Variant to seed to the message of a run that failed, and was not finished later."""
+        if not self.failures.exists():
+            return {}
+        every: dict[str, dict[str, str]] = json.loads(self.failures.read_text(encoding="utf-8"))
+        left = {
+            name: {seed: said for seed, said in by_seed.items() if not self.run(name, int(seed)).summary.exists()}
+            for name, by_seed in every.items()
+        }
+        return {name: by_seed for name, by_seed in left.items() if by_seed}
 
     def write_failures(self, failures: Mapping[tuple[str, int], str]) -> None:
         listed: dict[str, dict[str, str]] = {}

@@ -7,6 +7,7 @@ from statistics import mean
 from msft.config.schema import Config
 from msft.report.plots import figure
 from msft.report.story import Story
+from msft.study.compare_words import IDENTICAL
 from msft.study.draw import by_task, dots, line, upright
 from msft.study.findings import Findings, Plot, Table
 from msft.study.grid import Variant
@@ -32,7 +33,7 @@ def find(evidence: Evidence) -> Findings:
     said = [
         f"Restoring the moments changes the final model by {total.mean:+.2f} points compared with resetting them"
         + (f" (95 % interval {total.low:+.2f} to {total.high:+.2f})" if total.low is not None else "")
-        + (f", p = {p:.3f}." if p is not None else "; a test needs more than one seed."),
+        + (f", p = {p:.3f}." if p is not None else f"; not tested: {_untested(len(seeds))}."),
         "Mean training loss of the first segment after a roll-back: "
         + ", ".join(f"{kind} {_first_loss(runs[kind].values()):.3f}" for kind in KINDS) + ".",
     ]  # fmt: skip
@@ -57,6 +58,10 @@ def find(evidence: Evidence) -> Findings:
                            legend=True)),
     ]  # fmt: skip
     return Findings(title="Adam's moments at a roll-back", said=said, plots=plots, tables=[table])
+
+
+def _untested(seeds: int) -> str:
+    return "that needs more than one seed" if seeds < 2 else f"the difference is {IDENTICAL}"
 
 
 def _row(value: Interval) -> tuple[float, float | None, float | None]:

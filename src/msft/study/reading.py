@@ -9,7 +9,9 @@ from typing import TypeAlias
 
 from msft.config.schema import Config
 from msft.core.curves import peak
+from msft.core.errors import RunError, complaint
 from msft.core.vocabulary import Task
+from msft.record.run_folder import RunFolder
 from msft.report.cost import flops
 from msft.report.story import Story, read_story
 from msft.report.trail import Point
@@ -29,10 +31,21 @@ def read_runs(folder: StudyFolder, grid: Grid) -> dict[str, dict[int, Story]]:
     found: dict[str, dict[int, Story]] = {}
     for variant in grid.variants:
         for seed in grid.seeds:
-            run = folder.run(variant, seed)
-            if run.summary.exists():
-                found.setdefault(variant.name, {})[seed] = read_story(run)
+            if (story := finished(folder.run(variant, seed))) is not None:
+                found.setdefault(variant.name, {})[seed] = story
     return found
+
+
+def finished(run: RunFolder) -> Story | None:
+    """The story of a run that has its summary; None if it has none yet. Raises RunError if its journal ends before."""
+    if not run.summary.exists():
+        return None
+    story = read_story(run)
+    if story.answer is None:
+        found = "the run has a summary, but its journal ends before the end of the run"
+        fix = f"restore {run.journal.name} from a copy, or remove {run.summary.name} and repeat the command that "
+        raise RunError(complaint(found, fix + "started the study: it continues the run", file=run.path))
+    return story
 
 
 def answer_score(story: Story) -> float:

@@ -16,14 +16,16 @@ from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import mean
 from msft.report.cost import ledger
 from msft.report.final_path import Made, few_candidates, made_by
-from msft.report.story import Story, read_story
+from msft.report.story import Story
 from msft.report.summary import summary_of
 from msft.report.words import measure_label
 from msft.study.grid import StudyFolder
 from msft.study.held_out import Curve, held_out
+from msft.study.reading import finished
 from msft.study.statistics import Array
 
 V = TypeVar("V")
+REPEAT = "remove the causes and repeat the same command; with other settings, name another --output"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +95,8 @@ class Results:
 
 
 def read_results(folder: StudyFolder) -> Results:
-    """Every finished run. Raises RunError if there is none, or if data or model differ between runs (between those of
-    one seed, where each seed draws its own data)."""
+    """Every finished run. Raises RunError if there is none, if one has a damaged journal, or if data or model differ
+    between runs (between those of one seed, where each seed draws its own data)."""
     stories: dict[tuple[str, int], Story] = {}
     firsts: dict[int, tuple[RunFolder, Story]] = {}
     names, seeds = folder.recorded_grid()
@@ -102,15 +104,14 @@ def read_results(folder: StudyFolder) -> Results:
     for name in names:
         for seed in seeds:
             run = folder.run(name, seed)
-            if run.summary.exists():
-                story = read_story(run)
+            if (story := finished(run)) is not None:
                 first = firsts.setdefault(seed if redrawn else 0, (run, story))
                 _check_same(first, (run, story))
                 stories[name, seed] = story
     if not firsts:
         failed = [message for by_seed in folder.read_failures().values() for message in by_seed.values()]
         found = "no run of this study is finished" + (f"; one failed: {failed[0]}" if failed else "")
-        raise RunError(complaint(found, "remove the causes of the failures, and repeat the command", file=folder.path))
+        raise RunError(complaint(found, REPEAT, file=folder.path))
     story = next(iter(firsts.values()))[1]
     tested = "answer" in story.test and bool(story.test["answer"].reports)
     split: Literal["test", "validation"] = "test" if tested else "validation"
@@ -159,7 +160,7 @@ def _check_same(first: tuple[RunFolder, Story], other: tuple[RunFolder, Story]) 
 def _run(story: Story, seed: int, tasks: Sequence[Task], tested: bool, *, shared: bool) -> Run | None:
     """None if the final model is not scored on every sub-dataset. `shared`: all seeds have the same items."""
     answer = story.answer
-    assert answer is not None, "a summary exists only after the end of a run"
+    assert answer is not None, "only finished runs are read"
     reports = story.test["answer"].reports if tested else answer.reports
     if not all(math.isfinite(reports.get(task, math.nan)) for task in tasks):
         return None

@@ -108,7 +108,12 @@ class _Runner:
         self.tell, self.watch = tell, watch
         self.total = len(grid.variants) * len(grid.seeds)
         self.jobs = 1
-        self.failures: dict[tuple[str, int], str] = {}
+        self.failures = {
+            (variant, int(seed)): message
+            for variant, by_seed in folder.read_failures().items()
+            for seed, message in by_seed.items()
+        }
+        """Of runs that are not finished, those of earlier sessions too, until they are tried again."""
         self.done: set[str] = set()
         self.waiting: list[_Piece] = list(self._tasks())
         self.finished = self.total - sum(task.seed is not None for task in self.waiting)
@@ -122,8 +127,6 @@ class _Runner:
                     running[self._submit(executor, task)] = task
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     self._ended(running.pop(future), _result(future))
-        if self.failures or self.folder.failures.exists():
-            self.folder.write_failures(self.failures)
         return self.failures
 
     def _tasks(self) -> Iterator[_Piece]:
@@ -176,6 +179,9 @@ class _Runner:
             return
         if result.failure is not None:
             self.failures[task.variant.name, task.seed] = result.failure
+            self.folder.write_failures(self.failures)
+        elif self.failures.pop((task.variant.name, task.seed), None) is not None:
+            self.folder.write_failures(self.failures)
         self.finished += 1
         self.tell(
             Progress(

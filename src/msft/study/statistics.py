@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from msft.report.intervals import of_average, of_change, p_of
+
 Array = NDArray[np.float64]
 
 LEVEL = 0.05
@@ -30,11 +32,13 @@ MOST_FLIPS = 20
 FEWEST_TASKS = 5
 """Minimum number of sub-datasets for an interval over sub-datasets."""
 REPLICATES = 2000
+CLOSE = 1e-12
+"""Values that lie closer together are the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean with its 95 % interval; `low` and `high` are None if there is a single value only."""
+    """A mean with its 95 % interval; `low` and `high` are None if there is a single value, or all are the same."""
 
     mean: float
     low: float | None = None
@@ -45,27 +49,28 @@ def t_interval(values: Sequence[float] | Array) -> Interval:
     """Mean over seeds, with Student's interval."""
     x = np.asarray(values, float)
     mean = float(x.mean())
-    if len(x) < 2 or not np.isfinite(x).all():
+    if len(x) < 2 or not np.isfinite(x).all() or np.ptp(x) < CLOSE:
         return Interval(mean)
     reach = float(stats.t.ppf(1 - LEVEL / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
     return Interval(mean, mean - reach, mean + reach)
 
 
 def t_test(differences: Sequence[float] | Array) -> float | None:
-    """Two-sided p of the differences per seed; None if there are too few, or if all are equal and not 0."""
+    """Two-sided p of the differences per seed; None if there are too few, or if all are equal, also to 0: seeds that
+    agree by chance show neither a difference nor that there is none."""
     d = np.asarray(differences, float)
-    if len(d) < 2 or not np.isfinite(d).all():
+    if len(d) < 2 or not np.isfinite(d).all() or np.ptp(d) < CLOSE:
         return None
-    if np.ptp(d) < 1e-12:
-        return 1.0 if abs(d[0]) < 1e-12 else None
     return float(stats.ttest_1samp(d, 0.0).pvalue)
 
 
 def seeds_to_show(differences: Sequence[float] | Array, power: float, most: int) -> int | None:
     """The smallest number of seeds with which the 95 % interval would lie on this side of 0 in a share `power` of
     studies, if their differences were normal with the mean and the standard deviation of these; None if that is more
-    than `most`."""
+    than `most`, or if all differences are equal, so that their standard deviation is not known."""
     d, seeds = np.asarray(differences, float), np.arange(2, most + 1)
+    if np.ptp(d) < CLOSE:
+        return None
     effect = abs(d.mean()) / d.std(ddof=1)
     shown = stats.nct.sf(stats.t.ppf(1 - LEVEL / 2, seeds - 1), seeds - 1, effect * np.sqrt(seeds))
     enough = seeds[shown >= power]
@@ -100,16 +105,19 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def item_test(differences: Sequence[Array]) -> float:
-    """Two-sided p that these two models differ in the macro-average. One array of paired item differences per task.
+def item_test(one: Sequence[Array], two: Sequence[Array]) -> float | None:
+    """Two-sided p that these two models differ in the macro-average, as `msft report` tests two runs; one array per
+    sub-dataset of the items, whose mean is the metric. None where the items do not tell how far they vary.
 
     It compares the two models only: their difference also depends on the seed, which this test does not consider.
     """
-    mean = np.mean([d.mean() for d in differences])
-    variance = sum(d.var(ddof=1) / len(d) for d in differences if len(d) > 1) / len(differences) ** 2
-    if variance <= 0:
-        return 1.0 if abs(mean) < 1e-12 else 0.0
-    return float(2 * stats.norm.sf(abs(mean) / math.sqrt(variance)))
+    parts: list[tuple[float, tuple[float, float]]] = []
+    for now, was in zip(one, two, strict=True):
+        interval = of_change(was.tolist(), now.tolist(), float(was.mean()), float(now.mean()))
+        if interval is None:
+            return None
+        parts.append((float(now.mean() - was.mean()), interval))
+    return p_of(math.fsum(gap for gap, _ in parts) / len(parts), of_average(parts))
 
 
 def crossed_error(differences: Array) -> tuple[float, float]:
@@ -154,14 +162,15 @@ class Bootstrap:
     def interval(self, differences: Sequence[Array]) -> Interval | None:
         """Interval of the macro-average of paired differences, one (S, n) table per sub-dataset; S is at least 2.
 
-        None if there are too few sub-datasets to generalise to others.
+        None if there are too few sub-datasets to generalise to others, or if the differences do not vary.
         """
         if len(differences) < FEWEST_TASKS:
             return None
         table = np.stack([d.mean(1) for d in differences], axis=1)
         drawn = [_twice(self._seeds, d, items) for d, items in zip(differences, self._items, strict=True)]
         replicates = np.einsum("bt,bt->b", np.stack(drawn, axis=1), self._tasks)
-        return _scaled(float(table.mean()), replicates, *crossed_error(table))
+        found = _scaled(float(table.mean()), replicates, *crossed_error(table))
+        return None if found.low is None else found
 
     def task_interval(self, task: int, differences: Array) -> Interval:
         """Interval of one sub-dataset: seeds and items are resampled."""
@@ -181,10 +190,11 @@ def _twice(rows: Array, table: Array, columns: Array) -> Array:
 
 
 def _scaled(mean: float, replicates: Array, error: float, freedom: float) -> Interval:
-    """The quantiles of the replicates about the mean, scaled so that their spread equals the standard error."""
+    """The quantiles of the replicates about the mean, scaled so that their spread equals the standard error; without
+    ends where nothing varies, as an interval of width 0 would claim to be sure."""
     spread = float(replicates.std())
-    if spread < 1e-12:
-        return Interval(mean, mean, mean)
+    if min(spread, error) < CLOSE:
+        return Interval(mean)
     factor = error / spread * float(stats.t.ppf(1 - LEVEL / 2, freedom) / stats.norm.ppf(1 - LEVEL / 2))
     low, high = np.quantile(replicates - replicates.mean(), [LEVEL / 2, 1 - LEVEL / 2])
     return Interval(mean, mean + factor * float(low), mean + factor * float(high))

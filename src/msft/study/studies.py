@@ -15,6 +15,7 @@ from msft.study.findings import Cell, Findings
 from msft.study.grid import Grid, StudyFolder, Variant
 from msft.study.positions import Watch
 from msft.study.reading import Evidence, read_runs
+from msft.study.results import REPEAT
 from msft.study.runs import HERE, UNWATCHED, Progress, run_grid
 from msft.study.worker import nothing
 
@@ -73,7 +74,7 @@ def run_study(
     if failures:
         listed = "; ".join(f"{variant}, seed {seed}: {why}" for (variant, seed), why in list(failures.items())[:3])
         found = f"{len(failures)} of the study's runs failed: {listed}"
-        raise RunError(complaint(found, "remove the causes and repeat the same command", file=folder.path))
+        raise RunError(complaint(found, REPEAT, file=folder.path))
     by_name = {variant.name: variant for variant in grid.variants}
 
     def job(variant: str, seed: int) -> Job:

@@ -21,6 +21,7 @@ import torch._inductor.config
 from msft.config.schema import Config
 from msft.core.errors import RunError, Stopped, UserError, complaint
 from msft.core.wire import outcome_from_json, outcome_to_json
+from msft.engine.outcomes import OF_A_RUN
 from msft.methods import load_installed
 from msft.model.memory import share_card
 from msft.record.journal import canonical, digest
@@ -34,6 +35,8 @@ from msft.study.positions import Position, Reporter
 from msft.system import files
 from msft.system.locks import lock
 
+OF_A_STUDY = "begin again in another folder (--output), with max_grad_norm or a lower training.learning_rate"
+"""What to do when the training of a run diverged: all runs of a study have the settings that it began with."""
 PREPARED = 4
 """Number of jobs whose tokenised data a process keeps."""
 
@@ -124,7 +127,7 @@ def work(config: Config, threads: int, file: Path, at: Position, jobs: int) -> R
         resume = RunFolder(Path(config.output)).exists
         summary = train(config, Reporter(at, _tell), resume=resume, job=job, shared=replace(shared, jobs=jobs))
     except UserError as error:
-        return Result(None, str(error), time.perf_counter() - began)
+        return Result(None, str(error).replace(OF_A_RUN, OF_A_STUDY), time.perf_counter() - began)
     except Stopped:  # stops the study, not only this run
         raise
     except Exception as error:  # mostly out of memory: one failed run must not end the others
