@@ -31,8 +31,8 @@ the message suggests the nearest key. `msft schema` prints the JSON Schema, for 
 set on the command line: `--set training.batch_size=32`, `--set datasets.gsm8k.max_samples=100`. A dash means no
 default: the key may be omitted.
 
-Without a `method`, a configuration means `{name: msft}`, without averaged weights, as in version 0.1. `msft init` writes
-what we advise: `auto`, with `training.average: 1`.
+Without a `method`, a configuration means `{name: msft}`, without averaged weights, as in version 0.1. `msft init`
+writes what we advise: `auto`, with `training.average: 1`.
 """
 ALL_METHODS = """\
 # Methods
