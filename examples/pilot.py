@@ -172,7 +172,8 @@ def judged(sweep: Mapping[str, Curves], chosen: str, confirmed: Sequence[Curves]
 def words(result: Mapping[str, Any]) -> str:
     """The result as Markdown: percentages of the report, epochs."""
     lines = [
-        "| learning rate | validation, base | best | its search score | at epoch | test, base | test, final model |",
+        "| learning rate | validation, base | best evaluation | its search score | at epoch | test, base "
+        "| test, final model |",
         "|---|---|---|---|---|---|---|",
     ]
     lines += [
