@@ -3,12 +3,15 @@
     python examples/cheap_model.py && python examples/cheap_model.py --noisy
     python benchmarks/headroom_gains.py OUT --seeds 780:786
     python benchmarks/headroom_gains.py OUT
+    python benchmarks/headroom_gains.py OUT --second taught --seeds 940:946
+    python benchmarks/headroom_gains.py OUT --second taught
 
 The ten sub-datasets of examples/uneven.yaml, each drawn equally often, varied in three ways: the largest is 1, 4 or 16
 times the smallest; three of them have no wrong answers or 40 %; there are 30 or 70 examples of each on average. In each
 variant plain SFT and one search, mSFT with the example's settings, both on averaged weights, paired by seed; each seed
 draws its own rows. x: the headroom of the SFT run by its validation items. y: what the search gained on the test split.
-The second command fits y on x over variants, with and without a correction for the errors in x.
+The second command fits y on x over variants, with and without a correction for the errors in x. With `--second taught`,
+the same for `self_distil`, at the rate that teachers.py has for it, as for plain SFT.
 """
 
 from __future__ import annotations
@@ -27,16 +30,14 @@ from average_first import EXAMPLES, example, folders, measured, run
 from scipy.stats import t as student
 
 from msft.config.schema import Config
-from msft.core.headroom import SPLITS, Evidence, Measured, evidence, halves, headroom
+from msft.core.headroom import SPLITS, SURE, Evidence, Measured, evidence, halves, headroom
 from msft.core.vocabulary import Outcome
-from msft.methods.auto import SURE
 from msft.record.run_folder import RunFolder
 from msft.report.gains import gains_of
 from msft.report.story import Point, Story, read_story
 from msft.study.statistics import t_interval
 from msft.study.variants import variants
 
-RATE = 1.5e-3
 UNEVEN, NOISE, NUMBERS = (1, 4, 16), (False, True), (30, 70)
 NOISY = ("gcd", "simple_equations", "count_bits")
 """Those of which examples/cheap_model.py writes a file with wrong answers."""
@@ -44,9 +45,21 @@ MEASURES = ("scores", "reports")
 NAMED = {"scores": "search score", "reports": "test metric"}
 DRAWS = 4000
 REALISED = 0.4
-"""Share of the headroom that `auto` expected a search to realise, when this was measured."""
+"""Share of the headroom that `auto` expected a search to realise, when searches were measured."""
 LEAST = 0.3
 """Reliability of x below which a slope is not corrected: its correction would divide by noise."""
+
+
+class Second(NamedTuple):
+    """What is compared with plain SFT."""
+
+    method: str
+    rate: float
+    stage: str
+    """The folder of its runs."""
+
+
+SECONDS = {"search": Second("msft", 1.5e-3, "e"), "taught": Second("self_distil", 3e-3, "t")}
 
 
 class Made(NamedTuple):
@@ -72,9 +85,9 @@ def sizes(made: Made, count: int) -> list[int]:
     return [max(2, round(made.number * count * part / sum(row))) for part in row]
 
 
-def config_of(made: Made) -> Config:
+def config_of(made: Made, rate: float) -> Config:
     """The order of the sizes is that of examples/uneven.yaml: who is large there is large here."""
-    base = example("uneven", RATE, average=1.0)
+    base = example("uneven", rate, average=1.0)
     order = sorted(base.datasets, key=lambda dataset: -(dataset.max_samples or 0))
     size = {dataset.id: n for dataset, n in zip(order, sizes(made, len(order)), strict=True)}
     datasets = []
@@ -85,19 +98,20 @@ def config_of(made: Made) -> Config:
     return base.model_copy(update={"datasets": tuple(datasets)})
 
 
-def read(story: Story) -> dict[str, float | bool]:
-    """What an SFT run predicts, in points, and whether auto would search on it."""
+def read(story: Story, second: Second) -> dict[str, float | bool]:
+    """What an SFT run predicts, in points, and whether auto would have a second run."""
     gains = gains_of(story)
     assert gains is not None, "the runs have averages and enough items"
     found = evidence(((point.epoch, outcome) for point, outcome in _trail(story)), story.tasks)
     assert found is not None
-    room = headroom(half_of(found))
-    worth = REALISED * room.score > SURE * room.error and room.metric > 0
+    room = headroom(half_of(found) if second.method == "msft" else found)
+    then = REALISED * room.score > SURE * room.error and room.metric > 0
+    worth = then if second.method == "msft" else room.pays()
     return {"scores": 100 * gains.score.estimate, "reports": 100 * gains.metric.estimate, "searches": worth}
 
 
 def half_of(found: Evidence) -> Evidence:
-    """The half of each sub-dataset's items by which `auto` decided then."""
+    """The half of each sub-dataset's items by which `auto` decided, when searches were measured."""
 
     def of(task: str, measured: Measured) -> Measured:
         kept = halves(found.items(task), task, SPLITS)[0]
@@ -113,7 +127,7 @@ def _trail(story: Story) -> Iterator[tuple[Point, Outcome]]:
         yield story.trail.points[number], outcome
 
 
-def rows_of(out: Path) -> dict[str, dict[int, dict]]:
+def rows_of(out: Path, second: Second) -> dict[str, dict[int, dict]]:
     """Variant to seed to what was predicted (`x`), gained (`y`, in points) and spent (`cost`, in that of SFT). Each run
     is read once."""
     kept = out / "gains.json"
@@ -124,14 +138,14 @@ def rows_of(out: Path) -> dict[str, dict[int, dict]]:
     found: dict[str, dict[int, dict]] = {}
     for stage, seeds in runs.items():
         for seed, both in seeds.items():
-            if both.keys() != {"sft", "msft"}:
+            if both.keys() != {"sft", second.method} or stage.split()[0] != second.stage:
                 continue
             key = f"{stage} {seed}"
             if key not in known:
-                plain, search = measured(both["sft"]), measured(both["msft"])
+                plain, search = measured(both["sft"]), measured(both[second.method])
                 gained = {m: 100 * (fmean(search[m].values()) - fmean(plain[m].values())) for m in MEASURES}
                 known[key] = {
-                    "x": read(read_story(both["sft"])),
+                    "x": read(read_story(both["sft"]), second),
                     "y": gained,
                     "cost": search["flops"] / plain["flops"],
                     "validation": 100 * (fmean(search["validation"].values()) - fmean(plain["validation"].values())),
@@ -190,7 +204,7 @@ def over_draws(rows: Sequence[Sequence[tuple[float, float]]]) -> tuple[float, fl
 
 def table(found: Mapping[str, Mapping[int, dict]]) -> None:
     heads = (
-        "| variant | n | seeds | headroom, score | metric | auto would search | gain, score | metric | FLOPs of SFT |"
+        "| variant | n | seeds | headroom, score | metric | auto would go on | gain, score | metric | FLOPs of SFT |"
     )
     print(f"{heads}\n|---|---:|---|---:|---:|---:|---:|---:|---:|")
     for name, seeds in found.items():
@@ -224,10 +238,9 @@ def table(found: Mapping[str, Mapping[int, dict]]) -> None:
             continue
         for m, kind in NAMED.items():
             gained = t_interval([r["y"][m] for r in some])
-            print(
-                f"{'where auto would search' if searches else 'where it would not'}, {kind}: {gained.mean:+.2f} "
-                f"({gained.low:+.2f} to {gained.high:+.2f}), n {len(some)} runs"
-            )
+            where = "where auto would have a second run" if searches else "where it would not"
+            said = f"{gained.mean:+.2f} ({gained.low:+.2f} to {gained.high:+.2f})"
+            print(f"{where}, {kind}: {said}, n {len(some)} runs")
 
 
 def main() -> None:
@@ -235,9 +248,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", help="first:beyond; without it, the tables of what is there")
     parser.add_argument("--seconds", type=float, default=7200.0, help="no seed is begun after them (default: 7200)")
+    parser.add_argument("--second", choices=SECONDS, default="search", help="what is compared with plain SFT")
     given = parser.parse_args()
+    second = SECONDS[given.second]
     if given.seeds is None:
-        table(rows_of(given.out))
+        table(rows_of(given.out, second))
         return
     began = time.monotonic()
     for seed in range(*map(int, given.seeds.split(":"))):
@@ -245,7 +260,8 @@ def main() -> None:
             if time.monotonic() - began > given.seconds:
                 print("the time is over: the same command goes on")
                 return
-            run(given.out / "e" / made.name / str(seed), variants(config_of(made), ["sft", "msft"]), seed)
+            methods = variants(config_of(made, second.rate), ["sft", second.method])
+            run(given.out / second.stage / made.name / str(seed), methods, seed)
             print(f"{made.name} seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
 
 

@@ -134,12 +134,12 @@ def test_where_all_peak_together_there_is_no_second_run(second: str) -> None:
 def test_a_test_metric_that_speaks_against_it_forbids_a_second_run(metric: float, worth: bool) -> None:
     """A loss within its standard error does not."""
     room = auto.Headroom(score=0.02, metric=metric, error=0.003, metric_error=0.02)
-    assert auto._worth(room, auto.Params()) is worth
+    assert room.pays() is worth
 
 
 def test_a_second_run_must_be_expected_to_gain_what_the_items_can_show() -> None:
     room = auto.Headroom(score=0.02, metric=0.0, error=0.0049, metric_error=0.02)
-    assert auto._worth(room, auto.Params()) and not auto._worth(room, auto.Params(realised=0.45))
+    assert room.pays() and not room.pays(realised=0.45)
 
 
 def test_what_the_items_can_show_is_named() -> None:

@@ -32,7 +32,7 @@ def test_summary_terminal_and_page_show_the_headroom(tmp_path: Path, method: str
     console = Console(file=io.StringIO(), width=400)
     render_text(run, console)
     shown, drawn = console.file.getvalue(), page(story, {})  # type: ignore[attr-defined]
-    for sentence in sentences(gains):
+    for sentence in sentences(gains, decided=method == "auto"):
         assert sentence in shown and sentence.replace("'", "&#x27;") in drawn
     assert "on all validation items: each half is valued at the epochs that the other half chose" in shown
     for sentence in story.explanations:
@@ -58,22 +58,31 @@ def test_the_first_roll_out_alone_is_read(tmp_path: Path) -> None:
     assert gains is not None and max(gains.own.values()) <= 2.5
 
 
-def gains(score: float, metric: float, width: float, unreached: tuple[str, ...] = ()) -> Gains:
-    of = [Gain(g, g - width, g + width, g) for g in (score, metric)]
-    return Gains(score=of[0], metric=of[1], own={"a": 1.0}, common=2.0, unreached=unreached)
+@pytest.mark.parametrize("peaks", [(1.0, 5.0, 5.5, 6.0), (5.0, 5.0, 5.0, 5.5)])
+def test_a_plain_run_says_what_auto_would_do(tmp_path: Path, peaks: tuple[float, ...]) -> None:
+    job = {"items": 200, "horizon": 6.0, "peaks": peaks}
+    found = gains_of(read_story(make_run(tmp_path / "sft", "sft", **job)))  # type: ignore[arg-type]
+    auto = read_story(make_run(tmp_path / "auto", "auto", **job))  # type: ignore[arg-type]
+    assert found is not None and found.pays is (len({segment.rollout for segment, _ in auto.segments}) > 1)
+    assert found.pays is (peaks[0] == 1.0)
+
+
+def gains(score: float, width: float, *, pays: bool = False, unreached: tuple[str, ...] = ()) -> Gains:
+    of = Gain(score, score - width, score + width, score)
+    return Gains(score=of, metric=of, own={"a": 1.0}, common=2.0, unreached=unreached, pays=pays)
 
 
 @pytest.mark.parametrize(
     ("found", "worth"),
     [
-        (gains(0.02, 0.01, 0.01), True),
-        (gains(0.02, -0.01, 0.01), None),  # the measures disagree
-        (gains(0.0, 0.0, 0.004), False),
-        (gains(0.0, 0.0, 0.004, ("a",)), None),  # a peak may still come
-        (gains(0.0, 0.0, 0.02), None),
+        (gains(0.02, 0.01, pays=True), True),
+        (gains(0.02, 0.01), None),  # auto would not try it: the metric speaks against it
+        (gains(0.0, 0.004), False),
+        (gains(0.0, 0.004, unreached=("a",)), None),  # a peak may still come
+        (gains(0.0, 0.02), None),
     ],
 )
-def test_a_verdict_needs_both_measures_and_every_peak(found: Gains, worth: bool | None) -> None:
+def test_the_verdict_is_that_of_auto_or_needs_every_peak(found: Gains, worth: bool | None) -> None:
     assert found.worth is worth
     said = " ".join(sentences(found))
     assert ("not worth its cost" in said) == (worth is False)

@@ -30,6 +30,11 @@ SPLITS = 20
 """Random halvings of the validation items."""
 FEWEST = 4
 """Validation items of each sub-dataset below which nothing is estimated: the halves would be single items."""
+SURE = 2.0
+"""Standard errors that a gain must have to be called shown."""
+REALISED = 0.5
+"""Share of the headroom that a second run is expected to realise in search score. On small jobs, 0.8 was seen where it
+is taught from the peaks, and 0.3 to 0.7 for a search."""
 RECORD = (Probe.ITEMS, Probe.METRICS)
 """What a roll-out has to record for its headroom."""
 
@@ -160,6 +165,10 @@ class Headroom:
     score: a gain well below it cannot be shown."""
     metric_error: float
     """The same, of the difference in the test metric."""
+
+    def pays(self, realised: float = REALISED) -> bool:
+        """Whether what a second run would realise can be shown, and the test metric does not speak against it."""
+        return realised * self.score > SURE * self.error and self.metric >= -self.metric_error
 
 
 def headroom(evidence: Evidence) -> Headroom:

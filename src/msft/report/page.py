@@ -197,7 +197,8 @@ def _headroom(story: Story) -> Section:
     if gains is None:
         return Section(name="headroom", title="Headroom", content="")
     rows = [[task, epochs(gains.own[task]), "still rising" if task in gains.unreached else ""] for task in story.tasks]
-    content = items(sentences(gains)) + table(["sub-dataset", "best epoch", ""], rows, average=False)
+    said = items(sentences(gains, decided=bool(story.explanations)))
+    content = said + table(["sub-dataset", "best epoch", ""], rows, average=False)
     return Section(name="headroom", title="Headroom", content=content)
 
 

@@ -74,7 +74,7 @@ def render_text(folder: RunFolder, console: Console, *, with_notes: bool = True)
     if (gains := gains_of(story)) is not None:
         console.print()
         console.print(Text("Headroom", style="bold"))
-        for line in sentences(gains):
+        for line in sentences(gains, decided=bool(story.explanations)):
             print_line(console, f"- {line}")
     console.print()
     console.print(Text("What it cost", style="bold"))

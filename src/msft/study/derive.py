@@ -36,7 +36,7 @@ def equal_flops(config: Config, of: RunFolder) -> Config:
 
 
 def first_rollout(config: Config, of: RunFolder) -> Config:
-    """SFT that ends where the first roll-out of the run `of`, an auto search, ended: its early end, and no search.
+    """SFT that ends where the first roll-out of the run `of`, one of auto, ended: its early end, and no second run.
 
     With a warm-up, which is a share of `max_epochs`, the warm-up is shorter too.
     """

@@ -9,7 +9,7 @@ from msft.config.schema import Config
 from msft.core.headroom import Moments, moments
 from msft.core.plain_words import many
 from msft.core.vocabulary import Task
-from msft.report.gains import REALISED, Gains, gains_of, in_points, sentences
+from msft.report.gains import SEEN, Gains, gains_of, in_points, sentences
 from msft.report.story import Story
 from msft.report.trail import Point
 from msft.study.draw import beside, by_task, dots, upright
@@ -86,7 +86,7 @@ def _over_seeds(stories: Sequence[Story]) -> list[str]:
         f"With moments read from the other seeds, {many(len(stories), 'seed')}: "
         f"{in_points(score.mean, score.low, score.high)} in search score and "
         f"{in_points(metric.mean, metric.low, metric.high)} in the test metric, on validation (95 % t interval over "
-        f"seeds). {REALISED}"
+        f"seeds). {SEEN}"
     ]
 
 
