@@ -97,8 +97,8 @@ class Common(BaseModel):
     sub-datasets costs at most a quarter of the training between two evaluations. No exclusion depends on it."""
     refit: Annotated[bool, LATER] = False
     """After the search, train once more from the base model: on all rows, those that were held out for validation too,
-    with the same exclusions at the same epochs. The final model is the end of that run, which has no validation score.
-    For the methods msft and sft."""
+    with the same exclusions at the same epochs and the same teachers. The final model is the end of that run, which has
+    no validation score. For the methods sft, msft, auto and self_distil."""
 
 
 def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodConfig:

@@ -90,7 +90,7 @@ def path(made: Sequence[Segment], snapshot: Snapshot) -> list[Segment]:
         segment = made[snapshot - 1]
         if segment.blend or segment.mixture.without or segment.anneal is not None:
             what = "blends snapshots, leaves out single examples or lowers the learning rate itself"
-            reason, fix = f"a run on all rows cannot follow a method that {what}", "remove refit, or use msft or sft"
+            reason, fix = f"a run on all rows cannot follow a method that {what}", "remove refit, or use another method"
             raise RunError(complaint(reason, fix, field="method.refit"))
         found.append(segment)
         snapshot = segment.parent
