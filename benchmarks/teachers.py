@@ -9,7 +9,14 @@
 `self_distil` at the rate that development seeds chose (peers.py), beside plain SFT on averages at its own rate, at that
 of `self_distil`, and for twice the epochs, which is what the teacher's run costs. Controls for the peaks: one teacher
 for all sub-datasets, and the same teachers dealt to them at random. Planned: twelve seeds; confirmatory are test
-accuracy of `self_distil` minus `sft_average` on the jobs uneven and cheap. Part size: the job uneven, on the seeds of part auto, with its sub-datasets drawn by size, which is what one would do
+accuracy of `self_distil` minus `sft_average` on the jobs uneven and cheap.
+
+Part auto: `auto`, which has its second run only where the headroom of the first one says that it can pay, at the rate of
+`self_distil`, beside plain SFT at both rates. On uneven also the controls: the peaks dealt at random, a search by
+exclusion at the rate of plain SFT, and `self_distil`. Planned: sixteen seeds; confirmatory is test accuracy of `auto`
+minus `sft_average` on uneven; on cheap and noisy, where there is little to gain, `auto` must not be worse by 0.3 points.
+
+Part size: the job uneven, on the seeds of part auto, with its sub-datasets drawn by size, which is what one would do
 instead of drawing them equally often; the table also holds `auto` of part auto against plain SFT of this part.
 
 The table is of what is there.
