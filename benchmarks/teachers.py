@@ -11,10 +11,10 @@ of `self_distil`, and for twice the epochs, which is what the teacher's run cost
 for all sub-datasets, and the same teachers dealt to them at random. Planned: twelve seeds; confirmatory are test
 accuracy of `self_distil` minus `sft_average` on the jobs uneven and cheap.
 
-Part auto: `auto`, which has its second run only where the headroom of the first one says that it can pay, at the rate of
-`self_distil`, beside plain SFT at both rates. On uneven also the controls: the peaks dealt at random, a search by
+Part auto: `auto`, which has its second run only where the headroom of the first one says that it can pay, at the rate
+of `self_distil`, beside plain SFT at both rates. On uneven also the controls: the peaks dealt at random, a search by
 exclusion at the rate of plain SFT, and `self_distil`. Planned: sixteen seeds; confirmatory is test accuracy of `auto`
-minus `sft_average` on uneven; on cheap and noisy, where there is little to gain, `auto` must not be worse by 0.3 points.
+minus `sft_average` on uneven. On cheap and noisy, with little to gain, `auto` must not be worse by 0.3 points.
 
 Part size: the job uneven, on the seeds of part auto, with its sub-datasets drawn by size, which is what one would do
 instead of drawing them equally often; the table also holds `auto` of part auto against plain SFT of this part.
