@@ -138,7 +138,7 @@ class Source:
     def _files(self, path: str, split: str) -> list[Path] | None:
         """As `local_files`, also of files at an address, which are fetched once."""
         if not is_address(path):
-            return local_files(path, split, self.field)
+            return local_files(path, split, self.field, self.notes)
         if split != "train":
             mend = "choose rows with where, such as {where: {split: test}}, or name another path"
             raise self._bad(f"{path} holds a single split, but split: {split} was asked for", mend)
