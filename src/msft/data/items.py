@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from msft.core.plain_words import many
 from msft.data.chats import as_item, renderings, up_to_last_turn
 from msft.data.complaints import Complaints
 from msft.data.encode import Encoder
@@ -39,6 +40,25 @@ def build(
         return _generating(samples, measure, encoder, complaints, texts)
     samples = [as_item(encoder.chats, sample) if sample.messages else sample for sample in samples]
     return [Item(options=(example,)) for example in encoder.whole(samples)]
+
+
+def notes_of_choices(items: Mapping[str, Sequence[Item]], measure: Measure) -> list[str]:
+    """The note on options that can never win: their tokens begin with those of another option, which is at least as
+    likely if likelihoods are not normalised. `items`: those of each split. Empty if there are no such options."""
+    if measure.name != "choice" or measure.normalize != "none":
+        return []
+    counts = {kind: sum(map(_has_hopeless_option, own)) for kind, own in items.items()}
+    if not any(counts.values()):
+        return []
+    said = " and ".join(f"{counts[kind]:,} of {many(len(own), f'{kind} item')}" for kind, own in items.items() if own)
+    fix = "Fix: scorer: {name: choice, normalize: token}, or of: letter"
+    return [f"in {said} one option begins with the tokens of another one, so it can never win (scorer: choice). {fix}"]
+
+
+def _has_hopeless_option(item: Item) -> bool:
+    # In order, an option that another one begins with is followed by one that begins with it.
+    ordered = sorted(option.ids.tobytes() for option in item.options)
+    return any(one != other and other.startswith(one) for one, other in itertools.pairwise(ordered))
 
 
 def _generating(
