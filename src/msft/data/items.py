@@ -74,12 +74,14 @@ def _generating(
             items.append(Item(options=(example,), place=place, repeated=repeated, fields=fields))
             continue
         try:
-            reference = reference_of(_without(ends, completion), sample.stated, measure)
+            reference = reference_of(_without(ends, completion), sample.stated, measure, sample.choices)
         except ValueError as error:
             mend = "fix the row, choose another extract, or name the answer's column in columns.answer"
             complaints.row(str(error), mend, file=row.file, line=row.line, number=row.number)
         else:
-            items.append(Item(options=(example,), place=place, repeated=repeated, reference=reference))
+            items.append(
+                Item(options=(example,), place=place, repeated=repeated, reference=reference, choices=sample.choices)
+            )
     complaints.check()
     return items
 
