@@ -28,7 +28,7 @@ def test_items_with_such_options_are_counted_by_split(dataset):
     (note,) = load(dataset)["d"].notes
     assert note == (
         "in 2 of 3 validation items and 1 of 2 test items one option begins with the tokens of another one, so it can "
-        "never win (scorer: choice). Fix: scorer: {name: choice, normalize: token}, or of: letter"
+        "never win (scorer: choice). Fix: write scorer: {name: choice, normalize: token}, or of: letter"
     )
     grouped = load(dataset | {"group": "g"}, dataset | {"id": "e", "group": "g"}, data={"leaks": "warn"})["g"]
     assert [each for each in grouped.notes if each.startswith("e: in 2 of 3")]
@@ -50,7 +50,7 @@ def test_nothing_is_noted_where_no_option_begins_with_another(dataset, write):  
 def test_an_aggregate_is_looked_at_too(dataset, write):  # noqa: F811
     trained = {"id": "d", "path": dataset["path"], "scorer": "exact_match"}
     chooser = {"path": write("c", rows(WORDS, NUMBERS, start=300))}
-    assert "in 1 of 2 validation items one option" in load(trained, aggregate=chooser)["aggregate"].notes[0]
+    assert "in 1 of 2 validation items one option begins" in load(trained, aggregate=chooser)["aggregate"].notes[0]
 
 
 def test_tokens_decide_not_texts():

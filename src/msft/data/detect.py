@@ -251,5 +251,5 @@ class _Detector:
 
 
 def _name(column: str) -> str:
-    """The name of a column; in quotes if it begins or ends with a blank, which nobody would see."""
+    """The name of a column; in quotes if it begins or ends with a blank, which would not be seen."""
     return shown(column) if column != column.strip() else column

@@ -48,11 +48,12 @@ def notes_of_choices(items: Mapping[str, Sequence[Item]], measure: Measure) -> l
     if measure.name != "choice" or measure.normalize != "none":
         return []
     counts = {kind: sum(map(_has_hopeless_option, own)) for kind, own in items.items()}
-    if not any(counts.values()):
+    said = [f"{count:,} of {many(len(items[kind]), f'{kind} item')}" for kind, count in counts.items() if count]
+    if not said:
         return []
-    said = " and ".join(f"{counts[kind]:,} of {many(len(own), f'{kind} item')}" for kind, own in items.items() if own)
-    fix = "Fix: scorer: {name: choice, normalize: token}, or of: letter"
-    return [f"in {said} one option begins with the tokens of another one, so it can never win (scorer: choice). {fix}"]
+    fix = "Fix: write scorer: {name: choice, normalize: token}, or of: letter"
+    found = "one option begins with the tokens of another one, so it can never win (scorer: choice)"
+    return [f"in {' and '.join(said)} {found}. {fix}"]
 
 
 def _has_hopeless_option(item: Item) -> bool:
