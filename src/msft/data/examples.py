@@ -211,6 +211,10 @@ class TaskData:
         sizes = [(m.taken, m.train, m.held) for m in self.members] or [(self.size, len(self.train), len(self.held_out))]
         return sum(all_rows(*each) for each in sizes)
 
+    def examples(self, *, whole: bool) -> Sequence[Example]:
+        """The training examples by number; with `whole`, those that are held out follow."""
+        return [*self.train, *self.held_out] if whole else self.train
+
     def example(self, index: int) -> Example:
         """A training example, or from number `len(train)` on one that is held out."""
         return self.train[index] if index < len(self.train) else self.held_out[index - len(self.train)]
