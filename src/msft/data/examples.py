@@ -51,6 +51,9 @@ class Item:
     text begins with it."""
     reference: str = ""
     """`generate`: the correct answer, to which the extracted answer is compared."""
+    choices: int = 0
+    """`generate`: number of the row's choices, each of which has a letter; 0 if it is not known. Not in the
+    fingerprint, which earlier versions made without it."""
     fields: Mapping[str, Any] | None = None
     """A user's own scorer: the prompt, the completion and the row."""
     place: str = ""
