@@ -2,10 +2,12 @@
 
     python examples/cheap_model.py
     python benchmarks/refit.py OUT --seeds 830:838 --held 50
+    python benchmarks/refit.py OUT --job uneven --rate 3e-3 --methods sft self_distil --seeds 850:858 --held 50
 
-The cheap job with validation carved from the training rows: each sub-dataset has 24 to 120 rows to train on and HELD
-beside them. Plain SFT and mSFT on averaged weights, each with and without `method.refit`, paired by seed; each seed
-draws its own rows and splits. Test metric: exact match on 200 items of each sub-dataset. The same command goes on.
+A small job with validation carved from the training rows: each sub-dataset of cheap has 24 to 120 rows to train on, of
+uneven 10 to 160, and HELD beside them. Methods on averaged weights, each with and without `method.refit`, paired by
+seed; each seed draws its own rows and splits. Test metric: exact match on 200 items of each sub-dataset. The same
+command goes on.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import json
 from pathlib import Path
 from statistics import fmean, stdev
 
-from average_first import example
+from average_first import JOBS, example
 from grid import said
 from peers import AVERAGED
 
@@ -25,12 +27,10 @@ from msft.run.session import train
 from msft.study.overrides import with_method
 from msft.study.positions import Silent
 
-METHODS = ("sft", "msft")
 
-
-def carved(seed: int, held: int) -> Config:
-    """The cheap job whose validation items are taken from its training rows."""
-    config = example("cheap", AVERAGED.rate, average=AVERAGED.average)
+def carved(job: str, rate: float, seed: int, held: int) -> Config:
+    """A job whose validation items are taken from its training rows."""
+    config = example(job, rate, average=AVERAGED.average)
     datasets = tuple(
         dataset.model_copy(
             update={
@@ -44,11 +44,11 @@ def carved(seed: int, held: int) -> Config:
     return config.model_copy(update={"datasets": datasets, "data": data})
 
 
-def reached(out: Path, method: str, seed: int, held: int, *, refit: bool) -> float:
+def reached(out: Path, config: Config, method: str, held: int, *, refit: bool) -> float:
     """The macro-average of the final model's test scores, in points; the run is made or continued where it is not."""
-    folder = out / f"{method}{'-refit' if refit else ''}-{held}" / str(seed)
+    folder = out / f"{method}{'-refit' if refit else ''}-{held}" / str(config.data.seed)
     if not (folder / "summary.json").exists():
-        config = with_method(carved(seed, held), method, **({"refit": True} if refit else {}))
+        config = with_method(config, method, **({"refit": True} if refit else {}))
         train(config.model_copy(update={"output": str(folder)}), Silent(), resume=folder.exists())
     found: float = json.loads((folder / "summary.json").read_text())["macro"]["test"]["answer"]
     return 100 * found
@@ -58,17 +58,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", default="830:838", help="first:beyond (default: %(default)s)")
+    parser.add_argument("--job", choices=JOBS, default="cheap")
+    parser.add_argument("--rate", type=float, default=AVERAGED.rate, help="learning rate (default: %(default)s)")
+    parser.add_argument("--methods", nargs="+", default=["sft", "msft"])
     parser.add_argument("--held", type=int, default=50, help="rows of each sub-dataset held out (default: 50)")
     given = parser.parse_args()
     seeds = range(*map(int, given.seeds.split(":")))
-    points: dict[tuple[str, bool], list[float]] = {(m, r): [] for m in METHODS for r in (False, True)}
+    points: dict[tuple[str, bool], list[float]] = {(m, r): [] for m in given.methods for r in (False, True)}
     for seed in seeds:
+        config = carved(given.job, given.rate, seed, given.held)
         for (method, refit), found in points.items():
-            found.append(reached(given.out, method, seed, given.held, refit=refit))
+            found.append(reached(given.out, config, method, given.held, refit=refit))
         print(f"seed {seed}: {', '.join(f'{found[-1]:.2f}' for found in points.values())}", flush=True)
     for (method, refit), found in points.items():
         print(f"{method}{', refit' if refit else ''}: {fmean(found):.2f} (sd {stdev(found):.2f})")
-    for method in METHODS:
+    for method in given.methods:
         away = [after - before for before, after in zip(points[method, False], points[method, True], strict=True)]
         print(f"{method}, refit - without: {said(away)}")
 

@@ -3,12 +3,23 @@
     python examples/cheap_model.py && python examples/cheap_model.py --noisy
     python benchmarks/teachers.py OUT --seeds 880:892 --seconds 3600
     python benchmarks/teachers.py OUT --part auto --seeds 920:936
+    python benchmarks/teachers.py OUT --part size --seeds 920:936 --jobs uneven
     python benchmarks/teachers.py OUT
 
 `self_distil` at the rate that development seeds chose (peers.py), beside plain SFT on averages at its own rate, at that
 of `self_distil`, and for twice the epochs, which is what the teacher's run costs. Controls for the peaks: one teacher
 for all sub-datasets, and the same teachers dealt to them at random. Planned: twelve seeds; confirmatory are test
-accuracy of `self_distil` minus `sft_average` on the jobs uneven and cheap. The table is of what is there.
+accuracy of `self_distil` minus `sft_average` on the jobs uneven and cheap.
+
+Part auto: `auto`, which has its second run only where the headroom of the first one says that it can pay, at the rate
+of `self_distil`, beside plain SFT at both rates. On uneven also the controls: the peaks dealt at random, a search by
+exclusion at the rate of plain SFT, and `self_distil`. Planned: sixteen seeds; confirmatory is test accuracy of `auto`
+minus `sft_average` on uneven. On cheap and noisy, with little to gain, `auto` must not be worse by 0.3 points.
+
+Part size: the job uneven, on the seeds of part auto, with its sub-datasets drawn by size, which is what one would do
+instead of drawing them equally often; the table also holds `auto` of part auto against plain SFT of this part.
+
+The table is of what is there.
 """
 
 from __future__ import annotations
@@ -19,6 +30,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from average_first import all_measured, example, run
 from grid import RATES, differences, said
@@ -59,15 +71,24 @@ def made_auto(job: str) -> Iterator[Variant]:
         yield Variant(name="self_distil", config=with_method(taught, "self_distil"))
 
 
-PARTS = {"teachers": made, "auto": made_auto}
-LEAD = {"teachers": "self_distil", "auto": "auto"}
+def made_size(job: str) -> Iterator[Variant]:
+    plain, taught = (example(job, rate, "size", average=1.0) for rate in (RATES[job], RATE))
+    yield from variants(plain, ["sft_average"])
+    (other,) = variants(taught, ["sft_average"])
+    yield replace(other, name=f"sft_average at {RATE:g}")
+    yield from variants(taught, ["auto"])
+
+
+PARTS = {"teachers": made, "auto": made_auto, "size": made_size}
+LEAD = {"teachers": "self_distil", "auto": "auto", "size": "auto"}
 """The method that a part is about."""
-CONFIRMED = {"teachers": ("uneven", "cheap"), "auto": ("uneven",)}
+CONFIRMED = {"teachers": ("uneven", "cheap"), "auto": ("uneven",), "size": ()}
 
 
 def table(out: Path) -> None:
     confirmed: dict[str, dict[str, float]] = {}
-    for place, found in all_measured(out).items():
+    measured = all_measured(out)
+    for place, found in measured.items():
         part, job = place.split()
         lead = LEAD[part]
         print(f"\n## {place}\n\n| | n | second runs | test accuracy | search score | FLOPs |")
@@ -91,9 +112,21 @@ def table(out: Path) -> None:
                     print(f"- {name} - {other}, {kind}: {said(away)}")
                     if (name, other, kind) == (lead, "sft_average", "accuracy") and job in CONFIRMED[part]:
                         confirmed.setdefault(part, {})[job] = t_test(away) or 1.0
+    across(measured)
     for part, jobs in confirmed.items():
         for job, p in holm(jobs).items():
             print(f"\n{LEAD[part]} - sft_average, accuracy, {job}: p {p:.2g} after Holm")
+
+
+def across(measured: dict[str, Any]) -> None:
+    """`auto` with sub-datasets drawn equally often against plain SFT with sub-datasets drawn by size."""
+    if not {"auto uneven", "size uneven"} <= measured.keys():
+        return
+    print("\n## auto, drawn equally often, against plain SFT, drawn by size\n")
+    for name in ("sft_average", f"sft_average at {RATE:g}", "auto"):
+        for what, kind in (("reports", "accuracy"), ("scores", "search score")):
+            away = differences(measured["auto uneven"]["auto"], measured["size uneven"][name], what)
+            print(f"- auto - {name} by size, {kind}: {said(away)}")
 
 
 def main() -> None:

@@ -2,10 +2,10 @@
 
     python examples/pilot.py JOB.yaml [--rates 3e-4,1e-3,3e-3] [--seeds 3] [--set key=value] --output FOLDER
 
-Runs plain SFT at each rate with training seed 1, chooses the rate whose best tick has the best validation
+Runs plain SFT at each rate with training seed 1, chooses the rate whose best evaluation has the best validation
 macro-average, and runs that with `--seeds` fresh seeds (2, 3, ...). The same command goes on where it was stopped. The
-gate: in every fresh seed, at least two sub-datasets peak two or more ticks apart, the same one first; and the test
-macro-average rises above the base model's. Writes FOLDER/pilot.json, pilot.md and pilot.svg.
+gate: in every fresh seed, at least two sub-datasets peak two or more evaluations apart, the same one first; and the
+test macro-average rises above the base model's. Writes FOLDER/pilot.json, pilot.md and pilot.svg.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Curves:
 
     @property
     def peaks(self) -> dict[str, int]:
-        """The tick at which each sub-dataset's smoothed control score is best, the earliest of equals."""
+        """The tick at which each sub-dataset's smoothed search score is best, the earliest of equals."""
         return {task: peak(curve, WINDOW).tick for task, curve in self.control.items()}
 
     def macro(self, which: str) -> list[float]:
@@ -172,7 +172,8 @@ def judged(sweep: Mapping[str, Curves], chosen: str, confirmed: Sequence[Curves]
 def words(result: Mapping[str, Any]) -> str:
     """The result as Markdown: percentages of the report, epochs."""
     lines = [
-        "| learning rate | validation, base | best tick | its control score | at epoch | test, base | test, answer |",
+        "| learning rate | validation, base | best evaluation | its search score | at epoch | test, base "
+        "| test, final model |",
         "|---|---|---|---|---|---|---|",
     ]
     lines += [
@@ -182,7 +183,7 @@ def words(result: Mapping[str, Any]) -> str:
     ]
     lines += ["", f"Chosen: {result['chosen']}. With fresh seeds:", ""]
     lines += [
-        "| sub-dataset | peak, epoch, in each seed | report: base | best | control: best | end |",
+        "| sub-dataset | peak, epoch, in each seed | test metric: base | best | search score: best | end |",
         "|---|---|---|---|---|---|",
     ]
     for task, epochs in result["peak_epochs"].items():
@@ -194,7 +195,7 @@ def words(result: Mapping[str, Any]) -> str:
     test = ", ".join(f"{100 * t['base']:.1f} to {100 * t['answer']:.1f}" for t in result["test"])
     lines += [
         "",
-        f"Pairs whose peaks lie {APART} ticks or more apart in every seed, the same one first: "
+        f"Pairs whose peaks lie {APART} evaluations or more apart in every seed, the same one first: "
         f"{len(result['pairs_apart'])}; with the peaks dealt at random {result['pairs_by_chance']:.1f}.",
         f"Test macro-average, in %: {test}.",
         f"Gate: {result['gate']}.",
@@ -204,7 +205,7 @@ def words(result: Mapping[str, Any]) -> str:
 
 
 def draw(sweep: Mapping[str, Curves], chosen: str, confirmed: Sequence[Curves], file: Path) -> None:
-    """Above, the macro-average at each rate; below, each sub-dataset's control score in each fresh seed."""
+    """Above, the macro-average at each rate; below, each sub-dataset's search score in each fresh seed."""
     tasks = list(confirmed[0].control)
     columns = 4
     rows = 1 + -(-len(tasks) // columns)

@@ -113,12 +113,12 @@ def peaks_apart(sft: Stories) -> str:
         + f"\n\nDistance from the mixture's peak: {distance.mean:.2f} epochs ({distance.low:.2f} to "
         f"{distance.high:.2f}). Spread of the sub-datasets' mean peaks: {spread:.2f}; dealt at random within each of "
         f"{len(peaks)} seeds: {chance:.2f}; p = {p:.4f}. At the mixture's peak sub-datasets are {left:.2f} points of "
-        f"control score below their own ({low:.2f} to {high:.2f}).\n"
+        f"search score below their own ({low:.2f} to {high:.2f}).\n"
     )
 
 
 def below_their_peaks(story: Story) -> float:
-    """Points of (smoothed) control score that one checkpoint for all gives away: what peaks apart have to offer."""
+    """Points of (smoothed) search score that one checkpoint for all gives away: what peaks apart have to offer."""
     curves = [[float(v) for v in smoothed([p.scores[t] for p in story.trunk], WINDOW)] for t in story.tasks]
     macro = [mean(values) for values in zip(*curves, strict=True)]
     return 100 * (mean(max(curve) for curve in curves) - max(macro))
@@ -132,9 +132,10 @@ def ends(values: Sequence[float]) -> tuple[float, ...]:
 def decisions(studies: Sequence[Finished]) -> str:
     """What fewer validation items change. Of one training seed, all studies train the same until mSFT first excludes.
 
-    `first decision the same`: who leaves, and the tick that the search returns to. `peak moved`, `given away`: under
-    sft, between a sub-dataset's peak on these items and on the most items: epochs, and points of the control score (on
-    the most items) at the peak that fewer items saw. `dealt`: the same with the peaks dealt to the sub-datasets anew.
+    `first decision the same`: which sub-datasets are excluded, and the evaluation that the search returns to. `peak
+    moved`, `given away`: under sft, between a sub-dataset's peak on these items and on the most items: epochs, and
+    points of the search score (on the most items) at the peak that fewer items saw. `dealt`: the same with the peaks
+    dealt to the sub-datasets anew.
     """
     most = studies[-1]
     rows = []
@@ -142,7 +143,7 @@ def decisions(studies: Sequence[Finished]) -> str:
         row = [f"{study.items:g}", str(len(study.stories.get("msft", {})))]
         row += [*first_decisions(study, most), *peaks_moved(study, most), *exclusions(study.stories.get("msft", {}))]
         rows.append(row)
-    headings = ["items", "seeds", "first decision the same", "who leaves: overlap", "peak moved, epochs", "dealt",
+    headings = ["items", "seeds", "first decision the same", "excluded: overlap", "peak moved, epochs", "dealt",
                 "given away, points", "dealt", "exclusions: spread of means", "dealt", "p"]  # fmt: skip
     return table(headings, rows) + "\n"
 
@@ -163,7 +164,7 @@ def vars_of(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def first(story: Story) -> tuple[frozenset[str], float]:
-    """Who leaves first, and the position that the search returns to; nobody, where none ever does."""
+    """Which sub-datasets are excluded first, and the position that the search returns to; none, where none ever is."""
     for rollout in story.rollouts:
         if rollout.excluded:
             return frozenset(rollout.excluded), rollout.went_on.epoch

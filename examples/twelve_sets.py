@@ -2,9 +2,10 @@
 
     python examples/twelve_sets.py [--model FOLDER] [--data FOLDER] --output FOLDER [--minutes 9.5] [--jobs 4] [--carry]
 
-First plain SFT at each of --rates with training seed 1: the rate whose best tick has the best validation macro-average
-is kept. Then --methods with seeds 2, 3, ... at that rate, all methods of a seed before the next seed. After --minutes
-the call ends, and the same command goes on where it was, down to the last tick. --jobs runs share the GPUs there are.
+First plain SFT at each of --rates with training seed 1: the rate whose best evaluation has the best validation
+macro-average is kept. Then --methods with seeds 2, 3, ... at that rate, all methods of a seed before the next seed.
+After --minutes the call ends, and the same command goes on where it was, down to the last evaluation. --jobs runs share
+the GPUs there are.
 
 FOLDER/compare holds what `msft compare` writes, made anew at each end from the runs that are finished; runs keep their
 records, no model and no snapshot. With --carry a run that was cut off is dropped, to begin anew, so that the folder is
@@ -101,14 +102,14 @@ def told(progress: Progress) -> None:
 
 
 def swept(config: Config, rates: Sequence[str], folder: StudyFolder, jobs: int) -> str:
-    """The rate whose best tick has the best macro-average of the control scores on the validation splits."""
+    """The rate whose best evaluation has the best macro-average of the search scores on the validation splits."""
     made = tuple(Variant(name=rate, config=with_method(at_rate(config, float(rate)), "sft")) for rate in rates)
     if failures := run_grid(
         folder, Grid(kind="rates", variants=made, seeds=(SWEEP_SEED,)), jobs=jobs, tell=told, setup=still
     ):
         raise SystemExit(f"these runs failed: {failures}")
     best = {}
-    print("| learning rate | best tick, control score | at epoch | validation, % | test, % |\n|---|---|---|---|---|")
+    print("| learning rate | best search score | at epoch | validation, % | test, % |\n|---|---|---|---|---|")
     for rate in rates:
         story = read_story(folder.run(rate, SWEEP_SEED))
         place = max(story.trunk, key=lambda place: mean(place.scores.values()))

@@ -11,8 +11,10 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from msft.cli.example_commands import EXAMPLES
 from msft.cli.json_schema import json_schema
 from msft.cli.main import parser
+from msft.config.method_section import Common
 from msft.methods import METHODS
 
 Schema = Mapping[str, Any]
@@ -28,18 +30,29 @@ a number, and a duplicate key an error. Anchors, aliases and `<<` are read; tags
 the message suggests the nearest key. `msft schema` prints the JSON Schema, for completion in editors. Any value can be
 set on the command line: `--set training.batch_size=32`, `--set datasets.gsm8k.max_samples=100`. A dash means no
 default: the key may be omitted.
+
+Without a `method`, a configuration means `{name: msft}`, without averaged weights, as in version 0.1. `msft init`
+writes what we advise: `auto`, with `training.average: 1`.
 """
 ALL_METHODS = """\
 # Methods
 
-`method.name` selects the method. [Design 1](../design.md) and the [paper map](../paper_map.md) describe them. All have
-`max_epochs`, `eval_every`, `select` and `average`; the other keys are specific to a method.
+`method.name` selects the method. [Design 1](../design.md) and the [paper map](../paper_map.md) describe them. The first
+table has the keys of every method. The table of a method has its own keys, and those whose default it changes.
+
+## Keys of every method
 """
 COMMANDS = """\
 # Commands
 
-Exit code 0: success. 2: an error that you can fix, described in one line: file, line, field, problem, fix. 130:
-interrupted; everything in the journal is kept.
+In the order in which one needs them. Exit codes:
+
+| code | meaning |
+|---|---|
+| 0 | success |
+| 1 | runs of `msft compare` failed; the same command runs them again |
+| 2 | an error that you can fix: file, line, field, problem, fix |
+| 128 and a signal's number | a signal ended it: 130 Ctrl-C, 143 SIGTERM; everything in the journal is kept |
 """
 
 
@@ -72,13 +85,18 @@ def configuration() -> str:
 
 
 def methods() -> str:
-    """One table per method."""
-    parts = [ALL_METHODS]
+    """One table of the common keys, and one per method of what differs from it."""
+    common = Common.model_json_schema()["properties"]
+    parts = [ALL_METHODS, _table({"properties": common}, {})]
     for alternative in (each for each in json_schema()["properties"]["method"]["oneOf"] if "properties" in each):
         name = alternative["title"]
-        keys = {key: value for key, value in alternative["properties"].items() if key not in ("name", "preset")}
+        own = {
+            key: value
+            for key, value in alternative["properties"].items()
+            if key not in ("name", "preset") and value != common.get(key)
+        }
         about = inspect.getdoc(inspect.getmodule(METHODS[name].plan)) or ""
-        parts += [f"\n## {name}\n", f"{about}\n", _table({"properties": keys}, {}), *_presets(name)]
+        parts += [f"\n## {name}\n", f"{about}\n", *([_table({"properties": own}, {})] if own else []), *_presets(name)]
     return "\n".join(parts)
 
 
@@ -95,7 +113,8 @@ def commands() -> str:
     top = parser()
     for action in top._subparsers._group_actions if top._subparsers else []:
         helps = {choice.dest: choice.help for choice in action._choices_actions}  # type: ignore[attr-defined]
-        for name, command in (action.choices or {}).items():  # type: ignore[attr-defined]
+        for name in EXAMPLES:
+            command = action.choices[name]  # type: ignore[index]
             usage = " ".join(command.format_usage().split()).replace("usage: ", "")
             parts += [f"\n## msft {name}\n", f"{_sentence(helps.get(name))}\n", f"```text\n{usage}\n```\n"]
             parts += [_options(command)]

@@ -14,6 +14,7 @@ parts = {name: part.train_test_split(test_size=0.2, seed=20) for name, part in p
 
 args = MSFTConfig(
     output_dir=output,
+    method="auto",
     num_train_epochs=3,
     per_device_train_batch_size=8,
     gradient_accumulation_steps=1,

@@ -1,4 +1,4 @@
-"""A script for TRL's SFTTrainer becomes one for MSFTTrainer by changing at most five lines."""
+"""A script for TRL's SFTTrainer becomes one for MSFTTrainer by changing at most six lines."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def code(name):
     return [line for line in (EXAMPLES / name).read_text().splitlines()[1:] if line]
 
 
-def test_at_most_five_lines_change():
+def test_at_most_six_lines_change():
     changed = [line for line in difflib.ndiff(code("sft.py"), code("msft_sft.py")) if line.startswith("+ ")]
-    assert 1 <= len(changed) <= 5, changed
+    assert 1 <= len(changed) <= 6, changed
 
 
 @pytest.mark.parametrize("script", ["sft.py", "msft_sft.py"])

@@ -285,7 +285,8 @@ def test_a_template_that_needs_tools_and_one_of_its_own_for_them(tmp_path):
 
 def test_columns_that_no_text_format_reads_are_noted(tmp_path):
     rows = {"instruction": "Add {n}", "output": "two", "system": "Be short.", "history": [["a", "b"]]}
-    assert "the column system is filled in 30 rows and not used" in notes(load(tmp_path, rows))
+    said = "the columns history (in 30 rows) and system (in 30 rows) are filled and not used: the model never sees them"
+    assert said in notes(load(tmp_path, rows))
     made = load(tmp_path, rows, template={"prompt": "{system} {instruction} ", "completion": "{output}"})
     assert "column history" in notes(made) and "column system" not in notes(made)
     message = refused(tmp_path, rows, columns={"system": "system"})

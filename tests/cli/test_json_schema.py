@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 
 from msft.cli.json_schema import json_schema
 from msft.cli.main import main
+from msft.config.method_section import resolve
 from msft.config.reader import dump, load
 from msft.config.yaml12 import parse
 from msft.methods import METHODS
@@ -61,3 +62,12 @@ def test_keys_are_explained() -> None:
     placebo = next(one for one in schema["properties"]["method"]["oneOf"] if one["title"] == "placebo")
     assert placebo["properties"]["budget"]["description"] == "Maximum epochs per roll-out (the paper's C)."  # inherited
     assert placebo["properties"]["times"]["description"].startswith("Epoch at which mSFT's run")
+
+
+def test_the_defaults_of_a_method_are_those_that_the_reader_gives() -> None:
+    for one in json_schema()["properties"]["method"]["oneOf"]:
+        resolved = resolve({"name": one["title"]}).as_dict() if "properties" in one else {}
+        said = {key: value["default"] for key, value in one.get("properties", {}).items() if "default" in value}
+        assert said == {
+            key: list(value) if isinstance(value, tuple) else value for key, value in resolved.items() if key in said
+        }

@@ -226,3 +226,20 @@ def test_one_score_of_the_whole_mixture_chooses_the_final_model(
     with pytest.raises(ConfigError, match="Fix: add --set aggregate=null"):
         Grid(kind="compare", variants=(Variant(name="msft", config=load(config)),), seeds=(1, 2, 3))
     check_resumes(config, run, 4)
+
+
+def test_a_taught_run_that_is_trained_again_on_all_rows(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With its teachers, which also read the rows that were held out."""
+    config = write(place, "taught", PLAIN, method="{name: self_distil, max_epochs: 1, select: last, refit: true}")
+    assert main(["check", str(config)]) == 0
+    assert "42 rows are held out during the search" in capsys.readouterr().out
+    assert main(["train", str(config)]) == 0
+    run = place / "taught"
+    segments = RunFolder(run).transcript().segments
+    final = [(segment, outcome) for segment, outcome in segments if segment.why == "refit" and segment.trains]
+    assert final and all(segment.teacher is not None and segment.mixture.whole for segment, _ in final)
+    begins = [o.tokens.probe for s, o in segments if s.teacher is not None and s.start == 0]
+    assert len(begins) == 2 and begins[1] > begins[0] > 0, "all rows are read, not those of the search alone"
+    said = capsys.readouterr()
+    assert "Its first run, the teacher, is plain SFT of the same job: its validation average is " in said.out
+    check_resumes(config, run, len(segments) - 1)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from run_folders import make_run
 
+from msft.cli.example_commands import STUDIES
 from msft.cli.main import COMMANDS, main, parser
 
 HEAVY = ("torch", "transformers", "accelerate", "peft", "datasets", "pandas")
@@ -50,6 +51,14 @@ def test_the_help_of_a_command_says_what_it_does_with_an_example_that_parses() -
         example = shlex.split(shown.partition("Example: ")[2])
         assert example[:2] == ["msft", name] and command.description
         parser().parse_args([word for word in example[1:] if word not in (">", "msft.schema.json")])
+
+
+def test_the_help_of_study_has_the_question_of_each(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["study", "--help"])
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    for name, question in STUDIES.items():
+        assert [name, question] in lines
 
 
 @pytest.mark.parametrize("command", ["schema", "env"])

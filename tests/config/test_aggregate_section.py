@@ -31,6 +31,7 @@ HEAD = "model: {name_or_path: m}\noutput: o\ndatasets: [{id: a, path: a, group: 
         ("aggregate: {id: a/b, path: x}", "4 aggregate.id: found 'a/b', which cannot name files and table rows"),
         ("aggregate: {scorer: {name: loss}}", "4 aggregate.path: is missing"),
         ("aggregate: {path: x, scorer: {name: loss, shots: {k: 1}}}", "4 aggregate.scorer.shots: shots are training"),
+        ("aggregate: {path: x, test: {path: x}}", "4 aggregate.test: the test split would be the validation rows"),
         ("aggregate: {path: x, trian: 1}", "4 aggregate.trian: unknown key"),
         (
             "aggregate: {path: x}\nmethod: {name: msft, select: last}",

@@ -14,19 +14,24 @@ from msft.core.rollout import Track
 from msft.core.search import Search
 from msft.core.vocabulary import ROOT, Brief, Mixture
 from msft.core.wire import brief_from_json, brief_to_json, segment_from_json, segment_to_json
-from msft.methods import METHODS, sft
+from msft.methods import METHODS, self_distil, sft
 from msft.methods.msft import Params
 from msft.run.loop import drive
 from msft.testing.fake import Curve, FakeEngine, brief_of
 
 CURVES = {"a": Curve(peak=0.9, fall=0.3), "b": Curve(peak=2.2, fall=0.3), "c": Curve(peak=6.0)}
 HELD = {"a": 5, "b": 2, "c": 9}
+PARAMS = {
+    "msft": Params(budget=2.0, smooth=1, leave_within=0.0),
+    "sft": sft.Params(),
+    "self_distil": self_distil.Params(),
+}
 
 
 def run(method="msft", params=None, held=HELD, **changes):
     """Segments with their outcomes, the snapshot of the final model, and the brief."""
     engine = FakeEngine(CURVES, {"a": 24, "b": 17, "c": 40}, held=held)
-    given = params or (Params(budget=2.0, smooth=1, leave_within=0.0) if method == "msft" else sft.Params())
+    given = params or (PARAMS[method] if isinstance(method, str) else sft.Params())
     brief = brief_of(engine, given, **{"horizon": 4.0, **changes})
     made = []
     definition = METHODS[method] if isinstance(method, str) else method
@@ -35,7 +40,7 @@ def run(method="msft", params=None, held=HELD, **changes):
     return made, answer, brief
 
 
-@pytest.mark.parametrize("method", ["msft", "sft"])
+@pytest.mark.parametrize("method", list(PARAMS))
 @pytest.mark.parametrize("select", ["best", "last"])
 def test_the_search_is_the_same_and_its_path_is_trained_again_on_all_rows(method, select):
     alone, chosen, _ = run(method, held=None, select=select)
@@ -45,6 +50,9 @@ def test_the_search_is_the_same_and_its_path_is_trained_again_on_all_rows(method
     assert (marker.parent, marker.start, marker.stop, marker.why) == (chosen, 0, 0, "refit")
     assert answer == len(made) and final[0].parent == ROOT
     assert all(s.mixture.whole and s.why == "refit" and not s.score and not s.keep for s in final)
+    taught = alone[chosen - 1][0].teacher
+    assert {s.teacher for s in final} == {taught} and (taught is None) == (method != "self_distil")
+    assert marker.keep == (frozenset() if taught is None else frozenset(taught.snapshots) - {ROOT})
     assert not any(s.mixture.whole for s, _ in alone)
     clock = Clock.of(brief)
     was = phases(path([s for s, _ in alone], chosen), clock)
@@ -55,13 +63,14 @@ def test_the_search_is_the_same_and_its_path_is_trained_again_on_all_rows(method
         assert other.epochs == pytest.approx(one.epochs, abs=1 / steps)
         assert steps >= clock.steps_per_epoch(one.mixture)
     assert clock.instances(Mixture(tasks=brief.tasks, whole=True)) == 24 + 17 + 40 + 5 + 2 + 9
-    assert method == "sft" or len(was) > 1, "nothing was excluded"
+    assert method != "msft" or len(was) > 1, "nothing was excluded"
 
 
-def test_a_resumed_search_goes_on_in_the_run_on_all_rows():
-    made, answer, brief = run()
+@pytest.mark.parametrize("method", ["msft", "self_distil"])
+def test_a_resumed_search_goes_on_in_the_run_on_all_rows(method):
+    made, answer, brief = run(method)
     for cut in range(len(made) + 1):
-        search = Search(METHODS["msft"], brief, made[:cut])
+        search = Search(METHODS[method], brief, made[:cut])
         for segment, outcome in made[cut:]:
             assert search.ask() == segment
             search.tell(outcome)
@@ -117,3 +126,10 @@ def test_the_bound_counts_the_run_on_all_rows():
     trained = sum((s.stop - s.start) * brief.batch_size for s, _ in made if s.trains)
     assert bound is not None and trained <= bound.instances * 1.1
     assert bound.why.endswith(", and the final run on all rows")
+
+
+def test_teachers_read_all_rows_again():
+    made, _, brief = run("self_distil")
+    outlook, rows = METHODS["self_distil"].outlook_at(brief), sum(brief.distinct)
+    assert outlook.probed_epochs == pytest.approx(2 + sum(HELD.values()) / rows)
+    assert sum(outcome.tokens.probe for _, outcome in made) == pytest.approx(10 * rows * outlook.probed_epochs)

@@ -31,7 +31,15 @@ def measure(extract, pattern="", stop=()):
         ("letter", "I think that the answer is C, not (B).", "C"),
         ("letter", "Answer: (H)", "H"),
         ("letter", "Answer: Both", None),
-        ("letter", "J", None),
+        ("letter", "J", "J"),
+        ("letter", "The answer is (I).", "I"),
+        ("letter", "Answer: I", "I"),
+        ("letter", " I. A dog", "I"),
+        ("letter", "I think that it is (B)", "B"),
+        ("letter", "I think so, too", None),
+        ("letter", "Answer: I think that it is [D]", "D"),
+        ("letter", "the answer is I'm not sure", None),
+        ("letter", "K", None),
         ("number", "45-7=38 noodles", "38"),
         ("number", "10-7", "7"),
         ("number", "it falls to -3.5 degrees.", "-3.5"),
@@ -45,6 +53,17 @@ def measure(extract, pattern="", stop=()):
 )
 def test_extractors(extract, text, found):
     assert found_in(text, measure(extract)) == found
+
+
+def test_as_many_letters_as_there_are_choices():
+    letter = measure("letter")
+    assert found_in("Z", letter, 26) == "Z" and found_in("The answer is (K)", letter, 11) == "K"
+    assert found_in("C", letter, 2) is None and found_in("I, for one, say (B)", letter, 4) == "B"
+    assert reference_of("Answer: K", None, letter, 12) == "K" and reference_of("work", "L", letter, 12) == "L"
+    with pytest.raises(ValueError, match=r"no answer that extract: letter \(A to L\) finds$"):
+        reference_of("Answer: M", None, letter, 12)
+    with pytest.raises(ValueError, match=r"the answer is not one that extract: letter \(A to J\) finds$"):
+        reference_of("work", "K", letter)
 
 
 def test_a_pattern_gives_the_first_group_of_the_last_match():

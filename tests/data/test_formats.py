@@ -127,6 +127,12 @@ def test_configurations_that_do_not_fit_the_rows(keys, found):
     assert found in str(caught.value) and "datasets.d." in str(caught.value)
 
 
+def test_a_blank_in_the_name_of_a_column_is_seen():
+    """As a .csv with `prompt, completion` in its first line gives it."""
+    with pytest.raises(DataError, match="has these columns: prompt, ' completion'; a name in quotes has a blank at"):
+        read({"prompt": "p", " completion": "c"})
+
+
 @pytest.mark.parametrize(
     ("choices", "answer", "position"),
     [

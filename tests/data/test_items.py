@@ -70,6 +70,19 @@ def test_a_named_answer_column_is_the_reference(load):
     assert [item.reference for item in texts.validation] == ["yes", "no"]
 
 
+def test_the_letters_are_those_of_the_choices(load):
+    """A list of ten is that of MMLU-Pro."""
+    rows = [{"question": f"{n}?", "choices": list("zyxwvutsrqpo"[: 10 + n % 3]), "answer": 9 + n % 3} for n in range(9)]
+    template = {"prompt": "{question}\n{choices_text}", "completion": "The answer is ({answer_letter})."}
+    task = load(rows, {"name": "generate", "extract": "letter"}, template=template)
+    assert [(item.reference, item.choices) for item in task.validation] == [("K", 11), ("L", 12)]
+    free = [{"prompt": row["question"], "completion": "The answer is (J)."} for row in rows]
+    task = load(free, {"name": "generate", "extract": "letter"})
+    assert [(item.reference, item.choices) for item in task.validation] == [("J", 0)] * 2
+    with pytest.raises(DataError, match=r"no answer that extract: letter \(A to J\) finds"):
+        load([row | {"completion": "(K)"} for row in free], {"name": "generate", "extract": "letter"})
+
+
 def test_rows_without_an_answer_are_named_not_echoed(load, tmp_path):
     rows = [*pairs(8), {"prompt": "p", "completion": "secret words"}]
     with pytest.raises(DataError) as caught:

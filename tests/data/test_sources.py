@@ -208,3 +208,33 @@ print([row.values["question"] for row in Source(dataset, 20).rows()])
         for seed in ("1", "2")
     }
     assert len(texts) == 1
+
+
+def test_files_of_a_folder_that_are_not_read_are_noted_once(tmp_path):
+    for name in ("train.jsonl", "train_more.jsonl", "test.jsonl", "extra.jsonl", "b/old.csv", ".hidden.jsonl", "a.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"x": 1}\n')
+    made = source(tmp_path)
+    assert [len(made.rows(split=split)) for split in ("train", "test")] == [2, 1]
+    assert made.notes == [
+        f"{tmp_path}: not read, as their names say no split: b/old.csv, extra.jsonl. Fix: name a file of training rows "
+        "train_old.csv or the like, or move it away"
+    ]
+    (tmp_path / "b" / "old.csv").unlink()
+    (tmp_path / "extra.jsonl").unlink()
+    again = source(tmp_path)
+    assert len(again.rows()) == 2 and again.notes == []
+
+
+def test_a_pattern_finds_hidden_files_only_where_it_asks_for_them(tmp_path):
+    for name in ("a.jsonl", ".a.jsonl", ".checkpoints/b.jsonl", "sub/c.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps({"name": name}) + "\n")
+
+    def names(pattern):
+        return [row.values["name"] for row in source(f"{tmp_path}/{pattern}").rows()]
+
+    assert names("*.jsonl") == ["a.jsonl"] and names("*/*.jsonl") == ["sub/c.jsonl"]
+    assert names("**/*.jsonl") == ["a.jsonl", "sub/c.jsonl"]
+    assert names(".*.jsonl") == [".a.jsonl"] and names(".check*/*.jsonl") == [".checkpoints/b.jsonl"]
+    assert "there is no file that fits" in refused(source(f"{tmp_path}/.ch*/.*.jsonl"))

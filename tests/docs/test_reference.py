@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from msft.cli.example_commands import EXAMPLES, STUDIES
 from msft.cli.json_schema import json_schema
 from msft.cli.main import parser
+from msft.config.method_section import Common
 from msft.methods import METHODS
 
 HOOKS = Path(__file__).parents[2] / "docs" / "_site" / "hooks.py"
@@ -61,3 +63,23 @@ def test_every_command_and_option_is_there(hooks: ModuleType) -> None:
         for action in command._actions:
             for option in set(action.option_strings) - {"-h", "--help"}:
                 assert option in section, f"{name} {option}"
+
+
+def test_a_method_lists_its_own_keys_and_the_defaults_that_it_changes(hooks: ModuleType) -> None:
+    tables = {part.partition("\n")[0]: part for part in hooks.methods().split("\n## ")}
+    for key in Common.model_fields:
+        assert f"| `{key}` |" in tables["Keys of every method"], key
+    assert "| `select` | `best`, `last` | `last` |" in tables["continual"]
+    assert "| `eval_every` |" not in tables["continual"]
+    assert "| key |" not in tables["sft"]
+
+
+def test_the_commands_have_the_order_of_their_use(hooks: ModuleType) -> None:
+    headings = [line for line in hooks.commands().splitlines() if line.startswith("## ")]
+    assert headings == [f"## msft {name}" for name in EXAMPLES]
+
+
+def test_the_comparison_page_has_the_question_of_each_study() -> None:
+    page = (HOOKS.parents[1] / "how_to" / "does_it_pay.md").read_text(encoding="utf-8")
+    for name, question in STUDIES.items():
+        assert f"| `{name}` | {question}" in page

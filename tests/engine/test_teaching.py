@@ -195,6 +195,23 @@ def test_each_sub_dataset_has_the_targets_of_its_own_teacher(folder: Path, tmp_p
     assert not np.array_equal(found[TASKS[0]][0].odds, engine._teaching._known[TASKS[0]][0].odds)
 
 
+def test_held_out_rows_are_taught_where_they_are_trained(folder: Path, tmp_path: Path) -> None:
+    """They follow the others in number, and are asked for anew: a search's roll-out did not need them."""
+    data = {task: replace(part, held_out=tuple(examples(3))) for task, part in tiny_data().items()}
+    engine, _ = tiny_engine(folder, tmp_path / "a", data=data)
+    engine.run(segment(0, 9, score=()), 1)
+    engine.run(segment(0, 2, rollout=2, teacher=TAUGHT, score=()), 2)
+    known = {task: list(engine._teaching._known[task]) for task in TASKS}
+    whole = Mixture(tasks=TASKS, whole=True)
+    told = engine.run(segment(0, 6, rollout=3, mixture=whole, teacher=TAUGHT, score=()), 3)
+    assert told.tokens.probe == TOKENS + sum(len(e) for part in data.values() for e in part.held_out)
+    for task in TASKS:
+        here = engine._teaching._known[task]
+        assert len(here) == len(known[task]) + 3
+        for one, other in zip(known[task], here, strict=False):
+            assert np.array_equal(one.tokens, other.tokens) and one.odds == pytest.approx(other.odds, abs=1e-5)
+
+
 @pytest.mark.cpu("on a card, test_graphs.py has its place")
 def test_soft_targets_fill_up_a_micro_batch_as_labels_do(folder: Path, tmp_path: Path) -> None:
     """In sizes of their own, which give what the eager path gives."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,23 @@ def test_a_token_that_a_sub_dataset_teaches_to_end_with_ends_its_texts_only() ->
     hidden.remove()
     assert found["b"].report == 1
     assert tokens == (4 + 3) + (2 + 0) + (2 + 3), "the first ends at once, the other where it is interrupted"
+
+
+def test_a_letter_is_found_among_those_of_the_choices() -> None:
+    model = tiny_model().to(DEVICE)
+    with torch.no_grad():  # whatever it reads, it says K
+        hidden = model.model.norm.register_forward_hook(lambda _, __, output: torch.ones_like(output))
+        head = model.get_output_embeddings()
+        head.weight.zero_()
+        head.weight[10] = 1
+    asked = item([1, 2], [10], "K")
+    tasks = {
+        str(choices): ([replace(asked, choices=choices)], Measure(name="generate", extract="letter", max_new_tokens=1))
+        for choices in (0, 10, 11, 26)
+    }
+    found, _ = score(TokenLoss(model), tasks, runtime(), decoding=Decoding(decoder=Letters(), eos=frozenset({0})))
+    hidden.remove()
+    assert {task: scores.report for task, scores in found.items()} == {"0": 0, "10": 0, "11": 1, "26": 1}
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])

@@ -83,10 +83,10 @@ def test_a_search_ends_after_at_most_as_many_looks_as_the_theorem_says(
 ) -> None:
     engine = anything(tasks, salt, levels)
     journal = journal_of(engine, params, horizon)
-    per_look = math.ceil(params.budget / engine.eval_every) + 1
-    looks = tasks + math.ceil(horizon / params.budget)
+    per_stage = math.ceil(params.budget / engine.eval_every) + 1
+    stages = tasks + math.ceil(horizon / params.budget)
     assert sum(not segment.trains for segment in journal) <= tasks
-    assert sum(segment.trains for segment in journal) <= looks * per_look
+    assert sum(segment.trains for segment in journal) <= stages * per_stage
 
 
 @settings(max_examples=120, deadline=None)
@@ -112,8 +112,8 @@ def test_training_costs_at_most_the_horizon_and_what_is_rolled_back(
     whole = sum(engine.sizes.values())
     turns = [before for before, after in itertools.pairwise(journal) if not after.trains]
     bound = horizon * whole + sum(params.budget * engine.clock.instances(before.mixture) for before in turns)
-    looks = tasks + math.ceil(horizon / params.budget)
-    assert engine.trained <= bound + looks * engine.batch_size  # each look ends on a whole step
+    stages = tasks + math.ceil(horizon / params.budget)
+    assert engine.trained <= bound + stages * engine.batch_size  # each stage ends on a whole step
 
 
 @pytest.mark.parametrize(("tasks", "budget"), [(1, 1.0), (3, 1.0), (4, 2.0), (7, 1.0)])

@@ -6,12 +6,10 @@ import argparse
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
-from msft.cli.example_commands import explain
+from msft.cli.example_commands import STUDIES, explain
 from msft.cli.machines import Machine, machine
 from msft.core.version import __version__
 
-STUDIES = ("peaks", "shift", "budget", "granularity", "ticks", "loss", "optimizer", "noise", "headroom", "similar")
-"""As in `msft.study.studies`, which is not imported for `--help`."""
 DTYPES = ("float32", "bfloat16", "float16")
 SPLITS = ("validation", "test")
 
@@ -56,13 +54,15 @@ def _of_a_job(commands: Commands) -> None:
         "--jobs",
         type=_positive,
         default=1,
-        help="runs of a study that share a GPU, to plan its memory (default: 1)",
+        help="plan the GPU's memory for so many runs of a study at a time (default: 1)",
     )
     where = check.add_mutually_exclusive_group()
-    where.add_argument("--gpu-memory", type=_gib, metavar="GIB", help="of the GPU (default: of the one that is here)")
+    where.add_argument(
+        "--gpu-memory", type=_gib, metavar="GIB", help="memory of the GPU to plan for (default: this machine's)"
+    )
     where.add_argument(
         "--on", type=_machine, metavar="NxCARD",
-        help="whether it fits on such a machine, and what to change if not: 8xH100, L4, 2x24GiB",
+        help="say whether the job fits on this machine, such as 8xH100, L4 or 2x24GiB, and what to change if not",
     )  # fmt: skip
     check.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
@@ -100,7 +100,7 @@ def _of_studies(commands: Commands) -> None:
     _takes_config(compare)
     compare.add_argument(
         "--methods", type=_names, required=True, metavar="A,B,...",
-        help="such as sft,msft,msft:release,sft_equal_flops,placebo; or all",
+        help="such as sft_average,auto,msft_average,sft_decay,msft:release; or all",
     )  # fmt: skip
     compare.add_argument("--seeds", type=_positive, default=6, help="training seeds of each method (default: 6)")
     compare.add_argument("--jobs", type=_positive, default=1, help="runs at the same time (default: 1)")
@@ -112,7 +112,9 @@ def _of_studies(commands: Commands) -> None:
     compare.add_argument("--output", type=Path, help="the study's folder (default: <output>-compare)")
     compare.set_defaults(continues_by_itself=True)
 
-    study = commands.add_parser("study", help="one of the paper's analyses on this job, or a question it leaves open")
+    study = commands.add_parser(
+        "study", help="one diagnostic of this job over several seeds: a page that answers a question"
+    )
     study.add_argument("name", choices=STUDIES, metavar="NAME", help=f"one of: {', '.join(STUDIES)}")
     _takes_config(study)
     study.add_argument("--seeds", type=_positive, default=3, help="training seeds of each run (default: 3)")
@@ -131,9 +133,11 @@ def _takes_backend(command: argparse.ArgumentParser) -> None:
         "--gpus-per-run",
         type=float,
         metavar="N",
-        help="on a cluster (default: 1, where it has any; 0.5: two share one)",
+        help="GPUs of each run, on a cluster (default: 1 where the cluster has any; with 0.5, two runs share one)",
     )
-    command.add_argument("--cpus-per-run", type=_positive, default=1, metavar="N", help="on a cluster (default: 1)")
+    command.add_argument(
+        "--cpus-per-run", type=_positive, default=1, metavar="N", help="CPUs of each run, on a cluster (default: 1)"
+    )
     command.add_argument(
         "--backend-option", type=_pair, action="append", default=[], metavar="KEY=VALUE",
         help="for slurm: a parameter of submitit, such as slurm_partition=gpu or timeout_min=600",
@@ -157,27 +161,34 @@ def _of_a_run(commands: Commands) -> None:
     )  # fmt: skip
     report.add_argument("--watch", action="store_true", help="write the page again and again until the run is finished")
 
-    status = commands.add_parser("status", help="where a run stands, beside it or after it")
+    status = commands.add_parser("status", help="how far a run is, while it runs or afterwards")
     status.add_argument("run_folder", type=Path, metavar="RUN", help="the run's folder")
 
     export = commands.add_parser("export", help="a plain Hugging Face folder out of a finished run")
     export.add_argument("run_folder", type=Path, metavar="RUN", help="the run's folder")
     export.add_argument("--output", type=Path, metavar="DIR", help="where to write it (default: export in the run)")
     export.add_argument("--merge", action="store_true", help="merge an adapter into its base: a whole model")
-    export.add_argument("--dtype", choices=DTYPES, help="of the weights (default: as trained, float32)")
+    export.add_argument(
+        "--dtype", choices=DTYPES, help="type of the weights that are written (default: as trained, float32)"
+    )
     export.add_argument("--push-to-hub", metavar="ID", help="upload it too, as user/name on the Hugging Face hub")
     export.add_argument("--private", action="store_true", help="where the hub's repository is made, make it private")
 
     evaluate = commands.add_parser("eval", help="score the final model of a run, or any model folder, on a split")
     evaluate.add_argument("model", metavar="RUN|MODEL", help="a run's folder, or a model's folder or hub id")
-    evaluate.add_argument("--config", type=Path, help="whose data to score on (default: the run's own)")
+    evaluate.add_argument(
+        "--config", type=Path, help="score on the data of this configuration (default: the run's own)"
+    )
     evaluate.add_argument("--split", choices=SPLITS, default=SPLITS[0], help="default: validation")
     evaluate.add_argument("--json", action="store_true", help="print JSON, for scripts")
     _takes_overrides(evaluate)
 
     quickstart = commands.add_parser("quickstart", help="plain SFT and a search on a laptop CPU, offline, in minutes")
     quickstart.add_argument(
-        "--output", type=Path, default=Path("runs/quickstart"), help="holds both runs; repeated, it continues them"
+        "--output",
+        type=Path,
+        default=Path("runs/quickstart"),
+        help="folder of both runs; the same command continues them (default: runs/quickstart)",
     )
     quickstart.set_defaults(continues_by_itself=True)
 

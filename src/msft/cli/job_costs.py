@@ -180,7 +180,8 @@ def _target_bytes(job: Job) -> int:
     """Of what a teacher predicts for the training examples: a token and its probability, each in four bytes."""
     if not job.outlook.soft_targets:
         return 0
-    trained = sum(example.targets for part in job.data.values() for example in part.train)
+    parts, whole = job.data.values(), job.config.method.refit
+    trained = sum(example.targets for part in parts for example in part.examples(whole=whole))
     return 8 * job.outlook.soft_targets * trained
 
 

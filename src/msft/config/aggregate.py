@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pydantic import model_validator
 
@@ -22,6 +23,8 @@ NOT_OF_ITEMS = {
 class AggregateConfig(DatasetConfig):
     """Rows that are only scored, never trained on: their score alone chooses the final model. `max_samples` is the
     maximum number of validation items, and a `test` that is carved is a part of these rows."""
+
+    own_rows: ClassVar[str] = "validation"
 
     id: str = "aggregate"
     """Its name in tables and messages."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -58,6 +58,9 @@ class SplitConfig(Section):
 
 class DatasetConfig(Section):
     """One sub-dataset of the mixture."""
+
+    own_rows: ClassVar[str] = "training"
+    """What its rows are that no split takes, for messages."""
 
     id: str
     """Unique name of the sub-dataset, used in file names, tables and messages."""
@@ -117,7 +120,7 @@ class DatasetConfig(Section):
     def _consistent(self) -> DatasetConfig:
         problems = [
             Problem(
-                f"the {kind} split would be the training rows themselves",
+                f"the {kind} split would be the {self.own_rows} rows themselves",
                 "name another path, split or where, or carve with fraction or max_samples",
                 (kind,),
             )

@@ -97,8 +97,8 @@ class Common(BaseModel):
     sub-datasets costs at most a quarter of the training between two evaluations. No exclusion depends on it."""
     refit: Annotated[bool, LATER] = False
     """After the search, train once more from the base model: on all rows, those that were held out for validation too,
-    with the same exclusions at the same epochs. The final model is the end of that run, which has no validation score.
-    For the methods msft and sft."""
+    with the same exclusions at the same epochs and the same teachers. The final model is the end of that run, which has
+    no validation score. For the methods sft, msft, auto and self_distil."""
 
 
 def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodConfig:
@@ -150,11 +150,14 @@ def json_schema(methods: Mapping[str, Method] = METHODS) -> dict[str, Any]:
 def _json_schema(name: str, method: Method) -> dict[str, Any]:
     own = _model_of(method.Params).model_json_schema()["properties"] if dataclasses.fields(method.Params) else {}
     docs = _attribute_docs(method.Params)
+    preset, values = next(iter(method.presets.items()))
+    keys = Common.model_json_schema()["properties"] | {
+        key: value | ({"description": docs[key]} if key in docs else {}) for key, value in own.items()
+    }
     properties = {
         "name": {"const": name},
-        "preset": {"enum": list(method.presets), "default": next(iter(method.presets))},
-        **Common.model_json_schema()["properties"],
-        **{key: value | ({"description": docs[key]} if key in docs else {}) for key, value in own.items()},
+        "preset": {"enum": list(method.presets), "default": preset},
+        **{key: value | ({"default": values[key]} if key in values else {}) for key, value in keys.items()},
     }
     return {"title": name, "type": "object", "additionalProperties": False, "required": ["name"],
             "properties": properties}  # fmt: skip

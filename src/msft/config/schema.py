@@ -85,8 +85,8 @@ class SnapshotsConfig(Section):
     """How snapshots are kept (design 3.8)."""
 
     durable: Literal["auto", "tick", "rollout"] = "auto"
-    """Which snapshots survive a crash: all (`tick`), those at the ends of roll-outs (`rollout`), or all as long as
-    writing one is cheap (`auto`)."""
+    """Which snapshots survive a crash: all (`tick`), those at the ends of roll-outs (`rollout`), or these
+    and others, so often that writing takes at most 1 % of the training (`auto`)."""
     max: int | None = Field(default=None, ge=1)
     """Maximum number of snapshots kept (plus one while the next is made); null: keep all that the method may still
     need. A dropped snapshot is trained again, bit for bit, if it is needed. With 3, snapshots take at most 2 times, and

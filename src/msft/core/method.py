@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from msft.core.outlook import Forecast, Outlook, Standing, unknown, with_refit
@@ -40,7 +40,7 @@ class Method:
     def outlook_at(self, brief: Brief, at: Standing | None = None) -> Outlook:
         """The outlook from `at` on; None: from the start of the search."""
         found = self.outlook(brief, at or Standing.start(brief))
-        return found if brief.whole is None else replace(found, bound=with_refit(found.bound, brief))
+        return found if brief.whole is None else with_refit(found, brief)
 
 
 def said_by(plan: Callable[[Brief, list[str]], Plan], brief: Brief, outcomes: Sequence[Outcome]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from msft.core.clock import Clock
@@ -110,12 +110,17 @@ def passes(brief: Brief, at: Standing, *, again: float = 0.0) -> Bound | None:
     return Bound(instances=left + more, why=why)
 
 
-def with_refit(bound: Bound | None, brief: Brief) -> Bound | None:
-    """The bound of a search that a run on all rows follows: it trains at most up to the limit on epochs again."""
-    if bound is None or not math.isfinite(brief.horizon):
-        return None
-    whole = Clock.of(brief).instances(Mixture(tasks=brief.tasks, whole=True))
-    return Bound(instances=bound.instances + brief.horizon * whole, why=f"{bound.why}, and the final run on all rows")
+def with_refit(found: Outlook, brief: Brief) -> Outlook:
+    """The outlook of a search that a run on all rows follows: that trains at most up to the limit on epochs again, and
+    teachers read all rows for it."""
+    bound, probed = None, found.probed_epochs
+    if found.bound is not None and math.isfinite(brief.horizon):
+        instances = brief.horizon * Clock.of(brief).instances(Mixture(tasks=brief.tasks, whole=True))
+        why = f"{found.bound.why}, and the final run on all rows"
+        bound = Bound(instances=found.bound.instances + instances, why=why)
+    if found.soft_targets:
+        probed += 1 + sum(brief.held or ()) / sum(brief.distinct)
+    return replace(found, bound=bound, probed_epochs=probed)
 
 
 def most_held(brief: Brief, epochs: float, window: int) -> int | None:

@@ -2,8 +2,8 @@
 
 A search holds rows out, because it decides on scores of rows that the model has not been trained on. Its final model
 has therefore not seen them. With `refit`, the path to that model is trained again, from the base model: the same
-mixtures, each for as many epochs, and an epoch now has the held-out rows too. So no score of those rows is left that
-would say anything of the final model, and none is taken: `Search` refuses it.
+mixtures, each for as many epochs and with the same teachers, and an epoch now has the held-out rows too. So no score of
+those rows is left that would say anything of the final model, and none is taken: `Search` refuses it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import groupby
 from msft.core.clock import Clock
 from msft.core.errors import RunError, complaint
 from msft.core.rollout import Track
-from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Plan, Segment, Snapshot
+from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Plan, Segment, Snapshot, Teacher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,7 @@ class Phase:
     mixture: Mixture
     epochs: float
     reset_optimizer: bool
+    teacher: Teacher | None
 
 
 def refitted(plan: Plan, brief: Brief) -> Plan:
@@ -34,6 +35,7 @@ def refitted(plan: Plan, brief: Brief) -> Plan:
     if chosen == ROOT:
         return ROOT
     end, clock = made[chosen - 1], Clock.of(brief)
+    following = phases(path(made, chosen), clock)
     yield Segment(  # says in the journal which point the search chose
         parent=chosen,
         rollout=max(segment.rollout for segment in made),
@@ -42,11 +44,11 @@ def refitted(plan: Plan, brief: Brief) -> Plan:
         stop=0,
         epoch=end.epoch + clock.epochs(end.mixture, end.stop - end.start),
         score=(),
+        keep=_teachers(following),
         why="refit",
     )
     here, rollout = Track(brief).base, max(segment.rollout for segment in made)
-    following = phases(path(made, chosen), clock)
-    for phase in following:
+    for number, phase in enumerate(following):
         track = Track(brief)  # each phase begins a roll-out, as it did in the search
         track.rollout = rollout
         mixture = replace(phase.mixture, whole=True)
@@ -56,10 +58,16 @@ def refitted(plan: Plan, brief: Brief) -> Plan:
             ends = stop == ticks[-1] and phase is following[-1]
             here = yield from track.advance(
                 here, mixture, stop, score=(brief.aggregate,) if ends and brief.aggregate is not None else (),
-                reset_optimizer=phase.reset_optimizer, why="refit",
+                keep=_teachers(following[number + 1 :]), reset_optimizer=phase.reset_optimizer, teacher=phase.teacher,
+                why="refit",
             )  # fmt: skip
         rollout = track.rollout
     return here.snapshot
+
+
+def _teachers(phases: Sequence[Phase]) -> frozenset[Snapshot]:
+    found = {snapshot for phase in phases if phase.teacher is not None for snapshot in phase.teacher.snapshots}
+    return frozenset(found - {ROOT})
 
 
 def _recorded(plan: Plan, made: list[Segment]) -> Generator[Segment, Outcome, Snapshot]:
@@ -80,9 +88,9 @@ def path(made: Sequence[Segment], snapshot: Snapshot) -> list[Segment]:
     found = list[Segment]()
     while snapshot != ROOT:
         segment = made[snapshot - 1]
-        if segment.blend or segment.mixture.without or segment.anneal is not None or segment.teacher is not None:
-            what = "blends snapshots, leaves out single examples, lowers the learning rate itself or has a teacher"
-            reason, fix = f"a run on all rows cannot follow a method that {what}", "remove refit, or use msft or sft"
+        if segment.blend or segment.mixture.without or segment.anneal is not None:
+            what = "blends snapshots, leaves out single examples or lowers the learning rate itself"
+            reason, fix = f"a run on all rows cannot follow a method that {what}", "remove refit, or use another method"
             raise RunError(complaint(reason, fix, field="method.refit"))
         found.append(segment)
         snapshot = segment.parent
@@ -90,13 +98,14 @@ def path(made: Sequence[Segment], snapshot: Snapshot) -> list[Segment]:
 
 
 def phases(segments: Sequence[Segment], clock: Clock) -> list[Phase]:
-    """The path, as how long each mixture was trained in one roll-out."""
+    """The path, as how long each mixture was trained in one roll-out. A roll-out has one teacher, or none."""
     parts = [list(part) for _, part in groupby(segments, key=lambda segment: (segment.rollout, segment.mixture))]
     return [
         Phase(
             mixture=part[0].mixture,
             epochs=clock.epochs(part[0].mixture, part[-1].stop - part[0].start),
             reset_optimizer=part[0].reset_optimizer,
+            teacher=part[0].teacher,
         )
         for part in parts
     ]

@@ -91,8 +91,6 @@ def _of_teacher(segment: Segment) -> Wrong | None:
         return None
     if not segment.trains:
         return Wrong("the method gives a teacher where nothing is trained", "give `teacher` where steps are")
-    if segment.mixture.whole:
-        return Wrong("the method gives a teacher to a run on all rows", "leave `whole` False, or `teacher` out")
     if len(teacher.snapshots) not in (1, len(segment.mixture.tasks)):
         found = f"the method gives {many(len(segment.mixture.tasks), 'sub-dataset')} {len(teacher.snapshots)} teachers"
         return Wrong(found, "give one to each of them, or one alone to all")

@@ -11,6 +11,7 @@ from msft.config.aggregate import AggregateConfig
 from msft.config.dataset_section import DatasetConfig
 from msft.config.schema import DataConfig
 from msft.core.errors import DataError, complaint
+from msft.core.plain_words import many
 from msft.core.vocabulary import Task
 from msft.data.bad_rows import leave_out_bad_rows
 from msft.data.complaints import MOST, Complaints
@@ -18,7 +19,7 @@ from msft.data.detect import detect
 from msft.data.encode import Encoder
 from msft.data.extract import check_installed
 from msft.data.formats import TEXT, Format
-from msft.data.leaks import Leak, Part, find_leaks
+from msft.data.leaks import Leak, Part, find_leaks, find_repeated_tests
 from msft.data.own_scorer import resolve
 from msft.data.preference import check_labels
 from msft.data.remarks import Remarks
@@ -144,6 +145,17 @@ def without_leaks(tasks: Mapping[Task, Checked], data: DataConfig, kind: str = "
     if errors:
         raise DataError("\n".join(errors))
     return train
+
+
+def note_repeated_tests(tasks: Mapping[Task, Checked]) -> None:
+    """Adds a note to each sub-dataset of which test items are also validation items of any."""
+    for task, repeats in find_repeated_tests({task: made.part for task, made in tasks.items()}).items():
+        made = tasks[task]
+        made.notes.append(
+            f"{len(repeats)} of {many(len(made.part.held['test']), 'test item')} are also validation items, by which "
+            f"the final model is chosen, so its test score is optimistic: {_told(repeats)}. Fix: remove repeated rows, "
+            "or give other splits"
+        )
 
 
 def _told(leaks: list[Leak]) -> str:

@@ -219,13 +219,15 @@ class _Detector:
         raise self._bad(what, mend, "columns")
 
     def _unknown(self) -> DataError:
-        found = f"no known format has these columns: {', '.join(self.columns)}"
+        columns = ", ".join(map(_name, self.columns))
+        found = f"no known format has these columns: {columns}"
         if self.dataset.format is not None:
             expected = [" + ".join(kind.roles) for kind in KINDS if kind.name == self.dataset.format]
-            found = f"format {self.dataset.format} needs {' or '.join(expected)}, but the columns are: "
-            found += ", ".join(self.columns)
+            found = f"format {self.dataset.format} needs {' or '.join(expected)}, but the columns are: {columns}"
         if self.survey.null:
-            found += f" (null in every row: {', '.join(self.survey.null)})"
+            found += f" (null in every row: {', '.join(map(_name, self.survey.null))})"
+        if any(name != name.strip() for name in self.columns):
+            found += "; a name in quotes has a blank at its beginning or end"
         mend = f"name the columns of one of: {EXPECTED}; or give a template"
         return self._bad(found, mend, "columns")
 
@@ -246,3 +248,8 @@ class _Detector:
 
     def _bad(self, found: str, mend: str, key: str) -> DataError:
         return DataError(complaint(found, mend, field=f"datasets.{self.dataset.id}.{key}"))
+
+
+def _name(column: str) -> str:
+    """The name of a column; in quotes if it begins or ends with a blank, which would not be seen."""
+    return shown(column) if column != column.strip() else column

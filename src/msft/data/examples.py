@@ -51,6 +51,9 @@ class Item:
     text begins with it."""
     reference: str = ""
     """`generate`: the correct answer, to which the extracted answer is compared."""
+    choices: int = 0
+    """`generate`: number of the row's choices, each of which has a letter; 0 if it is not known. Not in the
+    fingerprint, which earlier versions made without it."""
     fields: Mapping[str, Any] | None = None
     """A user's own scorer: the prompt, the completion and the row."""
     place: str = ""
@@ -207,6 +210,10 @@ class TaskData:
             return 0
         sizes = [(m.taken, m.train, m.held) for m in self.members] or [(self.size, len(self.train), len(self.held_out))]
         return sum(all_rows(*each) for each in sizes)
+
+    def examples(self, *, whole: bool) -> Sequence[Example]:
+        """The training examples by number; with `whole`, those that are held out follow."""
+        return [*self.train, *self.held_out] if whole else self.train
 
     def example(self, index: int) -> Example:
         """A training example, or from number `len(train)` on one that is held out."""

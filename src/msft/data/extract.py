@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import string
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from msft.core.errors import ConfigError, complaint
@@ -16,36 +18,38 @@ THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))", re.ASCII)
 NUMBER = re.compile(rf"(?:(?<![\w)])-)?\$?{_DIGITS}", re.ASCII)
 """A number in a text. A minus sign belongs to it only if there is nothing before the sign to subtract from."""
 PLAIN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)", re.ASCII)
-LETTERS = (
-    re.compile(r"\b[Aa]nswer(?:\s+is)?\s*:?\s*\(?\**([A-H])\b(?!['’])"),
-    re.compile(r"^\W*([A-H])(?=\s*$|\s*\n|[.,:;)\]*])"),
-    re.compile(r"[(\[]([A-H])[)\]]"),
-)
-"""Patterns of an answer letter, the most reliable first: named as the answer, alone at the start, in brackets."""
+LETTERS = 10
+"""Number of letters from A that may be the answer if the number of choices is not known."""
 MATH_SECONDS = 5
 """Time limit for parsing one expression, or for comparing two."""
 
 
-def found_in(text: str, measure: Measure) -> str | None:
-    """The answer extracted from a text, or None if there is none."""
+def found_in(text: str, measure: Measure, choices: int = 0) -> str | None:
+    """The answer extracted from a text, or None if there is none. `choices`: their number, if it is known: as many
+    letters may be the answer."""
+    if measure.extract == "letter":
+        return _letter(text, choices or LETTERS)
     return EXTRACTORS[measure.extract](text, measure)
 
 
-def reference_of(completion: str, stated: str | None, measure: Measure) -> str:
+def reference_of(completion: str, stated: str | None, measure: Measure, choices: int = 0) -> str:
     """The correct answer: extracted from the row's stated answer if it has one, else from its completion.
 
     Raises ValueError if there is none, because no generated text could match it.
     """
+    sought = f"extract: {shown(measure)}"
+    if measure.extract == "letter":
+        sought += f" (A to {string.ascii_uppercase[(choices or LETTERS) - 1]})"
     if stated is None:
-        found = found_in(until(completion, measure.stop), measure)
+        found = found_in(until(completion, measure.stop), measure, choices)
         if found is None:
             before = " before the first stop sequence" if until(completion, measure.stop) != completion else ""
-            raise ValueError(f"the completion has no answer that extract: {shown(measure)} finds{before}")
+            raise ValueError(f"the completion has no answer that {sought} finds{before}")
         return found
     whole = stated.strip() if measure.extract in ("####", "regex") else ""
-    found = found_in(stated, measure) or whole
+    found = found_in(stated, measure, choices) or whole
     if not found:
-        raise ValueError(f"the answer is not one that extract: {shown(measure)} finds")
+        raise ValueError(f"the answer is not one that {sought} finds")
     return found
 
 
@@ -94,8 +98,20 @@ def _by_pattern(text: str, measure: Measure) -> str | None:
     return (matches[-1][1 if matches[-1].re.groups else 0] or "").strip() or None
 
 
-def _letter(text: str, _: Measure) -> str | None:
-    return next((match[1] for pattern in LETTERS if (match := pattern.search(text))), None)
+@cache
+def _letters(count: int) -> tuple[re.Pattern[str], ...]:
+    """Patterns of an answer letter, one of the first `count`, the most reliable first: named as the answer, alone at
+    the start, in brackets. "I think" is no letter: an I that is named needs more behind it than a word."""
+    one = f"[A-{string.ascii_uppercase[count - 1]}]"
+    return (
+        re.compile(rf"\b[Aa]nswer(?:\s+is)?\s*:?\s*\(?\**(?!I\s+[a-z])({one})\b(?!['’])"),
+        re.compile(rf"^\W*({one})(?=\s*$|\s*\n|[.,:;)\]*])"),
+        re.compile(rf"[(\[]({one})[)\]]"),
+    )
+
+
+def _letter(text: str, count: int) -> str | None:
+    return next((match[1] for pattern in _letters(count) if (match := pattern.search(text))), None)
 
 
 def _last_number(text: str, _: Measure) -> str | None:
@@ -115,7 +131,6 @@ def _math(text: str, _: Measure) -> str | None:
 EXTRACTORS: Mapping[str, Callable[[str, Measure], str | None]] = {
     "####": _after_hashes,
     "regex": _by_pattern,
-    "letter": _letter,
     "number": _last_number,
     "math": _math,
     "text": _whole,

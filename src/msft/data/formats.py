@@ -61,6 +61,8 @@ class Sample:
     """`choice` scorer: for each choice, the text after the prompt."""
     answer: int = 0
     """Position of the correct option."""
+    choices: int = 0
+    """Number of choices, if a template needs them."""
     stated: str | None = None
     """`generate` scorer: the correct answer, if the row has it in a separate column."""
     given: int = 0
@@ -105,6 +107,7 @@ class Format:
         if self.conversation:
             return self._conversation(row)
         values = dict(row.values)
+        texts: tuple[str, ...] = ()
         options: tuple[str, ...] = ()
         answer = 0
         if self._has_choices:
@@ -120,6 +123,7 @@ class Format:
             completion=completion,
             options=options,
             answer=answer,
+            choices=len(texts),
             stated=self._stated(values),
         )
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from msft.core.plain_words import many
 from msft.data.chats import as_item, renderings, up_to_last_turn
 from msft.data.complaints import Complaints
 from msft.data.encode import Encoder
@@ -41,6 +42,26 @@ def build(
     return [Item(options=(example,)) for example in encoder.whole(samples)]
 
 
+def notes_of_choices(items: Mapping[str, Sequence[Item]], measure: Measure) -> list[str]:
+    """The note on options that can never win: their tokens begin with those of another option, which is at least as
+    likely if likelihoods are not normalised. `items`: those of each split. Empty if there are no such options."""
+    if measure.name != "choice" or measure.normalize != "none":
+        return []
+    counts = {kind: sum(map(_has_hopeless_option, own)) for kind, own in items.items()}
+    said = [f"{count:,} of {many(len(items[kind]), f'{kind} item')}" for kind, count in counts.items() if count]
+    if not said:
+        return []
+    fix = "Fix: write scorer: {name: choice, normalize: token}, or of: letter"
+    found = "one option begins with the tokens of another one, so it can never win (scorer: choice)"
+    return [f"in {' and '.join(said)} {found}. {fix}"]
+
+
+def _has_hopeless_option(item: Item) -> bool:
+    # In order, an option that another one begins with is followed by one that begins with it.
+    ordered = sorted(option.ids.tobytes() for option in item.options)
+    return any(one != other and other.startswith(one) for one, other in itertools.pairwise(ordered))
+
+
 def _generating(
     samples: Sequence[Sample], measure: Measure, encoder: Encoder, complaints: Complaints, ends: Sequence[str]
 ) -> list[Item]:
@@ -54,12 +75,14 @@ def _generating(
             items.append(Item(options=(example,), place=place, repeated=repeated, fields=fields))
             continue
         try:
-            reference = reference_of(_without(ends, completion), sample.stated, measure)
+            reference = reference_of(_without(ends, completion), sample.stated, measure, sample.choices)
         except ValueError as error:
             mend = "fix the row, choose another extract, or name the answer's column in columns.answer"
             complaints.row(str(error), mend, file=row.file, line=row.line, number=row.number)
         else:
-            items.append(Item(options=(example,), place=place, repeated=repeated, reference=reference))
+            items.append(
+                Item(options=(example,), place=place, repeated=repeated, reference=reference, choices=sample.choices)
+            )
     complaints.check()
     return items
 

@@ -15,6 +15,7 @@ from msft.data.complaints import Complaints
 from msft.data.rows import Row, Rows
 from msft.data.strict_json import (
     HEAD,
+    OBJECT_A_LINE,
     BadJsonError,
     blank,
     checked_object,
@@ -31,7 +32,6 @@ LARGEST_JSON = 512 * 2**20
 """Maximum bytes of a .json file, which must be read as a whole."""
 READ_AHEAD = 2**18
 """Number of bytes read at once."""
-OBJECT_A_LINE = "give one JSON object a line"
 A_ROW = ("messages", "conversations", "prompt", "completion", "chosen", "rejected", "choices", "tools")
 """Keys of rows whose values may be lists or objects."""
 
@@ -202,6 +202,7 @@ def _elements(text: str) -> Iterator[tuple[int, dict[str, object]]]:
             values = checked_object(values, text[at:end])
         except BadJsonError as error:
             error.at = at
+            error.mend = "give an array of JSON objects" if error.mend == OBJECT_A_LINE else error.mend
             raise
         yield at, values
         at = blank(text, end)
@@ -209,6 +210,8 @@ def _elements(text: str) -> Iterator[tuple[int, dict[str, object]]]:
         if mark not in {",", "]"}:
             raise BadJsonError("invalid JSON: the array has no end, or no comma between two objects", "close it", at)
         more = mark == ","
+        if more and text[(last := blank(text, at + 1)) : last + 1] == "]":
+            raise BadJsonError("invalid JSON: there is a comma after the last object of the array", "remove it", at)
         at = blank(text, at + 1) if more else at
     if blank(text, at + 1) != len(text):
         raise BadJsonError("there is more text after the array", "give one array")

@@ -1,4 +1,5 @@
-"""Finds training examples that are also, exactly or nearly, in a validation or test split of any sub-dataset."""
+"""Finds training examples that are also, exactly or nearly, in a validation or test split of any sub-dataset, and test
+examples that are also in a validation split."""
 
 from __future__ import annotations
 
@@ -41,11 +42,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leak:
-    """A training example and the held-out example that it repeats."""
+    """A training or test example and the held-out example that it repeats."""
 
     index: int
-    """Index of the training example within its split."""
-    train: str
+    """Index of the first one within its split."""
+    place: str
     held: str
     """Places: `file:line`, or `file row number`."""
     split: str
@@ -53,18 +54,33 @@ class Leak:
     exact: bool
 
     def __str__(self) -> str:
-        return f"{self.train} {'is' if self.exact else 'is nearly'} {self.held} ({self.split})"
+        return f"{self.place} {'is' if self.exact else 'is nearly'} {self.held} ({self.split})"
 
 
 def find_leaks(parts: Mapping[Task, Part]) -> dict[Task, list[Leak]]:
     """The leaks of each sub-dataset's training examples, in their order."""
-    # An aggregate has no training examples: its items show their habits themselves.
-    habits = {
-        task: _Habits.of(part.train if len(part.train) else part.held.get("validation", part.train))
-        for task, part in parts.items()
-    }
+    habits = {task: _Habits.of(part) for task, part in parts.items()}
     index = _HeldOut(parts, habits)
     return {task: list(index.leaks(part.train, habits[task])) for task, part in parts.items()}
+
+
+def find_repeated_tests(parts: Mapping[Task, Part]) -> dict[Task, list[Leak]]:
+    """The test examples of each sub-dataset that are, exactly, validation examples of any, in their order."""
+    if not any(len(part.held["test"]) for part in parts.values()):
+        return {}
+    habits = {task: _Habits.of(part, near=False) for task, part in parts.items()}
+    known: dict[bytes, tuple[str, str]] = {}
+    for task, part in parts.items():
+        for sample in part.held["validation"]:
+            known.setdefault(habits[task].digest(sample), (sample.row.place, f"{task}, validation"))
+    found: dict[Task, list[Leak]] = {}
+    for task, part in parts.items():
+        for index, sample in enumerate(part.held["test"]):
+            held = known.get(habits[task].digest(sample))
+            if held is not None:
+                leak = Leak(index=index, place=sample.row.place, held=held[0], split=held[1], exact=True)
+                found.setdefault(task, []).append(leak)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +92,16 @@ class _Habits:
     boilerplate: Shingles
 
     @classmethod
-    def of(cls, train: Samples) -> _Habits:
+    def of(cls, part: Part, *, near: bool = True) -> _Habits:
+        """`near`: also the boilerplate, by which only near repeats are told apart."""
+        # An aggregate has no training examples: its items show their habits themselves.
+        train = part.train if len(part.train) else part.held.get("validation", part.train)
         chosen = np.unique(np.linspace(0, len(train) - 1, min(len(train), SPECIMENS)).astype(np.int64))
         texts = [normalised(sample.question) for sample in train.subset(chosen)]
         often = max(FEW, BOILERPLATE * len(texts))
         prompts = frozenset(text for text, count in Counter(texts).items() if count > often)
-        each, counts = np.unique(_joined([shingles(text) for text in {*texts}]), return_counts=True)
+        sets = [shingles(text) for text in {*texts}] if near else []
+        each, counts = np.unique(_joined(sets), return_counts=True)
         return cls(prompts, each[counts > often])
 
     def text(self, sample: Sample) -> str:
@@ -91,6 +111,9 @@ class _Habits:
             return question
         answer = sample.messages[-1]["content"] if sample.messages else sample.completion
         return f"{question}\n{answer}"
+
+    def digest(self, sample: Sample) -> bytes:
+        return _digest(self.text(sample))
 
 
 @dataclass(slots=True)
@@ -116,7 +139,7 @@ class _HeldOut:
             for split, samples in part.held.items():
                 for sample in samples:
                     text = self.habits[task].text(sample)
-                    self.exact.setdefault(_digest(normalised(text)), len(self.texts))
+                    self.exact.setdefault(_digest(text), len(self.texts))
                     self.places.append((sample.row.place, f"{task}, {split}"))
                     self.texts.append(text)
                     self.sets.append(self._specific(text))
@@ -125,13 +148,13 @@ class _HeldOut:
     def leaks(self, train: Samples, habits: _Habits) -> Iterator[Leak]:
         for number, sample in enumerate(train):
             text = habits.text(sample)
-            found = self.exact.get(_digest(normalised(text)))
+            found = self.exact.get(_digest(text))
             exact = found is not None
             if found is None:
                 found = self._near(text)
             if found is not None:
                 held, split = self.places[found]
-                yield Leak(index=number, train=sample.row.place, held=held, split=split, exact=exact)
+                yield Leak(index=number, place=sample.row.place, held=held, split=split, exact=exact)
 
     def _near(self, text: str) -> int | None:
         """The number of the first held-out text of which this one is a near duplicate, or None."""
@@ -186,4 +209,5 @@ def _min_hash(own: Shingles) -> Any:
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+    """Equal for texts that are equal but for case and white space."""
+    return hashlib.blake2b(normalised(text).encode(), digest_size=16).digest()

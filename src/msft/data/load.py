@@ -16,7 +16,7 @@ from msft.core.errors import ConfigError, DataError, complaint
 from msft.core.mixing import taken
 from msft.core.vocabulary import Task
 from msft.data.cache import Cache
-from msft.data.checks import Checked, check, held_out, without_leaks
+from msft.data.checks import Checked, check, held_out, note_repeated_tests, without_leaks
 from msft.data.cuts import with_positions
 from msft.data.encode import Encoder
 from msft.data.examples import TaskData
@@ -52,6 +52,7 @@ def _prepared(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
         return known
     tasks = _checked(sources, config, encoder)
     train = without_leaks(tasks, config.data)
+    note_repeated_tests(tasks)
     held = held_out(tasks, config.data) if config.method.refit else None
     if cache is None:
         return tokenised(tasks, train, config.data, encoder, None, held)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import glob
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from msft.config.problems import shown
@@ -15,24 +16,28 @@ SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
 SAME = {".ndjson": ".jsonl"}
 """Another name of an ending -> the ending."""
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+SHOWN = 5
+"""Maximum number of files that a note lists."""
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
-def local_files(path: str, split: str, field: str) -> list[Path] | None:
+def local_files(path: str, split: str, field: str, notes: list[str]) -> list[Path] | None:
     """The data files that `path` names, in order and all with the same extension; None if it is a hub id, or a folder
     that only the `datasets` library can read. Raises DataError.
 
-    A file has a single split, `train`; in a folder, file names determine the splits, as on the hub.
+    A file has a single split, `train`; in a folder, file names determine the splits, as on the hub. Files of a folder
+    that belong to none of its splits are added to `notes`, once.
     """
     here = expanded(path)
     if _exists(here, field) and here.is_dir():
-        files = _in_folder(here, split, field)
+        files = _in_folder(here, split, field, notes)
         if files is None:
             return None
     elif here.is_file():
         files = [here]
     elif glob.has_magic(path) and (ending(here) in SUFFIXES or "*" in path):
-        files = sorted(file for file in Path(here.anchor).glob(str(here.relative_to(here.anchor))) if not file.is_dir())
+        found = Path(here.anchor).glob(str(here.relative_to(here.anchor)))
+        files = sorted(file for file in found if not file.is_dir() and _is_meant(file, here))
         if not files:
             raise _bad(field, f"there is no file that fits {path}", "check the pattern, and the working directory")
     elif ending(here) in SUFFIXES or path.startswith(("/", "./", "../", "~")):
@@ -88,7 +93,14 @@ def _exists(path: Path, field: str) -> bool:
     return True
 
 
-def _in_folder(folder: Path, split: str, field: str) -> list[Path] | None:
+def _is_meant(file: Path, pattern: Path) -> bool:
+    """Whether each hidden part of a path that fits the pattern is one for which the pattern asks with a dot."""
+    dotted = [part for part in pattern.parts if part.startswith(".")]
+    hidden = [part for part in file.parts if part.startswith(".")]
+    return all(any(fnmatchcase(part, asked) for asked in dotted) for part in hidden)
+
+
+def _in_folder(folder: Path, split: str, field: str, notes: list[str]) -> list[Path] | None:
     """The files of a split by the naming rules of the hub: train.jsonl, data/test-00000-of-00001.parquet, ..."""
     from datasets.data_files import DataFilesDict, EmptyDatasetError, get_data_patterns
 
@@ -110,7 +122,20 @@ def _in_folder(folder: Path, split: str, field: str) -> list[Path] | None:
         raise _bad(field, f"the folder {folder} has no data files", f"give files that end in {', '.join(SUFFIXES)}")
     if split not in splits:
         raise _bad(field, f"the folder {folder} has no split {split}", f"use one of: {', '.join(sorted(splits))}")
+    all_files = DataFilesDict.from_patterns({"all": ["**"]}, base_path=str(folder))["all"]
+    others = [Path(file) for file in sorted({*all_files}.difference(*found.values()))]
+    if others := [file for file in others if ending(file) in SUFFIXES or _is_packed(file)]:
+        note = _of_no_split(folder, others)
+        notes += [note] if note not in notes else []
     return sorted(splits[split])
+
+
+def _of_no_split(folder: Path, files: list[Path]) -> str:
+    """The note on files of a folder that are not read."""
+    names = ", ".join(str(file.relative_to(folder)) for file in files[:SHOWN])
+    more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
+    mend = f"name a file of training rows train_{files[0].name} or the like, or move it away"
+    return f"{folder}: not read, as their names say no split: {names}{more}. Fix: {mend}"
 
 
 def _is_packed(file: Path) -> bool:

@@ -12,9 +12,11 @@ from msft.data.chat_template import ChatTemplate, ChatTemplateError
 from msft.data.chats import Rendering
 from msft.data.conversations import REASONING, Turn, function_name, is_learned
 from msft.data.formats import Sample
-from msft.data.rows import Row
 
-BESIDE_TEXT = ("system", "tools", "history")
+BESIDE_TEXT = (
+    *("article", "background", "context", "contexts", "dialogue", "document", "documents", "history", "paragraph"),
+    *("paragraphs", "passage", "passages", "story", "system", "tools"),
+)
 """Columns that belong to a prompt, and that no known format of texts reads."""
 THOUGHT = "</think>"
 """Ends the reasoning in a turn's content."""
@@ -43,18 +45,34 @@ class Remarks:
             texts = (turn["content"] for turn in sample.messages[sample.given :] if is_learned(turn))
             self._unmarked += any(not _is_in(_answer(text), learned) for text in texts)
 
-    def add_text(self, row: Row, read: Container[str]) -> None:
-        """Counts one row that is no conversation; `read`: the columns that its texts are made of."""
-        self._unread.update(name for name in BESIDE_TEXT if row.values.get(name) and name not in read)
+    def add_text(self, sample: Sample, read: Container[str]) -> None:
+        """Counts one row that is no conversation; `read`: the columns that its texts are made of. A column whose text
+        another one repeats is not missed."""
+        for name in BESIDE_TEXT:
+            value = sample.row.values.get(name)
+            if value and name not in read and str(value).strip() not in sample.prompt + sample.completion:
+                self._unread[name] += 1
 
     def notes(self) -> list[str]:
         """The remarks as sentences."""
-        unread = [
-            f"the column {name} is filled in {many(count, 'row')} and not used: the model never sees it. Fix: give a "
-            f"template with {{{name}}}, or remove the column"
-            for name, count in sorted(self._unread.items())
+        return [*self._of_columns(), *self._of_the_template()]
+
+    def _of_columns(self) -> list[str]:
+        """The note on columns that are not read; empty if there are none."""
+        unread = sorted(self._unread.items())
+        if not unread:
+            return []
+        braced = " and ".join(f"{{{name}}}" for name, _ in unread)
+        if len(unread) == 1:
+            ((name, count),) = unread
+            said, it, end = f"column {name} is filled in {many(count, 'row')}", "it", ""
+        else:
+            names = [f"{name} (in {many(count, 'row')})" for name, count in unread]
+            said, it, end = f"columns {', '.join(names[:-1])} and {names[-1]} are filled", "them", "s"
+        return [
+            f"the {said} and not used: the model never sees {it}. Fix: give a template with {braced}, or remove the "
+            f"column{end}"
         ]
-        return [*unread, *self._of_the_template()]
 
     def _of_the_template(self) -> list[str]:
         of = f"of {self._conversations} conversations"

@@ -58,7 +58,7 @@ def sample_of(row: Row, form: Format, encoder: Encoder, remarks: Remarks | None 
         if remarks is not None:
             remarks.add(sample, rendered)
     elif remarks is not None:
-        remarks.add_text(row, {*form.prompt.names, *form.completion.names})
+        remarks.add_text(sample, {*form.prompt.names, *form.completion.names})
     return sample
 
 

@@ -67,17 +67,17 @@ class Source:
         kept = [index for index, row in enumerate(rows) if (row.file, row.number) not in bad]
         self._read[key] = Subset(rows, np.array(kept, np.int64))
 
-    def are_training_rows(self, wanted: SplitConfig) -> bool:
-        """Whether a split that is read has the training rows themselves, even under another name or through a link."""
-        if (wanted.where or None) != (self.dataset.where or None):
+    def are_same_rows(self, one: DatasetConfig | SplitConfig, other: SplitConfig) -> bool:
+        """Whether two splits that are read have the same rows, even under another name or through a link; `max_samples`
+        is not looked at."""
+        if (one.where or None) != (other.where or None):
             return False
-        mine, theirs = ((self.dataset.path, self.dataset.split), (wanted.path, wanted.split))
-        theirs = (theirs[0] or mine[0], theirs[1] or mine[1])
-        if mine == theirs:
+        places = [(each.path or self.dataset.path, each.split or self.dataset.split) for each in (one, other)]
+        if places[0] == places[1]:
             return True
-        if any(path.startswith(REASONING_GYM) for path, _ in (mine, theirs)):
+        if any(path.startswith(REASONING_GYM) for path, _ in places):
             return False
-        files = [self._files(*place) for place in (mine, theirs)]
+        files = [self._files(*place) for place in places]
         if files[0] is None or files[1] is None or len(files[0]) != len(files[1]):
             return False
         return all(same_file(one, other) for one, other in zip(files[0], files[1], strict=True))
@@ -138,7 +138,7 @@ class Source:
     def _files(self, path: str, split: str) -> list[Path] | None:
         """As `local_files`, also of files at an address, which are fetched once."""
         if not is_address(path):
-            return local_files(path, split, self.field)
+            return local_files(path, split, self.field, self.notes)
         if split != "train":
             mend = "choose rows with where, such as {where: {split: test}}, or name another path"
             raise self._bad(f"{path} holds a single split, but split: {split} was asked for", mend)

@@ -157,8 +157,14 @@ def _given(dataset: DatasetConfig, wanted: SplitConfig | None, source: Source, s
     """The rows of a split that is read, or None for one that is carved."""
     if wanted is None or not wanted.given:
         return None
-    if source.are_training_rows(wanted):
-        found, mend = f"the {kind} split is the training rows themselves", "name another path, split or where"
+    mend = "name another path, split or where"
+    if source.are_same_rows(dataset, wanted):
+        found = f"the {kind} split is the {dataset.own_rows} rows themselves"
         raise DataError(complaint(found, mend, field=f"datasets.{dataset.id}.{kind}"))
+    other = dataset.validation if kind == "test" else None
+    if other is not None and other.given and source.are_same_rows(other, wanted):
+        found = "the test split is the validation rows themselves, which choose the final model"
+        mend += ", or carve validation from the training rows with fraction or max_samples alone"
+        raise DataError(complaint(found, mend, field=f"datasets.{dataset.id}.test"))
     rows = source.rows(wanted.path, wanted.split, wanted.where, kind)
     return _sampled_rows(rows, wanted.max_samples, seed, dataset.id, kind)

@@ -11,11 +11,13 @@ from typing import Any
 from msft.config.problems import shown
 from msft.core.plain_words import kind_of
 
+OBJECT_A_LINE = "give one JSON object a line"
+
 
 class BadJsonError(ValueError):
     """What was found, without the content itself; `mend` says how to fix it."""
 
-    def __init__(self, found: str, mend: str = "give one JSON object a line", at: int = 0) -> None:
+    def __init__(self, found: str, mend: str = OBJECT_A_LINE, at: int = 0) -> None:
         super().__init__(found)
         self.mend = mend
         self.at = at
@@ -121,6 +123,8 @@ def json_object(raw: bytes) -> dict[str, Any]:
     text = decoded(raw)
     values, end = json_value(text)
     values = checked_object(values, text)
+    if text[end:].strip() == ",":
+        raise BadJsonError("there is a comma after the object", "remove it: a line of JSON lines ends with its object")
     if blank(text, end) != len(text):
         raise BadJsonError("there is more than one JSON value on the line")
     return values

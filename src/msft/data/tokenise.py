@@ -24,7 +24,7 @@ from msft.data.ends import TaskEnds
 from msft.data.examples import Example, Item, Measure, Member, TaskData
 from msft.data.formats import TEXT, Sample
 from msft.data.grouping import grouped
-from msft.data.items import build
+from msft.data.items import build, notes_of_choices
 from msft.data.own_scorer import fingerprint
 from msft.data.samples import Samples, batches
 from msft.data.shots import after, draw
@@ -119,12 +119,14 @@ def _items(checked: Checked, train: Samples, builder: _Builder) -> dict[str, lis
     task, asked = checked.dataset.id, checked.dataset.scorer.shots if checked.dataset.scorer else None
     try:
         shots = draw(train, asked, task) if asked else []
-        return {
+        items = {
             kind: builder.items([after(shots, sample) for sample in samples], checked.form.measure, kind)
             for kind, samples in checked.part.held.items()
         }
     except ChatTemplateError as error:  # every row was rendered before, but not with shots or in part
         raise DataError(complaint(str(error), error.fix, field=f"datasets.{task}.scorer")) from None
+    builder.notes += notes_of_choices(items, checked.form.measure)
+    return items
 
 
 def _all_ends(members: Sequence[Member]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from msft.core.vocabulary import Segment, Task, Teacher
-from msft.data.examples import TaskData
+from msft.data.examples import Example, TaskData
 from msft.engine.live_state import LiveState
 from msft.engine.progress import ScoreInfo
 from msft.engine.step import Stepper
@@ -21,8 +21,8 @@ class Teaching:
 
     def __init__(self, data: Mapping[Task, TaskData]) -> None:
         self._data = data
-        self._teacher: Teacher | None = None
-        """Whose predictions are known, for the sub-datasets of the roll-out."""
+        self._asked: tuple[Teacher, bool] | None = None
+        """Whose predictions are known, for the sub-datasets of the roll-out, and whether of the held-out rows too."""
         self._known: dict[Task, list[SoftTargets]] = {}
 
     def ask(
@@ -39,34 +39,38 @@ class Teaching:
         Returns the tokens to count: those of all examples where a roll-out begins, else 0, as they were counted there.
         `evaluated`: context in which the model has the weights that are evaluated.
         """
-        teacher, tasks = segment.teacher, segment.mixture.tasks
+        teacher, tasks, whole = segment.teacher, segment.mixture.tasks, segment.mixture.whole
         begins = segment.start == 0
-        if teacher is None or (self._teacher == teacher and not begins):
+        if teacher is None or (self._asked == (teacher, whole) and not begins):
             return 0
-        self._teacher = None
+        self._asked = None
         self._known.clear()
+        examples = {task: self._data[task].examples(whole=whole) for task in tasks}
         of = teacher.of(tasks)
         for snapshot in sorted(set(of.values())):
             live.become(snapshot)
             with spent("probe"), evaluated():
                 for task in (task for task in tasks if of[task] == snapshot):
-                    self._known[task] = self._read(teacher, task, tasks, stepper, tell)
-        self._teacher = teacher
-        return sum(len(example) for task in tasks for example in self._data[task].train) if begins else 0
+                    self._known[task] = self._read(teacher, task, examples, stepper, tell)
+        self._asked = teacher, whole
+        return sum(len(example) for of_task in examples.values() for example in of_task) if begins else 0
 
     def _read(
-        self, teacher: Teacher, task: Task, tasks: tuple[Task, ...], stepper: Stepper, tell: Callable[[ScoreInfo], None]
+        self,
+        teacher: Teacher,
+        task: Task,
+        examples: Mapping[Task, Sequence[Example]],
+        stepper: Stepper,
+        tell: Callable[[ScoreInfo], None],
     ) -> list[SoftTargets]:
         """The targets of one of these sub-datasets, by the model as it is."""
-        before = sum(map(len, self._known.values()))
-        total = sum(len(self._data[task].train) for task in tasks)
+        before, total = sum(map(len, self._known.values())), sum(map(len, examples.values()))
 
         def progress(done: int) -> None:
-            tell(ScoreInfo(tasks=tasks, done=before + done, total=total, what=READS))
+            tell(ScoreInfo(tasks=tuple(examples), done=before + done, total=total, what=READS))
 
-        examples = self._data[task].train
         return soft_targets(
-            stepper.model, examples, stepper.runtime, share=teacher.share, top=teacher.top, progress=progress
+            stepper.model, examples[task], stepper.runtime, share=teacher.share, top=teacher.top, progress=progress
         )
 
     def of(self, segment: Segment, batch: Sequence[tuple[Task, int]]) -> Sequence[SoftTargets]:

@@ -204,4 +204,4 @@ def outlook(brief: Brief, at: Standing) -> Outlook:
     return Outlook(bound=bound, snapshots=held, window=WINDOW, probed_epochs=1.0, soft_targets=1 + TOP)
 
 
-METHOD = Method(plan=plan, Params=Params, outlook=outlook, explain=explain, averaged=True)
+METHOD = Method(plan=plan, Params=Params, outlook=outlook, explain=explain, averaged=True, refits=True)

@@ -1,8 +1,8 @@
 """Merge: one model for each sub-dataset, from the base model, merged in the end.
 
-Each is trained on its sub-dataset alone, and stopped at its own best tick. `linear` is the mean of these models (model
-soups, arXiv 2203.05482); `ties` trims their differences from the base model, and resolves where they disagree on a
-sign (TIES-Merging, arXiv 2306.01708). The final model is the merged one.
+Each is trained on its sub-dataset alone, and stopped at its own best evaluation. `linear` is the mean of these models
+(model soups, arXiv 2203.05482); `ties` trims their differences from the base model, and resolves where they disagree on
+a sign (TIES-Merging, arXiv 2306.01708). The final model is the merged one.
 """
 
 from __future__ import annotations

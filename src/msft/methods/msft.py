@@ -49,7 +49,7 @@ class Params:
 
     def __post_init__(self) -> None:
         require(self.budget > 0, "budget", "more than 0 epochs", self.budget)
-        require(self.smooth >= 1 and self.smooth % 2 == 1, "smooth", "an odd number of ticks", self.smooth)
+        require(self.smooth >= 1 and self.smooth % 2 == 1, "smooth", "an odd number of evaluations", self.smooth)
         require(self.leave_within >= 0, "leave_within", "0 epochs or more", self.leave_within)
         require(0 <= self.replay < 1, "replay", "a share from 0 to below 1", self.replay)
         require(self.max_rollouts is None or self.max_rollouts >= 1, "max_rollouts", "at least 1", self.max_rollouts)

@@ -19,7 +19,7 @@ class Params:
     """Number of evaluations without a new best score after which a sub-dataset is excluded."""
 
     def __post_init__(self) -> None:
-        require(self.patience >= 1, "patience", "at least 1 tick", self.patience)
+        require(self.patience >= 1, "patience", "at least 1 evaluation", self.patience)
 
 
 def plan(brief: Brief) -> Plan:

@@ -111,4 +111,4 @@ def outlook(brief: Brief, at: Standing) -> Outlook:
     )
 
 
-METHOD = Method(plan=plan, Params=Params, outlook=outlook, explain=explain)
+METHOD = Method(plan=plan, Params=Params, outlook=outlook, explain=explain, refits=True)

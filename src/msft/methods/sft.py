@@ -1,4 +1,4 @@
-"""SFT: trains the whole mixture for `max_epochs` epochs and selects the best tick."""
+"""SFT: trains the whole mixture for `max_epochs` epochs and selects the best evaluation."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ class Params:
     """Number of evaluations in the centred mean that smooths a validation curve before its peak is read; odd."""
 
     def __post_init__(self) -> None:
-        require(self.stop_after is None or self.stop_after >= 1, "stop_after", "at least 1 tick", self.stop_after)
-        require(self.smooth >= 1 and self.smooth % 2 == 1, "smooth", "an odd number of ticks", self.smooth)
+        require(self.stop_after is None or self.stop_after >= 1, "stop_after", "at least 1 evaluation", self.stop_after)
+        require(self.smooth >= 1 and self.smooth % 2 == 1, "smooth", "an odd number of evaluations", self.smooth)
 
 
 def find_peaks(track: Track, p: Params, *, keep_peaks: bool) -> Generator[Segment, Outcome, dict[Task, Point]]:

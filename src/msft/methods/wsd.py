@@ -1,7 +1,8 @@
 """WSD: a constant learning rate, then a cooldown to 0 (warmup-stable-decay, arXiv 2404.06395).
 
 The cooldown is 1 - sqrt, and by default the last fifth of the run: the shape and the length that arXiv 2405.18392
-recommends. Everything is trained all the time; the final model is the best tick. The warm-up is `training.warmup`.
+recommends. Everything is trained all the time; the final model is the best evaluation. The warm-up is
+`training.warmup`.
 """
 
 from __future__ import annotations

@@ -127,7 +127,8 @@ def _judged(items: Sequence[Item], measure: Measure, texts: Sequence[str]) -> li
         answers = [{**(item.fields or {}), "generated": text} for item, text in zip(items, texts, strict=True)]
         return own_scorer.call(measure.name, answers, [item.place for item in items])
     return [
-        float(same(found_in(text, measure), item.reference, measure)) for item, text in zip(items, texts, strict=True)
+        float(same(found_in(text, measure, item.choices), item.reference, measure))
+        for item, text in zip(items, texts, strict=True)
     ]
 
 

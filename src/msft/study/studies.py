@@ -24,29 +24,23 @@ from msft.study.worker import nothing
 class Study:
     """`variants`: the configurations, run with every seed. `find`: analyses the finished runs."""
 
-    question: str
-    figure: str
-    """The figure of the paper; empty if there is none."""
     variants: Callable[[Config], Sequence[Variant]]
     find: Callable[[Evidence], Findings]
 
 
 STUDIES: dict[str, Study] = {
-    "peaks": Study("when does each sub-dataset peak?", "Figure 2", peaks.variants, peaks.find),
-    "shift": Study("how do peaks move when one sub-dataset is left out?", "Figure 3", shift.variants, shift.find),
-    "budget": Study("what is the effect of the budget C of a roll-out?", "Figure 6", budget.variants, budget.find),
-    "granularity": Study(
-        "does the gain depend on the number and sizes of sub-datasets?", "", granularity.variants, granularity.find
-    ),
-    "ticks": Study("how often should a run be evaluated?", "", ticks.variants, ticks.find),
-    "loss": Study("do training loss and gradient conflict differ from SFT's?", "Figure 9", loss.variants, loss.find),
-    "optimizer": Study("restore Adam's moments at a roll-back, or reset them?", "", optimizer.variants, optimizer.find),
-    "noise": Study("would other validation examples change the decisions?", "", noise.variants, noise.find),
-    "headroom": Study(
-        "what would stopping each sub-dataset at its own best moment gain?", "", own_moments.variants, own_moments.find
-    ),
-    "similar": Study("how does the search treat similar sub-datasets?", "", similar.variants, similar.find),
+    "peaks": Study(peaks.variants, peaks.find),
+    "shift": Study(shift.variants, shift.find),
+    "budget": Study(budget.variants, budget.find),
+    "granularity": Study(granularity.variants, granularity.find),
+    "ticks": Study(ticks.variants, ticks.find),
+    "loss": Study(loss.variants, loss.find),
+    "optimizer": Study(optimizer.variants, optimizer.find),
+    "noise": Study(noise.variants, noise.find),
+    "headroom": Study(own_moments.variants, own_moments.find),
+    "similar": Study(similar.variants, similar.find),
 }
+"""`msft.cli.example_commands` has the question of each, for `--help`."""
 
 
 def run_study(

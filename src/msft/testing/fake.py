@@ -232,10 +232,15 @@ class FakeEngine:
             tokens=Tokens(
                 train=round(10 * instances),
                 eval=5 * len(tasks) * max(1, self.items),
-                probe=10 * sum(self.sizes.values()) if segment and segment.teacher and not segment.start else 0,
+                probe=self._read_by_teachers(segment) if segment and segment.teacher and not segment.start else 0,
             ),
             bytes=1000 if made else 0,
         )
+
+    def _read_by_teachers(self, segment: Segment) -> int:
+        """Tokens."""
+        pools = self._whole()[1] if segment.mixture.whole else self.distinct
+        return 10 * sum(pools.values())
 
 
 def gained_epochs(engine: FakeEngine, segment: Segment) -> float:
