@@ -44,8 +44,8 @@ class Params:
     floor: float = 0.15
     """Share of a sub-dataset that stays in the mixture after its peak, with `second: exclude`."""
     realised: float = REALISED
-    """Share of the headroom that the second run is expected to realise in search score. On small jobs, 0.8 was seen
-    where it is taught, and 0.3 to 0.7 for a search."""
+    """Share of the headroom that the second run is expected to realise in search score. On small jobs, 1.0 to
+    1.5 was seen where it is taught, and 0.3 to 0.7 for a search; with 1, there is a second run more often."""
     peaks: Literal["own", "random"] = "own"
     """Whether the second run reads each sub-dataset at its own peak, or at one dealt to it at random: the control for a
     claim that peaks matter."""
