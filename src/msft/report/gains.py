@@ -25,8 +25,8 @@ Array = NDArray[np.float64]
 REPLICATES = 100
 SPREAD = 1.96
 SEEN = (
-    "On twelve small jobs, a second run that was taught from these peaks gained 1.3 points of search score and 0.6 points "
-    "of accuracy for each point of this in search score; a search gained half a point of search score."
+    "On twelve small jobs, a second run that was taught from these peaks gained 1.3 points of search score and 0.6 "
+    "points of accuracy for each point of this in search score; a search gained half a point of search score."
 )
 """See docs/results/predicted_gains.md."""
 
