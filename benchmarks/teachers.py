@@ -4,6 +4,7 @@
     python benchmarks/teachers.py OUT --seeds 880:892 --seconds 3600
     python benchmarks/teachers.py OUT --part auto --seeds 920:936
     python benchmarks/teachers.py OUT --part size --seeds 920:936 --jobs uneven
+    python benchmarks/teachers.py OUT --part scarce --seeds 960:976 --jobs 30x1 30x4
     python benchmarks/teachers.py OUT
 
 `self_distil` at the rate that development seeds chose (peers.py), beside plain SFT on averages at its own rate, at that
@@ -18,6 +19,11 @@ minus `sft_average` on uneven. On cheap and noisy, with little to gain, `auto` m
 
 Part size: the job uneven, on the seeds of part auto, with its sub-datasets drawn by size, which is what one would do
 instead of drawing them equally often; the table also holds `auto` of part auto against plain SFT of this part.
+
+Part scarce: 30 examples of each sub-dataset on average, as many of each or 4 times as many of the largest as of the
+smallest, drawn by size, so that nothing is repeated more than anything else. Planned: sixteen seeds; confirmatory is
+test accuracy of `self_distil` minus plain SFT on averages, at the rate of the two that is better on validation (search
+score, mean over seeds); Holm over both jobs.
 
 The table is of what is there.
 """
@@ -34,6 +40,7 @@ from typing import Any
 
 from average_first import all_measured, example, run
 from grid import RATES, differences, said
+from headroom_gains import Made, config_of
 
 from msft.study.grid import Variant
 from msft.study.overrides import with_method
@@ -43,6 +50,8 @@ from msft.study.variants import variants
 RATE = 3e-3
 """Of `self_distil`, chosen on development seeds."""
 JOBS = ("uneven", "cheap", "noisy")
+SCARCE = ("30x1", "30x4")
+"""Variants of headroom_gains.py: examples of a sub-dataset on average, and the largest over the smallest."""
 
 
 def made(job: str) -> Iterator[Variant]:
@@ -79,10 +88,23 @@ def made_size(job: str) -> Iterator[Variant]:
     yield from variants(taught, ["auto"])
 
 
-PARTS = {"teachers": made, "auto": made_auto, "size": made_size}
-LEAD = {"teachers": "self_distil", "auto": "auto", "size": "auto"}
+def made_scarce(job: str) -> Iterator[Variant]:
+    number, uneven = map(int, job.split("x"))
+    size = {"mixing": "size"}
+    plain, taught = (config_of(Made(uneven, False, number), rate) for rate in (RATES["uneven"], RATE))
+    plain, taught = (c.model_copy(update={"data": c.data.model_copy(update=size)}) for c in (plain, taught))
+    yield from variants(plain, ["sft_average"])
+    (other,) = variants(taught, ["sft_average"])
+    yield replace(other, name=f"sft_average at {RATE:g}")
+    yield from variants(taught, ["auto"])
+    yield Variant(name="self_distil", config=with_method(taught, "self_distil"))
+    yield Variant(name="self_distil, random", config=with_method(taught, "self_distil", teachers="random"))
+
+
+PARTS = {"teachers": made, "auto": made_auto, "size": made_size, "scarce": made_scarce}
+LEAD = {"teachers": "self_distil", "auto": "auto", "size": "auto", "scarce": "self_distil"}
 """The method that a part is about."""
-CONFIRMED = {"teachers": ("uneven", "cheap"), "auto": ("uneven",), "size": ()}
+CONFIRMED = {"teachers": ("uneven", "cheap"), "auto": ("uneven",), "size": (), "scarce": SCARCE}
 
 
 def table(out: Path) -> None:
@@ -134,7 +156,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", help="first:beyond; without it, the table")
     parser.add_argument("--part", choices=PARTS, default="teachers")
-    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS)
+    parser.add_argument("--jobs", nargs="+", choices=(*JOBS, *SCARCE), default=JOBS)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no job begins after so many")
     given = parser.parse_args()
     if given.seeds is None:
