@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from msft.core.averages import Averaging
 from msft.core.clock import Clock
 from msft.core.curves import Peak, peak
-from msft.core.headroom import measured
+from msft.core.headroom import Measured, measured
 from msft.core.method import Method, require
 from msft.core.outlook import Outlook, Standing
 from msft.core.rollout import Answer, Point, Track, curves, replaying, roll_out
@@ -141,10 +141,12 @@ def _surely(points: list[Point], task: Task, tick: int, p: Params) -> bool:
 def fall(outcomes: list[Outcome], task: Task, tick: int, window: int, items: range | None = None) -> list[float]:
     """[items] the part of each validation item in the fall of the smoothed score from `tick` to the last outcome."""
     found = measured(outcomes, [task]).scores[task]
+    if items is not None:
+        found = Measured([[row[i] for i in items] for row in found.values], logs=found.logs)
 
     def smoothed(at: int) -> list[float]:
         around = range(len(outcomes))[max(0, at - window // 2) : at + window // 2 + 1]
-        return [fmean(parts) for parts in zip(*(found.changes(i, 0, items) for i in around), strict=True)]
+        return [fmean(parts) for parts in zip(*(found.changes(i, 0) for i in around), strict=True)]
 
     return [a - b for a, b in zip(smoothed(tick), smoothed(len(outcomes) - 1), strict=True)]
 

@@ -51,7 +51,7 @@ def test_variants_differ_in_what_their_names_say() -> None:
         sizes = headroom_gains.sizes(made, 10)
         assert sum(sizes) / 10 == pytest.approx(made.number, abs=0.5)
         assert sizes[0] / sizes[-1] == pytest.approx(made.uneven, rel=0.1)
-        config = headroom_gains.config_of(made)
+        config = headroom_gains.config_of(made, 3e-3)
         wrong = {d.id for d in config.datasets if d.path.endswith("_noisy.jsonl")}
         assert wrong == (set(headroom_gains.NOISY) if made.noise else set())
         assert config.data.mixing == "equal" and config.training.average == 1.0
