@@ -147,21 +147,24 @@ def _plain_sft(story: Story, other: Run | None) -> Iterable[str]:
 
 def _teacher(story: Story) -> str:
     """A first run that teaches is plain SFT of the same job; it has validation scores, and no test scores."""
-    if (first := story.plain_first) is None or story.answer is None or story.answer is story.base:
+    first, last = story.plain_first, story.chosen
+    if first is None or last is None or last is story.base or story.answer is None:
         return ""
-    if story.answer.snapshot in story.teachers:
+    if last.snapshot in story.teachers:
+        whose = "The model that the run on all rows follows" if story.refit else "Its final model"
         return (
-            "Its final model is of its first run, plain SFT of the same job: the second run, which the first taught, "
-            "was not better on validation."
+            f"{whose} is of its first run, plain SFT of the same job: the second run, which the first taught, was not "
+            "better on validation."
         )
     names, what = story.tasks, "validation average"
     if story.aggregate is not None:
         names, what = (story.aggregate,), f"validation score of {clean(story.aggregate)}"
-    was, now = (mean([point.reports.get(name) for name in names]) for point in (first, story.answer))
+    was, now = (mean([point.reports.get(name) for name in names]) for point in (first, last))
+    which = "the model that the run on all rows follows" if story.refit else "the final model"
     chosen = " (both chosen by these items)" if story.brief.select == "best" else ""
     return (
-        f"Its first run, the teacher, is plain SFT of the same job: its {what} is {percent(was)}, that of the final "
-        f"model {percent(now)}{chosen}."
+        f"Its first run, the teacher, is plain SFT of the same job: its {what} is {percent(was)}, that of {which} "
+        f"{percent(now)}{chosen}."
     )
 
 
