@@ -182,17 +182,17 @@ def headroom(evidence: Evidence) -> Headroom:
                 gain(evidence.scores, read, {task: part[values] for task, part in parts.items()}),
                 gain(evidence.metrics, read, {task: part[values] for task, part in parts.items()}),
             ))  # fmt: skip
+    return with_errors(evidence, fmean(score for score, _ in gains), fmean(metric for _, metric in gains))
+
+
+def with_errors(evidence: Evidence, score: float, metric: float) -> Headroom:
+    """The headroom of which these cross-fitted gains are known, with its errors."""
     best = moments({task: m.exact() for task, m in evidence.scores.items()})
     error, metric_error = (
         standard_error({t: m.changes(best.own[t], best.common) for t, m in measured.items()})
         for measured in (evidence.scores, evidence.metrics)
     )
-    return Headroom(
-        score=fmean(score for score, _ in gains),
-        metric=fmean(metric for _, metric in gains),
-        error=error,
-        metric_error=metric_error,
-    )
+    return Headroom(score=score, metric=metric, error=error, metric_error=metric_error)
 
 
 def standard_error(changes: Mapping[Task, Sequence[float]]) -> float:

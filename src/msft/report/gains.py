@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msft.core.headroom import SPLITS, WINDOW, Evidence, Measured, evidence, halves, headroom, moments, unreached
+from msft.core.headroom import SPLITS, WINDOW, Evidence, Measured, evidence, halves, moments, unreached, with_errors
 from msft.core.headroom import gain as gain_on_all
 from msft.core.vocabulary import ROOT, Task
 from msft.report.story import Story
@@ -124,7 +124,7 @@ def measure(found: Evidence, replicates: int = REPLICATES) -> Gains:
         own={task: found.epochs[tick] for task, tick in best.own.items()},
         common=found.epochs[best.common],
         unreached=unreached(found, best),
-        pays=headroom(found).pays(),
+        pays=with_errors(found, made[0].estimate, made[1].estimate).pays(),
     )
 
 
