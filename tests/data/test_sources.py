@@ -79,7 +79,10 @@ def test_a_problem_that_many_lines_have_is_shown_once_with_their_numbers(tmp_pat
 @pytest.mark.parametrize(
     ("path", "found"),
     [
-        ("/no/such/file.jsonl", "there is no file"),
+        (
+            "/no/such/file.jsonl",
+            "there is no file /no/such/file.jsonl. Fix: check the path, which is relative to the f",
+        ),
         ("no_such*.jsonl", "there is no file"),
         ("./folder", "there is no file"),
         ("what is this?", "neither a file nor a hub id"),

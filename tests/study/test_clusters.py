@@ -116,6 +116,21 @@ def test_an_option_that_submitit_refuses_is_named(
     assert "thirty lines more" not in str(raised.value)
 
 
+def test_a_study_that_the_cluster_refuses_leaves_no_record(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It left a study of no run."""
+    monkeypatch.setitem(sys.modules, "submitit", Submitit)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    study = tmp_path / "study"
+    command = ["compare", str(make_job(tmp_path, "msft", ", max_epochs: 1")), "--methods", "sft", "--seeds", "1"]
+    refused = ["--backend", "slurm", "--backend-option", "slurm_partion=gpu"]
+    assert main([*command, *refused, "--output", str(study)]) == 2
+    assert "Unknown argument 'partion'" in capsys.readouterr().err
+    assert not list(study.glob("*.json"))
+    assert main([*command, "--output", str(study)]) == 0
+
+
 def ended(folder: Path) -> int:
     return len(list(folder.glob("runs/*/*/summary.json")))
 

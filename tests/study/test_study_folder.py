@@ -99,6 +99,8 @@ def test_a_run_whose_journal_was_cut_off_is_named_with_the_way_out(
     run.journal.write_bytes(whole[:-20])
     assert main(["report", str(study.path)]) == 2
     assert f"msft: {run.path}: the run has a summary, but its journal ends" in capsys.readouterr().err
+    out = said(capsys, "status", study.path)
+    assert "3 of 4 runs done, 1 damaged" in out and f"Damaged: {run.path}: the run has a summary, but its" in out
     again = ["--methods", "sft,msft", "--seeds", "2", "--output", str(study.path)]
     job = str(next(finished.parent.glob("*.yaml")))
     assert main(["compare", job, *again]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from msft.study.compare_page import comparison_page
 from msft.study.compare_table import render_comparison
 from msft.study.comparison import VERSION, comparison, write
 from msft.study.grid import StudyFolder
+from msft.study.reading import finished
 from msft.study.results import read_results
 from msft.system import files
 
-DONE, FAILED, RUNNING, STOPPED, TO_GO = "done", "failed", "running", "stopped", "to go"
+DONE, DAMAGED, FAILED, RUNNING, STOPPED, TO_GO = "done", "damaged", "failed", "running", "stopped", "to go"
 
 
 def report(folder: StudyFolder, page: Path | None, *, watch: bool = False) -> None:
@@ -69,9 +71,15 @@ def status(folder: StudyFolder, out: Console) -> None:
     """Prints how many runs are done, and the state of each. Raises RunError if the study's record is damaged."""
     names, seeds = folder.recorded_grid()
     failures = folder.read_failures()
-    states = {(name, seed): _state(folder.run(name, seed), failures, name, seed) for name in names for seed in seeds}
+    states, damage = {}, []
+    for name, seed in product(names, seeds):
+        try:
+            states[name, seed] = _state(folder.run(name, seed), failures, name, seed)
+        except RunError as error:
+            states[name, seed] = DAMAGED
+            damage.append(str(error))
     count = Counter(state.partition(",")[0] for state in states.values())
-    others = [f"{count[state]} {state}" for state in (RUNNING, STOPPED, FAILED, TO_GO) if count[state]]
+    others = [f"{count[state]} {state}" for state in (RUNNING, STOPPED, FAILED, DAMAGED, TO_GO) if count[state]]
     said = ", ".join([f"{count[DONE]} of {many(len(states), 'run')} done", *others])
     out.print(Text(f"msft {folder.kind}: {said}"), soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
@@ -85,6 +93,8 @@ def status(folder: StudyFolder, out: Console) -> None:
         for which, message in by_seed.items():
             if states.get((name, int(which))) == FAILED:
                 out.print(Text(f"{clean(name)}, seed {which} failed: {clean(message)}"), soft_wrap=True)
+    for message in damage:
+        out.print(Text(f"Damaged: {clean(message)}"), soft_wrap=True)
     if (owner := RunFolder(folder.path).owner()) is not None:
         first = "" if count[DONE] or count[RUNNING] else "; the base model, which all runs share, is scored first"
         out.print(Text(f"Running: {owner}{first}."), soft_wrap=True)
@@ -93,12 +103,13 @@ def status(folder: StudyFolder, out: Console) -> None:
 
 
 def _state(run: RunFolder, failures: dict[str, dict[str, str]], name: str, seed: int) -> str:
-    """One of the states, with the epoch that an unfinished run has reached."""
-    if run.summary.exists():
+    """One of the states, with the epoch that an unfinished run has reached. Raises RunError if it is damaged."""
+    if finished(run) is not None:
         return DONE
+    story = read_story(run) if run.exists else None
     running = run.owner() is not None
     if not running and str(seed) in failures.get(name, {}):
         return FAILED
-    if not run.exists:
+    if story is None:
         return RUNNING if running else TO_GO
-    return f"{RUNNING if running else STOPPED}, epoch {epochs(read_story(run).tip.epoch)}"
+    return f"{RUNNING if running else STOPPED}, epoch {epochs(story.tip.epoch)}"

@@ -18,6 +18,7 @@ SAME = {".ndjson": ".jsonl"}
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 SHOWN = 5
 """Maximum number of files that a note lists."""
+LOOKED_IN = "which is relative to the folder of the configuration or to the working directory"
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -39,9 +40,9 @@ def local_files(path: str, split: str, field: str, notes: list[str]) -> list[Pat
         found = Path(here.anchor).glob(str(here.relative_to(here.anchor)))
         files = sorted(file for file in found if not file.is_dir() and _is_meant(file, here))
         if not files:
-            raise _bad(field, f"there is no file that fits {path}", "check the pattern, and the working directory")
+            raise _bad(field, f"there is no file that fits {path}", f"check the pattern, {LOOKED_IN}")
     elif ending(here) in SUFFIXES or path.startswith(("/", "./", "../", "~")):
-        raise _bad(field, f"there is no file {path}", "check the path, which is relative to the working directory")
+        raise _bad(field, f"there is no file {path}", f"check the path, {LOOKED_IN}")
     elif HUB_ID.fullmatch(path):
         return None
     else:

@@ -195,16 +195,18 @@ class StudyFolder:
         if self.path.exists() and (not self.path.is_dir() or {p.name for p in self.path.iterdir()} - ours):
             raise RunError(complaint("this is not an empty folder", "name another folder", file=self.path))
 
-    def adopt(self, grid: Grid, threads: int) -> int:
-        """Records the grid, which `check` has passed; returns the threads per run, on which the last bits depend."""
+    def threads(self, default: int) -> int:
+        """Threads of each run, on which the last bits depend: those that the study was begun with."""
+        return int(self._recorded()["threads"]) if self.record.exists() else default
+
+    def adopt(self, grid: Grid, threads: int) -> None:
+        """Records the grid, which `check` has passed, and the threads per run."""
         was = self._recorded() if self.record.exists() else {}
-        threads = int(was.get("threads", threads))
         now = {**grid.to_json(), "threads": threads}
         if was and (BEGAN_WITH in was or was["seeds"] != now["seeds"]):
             now[BEGAN_WITH] = was.get(BEGAN_WITH, was["seeds"])
         if not was or (was["seeds"], list(was["variants"])) != (now["seeds"], list(now["variants"])):
             files.replace("study", self.record, json.dumps(now, indent=1, ensure_ascii=False).encode())
-        return threads
 
     @property
     def began_with(self) -> list[int] | None:

@@ -80,8 +80,7 @@ def run_grid(
     folder.path.mkdir(parents=True, exist_ok=True)
     with RunFolder(folder.path).owned():
         _wait_for_orphans(folder)
-        threads = folder.adopt(grid, threads)
-        return _Runner(folder, grid, threads, tell, watch, setup, backend).run(jobs)
+        return _Runner(folder, grid, folder.threads(threads), tell, watch, setup, backend).run(jobs)
 
 
 def _wait_for_orphans(folder: StudyFolder) -> None:
@@ -122,6 +121,7 @@ class _Runner:
         running: dict[Future[Result], _Piece] = {}
         self.jobs = min(jobs, max(1, len(self.waiting)))
         with _executor(self.jobs, self) as executor:
+            self.folder.adopt(self.grid, self.threads)  # a cluster has accepted what is asked of it
             while self.waiting or running:
                 while len(running) < self.jobs and (task := self._next()):
                     running[self._submit(executor, task)] = task
