@@ -12,7 +12,8 @@ from msft.core.vocabulary import Mixture
 from msft.report.base_and_answer import compare
 from msft.report.cautions import cautions
 from msft.report.page import write_page
-from msft.report.story import Story, find_rollouts, read_story
+from msft.report.rollouts import find_rollouts
+from msft.report.story import Story, read_story
 from msft.report.trail import Trail
 
 NAMES = ("a", "b")

@@ -20,8 +20,9 @@ from msft.report.final_path import final_path
 from msft.report.heat_map import AVERAGE, PALE, heat_map
 from msft.report.lanes import circled, lane_figure
 from msft.report.page import page
+from msft.report.rollouts import Reading
 from msft.report.standard_errors import Errors, told_fall
-from msft.report.story import Reading, Story, read_story
+from msft.report.story import Story, read_story
 from msft.report.sub_datasets import endings, rows_table
 from msft.report.training_curves import training_figures
 

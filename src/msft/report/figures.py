@@ -14,8 +14,9 @@ from msft.report.base_and_answer import mean
 from msft.report.cost import ledger
 from msft.report.final_path import blended, discarded, final_path, taught_by
 from msft.report.plots import FADED, LINE, MARK, PALETTE, STAR, Figure, figure, ink, short, shown, unit
+from msft.report.rollouts import Rollout
 from msft.report.standard_errors import Errors
-from msft.report.story import Rollout, Story
+from msft.report.story import Story
 from msft.report.trail import Point
 from msft.report.words import TEACHER, in_epochs
 

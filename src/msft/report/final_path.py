@@ -13,7 +13,8 @@ from typing import TypeAlias
 
 from msft.core.vocabulary import ROOT, Mixture, Snapshot, Task
 from msft.report.cost import flops, ledger
-from msft.report.story import Rollout, Story
+from msft.report.rollouts import Rollout
+from msft.report.story import Story
 from msft.report.trail import Point
 from msft.report.words import clean, epochs, listed
 

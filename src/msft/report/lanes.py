@@ -11,7 +11,8 @@ from msft.core.vocabulary import Mixture, Segment, Snapshot
 from msft.report.cost import ledger
 from msft.report.final_path import FinalPath, blended, final_path
 from msft.report.plots import MANY, MARK, STAR, Figure, bars, figure, rows_of, short, shown, unit
-from msft.report.story import Rollout, Story
+from msft.report.rollouts import Rollout
+from msft.report.story import Story
 from msft.report.trail import Point
 from msft.report.words import TEACHER, epochs
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msft.core.vocabulary import ROOT, Outcome, Snapshot, Task
-from msft.report.story import Reading, Story
+from msft.report.rollouts import Reading
+from msft.report.story import Story
 from msft.report.words import NOT_KNOWN, difference, percent
 
 EVIDENT = 2.0

@@ -12,8 +12,9 @@ from msft.report.base_and_answer import mean
 from msft.report.cost import flops, holdings
 from msft.report.final_path import final_path
 from msft.report.gains import gains_of
+from msft.report.rollouts import Rollout
 from msft.report.seconds import seconds_of
-from msft.report.story import Rollout, Story, read_story
+from msft.report.story import Story, read_story
 from msft.report.trail import Point
 
 VERSION = 1

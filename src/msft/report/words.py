@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from msft.core.plain_words import many as many  # what people read takes its words from here
 from msft.core.vocabulary import Segment
-from msft.report.story import Reading, Rollout, Story
+from msft.report.rollouts import Reading, Rollout
+from msft.report.story import Story
 
 MEASURES = {"choice": "accuracy", "exact_match": "exact match", "loss": "exp(−NLL)", "generate": "answer found"}
 NOT_KNOWN = "–"

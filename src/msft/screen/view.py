@@ -15,7 +15,7 @@ from msft.core.outlook import Bound, Standing
 from msft.core.vocabulary import Brief, Mixture, Outcome, Segment, Snapshot, Task
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.methods import outlook_of
-from msft.report.story import find_rollouts
+from msft.report.rollouts import find_rollouts
 from msft.report.trail import ASIDE, BRANCHES, Trail, with_teachers
 from msft.report.words import clean, decision, duration, epochs, percent
 from msft.screen.pace import Pace, Scoring
