@@ -38,6 +38,7 @@ from msft.model.compiled import compile_layers
 from msft.model.open import OpenModel, check_data_fits, non_embedding_parameters
 from msft.model.precision import precision_on
 from msft.model.quantised import compute_in
+from msft.model.row_layout import try_narrow
 from msft.model.token_loss import TokenLoss
 from msft.scoring.sample_outputs import Sample, sample_outputs
 from msft.scoring.scorers import TaskScores, score
@@ -95,6 +96,8 @@ class TorchEngine:
         if shards is None:
             compute_in(self._model, precision_on(device, settings.precision))
             held = masters_for(self._model, device, settings)
+            if held is not None:
+                try_narrow(loss, runtime.layout, device)
         runtime = budgeted(runtime, settings, loss, self._processes)
         if settings.torch_compile:
             compile_layers(self._model, device)

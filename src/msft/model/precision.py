@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any, Literal, TypeAlias
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from msft.core.errors import ConfigError, complaint
 from msft.model.hardware import hardware_has_bf16
+from msft.model.twin import base_of
 
 Precision: TypeAlias = Literal["mixed", "autocast", "fp32"]
 """`mixed`: the model's parameters are bf16 copies of fp32 masters; `autocast`: fp32 parameters, which matrix products
@@ -42,6 +44,21 @@ def narrow(model: nn.Module, *, trained: bool = True) -> None:
             continue
         if parameter.dtype == torch.float32 and not (kept and kept.search(name)):
             parameter.data = parameter.data.to(torch.bfloat16)
+
+
+@torch.no_grad()
+def narrow_buffers(model: Any) -> None:
+    """Gives the buffers of a model the types that they have where transformers loads it in bf16: those of a model that
+    is made with bf16 as the default type, in which `inv_freq` is fp32 as well."""
+    base = base_of(model)
+    with torch.device("meta"):
+        like: Any = type(base)._from_config(  # type: ignore[no-untyped-call]
+            copy.deepcopy(base.config), dtype=torch.bfloat16
+        )
+    types = {name: buffer.dtype for name, buffer in like.named_buffers()}
+    for name, buffer in base.named_buffers():
+        if buffer.dtype == torch.float32 and types.get(name) == torch.bfloat16:
+            buffer.data = buffer.data.to(torch.bfloat16)
 
 
 def kept_in_fp32(model: Any) -> re.Pattern[str] | None:

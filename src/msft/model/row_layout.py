@@ -11,12 +11,13 @@ from peft import PeftModel, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from msft.core.errors import ModelError, complaint
+from msft.core.errors import ModelError, complaint, in_a_line
 from msft.data.examples import Example
-from msft.forward.batches import MicroBatch, collate
+from msft.forward.batches import MicroBatch, RowLayout, collate
 from msft.forward.runtime import undisturbed
 from msft.forward.token_rows import row
 from msft.model.isolation import attention_of, proven, twin_of, unfit, unmoved
+from msft.model.precision import narrow_buffers
 from msft.model.readings import REFUSALS, Layout, Probe, laid_out, vocabulary_of
 from msft.model.token_loss import TokenLoss
 from msft.model.twin import base_of
@@ -56,6 +57,27 @@ def fitting_layout(
             others.append(f"{layout}: the model itself gives other likelihoods than those of single rows")
     model.set_attn_implementation(own)
     raise unfit(model, "on a few tokens, its own weights give other likelihoods than those of single rows")
+
+
+def try_narrow(loss: TokenLoss, layout: RowLayout, device: torch.device) -> None:
+    """Once the model's weights are bf16: makes sure that it computes with them.
+
+    Buffers stay fp32 (see `narrow`), unless the model cannot compute so: then they get the types that transformers
+    gives them. Raises ModelError where it cannot compute with those either.
+    """
+    batch = collate([row([examples(ALONE)[0]])], device, layout=layout)
+    with undisturbed(loss, device), torch.no_grad():
+        try:
+            loss(batch)
+            return
+        except REFUSALS:
+            narrow_buffers(loss.model)
+        try:
+            loss(batch)
+        except REFUSALS as error:
+            found = f"{type(base_of(loss.model)).__name__} does not compute in bf16: {in_a_line(error)}"
+            mend = "set it to autocast or to fp32"
+            raise ModelError(complaint(found, mend, field="model.precision")) from error
 
 
 def _try(loss: TokenLoss, device: torch.device) -> None:

@@ -22,6 +22,7 @@ from msft.engine.setup import budgeted, runtime_for
 from msft.model.open import ModelSource, check_data_fits, load_model, load_tokenizer
 from msft.model.precision import narrow, precision_on
 from msft.model.quantised import compute_in
+from msft.model.row_layout import try_narrow
 from msft.model.token_loss import TokenLoss
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import mean
@@ -115,6 +116,7 @@ def evaluate(
     compute_in(loaded, precision)
     if precision == "mixed":
         narrow(loaded)
+        try_narrow(loss, runtime.layout, processes.device)
     runtime = budgeted(runtime, settings, loss, processes)
     decoding = decoding_of(loaded, tokenizer, data) if generates else None
     scores, _ = score(loss, asked, runtime, decoding=decoding, progress=progress)
