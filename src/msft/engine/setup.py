@@ -36,6 +36,7 @@ from msft.model.memory import card_memory, share_of_training, training_bytes
 from msft.model.open import OpenModel
 from msft.model.precision import precision_on
 from msft.model.quantised import packed
+from msft.model.returned import router_note
 from msft.model.row_layout import fitting_layout
 from msft.model.token_budget import ON_A_CPU, token_budget
 from msft.model.token_loss import TokenLoss
@@ -116,9 +117,8 @@ def runtime_for(
             else "no layer of this model can be made lighter"
         )
         raise ModelError(complaint(reason, "leave it out, or set it to auto", field="training.light"))
-    if layout.why:
-        said = "; ".join(filter(None, (f"a micro-batch has {layout}, because rows would touch ({layout.why})", said)))
-    return found, said
+    touching = f"a micro-batch has {layout}, because rows would touch ({layout.why})" if layout.why else ""
+    return found, "; ".join(filter(None, (router_note(base_of(loss.model)), touching, said)))
 
 
 def deterministic(device: torch.device, settings: EngineSettings) -> None:

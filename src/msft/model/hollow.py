@@ -20,6 +20,7 @@ from msft.core.errors import ModelError, complaint
 from msft.model.adapters import fresh_adapter
 from msft.model.folder import ModelSource, complaining, safetensors_header, weight_files
 from msft.model.open import origin_of, place_of
+from msft.model.returned import return_logits_only
 
 WHOLE = "let each process hold the whole model: training.shard: false"
 """The way out where a model cannot be split over processes."""
@@ -95,6 +96,7 @@ def hollow(source: ModelSource) -> tuple[PreTrainedModel | PeftModel, dict[str, 
         base: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
             config, trust_remote_code=source.trust_remote_code, dtype=torch.float32
         )
+    return_logits_only(base)
     base.tie_weights()
     rows = Rows(source, base)
     for name, buffer in base.named_buffers():

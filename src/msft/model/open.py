@@ -30,6 +30,7 @@ from msft.model.folder import (
     fingerprint,
 )  # fmt: skip
 from msft.model.quantised import check_trained, kept_whole, kind_of, prepare, require, settings, stored_as, unpacked
+from msft.model.returned import as_configured, return_logits_only
 from msft.model.twin import base_of
 
 __all__ = [
@@ -116,6 +117,7 @@ def _skeleton(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftMode
         model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
             config, trust_remote_code=source.trust_remote_code
         )
+    return_logits_only(model)
     check_shapes(source, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
     embeddings = model.get_input_embeddings()
     rows = embeddings.weight.shape[0] if isinstance(embeddings, nn.Embedding) else math.inf
@@ -158,6 +160,7 @@ def _weights(source: ModelSource, *, whole: bool = False) -> PreTrainedModel | P
             f"the weights lack {', '.join(sorted(loading['missing_keys'])[:3])}, which would be initialised at random"
         )
         raise ModelError(complaint(found, "give a complete causal language model", file=source.name_or_path))
+    return_logits_only(model)
     if source.gguf_file is not None:
         _forget_quantisation(model)
     if quantised is not None:
@@ -208,6 +211,7 @@ def write_folder(
     folder.mkdir(parents=True, exist_ok=True)
     with _without_generation_settings(model) as settings:
         save()
+    as_configured(base_of(model), folder)
     tokenizer.save_pretrained(folder)
     _write_generation_settings(settings, tokenizer, folder, ends)
 
