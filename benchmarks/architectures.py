@@ -52,6 +52,7 @@ MORE: dict[str, tuple[str, dict[str, Any]]] = {
     "falcon (grouped heads)": ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
     "lfm2": ("lfm2", {"layer_types": ["conv", "conv", "full_attention", "conv"], "num_hidden_layers": 4}),
     "lfm2_moe": ("lfm2_moe", {"layer_types": ["conv", "full_attention", "conv"], "num_hidden_layers": 3}),
+    "big_bird (full attention)": ("big_bird", {"attention_type": "original_full"}),
     "bamba": ("bamba", {"attn_layer_indices": [1], "num_hidden_layers": 3}),
     "deepseek_v2": ("deepseek_v2", {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1}),
     "granitemoehybrid": ("granitemoehybrid", {"layer_types": ["mamba", "attention", "mamba"], "num_hidden_layers": 3}),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import BigBirdConfig, BigBirdForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from msft.core.errors import ModelError
 from msft.model.isolation import proven
@@ -87,3 +87,13 @@ def test_a_mean_over_the_micro_batch_is_not_causal() -> None:
         check_rows(made(Together), 64)
     with pytest.raises(ModelError, match="depends on later tokens"):
         check_rows(made(Together), 64)
+
+
+def test_block_sparse_attention_reads_later_tokens_in_long_rows() -> None:
+    """Rows of a proof have too few blocks to show it; a run trained full attention, and handed over the other."""
+    sizes = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = BigBirdConfig(**sizes, intermediate_size=32, max_position_embeddings=256, is_decoder=True)
+    with pytest.raises(ModelError, match=r"later tokens. Fix: set attention_type: original_full in its config.json"):
+        check_rows(BigBirdForCausalLM(config), 64)
+    config.attention_type = "original_full"
+    check_rows(BigBirdForCausalLM(config), 64)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_engine import same, segment, tiny_data, tiny_engine, tiny_example, tiny_folder
+from tiny_engine import same, segment, tiny_data, tiny_engine, tiny_example, tiny_folder, tiny_model
 
 from msft.core.vocabulary import ROOT, Probe
 from msft.engine import optimizers
-from msft.engine.optimizers import moment_bytes, outside
+from msft.engine.optimizers import make_optimizer, moment_bytes, outside
+from msft.engine.settings import EngineSettings
 from msft.snapshots.state import trainable
 
 KEPT = {
@@ -79,6 +80,18 @@ def test_a_look_ahead_leaves_no_trace_and_a_reset_starts_anew(folder: Path, tmp_
     tensors = store.get(2).tensors
     steps = [float(tensor) for name, tensor in tensors.items() if name.startswith("step/")]
     assert set(steps) <= {1.0}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_biases_of_experts_and_decay_rates_are_no_matrices(optimizer: str, folder: Path) -> None:
+    names = ("experts.gate_up_proj_bias", "mixer.A_log", "experts.down_proj", "norm.weight")
+    weights = {name: torch.ones(3, 2, requires_grad=True) for name in names[:-1]} | {names[-1]: torch.ones(3)}
+    chosen = EngineSettings(seed=1, batch_size=1, horizon=1, **settings(optimizer) | {"average": None})
+    groups = make_optimizer(weights, chosen, tiny_model()).param_groups
+    decayed = {id(weight) for group in groups if group["weight_decay"] for weight in group["params"]}
+    assert [name for name in names if id(weights[name]) in decayed] == ["experts.down_proj"]
+    if optimizer == "muon":
+        assert [len(group["params"]) for group in groups if "momentum" in group] == [1]
 
 
 def test_muon_is_torchs_muon_for_hidden_matrices_and_adamw_for_the_rest(folder: Path, tmp_path: Path) -> None:

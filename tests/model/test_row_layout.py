@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -198,6 +199,28 @@ def test_logits_that_the_model_goes_on_to_change_stay_together(monkeypatch: pyte
     own = functional.cross_entropy(logits, ids[1:], reduction="none")[torch.from_numpy(batch[0].trained[1:])]
     for scores in (first, second):
         torch.testing.assert_close(scores.nll, own, rtol=1e-5, atol=1e-5)
+
+
+class Doubles(LlamaForCausalLM):
+    """Code of its own, which changes its logits in place."""
+
+    def forward(self, *given: Any, **keywords: Any) -> Any:
+        found = super().forward(*given, **keywords)
+        found.logits.mul_(2.0)
+        return found
+
+
+def test_logits_that_a_model_changes_in_place_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_module, "LOGITS", 5 * VOCABULARY)
+    model = Doubles(shared_heads().config).to(DEVICE).eval()
+    loss, one = TokenLoss(model), example(30, np.random.default_rng(0))
+    batch = collate([row([one])], DEVICE)
+    with torch.no_grad():
+        loss.probe(batch)
+        found = loss(batch).nll
+        logits = model(input_ids=torch.from_numpy(one.ids.astype(np.int64)).to(DEVICE)[None]).logits[0, :-1]
+    own = functional.cross_entropy(logits, torch.from_numpy(one.ids[1:].astype(np.int64)).to(DEVICE), reduction="none")
+    torch.testing.assert_close(found, own[torch.from_numpy(one.trained[1:])], rtol=1e-5, atol=1e-5)
 
 
 def test_a_model_that_computes_in_bf16_is_tried_up_to_its_rounding() -> None:

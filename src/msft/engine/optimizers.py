@@ -27,19 +27,25 @@ def make_optimizer(weights: Mapping[str, Tensor], settings: EngineSettings, mode
     `model`: tells which matrices are embeddings and output head, for `muon`.
     """
     if settings.optimizer == "adafactor":
-        return torch.optim.Adafactor(_groups(list(weights.values()), settings), lr=settings.learning_rate)
+        return torch.optim.Adafactor(_groups(weights, settings), lr=settings.learning_rate)
     if settings.optimizer == "muon":
         assert model is not None, "which matrices are embeddings?"
         ends = outside(model)
-        hidden = {name for name, weight in weights.items() if weight.ndim == 2 and name not in ends}
-        return Together(
-            _muon([w for n, w in weights.items() if n in hidden], settings),
-            _adamw([w for n, w in weights.items() if n not in hidden], settings),
-        )
+        hidden = {n: w for n, w in weights.items() if w.ndim == 2 and is_matrix(n, w) and n not in ends}
+        others = {n: w for n, w in weights.items() if n not in hidden}
+        return Together(_muon(list(hidden.values()), settings), _adamw(others, settings))
     if settings.optimizer == "adamw_8bit":
-        many = [weight for weight in weights.values() if weight.numel() >= FEW]
-        return Together(_adamw_8bit(many, settings), _adamw([w for w in weights.values() if w.numel() < FEW], settings))
-    return _adamw(list(weights.values()), settings)
+        many = {name: weight for name, weight in weights.items() if weight.numel() >= FEW}
+        few = {name: weight for name, weight in weights.items() if name not in many}
+        return Together(_adamw_8bit(many, settings), _adamw(few, settings))
+    return _adamw(weights, settings)
+
+
+def is_matrix(name: str, weight: Tensor) -> bool:
+    """Whether a weight is one that weight decay and Muon are for. Biases of experts and the decay rates of state-space
+    layers (`A_log`), which have two dimensions, are not."""
+    last = name.rpartition(".")[2]
+    return weight.ndim >= 2 and not (last.endswith("bias") or last == "A_log")
 
 
 def outside(model: Any) -> set[str]:
@@ -48,10 +54,10 @@ def outside(model: Any) -> set[str]:
     return {name for name, parameter in model.named_parameters() if id(parameter) in ends}
 
 
-def _adamw(weights: list[Tensor], settings: EngineSettings) -> torch.optim.AdamW | None:
+def _adamw(weights: Mapping[str, Tensor], settings: EngineSettings) -> torch.optim.AdamW | None:
     if not weights:
         return None
-    fused = weights[0].device.type in {"cpu", "cuda"}
+    fused = next(iter(weights.values())).device.type in {"cpu", "cuda"}
     return torch.optim.AdamW(_groups(weights, settings), lr=settings.learning_rate, fused=fused)
 
 
@@ -64,7 +70,7 @@ def _muon(weights: list[Tensor], settings: EngineSettings) -> torch.optim.Optimi
     return torch.optim.Muon(weights, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
 
 
-def _adamw_8bit(weights: list[Tensor], settings: EngineSettings) -> torch.optim.Optimizer | None:
+def _adamw_8bit(weights: Mapping[str, Tensor], settings: EngineSettings) -> torch.optim.Optimizer | None:
     """AdamW whose moments are in 8 bits, with a scale for each SCALED of them."""
     if importlib.util.find_spec("bitsandbytes") is None:
         found = "adamw_8bit needs the library bitsandbytes, which is not installed"
@@ -78,10 +84,10 @@ def _adamw_8bit(weights: list[Tensor], settings: EngineSettings) -> torch.optim.
     return made
 
 
-def _groups(weights: list[Tensor], settings: EngineSettings) -> list[dict[str, Any]]:
+def _groups(weights: Mapping[str, Tensor], settings: EngineSettings) -> list[dict[str, Any]]:
     groups = [
-        {"params": [w for w in weights if w.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
+        {"params": [w for n, w in weights.items() if is_matrix(n, w)], "weight_decay": settings.weight_decay},
+        {"params": [w for n, w in weights.items() if not is_matrix(n, w)], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 
@@ -97,7 +103,8 @@ def moment_bytes(optimizer: str, model: nn.Module) -> int:
         elif optimizer == "adamw_8bit" and size >= FEW:
             total += 2 * (size + 4 * -(-size // SCALED))
         else:
-            total += (4 if optimizer == "muon" and len(shape) == 2 and name not in ends else 8) * size
+            hidden = len(shape) == 2 and is_matrix(name, parameter) and name not in ends
+            total += (4 if optimizer == "muon" and hidden else 8) * size
     return total
 
 

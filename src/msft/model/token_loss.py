@@ -101,10 +101,10 @@ class TokenLoss(nn.Module):
     def probe(self, batch: MicroBatch) -> None:
         """Sets `ends_with_head`, whether the model returns its head's output unchanged, from one forward pass."""
         self.ends_with_head = False
-        outputs: list[Tensor] = []
+        outputs: list[tuple[Tensor, Tensor]] = []
         logits: list[Tensor] = []
         hooks = [
-            self.head.register_forward_hook(lambda head, inputs, output: outputs.append(output)),
+            self.head.register_forward_hook(lambda head, inputs, output: outputs.append((output, output.clone()))),
             self.model.register_forward_hook(lambda model, inputs, output: logits.append(output.logits)),
         ]
         try:
@@ -112,7 +112,8 @@ class TokenLoss(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
-        self.ends_with_head = any(logits[0] is output for output in outputs)
+        # The same tensor with the same numbers: a model may change its logits in place.
+        self.ends_with_head = any(logits[0] is output and torch.equal(output, was) for output, was in outputs)
 
     def _read(self, batch: MicroBatch) -> tuple[Tensor | None, Tensor]:
         """[rows, vocabulary] logits and the [rows, width] hidden states that they come from.
