@@ -116,6 +116,11 @@ class DatasetConfig(Section):
             raise ProblemsError([Problem(reason, SAFE)])
         return name
 
+    @property
+    def field(self) -> str:
+        """Where it stands in the configuration, for messages."""
+        return f"datasets.{self.id}"
+
     @model_validator(mode="after")
     def _consistent(self) -> DatasetConfig:
         problems = [

@@ -247,7 +247,7 @@ class _Detector:
         return template
 
     def _bad(self, found: str, mend: str, key: str) -> DataError:
-        return DataError(complaint(found, mend, field=f"datasets.{self.dataset.id}.{key}"))
+        return DataError(complaint(found, mend, field=f"{self.dataset.field}.{key}"))
 
 
 def _name(column: str) -> str:

@@ -98,7 +98,7 @@ def _checked(sources: Sequence[Source], config: Config, encoder: Encoder) -> dic
             if taken is not None:
                 found = f"the name is taken: {shown(taken)} is the same if case and width are ignored"
                 mend = "give the data sets other ids"
-                errors.append(complaint(found, mend, field=f"datasets.{dataset.id}"))
+                errors.append(complaint(found, mend, field=dataset.field))
                 continue
             notes[dataset.id] = said if dataset is datasets[0] else []
             entries.append((dataset, source))

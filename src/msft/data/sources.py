@@ -36,7 +36,7 @@ class Source:
         self.seed = seed
         self.drop = drop
         """Whether bad rows are left out instead of being errors (`data.bad_rows`)."""
-        self.field = f"datasets.{dataset.id}"
+        self.field = dataset.field
         """Of which the rows are read now, for messages."""
         self.notes: list[str] = []
         """Notes for people about the files that were read so far."""
@@ -51,7 +51,7 @@ class Source:
     def rows(self, path: str | None = None, split: str | None = None, where: Where | None = None, of: str = "") -> Rows:
         """The rows of one split; `path` and `split` default to the data set's own. `of`: the field that asks for them,
         such as `test`. Raises DataError."""
-        self.field = f"datasets.{self.dataset.id}{of and '.'}{of}"
+        self.field = f"{self.dataset.field}{of and '.'}{of}"
         path, split = path or self.dataset.path, split or self.dataset.split
         if (path, split) not in self._read:
             self._read[path, split] = self._all_rows(path, split)
