@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from msft.config.problems import shown
-from msft.core.errors import DataError, complaint
+from msft.core.errors import DataError, complaint, in_a_line
 from msft.core.paths import cache_home
 from msft.data.local_files import SUFFIXES, ending
 
@@ -52,8 +52,7 @@ def fetched(address: str, field: str) -> list[Path]:
     except ImportError as error:
         raise bad(f"{shown(address)} needs a package that is not installed", _package(address)) from error
     except Exception as error:  # every kind of storage raises errors of its own
-        reason = (str(error).strip().splitlines() or ["no message"])[0][:200]
-        found_out = f"{shown(address)} could not be read: {type(error).__name__}: {reason}"
+        found_out = f"{shown(address)} could not be read: {in_a_line(error)}"
         raise bad(found_out, "check the address, and that you may read it") from error
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
+from msft.core.errors import in_a_line
 from msft.data.conversations import Turn
 from msft.data.ends import special_ids
 
@@ -135,9 +136,7 @@ class ChatTemplate:
         return CLOCK + text, {"msft_clock": {code: now.strftime(code) for code in CODES}}
 
     def _refused(self, error: Exception) -> ChatTemplateRefusal:
-        lines = str(error).strip().splitlines()
-        what = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
-        found = f"the chat template of {self.name} refuses the turns ({what})"
+        found = f"the chat template of {self.name} refuses the turns ({in_a_line(error)})"
         if not self._renders_anything:
             return ChatTemplateRefusal(found, "give another model.chat_template: it renders no conversation at all")
         return ChatTemplateRefusal(found, "give a model.chat_template that takes such turns, or change the turns")

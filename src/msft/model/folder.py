@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from msft.core.errors import ModelError, complaint
+from msft.core.errors import ModelError, complaint, in_a_line
 from msft.core.paths import absent, expanded
 
 Quantized: TypeAlias = Literal["nf4", "fp4", "int8"]
@@ -194,8 +194,7 @@ def complaining(source: ModelSource, what: str) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        found = f"{what} ({type(error).__name__}: {lines[0] if lines else 'no message'})"
+        found = f"{what} ({in_a_line(error)})"
         mend = "check the name and the files; without a network, give a local folder"
         if not Path(source.name_or_path).exists():
             mend = f"check the name: {absent(Path(source.name_or_path))}; without a network, give a local folder"

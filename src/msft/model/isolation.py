@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from msft.core.errors import ModelError, complaint
+from msft.core.errors import ModelError, complaint, first_line
 from msft.forward.batches import RowLayout
 from msft.model import attention, rows_attention
 from msft.model.readings import (
@@ -200,7 +200,7 @@ def _touches(loss: TokenLoss, layout: Layout, probe: Probe, apart: Reading, devi
         if reason := differs(laid_out(loss, layout, probe.rows(), device), apart):
             return reason
     except REFUSALS as error:
-        return f"the model raises {type(error).__name__} ({(str(error).splitlines() or ['no message'])[0]})"
+        return f"the model raises {type(error).__name__} ({first_line(error)})"
     return "" if unmoved(loss, layout, probe, device) else "a likelihood changes with the tokens of other rows"
 
 

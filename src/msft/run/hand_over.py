@@ -16,7 +16,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from msft.core.errors import ModelError, RunError, complaint
+from msft.core.errors import ModelError, RunError, complaint, in_a_line
 from msft.model.adapters import write_merged
 from msft.model.open import ModelSource, end_tokens, export_model, fingerprint, load_model, load_tokenizer
 from msft.record.run_folder import RunFolder
@@ -88,7 +88,7 @@ def with_adapter(base: Any, folder: Path) -> PeftModel:
     try:
         return PeftModel.from_pretrained(base, str(folder))
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        found = f"the adapter does not fit its base ({_first_line(error)})"
+        found = f"the adapter does not fit its base ({in_a_line(error)})"
         mend = "use the base model that the adapter was trained on"
         raise ModelError(complaint(found, mend, file=folder)) from error
 
@@ -188,10 +188,10 @@ def push(folder: Path, hub_id: str, *, private: bool) -> str:
             401: "log in: hf auth login, or set HF_TOKEN",
             403: "use a token that may write there",
         }.get(status, f"try again: hf upload {hub_id} {folder}")
-        found = f"the hub answered {status} ({_first_line(error)})"
+        found = f"the hub answered {status} ({in_a_line(error)})"
         raise RunError(complaint(found, mend, field="--push-to-hub")) from None
     except Exception as error:  # of the underlying libraries: no network, a broken connection, a refused file
-        found = f"the upload failed ({_first_line(error)})"
+        found = f"the upload failed ({in_a_line(error)})"
         raise RunError(complaint(found, f"try again: hf upload {hub_id} {folder}", field="--push-to-hub")) from None
     return str(address)
 
@@ -199,11 +199,6 @@ def push(folder: Path, hub_id: str, *, private: bool) -> str:
 def _others_have(base: ModelSource) -> bool:
     """Whether a base model can be loaded by name on another machine, and by PEFT, which does not read GGUF."""
     return replace(base, name_or_path=base.base).folder is None and base.gguf_file is None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _at(source: ModelSource, folder: Path) -> ModelSource:
