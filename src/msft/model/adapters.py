@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -79,16 +78,15 @@ def write_merged(
     write: Callable[[Any, Path], None],
     *,
     dtype: torch.dtype = torch.float32,
-    inplace: bool = False,
 ) -> None:
-    """Merges the adapter into its base, writes it by `write(merged, folder)`, and reads it again.
+    """Merges the adapter into its base, which spends `model`, writes it by `write(merged, folder)`, and reads it again.
 
-    `inplace`: spends `model`, which saves memory. Raises ModelError where the folder's model gives other likelihoods
+    Raises ModelError where the folder's model gives other likelihoods
     than the adapter on its base.
     """
     kind: Any = type(model.get_base_model())
     expected, device = _likelihoods(model), next(model.parameters()).device
-    merged: Any = (model if inplace else copy.deepcopy(model)).merge_and_unload(safe_merge=True)
+    merged: Any = model.merge_and_unload(safe_merge=True)
     write(merged.to(dtype), folder)
     del merged
     # In fp32, whatever the file holds: only the rounding of the weights may show.

@@ -84,9 +84,9 @@ class OpenModel:
         """In which numbers the base's linear layers are held; None: as floating-point numbers."""
         return kind_of(self.source, getattr(self.skeleton, "config", None))
 
-    def load(self, *, whole: bool = False) -> PreTrainedModel | PeftModel:
-        """See `load_model`. `whole`: no weight in 4 or 8 bits, so that an adapter can be merged."""
-        return _weights(self.source, whole=whole)
+    def load(self) -> PreTrainedModel | PeftModel:
+        """See `load_model`."""
+        return _weights(self.source)
 
 
 def load_tokenizer(source: ModelSource) -> Any:

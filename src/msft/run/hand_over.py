@@ -124,7 +124,6 @@ def export(
                 draft,
                 lambda merged, folder: export_model(merged, tokenizer, folder, ends),
                 dtype=_torch(dtype),
-                inplace=True,
             )
         elif dtype is None:
             shutil.copytree(run.final, draft, dirs_exist_ok=True, ignore=OURS)
