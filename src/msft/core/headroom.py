@@ -33,8 +33,7 @@ FEWEST = 4
 SURE = 2.0
 """Standard errors that a gain must have to be called shown."""
 REALISED = 0.5
-"""Share of the headroom that a second run is expected to realise in search score. On small jobs, 1.0 to 1.5 was seen
-where it is taught from the peaks, and 0.3 to 0.7 for a search."""
+"""Share of the headroom that a second run is expected to realise in search score."""
 RECORD = (Probe.ITEMS, Probe.METRICS)
 """What a roll-out has to record for its headroom."""
 

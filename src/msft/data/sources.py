@@ -22,6 +22,7 @@ from msft.data.json_files import JsonLines, check_not_wrapped, is_array, json_ro
 from msft.data.local_files import ending, local_files, same_file
 from msft.data.rows import IN_MEMORY, Listed, Row, Rows, Subset, survey
 from msft.data.tables import Table, check_parquet, csv_options, library_trouble
+from msft.system.files import sha256
 
 REASONING_GYM = "reasoning_gym:"
 GYM_SIZE = 500
@@ -113,8 +114,7 @@ class Source:
     def _digest(self, file: Path) -> str:
         """SHA-256 of a file, read once."""
         if file not in self._digests:
-            with file.open("rb") as handle:
-                self._digests[file] = hashlib.file_digest(handle, "sha256").hexdigest()
+            self._digests[file] = sha256(file)
         return self._digests[file]
 
     def _bad(self, found: str, mend: str) -> DataError:

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from msft.core.errors import ModelError, complaint, in_a_line
 from msft.core.paths import absent, expanded
+from msft.system.files import sha256
 
 Quantized: TypeAlias = Literal["nf4", "fp4", "int8"]
 """In which numbers of 4 or 8 bits a base is held."""
@@ -118,8 +119,7 @@ def fingerprint(source: ModelSource) -> str:
     total = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.is_file() and (path.suffix in _IDENTITY or path.name == source.gguf_file):
-            with path.open("rb") as file:
-                total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+            total.update(f"{path.name} {sha256(path)}\n".encode())
     return total.hexdigest()
 
 

@@ -31,6 +31,7 @@ from msft.report.words import (
     listed,
     measure_label,
     mixed,
+    p_value,
     percent,
     scaled,
     span,
@@ -226,14 +227,8 @@ def _against(run: Run, reference: Run) -> list[str]:
     counted = f"{sum(d > 0 for d in sure)} / {sum(d < 0 for d in sure)} of {len(gaps)}"
     known = any(each.p is not None for each in gaps)
     return [
-        clean(run.name), difference(whole.difference), interval, _p(whole.p), counted if known else NOT_KNOWN,
+        clean(run.name), difference(whole.difference), interval, p_value(whole.p), counted if known else NOT_KNOWN,
     ]  # fmt: skip
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return NOT_KNOWN
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def only_seeds(runs: Sequence[Run]) -> list[str]:

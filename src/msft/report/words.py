@@ -31,6 +31,12 @@ def percent(score: float | None) -> str:
     return NOT_KNOWN if score is None or not math.isfinite(score) else f"{100 * score:.1f}"
 
 
+def p_value(p: float | None) -> str:
+    if p is None:
+        return NOT_KNOWN
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def difference(score: float | None) -> str:
     """A difference of two scores, in percentage points, with its sign."""
     if score is None or not math.isfinite(score):
