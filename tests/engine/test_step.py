@@ -96,7 +96,7 @@ def gradients(budget: int, reduction: str, weights: list[float] | None) -> tuple
     settings = EngineSettings(seed=1, batch_size=9, horizon=1, learning_rate=0.1, loss_reduction=reduction)  # type: ignore[arg-type]
     runtime = Runtime(device=DEVICE, max_tokens=budget)
     stepper = Stepper(TokenLoss(model), make_optimizer(trainable(model), settings), settings, runtime)
-    found = stepper.backward(examples(9), (1, 2, 3), None if weights is None else np.array(weights))
+    found = stepper.begin(examples(9), (1, 2, 3), None if weights is None else np.array(weights))()
     grads = {name: parameter.grad for name, parameter in model.named_parameters()}
     return found, {name: grad for name, grad in grads.items() if grad is not None}
 

@@ -138,12 +138,12 @@ def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodC
     return MethodConfig(name=name, preset=preset, **brief.model_dump(), params=params, definition=method)
 
 
-def json_schema(methods: Mapping[str, Method] = METHODS) -> dict[str, Any]:
+def json_schema() -> dict[str, Any]:
     """The JSON Schema of the `method` section: an alternative for each method, with its parameters, or a name."""
-    alone = {"title": "name", "enum": list(methods), "description": "The name of a method, without parameters."}
+    alone = {"title": "name", "enum": list(METHODS), "description": "The name of a method, without parameters."}
     return {
         "description": "The method, which decides which sub-datasets are trained, and for how long.",
-        "oneOf": [*(_json_schema(name, method) for name, method in methods.items()), alone],
+        "oneOf": [*(_json_schema(name, method) for name, method in METHODS.items()), alone],
     }
 
 

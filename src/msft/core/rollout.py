@@ -130,7 +130,6 @@ class Track:
         *,
         score: tuple[Task, ...],
         keep: Iterable[Snapshot] = (),
-        probes: Iterable[Probe] = (),
         why: Why = "candidate",
         ties: float | None = None,
     ) -> Step:
@@ -148,7 +147,7 @@ class Track:
             stop=0,
             epoch=here.epoch,
             score=self._scored(score, chooses=True, why=why),
-            probes=self._probes(score, probes),
+            probes=self._probes(score),
             keep=frozenset(keep) - {here.snapshot, ROOT},
             blend=tuple(parts),
             why=why,

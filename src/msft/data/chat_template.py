@@ -45,14 +45,11 @@ class ChatTemplateRefusal(ChatTemplateError):  # noqa: N818 - the name says what
 
 
 class ChatTemplate:
-    """The chat template of a tokenizer.
+    """The chat template of a tokenizer. `day`: the date that `strftime_now` shows, at midnight."""
 
-    `text`: Jinja text in place of the tokenizer's own; `day`: the date that `strftime_now` shows, at midnight.
-    """
-
-    def __init__(self, tokenizer: Any, name: str, text: str | None, day: datetime.date) -> None:
-        self.tokenizer, self.name, self._given, self.day = tokenizer, name, text, day
-        own = text or tokenizer.chat_template
+    def __init__(self, tokenizer: Any, name: str, day: datetime.date) -> None:
+        self.tokenizer, self.name, self.day = tokenizer, name, day
+        own = tokenizer.chat_template
         self._sources = list(own.values()) if isinstance(own, dict) else [own or ""]
         self._nexts: dict[str, str] = {}
 
@@ -129,7 +126,7 @@ class ChatTemplate:
 
     def _prepared(self, tools: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
         """The Jinja text and its variables for the date."""
-        text = self._given or self.tokenizer.get_chat_template(None, list(tools) or None)
+        text = self.tokenizer.get_chat_template(None, list(tools) or None)
         if "strftime_now" not in text:
             return text, {}
         now = datetime.datetime.combine(self.day, datetime.time())

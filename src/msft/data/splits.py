@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar
@@ -116,15 +116,8 @@ def mixed_splits(dataset: DatasetConfig, rows: Rows) -> list[str]:
     return [f"the column {SPLIT_COLUMN} names {names}, but all rows are used. Fix: choose rows with where: {mend}"]
 
 
-def sample(rows: Sequence[T], count: int | None, seed: int, *key: str) -> Sequence[T]:
-    """`count` of the rows, in their order; a larger sample contains every smaller one."""
-    if count is None or count >= len(rows):
-        return rows
-    return [rows[int(index)] for index in sampled(len(rows), count, seed, *key)]
-
-
 def sampled(size: int, count: int | None, seed: int, *key: str) -> NDArray[np.int64]:
-    """[min(size, count)] the positions of a sample, increasing."""
+    """[min(size, count)] the positions of a sample, increasing; a larger sample contains every smaller one."""
     return np.sort(_shuffled(size, seed, *key, "sample")[:count])
 
 

@@ -163,9 +163,8 @@ def soft(sentence: str) -> str:
     return f'<p class="soft">{text(sentence)}</p>'
 
 
-def items(sentences: Iterable[str], *, ordered: bool = False) -> str:
-    tag = "ol" if ordered else "ul"
-    return f"<{tag}>{''.join(f'<li>{text(line)}</li>' for line in sentences)}</{tag}>"
+def items(sentences: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{text(line)}</li>' for line in sentences)}</ul>"
 
 
 def numbered_line(number: str, sentence: str, short: str = "", *, name: str = "") -> str:
