@@ -62,8 +62,8 @@ def lighten(
     are laid out by their lengths nothing is changed, so that a step can be recorded.
 
     `direct`: gradients of the embedding and the head bypass autograd, which is correct in a single process only.
-    `longest`: no row of the run has more tokens (None: unknown). `msft.forward.swap.restore` restores the replaced
-    layers.
+    `longest`: no row of the run has more tokens (None: unknown). `parts`: for benchmarks, which restore the
+    replaced layers by `msft.forward.swap.restore`.
     """
     if layout == "lengths":
         return ""

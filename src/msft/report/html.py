@@ -113,7 +113,7 @@ def axis() -> str:
 
 
 def toggles(names: Sequence[str], legend: str) -> str:
-    """A checkbox per name: it shows or hides the lines with this `meta` in `together`, and the name's own figure."""
+    """A checkbox per name: it shows or hides the lines with this `meta` in the figure `together`."""
 
     def chip(i: int, name: str) -> str:
         colour, dash = ink(i)
