@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-import numpy as np
-
 from msft.config.reader import dump
 from msft.core.errors import Diverged, Stopped, UserError
 from msft.core.retention import Limits, replayed
@@ -280,11 +278,10 @@ class Attempt:
         main, final = self.processes.is_main, self.folder.final
         files.stage("export")
         with spent("export"):
-            found = [
-                main and bool(self.folder.read_samples()),
-                main and final_is_whole(self.folder, run, self.watcher.note),
-            ]
-            sampled, whole = self.processes.total(np.array(found, np.float64))
+            found = False, False
+            if main:
+                found = bool(self.folder.read_samples()), final_is_whole(self.folder, run, self.watcher.note)
+            sampled, whole = self.processes.from_main(found)
             if not sampled:
                 samples = sampled_outputs(self.engine.sample, self.job.data, answer, self.watcher.note)
                 if main and samples:
