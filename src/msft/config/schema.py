@@ -111,6 +111,11 @@ class Config(Section):
     """The run folder, relative to the working directory."""
 
     @property
+    def scored(self) -> tuple[DatasetConfig, ...]:
+        """What has validation items: the data sets, and the aggregate last."""
+        return self.datasets if self.aggregate is None else (*self.datasets, self.aggregate)
+
+    @property
     def training_seed(self) -> int:
         """`training.seed`, or `data.seed` if it is not given."""
         return self.data.seed if self.training.seed is None else self.training.seed

@@ -216,8 +216,7 @@ def made_with(also: Sequence[str] = ()) -> dict[str, Any]:
 
 def longest_row(config: Config) -> int:
     """The most tokens that a row of the run can have; a generated text goes on after `data.max_length`."""
-    asked = [*config.datasets, *([] if config.aggregate is None else [config.aggregate])]
-    spoken = (dataset.scorer.max_new_tokens or 0 for dataset in asked if dataset.scorer is not None)
+    spoken = (dataset.scorer.max_new_tokens or 0 for dataset in config.scored if dataset.scorer is not None)
     return config.data.max_length + max(spoken, default=0)
 
 

@@ -147,7 +147,7 @@ class View:
     def scores(self, outcome: Outcome | None = None) -> str:
         """Scores in one line: of an outcome, with the best so far where that is another, or of the latest point of the
         search."""
-        tasks = [task for task in self._names if outcome is None or task in outcome.scores]
+        tasks = [task for task in self.trail.brief.names if outcome is None or task in outcome.scores]
         curves = {task: self.curve(task, None if outcome is None else outcome.snapshot) for task in tasks}
         said = []
         for task, curve in curves.items():
@@ -155,12 +155,6 @@ class View:
                 now, best = percent(curve[-1]), percent(_best(curve))
                 said.append(f"{clean(task)} {now}" + (f" (best {best})" if outcome and best != now else ""))
         return "  ".join(said)
-
-    @property
-    def _names(self) -> list[Task]:
-        """What is scored: the sub-datasets, and the aggregate last."""
-        brief = self.trail.brief
-        return [*brief.tasks, *([] if brief.aggregate is None else [brief.aggregate])]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         bars = ASCII_BARS if options.ascii_only else BARS
@@ -186,9 +180,9 @@ class View:
         lines += [Text(line, style="dim") for line in said if line]
         yield Group(Text(self._headline(), style="bold"), table, *lines)
 
-    def _rows(self, height: int) -> tuple[list[Task], int]:
+    def _rows(self, height: int) -> tuple[Sequence[Task], int]:
         """The sub-datasets that fit on the screen, active ones preferred; and the number of those that do not fit."""
-        tasks = self._names
+        tasks = self.trail.brief.names
         room = max(3, height - 11)
         if len(tasks) <= room:
             return tasks, 0
