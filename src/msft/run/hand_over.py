@@ -137,7 +137,7 @@ def export(
         form = form_of(draft, dtype=dtype or "float32", hub_id=hub_id)
         (draft / CARD).write_text(card(finished.story, form), encoding="utf-8")
 
-    _whole(output, fill)
+    written_whole(output, fill, field="--output")
     if finished.is_adapter and not merge and is_dora(finished.story):
         return f"{NOT_BY_AUTO}."
     if not merge or not finished.is_adapter or (kind := finished.source.quantize) is None:
@@ -211,7 +211,7 @@ def _torch(dtype: Dtype | None) -> torch.dtype:
     return found
 
 
-def _whole(folder: Path, fill: Callable[[Path], None]) -> None:
+def written_whole(folder: Path, fill: Callable[[Path], None], *, field: str = "") -> None:
     """Creates `folder` with what `fill` writes; a failure leaves nothing behind."""
     folder = folder.absolute()
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -225,6 +225,6 @@ def _whole(folder: Path, fill: Callable[[Path], None]) -> None:
     except OSError as error:
         mend = "check the folder's permissions and the free space on the disk"
         found = f"the model cannot be written ({error.strerror})"
-        raise RunError(complaint(found, mend, file=folder, field="--output")) from error
+        raise RunError(complaint(found, mend, file=folder, field=field)) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
