@@ -24,7 +24,7 @@ from msft.report.card import write_card
 from msft.report.page import write_page
 from msft.report.summary import summarise
 from msft.run.agreement import check_agreement
-from msft.run.job import Job, made_with
+from msft.run.job import Described, Job, made_with
 from msft.run.loop import Engine, drive, needed
 from msft.run.open_store import open_store, take_over
 from msft.run.resume import (
@@ -49,16 +49,9 @@ from msft.system import files
 from msft.system.stopwatch import Stopwatch, spent
 
 
-class RunEngine(Engine, Protocol):
+class RunEngine(Engine, Described, Protocol):
     """An engine with what the journal records of it, and the learning rates that a resumed run may set."""
 
-    fingerprint: str
-    """Of the base model."""
-    parameters: int
-    """Number of parameters outside the embeddings, for the cost law."""
-    model_bytes: int
-    gpu: Mapping[str, Any]
-    """What decides the rounding on a GPU; empty on a CPU."""
     light: str
     """Why rows are padded, and what was made lighter in the model, in words; empty if neither is so."""
     learning_rates: Sequence[tuple[int, float]]
