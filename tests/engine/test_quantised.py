@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from msft.core.errors import ModelError
 from msft.forward.runtime import Runtime, sequence_scores
-from msft.model.open import ModelSource, OpenModel, load_model
+from msft.model.folder import ModelSource
+from msft.model.open import OpenModel, load_model
 from msft.model.quantised import packed, quantised_layers, settings, will_be_packed
 from msft.model.token_loss import TokenLoss
 

@@ -29,7 +29,8 @@ from msft.engine.parallel import Processes
 from msft.engine.settings import EngineSettings
 from msft.engine.torch_engine import TorchEngine
 from msft.model.adapters import write_merged
-from msft.model.open import ModelSource, OpenModel, end_tokens, export_model, load_model
+from msft.model.folder import ModelSource
+from msft.model.open import OpenModel, end_tokens, export_model, load_model
 from msft.run.hand_over import with_adapter
 from msft.snapshots.shared_store import SharedStore
 from msft.snapshots.store import Store

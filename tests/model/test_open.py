@@ -21,15 +21,8 @@ from msft.core.vocabulary import ROOT
 from msft.data.examples import Example, Measure, TaskData
 from msft.model import open as opening
 from msft.model.attention import NAME
-from msft.model.open import (
-    ModelSource,
-    check_data_fits,
-    check_model_folder,
-    fingerprint,
-    load_model,
-    load_tokenizer,
-    non_embedding_parameters,
-)
+from msft.model.folder import ModelSource, check_model_folder, fingerprint
+from msft.model.open import check_data_fits, load_model, load_tokenizer, non_embedding_parameters
 from msft.model.row_layout import fitting_layout
 from msft.model.token_loss import TokenLoss
 from msft.run.session import train

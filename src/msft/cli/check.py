@@ -22,8 +22,9 @@ from msft.cli.machines import Machine
 from msft.cli.quiet import quiet
 from msft.config.schema import Config
 from msft.core.averages import Averaging
+from msft.core.plain_words import many
 from msft.model.memory import CardPlan, each_trained
-from msft.report.words import NOT_KNOWN, clean, listed, many, scaled
+from msft.report.words import NOT_KNOWN, clean, listed, scaled
 from msft.run.job import Job
 from msft.screen.console import new_console
 

@@ -19,7 +19,8 @@ from msft.config.reader import load
 from msft.config.schema import Config
 from msft.core.errors import ModelError, RunError, complaint
 from msft.core.paths import cache_home
-from msft.model.open import ModelSource, export_model, load_model, load_tokenizer
+from msft.model.folder import ModelSource
+from msft.model.open import export_model, load_model, load_tokenizer
 from msft.record.run_folder import RunFolder
 from msft.report.several import Run
 from msft.report.several_page import render_several, write_several

@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from msft.cli.job_costs import estimate
+from msft.core.plain_words import many
 from msft.record.run_folder import RunFolder
-from msft.report.words import clean, duration, epochs, many
+from msft.report.words import clean, duration, epochs
 from msft.run.job import Job
 from msft.screen.console import new_console
 from msft.screen.display import Minutes, live_on, local_time

@@ -15,9 +15,10 @@ from rich.text import Text
 
 from msft.cli.compare import show
 from msft.core.errors import RunError, complaint
+from msft.core.plain_words import many
 from msft.record.run_folder import RunFolder
 from msft.report.story import read_story
-from msft.report.words import clean, epochs, many
+from msft.report.words import clean, epochs
 from msft.screen.console import new_console
 from msft.study.compare_answer import reference_of
 from msft.study.compare_page import comparison_page

@@ -21,28 +21,9 @@ from msft.core.errors import ModelError, complaint
 from msft.core.vocabulary import Task
 from msft.data.examples import Example, TaskData
 from msft.model.adapters import fresh_adapter
-from msft.model.folder import (
-    ModelSource,
-    Quantized,
-    check_model_folder,
-    check_shapes,
-    complaining,
-    fingerprint,
-)  # fmt: skip
+from msft.model.folder import ModelSource, Quantized, check_model_folder, check_shapes, complaining
 from msft.model.quantised import check_trained, kept_whole, kind_of, prepare, require, settings, stored_as, unpacked
 from msft.model.twin import base_of
-
-__all__ = [
-    "ModelSource",
-    "OpenModel",
-    "check_data_fits",
-    "check_model_folder",
-    "export_model",
-    "fingerprint",
-    "load_model",
-    "load_tokenizer",
-    "non_embedding_parameters",
-]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from msft.core.plain_words import many
 from msft.core.vocabulary import Task
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import Comparison, Row, compare
@@ -21,19 +22,7 @@ from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.summary import disk
 from msft.report.verdict_views import render_steps, render_verdict
-from msft.report.words import (
-    NOT_KNOWN,
-    clean,
-    decisions,
-    difference,
-    duration,
-    epochs,
-    listed,
-    many,
-    percent,
-    scaled,
-    span,
-)
+from msft.report.words import NOT_KNOWN, clean, decisions, difference, duration, epochs, listed, percent, scaled, span
 
 INTERVAL_NOTE = (
     "The interval covers test-set sampling only. Retraining with another seed can change the result by more."

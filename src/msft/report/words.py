@@ -6,7 +6,7 @@ import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from msft.core.plain_words import many as many  # what people read takes its words from here
+from msft.core.plain_words import many
 from msft.core.vocabulary import Segment
 from msft.report.rollouts import Reading, Rollout
 from msft.report.story import Story

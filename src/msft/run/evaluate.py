@@ -19,7 +19,8 @@ from msft.engine.decoding import decoding_of
 from msft.engine.launch import check_precision_and_compiler
 from msft.engine.parallel import Processes
 from msft.engine.setup import budgeted, runtime_for
-from msft.model.open import ModelSource, check_data_fits, load_model, load_tokenizer
+from msft.model.folder import ModelSource
+from msft.model.open import check_data_fits, load_model, load_tokenizer
 from msft.model.precision import narrow, precision_on
 from msft.model.quantised import compute_in
 from msft.model.token_loss import TokenLoss

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 
 from msft.core.errors import ModelError, RunError, complaint, in_a_line
 from msft.model.adapters import write_merged
-from msft.model.open import ModelSource, end_tokens, export_model, fingerprint, load_model, load_tokenizer
+from msft.model.folder import ModelSource, fingerprint
+from msft.model.open import end_tokens, export_model, load_model, load_tokenizer
 from msft.record.run_folder import RunFolder
 from msft.report.card import FILE as CARD
 from msft.report.card import card, form_of, on_hub

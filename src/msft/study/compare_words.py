@@ -6,19 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from msft.report.words import (
-    NOT_KNOWN,
-    clean,
-    difference,
-    duration,
-    listed,
-    many,
-    mixed,
-    p_value,
-    percent,
-    scaled,
-    span,
-)
+from msft.core.plain_words import many
+from msft.report.words import NOT_KNOWN, clean, difference, duration, listed, mixed, p_value, percent, scaled, span
 
 Comparison = Mapping[str, Any]
 Entry = Mapping[str, Any]
