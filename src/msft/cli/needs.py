@@ -13,11 +13,11 @@ from msft.engine.parallel import TOGETHER
 from msft.engine.shards import transient_bytes
 from msft.model.activations import activation_bytes
 from msft.model.memory import CardPlan, frozen_bytes
+from msft.model.model_parts import base_of
 from msft.model.open import OpenModel
 from msft.model.precision import Precision
 from msft.model.quantised import Packed, will_be_packed
 from msft.model.token_budget import LEAST, ON_A_CPU
-from msft.model.twin import base_of
 from msft.snapshots.state import pinned_bytes, trainable
 from msft.snapshots.store import IN_PASSING
 

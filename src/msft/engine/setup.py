@@ -33,13 +33,13 @@ from msft.model.hardware import hardware_has_bf16
 from msft.model.hollow import WHOLE
 from msft.model.lighten import lighten
 from msft.model.memory import card_memory, share_of_training, training_bytes
+from msft.model.model_parts import base_of
 from msft.model.open import OpenModel
 from msft.model.precision import precision_on
 from msft.model.quantised import packed
 from msft.model.row_layout import fitting_layout
 from msft.model.token_budget import ON_A_CPU, token_budget
 from msft.model.token_loss import TokenLoss
-from msft.model.twin import base_of
 
 
 def shards_for(opened: OpenModel, settings: EngineSettings, processes: Processes) -> Shards | None:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from msft.core.errors import ModelError, complaint
+from msft.model.model_parts import vocabulary_of
 
 _TRIAL = 32
 """Tokens whose likelihoods a merged model is held against."""
@@ -104,7 +105,7 @@ def _likelihoods(model: Any) -> Tensor:
     training = model.training
     model.eval()
     device = next(model.parameters()).device
-    vocabulary = model.config.get_text_config(decoder=True).vocab_size
+    vocabulary = vocabulary_of(model)
     ids = torch.from_numpy(np.random.default_rng(0).integers(0, vocabulary, _TRIAL)).to(device)[None]
     logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
     model.train(training)

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from msft.core.errors import ModelError, complaint, first_line
 from msft.forward.batches import RowLayout
 from msft.model import attention, rows_attention
+from msft.model.model_parts import depth, vocabulary_of
 from msft.model.readings import (
     CHANGES,
     REFUSALS,
@@ -34,10 +35,9 @@ from msft.model.readings import (
     differs,
     laid_out,
     singly,
-    vocabulary_of,
-)  # fmt: skip
+)
 from msft.model.token_loss import TokenLoss
-from msft.model.twin import BORDER, depth, kinds, one_thread, reads_a_row, twin
+from msft.model.twin import BORDER, kinds, one_thread, reads_a_row, twin
 
 T = TypeVar("T")
 EXPERTS = 1e-5

@@ -22,8 +22,8 @@ from msft.core.vocabulary import Task
 from msft.data.examples import Example, TaskData
 from msft.model.adapters import fresh_adapter
 from msft.model.folder import ModelSource, Quantized, check_model_folder, check_shapes, complaining
+from msft.model.model_parts import base_of, positions_of
 from msft.model.quantised import check_trained, kept_whole, kind_of, prepare, require, settings, stored_as, unpacked
-from msft.model.twin import base_of
 
 
 @dataclass(frozen=True)
@@ -240,12 +240,6 @@ def of_ends(model: Any) -> set[int]:
     """The ids of the parameters of embeddings and output head."""
     ends = [model.get_output_embeddings(), *(module for module in model.modules() if isinstance(module, nn.Embedding))]
     return {id(parameter) for end in ends if isinstance(end, nn.Module) for parameter in end.parameters()}
-
-
-def positions_of(model: PreTrainedModel | PeftModel) -> int | None:
-    """The most tokens that the model takes; None if its configuration does not say."""
-    found = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    return found if isinstance(found, int) else None
 
 
 def check_data_fits(model: PreTrainedModel | PeftModel, data: Mapping[Task, TaskData]) -> None:

@@ -23,7 +23,8 @@ from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.optimizers import moment_bytes
 from msft.engine.settings import EngineSettings, two_schedules
 from msft.model.folder import ModelSource
-from msft.model.open import OpenModel, check_data_fits, positions_of
+from msft.model.model_parts import positions_of
+from msft.model.open import OpenModel, check_data_fits
 from msft.model.row_layout import check_rows
 from msft.record.run_folder import environment
 from msft.run.scoring_cost import decided
