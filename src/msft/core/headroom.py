@@ -5,7 +5,7 @@ smoothed macro-average. Both are read by search score, over the same ticks (tick
 valued in the search score and in the test metric.
 
 Peaks that are read and valued on the same items look too good. So the estimate is cross-fitted: half of each
-sub-dataset's validation items choose the moments, the other half values them, and the other way round, over `SPLITS`
+sub-dataset's validation items choose the moments, the other half values them, and the other way round, over `HALVINGS`
 random halvings. Its expectation is the gain of the moments that half of the items choose: less than the gain of the
 true moments. The *plug-in*, in which all items choose and value, is biased upwards. Neither bounds what a search gains,
 because an exclusion changes what the other sub-datasets learn.
@@ -26,7 +26,7 @@ from msft.core.vocabulary import Brief, Outcome, Probe, Task
 
 WINDOW = 3
 """Ticks in the centred mean that smooths a curve before its peak is read."""
-SPLITS = 20
+HALVINGS = 20
 """Random halvings of the validation items."""
 FEWEST = 4
 """Validation items of each sub-dataset below which nothing is estimated: the halves would be single items."""
@@ -173,7 +173,7 @@ class Headroom:
 def headroom(evidence: Evidence) -> Headroom:
     """The headroom by all items; see the module's text."""
     gains: list[tuple[float, float]] = []
-    for split in range(SPLITS):
+    for split in range(HALVINGS):
         parts = {task: halves(evidence.items(task), task, split) for task in evidence.scores}
         for reads, values in ((0, 1), (1, 0)):
             read = moments({task: m.exact(parts[task][reads]) for task, m in evidence.scores.items()})

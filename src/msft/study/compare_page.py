@@ -17,7 +17,6 @@ from msft.study.compare_words import (
     AGAINST,
     COSTS,
     HEADINGS,
-    LEVEL,
     Comparison,
     Entry,
     against_cells,
@@ -31,6 +30,7 @@ from msft.study.compare_words import (
     with_reach,
     without_empty,
 )
+from msft.study.statistics import LEVEL
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 MORE_STYLE = """

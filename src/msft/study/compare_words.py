@@ -8,11 +8,11 @@ from typing import Any
 
 from msft.core.plain_words import many
 from msft.report.words import NOT_KNOWN, clean, difference, duration, listed, mixed, p_value, percent, scaled, span
+from msft.study.statistics import LEVEL
 
 Comparison = Mapping[str, Any]
 Entry = Mapping[str, Any]
 
-LEVEL = 0.05
 SAME = "the same models"
 NOT_TESTED = "Not tested"
 IDENTICAL = "identical with each seed"

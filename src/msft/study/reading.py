@@ -10,6 +10,7 @@ from typing import TypeAlias
 from msft.config.schema import Config
 from msft.core.curves import peak
 from msft.core.errors import RunError, complaint
+from msft.core.headroom import WINDOW
 from msft.core.vocabulary import Task
 from msft.record.run_folder import RunFolder
 from msft.report.cost import flops
@@ -21,9 +22,6 @@ from msft.study.statistics import Interval, t_interval
 
 Runs: TypeAlias = Mapping[str, Mapping[int, Story]]
 """Variant to seed to the story of its finished run."""
-
-WINDOW = 3
-"""Ticks in the centred mean on which the studies find peaks: with one tick, they would find noise."""
 
 
 def read_runs(folder: StudyFolder, grid: Grid) -> dict[str, dict[int, Story]]:
