@@ -47,17 +47,7 @@ def document(title: str, intro: str, sections: Sequence[Section], *, unit: str =
     data = {"unit": unit, "figures": {name: f for section in sections for name, f in section.figures.items()}}
     links = "".join(f'<a href="#part-{section.name}">{section.title}</a>' for section in sections)
     again = f'<meta http-equiv="refresh" content="{refresh}">\n' if refresh else ""
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-{again}<title>{text(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
+    body = f"""<main>
 <h1>{text(title)}</h1>
 {intro}
 <nav aria-label="Sections">{links}</nav>
@@ -66,7 +56,23 @@ def document(title: str, intro: str, sections: Sequence[Section], *, unit: str =
 </main>
 <script type="application/json" id="figures">{embedded(data)}</script>
 <script>{library}</script>
-<script>{SCRIPT}</script>
+<script>{SCRIPT}</script>"""
+    return skeleton(title, body, policy=policy, style=STYLE, head=again)
+
+
+def skeleton(title: str, body: str, *, policy: str, style: str, head: str = "") -> str:
+    """A page around its body; `policy`: the content that a browser may load; `head`: more elements of the head."""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+{head}<title>{text(title)}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
 </body>
 </html>
 """

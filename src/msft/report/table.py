@@ -218,9 +218,14 @@ def shown_columns(story: Story, comparison: Comparison) -> tuple[list[str], list
     return [names[i] for i in keep], [[row[i] for i in keep] for row in rows]
 
 
+def plain_table() -> Table:
+    """An empty table for the terminal, with a line below the headings only."""
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+
+
 def rich_table(names: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int, average: bool) -> Table:
     """A table for the terminal. The first `text_columns` columns are text; with `average`, the last row is that."""
-    made = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold", pad_edge=False)
+    made = plain_table()
     for i, name in enumerate(names):
         # At 80 columns the names do not wrap; the name of the measure may, and "final model" takes two lines.
         heading = "final\nmodel" if name == "final model" else name

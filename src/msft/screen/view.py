@@ -6,9 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderResult
-from rich.table import Table
 from rich.text import Text
 
 from msft.core.outlook import Bound, Standing
@@ -16,6 +14,7 @@ from msft.core.vocabulary import Brief, Mixture, Outcome, Segment, Snapshot, Tas
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.methods import outlook_of
 from msft.report.rollouts import find_rollouts
+from msft.report.table import plain_table
 from msft.report.trail import ASIDE, BRANCHES, Trail, with_teachers
 from msft.report.words import clean, decision, duration, epochs, percent
 from msft.screen.pace import Pace, Scoring
@@ -160,7 +159,7 @@ class View:
         bars = ASCII_BARS if options.ascii_only else BARS
         # A narrow terminal has no room for the curves.
         wide = options.max_width >= 72
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+        table = plain_table()
         table.add_column("sub-dataset", overflow="ellipsis", no_wrap=True)
         table.add_column("part", no_wrap=True)
         table.add_column("search score", justify="right")
