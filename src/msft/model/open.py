@@ -160,9 +160,9 @@ def _quantised(source: ModelSource) -> dict[str, Any] | None:
         return None
     with complaining(source, "the model cannot be loaded"):
         config = AutoConfig.from_pretrained(place_of(source), **origin_of(source))
-    if kind_of(source, config) is None:
+    if (kind := kind_of(source, config)) is None:
         return None
-    require()
+    require("model.quantize", kind)
     on_cpu: dict[str, Any] = {"device_map": {"": "cpu"}}
     if source.quantize is None or stored_as(config) is not None:
         return on_cpu

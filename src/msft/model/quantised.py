@@ -48,11 +48,11 @@ class Packed:
     """Their bytes, those of their scales included."""
 
 
-def require() -> None:
-    """Raises ModelError where bitsandbytes is not installed."""
+def require(field: str, found: str) -> None:
+    """Raises ModelError where bitsandbytes is not installed; `field` has the value `found`, which needs it."""
     if importlib.util.find_spec("bitsandbytes") is None:
-        found = "weights in 4 or 8 bits need the library bitsandbytes, which is not installed"
-        raise ModelError(complaint(found, "pip install 'msft[quantized]'", field="model.quantize"))
+        found = f"{found} needs the library bitsandbytes, which is not installed"
+        raise ModelError(complaint(found, "pip install 'msft[quantized]'", field=field))
 
 
 def settings(kind: Quantized, whole: list[str]) -> BitsAndBytesConfig:
