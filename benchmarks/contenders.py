@@ -21,8 +21,9 @@ from msft.data.examples import Example, Measure, TaskData
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.settings import EngineSettings
 from msft.engine.torch_engine import OnStep, TorchEngine
+from msft.model.folder import ModelSource
 from msft.model.memory import SNAPSHOTS, card_memory
-from msft.model.open import ModelSource, OpenModel
+from msft.model.open import OpenModel
 from msft.snapshots.store import Store
 
 ROWS = 20

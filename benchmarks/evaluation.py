@@ -27,7 +27,7 @@ from prepared import TASK, source_of, validation_of
 from msft.core.vocabulary import ROOT
 from msft.data.examples import Example, Item, Measure
 from msft.engine.torch_engine import TorchEngine
-from msft.model.open import ModelSource
+from msft.model.folder import ModelSource
 
 
 class Ours:

@@ -29,7 +29,7 @@ from msft.data.examples import Example
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.engine.static_step import StaticStepper
 from msft.engine.torch_engine import TorchEngine
-from msft.model.open import ModelSource
+from msft.model.folder import ModelSource
 
 REPLAYS = 10
 

@@ -30,7 +30,7 @@ from average_first import EXAMPLES, example, folders, measured, run
 from scipy.stats import t as student
 
 from msft.config.schema import Config
-from msft.core.headroom import SPLITS, SURE, Evidence, Measured, evidence, halves, headroom
+from msft.core.headroom import HALVINGS, SURE, Evidence, Measured, evidence, halves, headroom
 from msft.core.vocabulary import Outcome
 from msft.record.run_folder import RunFolder
 from msft.report.gains import gains_of
@@ -114,7 +114,7 @@ def half_of(found: Evidence) -> Evidence:
     """The half of each sub-dataset's items by which `auto` decided, when searches were measured."""
 
     def of(task: str, measured: Measured) -> Measured:
-        kept = halves(found.items(task), task, SPLITS)[0]
+        kept = halves(found.items(task), task, HALVINGS)[0]
         return Measured([[row[i] for i in kept] for row in measured.values], logs=measured.logs)
 
     scores, metrics = ({task: of(task, m) for task, m in each.items()} for each in (found.scores, found.metrics))

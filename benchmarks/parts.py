@@ -30,8 +30,9 @@ from msft.forward.batches import collate
 from msft.forward.runtime import Runtime, sequence_scores
 from msft.forward.swap import restore
 from msft.forward.token_rows import row
+from msft.model.folder import ModelSource
 from msft.model.lighten import EVERYTHING, Lighter, lighten
-from msft.model.open import ModelSource, load_model
+from msft.model.open import load_model
 from msft.model.row_layout import fitting_layout
 from msft.model.token_budget import ON_A_CPU
 from msft.model.token_loss import TokenLoss

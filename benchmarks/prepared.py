@@ -17,7 +17,8 @@ from msft.data.examples import Example
 from msft.data.formats import Sample
 from msft.data.order import Cursor, Order
 from msft.data.rows import Row
-from msft.model.open import ModelSource, load_tokenizer
+from msft.model.folder import ModelSource
+from msft.model.open import load_tokenizer
 
 TASK = "rows"
 SYNTHETIC = "synthetic"

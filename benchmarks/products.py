@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from msft.data.examples import Example
-from msft.model.open import ModelSource, non_embedding_parameters
+from msft.model.folder import ModelSource
+from msft.model.open import non_embedding_parameters
 from msft.model.token_budget import ON_A_CPU
 
 REPEATS = 7

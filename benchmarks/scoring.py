@@ -27,7 +27,8 @@ from msft.data.examples import Item, Measure
 from msft.data.formats import Sample
 from msft.data.sources import Row
 from msft.forward.runtime import Runtime, sequence_scores
-from msft.model.open import ModelSource, load_model, load_tokenizer
+from msft.model.folder import ModelSource
+from msft.model.open import load_model, load_tokenizer
 from msft.model.row_layout import fitting_layout
 from msft.model.token_loss import TokenLoss
 from msft.scoring.scorers import task_scores

@@ -41,7 +41,8 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from msft.data.examples import Example
-from msft.model.open import ModelSource, load_model, load_tokenizer
+from msft.model.folder import ModelSource
+from msft.model.open import load_model, load_tokenizer
 
 NAMES = ("padded", "rebalanced", "padding_free", "grouped", "packed")
 EXTRAS = {"varlen", "liger"}

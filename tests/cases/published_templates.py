@@ -81,7 +81,7 @@ def words_of(name: str, eos: str = "</s>") -> Any:
 
 def template(name: str, day: datetime.date = DAY) -> ChatTemplate:
     """A published template."""
-    return ChatTemplate(words_of(name), name, None, day)
+    return ChatTemplate(words_of(name), name, day)
 
 
 def sample(turns: list[dict[str, Any]], tools: tuple[dict[str, Any], ...] = ()) -> Sample:

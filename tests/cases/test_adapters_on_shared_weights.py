@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def test_what_is_not_shared_is_merged(kind: str, tied: bool, targets: list[str],
                 weight.add_(torch.randn_like(weight), alpha=0.3)
     for number, dtype in enumerate((torch.float32, torch.bfloat16)):
         folder = tmp_path / str(number)
-        write_merged(adapted, folder, lambda merged, to: merged.save_pretrained(to), dtype=dtype)
+        write_merged(copy.deepcopy(adapted), folder, lambda merged, to: merged.save_pretrained(to), dtype=dtype)
         assert AutoModelForCausalLM.from_pretrained(folder).dtype == dtype
 
 

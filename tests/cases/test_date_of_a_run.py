@@ -64,7 +64,7 @@ def test_a_run_goes_on_another_day(folder):
 
 def test_the_run_folder_keeps_the_day(folder):
     run = RunFolder(folder / "run")
-    assert run.day == DAY and load(run.config).data.date == DAY
+    assert run.transcript().day == DAY and load(run.config).data.date == DAY
     assert any(f"which is {DAY} throughout" in note for note in run.read_notes())
 
 

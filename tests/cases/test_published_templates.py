@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published_templates import CHATS, DAY, GOLDEN, NAMES, sample, shown, template, turn
+from published_templates import CHATS, DAY, GOLDEN, NAMES, sample, shown, template, turn, words_of
 
 from msft.data.chat_template import ChatTemplate
 from msft.data.chats import renderings
@@ -58,9 +58,10 @@ def test_a_clock_shows_the_day_of_the_run(name):
 
 
 def test_the_clock_writes_what_strftime_writes():
-    made = template("qwen2_5")
+    words = words_of("qwen2_5")
     text = "%d|%-d|%B|%b|%Y|%y|%H:%M|%A|%%|%j|%Z"
-    clock = ChatTemplate(made.tokenizer, "t", "  {{ strftime_now('" + text + "') }}{% if 1 %}\n x{% endif %}", DAY)
+    words.chat_template = "  {{ strftime_now('" + text + "') }}{% if 1 %}\n x{% endif %}"
+    clock = ChatTemplate(words, "t", DAY)
     now = datetime.datetime.combine(DAY, datetime.time())
     assert clock.render([turn("user", "a")]) == f"  {now.strftime(text)} x"
 

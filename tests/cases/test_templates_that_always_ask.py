@@ -47,7 +47,7 @@ CASES = {
 
 
 def made(text: str) -> ChatTemplate:
-    return ChatTemplate(tokenizer_of(template=text, more_special=SPECIAL), "t", None, DAY)
+    return ChatTemplate(tokenizer_of(template=text, more_special=SPECIAL), "t", DAY)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -73,8 +73,9 @@ def test_sentencepiece_s_blank_is_learned_once(prompt: str, completion: str, rig
 @pytest.mark.parametrize("template", [INST, CHATML])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_chat_has_the_tokens_of_its_template(kind: str, template: str) -> None:
-    words, turns = made(kind), ("Capital of France?", "Paris, the", "And \n", "é😀 x")
-    encoder = Encoder(words, template)
+    words, turns = KINDS[kind](), ("Capital of France?", "Paris, the", "And \n", "é😀 x")
+    words.chat_template = template
+    encoder = Encoder(words)
     examples = encoder.whole([chat(*turns)])
     example = examples[-1]
     messages = list(chat(*turns).messages)

@@ -241,3 +241,14 @@ def test_what_train_would_stop_at_is_warned_about(config: Path, capsys: pytest.C
     tracker = next((name for name in ("wandb", "mlflow", "trackio") if find_spec(name) is None), None)
     if tracker is not None:
         assert f"report_to: the package {tracker} is not installed" in said(fresh, f"training.report_to=[{tracker}]")
+
+
+def test_the_memory_of_a_split_model_is_that_of_one_process(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {}
+    for shard in ("false", "true"):
+        sets = ["--on", "8x24GiB", "--set", f"training.shard={shard}"]
+        assert main(["check", str(config), "--json", *sets]) == 0
+        found[shard] = json.loads(capsys.readouterr().out)
+        parts = ("weights", "masters", "moments", "gradients", "mean")
+        assert found[shard]["training_bytes"] == sum(found[shard]["needs"][part] for part in parts)
+    assert 4 * found["true"]["training_bytes"] < found["false"]["training_bytes"]

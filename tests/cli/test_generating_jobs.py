@@ -78,7 +78,7 @@ def test_a_scorer_that_fails_is_named_with_its_item(place: Path, capsys: pytest.
         == 2
     )
     message = " ".join(capsys.readouterr().err.split())
-    assert "scorer my_job_scorer:fails: raised ValueError (no such luck) (item " in message
+    assert "scorer my_job_scorer:fails: raised ValueError: no such luck (item " in message
     assert "double.jsonl:" in message and "Traceback" not in message
 
 

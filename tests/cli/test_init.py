@@ -16,7 +16,8 @@ from msft.cli.main import main
 from msft.config.reader import load
 from msft.data.examples import Measure
 from msft.data.load import load_tasks
-from msft.model.open import ModelSource, load_tokenizer
+from msft.model.folder import ModelSource
+from msft.model.open import load_tokenizer
 
 
 def lines(path: Path, rows: list[dict[str, object]]) -> None:

@@ -12,8 +12,9 @@ import pytest
 from job import make_job
 
 from msft.cli.main import main
-from msft.cli.quickstart import side_by_side
+from msft.cli.quickstart import WHEEL, model_folder, side_by_side
 from msft.config.reader import load
+from msft.core.errors import ModelError
 from msft.record.run_folder import RunFolder
 from msft.report.story import read_story
 
@@ -91,3 +92,19 @@ def test_a_folder_that_cannot_be_used_is_refused(
     (tmp_path / "file").write_text("")
     assert main(["quickstart", "--output", str(tmp_path / "file" / "x")]) == 2
     assert "nothing can be written into this folder" in capsys.readouterr().err
+
+
+def test_the_model_goes_into_the_users_cache_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wheel = tmp_path / "wheel" / WHEEL
+    wheel.mkdir(parents=True)
+    (wheel / "__init__.py").touch()
+    (wheel / "broken.gguf").write_bytes(b"GGUF")
+    monkeypatch.syspath_prepend(wheel.parent)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/cache")
+    with pytest.raises(ModelError, match="Fix: "):
+        model_folder()
+    assert str(tmp_path / "cache" / "msft") in capsys.readouterr().err
+    assert not any((tmp_path / "cache").rglob("*.tmp"))

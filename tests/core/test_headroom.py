@@ -8,7 +8,7 @@ from statistics import fmean
 
 import pytest
 
-from msft.core.headroom import SPLITS, Evidence, Measured, evidence, halves, headroom, moments, unreached
+from msft.core.headroom import HALVINGS, Evidence, Measured, evidence, halves, headroom, moments, unreached
 from msft.core.vocabulary import Outcome
 from msft.report.gains import measure
 
@@ -42,7 +42,7 @@ def by_hand(found: Evidence) -> float:
 
     gains = []
     tasks, ticks = list(found.scores), range(len(found.epochs))
-    for split in range(SPLITS):
+    for split in range(HALVINGS):
         parts = {task: halves(found.items(task), task, split) for task in tasks}
         for a, b in ((0, 1), (1, 0)):
             read = {task: [score(task, tick, parts[task][a]) for tick in ticks] for task in tasks}
@@ -67,7 +67,8 @@ def test_halves_split_all_items_and_differ_between_splits_and_tasks() -> None:
     for items in (4, 5, 100):
         first, second = halves(items, "a", 0)
         assert sorted(first + second) == list(range(items)) and len(second) - len(first) in (0, 1)
-    assert len({tuple(halves(100, task, split)[0]) for task in "ab" for split in range(SPLITS + 1)}) == 2 * SPLITS + 2
+    made = {tuple(halves(100, task, split)[0]) for task in "ab" for split in range(HALVINGS + 1)}
+    assert len(made) == 2 * HALVINGS + 2
 
 
 def test_moments_and_unreached_peaks() -> None:

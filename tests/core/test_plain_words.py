@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from msft.core.errors import first_line, in_a_line
 from msft.core.outlook import Standing
 from msft.core.plain_words import kind_of, many
 from msft.core.vocabulary import Mixture
@@ -35,3 +36,9 @@ def test_a_limit_of_one_epoch_is_told_in_the_singular(method: str) -> None:
     at = Standing(rollout=1, epoch=0.0, mixture=Mixture(tasks=brief.tasks))
     bound = METHODS[method].outlook(brief, at).bound
     assert bound is not None and "the limit of 1 epoch" in bound.why and "1 epochs" not in bound.why
+
+
+def test_what_a_library_raises_is_told_in_one_line() -> None:
+    assert in_a_line(ValueError("\n  bad value\nat line 3")) == "ValueError: bad value"
+    assert in_a_line(ValueError()) == "ValueError: no message"
+    assert first_line(ValueError("x" * 1000)) == "x" * 200

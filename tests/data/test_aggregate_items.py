@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from test_load_tasks import load, pairs, write  # noqa: F401
 from tokenizers_for_tests import CHAT, tokenizer
 
+from msft.core.errors import DataError
 from msft.data import cache
 
 
@@ -50,3 +52,20 @@ def test_the_cache_keeps_it(write, monkeypatch, tmp_path):  # noqa: F811
     fresh, again = (load(dataset, aggregate=exam)["aggregate"] for _ in range(2))
     assert again.aggregate and again.fingerprint == fresh.fingerprint and len(again.validation) == 6
     assert "aggregate" not in load(dataset)
+
+
+@pytest.mark.parametrize(
+    ("keys", "place"),
+    [
+        ({"path": "no.jsonl"}, "aggregate"),
+        ({"test": {"where": {"prompt": "none"}}}, "aggregate.test"),
+        ({"columns": {"prompt": "no"}}, "aggregate.columns.prompt"),
+        ({"test": {"max_samples": 6}}, "aggregate"),
+        ({"template": {"prompt": "{no}", "completion": "a"}}, "aggregate.template.prompt"),
+    ],
+)
+def test_an_error_names_the_key_of_the_configuration_whatever_its_id_is(write, keys, place):  # noqa: F811
+    exam = {"id": "exam", "path": write("e", pairs(6, start=300))}
+    with pytest.raises(DataError, match=f"{place}: .*Fix: ") as error:
+        load({"id": "d", "path": write("a", pairs(30))}, aggregate=exam | keys)
+    assert "datasets.exam" not in str(error.value)

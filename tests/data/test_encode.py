@@ -62,12 +62,12 @@ def conversation(*roles):
 def test_a_template_whose_turn_begins_unlike_its_prompt_is_refused():
     rewriting = "{% for m in messages %}{{ m['content'] if loop.last else '-' }}{% endfor %}"
     with pytest.raises(ValueError, match="does not begin turn 2 as its generation prompt does"):
-        Encoder(tokenizer(), rewriting).whole([conversation("user", "assistant", "user")])
+        Encoder(tokenizer(chat=rewriting)).whole([conversation("user", "assistant", "user")])
 
 
 def test_a_template_that_refuses_turns_is_named():
     with pytest.raises(ValueError, match=r"refuses the turns .*no system"):
-        Encoder(tokenizer(), "{{ raise_exception('no system') }}").whole([conversation("system", "assistant")])
+        Encoder(tokenizer(chat="{{ raise_exception('no system') }}")).whole([conversation("system", "assistant")])
 
 
 def test_a_cut_takes_the_end_and_never_the_prompt():

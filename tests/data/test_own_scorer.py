@@ -56,8 +56,8 @@ def test_a_function_of_the_working_directory():
         ("my_missing_scorer:f", "there is no module my_missing_scorer"),
         ("my_own_scorer:f", "my_own_scorer has no function f"),
         ("my_own_scorer:nothing", "my_own_scorer has no function nothing"),
-        ("my_broken_scorer:f", "cannot be imported: ModuleNotFoundError (No module named 'no_such_thing_at_all')"),
-        ("my_raising_scorer:f", "cannot be imported: RuntimeError (not today)"),
+        ("my_broken_scorer:f", "cannot be imported: ModuleNotFoundError: No module named 'no_such_thing_at_all'"),
+        ("my_raising_scorer:f", "cannot be imported: RuntimeError: not today"),
     ],
 )
 def test_what_cannot_be_found(name, found):
@@ -69,7 +69,7 @@ def test_what_cannot_be_found(name, found):
 @pytest.mark.parametrize(
     ("function", "found"),
     [
-        ("fails", "raised ZeroDivisionError (division by zero) (item d.jsonl:2)"),
+        ("fails", "raised ZeroDivisionError: division by zero (item d.jsonl:2)"),
         ("short", "returned 1 value for 2 answers"),
         ("none", "returned a NoneType for 2 answers"),
         ("big", "returned 1.5 (item d.jsonl:2)"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msft.config.dataset_section import DatasetConfig
 from msft.core.errors import DataError
 from msft.data.sources import Source
-from msft.data.splits import sample, split
+from msft.data.splits import sampled, split
 
 
 @pytest.fixture(scope="module")
@@ -68,5 +68,5 @@ def test_too_few_rows_to_train_on(path):
 
 @given(st.integers(0, 60), st.integers(1, 60), st.integers(1, 60))
 def test_larger_samples_hold_smaller_ones(rows, some, more):
-    small, large = (sample(range(rows), count, 5, "x") for count in sorted((some, more)))
-    assert set(small) <= set(large) and len(large) == min(rows, max(some, more)) and list(large) == sorted(large)
+    small, large = (sampled(rows, count, 5, "x").tolist() for count in sorted((some, more)))
+    assert set(small) <= set(large) and len(large) == min(rows, max(some, more)) and large == sorted(large)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from tiny_engine import same, segment, tiny_data, tiny_engine, tiny_folder
+from tiny_engine import export_merged, same, segment, tiny_data, tiny_engine, tiny_folder
 from transformers import AutoModelForCausalLM
 
 from msft.core.errors import ModelError
@@ -61,7 +61,7 @@ def test_each_kind_is_trained_rolled_back_handed_over_and_read_again(
             kind == "a module beside"
         )
     engine.export(2, tmp_path / "adapter")
-    engine.export(2, tmp_path / "merged", merge=True)
+    export_merged(engine, 2, tmp_path / "merged")
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     adapted = likelihoods(PeftModel.from_pretrained(base, str(tmp_path / "adapter")))
     merged = likelihoods(AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32))

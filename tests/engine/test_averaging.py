@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_engine import same, segment, tiny_engine, tiny_folder
+from tiny_engine import export_merged, same, segment, tiny_engine, tiny_folder
 
 from msft.core.averages import Averaging
 from msft.core.vocabulary import ROOT, Probe
+from msft.engine.torch_engine import TorchEngine
 from msft.snapshots.store import Store
 
 LORA = {"r": 2, "target_modules": "all-linear"}
@@ -71,7 +72,8 @@ def test_the_mean_is_evaluated_and_handed_over(folder: Path, tmp_path: Path, pef
     assert engine.base().scores == raw.base().scores, "the mean of no steps is the base model"
     averaged, plain = engine.run(segment(0, 5), 1), raw.run(segment(0, 5), 1)
     assert averaged.train_loss == plain.train_loss and averaged.scores != plain.scores
-    engine.export(1, tmp_path / "final", merge=True)
+    hand_over = TorchEngine.export if peft is None else export_merged
+    hand_over(engine, 1, tmp_path / "final")
     reloaded, _ = tiny_engine(tmp_path / "final", tmp_path / "other")
     for task, score in reloaded.base().scores.items():
         assert score == pytest.approx(averaged.scores[task], rel=1e-5)

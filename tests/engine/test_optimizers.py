@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny_engine import same, segment, tiny_data, tiny_engine, tiny_example, tiny_folder, tiny_model
 
+from msft.core.errors import ModelError
 from msft.core.vocabulary import ROOT, Probe
 from msft.engine import optimizers
 from msft.engine.optimizers import make_optimizer, moment_bytes, outside
@@ -45,6 +46,22 @@ def matrices_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settings(optimizer: str) -> dict[str, Any]:
     return {"optimizer": optimizer, "learning_rate": RATE[optimizer], "weight_decay": 0.1, "average": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [({"optimizer": "adamw_8bit"}, "training.optimizer: adamw_8bit"), ({"quantize": "nf4"}, "model.quantize: nf4")],
+)
+def test_what_needs_bitsandbytes_says_so_where_it_is_missing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], field: str
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *of: None if name == "bitsandbytes" else found(name, *of)
+    )
+    adapter = {"r": 2, "target_modules": "all-linear"}
+    with pytest.raises(ModelError, match=rf"{field} needs the library bitsandbytes.*Fix: pip install 'msft"):
+        tiny_engine(folder, tmp_path, peft=adapter, **more)
 
 
 @pytest.mark.parametrize("memory_bytes", [10**9, 0])

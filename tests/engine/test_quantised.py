@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from tiny_engine import same, segment, tiny_data, tiny_engine, tiny_folder
+from tiny_engine import export_merged, same, segment, tiny_data, tiny_engine, tiny_folder
 from transformers import AutoModelForCausalLM
 
 from msft.core.errors import ModelError
 from msft.forward.runtime import Runtime, sequence_scores
-from msft.model.open import ModelSource, OpenModel, load_model
+from msft.model.folder import ModelSource
+from msft.model.open import OpenModel, load_model
 from msft.model.quantised import packed, quantised_layers, settings, will_be_packed
 from msft.model.token_loss import TokenLoss
 
@@ -46,7 +47,7 @@ def test_a_run_is_rolled_back_and_merged_into_the_base_as_it_is_stored(
     engine.run(segment(0, 3), 5)
     assert same(dict(store.get(1).tensors), dict(store.get(5).tensors)), "it begins with the same fresh adapter again"
     assert all(torch.equal(a, b.weight) for a, b in zip(layers, quantised_layers(engine._model), strict=True))
-    engine.export(2, tmp_path / "merged", merge=True)
+    export_merged(engine, 2, tmp_path / "merged")
     assert "quantization" not in (tmp_path / "merged" / "config.json").read_text()
 
 
@@ -61,7 +62,7 @@ def test_what_is_handed_over_is_what_was_trained(folder: Path, tmp_path: Path, k
     engine, _ = tiny_engine(folder, tmp_path / "run", peft=ADAPTER, quantize=kind)
     engine.run(segment(0, 4), 1)
     engine.export(1, tmp_path / "adapter")
-    engine.export(1, tmp_path / "merged", merge=True)
+    export_merged(engine, 1, tmp_path / "merged")
     bases = {}
     for whole in (False, True):
         base = load_model(ModelSource(name_or_path=str(folder), quantize=kind), whole=whole)
@@ -132,7 +133,7 @@ def test_a_base_that_is_stored_in_few_bits(folder: Path, tmp_path: Path) -> None
     assert same(*states)
     engine, _ = tiny_engine(tmp_path / "stored", tmp_path / "again", peft=ADAPTER)
     engine.run(segment(0, 4), 1)
-    engine.export(1, tmp_path / "merged", merge=True)
+    export_merged(engine, 1, tmp_path / "merged")
     assert "quantization" not in (tmp_path / "merged" / "config.json").read_text()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_engine import same, segment, tiny_engine, tiny_example, tiny_folder
+from tiny_engine import export_merged, same, segment, tiny_engine, tiny_example, tiny_folder
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from msft.core.vocabulary import ROOT, Mixture, Probe
@@ -200,7 +200,7 @@ def test_a_merged_adapter_is_merged_in_fp32(tmp_path: Path) -> None:
     engine, _, _ = run(
         folder, tmp_path / "run", **FULL, precision="mixed", peft={"r": 2, "target_modules": "all-linear"}
     )
-    engine.export(2, tmp_path / "merged", merge=True)
+    export_merged(engine, 2, tmp_path / "merged")
     from transformers import AutoModelForCausalLM
 
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)

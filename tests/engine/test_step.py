@@ -14,9 +14,10 @@ from torch.nn import functional
 from transformers import T5Config, T5ForConditionalGeneration
 
 from msft.core.errors import ModelError
+from msft.core.schedule import learning_rate
 from msft.data.examples import Example
 from msft.engine.optimizers import make_optimizer
-from msft.engine.settings import EngineSettings, learning_rate_at
+from msft.engine.settings import EngineSettings
 from msft.engine.step import BatchLoss, Stepper
 from msft.forward.batches import collate
 from msft.forward.runtime import Runtime
@@ -96,7 +97,7 @@ def gradients(budget: int, reduction: str, weights: list[float] | None) -> tuple
     settings = EngineSettings(seed=1, batch_size=9, horizon=1, learning_rate=0.1, loss_reduction=reduction)  # type: ignore[arg-type]
     runtime = Runtime(device=DEVICE, max_tokens=budget)
     stepper = Stepper(TokenLoss(model), make_optimizer(trainable(model), settings), settings, runtime)
-    found = stepper.backward(examples(9), (1, 2, 3), None if weights is None else np.array(weights))
+    found = stepper.begin(examples(9), (1, 2, 3), None if weights is None else np.array(weights))()
     grads = {name: parameter.grad for name, parameter in model.named_parameters()}
     return found, {name: grad for name, grad in grads.items() if grad is not None}
 
@@ -145,25 +146,19 @@ def test_an_update_is_one_adamw_step_at_the_rate_given_with_norms_undecayed(tmp_
         assert parameter.grad is None
 
 
-def settings_with(schedule: str, warmup: float, horizon: float = 8.0) -> EngineSettings:
-    return EngineSettings(
-        seed=0, batch_size=1, horizon=horizon, learning_rate=2.0, schedule=schedule, warmup=warmup  # type: ignore[arg-type]
-    )  # fmt: skip
-
-
 @given(
     schedule=st.sampled_from(["constant", "linear", "cosine"]),
     warmup=st.floats(0, 1),
     position=st.floats(0, 20),
 )
 def test_the_learning_rate_stays_between_nothing_and_its_peak(schedule: str, warmup: float, position: float) -> None:
-    assert 0 <= learning_rate_at(settings_with(schedule, warmup), position) <= 2.0
+    assert 0 <= learning_rate(2.0, schedule, warmup, 8.0, position) <= 2.0
 
 
 def test_learning_rate_schedules() -> None:
-    assert learning_rate_at(settings_with("constant", 0), 3) == 2.0
-    assert learning_rate_at(settings_with("linear", 0.25), 1) == 1.0
-    assert learning_rate_at(settings_with("linear", 0.25), 5) == pytest.approx(1.0)
-    assert learning_rate_at(settings_with("cosine", 0), 4) == pytest.approx(1.0)
-    assert learning_rate_at(settings_with("linear", 0), 8) == 0.0
-    assert learning_rate_at(settings_with("linear", 0.5, math.inf), 8) == 2.0
+    assert learning_rate(2.0, "constant", 0, 8.0, 3) == 2.0
+    assert learning_rate(2.0, "linear", 0.25, 8.0, 1) == 1.0
+    assert learning_rate(2.0, "linear", 0.25, 8.0, 5) == pytest.approx(1.0)
+    assert learning_rate(2.0, "cosine", 0, 8.0, 4) == pytest.approx(1.0)
+    assert learning_rate(2.0, "linear", 0, 8.0, 8) == 0.0
+    assert learning_rate(2.0, "linear", 0.5, math.inf, 8) == 2.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ from msft.data.examples import Example, Item, Measure, TaskData
 from msft.engine.parallel import Processes
 from msft.engine.settings import EngineSettings
 from msft.engine.torch_engine import TorchEngine
-from msft.model.open import ModelSource, OpenModel
+from msft.model.adapters import write_merged
+from msft.model.folder import ModelSource
+from msft.model.open import OpenModel, end_tokens, export_model, load_model
+from msft.run.hand_over import with_adapter
 from msft.snapshots.shared_store import SharedStore
 from msft.snapshots.store import Store
 
@@ -126,6 +130,17 @@ def tiny_engine(
     source = ModelSource(name_or_path=str(folder), peft=peft, quantize=quantize, seed=chosen["seed"])
     opened, parts = OpenModel.open(source), data or tiny_data()
     return TorchEngine(opened, parts, EngineSettings(**chosen), store, on_step=on_step), store
+
+
+def export_merged(engine: TorchEngine, snapshot: int, folder: Path) -> None:
+    """Writes a snapshot's adapter and merges it into its base, as `msft export --merge` does."""
+    opened, adapter = engine._opened, folder.with_name(f"{folder.name} adapter")
+    engine.export(snapshot, adapter)
+    base = load_model(replace(opened.source, peft=None), whole=True)
+    ends = end_tokens(adapter)
+    write_merged(
+        with_adapter(base, adapter), folder, lambda merged, to: export_model(merged, opened.tokenizer, to, ends)
+    )
 
 
 def segment(start: int, stop: int, *, parent: int = ROOT, **fields: Any) -> Segment:

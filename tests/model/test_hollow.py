@@ -12,8 +12,9 @@ from tiny_engine import tiny_folder, tiny_model
 from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from msft.core.errors import ModelError
+from msft.model.folder import ModelSource
 from msft.model.hollow import hollow
-from msft.model.open import ModelSource, load_model
+from msft.model.open import load_model
 
 
 @pytest.mark.parametrize("peft", [None, {"r": 2, "target_modules": "all-linear"}])

@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from msft.api.config import MSFTConfig
 from msft.api.events import Events
+from msft.core.plain_words import many
 from msft.record.run_folder import RunFolder
 from msft.report.cost import holdings
 from msft.report.figures import Curves
@@ -24,7 +25,7 @@ from msft.report.page import write_page
 from msft.report.story import read_story
 from msft.report.sub_datasets import endings
 from msft.report.summary import summary_of
-from msft.report.words import decisions, many, percent
+from msft.report.words import decisions, percent
 from msft.screen.display import Display
 from msft.screen.view import View
 

@@ -215,7 +215,7 @@ def test_snapshots_are_cut_anew_for_another_number_of_processes(tmp_path: Path, 
         with store:
             if new == 1:
                 store.about = lambda number: {"journal": number}
-            assert regroup(store, tmp_path, new, one.rank)
+            regroup(store, tmp_path, new, one.rank)
             one.barrier()
             if one.rank == 0:
                 forget(tmp_path, new)

@@ -22,7 +22,7 @@ from msft.study.compare_page import comparison_page
 from msft.study.comparison import comparison
 from msft.study.frontier import frontier, mean_curve, reached
 from msft.study.frontier_figure import LEFT, WIDTH, figure, headings, rows
-from msft.study.held_out import SPLITS, Curve, held_out
+from msft.study.held_out import HALVINGS, Curve, held_out
 from msft.study.results import Results
 
 NAMES = ("arc", "gsm8k", "piqa")
@@ -42,7 +42,7 @@ def quality_by_hand(story: Story, evaluations: int) -> float:
     """Of the best of the first evaluations, chosen by one half of the items and valued on the other."""
     outcomes = [outcome for _, outcome in story.segments[:evaluations]]
     found = []
-    for split in range(SPLITS):
+    for split in range(HALVINGS):
         both = {task: halves(9, task, split) for task in NAMES}
         for chooses in (0, 1):
             best, most = -1.0, -1.0
@@ -91,7 +91,7 @@ def test_a_method_that_takes_its_last_model_has_nothing_to_show_before(tmp_path:
     assert curve is not None and len(curve) == 2
     end = story.segments[-1][1]
     by_hand = []
-    for split in range(SPLITS):
+    for split in range(HALVINGS):
         for half in (0, 1):
             items = {task: halves(9, task, split)[half] for task in NAMES}
             by_hand += [sum(sum(end.metrics[t][i] for i in part) / len(part) for t, part in items.items()) / len(NAMES)]

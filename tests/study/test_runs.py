@@ -14,6 +14,7 @@ from job import make_job
 from run_folders import make_run
 
 from msft.cli.main import main
+from msft.config.reader import load
 from msft.config.schema import Config
 from msft.core.errors import RunError
 from msft.core.wire import differences
@@ -69,7 +70,7 @@ def test_a_process_whose_gpu_fails_runs_nothing_more(tmp_path: Path, monkeypatch
 
 
 def grid_of(config: Path, *names: str, seeds: tuple[int, ...] = (1, 2), more: tuple[str, ...] = ()) -> Grid:
-    variants = tuple(Variant.load(name, config, [METHODS[name], *more]) for name in names)
+    variants = tuple(Variant(name=name, config=load(config, [METHODS[name], *more])) for name in names)
     return Grid(kind="compare", variants=variants, seeds=seeds)
 
 
@@ -190,14 +191,14 @@ def test_a_study_grows(config: Path, whole: StudyFolder, tmp_path: Path) -> None
 
 def test_what_diverges_fails_alone_and_what_follows_it_is_not_run(config: Path) -> None:
     folder = StudyFolder(config.parent / "failing")
-    msft = Variant.load("msft", config, [METHODS["msft"], "training.learning_rate=1e30"])
-    placebo = Variant.load("placebo", config, [METHODS["placebo"]])
+    msft = Variant(name="msft", config=load(config, [METHODS["msft"], "training.learning_rate=1e30"]))
+    placebo = Variant(name="placebo", config=load(config, [METHODS["placebo"]]))
     grid = Grid(
         kind="compare",
         variants=(
             msft,
             replace(placebo, after="msft", rule="exclusion_times"),
-            Variant.load("sft", config, [METHODS["sft"]]),
+            Variant(name="sft", config=load(config, [METHODS["sft"]])),
         ),
         seeds=(1,),
     )

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from msft.cli.main import main
 from msft.cli.study_display import Forecast, StudyDisplay
+from msft.config.reader import load
 from msft.study.grid import Grid, StudyFolder, Variant
 from msft.study.positions import BASE, Position, heard
 from msft.study.runs import Progress, run_grid
@@ -30,7 +31,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def grid_of(config: Path) -> Grid:
-    variants = tuple(Variant.load(name, config, [override]) for name, override in METHODS.items())
+    variants = tuple(Variant(name=name, config=load(config, [override])) for name, override in METHODS.items())
     return Grid(kind="compare", variants=variants, seeds=(1, 2))
 
 

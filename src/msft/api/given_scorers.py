@@ -68,8 +68,7 @@ def by_task(given: Scorer | Mapping[str, Scorer] | None, tasks: Sequence[str], f
 
 def check_own(config: Config) -> None:
     """Imports the functions among the scorers. Raises ScorerError for one that cannot be imported."""
-    scored = [*config.datasets, *([] if config.aggregate is None else [config.aggregate])]
-    for name in dict.fromkeys(part.scorer.name for part in scored if part.scorer is not None):
+    for name in dict.fromkeys(part.scorer.name for part in config.scored if part.scorer is not None):
         if ":" in name:
             resolve(name)
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,8 +21,10 @@ from msft.cli.machines import Machine
 from msft.cli.quiet import quiet
 from msft.config.schema import Config
 from msft.core.averages import Averaging
+from msft.core.plain_words import many
 from msft.model.memory import CardPlan, each_trained
-from msft.report.words import NOT_KNOWN, clean, listed, many, scaled
+from msft.report.table import plain_table
+from msft.report.words import NOT_KNOWN, clean, listed, scaled
 from msft.run.job import Job
 from msft.screen.console import new_console
 
@@ -78,7 +79,7 @@ def show(made: Estimate, console: Console) -> None:
 
 
 def _parts(made: Estimate) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table = plain_table()
     table.add_column("sub-dataset", overflow="fold")
     taken = ["taken"] if (mixed := _mixed(made)) else []
     for heading in ("train", *taken, "tokens", "mean", "p95", "max", "trained", "scorer", "validation", "test"):

@@ -124,7 +124,7 @@ class Memory:
     packed: Packed
     """What is held in 4 or 8 bits."""
     training_bytes: int
-    """Memory of weights, gradients, moments and averages, without activations."""
+    """Memory of weights, gradients, moments and averages of one process, without activations."""
     needs: Needs
     """The memory of one process, by use."""
     host: HostNeeds

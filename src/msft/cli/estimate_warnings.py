@@ -13,10 +13,11 @@ from msft.cli.estimate import Estimate, Part
 from msft.cli.needs import HostNeeds
 from msft.config.training_section import TrainingConfig
 from msft.core.errors import UserError
+from msft.core.plain_words import many
 from msft.model.memory import CardPlan
 from msft.record.run_folder import RunFolder
 from msft.report.cautions import few_items
-from msft.report.words import many, scaled
+from msft.report.words import scaled
 from msft.run.resume import RESERVE
 from msft.run.trackers import check_trackers
 

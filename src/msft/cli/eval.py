@@ -7,10 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 from rich.text import Text
 
 from msft.cli.quiet import quiet
@@ -19,6 +17,7 @@ from msft.config.written import key_of
 from msft.core.errors import ConfigError, complaint
 from msft.core.paths import absent
 from msft.record.run_folder import RunFolder
+from msft.report.table import plain_table
 from msft.report.words import MEASURES, NOT_KNOWN, clean, listed, percent
 from msft.run.evaluate import Evaluation, Split, evaluate
 from msft.run.moved import config_of_model
@@ -87,7 +86,7 @@ def as_dict(found: Evaluation) -> dict[str, object]:
 def show(found: Evaluation, console: Console) -> None:
     """The scores as a table; names are printed literally, never as mark-up."""
     console.print(Text(f"{clean(found.model)} on the {found.split} split, in %", style="bold"), soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table = plain_table()
     for name in ("sub-dataset", "measure"):
         table.add_column(name, overflow="fold")
     for name in ("score", "95 % interval", "items"):

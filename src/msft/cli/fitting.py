@@ -11,8 +11,9 @@ from msft.cli.needs import Needs, needs_of
 from msft.config.peft_section import PeftConfig
 from msft.config.schema import Config
 from msft.core.errors import ModelError
+from msft.model.folder import ModelSource
 from msft.model.memory import USABLE, part_of_card, share_of_training
-from msft.model.open import ModelSource, OpenModel
+from msft.model.open import OpenModel
 from msft.model.precision import Precision, precision_of_gpu
 from msft.run.job import model_source
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from msft.core.errors import ConfigError, complaint
+from msft.core.errors import ConfigError, complaint, in_a_line
 from msft.methods import IMPORTED, METHODS
 
 
@@ -31,8 +31,7 @@ def _import(name: str) -> None:
             raise ConfigError(complaint(f"there is no module {name}", fix, field=field)) from None
         raise ConfigError(complaint(f"it needs {error.name}, which is missing", "install it", field=field)) from error
     except Exception as error:  # a module may do anything when it is imported
-        reason = (str(error).splitlines() or ["no message"])[0]
-        found = f"the module cannot be imported ({type(error).__name__}: {reason})"
+        found = f"the module cannot be imported ({in_a_line(error)})"
         raise ConfigError(complaint(found, "correct the module", field=field)) from error
     if fresh and set(METHODS) == before:
         fix = "call msft.methods.register(name, method) at its end"

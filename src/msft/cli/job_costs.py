@@ -22,8 +22,9 @@ from msft.core.averages import Averaging
 from msft.core.clock import Clock
 from msft.core.vocabulary import Mixture
 from msft.data.examples import TaskData
-from msft.model.memory import CardPlan, card_memory, training_bytes
-from msft.model.open import non_embedding_parameters, positions_of
+from msft.model.memory import CardPlan, card_memory
+from msft.model.model_parts import positions_of
+from msft.model.open import non_embedding_parameters
 from msft.model.precision import Precision, precision_on
 from msft.run.job import UNSCORED, Job
 from msft.run.open_store import SNAPSHOT_MEMORY
@@ -52,7 +53,7 @@ def estimate(job: Job, *, jobs: int = 1, gpu_bytes: int | None = None, machine: 
     parts = tuple(part for members in each for part in members)
     aggregate = next((found for found in data.values() if found.aggregate), None)
     work = _work(job, each, aggregate)
-    memory = _memory(job, work, max(part.longest for part in parts), jobs, gpu_bytes, machine)
+    memory = _memory(job, max(part.longest for part in parts), jobs, gpu_bytes, machine)
     made = Estimate(
         **vars(work),
         **vars(_kept(job, work)),
@@ -137,31 +138,23 @@ def _kept(job: Job, work: Work) -> Kept:
     )
 
 
-def _memory(job: Job, work: Work, longest: int, jobs: int, gpu_bytes: int | None, machine: Machine | None) -> Memory:
+def _memory(job: Job, longest: int, jobs: int, gpu_bytes: int | None, machine: Machine | None) -> Memory:
     """`longest`: tokens of the longest example."""
     precision, card_bytes = _hardware(job.config, gpu_bytes, machine)
     processes = 1 if machine is None else machine.count
     needs = needs_of(
         job.model, job.config, precision, longest=longest, on_card=card_bytes is not None, processes=processes
     )
-    on_host, packed = needs.host > 0, packed_of(job.model)
     card = None
     if card_bytes is not None:
+        on_host = needs.host > 0
         card = CardPlan(card=card_bytes, jobs=jobs, training=needs.state, snapshot=needs.snapshot, on_host=on_host)
     here = machine is None and (card is None or torch.cuda.is_available())
     return Memory(
         precision=precision,
         moment_bytes=job.moment_bytes,
-        packed=packed,
-        training_bytes=training_bytes(
-            precision,
-            work.parameters,
-            work.trained_parameters,
-            averaged=job.config.training.average is not None,
-            moments=job.moment_bytes,
-            packed=packed,
-            on_host=on_host,
-        ),
+        packed=packed_of(job.model),
+        training_bytes=needs.state - needs.exchange,
         needs=needs,
         host=host_needs(
             needs,

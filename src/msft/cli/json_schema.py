@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import create_model
 
 from msft.config.dataset_defaults import KEY as DATASET_DEFAULTS
-from msft.config.method_section import STRICT
 from msft.config.method_section import json_schema as method_schema
 from msft.config.schema import Config
+from msft.config.section import STRICT
 
 MEANING = (
     "Keys that every entry of `datasets` has unless it gives them itself. A value is inherited whole: an entry with a "

@@ -12,12 +12,12 @@ from msft.engine.optimizers import moment_bytes
 from msft.engine.parallel import TOGETHER
 from msft.engine.shards import transient_bytes
 from msft.model.activations import activation_bytes
-from msft.model.memory import CardPlan
+from msft.model.memory import CardPlan, frozen_bytes
+from msft.model.model_parts import base_of
 from msft.model.open import OpenModel
 from msft.model.precision import Precision
 from msft.model.quantised import Packed, will_be_packed
 from msft.model.token_budget import LEAST, ON_A_CPU
-from msft.model.twin import base_of
 from msft.snapshots.state import pinned_bytes, trainable
 from msft.snapshots.store import IN_PASSING
 
@@ -111,7 +111,6 @@ def needs_of(
     sizes = [parameter.numel() for parameter in trainable(skeleton).values()]
     trained = sum(sizes)
     packed, mixed = packed_of(opened), precision == "mixed"
-    frozen = packed.nbytes + (everything - trained - packed.parameters) * (2 if mixed else 4)
     moments = moment_bytes(training.optimizer, skeleton)
     mean = 0 if training.average is None else 4 * trained
     on_host = training.offload_optimizer and mixed
@@ -120,7 +119,7 @@ def needs_of(
     pinned = sum(pinned_bytes(4 * size) for size in sizes) / (4 * trained) if on_card else 1.0
     activations = activation_bytes(skeleton, tokens, precision, checkpointing=training.gradient_checkpointing)
     found = Needs(
-        weights=frozen + (2 if mixed else 4) * trained,
+        weights=frozen_bytes(precision, everything, trained, packed) + (2 if mixed else 4) * trained,
         masters=4 * trained * here if mixed else 0,
         moments=moments * here,
         gradients=(6 if mixed else 4) * trained,

@@ -13,12 +13,13 @@ from msft.cli.quiet import quiet
 from msft.config.problems import one_of, shown
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, complaint
+from msft.core.plain_words import many
 from msft.core.vocabulary import Task
 from msft.data.ends import special_ids
 from msft.data.examples import Example, TaskData
 from msft.data.load import load_tasks
 from msft.model.open import load_tokenizer
-from msft.report.words import clean, many
+from msft.report.words import clean
 from msft.run.job import model_source
 from msft.screen.console import new_console
 

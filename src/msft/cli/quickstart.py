@@ -7,7 +7,6 @@ user's cache. reasoning-gym generates the tasks.
 from __future__ import annotations
 
 import importlib.util
-import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,9 @@ from msft.cli.quiet import quiet
 from msft.config.reader import load
 from msft.config.schema import Config
 from msft.core.errors import ModelError, RunError, complaint
-from msft.model.open import ModelSource, export_model, load_model, load_tokenizer
+from msft.core.paths import cache_home
+from msft.model.folder import ModelSource
+from msft.model.open import export_model, load_model, load_tokenizer
 from msft.record.run_folder import RunFolder
 from msft.report.several import Run
 from msft.report.several_page import render_several, write_several
@@ -27,6 +28,7 @@ from msft.report.story import read_story
 from msft.report.table import print_line, render_text
 from msft.report.verdict import SEEDS, against_plain, compare_command
 from msft.run.attempt import Shared
+from msft.run.hand_over import written_whole
 from msft.run.session import train
 from msft.screen.console import new_console
 from msft.screen.display import Display
@@ -127,8 +129,7 @@ def _compare(output: Path, search: RunFolder, plain: RunFolder, *, with_notes: b
 
 def model_folder() -> Path:
     """The model as a plain safetensors folder in the user's cache; made on first use."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "msft"
-    folder = cache / "SmolLM2-135M-Instruct"
+    folder = cache_home() / "SmolLM2-135M-Instruct"
     if not folder.is_dir():
         found = importlib.util.find_spec(WHEEL)
         gguf = next(iter(sorted(Path(found.origin).parent.glob("*.gguf"))), None) if found and found.origin else None
@@ -139,7 +140,5 @@ def model_folder() -> Path:
             f"Dequantising {gguf.name} into {folder} (once)", highlight=False, soft_wrap=True
         )
         source = ModelSource(name_or_path=str(gguf.parent), gguf_file=gguf.name)
-        draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        export_model(load_model(source), load_tokenizer(source), draft)
-        draft.replace(folder)
+        written_whole(folder, lambda draft: export_model(load_model(source), load_tokenizer(source), draft))
     return folder

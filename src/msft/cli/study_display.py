@@ -10,15 +10,15 @@ from datetime import datetime
 from statistics import fmean
 from types import TracebackType
 
-from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from msft.cli.job_costs import estimate
+from msft.core.plain_words import many
 from msft.record.run_folder import RunFolder
-from msft.report.words import clean, duration, epochs, many
+from msft.report.table import plain_table
+from msft.report.words import clean, duration, epochs
 from msft.run.job import Job
 from msft.screen.console import new_console
 from msft.screen.display import Minutes, live_on, local_time
@@ -163,7 +163,7 @@ class StudyDisplay:
         if not self.forecast.total:
             yield Text(self._title, style="dim")
             return
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+        table = plain_table()
         table.add_column("in progress", overflow="ellipsis", no_wrap=True)
         table.add_column("position")
         table.add_column("for", justify="right", no_wrap=True)

@@ -8,16 +8,16 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from msft.cli.compare import show
 from msft.core.errors import RunError, complaint
+from msft.core.plain_words import many
 from msft.record.run_folder import RunFolder
 from msft.report.story import read_story
-from msft.report.words import clean, epochs, many
+from msft.report.table import plain_table
+from msft.report.words import clean, epochs
 from msft.screen.console import new_console
 from msft.study.compare_answer import reference_of
 from msft.study.compare_page import comparison_page
@@ -82,7 +82,7 @@ def status(folder: StudyFolder, out: Console) -> None:
     others = [f"{count[state]} {state}" for state in (RUNNING, STOPPED, FAILED, DAMAGED, TO_GO) if count[state]]
     said = ", ".join([f"{count[DONE]} of {many(len(states), 'run')} done", *others])
     out.print(Text(f"msft {folder.kind}: {said}"), soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table = plain_table()
     table.add_column("method" if folder.kind == "compare" else "runs", overflow="fold")
     for seed in seeds:
         table.add_column(f"seed {seed}")

@@ -29,6 +29,10 @@ class AggregateConfig(DatasetConfig):
     id: str = "aggregate"
     """Its name in tables and messages."""
 
+    @property
+    def field(self) -> str:
+        return "aggregate"
+
     @model_validator(mode="after")
     def _only_items(self) -> AggregateConfig:
         problems = [

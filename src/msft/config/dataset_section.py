@@ -10,8 +10,8 @@ from msft.config.columns import Columns, FormatName, no_jinja, not_empty
 from msft.config.plain_text import PathText, Text
 from msft.config.problems import SAFE, Problem, ProblemsError, unsafe_name
 from msft.config.scorer import ScorerConfig
+from msft.config.section import Section
 from msft.config.temperature import MOST_REPEATS
-from msft.config.training_section import Section
 
 Scalar: TypeAlias = str | int | float | bool | None
 # Strict tuples refuse lists, and YAML has only lists.
@@ -115,6 +115,11 @@ class DatasetConfig(Section):
         if reason := unsafe_name(name):
             raise ProblemsError([Problem(reason, SAFE)])
         return name
+
+    @property
+    def field(self) -> str:
+        """Where it stands in the configuration, for messages."""
+        return f"datasets.{self.id}"
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetConfig:

@@ -12,17 +12,14 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, Field, ValidationError, create_model
 
 from msft.config.problems import Problem, ProblemsError, one_of, shown, unknown_key
+from msft.config.section import MISSING, STRICT, Section, problem_of
 from msft.core.method import Method
 from msft.core.vocabulary import LATER
 from msft.core.wire import KEPT_NAMES
 from msft.methods import METHODS
-
-MISSING = "is missing"
-STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
 
 RENAMED = {
     kept.removeprefix("method."): name.removeprefix("method.")
@@ -78,10 +75,9 @@ class MethodConfig:
         return {name: getattr(self, name) for name in common} | dataclasses.asdict(self.params)
 
 
-class Common(BaseModel):
+class Common(Section):
     """The keys that every method has."""
 
-    model_config = STRICT
     max_epochs: float | None = Field(default=10.0, gt=0)
     """Maximum epochs of the final model, discarded training not counted; null: only `max_rollouts` ends the search."""
     eval_every: float = Field(default=0.25, gt=0)
@@ -138,12 +134,12 @@ def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodC
     return MethodConfig(name=name, preset=preset, **brief.model_dump(), params=params, definition=method)
 
 
-def json_schema(methods: Mapping[str, Method] = METHODS) -> dict[str, Any]:
+def json_schema() -> dict[str, Any]:
     """The JSON Schema of the `method` section: an alternative for each method, with its parameters, or a name."""
-    alone = {"title": "name", "enum": list(methods), "description": "The name of a method, without parameters."}
+    alone = {"title": "name", "enum": list(METHODS), "description": "The name of a method, without parameters."}
     return {
         "description": "The method, which decides which sub-datasets are trained, and for how long.",
-        "oneOf": [*(_json_schema(name, method) for name, method in methods.items()), alone],
+        "oneOf": [*(_json_schema(name, method) for name, method in METHODS.items()), alone],
     }
 
 
@@ -236,20 +232,3 @@ def _built(params: type, values: dict[str, Any]) -> Any:
         first = str(error).split(" ", 1)[0].split(".", 1)[0]
         key = (first,) if first in values else ()
         raise ProblemsError([Problem(str(error), "choose a value that keeps this rule", key)]) from None
-
-
-def problem_of(detail: Mapping[str, Any]) -> Problem:
-    """A pydantic error detail as a Problem."""
-    key, kind = tuple(detail["loc"]), detail["type"]
-    if kind == "missing":
-        return Problem(MISSING, "add it", key)
-    if kind == "model_type":  # pydantic's message names a class, which means nothing to users
-        return Problem(f"found {shown(detail['input'])}", "give a mapping, such as {name: value}", key)
-    if kind == "tuple_type":
-        return Problem(f"found {shown(detail['input'])}", "give a list, such as [first, second]", key)
-    message = detail["msg"].removeprefix("Value error, ")
-    rule = message.removeprefix("Input should be ")
-    if rule.startswith(("greater", "less")):
-        rule = f"a number {rule}"
-    mend = f"give {rule}" if rule != message else message[0].lower() + message[1:]
-    return Problem(f"found {shown(detail['input'])}", mend, key)

@@ -9,7 +9,7 @@ from pydantic import Field
 from msft.config.columns import Names
 from msft.config.plain_text import Text
 from msft.config.problems import Problem, ProblemsError
-from msft.config.training_section import Section
+from msft.config.section import Section
 from msft.core.vocabulary import LATER
 
 

@@ -11,9 +11,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from msft.config.dataset_defaults import KEY as DATASET_DEFAULTS
 from msft.config.dataset_defaults import at_the_defaults
-from msft.config.method_section import MISSING, Common, later, problem_of
+from msft.config.method_section import Common, later
 from msft.config.problems import Problem, ProblemsError, unknown_key
 from msft.config.schema import Config
+from msft.config.section import MISSING, problem_of
 from msft.config.written import Location, apply, key_of, place_of, read, said, written
 from msft.config.yaml12 import emit
 from msft.core.errors import ConfigError

@@ -22,8 +22,9 @@ from msft.config.method_section import MethodConfig, resolve
 from msft.config.peft_section import PeftConfig, check_quantised
 from msft.config.plain_text import Day, PathText, Text
 from msft.config.problems import Problem, ProblemsError, folded, not_portable
+from msft.config.section import Section
 from msft.config.temperature import MixingConfig, check_repeats
-from msft.config.training_section import AVERAGE, Section, TrainingConfig
+from msft.config.training_section import AVERAGE, TrainingConfig
 from msft.core.vocabulary import LATER
 
 MethodSection: TypeAlias = Annotated[
@@ -109,6 +110,11 @@ class Config(Section):
     snapshots: SnapshotsConfig = SnapshotsConfig()
     output: PathText
     """The run folder, relative to the working directory."""
+
+    @property
+    def scored(self) -> tuple[DatasetConfig, ...]:
+        """What has validation items: the data sets, and the aggregate last."""
+        return self.datasets if self.aggregate is None else (*self.datasets, self.aggregate)
 
     @property
     def training_seed(self) -> int:

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     GetJsonSchemaHandler,
     WithJsonSchema,
@@ -17,14 +17,14 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from msft.config.method_section import STRICT
 from msft.config.problems import Problem, ProblemsError, one_of, shown
+from msft.config.section import Section
 
 
-class ShotsConfig(BaseModel):
+class ShotsConfig(Section):
     """Few-shot prompts: the same examples before every validation and test item."""
 
-    model_config = STRICT | {"serialize_by_alias": True}
+    model_config = ConfigDict(serialize_by_alias=True)
 
     k: int = Field(default=5, ge=1)
     """Number of examples."""
@@ -34,10 +34,9 @@ class ShotsConfig(BaseModel):
     """Seed with which the examples are drawn."""
 
 
-class RegexConfig(BaseModel):
+class RegexConfig(Section):
     """The answer is the first group (if there is none, the whole) of the pattern's last match."""
 
-    model_config = STRICT
     regex: str
 
 
@@ -78,10 +77,9 @@ def _no_blank_stop(stops: tuple[str, ...]) -> tuple[str, ...]:
     return stops
 
 
-class ScorerConfig(BaseModel):
+class ScorerConfig(Section):
     """How a sub-dataset is scored; a text is a name."""
 
-    model_config = STRICT
     name: Annotated[str, AfterValidator(_scorer_name), WithJsonSchema(NAME_SCHEMA)]
     """`choice`, `exact_match`, `generate`, `loss`, or your own as `module:function`: a function from a list of
     `{prompt, completion, generated, row}` to a list of floats in [0, 1]."""

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
-from msft.config.method_section import STRICT
 from msft.config.problems import Problem, ProblemsError, shown
+from msft.config.section import Section
 from msft.core.mixing import Mixing
 
 MOST_REPEATS = 1000
@@ -17,10 +17,8 @@ MOST_REPEATS = 1000
 NAMED = ("size", "equal")
 
 
-class TemperatureConfig(BaseModel):
+class TemperatureConfig(Section):
     """Draws between those of `size` and those of `equal`."""
-
-    model_config = STRICT
 
     temperature: float = Field(ge=1)
     """T: an epoch takes examples of a sub-dataset in proportion to the 1/T-th power of its size. 1 is `size`; the

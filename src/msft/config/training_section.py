@@ -1,24 +1,18 @@
-"""The `training` section, and the base class of all sections."""
+"""The `training` section."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
-from msft.config.method_section import STRICT
 from msft.config.problems import Problem, ProblemsError, shown
+from msft.config.section import Section
 from msft.core.averages import WarmUp
 from msft.core.vocabulary import LATER
 
 AVERAGE = 1.0
 """Epochs of averaged weights where a method needs them and none are given."""
-
-
-class Section(BaseModel):
-    """A frozen part of the configuration that refuses unknown keys and converts only int to float."""
-
-    model_config = STRICT
 
 
 def optimizer_name(given: object) -> object:

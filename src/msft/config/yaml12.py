@@ -20,6 +20,7 @@ from ruamel.yaml.events import AliasEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.representer import SafeRepresenter
 
+from msft.core.errors import first_line
 from msft.core.wire import KeyPath
 
 DEEPEST = 20
@@ -67,7 +68,7 @@ def parse(text: str) -> Document:
         mend = "indent with spaces, never with tabs" if "\\t" in found else "fix the YAML"
         raise UnreadableError(found, mend, mark.line + 1 if mark else None) from None
     except (YAMLError, ValueError) as error:
-        found = f"not valid YAML: {str(error).splitlines()[0]}"
+        found = f"not valid YAML: {first_line(error)}"
         raise UnreadableError(found, "remove the character or fix the YAML", None) from None
 
 

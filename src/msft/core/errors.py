@@ -64,6 +64,11 @@ class Stopped(Exception):  # noqa: N818 - not an error
         return Stopped, (self.signal,)
 
 
-def in_a_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """The beginning of what another library's error says."""
+    return (str(error).strip().splitlines() or ["no message"])[0][:200]
+
+
+def in_a_line(error: BaseException) -> str:
     """The kind of another library's error, and the beginning of what it says."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
+    return f"{type(error).__name__}: {first_line(error)}"

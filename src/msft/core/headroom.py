@@ -5,7 +5,7 @@ smoothed macro-average. Both are read by search score, over the same ticks (tick
 valued in the search score and in the test metric.
 
 Peaks that are read and valued on the same items look too good. So the estimate is cross-fitted: half of each
-sub-dataset's validation items choose the moments, the other half values them, and the other way round, over `SPLITS`
+sub-dataset's validation items choose the moments, the other half values them, and the other way round, over `HALVINGS`
 random halvings. Its expectation is the gain of the moments that half of the items choose: less than the gain of the
 true moments. The *plug-in*, in which all items choose and value, is biased upwards. Neither bounds what a search gains,
 because an exclusion changes what the other sub-datasets learn.
@@ -26,15 +26,14 @@ from msft.core.vocabulary import Brief, Outcome, Probe, Task
 
 WINDOW = 3
 """Ticks in the centred mean that smooths a curve before its peak is read."""
-SPLITS = 20
+HALVINGS = 20
 """Random halvings of the validation items."""
 FEWEST = 4
 """Validation items of each sub-dataset below which nothing is estimated: the halves would be single items."""
 SURE = 2.0
 """Standard errors that a gain must have to be called shown."""
 REALISED = 0.5
-"""Share of the headroom that a second run is expected to realise in search score. On small jobs, 1.0 to 1.5 was seen
-where it is taught from the peaks, and 0.3 to 0.7 for a search."""
+"""Share of the headroom that a second run is expected to realise in search score."""
 RECORD = (Probe.ITEMS, Probe.METRICS)
 """What a roll-out has to record for its headroom."""
 
@@ -174,7 +173,7 @@ class Headroom:
 def headroom(evidence: Evidence) -> Headroom:
     """The headroom by all items; see the module's text."""
     gains: list[tuple[float, float]] = []
-    for split in range(SPLITS):
+    for split in range(HALVINGS):
         parts = {task: halves(evidence.items(task), task, split) for task in evidence.scores}
         for reads, values in ((0, 1), (1, 0)):
             read = moments({task: m.exact(parts[task][reads]) for task, m in evidence.scores.items()})

@@ -8,13 +8,13 @@ computes the outlook before anything is scored.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from msft.core.clock import Clock
 from msft.core.plain_words import many
-from msft.core.vocabulary import Brief, Mixture
+from msft.core.vocabulary import Brief, Mixture, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +108,15 @@ def passes(brief: Brief, at: Standing, *, again: float = 0.0) -> Bound | None:
     more = again * clock.instances(Mixture(tasks=brief.tasks))
     why = f"the limit of {many(brief.horizon, 'epoch')}" + (", twice" if again else "")
     return Bound(instances=left + more, why=why)
+
+
+def one_by_one(brief: Brief, left: Collection[Task]) -> Bound | None:
+    """The bound of a method that trains each of these sub-datasets for the whole limit, one after the other."""
+    sizes = dict(zip(brief.tasks, brief.sizes, strict=True))
+    instances = brief.horizon * sum(sizes[task] for task in left)
+    if not math.isfinite(instances):
+        return None
+    return Bound(instances=instances, why=f"the limit of {many(brief.horizon, 'epoch')} for each sub-dataset")
 
 
 def with_refit(found: Outlook, brief: Brief) -> Outlook:

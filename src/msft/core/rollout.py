@@ -130,7 +130,6 @@ class Track:
         *,
         score: tuple[Task, ...],
         keep: Iterable[Snapshot] = (),
-        probes: Iterable[Probe] = (),
         why: Why = "candidate",
         ties: float | None = None,
     ) -> Step:
@@ -148,7 +147,7 @@ class Track:
             stop=0,
             epoch=here.epoch,
             score=self._scored(score, chooses=True, why=why),
-            probes=self._probes(score, probes),
+            probes=self._probes(score),
             keep=frozenset(keep) - {here.snapshot, ROOT},
             blend=tuple(parts),
             why=why,
@@ -170,8 +169,7 @@ class Track:
         """
         self.rollout += 1
         known = {**here.outcome.scores, **here.scores}
-        names = (*self.brief.tasks, *([] if self.brief.aggregate is None else [self.brief.aggregate]))
-        unscored = tuple(task for task in names if task not in known)
+        unscored = tuple(task for task in self.brief.names if task not in known)
         outcome = yield Segment(
             parent=here.snapshot,
             rollout=self.rollout,
@@ -209,8 +207,7 @@ class Answer:
     def offer(self, point: Point) -> None:
         """Consider a point; one that is not scored on all sub-datasets is ignored."""
         scores = {**point.outcome.scores, **point.scores} if self.ticks else point.scores
-        needed = {*self.brief.tasks, *([] if self.brief.aggregate is None else [self.brief.aggregate])}
-        if needed <= scores.keys() and (found := self._average(scores)) > self._most:
+        if set(self.brief.names) <= scores.keys() and (found := self._average(scores)) > self._most:
             self.best, self._most = point, found
 
     def passes(self, point: Point) -> None:

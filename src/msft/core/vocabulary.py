@@ -286,6 +286,11 @@ class Brief:
     """The method's own `Params`."""
 
     @property
+    def names(self) -> tuple[Task, ...]:
+        """What has validation scores: the sub-datasets, and the aggregate last."""
+        return self.tasks if self.aggregate is None else (*self.tasks, self.aggregate)
+
+    @property
     def distinct(self) -> tuple[int, ...]:
         """Different training instances of each sub-dataset."""
         return self.sizes if self.pools is None else self.pools

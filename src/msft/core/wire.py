@@ -36,11 +36,8 @@ def today(flat: Mapping[str, Any]) -> Json:
 
 
 def to_number(x: float) -> float | str:
+    """As JSON, which has no infinite numbers: these become texts, which `float` reads."""
     return x if math.isfinite(x) else repr(float(x))
-
-
-def from_number(x: float | str) -> float:
-    return float(x)
 
 
 def _out(scores: Mapping[Task, float] | None) -> Json | None:
@@ -56,7 +53,7 @@ def _items_out(items: Mapping[Task, tuple[float, ...]] | None) -> Json | None:
 
 
 def _items_in(items: Json | None) -> dict[Task, tuple[float, ...]] | None:
-    return None if items is None else {task: tuple(from_number(x) for x in xs) for task, xs in items.items()}
+    return None if items is None else {task: tuple(float(x) for x in xs) for task, xs in items.items()}
 
 
 def mixture_to_json(mixture: Mixture) -> Json:
@@ -165,10 +162,8 @@ def outcome_from_json(data: Json) -> Outcome:
         items=_items_in(data["items"]),
         metrics=_items_in(data.get("metrics")),
         lookahead=_in(data["lookahead"]),
-        losses=None
-        if losses is None
-        else {task: {i: from_number(x) for i, x in pairs} for task, pairs in losses.items()},
-        train_loss=None if data["train_loss"] is None else from_number(data["train_loss"]),
+        losses=None if losses is None else {task: {i: float(x) for i, x in pairs} for task, pairs in losses.items()},
+        train_loss=None if data["train_loss"] is None else float(data["train_loss"]),
         tokens=Tokens(**data["tokens"]),
         bytes=data["bytes"],
         loss=_in(data.get("loss")),
@@ -214,7 +209,7 @@ def brief_from_json(data: Json, params: Any = None) -> Brief:
         batch_size=data["batch_size"],
         seed=data["seed"],
         base=outcome_from_json(data["base"]),
-        horizon=from_number(data["horizon"]),
+        horizon=float(data["horizon"]),
         eval_every=data["eval_every"],
         select=data["select"],
         average=data["average"],

@@ -5,7 +5,6 @@ A copy is named by its content, so that two processes can make it at once and a 
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tempfile
 from pathlib import Path, PurePosixPath
@@ -13,9 +12,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from msft.config.problems import shown
-from msft.core.errors import DataError, complaint
+from msft.core.errors import DataError, complaint, in_a_line
 from msft.core.paths import cache_home
 from msft.data.local_files import SUFFIXES, ending
+from msft.system.files import sha256
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
@@ -52,8 +52,7 @@ def fetched(address: str, field: str) -> list[Path]:
     except ImportError as error:
         raise bad(f"{shown(address)} needs a package that is not installed", _package(address)) from error
     except Exception as error:  # every kind of storage raises errors of its own
-        reason = (str(error).strip().splitlines() or ["no message"])[0][:200]
-        found_out = f"{shown(address)} could not be read: {type(error).__name__}: {reason}"
+        found_out = f"{shown(address)} could not be read: {in_a_line(error)}"
         raise bad(found_out, "check the address, and that you may read it") from error
 
 
@@ -80,8 +79,7 @@ def _copied(system: Any, place: str, name: str) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             draft = Path(scratch) / "file"
             system.get_file(place, str(draft))
-            with draft.open("rb") as handle:
-                copy = folder / hashlib.file_digest(handle, "sha256").hexdigest()[:16] / name
+            copy = folder / sha256(draft)[:16] / name
             copy.parent.mkdir(exist_ok=True)
             draft.replace(copy)
     except PermissionError as error:

@@ -36,7 +36,7 @@ def leave_out_bad_rows(dataset: DatasetConfig, source: Source, encoder: Encoder)
                     dropped.append(f"{row.place} ({error})")
             if bad:
                 source.leave_out(path, split, bad)
-        notes = note_of_dropped(dropped, total, f"datasets.{dataset.id}")
+        notes = note_of_dropped(dropped, total, dataset.field)
         if len(dropped) == before:
             return form, notes
 

@@ -18,6 +18,7 @@ from msft.data.encode import Encoder
 from msft.data.examples import Example, Measure, Member, TaskData
 from msft.data.mapped import PackedExamples, pack, pack_items, read_items, tupled
 from msft.data.sources import Source
+from msft.system.files import sha256
 
 CACHE_FROM = 32 * 2**20
 """Minimum total size of all sources, in bytes, to use the cache; smaller data are tokenised in a moment."""
@@ -150,12 +151,7 @@ def cache_folder() -> Path:
 
 def _digests(folder: Path) -> dict[str, str]:
     """File name -> SHA-256, of every file except the index."""
-    made = {}
-    for file in sorted(folder.iterdir()):
-        if file.name != INDEX:
-            with file.open("rb") as handle:
-                made[file.name] = hashlib.file_digest(handle, "sha256").hexdigest()
-    return made
+    return {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.name != INDEX}
 
 
 def _tokenizer(encoder: Encoder) -> str:

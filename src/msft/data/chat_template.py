@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
+from msft.core.errors import in_a_line
 from msft.data.conversations import Turn
 from msft.data.ends import special_ids
 
@@ -44,14 +45,11 @@ class ChatTemplateRefusal(ChatTemplateError):  # noqa: N818 - the name says what
 
 
 class ChatTemplate:
-    """The chat template of a tokenizer.
+    """The chat template of a tokenizer. `day`: the date that `strftime_now` shows, at midnight."""
 
-    `text`: Jinja text in place of the tokenizer's own; `day`: the date that `strftime_now` shows, at midnight.
-    """
-
-    def __init__(self, tokenizer: Any, name: str, text: str | None, day: datetime.date) -> None:
-        self.tokenizer, self.name, self._given, self.day = tokenizer, name, text, day
-        own = text or tokenizer.chat_template
+    def __init__(self, tokenizer: Any, name: str, day: datetime.date) -> None:
+        self.tokenizer, self.name, self.day = tokenizer, name, day
+        own = tokenizer.chat_template
         self._sources = list(own.values()) if isinstance(own, dict) else [own or ""]
         self._nexts: dict[str, str] = {}
 
@@ -128,16 +126,14 @@ class ChatTemplate:
 
     def _prepared(self, tools: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
         """The Jinja text and its variables for the date."""
-        text = self._given or self.tokenizer.get_chat_template(None, list(tools) or None)
+        text = self.tokenizer.get_chat_template(None, list(tools) or None)
         if "strftime_now" not in text:
             return text, {}
         now = datetime.datetime.combine(self.day, datetime.time())
         return CLOCK + text, {"msft_clock": {code: now.strftime(code) for code in CODES}}
 
     def _refused(self, error: Exception) -> ChatTemplateRefusal:
-        lines = str(error).strip().splitlines()
-        what = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
-        found = f"the chat template of {self.name} refuses the turns ({what})"
+        found = f"the chat template of {self.name} refuses the turns ({in_a_line(error)})"
         if not self._renders_anything:
             return ChatTemplateRefusal(found, "give another model.chat_template: it renders no conversation at all")
         return ChatTemplateRefusal(found, "give a model.chat_template that takes such turns, or change the turns")

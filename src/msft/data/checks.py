@@ -53,7 +53,7 @@ class Checked:
 
 def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Encoder) -> Checked:
     """Reads one sub-dataset and converts every row of its splits to text. Raises DataError."""
-    field = f"datasets.{dataset.id}"
+    field = dataset.field
     known, notes = leave_out_bad_rows(dataset, source, encoder) if data.bad_rows == "drop" else (None, [])
     splits = split(dataset, source, data.seed)
     if not splits.validation and dataset.group is None:
@@ -122,7 +122,7 @@ def without_leaks(tasks: Mapping[Task, Checked], data: DataConfig, kind: str = "
     train: dict[Task, Samples] = {}
     errors: list[str] = []
     for task, leaks in find_leaks({task: made.part for task, made in tasks.items()}).items():
-        field, samples = f"datasets.{task}", tasks[task].part.train
+        field, samples = tasks[task].dataset.field, tasks[task].part.train
         train[task] = samples
         if not leaks:
             continue

@@ -28,16 +28,15 @@ class _Problem:
     line: int | None
     number: int | None
     """Of the row, where the file has no lines."""
-    field: str
 
     @property
     def alike(self) -> tuple[str, ...]:
         """What problems of several rows have in common."""
-        return (self.found, self.mend, self.file or "", self.field)
+        return (self.found, self.mend, self.file or "")
 
     def said(self, field: str, others: Sequence[_Problem]) -> str:
         """`others`: the same problem in other rows."""
-        found, own = self.found, f"row {self.number}" if self.number is not None and self.line is None else self.field
+        found, own = self.found, f"row {self.number}" if self.number is not None and self.line is None else ""
         if others:
             places = ", ".join(str(each.number if each.line is None else each.line) for each in others[:SHOWN_ALIKE])
             more = f" and {len(others) - SHOWN_ALIKE} more" if len(others) > SHOWN_ALIKE else ""
@@ -59,8 +58,8 @@ class Complaints:
         self._found: list[_Problem] = []
         self._more = 0
 
-    def add(self, found: str, mend: str, *, file: str | None = None, line: int | None = None, field: str = "") -> None:
-        self._add(_Problem(found, mend, file, line, None, field))
+    def add(self, found: str, mend: str, *, file: str | None = None, line: int | None = None) -> None:
+        self._add(_Problem(found, mend, file, line, None))
 
     def row(self, found: str, mend: str, *, file: str, line: int | None, number: int | None = None) -> None:
         """Adds a problem of one row, or drops the row. `number`: of the row, where the file has no lines."""
@@ -68,7 +67,7 @@ class Complaints:
             place = f"{file} row {number}" if line is None else f"{file}:{line}"
             self.dropped.append(f"{place} ({found})")
         else:
-            self._add(_Problem(found, mend, file, line, number, ""))
+            self._add(_Problem(found, mend, file, line, number))
 
     def _add(self, problem: _Problem) -> None:
         if len(self._found) < KEPT:

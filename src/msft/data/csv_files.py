@@ -16,9 +16,9 @@ from typing import BinaryIO
 import numpy as np
 
 from msft.data.complaints import Complaints
-from msft.data.json_files import LONGEST_LINE, READ_AHEAD
+from msft.data.json_files import LONGEST_LINE
 from msft.data.local_files import ending
-from msft.data.rows import Row, Rows
+from msft.data.rows import READ_AHEAD, InFiles, Row
 from msft.data.strict_json import HEAD, BadJsonError, decoded, impostor, without_mark
 
 TEXT_ONLY = (".csv", ".tsv")
@@ -27,7 +27,7 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bar
 SAVE_AGAIN = "save the file with commas, or with tabs as .tsv"
 
 
-class CsvRows(Rows):
+class CsvRows(InFiles):
     """The records of .csv or .tsv files. They stay on disk; only the place of each record is in memory.
 
     The constructor reads every record once and adds problems to `complaints`, notes for people to `notes`.
@@ -35,8 +35,7 @@ class CsvRows(Rows):
 
     def __init__(self, files: Sequence[Path], complaints: Complaints, notes: list[str]) -> None:
         csv.field_size_limit(LONGEST_LINE)
-        self._files = [str(file) for file in files]
-        self._handles: dict[int, BinaryIO] = {}
+        super().__init__(files)
         self._separators: list[str] = []
         self._headers: list[list[str]] = []
         owners, lines, starts, ends = array("i"), array("q"), array("q"), array("q")
@@ -57,9 +56,6 @@ class CsvRows(Rows):
         self._owners, self._lines = np.array(owners, np.int32), np.array(lines, np.int64)
         self._starts, self._ends = np.array(starts, np.int64), np.array(ends, np.int64)
 
-    def __len__(self) -> int:
-        return len(self._starts)
-
     def take(self, indices: Iterable[int]) -> Iterator[Row]:
         for index in indices:
             owner, start = int(self._owners[index]), int(self._starts[index])
@@ -70,11 +66,6 @@ class CsvRows(Rows):
             values = {name: field or None for name, field in zip(self._headers[owner], fields, strict=True)}
             line = int(self._lines[index])
             yield Row(values, self._files[owner], line, line)
-
-    def _handle(self, owner: int) -> BinaryIO:
-        if owner not in self._handles:
-            self._handles[owner] = Path(self._files[owner]).open("rb", buffering=READ_AHEAD)  # noqa: SIM115 - open as long as the rows
-        return self._handles[owner]
 
 
 class _Lines:

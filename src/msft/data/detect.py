@@ -15,7 +15,6 @@ from msft.data.choices import DERIVED, Spread
 from msft.data.examples import Measure
 from msft.data.formats import (
     BESIDE_TURNS,
-    CONVERSATIONS,
     INSTRUCTION,
     KINDS,
     LETTERED,
@@ -66,14 +65,14 @@ class _Detector:
         kind = self._kind()
         explicit = self.dataset.template
         beside = [role for role in BESIDE_TURNS if role in self.named]
-        if beside and (explicit is not None or kind is None or (kind.name not in CONVERSATIONS and kind is not TURNS)):
+        if beside and (explicit is not None or kind is None or not kind.conversation):
             found = "only conversations have it, and the rows are none"
             raise self._bad(found, "remove it, or put its column into a template", f"columns.{beside[0]}")
         if explicit is None and kind is None:
             raise self._unknown()
         if explicit is None and kind is not None:
             self._check_columns_of_choices(kind)
-        if explicit is None and kind is not None and (kind.name in CONVERSATIONS or kind is TURNS):
+        if explicit is None and kind is not None and kind.conversation:
             if self.of is not None:
                 raise self._bad("the choice scorer needs a prompt, not messages", "give a template", "scorer")
             nothing = Template.parse("")
@@ -247,7 +246,7 @@ class _Detector:
         return template
 
     def _bad(self, found: str, mend: str, key: str) -> DataError:
-        return DataError(complaint(found, mend, field=f"datasets.{self.dataset.id}.{key}"))
+        return DataError(complaint(found, mend, field=f"{self.dataset.field}.{key}"))
 
 
 def _name(column: str) -> str:

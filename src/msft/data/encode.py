@@ -36,15 +36,15 @@ class Encoded(NamedTuple):
 class Encoder:
     """One tokenizer for all sub-datasets.
 
-    `tokenizer`: a transformers tokenizer; `chat_template`: Jinja text in place of its own; `day`: the date that a chat
-    template shows, by default today. Raises ModelError if the tokenizer has no end-of-sequence token.
+    `tokenizer`: a transformers tokenizer; `day`: the date that a chat template shows, by default today. Raises
+    ModelError if the tokenizer has no end-of-sequence token.
     """
 
-    def __init__(self, tokenizer: Any, chat_template: str | None = None, day: datetime.date | None = None) -> None:
+    def __init__(self, tokenizer: Any, day: datetime.date | None = None) -> None:
         self.tokenizer = tokenizer
-        self.chat_template: str | None = chat_template or tokenizer.chat_template
+        self.chat_template: str | None = tokenizer.chat_template
         self.name = str(tokenizer.name_or_path or type(tokenizer).__name__)
-        self.chats = ChatTemplate(tokenizer, self.name, chat_template, day or datetime.date.today())
+        self.chats = ChatTemplate(tokenizer, self.name, day or datetime.date.today())
         if tokenizer.eos_token_id is None:
             found = f"the tokenizer of {self.name} has no end-of-sequence token"
             mend = "set eos_token in its tokenizer_config.json: a model learns from it where to stop"

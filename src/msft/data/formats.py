@@ -24,6 +24,11 @@ class Kind:
     prompt: str = ""
     completion: str = ""
 
+    @property
+    def conversation(self) -> bool:
+        """Whether a row is a conversation."""
+        return self.name in CONVERSATIONS or self is TURNS
+
 
 QUESTION = Kind("choices", ("question", "choices", "answer"), "Question: {question}\nAnswer:", " {answer_text}")
 LETTERED = Kind("choices", QUESTION.roles, "Question: {question}\n{choices_text}Answer:", " {answer_letter}")
@@ -160,7 +165,7 @@ class Format:
     @property
     def conversation(self) -> bool:
         """Whether a row is a conversation."""
-        return self.kind is not None and (self.kind.name in CONVERSATIONS or self.kind is TURNS)
+        return self.kind is not None and self.kind.conversation
 
     @property
     def columns(self) -> tuple[str, ...]:

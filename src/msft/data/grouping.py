@@ -75,7 +75,7 @@ def _other_scorers(group: Task, members: Sequence[Checked]) -> list[str]:
             f"{' with other settings' if member.form.measure.name == scored[0].form.measure.name else ''}: the group "
             f"{shown(group)} has one curve, so it has one scorer",
             "write the same scorer in all of its entries, or take this one out of the group",
-            field=f"datasets.{member.dataset.id}.scorer",
+            field=f"{member.dataset.field}.scorer",
         )
         for member in scored[1:]
         if member.form.measure != scored[0].form.measure

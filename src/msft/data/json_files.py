@@ -12,7 +12,7 @@ import numpy as np
 
 from msft.config.problems import shown
 from msft.data.complaints import Complaints
-from msft.data.rows import Row, Rows
+from msft.data.rows import READ_AHEAD, InFiles, Row
 from msft.data.strict_json import (
     HEAD,
     OBJECT_A_LINE,
@@ -30,21 +30,18 @@ LONGEST_LINE = 16 * 2**20
 """Maximum bytes of a line: no example is longer, but a large file without line breaks is."""
 LARGEST_JSON = 512 * 2**20
 """Maximum bytes of a .json file, which must be read as a whole."""
-READ_AHEAD = 2**18
-"""Number of bytes read at once."""
 A_ROW = ("messages", "conversations", "prompt", "completion", "chosen", "rejected", "choices", "tools")
 """Keys of rows whose values may be lists or objects."""
 
 
-class JsonLines(Rows):
+class JsonLines(InFiles):
     """The objects of JSON-lines files. They stay on disk; only the offset of each line is in memory, 20 bytes per row.
 
     The constructor checks every line once and adds problems to `complaints`.
     """
 
     def __init__(self, files: Sequence[Path], complaints: Complaints) -> None:
-        self._files = [str(file) for file in files]
-        self._handles: dict[int, BinaryIO] = {}
+        super().__init__(files)
         owners, starts, lines = array("i"), array("q"), array("q")
         for owner, file in enumerate(files):
             for line, start in _checked_lines(file, complaints):
@@ -54,9 +51,6 @@ class JsonLines(Rows):
         self._owners = np.array(owners, np.int32)
         self._starts, self._lines = np.array(starts, np.int64), np.array(lines, np.int64)
 
-    def __len__(self) -> int:
-        return len(self._starts)
-
     def take(self, indices: Iterable[int]) -> Iterator[Row]:
         for index in indices:
             owner, line = int(self._owners[index]), int(self._lines[index])
@@ -64,11 +58,6 @@ class JsonLines(Rows):
             handle.seek(int(self._starts[index]))
             # The line has been checked, so the plain parser gives the same object, twice as fast.
             yield Row(json.loads(without_mark(handle.readline())), self._files[owner], line, line)
-
-    def _handle(self, owner: int) -> BinaryIO:
-        if owner not in self._handles:
-            self._handles[owner] = Path(self._files[owner]).open("rb", buffering=READ_AHEAD)  # noqa: SIM115 - open as long as the rows
-        return self._handles[owner]
 
 
 def _checked_lines(file: Path, complaints: Complaints) -> Iterator[tuple[int, int]]:

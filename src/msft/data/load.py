@@ -45,8 +45,7 @@ def _prepared(config: Config, tokenizer: Any) -> dict[Task, TaskData]:
     day = date.fromisoformat(config.data.date) if config.data.date else None
     encoder = Encoder(tokenizer, day=day)
     drop = config.data.bad_rows == "drop"
-    asked = [*config.datasets, *([] if config.aggregate is None else [config.aggregate])]
-    sources = [Source(dataset, config.data.seed, drop=drop) for dataset in asked]
+    sources = [Source(dataset, config.data.seed, drop=drop) for dataset in config.scored]
     cache = Cache.of(config, sources, encoder)
     if cache is not None and (known := cache.read()) is not None:
         return known
@@ -98,7 +97,7 @@ def _checked(sources: Sequence[Source], config: Config, encoder: Encoder) -> dic
             if taken is not None:
                 found = f"the name is taken: {shown(taken)} is the same if case and width are ignored"
                 mend = "give the data sets other ids"
-                errors.append(complaint(found, mend, field=f"datasets.{dataset.id}"))
+                errors.append(complaint(found, mend, field=dataset.field))
                 continue
             notes[dataset.id] = said if dataset is datasets[0] else []
             entries.append((dataset, source))

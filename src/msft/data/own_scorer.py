@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from msft.core.errors import UserError, complaint
+from msft.core.errors import UserError, complaint, in_a_line
 from msft.core.plain_words import kind_of, many
 
 Answers: TypeAlias = list[dict[str, Any]]
@@ -38,11 +38,11 @@ def resolve(name: str) -> Callable[[Answers], Any]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise _failed(name, f"cannot be imported: {_reason(error)}", "install what it imports") from error
+            raise _failed(name, f"cannot be imported: {in_a_line(error)}", "install what it imports") from error
         mend = "put the file into the working directory, or install its package"
         raise _failed(name, f"there is no module {module_name}", mend) from None
     except Exception as error:  # importing a module may raise anything
-        raise _failed(name, f"cannot be imported: {_reason(error)}", "fix the module") from error
+        raise _failed(name, f"cannot be imported: {in_a_line(error)}", "fix the module") from error
     finally:
         sys.path.remove(here)
     function = getattr(module, function_name, None)
@@ -69,7 +69,7 @@ def call(name: str, answers: Sequence[Mapping[str, Any]], places: Sequence[str])
         scores = function([dict(answer) for answer in answers])
     except Exception as error:  # a function may raise anything
         place = _culprit(function, answers, places)
-        raise _failed(name, f"raised {_reason(error)}", "fix the function", place) from error
+        raise _failed(name, f"raised {in_a_line(error)}", "fix the function", place) from error
     if not isinstance(scores, Sequence) or isinstance(scores, str) or len(scores) != len(answers):
         size = many(len(scores), "value") if isinstance(scores, Sequence) else kind_of(scores)
         raise _failed(name, f"returned {size} for {many(len(answers), 'answer')}", RULE)
@@ -93,11 +93,6 @@ def _culprit(function: Callable[[Answers], Any], answers: Sequence[Mapping[str, 
         except Exception:  # this is the item
             return place
     return ""
-
-
-def _reason(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__} ({lines[0][:200]})" if lines else type(error).__name__
 
 
 def _failed(name: str, found: str, mend: str, place: str = "") -> ScorerError:

@@ -43,7 +43,7 @@ def parts(dataset: DatasetConfig, source: Source) -> tuple[list[DatasetConfig], 
     ]
     # Lines that hold no row belong to none of the sub-datasets.
     lines, source.dropped = source.dropped, []
-    notes += note_of_dropped(lines, missing + sum(counts.values()) + len(lines), f"datasets.{dataset.id}", "lines")
+    notes += note_of_dropped(lines, missing + sum(counts.values()) + len(lines), dataset.field, "lines")
     if missing:
         notes.append(
             f"{many(missing, 'row')} without {column} {'belongs' if missing == 1 else 'belong'} to none of the "
@@ -109,4 +109,4 @@ def _part(dataset: DatasetConfig, column: str, value: Scalar, place: str) -> Dat
 
 
 def _bad(dataset: DatasetConfig, found: str, mend: str, place: str | None = None) -> DataError:
-    return DataError(complaint(found, mend, file=place, field=f"datasets.{dataset.id}.split_by"))
+    return DataError(complaint(found, mend, file=place, field=f"{dataset.field}.split_by"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from msft.config.aggregate import AggregateConfig
 from msft.config.dataset_section import DatasetConfig
 from msft.core.errors import DataError, complaint
 from msft.core.plain_words import many
@@ -21,12 +20,11 @@ def check_labels(dataset: DatasetConfig, splits: Splits, form: Format) -> None:
     """
     if form.option is not None or form.kind is TEXT or LABEL in form.columns:
         return
-    field, rows = f"datasets.{dataset.id}", splits.train or splits.validation
-    parts = [(field, "training", dataset.where, rows)]
-    if isinstance(dataset, AggregateConfig):
-        field, parts = "aggregate", [("aggregate", "validation", dataset.where, splits.validation)]
+    parts = [(dataset.field, dataset.own_rows, dataset.where, splits.train or splits.validation)]
     read = [("validation", dataset.validation, splits.validation), ("test", dataset.test, splits.test)]
-    parts += [(f"{field}.{name}", name, own.where, rows) for name, own, rows in read if own is not None and own.given]
+    parts += [
+        (f"{dataset.field}.{name}", name, own.where, rows) for name, own, rows in read if own is not None and own.given
+    ]
     errors = []
     for key, name, where, rows in parts:
         if LABEL not in (where or ()) and (bad := _bad(rows)):

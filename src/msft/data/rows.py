@@ -5,13 +5,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from pathlib import Path
+from typing import Any, BinaryIO, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 IN_MEMORY = 20_000
 """Maximum number of rows that are kept in memory, together with their texts: a few tens of megabytes."""
+READ_AHEAD = 2**18
+"""Number of bytes read at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,25 @@ class Rows(Sequence[Row]):
         if isinstance(index, slice):
             return Subset(self, np.arange(len(self))[index])
         return next(self.take([range(len(self))[index]]))
+
+
+class InFiles(Rows):
+    """Rows that stay in their files, each of which is opened once; only the place of each row is in memory."""
+
+    _starts: NDArray[np.int64]
+    """[rows] position of each row in its file, in bytes."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = [str(file) for file in files]
+        self._handles: dict[int, BinaryIO] = {}
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def _handle(self, owner: int) -> BinaryIO:
+        if owner not in self._handles:
+            self._handles[owner] = Path(self._files[owner]).open("rb", buffering=READ_AHEAD)  # noqa: SIM115 - open as long as the rows
+        return self._handles[owner]
 
 
 class Listed(Rows):

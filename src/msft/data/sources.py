@@ -22,6 +22,7 @@ from msft.data.json_files import JsonLines, check_not_wrapped, is_array, json_ro
 from msft.data.local_files import ending, local_files, same_file
 from msft.data.rows import IN_MEMORY, Listed, Row, Rows, Subset, survey
 from msft.data.tables import Table, check_parquet, csv_options, library_trouble
+from msft.system.files import sha256
 
 REASONING_GYM = "reasoning_gym:"
 GYM_SIZE = 500
@@ -36,7 +37,7 @@ class Source:
         self.seed = seed
         self.drop = drop
         """Whether bad rows are left out instead of being errors (`data.bad_rows`)."""
-        self.field = f"datasets.{dataset.id}"
+        self.field = dataset.field
         """Of which the rows are read now, for messages."""
         self.notes: list[str] = []
         """Notes for people about the files that were read so far."""
@@ -51,7 +52,7 @@ class Source:
     def rows(self, path: str | None = None, split: str | None = None, where: Where | None = None, of: str = "") -> Rows:
         """The rows of one split; `path` and `split` default to the data set's own. `of`: the field that asks for them,
         such as `test`. Raises DataError."""
-        self.field = f"datasets.{self.dataset.id}{of and '.'}{of}"
+        self.field = f"{self.dataset.field}{of and '.'}{of}"
         path, split = path or self.dataset.path, split or self.dataset.split
         if (path, split) not in self._read:
             self._read[path, split] = self._all_rows(path, split)
@@ -113,8 +114,7 @@ class Source:
     def _digest(self, file: Path) -> str:
         """SHA-256 of a file, read once."""
         if file not in self._digests:
-            with file.open("rb") as handle:
-                self._digests[file] = hashlib.file_digest(handle, "sha256").hexdigest()
+            self._digests[file] = sha256(file)
         return self._digests[file]
 
     def _bad(self, found: str, mend: str) -> DataError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar
@@ -59,7 +59,7 @@ def split(dataset: DatasetConfig, source: Source, seed: int) -> Splits:
         found = (
             f"{len(rows)} rows leave none to train on: {sizes['validation']} go to validation, {sizes['test']} to test"
         )
-        raise DataError(complaint(found, "carve fewer or give more rows", field=f"datasets.{dataset.id}"))
+        raise DataError(complaint(found, "carve fewer or give more rows", field=dataset.field))
     order = _shuffled(len(rows), seed, dataset.id, "carve")
     test, validation, train = order[: sizes["test"]], order[sizes["test"] : carved], order[carved:]
     return Splits(
@@ -116,15 +116,8 @@ def mixed_splits(dataset: DatasetConfig, rows: Rows) -> list[str]:
     return [f"the column {SPLIT_COLUMN} names {names}, but all rows are used. Fix: choose rows with where: {mend}"]
 
 
-def sample(rows: Sequence[T], count: int | None, seed: int, *key: str) -> Sequence[T]:
-    """`count` of the rows, in their order; a larger sample contains every smaller one."""
-    if count is None or count >= len(rows):
-        return rows
-    return [rows[int(index)] for index in sampled(len(rows), count, seed, *key)]
-
-
 def sampled(size: int, count: int | None, seed: int, *key: str) -> NDArray[np.int64]:
-    """[min(size, count)] the positions of a sample, increasing."""
+    """[min(size, count)] the positions of a sample, increasing; a larger sample contains every smaller one."""
     return np.sort(_shuffled(size, seed, *key, "sample")[:count])
 
 
@@ -160,11 +153,11 @@ def _given(dataset: DatasetConfig, wanted: SplitConfig | None, source: Source, s
     mend = "name another path, split or where"
     if source.are_same_rows(dataset, wanted):
         found = f"the {kind} split is the {dataset.own_rows} rows themselves"
-        raise DataError(complaint(found, mend, field=f"datasets.{dataset.id}.{kind}"))
+        raise DataError(complaint(found, mend, field=f"{dataset.field}.{kind}"))
     other = dataset.validation if kind == "test" else None
     if other is not None and other.given and source.are_same_rows(other, wanted):
         found = "the test split is the validation rows themselves, which choose the final model"
         mend += ", or carve validation from the training rows with fraction or max_samples alone"
-        raise DataError(complaint(found, mend, field=f"datasets.{dataset.id}.test"))
+        raise DataError(complaint(found, mend, field=f"{dataset.field}.test"))
     rows = source.rows(wanted.path, wanted.split, wanted.where, kind)
     return _sampled_rows(rows, wanted.max_samples, seed, dataset.id, kind)

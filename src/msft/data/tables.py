@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from msft.core.errors import first_line, in_a_line
 from msft.data.arrow_values import converter
 from msft.data.complaints import Complaints
 from msft.data.rows import Row, Rows
@@ -66,7 +67,7 @@ def check_parquet(files: Sequence[Path], complaints: Complaints) -> None:
             opened = pq.ParquetFile(file, page_checksum_verification=True)
         except broken as error:
             mend = "the file was cut off or damaged: write or fetch it again"
-            complaints.add(f"the footer cannot be read ({_reason(error)})", mend, file=str(file))
+            complaints.add(f"the footer cannot be read ({first_line(error)})", mend, file=str(file))
             continue
         if not opened.metadata.num_rows:
             complaints.add("the file has no rows", "give rows, or remove the file", file=str(file))
@@ -77,7 +78,7 @@ def check_parquet(files: Sequence[Path], complaints: Complaints) -> None:
                 for batch in opened.iter_batches(row_groups=[group]):
                     batch.validate(full=True)
             except broken as error:
-                found = f"row group {group + 1} of {opened.num_row_groups} cannot be decoded ({_reason(error)})"
+                found = f"row group {group + 1} of {opened.num_row_groups} cannot be decoded ({first_line(error)})"
                 complaints.add(found, "the file is damaged: write or fetch it again", file=str(file))
 
 
@@ -111,10 +112,6 @@ def _check_schema(file: Path, schema: Any, first: tuple[Path, Any], complaints: 
             complaints.add(found, "give all files the same columns and types", file=str(file))
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-
-
 def csv_options(folder: str, split: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options with which the `datasets` library reads the CSV files of a folder as texts, as `CsvRows` does; none for
     other files, and none where the folder's README.md declares types."""
@@ -144,7 +141,7 @@ def library_trouble(error: BaseException, *, local: bool) -> tuple[str, str]:
             found = f"the cache folder {cache} of the datasets library cannot be written ({cause.strerror})"
             return found, "make room, or set HF_DATASETS_CACHE to a folder that can be written"
     told = [chain[0], chain[-1]] if len(chain) > 1 else chain
-    reason = ": ".join(f"{type(cause).__name__}: {_said(cause)}" for cause in told)
+    reason = ": ".join(in_a_line(cause) for cause in told)
     if local:
         return reason, "check that the files are whole, and what a library of their kind says of them"
     return reason, "check path, name, revision and split, and that the hub can be reached"
@@ -155,7 +152,3 @@ def _is_of_cache(error: OSError, cache: Path) -> bool:
         return True
     place = Path(str(error.filename or ""))
     return place.is_absolute() and (place.is_relative_to(cache) or cache.is_relative_to(place))
-
-
-def _said(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0][:200]

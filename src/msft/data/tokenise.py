@@ -52,7 +52,7 @@ def tokenised(
     inside: dict[Task, frozenset[int]] = {}
     errors: list[str] = []
     for task, names in grouped(tasks).items():
-        builders = {name: _Builder(name, data, encoder, tasks[name].notes) for name in names}
+        builders = {name: _Builder(tasks[name], data, encoder) for name in names}
         try:
             stream = chain.from_iterable(builder.examples(train[name]) for name, builder in builders.items())
             examples = list(stream) if cache is None else cache.pack(f"{len(made)}.train", stream)
@@ -124,7 +124,7 @@ def _items(checked: Checked, train: Samples, builder: _Builder) -> dict[str, lis
             for kind, samples in checked.part.held.items()
         }
     except ChatTemplateError as error:  # every row was rendered before, but not with shots or in part
-        raise DataError(complaint(str(error), error.fix, field=f"datasets.{task}.scorer")) from None
+        raise DataError(complaint(str(error), error.fix, field=f"{checked.dataset.field}.scorer")) from None
     builder.notes += notes_of_choices(items, checked.form.measure)
     return items
 
@@ -147,8 +147,9 @@ def _told(part: TaskData, cut: Sequence[int], encoder: Encoder) -> TaskData:
 class _Builder:
     """Tokenises the splits of one sub-dataset and notes what does not fit."""
 
-    def __init__(self, task: Task, data: DataConfig, encoder: Encoder, notes: list[str]) -> None:
-        self.task, self.max_length, self.encoder, self.notes = task, data.max_length, encoder, notes
+    def __init__(self, checked: Checked, data: DataConfig, encoder: Encoder) -> None:
+        self.field, self.notes = checked.dataset.field, checked.notes
+        self.max_length, self.encoder = data.max_length, encoder
         self.drop = data.bad_rows == "drop"
         self.ends = TaskEnds(encoder.end_rule)
         self.kept = self.left_out = 0
@@ -193,10 +194,9 @@ class _Builder:
     def items(self, samples: Sequence[Sample], measure: Measure, kind: str) -> list[Item]:
         """The items of a split, truncated for `loss`, else without those that truncation would make easier or
         unanswerable."""
-        field = f"datasets.{self.task}"
-        complaints = Complaints(field, drop=self.drop)
+        complaints = Complaints(self.field, drop=self.drop)
         items = build(samples, measure, self.encoder, complaints, self.ends.found)
-        self.notes.extend(note_of_dropped(complaints.dropped, len(samples), field, f"{kind} rows"))
+        self.notes.extend(note_of_dropped(complaints.dropped, len(samples), self.field, f"{kind} rows"))
         if measure.name == "loss":
             cuts = Cuts(self.max_length)
             items = [replace(item, options=(cuts.cut(item.options[0]) or item.options[0],)) for item in items]
@@ -223,7 +223,7 @@ class _Builder:
             fix = "raise data.max_length, if the model takes longer ones, or give shorter rows"
             if out < of:
                 fix += f"; data.bad_rows: drop leaves out more than {MOST_LEFT_OUT:.0%}"
-            raise DataError(complaint(found, fix, field=f"datasets.{self.task}"))
+            raise DataError(complaint(found, fix, field=self.field))
         self.notes.append(found)
 
 

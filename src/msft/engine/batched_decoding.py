@@ -18,9 +18,10 @@ from msft.forward.runtime import RowsOfABatch, Runtime
 from msft.model.attention import NAME
 from msft.model.fixed_decoding import fixed_steps
 from msft.model.isolation import once_per_twin, proven, twin_of
-from msft.model.readings import LIKELIHOOD, REFUSALS, border_of, vocabulary_of
+from msft.model.model_parts import base_of, vocabulary_of
+from msft.model.readings import LIKELIHOOD, REFUSALS, border_of
 from msft.model.token_loss import TokenLoss
-from msft.model.twin import SPECIAL, base_of, one_thread
+from msft.model.twin import SPECIAL, one_thread
 from msft.scoring.generation import Request, generate, start
 
 PROMPTS, NEW_TOKENS = (3, 9, 12, 20, 6, 17, 8), (2, 14, 5, 8, 18, 11, 20)

@@ -15,7 +15,8 @@ from msft.engine.parallel import Processes
 from msft.engine.settings import EngineSettings
 from msft.engine.shards import Shards
 from msft.engine.step import Stepper
-from msft.model.open import OpenModel, fingerprint
+from msft.model.folder import fingerprint
+from msft.model.open import OpenModel
 from msft.snapshots.state import State, capture, copied, restore, trainable
 from msft.snapshots.store import Store
 from msft.system.stopwatch import spent

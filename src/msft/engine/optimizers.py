@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from msft.core.errors import RunError, complaint
 from msft.engine.settings import EngineSettings
 from msft.model.open import of_ends
+from msft.model.quantised import require
 from msft.snapshots.state import trainable
 
 FEW = 4096
@@ -72,9 +71,7 @@ def _muon(weights: list[Tensor], settings: EngineSettings) -> torch.optim.Optimi
 
 def _adamw_8bit(weights: Mapping[str, Tensor], settings: EngineSettings) -> torch.optim.Optimizer | None:
     """AdamW whose moments are in 8 bits, with a scale for each SCALED of them."""
-    if importlib.util.find_spec("bitsandbytes") is None:
-        found = "adamw_8bit needs the library bitsandbytes, which is not installed"
-        raise RunError(complaint(found, "pip install 'msft[quantized]'", field="training.optimizer"))
+    require("training.optimizer", "adamw_8bit")
     if not weights:
         return None
     optim: Any = importlib.import_module("bitsandbytes.optim")

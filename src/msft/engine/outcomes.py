@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import TypeAlias
 
 from msft.core.errors import complaint
@@ -77,7 +78,7 @@ class Booked:
     @property
     def mean(self) -> float:
         """The mean loss over steps."""
-        return math.fsum(self._per_step) / len(self._per_step)
+        return fmean(self._per_step)
 
 
 def diverged(segment: Segment, step: int, batch: Sequence[tuple[Task, int]]) -> NotFiniteError:

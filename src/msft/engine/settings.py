@@ -73,11 +73,6 @@ def two_schedules(schedule: str) -> str:
     )
 
 
-def learning_rate_at(settings: EngineSettings, position: float) -> float:
-    """The learning rate of a step that begins at `position` (epochs, discarded training not included), design 3.12."""
-    return learning_rate(settings.learning_rate, settings.schedule, settings.warmup, settings.horizon, position)
-
-
 def rates_of(segment: Segment, settings: EngineSettings, steps_per_epoch: int) -> Callable[[int], float]:
     """Returns a function from a step of a segment's roll-out to its learning rate: a pure function of the step.
 
@@ -88,7 +83,8 @@ def rates_of(segment: Segment, settings: EngineSettings, steps_per_epoch: int) -
         raise RunError(two_schedules(settings.schedule))
 
     def rate_at(step: int) -> float:
-        plain = learning_rate_at(settings, segment.epoch + (step - segment.start) / steps_per_epoch)
+        position = segment.epoch + (step - segment.start) / steps_per_epoch
+        plain = learning_rate(settings.learning_rate, settings.schedule, settings.warmup, settings.horizon, position)
         return plain if anneal is None else plain * anneal.factor(step)
 
     return rate_at

@@ -33,6 +33,7 @@ from msft.model.hardware import hardware_has_bf16
 from msft.model.hollow import WHOLE
 from msft.model.lighten import lighten
 from msft.model.memory import card_memory, share_of_training, training_bytes
+from msft.model.model_parts import base_of
 from msft.model.open import OpenModel
 from msft.model.precision import precision_on
 from msft.model.quantised import packed
@@ -40,7 +41,6 @@ from msft.model.returned import router_note
 from msft.model.row_layout import fitting_layout
 from msft.model.token_budget import ON_A_CPU, token_budget
 from msft.model.token_loss import TokenLoss
-from msft.model.twin import base_of
 
 
 def shards_for(opened: OpenModel, settings: EngineSettings, processes: Processes) -> Shards | None:
@@ -155,7 +155,6 @@ def budgeted(runtime: Runtime, settings: EngineSettings, loss: TokenLoss, proces
     alone = runtime.max_tokens == 1
     if settings.max_tokens_per_microbatch is not None or alone:
         return runtime
-    budgets = np.zeros(processes.world)
     precision = precision_on(processes.device, settings.precision)
     parts = processes.world if runtime.in_parts else 1
     sizes = [(p.numel(), p.requires_grad) for p in loss.parameters() if p.is_floating_point()]
@@ -177,11 +176,9 @@ def budgeted(runtime: Runtime, settings: EngineSettings, loss: TokenLoss, proces
     share = share_of_training(card, ((8 if averaged else 4) * trained + moments) // parts, on_host=on_host)
     # What is recorded keeps its memory, which what is not, such as a look-ahead, cannot use.
     times = 2 if settings.beside and settings.cuda_graphs and runtime.layout == "lengths" else 1
-    budgets[processes.rank] = token_budget(
-        loss, runtime.layout, processes.device, runtime.autocast, fixed, share, times=times
-    )
+    budget = token_budget(loss, runtime.layout, processes.device, runtime.autocast, fixed, share, times=times)
     # The minimum over all: every process must make the same number of micro-batches of a global batch.
-    return replace(runtime, max_tokens=int(processes.total(budgets).min()))
+    return replace(runtime, max_tokens=min(processes.of_all(budget)))
 
 
 def stepper_for(

@@ -20,10 +20,10 @@ from msft.core.errors import ConfigError, ModelError, complaint
 from msft.engine.launch import Sharding
 from msft.engine.parallel import Processes
 from msft.model.hollow import WHOLE, hollow
+from msft.model.model_parts import base_of, decoder_layers
 from msft.model.open import OpenModel
 from msft.model.precision import Precision, kept_in_fp32, narrow
 from msft.model.token_loss import TokenLoss
-from msft.model.twin import base_of, decoder_layers
 from msft.snapshots.row_parts import rows_of
 from msft.snapshots.state import State, trainable
 

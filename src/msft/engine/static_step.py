@@ -33,11 +33,12 @@ from msft.model.token_loss import TokenLoss
 class StaticStepper(Stepper):
     """As `Stepper`, with one process or several, for rows laid out by their lengths.
 
-    `shapes`: those of steps without a teacher last, the largest at the end.
-    `graphs`: whether to record CUDA graphs, which needs masters; `compiles`: of compiled
-    layers, which are tried on `rows` of the data: made-up tokens may be some whose embedding is zero, as what pads,
-    and through a deep model their gradients overflow. A micro-batch that no size holds is computed as it is. `said`: in
-    words, why there is no graph of some sizes.
+    A micro-batch that no size holds is computed as it is.
+
+    `shapes`: the sizes; those of steps without a teacher last, the largest at the end. `graphs`: whether to record CUDA
+    graphs, which needs masters; `compiles`: whether the graphs are of compiled layers. These are tried on `rows` of the
+    data, not on made-up tokens: the embedding of a made-up token may be zero, as that of a padding token, and then
+    gradients overflow in a deep model. `said` tells why some sizes have no graph.
     """
 
     def __init__(

@@ -84,19 +84,9 @@ class Stepper:
         if self.held is not None:
             self.held.cast()
 
-    def backward(
-        self,
-        examples: Sequence[Example],
-        key: tuple[int, ...] | None,
-        weights: NDArray[np.float64] | None = None,
-    ) -> BatchLoss:
-        """Adds the gradient of the batch's loss; `key` seeds dropout, None turns it off.
-
-        `weights`: [examples] what the loss of each example is multiplied by; None: 1. The divisor, all trained tokens
-        of the global batch or all its examples, stays that of the unweighted mean. So a weight of 1 for all gives the
-        same bits as None, and a weight of 0 a gradient of 0.
-        """
-        return self.begin(examples, key, weights)()
+    def backward(self, examples: Sequence[Example], key: tuple[int, ...] | None) -> BatchLoss:
+        """Adds the gradient of the batch's loss; `key` seeds dropout, None turns it off."""
+        return self.begin(examples, key)()
 
     def begin(
         self,
@@ -106,6 +96,10 @@ class Stepper:
         soft: Sequence[SoftTargets] = (),
     ) -> Callable[[], BatchLoss]:
         """As `backward`, but returns a function that waits for the loss, so that a GPU computes meanwhile.
+
+        `weights`: [examples] what the loss of each example is multiplied by; None: 1. The divisor, all trained tokens
+        of the global batch or all its examples, stays that of the unweighted mean. So a weight of 1 for all gives the
+        same bits as None, and a weight of 0 a gradient of 0.
 
         `soft`: the targets of each example, in place of its labels; the loss that is returned is still the labels'.
         """

@@ -226,16 +226,15 @@ class TorchEngine:
         self._live.become(snapshot)
         return cosines(self._stepper, {t: part.train[:count] for t, part in self._data.items() if not part.aggregate})
 
-    def export(self, snapshot: Snapshot, folder: Path, *, merge: bool = False) -> None:
-        """Writes a snapshot as a Hugging Face folder; for LoRA, the adapter or, with `merge`, the merged model."""
+    def export(self, snapshot: Snapshot, folder: Path) -> None:
+        """Writes a snapshot as a Hugging Face folder; for LoRA, the adapter, which `msft export` merges."""
         self._live.become(snapshot)
         ends = [end for part in self._data.values() for end in part.ends]
         with self._evaluated():
             if self._shards is not None:
-                assert not merge, "the adapter of a run that was split is merged by `msft export`"
                 write_gathered(self._shards, self._opened, folder, ends, main=self._processes.is_main)
             elif self._processes.is_main:
-                write_live(self._stepper, self._model, self._opened, folder, ends, merge=merge)
+                write_live(self._stepper, self._model, self._opened, folder, ends)
         self._processes.barrier()
 
     def _evaluated(self) -> AbstractContextManager[None]:

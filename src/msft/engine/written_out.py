@@ -6,7 +6,6 @@ import copy
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
@@ -16,10 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
-from msft.engine.masters import weights_of
 from msft.engine.shards import Shards
 from msft.engine.step import Stepper
-from msft.model.adapters import write_merged
 from msft.model.open import OpenModel, export_model, write_folder
 from msft.snapshots.state import trainable
 
@@ -28,38 +25,11 @@ FILE = "5GB"
 
 
 def write_live(
-    stepper: Stepper,
-    model: PreTrainedModel | PeftModel,
-    opened: OpenModel,
-    folder: Path,
-    ends: Iterable[int],
-    *,
-    merge: bool,
+    stepper: Stepper, model: PreTrainedModel | PeftModel, opened: OpenModel, folder: Path, ends: Iterable[int]
 ) -> None:
-    """Writes the model as it is evaluated now; of an adapter, with `merge`, the merged model."""
-
-    def write(model: Any, to: Path) -> None:
-        export_model(model, opened.tokenizer, to, ends)
-
+    """Writes the model as it is evaluated now; of an adapter, the adapter alone."""
     with stepper.stored(opened.dtype):
-        if merge and isinstance(model, PeftModel):
-            write_merged(_mergeable(stepper, model, opened), folder, write)
-        else:
-            write(model, folder)
-
-
-def _mergeable(stepper: Stepper, model: PeftModel, opened: OpenModel) -> PeftModel:
-    """A model in fp32 with this adapter: merged into weights in bf16, or in fewer bits, it would lose what it has
-    learned."""
-    if stepper.masters is None and opened.quantized is None:
-        return model
-    fresh = opened.load(whole=True)
-    assert isinstance(fresh, PeftModel)
-    learned = weights_of(model, stepper.held)
-    with torch.no_grad():
-        for name, weight in trainable(fresh).items():
-            weight.copy_(learned[name])
-    return fresh.to(stepper.runtime.device)
+        export_model(model, opened.tokenizer, folder, ends)
 
 
 def write_gathered(shards: Shards, opened: OpenModel, folder: Path, ends: Iterable[int], *, main: bool) -> None:

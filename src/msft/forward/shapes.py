@@ -51,9 +51,7 @@ class Shape:
         )
 
 
-def choose(
-    lengths: Sequence[NDArray[np.int64]], batch_size: int, max_tokens: int, *, world: int = 1, most: int = MOST
-) -> list[Shape]:
+def choose(lengths: Sequence[NDArray[np.int64]], batch_size: int, max_tokens: int, *, world: int = 1) -> list[Shape]:
     """The sizes, smallest first, that add the fewest tokens to the micro-batches of drawn steps.
 
     `lengths`: of each sub-dataset, [examples, 2], the tokens of each example's row and its targets. Half of the steps
@@ -64,7 +62,7 @@ def choose(
     found = _drawn(lengths, batch_size, max_tokens, world)
     longest = int(max(part[:, 0].max() for part in lengths))
     wanted = np.array([_up(int(tokens), TOKENS) for tokens, _ in found])
-    sizes = _fewest_added(wanted, most)
+    sizes = _fewest_added(wanted, MOST)
     shapes = []
     for size in sizes:
         inside = found[wanted <= size]

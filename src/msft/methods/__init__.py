@@ -11,6 +11,7 @@ from dataclasses import fields, is_dataclass, replace
 from importlib.metadata import entry_points
 from typing import Any
 
+from msft.core.errors import first_line
 from msft.core.method import Method
 from msft.core.outlook import Outlook, Standing
 from msft.core.vocabulary import Brief, Outcome
@@ -60,8 +61,7 @@ def load_installed() -> list[str]:
             register(point.name, point.load())
         except Exception as error:  # a package may do anything when it is imported
             package = point.dist.name if point.dist else point.value
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            problems.append(f"the method {point.name} of the package {package} is left out: {reason}")
+            problems.append(f"the method {point.name} of the package {package} is left out: {first_line(error)}")
     return problems
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from msft.core.curves import peak
 from msft.core.method import Method
-from msft.core.outlook import PLAIN_HELD, Bound, Outlook, Standing
-from msft.core.plain_words import many
+from msft.core.outlook import PLAIN_HELD, Outlook, Standing, one_by_one
 from msft.core.rollout import Answer, Track, curves, roll_out
 from msft.core.vocabulary import Brief, Mixture, Plan, Task
 
@@ -46,11 +44,9 @@ def ordered(brief: Brief, p: Params) -> list[Task]:
 
 def outlook(brief: Brief, at: Standing) -> Outlook:
     """Each sub-dataset may be trained for the whole limit on epochs, wherever it begins."""
-    sizes, sequence = dict(zip(brief.tasks, brief.sizes, strict=True)), ordered(brief, brief.params)
+    sequence = ordered(brief, brief.params)
     left = sequence[sequence.index(at.mixture.tasks[0]) :] if len(at.mixture.tasks) == 1 else sequence
-    instances = brief.horizon * sum(sizes[task] for task in left)
-    bound = Bound(instances=instances, why=f"the limit of {many(brief.horizon, 'epoch')} for each sub-dataset")
-    return Outlook(bound=bound if math.isfinite(instances) else None, snapshots=PLAIN_HELD)
+    return Outlook(bound=one_by_one(brief, left), snapshots=PLAIN_HELD)
 
 
 METHOD = Method(plan=plan, Params=Params, outlook=outlook, presets={"default": {"select": "last"}})

@@ -7,7 +7,6 @@ a sign (TIES-Merging, arXiv 2306.01708). The final model is the merged one.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +14,7 @@ from typing import Literal
 
 from msft.core.curves import peak
 from msft.core.method import Method, require, said_by
-from msft.core.outlook import PLAIN_HELD, Bound, Outlook, Standing
-from msft.core.plain_words import many
+from msft.core.outlook import PLAIN_HELD, Outlook, Standing, one_by_one
 from msft.core.rollout import Answer, Point, Track, curves, roll_out
 from msft.core.vocabulary import ROOT, Brief, Mixture, Outcome, Plan
 
@@ -72,10 +70,7 @@ def outlook(brief: Brief, at: Standing) -> Outlook:
     left = brief.tasks
     if len(at.mixture.tasks) == 1:
         left = left[left.index(at.mixture.tasks[0]) :]
-    sizes = dict(zip(brief.tasks, brief.sizes, strict=True))
-    instances = brief.horizon * sum(sizes[task] for task in left)
-    bound = Bound(instances=instances, why=f"the limit of {many(brief.horizon, 'epoch')} for each sub-dataset")
-    return Outlook(bound=bound if math.isfinite(instances) else None, snapshots=len(brief.tasks) + PLAIN_HELD)
+    return Outlook(bound=one_by_one(brief, left), snapshots=len(brief.tasks) + PLAIN_HELD)
 
 
 METHOD = Method(

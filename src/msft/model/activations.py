@@ -9,8 +9,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from msft.model.head import LOGITS
+from msft.model.model_parts import base_of, decoder_layers, vocabulary_of
 from msft.model.precision import Precision
-from msft.model.twin import base_of, decoder_layers
 
 FP32 = 4
 
@@ -28,8 +28,7 @@ def activation_bytes(skeleton: nn.Module, tokens: int, precision: Precision, *, 
     adapter = skeleton.peft_config["default"] if isinstance(skeleton, PeftModel) else None
     layers = decoder_layers(base) or [base]
     each = [_of_layer(layer, size, adapter, _experts(base.config)) for layer in layers]
-    text = base.config.get_text_config(decoder=True)
-    width, vocabulary = base.get_input_embeddings().weight.shape[1], text.vocab_size
+    width, vocabulary = base.get_input_embeddings().weight.shape[1], vocabulary_of(base)
     of_ends = 3 * width * (size + FP32)
     if checkpointing:
         of_layers = len(layers) * width * size + 2 * max(each, default=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from msft.core.errors import ModelError, complaint
+from msft.model.model_parts import vocabulary_of
 
 _TRIAL = 32
 """Tokens whose likelihoods a merged model is held against."""
@@ -79,16 +79,15 @@ def write_merged(
     write: Callable[[Any, Path], None],
     *,
     dtype: torch.dtype = torch.float32,
-    inplace: bool = False,
 ) -> None:
-    """Merges the adapter into its base, writes it by `write(merged, folder)`, and reads it again.
+    """Merges the adapter into its base, which spends `model`, writes it by `write(merged, folder)`, and reads it again.
 
-    `inplace`: spends `model`, which saves memory. Raises ModelError where the folder's model gives other likelihoods
+    Raises ModelError where the folder's model gives other likelihoods
     than the adapter on its base.
     """
     kind: Any = type(model.get_base_model())
     expected, device = _likelihoods(model), next(model.parameters()).device
-    merged: Any = (model if inplace else copy.deepcopy(model)).merge_and_unload(safe_merge=True)
+    merged: Any = model.merge_and_unload(safe_merge=True)
     write(merged.to(dtype), folder)
     del merged
     # In fp32, whatever the file holds: only the rounding of the weights may show.
@@ -106,7 +105,7 @@ def _likelihoods(model: Any) -> Tensor:
     training = model.training
     model.eval()
     device = next(model.parameters()).device
-    vocabulary = model.config.get_text_config(decoder=True).vocab_size
+    vocabulary = vocabulary_of(model)
     ids = torch.from_numpy(np.random.default_rng(0).integers(0, vocabulary, _TRIAL)).to(device)[None]
     logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
     model.train(training)

@@ -20,8 +20,8 @@ from transformers import PreTrainedModel
 from msft.core.errors import ModelError, complaint, in_a_line
 from msft.forward.batches import MicroBatch
 from msft.forward.runtime import undisturbed
+from msft.model.model_parts import base_of, decoder_layers
 from msft.model.token_loss import TokenLoss
-from msft.model.twin import base_of, decoder_layers
 
 _FIELD = "training.torch_compile"
 SIZES = 256

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from msft.core.errors import ModelError, complaint
+from msft.core.errors import ModelError, complaint, in_a_line
 from msft.core.paths import absent, expanded
+from msft.system.files import sha256
 
 Quantized: TypeAlias = Literal["nf4", "fp4", "int8"]
 """In which numbers of 4 or 8 bits a base is held."""
@@ -118,8 +119,7 @@ def fingerprint(source: ModelSource) -> str:
     total = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.is_file() and (path.suffix in _IDENTITY or path.name == source.gguf_file):
-            with path.open("rb") as file:
-                total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+            total.update(f"{path.name} {sha256(path)}\n".encode())
     return total.hexdigest()
 
 
@@ -194,8 +194,7 @@ def complaining(source: ModelSource, what: str) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        found = f"{what} ({type(error).__name__}: {lines[0] if lines else 'no message'})"
+        found = f"{what} ({in_a_line(error)})"
         mend = "check the name and the files; without a network, give a local folder"
         if not Path(source.name_or_path).exists():
             mend = f"check the name: {absent(Path(source.name_or_path))}; without a network, give a local folder"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from msft.core.errors import RunError, complaint
+from msft.core.errors import RunError, complaint, first_line
 
 
 def hardware_has_bf16(device: torch.device) -> bool:
@@ -75,5 +75,5 @@ def _after_failed_recording(pool: Any) -> None:
         with torch.random.fork_rng(devices=[device]):
             torch.rand(1, device="cuda")
     except RuntimeError as error:
-        found = f"after a failed recording, this GPU gives no random numbers ({str(error).splitlines()[0]})"
+        found = f"after a failed recording, this GPU gives no random numbers ({first_line(error)})"
         raise RunError(complaint(found, "set it to false", field="training.cuda_graphs")) from error

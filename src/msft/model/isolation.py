@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from msft.core.errors import ModelError, complaint
+from msft.core.errors import ModelError, complaint, first_line
 from msft.forward.batches import RowLayout
 from msft.model import attention, rows_attention
+from msft.model.model_parts import depth, vocabulary_of
 from msft.model.readings import (
     CHANGES,
     REFUSALS,
@@ -34,10 +35,9 @@ from msft.model.readings import (
     differs,
     laid_out,
     singly,
-    vocabulary_of,
-)  # fmt: skip
+)
 from msft.model.token_loss import TokenLoss
-from msft.model.twin import BORDER, depth, kinds, one_thread, reads_a_row, twin
+from msft.model.twin import BORDER, kinds, one_thread, reads_a_row, twin
 
 T = TypeVar("T")
 EXPERTS = 1e-5
@@ -205,7 +205,7 @@ def _touches(loss: TokenLoss, layout: Layout, probe: Probe, apart: Reading, devi
         if reason := differs(laid_out(loss, layout, probe.rows(), device), apart):
             return reason
     except REFUSALS as error:
-        return f"the model raises {type(error).__name__} ({(str(error).splitlines() or ['no message'])[0]})"
+        return f"the model raises {type(error).__name__} ({first_line(error)})"
     return "" if unmoved(loss, layout, probe, device) else "a likelihood changes with the tokens of other rows"
 
 

@@ -21,10 +21,10 @@ from msft.model.embedding import gather_directly
 from msft.model.gated import lighten_gates
 from msft.model.head import FusedHead
 from msft.model.isolation import last_mlp_skips
+from msft.model.model_parts import base_of, positions_of
 from msft.model.norms import lighten_norms
 from msft.model.row_layout import ALONE, examples, gives
 from msft.model.token_loss import TokenLoss
-from msft.model.twin import base_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +62,8 @@ def lighten(
     are laid out by their lengths nothing is changed, so that a step can be recorded.
 
     `direct`: gradients of the embedding and the head bypass autograd, which is correct in a single process only.
-    `longest`: no row of the run has more tokens (None: unknown). `msft.forward.swap.restore` restores the replaced
-    layers.
+    `longest`: no row of the run has more tokens (None: unknown). `parts`: for benchmarks, which restore the
+    replaced layers by `msft.forward.swap.restore`.
     """
     if layout == "lengths":
         return ""
@@ -98,8 +98,7 @@ def lighten(
 
 def _reach(loss: TokenLoss, longest: int | None) -> int:
     """The longest row for which attention is computed by plain products, in a run whose rows have `longest` tokens."""
-    positions = getattr(base_of(loss.model).config.get_text_config(decoder=True), "max_position_embeddings", None)
-    return min(PRODUCTS, longest or PRODUCTS, positions or PRODUCTS)
+    return min(PRODUCTS, longest or PRODUCTS, positions_of(base_of(loss.model)) or PRODUCTS)
 
 
 def _rows_up_to(length: int, device: torch.device) -> MicroBatch:

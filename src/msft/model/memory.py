@@ -35,6 +35,11 @@ def each_trained(
     }
 
 
+def frozen_bytes(precision: Precision, parameters: int, trained: int, packed: Packed) -> int:
+    """Bytes of the weights that are not trained; `packed`: of the parameters that are held in 4 or 8 bits."""
+    return packed.nbytes + (parameters - trained - packed.parameters) * (2 if precision == "mixed" else 4)
+
+
 def training_bytes(
     precision: Precision,
     parameters: int,
@@ -50,7 +55,7 @@ def training_bytes(
     `moments`: bytes of all of them. `packed`: those of the parameters that are held in 4 or 8 bits. `on_host`: see
     `each_trained`.
     """
-    frozen = packed.nbytes + (parameters - trained - packed.parameters) * (2 if precision == "mixed" else 4)
+    frozen = frozen_bytes(precision, parameters, trained, packed)
     each = each_trained(precision, averaged=averaged, moments=0, on_host=on_host)
     return frozen + (0 if on_host else moments) + int(trained * sum(each.values()))
 

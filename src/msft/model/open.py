@@ -21,29 +21,10 @@ from msft.core.errors import ModelError, complaint
 from msft.core.vocabulary import Task
 from msft.data.examples import Example, TaskData
 from msft.model.adapters import fresh_adapter
-from msft.model.folder import (
-    ModelSource,
-    Quantized,
-    check_model_folder,
-    check_shapes,
-    complaining,
-    fingerprint,
-)  # fmt: skip
+from msft.model.folder import ModelSource, Quantized, check_model_folder, check_shapes, complaining
+from msft.model.model_parts import base_of, positions_of
 from msft.model.quantised import check_trained, kept_whole, kind_of, prepare, require, settings, stored_as, unpacked
 from msft.model.returned import as_configured, return_logits_only
-from msft.model.twin import base_of
-
-__all__ = [
-    "ModelSource",
-    "OpenModel",
-    "check_data_fits",
-    "check_model_folder",
-    "export_model",
-    "fingerprint",
-    "load_model",
-    "load_tokenizer",
-    "non_embedding_parameters",
-]
 
 
 @dataclass(frozen=True)
@@ -85,9 +66,9 @@ class OpenModel:
         """In which numbers the base's linear layers are held; None: as floating-point numbers."""
         return kind_of(self.source, getattr(self.skeleton, "config", None))
 
-    def load(self, *, whole: bool = False) -> PreTrainedModel | PeftModel:
-        """See `load_model`. `whole`: no weight in 4 or 8 bits, so that an adapter can be merged."""
-        return _weights(self.source, whole=whole)
+    def load(self) -> PreTrainedModel | PeftModel:
+        """See `load_model`."""
+        return _weights(self.source)
 
 
 def load_tokenizer(source: ModelSource) -> Any:
@@ -182,9 +163,9 @@ def _quantised(source: ModelSource) -> dict[str, Any] | None:
         return None
     with complaining(source, "the model cannot be loaded"):
         config = AutoConfig.from_pretrained(place_of(source), **origin_of(source))
-    if kind_of(source, config) is None:
+    if (kind := kind_of(source, config)) is None:
         return None
-    require()
+    require("model.quantize", kind)
     on_cpu: dict[str, Any] = {"device_map": {"": "cpu"}}
     if source.quantize is None or stored_as(config) is not None:
         return on_cpu
@@ -263,12 +244,6 @@ def of_ends(model: Any) -> set[int]:
     """The ids of the parameters of embeddings and output head."""
     ends = [model.get_output_embeddings(), *(module for module in model.modules() if isinstance(module, nn.Embedding))]
     return {id(parameter) for end in ends if isinstance(end, nn.Module) for parameter in end.parameters()}
-
-
-def positions_of(model: PreTrainedModel | PeftModel) -> int | None:
-    """The most tokens that the model takes; None if its configuration does not say."""
-    found = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    return found if isinstance(found, int) else None
 
 
 def check_data_fits(model: PreTrainedModel | PeftModel, data: Mapping[Task, TaskData]) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from msft.core.errors import ConfigError, complaint
 from msft.model.hardware import hardware_has_bf16
-from msft.model.twin import base_of
+from msft.model.model_parts import base_of
 
 Precision: TypeAlias = Literal["mixed", "autocast", "fp32"]
 """`mixed`: the model's parameters are bf16 copies of fp32 masters; `autocast`: fp32 parameters, which matrix products

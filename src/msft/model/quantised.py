@@ -25,6 +25,7 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 from msft.core.errors import ModelError, complaint
 from msft.forward.swap import swap
 from msft.model.folder import ModelSource, Quantized
+from msft.model.model_parts import base_of
 from msft.model.precision import Precision
 
 M = TypeVar("M", bound=nn.Module)
@@ -47,11 +48,11 @@ class Packed:
     """Their bytes, those of their scales included."""
 
 
-def require() -> None:
-    """Raises ModelError where bitsandbytes is not installed."""
+def require(field: str, found: str) -> None:
+    """Raises ModelError where bitsandbytes is not installed; `field` has the value `found`, which needs it."""
     if importlib.util.find_spec("bitsandbytes") is None:
-        found = "weights in 4 or 8 bits need the library bitsandbytes, which is not installed"
-        raise ModelError(complaint(found, "pip install 'msft[quantized]'", field="model.quantize"))
+        found = f"{found} needs the library bitsandbytes, which is not installed"
+        raise ModelError(complaint(found, "pip install 'msft[quantized]'", field=field))
 
 
 def settings(kind: Quantized, whole: list[str]) -> BitsAndBytesConfig:
@@ -168,7 +169,7 @@ def will_be_packed(
     """What a model will hold in 4 or 8 bits once it is read, by its skeleton."""
     if kind is None:
         return Packed()
-    base: Any = skeleton.get_base_model() if isinstance(skeleton, PeftModel) else skeleton
+    base: Any = base_of(skeleton)
     skipped = [*kept_whole(base, modules_to_save), *(base._keep_in_fp32_modules or ())]
     count = total = 0
     for name, module in base.named_modules():

@@ -187,11 +187,6 @@ class Probe:
         return made
 
 
-def vocabulary_of(model: Any) -> int:
-    """The number of tokens that the model knows."""
-    return int(model.config.get_text_config(decoder=True).vocab_size)
-
-
 CHANGES = ("odd", "even", "branches")
 """Which tokens change: those of every second row, of all others, or of all branches of a row but the first."""
 THOROUGH = Probe(

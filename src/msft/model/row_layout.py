@@ -17,10 +17,10 @@ from msft.forward.batches import MicroBatch, RowLayout, collate
 from msft.forward.runtime import undisturbed
 from msft.forward.token_rows import row
 from msft.model.isolation import attention_of, proven, twin_of, unfit, unmoved
+from msft.model.model_parts import base_of, vocabulary_of
 from msft.model.precision import narrow_buffers
-from msft.model.readings import REFUSALS, Layout, Probe, laid_out, vocabulary_of
+from msft.model.readings import REFUSALS, Layout, Probe, laid_out
 from msft.model.token_loss import TokenLoss
-from msft.model.twin import base_of
 
 ALONE = [[4, 2, 5], [2, 5, 1, 3], [3, 1, 4, 1, 5, 2, 6, 5, 3, 5, 1]]
 _FEW = Probe((2, 3, 5), ((3, (2, 1, 3)),))

@@ -17,6 +17,7 @@ from msft.core.errors import ModelError, complaint
 from msft.forward.batches import Continuation, MicroBatch, NextTokens, Predicted, TokenScores
 from msft.model.cross_entropy import likeliest, most_likely, own_nll, token_nll
 from msft.model.head import LOGITS, FusedHead
+from msft.model.model_parts import base_of, vocabulary_of
 
 
 @dataclass(slots=True)
@@ -45,13 +46,13 @@ class TokenLoss(nn.Module):
         self.model = model
         self._pass: _Pass | None = None
         """The forward pass in progress; the hooks do nothing outside of one."""
-        base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        base: Any = base_of(model)
         head = base.get_output_embeddings()
         if not isinstance(head, nn.Module):
             raise _no_head(base, "it has no output embeddings")
         head.register_forward_pre_hook(self._keep_predicting)
         self._base = base
-        self._vocabulary: int = base.config.get_text_config().vocab_size
+        self._vocabulary: int = vocabulary_of(base)
         self.ends_with_head = False
         """Whether the model returns its head's output unchanged. Set by `probe`."""
         self.fused: FusedHead | None = None

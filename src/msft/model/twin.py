@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
+
+from msft.model.model_parts import LAYERS, decoder_layers, depth, vocabulary_of
 
 BORDER = 8
 """Tokens: windows, chunks and lengths at which a rotary embedding changes are cut to this."""
@@ -55,7 +56,6 @@ _SIZES: tuple[tuple[re.Pattern[str], int], ...] = tuple(
         (r"block_multiple_of|ffn_round_up_to_multiple_of|.*_divisible_by|split_ngram_parts", 8),
     )
 )
-_LAYERS = re.compile(r"num_hidden_layers|n_layers?|num_layers|decoder_layers|num_decoder_layers|num_blocks")
 _TOKENS = re.compile(r".*_token_id|(mask|unk|pad|bos|eos|sep)_index")
 
 
@@ -82,7 +82,7 @@ def twin(model: PreTrainedModel, layers: int, longest: int | None, device: torch
 @torch.no_grad()
 def reads_a_row(made: Any, device: torch.device) -> None:
     """Raises whatever the model's class raises where a twin cannot read rows of a proof."""
-    known = made.config.get_text_config(decoder=True).vocab_size
+    known = vocabulary_of(made)
     for length in (2, LONGEST):
         ids = (SPECIAL + torch.arange(length, device=device)[None]) % known
         made(input_ids=ids, use_cache=False)
@@ -98,11 +98,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def base_of(model: Any) -> PreTrainedModel:
-    """The model without its adapter."""
-    return cast(PreTrainedModel, model.get_base_model() if isinstance(model, PeftModel) else model)
 
 
 def shrunken(config: Any, layers: int, longest: int | None = None) -> Any:
@@ -143,7 +138,7 @@ def _unnamed(fields: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _named(name: str) -> bool:
-    tables = (_LAYERS, _TOKENS, _BORDERS, *(names for names, _ in _SIZES))
+    tables = (LAYERS, _TOKENS, _BORDERS, *(names for names, _ in _SIZES))
     return any(names.fullmatch(name) for names in tables)
 
 
@@ -164,16 +159,6 @@ def kinds(model: nn.Module, layers: int) -> list[Any]:
     return [_kind(layer) for layer in decoder_layers(model, layers)]
 
 
-def decoder_layers(model: nn.Module, count: int | None = None) -> list[nn.Module]:
-    """The model's decoder layers: the first list of `count` modules, by default as many as its configuration says.
-    Empty where there is none."""
-    if count is None:
-        config: Any = model.config
-        count = depth(config.get_text_config(decoder=True))
-    lists = (found for found in model.modules() if isinstance(found, nn.ModuleList) and len(found) == count)
-    return list(next(lists, []))
-
-
 def _kind(layer: nn.Module) -> Any:
     return tuple(
         (name, type(module).__name__, *_switches(module))
@@ -188,11 +173,6 @@ def _switches(module: nn.Module) -> tuple[Any, ...]:
         return ()
     held = {n: v for n, v in vars(module).items() if not n.startswith("_") and n != "training"}
     return tuple(sorted((n, str(v)) for n, v in held.items() if v is None or isinstance(v, bool | str)))
-
-
-def depth(config: Any) -> int | None:
-    """The number of layers that the configuration gives its decoder."""
-    return next((v for n, v in vars(config).items() if _LAYERS.fullmatch(n) and isinstance(v, int)), None)
 
 
 def _shrink(config: Any, layers: int, cut: Callable[[int], int]) -> None:
@@ -229,7 +209,7 @@ def _shrink(config: Any, layers: int, cut: Callable[[int], int]) -> None:
 def _sized(name: str, value: Any, layers: int, cut: Callable[[int], int]) -> Any:
     if isinstance(value, bool) or not isinstance(value, int):
         return value
-    if _LAYERS.fullmatch(name):
+    if LAYERS.fullmatch(name):
         return min(value, layers)
     if _TOKENS.fullmatch(name):
         return min(value, SPECIAL - 1)

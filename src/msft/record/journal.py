@@ -69,6 +69,17 @@ class Transcript:
         return header
 
     @property
+    def day(self) -> str | None:
+        """The day that the run's chat template writes (`data.date`); None if it writes none."""
+        day = self.header["config"].get("data.date")
+        return day if isinstance(day, str) else None
+
+    @property
+    def score_excluded(self) -> str:
+        """`method.score_excluded` as it was decided when the run began."""
+        return str(self.header["config"].get("method.score_excluded", "rollout"))
+
+    @property
     def brief(self) -> Brief:
         """The brief, with `params` as a plain mapping of the method's parameters."""
         return brief_from_json(self.header["brief"], params=self.header["brief"]["params"])

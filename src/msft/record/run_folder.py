@@ -198,17 +198,6 @@ class RunFolder:
             raise RunError(complaint(found, mend, file=self.path))
         return read(self.journal, self.sidecars)
 
-    @property
-    def day(self) -> str | None:
-        """The day that the run's chat template writes (`data.date`); None if it writes none."""
-        day = self.transcript().header["config"].get("data.date")
-        return day if isinstance(day, str) else None
-
-    @property
-    def score_excluded(self) -> str:
-        """`method.score_excluded` as it was decided when the run began."""
-        return str(self.transcript().header["config"].get("method.score_excluded", "rollout"))
-
     def write_json(self, file: Path, content: Any, *, place: bool = True) -> None:
         """`place=False`: see `files.replace`."""
         data = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

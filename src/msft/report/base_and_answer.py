@@ -6,9 +6,9 @@ search acted on those scores, so they overestimate the final model.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 from msft.core.vocabulary import Outcome, Task
@@ -136,4 +136,4 @@ def _tested(story: Story, task: Task, base: Outcome, answer: Outcome) -> Row:
 def mean(scores: Sequence[float | None]) -> float | None:
     """The macro-average; None if a score is missing or there is none."""
     known = [score for score in scores if score is not None]
-    return math.fsum(known) / len(known) if known and len(known) == len(scores) else None
+    return fmean(known) if known and len(known) == len(scores) else None

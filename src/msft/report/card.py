@@ -107,7 +107,7 @@ def card(story: Story, form: Form) -> str:
 
 def front_matter(story: Story, form: Form) -> str:
     """YAML for the hub. It contains hub names only, never local paths, which the hub could not resolve."""
-    base, licence = _base(story, form), _config(story).get("model.license")
+    base, licence = _base(story, form), story.config.get("model.license")
     sources = [str(dataset.get("path", "")) for dataset in _datasets(story).values()]
     data = ModelCardData(
         base_model=base if on_hub(_name(story, form)) else None,
@@ -221,7 +221,7 @@ def _costs(story: Story) -> list[tuple[str, str]]:
 
 
 def _settings(story: Story) -> list[tuple[str, Any]]:
-    return [(key, value) for key, value in sorted(_config(story).items()) if key.startswith(SETTINGS)]
+    return [(key, value) for key, value in sorted(story.config.items()) if key.startswith(SETTINGS)]
 
 
 def _versions(story: Story) -> Iterable[str]:
@@ -230,14 +230,9 @@ def _versions(story: Story) -> Iterable[str]:
     return (f"{name} {version}" for name, version in named.items() if version)
 
 
-def _config(story: Story) -> Mapping[str, Any]:
-    """Dotted keys of the resolved configuration."""
-    return story.config
-
-
 def _datasets(story: Story) -> dict[str, dict[str, Any]]:
     """The settings of each data set, by its id; an id may contain dots."""
-    config = _config(story)
+    config = story.config
     ids = [str(value) for key, value in config.items() if key == f"datasets.{value}.id"]
     prefixes = {name: f"datasets.{name}." for name in ids}
     return {

@@ -12,8 +12,8 @@ from msft.core.wire import Json
 from msft.report.story import Story
 from msft.report.words import in_epochs
 
-MAX = "snapshots.max"
-"""The configuration key, as written in the journal's header."""
+MAX, RATE = "snapshots.max", "training.learning_rate"
+"""The configuration keys, as written in the journal's header."""
 
 
 def flops_of(tokens: Tokens, parameters: int, again: int = 0) -> dict[str, int]:
@@ -122,6 +122,12 @@ def limits_of(header: Json, changes: Sequence[Json]) -> Limits:
     """(first segment, `snapshots.max` from there on), in order."""
     now = [(change["since"], change["now"]) for change in changes if tuple(change["path"]) == ("config", MAX)]
     return [(1, header["config"].get(MAX)), *now]
+
+
+def rates_of(header: Json, changes: Sequence[Json]) -> list[tuple[int, float]]:
+    """(first segment, learning rate from there on), in order."""
+    now = [(change["since"], float(change["now"])) for change in changes if tuple(change["path"]) == ("config", RATE)]
+    return [(1, float(header["config"][RATE])), *now]
 
 
 def holdings(story: Story) -> tuple[Sequence[Holding], int]:

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msft.report.several import Run
+from msft.report.verdict import PLACES
 from msft.report.words import clean
 
-PLACES = (".path", "model.name_or_path")
-"""Where data and model lie: no difference if their content is the same."""
 MOST_KEYS, MOST_VALUES, WIDTH = 8, 4, 40
 """Settings and values that are named, and the characters of a value."""
 UNSET, GIVEN = "not set", "set"

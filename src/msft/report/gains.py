@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msft.core.headroom import SPLITS, WINDOW, Evidence, Measured, evidence, halves, moments, unreached, with_errors
+from msft.core.headroom import HALVINGS, WINDOW, Evidence, Measured, evidence, halves, moments, unreached, with_errors
 from msft.core.headroom import gain as gain_on_all
 from msft.core.vocabulary import ROOT, Task
 from msft.report.story import Story
@@ -134,8 +134,8 @@ def _means(found: Evidence, task: Task, replicates: int, dice: np.random.Generat
     The first replicate is the items themselves.
     """
     items = found.items(task)
-    first = np.zeros((SPLITS, items))
-    for split in range(SPLITS):
+    first = np.zeros((HALVINGS, items))
+    for split in range(HALVINGS):
         first[split, halves(items, task, split)[0]] = 1
     draws = dice.multinomial(items, np.full(items, 1 / items), size=replicates)
     counts = np.concatenate([np.ones((1, items)), draws])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from msft.core.vocabulary import ROOT, Task
 from msft.report.cost import ledger
@@ -23,7 +24,7 @@ SCALE = ((0.0, "#c05a00"), (0.25, "#e9a15c"), (0.5, "rgba(150,150,150,0.18)"), (
 """Orange below the base model, blue above: told apart by every kind of colour vision, on light and dark ground."""
 PALE = 0.3
 """Opacity of what may be noise."""
-CLEAR = "rgba(0,0,0,0)"
+HIDDEN = "rgba(0,0,0,0)"
 VEIL = "rgba(128,128,128,0.6)"
 
 Grid = list[list[float | None]]
@@ -95,7 +96,7 @@ class _Drawing:
             {**base, "name": "clear", "z": clear, "showscale": True, "colorbar": bar},
             {**base, "name": "within noise", "z": pale, "opacity": PALE},
             {**base, "name": "discarded", "z": veil, "colorscale": [[0, VEIL], [1, VEIL]]},
-            {**base, "name": "changes", "z": scored, "colorscale": [[0, CLEAR], [1, CLEAR]], "hovertext": told,
+            {**base, "name": "changes", "z": scored, "colorscale": [[0, HIDDEN], [1, HIDDEN]], "hovertext": told,
              "hoverinfo": "text"},
         ]  # fmt: skip
 
@@ -103,7 +104,7 @@ class _Drawing:
         """Points of 100; None if it was not scored."""
         if point is None or any(task not in point.scores for task in row):
             return None
-        change = math.fsum(point.scores[task] - self.story.base.scores[task] for task in row) / len(row)
+        change = fmean(point.scores[task] - self.story.base.scores[task] for task in row)
         return round(100 * change, 3) if math.isfinite(change) else None
 
     def _error(self, point: Point, row: Sequence[Task]) -> Error | None:
@@ -126,7 +127,7 @@ class _Drawing:
         change = self._change(point, row)
         if point is None or change is None:
             return ""
-        score = math.fsum(point.scores[task] for task in row) / len(row)
+        score = fmean(point.scores[task] for task in row)
         told = f"{percent(score)}, {difference(change / 100)} {self._error(point, row) or ''}".strip()
         out = len(row) == 1 and (point.mixture is None or row[0] not in point.mixture.active)
         where = f"epoch {epochs(point.epoch)}, roll-out {point.rollout}"

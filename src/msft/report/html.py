@@ -47,17 +47,7 @@ def document(title: str, intro: str, sections: Sequence[Section], *, unit: str =
     data = {"unit": unit, "figures": {name: f for section in sections for name, f in section.figures.items()}}
     links = "".join(f'<a href="#part-{section.name}">{section.title}</a>' for section in sections)
     again = f'<meta http-equiv="refresh" content="{refresh}">\n' if refresh else ""
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-{again}<title>{text(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
+    body = f"""<main>
 <h1>{text(title)}</h1>
 {intro}
 <nav aria-label="Sections">{links}</nav>
@@ -66,7 +56,23 @@ def document(title: str, intro: str, sections: Sequence[Section], *, unit: str =
 </main>
 <script type="application/json" id="figures">{embedded(data)}</script>
 <script>{library}</script>
-<script>{SCRIPT}</script>
+<script>{SCRIPT}</script>"""
+    return skeleton(title, body, policy=policy, style=STYLE, head=again)
+
+
+def skeleton(title: str, body: str, *, policy: str, style: str, head: str = "") -> str:
+    """A page around its body; `policy`: the content that a browser may load; `head`: more elements of the head."""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+{head}<title>{text(title)}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
 </body>
 </html>
 """
@@ -113,7 +119,7 @@ def axis() -> str:
 
 
 def toggles(names: Sequence[str], legend: str) -> str:
-    """A checkbox per name: it shows or hides the lines with this `meta` in `together`, and the name's own figure."""
+    """A checkbox per name: it shows or hides the lines with this `meta` in the figure `together`."""
 
     def chip(i: int, name: str) -> str:
         colour, dash = ink(i)
@@ -163,9 +169,8 @@ def soft(sentence: str) -> str:
     return f'<p class="soft">{text(sentence)}</p>'
 
 
-def items(sentences: Iterable[str], *, ordered: bool = False) -> str:
-    tag = "ol" if ordered else "ul"
-    return f"<{tag}>{''.join(f'<li>{text(line)}</li>' for line in sentences)}</{tag}>"
+def items(sentences: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{text(line)}</li>' for line in sentences)}</ul>"
 
 
 def numbered_line(number: str, sentence: str, short: str = "", *, name: str = "") -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import TypeAlias
 
 Interval: TypeAlias = tuple[float, float]
@@ -38,7 +39,7 @@ def of_items(report: float, items: Sequence[float]) -> Interval | None:
     variance = _variance(items)
     if variance == 0:
         return wilson(min(1.0, max(0.0, report)), len(items))  # the most that a metric in [0, 1] can vary
-    if math.isclose(_mean(items), report, abs_tol=1e-6) and 0 < report < 1:
+    if math.isclose(fmean(items), report, abs_tol=1e-6) and 0 < report < 1:
         return wilson(report, len(items) * report * (1 - report) / variance, _t(len(items)))
     half = _t(len(items)) * report * math.sqrt(variance / len(items))  # the delta method
     return max(0.0, report - half), min(1.0, report + half)
@@ -52,7 +53,7 @@ def of_change(was: Sequence[float], now: Sequence[float], base: float, answer: f
     """
     if len(was) != len(now) or len(now) < 2:
         return None
-    for slope_base, slope_answer, carried in ((1.0, 1.0, _mean), (base, answer, _exp_mean)):
+    for slope_base, slope_answer, carried in ((1.0, 1.0, fmean), (base, answer, _exp_mean)):
         if _is(carried, was, base) and _is(carried, now, answer):
             if {*was, *now} <= {0.0, 1.0}:
                 pairs = list(zip(was, now, strict=True))
@@ -86,7 +87,7 @@ def tango(gained: int, lost: int, items: int) -> Interval:
 
 def of_average(parts: Sequence[tuple[float, Interval]]) -> Interval:
     """Interval of the average of independent values, from the value and the interval of each (MOVER, Zou 2008)."""
-    centre = _mean([value for value, _ in parts])
+    centre = fmean([value for value, _ in parts])
     below = math.sqrt(math.fsum((value - low) ** 2 for value, (low, _) in parts)) / len(parts)
     above = math.sqrt(math.fsum((high - value) ** 2 for value, (_, high) in parts)) / len(parts)
     return max(-1.0, centre - below), min(1.0, centre + above)
@@ -123,14 +124,10 @@ def _is(carried: Callable[[Sequence[float]], float], items: Sequence[float], met
 
 
 def _variance(values: Sequence[float]) -> float:
-    centre = _mean(values)
+    centre = fmean(values)
     return math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
 def _exp_mean(values: Sequence[float]) -> float:
-    centre = _mean(values)
+    centre = fmean(values)
     return math.exp(centre) if centre <= 0 else math.inf

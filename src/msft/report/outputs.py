@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
+from msft.core.plain_words import many
 from msft.report.html import Section, text
 from msft.report.story import Story
-from msft.report.words import many, percent
+from msft.report.words import percent
 
 KEY = (
     "Texts are decoded greedily, with at most {most} tokens. They were made after the test, are no part of any score, "

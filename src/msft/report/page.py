@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from msft.core.errors import RunError, complaint
+from msft.core.plain_words import many
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import compare
 from msft.report.cautions import cautions
@@ -26,7 +27,7 @@ from msft.report.sub_datasets import rows_table
 from msft.report.table import cost_line, costs, headline, model_name, notes, smoothing
 from msft.report.training_curves import training_figures
 from msft.report.verdict_views import verdict_html
-from msft.report.words import TEACHER, decision, decision_in_short, decisions, epochs, many, scaled
+from msft.report.words import TEACHER, decision, decision_in_short, decisions, epochs, scaled
 from msft.system import files
 
 SCORES_KEY = (

@@ -26,6 +26,7 @@ PALETTE = (
 )  # fmt: skip
 MANY = 8
 """With more sub-datasets, rows are dense, and a heat map stands for a curve of each."""
+LONGEST_NAME = 22
 DASHES = ("solid", "dash", "dot")
 
 
@@ -39,10 +40,10 @@ def shown(name: str) -> str:
     return html.escape(clean(name))
 
 
-def shortened(name: str, most: int = 22) -> str:
-    """A name cut to `most` characters, safe for plotly.js."""
+def shortened(name: str) -> str:
+    """A name cut to `LONGEST_NAME` characters, safe for plotly.js."""
     name = clean(name)
-    return html.escape(name if len(name) <= most else name[: most - 1] + "…")
+    return html.escape(name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…")
 
 
 def unit(most: float, name: str) -> tuple[float, str]:

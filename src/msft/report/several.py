@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from msft.core.errors import RunError, complaint
@@ -31,6 +32,7 @@ from msft.report.words import (
     listed,
     measure_label,
     mixed,
+    p_value,
     percent,
     scaled,
     span,
@@ -48,7 +50,7 @@ VALIDATION = (
     "No run has test scores: these are validation scores, by which the runs chose their final models, so nothing is "
     "tested. Expect lower scores on new data, and give a test split."
 )
-SEEDS = ("training.seed", "data.seed")
+SEED_KEYS = ("training.seed", "data.seed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +187,7 @@ def overview(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
 def _row(run: Run, tasks: Sequence[Task]) -> list[str]:
     story, scores = run.story, list(run.scores.values())
     average = macro(run, tasks)
-    centre = math.fsum(scores) / len(scores) if scores else 0.0
+    centre = fmean(scores) if scores else 0.0
     spread = math.sqrt(math.fsum((s - centre) ** 2 for s in scores) / len(scores)) if scores else None
     spent = seconds_of(story).total
     return [
@@ -226,21 +228,15 @@ def _against(run: Run, reference: Run) -> list[str]:
     counted = f"{sum(d > 0 for d in sure)} / {sum(d < 0 for d in sure)} of {len(gaps)}"
     known = any(each.p is not None for each in gaps)
     return [
-        clean(run.name), difference(whole.difference), interval, _p(whole.p), counted if known else NOT_KNOWN,
+        clean(run.name), difference(whole.difference), interval, p_value(whole.p), counted if known else NOT_KNOWN,
     ]  # fmt: skip
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return NOT_KNOWN
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def only_seeds(runs: Sequence[Run]) -> list[str]:
     """Says which runs are the same job with other seeds: nothing here averages over seeds."""
     jobs: dict[str, list[Run]] = {}
     for run in runs:
-        config = {key: v for key, v in run.story.header.get("config", {}).items() if key not in SEEDS}
+        config = {key: v for key, v in run.story.header.get("config", {}).items() if key not in SEED_KEYS}
         jobs.setdefault(json.dumps([run.story.header.get("method"), config], sort_keys=True), []).append(run)
     same = [job for job in jobs.values() if len({run.story.brief.seed for run in job}) > 1]
     return [f"{', '.join(clean(run.name) for run in job)}: the same job with other seeds. {MANY_SEEDS}" for job in same]

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from msft.core.plain_words import many
 from msft.report.charts import stacked_flops
 from msft.report.cost import flops, ledger
 from msft.report.differing import settings_in_words
@@ -18,7 +19,7 @@ from msft.report.plots import FADED, Figure, figure, ink, rows_of, shown, unit
 from msft.report.several import MODELS_ONLY, Run, against, macro_gap, overview, scores, wary
 from msft.report.table import print_line, print_table, rich_table
 from msft.report.verdict import against_plain, is_plain_sft_of
-from msft.report.words import TEACHER, clean, difference, many
+from msft.report.words import TEACHER, clean, difference
 
 SIDE_BY_SIDE = "side by side"
 FIT = 4

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from msft.core.vocabulary import ROOT, Outcome, Snapshot, Task
 from msft.report.rollouts import Reading
@@ -62,10 +63,10 @@ class Errors:
         columns = []
         for snapshot in snapshots:
             items, score = self.items[snapshot, task], self._score(snapshot, task)
-            is_mean = math.isclose(math.fsum(items) / len(items), score, abs_tol=1e-6)
+            is_mean = math.isclose(fmean(items), score, abs_tol=1e-6)
             slope = 1.0 if is_mean else score  # else the score is the exponential of the mean
             columns.append([slope * item for item in items])
-        return [math.fsum(values) / len(columns) for values in zip(*columns, strict=True)]
+        return [fmean(values) for values in zip(*columns, strict=True)]
 
     def _bound(self, task: Task, here: Sequence[Snapshot], there: Sequence[Snapshot]) -> Error | None:
         """The scores as if they were shares of independent yes/no items: of all values in [0, 1], these vary most."""
@@ -75,7 +76,7 @@ class Errors:
         variance = 0.0
         for snapshots in (here, there):
             if snapshots:
-                score = math.fsum(self._score(snapshot, task) for snapshot in snapshots) / len(snapshots)
+                score = fmean(self._score(snapshot, task) for snapshot in snapshots)
                 share = (items * score + 2) / (items + 4)  # at 0 and 1, the items do not prove that nothing varies
                 variance += share * (1 - share) / items
         return Error(math.sqrt(variance), at_most=True) if math.isfinite(variance) and variance > 0 else None
@@ -89,7 +90,7 @@ def _spread(one: Sequence[float], other: Sequence[float] | None) -> float:
     gaps = one if other is None else [a - b for a, b in zip(one, other, strict=True)]
     if len(gaps) < 2 or not all(map(math.isfinite, gaps)):
         return 0.0
-    centre = math.fsum(gaps) / len(gaps)
+    centre = fmean(gaps)
     return math.sqrt(math.fsum((gap - centre) ** 2 for gap in gaps) / (len(gaps) - 1) / len(gaps))
 
 

@@ -64,7 +64,7 @@ class Story:
     @property
     def names(self) -> tuple[Task, ...]:
         """What has validation scores: the sub-datasets, and the aggregate last."""
-        return (*self.tasks, *([] if self.aggregate is None else [self.aggregate]))
+        return self.brief.names
 
     @property
     def tested(self) -> tuple[Task, ...]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from msft.core.plain_words import many
 from msft.core.vocabulary import Task
 from msft.report.base_and_answer import Comparison, Row
 from msft.report.final_path import FinalPath
@@ -15,7 +16,7 @@ from msft.report.plots import MANY
 from msft.report.standard_errors import Errors, told_fall
 from msft.report.story import Story
 from msft.report.table import columns
-from msft.report.words import NOT_KNOWN, clean, difference, epochs, many, percent, span
+from msft.report.words import NOT_KNOWN, clean, difference, epochs, percent, span
 
 WIDTH, HEIGHT = 140, 16
 """Of a drawing of one change, in px."""

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from msft.core.plain_words import many
 from msft.core.vocabulary import Task
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import Comparison, Row, compare
@@ -21,19 +22,7 @@ from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.summary import disk
 from msft.report.verdict_views import render_steps, render_verdict
-from msft.report.words import (
-    NOT_KNOWN,
-    clean,
-    decisions,
-    difference,
-    duration,
-    epochs,
-    listed,
-    many,
-    percent,
-    scaled,
-    span,
-)
+from msft.report.words import NOT_KNOWN, clean, decisions, difference, duration, epochs, listed, percent, scaled, span
 
 INTERVAL_NOTE = (
     "The interval covers test-set sampling only. Retraining with another seed can change the result by more."
@@ -229,9 +218,14 @@ def shown_columns(story: Story, comparison: Comparison) -> tuple[list[str], list
     return [names[i] for i in keep], [[row[i] for i in keep] for row in rows]
 
 
+def plain_table() -> Table:
+    """An empty table for the terminal, with a line below the headings only."""
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+
+
 def rich_table(names: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int, average: bool) -> Table:
     """A table for the terminal. The first `text_columns` columns are text; with `average`, the last row is that."""
-    made = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold", pad_edge=False)
+    made = plain_table()
     for i, name in enumerate(names):
         # At 80 columns the names do not wrap; the name of the measure may, and "final model" takes two lines.
         heading = "final\nmodel" if name == "final model" else name

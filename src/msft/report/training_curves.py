@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 
 from msft.core.schedule import learning_rate
 from msft.core.vocabulary import ROOT, Snapshot
+from msft.report.cost import RATE, rates_of
 from msft.report.figures import Curves
 from msft.report.plots import Figure
 from msft.report.story import Story
 from msft.report.trail import Point
-
-RATE = "training.learning_rate"
 
 
 def training_figures(story: Story, curves: Curves) -> Mapping[str, tuple[str, Figure]]:
@@ -36,11 +35,9 @@ def training_figures(story: Story, curves: Curves) -> Mapping[str, tuple[str, Fi
 def _rate_at(story: Story) -> Callable[[Point], float | None]:
     """The learning rate of a step that begins at a point."""
     config = story.header.get("config", {})
-    first = config.get(RATE)
-    if not isinstance(first, int | float):
+    if not isinstance(config.get(RATE), int | float):
         return lambda _: None
-    rates = [(1, float(first))]
-    rates += [(c["since"], float(c["now"])) for c in story.changes if tuple(c["path"]) == ("config", RATE)]
+    rates = rates_of(story.header, story.changes)
     schedule, warmup = str(config.get("training.schedule", "constant")), float(config.get("training.warmup", 0.0))
 
     def at(point: Point) -> float | None:

@@ -30,6 +30,7 @@ PLAIN = ("sft", "sft_average")
 FREE = ("method.", "training.average", "training.schedule")
 """The settings in which a method and the plain SFT that it is compared with may differ."""
 PLACES = (".path", "model.name_or_path")
+"""Where data and model lie: no difference if their content is the same."""
 SEEDS = 6
 """Seeds of each method that a comparison needs: with fewer, no exact test can be significant."""
 

@@ -6,7 +6,7 @@ import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from msft.core.plain_words import many as many  # what people read takes its words from here
+from msft.core.plain_words import many
 from msft.core.vocabulary import Segment
 from msft.report.rollouts import Reading, Rollout
 from msft.report.story import Story
@@ -29,6 +29,12 @@ def clean(text: str) -> str:
 def percent(score: float | None) -> str:
     """A score in [0, 1] in percent: 61.3."""
     return NOT_KNOWN if score is None or not math.isfinite(score) else f"{100 * score:.1f}"
+
+
+def p_value(p: float | None) -> str:
+    if p is None:
+        return NOT_KNOWN
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def difference(score: float | None) -> str:

@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-import numpy as np
-
 from msft.config.reader import dump
 from msft.core.errors import Diverged, Stopped, UserError
 from msft.core.retention import Limits, replayed
@@ -26,7 +24,7 @@ from msft.report.card import write_card
 from msft.report.page import write_page
 from msft.report.summary import summarise
 from msft.run.agreement import check_agreement
-from msft.run.job import Job, made_with
+from msft.run.job import Described, Job, made_with
 from msft.run.loop import Engine, drive, needed
 from msft.run.open_store import open_store, take_over
 from msft.run.resume import (
@@ -51,16 +49,9 @@ from msft.system import files
 from msft.system.stopwatch import Stopwatch, spent
 
 
-class RunEngine(Engine, Protocol):
+class RunEngine(Engine, Described, Protocol):
     """An engine with what the journal records of it, and the learning rates that a resumed run may set."""
 
-    fingerprint: str
-    """Of the base model."""
-    parameters: int
-    """Number of parameters outside the embeddings, for the cost law."""
-    model_bytes: int
-    gpu: Mapping[str, Any]
-    """What decides the rounding on a GPU; empty on a CPU."""
     light: str
     """Why rows are padded, and what was made lighter in the model, in words; empty if neither is so."""
     learning_rates: Sequence[tuple[int, float]]
@@ -280,11 +271,10 @@ class Attempt:
         main, final = self.processes.is_main, self.folder.final
         files.stage("export")
         with spent("export"):
-            found = [
-                main and bool(self.folder.read_samples()),
-                main and final_is_whole(self.folder, run, self.watcher.note),
-            ]
-            sampled, whole = self.processes.total(np.array(found, np.float64))
+            found = False, False
+            if main:
+                found = bool(self.folder.read_samples()), final_is_whole(self.folder, run, self.watcher.note)
+            sampled, whole = self.processes.from_main(found)
             if not sampled:
                 samples = sampled_outputs(self.engine.sample, self.job.data, answer, self.watcher.note)
                 if main and samples:

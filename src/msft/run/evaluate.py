@@ -19,7 +19,8 @@ from msft.engine.decoding import decoding_of
 from msft.engine.launch import check_precision_and_compiler
 from msft.engine.parallel import Processes
 from msft.engine.setup import budgeted, runtime_for
-from msft.model.open import ModelSource, check_data_fits, load_model, load_tokenizer
+from msft.model.folder import ModelSource
+from msft.model.open import check_data_fits, load_model, load_tokenizer
 from msft.model.precision import narrow, precision_on
 from msft.model.quantised import compute_in
 from msft.model.row_layout import try_narrow
@@ -92,10 +93,11 @@ def evaluate(
     check_precision_and_compiler(bf16=precision != "fp32", torch_compile=False)
     run = RunFolder(Path(model))
     if run.exists:
-        if split == "validation" and run.transcript().brief.whole is not None:
+        past = run.transcript()
+        if split == "validation" and past.brief.whole is not None:
             found = "the final model of this run was trained on its validation rows too (method.refit)"
             raise RunError(complaint(found, "add --split test", file=model, field="--split"))
-        config = on_day(config, run.day)
+        config = on_day(config, past.day)
     loaded, tokenizer = _loaded(config, model)
     data = load_tasks(config, tokenizer)
     check_data_fits(loaded, data)

@@ -16,9 +16,10 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from msft.core.errors import ModelError, RunError, complaint
+from msft.core.errors import ModelError, RunError, complaint, in_a_line
 from msft.model.adapters import write_merged
-from msft.model.open import ModelSource, end_tokens, export_model, fingerprint, load_model, load_tokenizer
+from msft.model.folder import ModelSource, fingerprint
+from msft.model.open import end_tokens, export_model, load_model, load_tokenizer
 from msft.record.run_folder import RunFolder
 from msft.report.card import FILE as CARD
 from msft.report.card import card, form_of, on_hub
@@ -88,7 +89,7 @@ def with_adapter(base: Any, folder: Path) -> PeftModel:
     try:
         return PeftModel.from_pretrained(base, str(folder))
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        found = f"the adapter does not fit its base ({_first_line(error)})"
+        found = f"the adapter does not fit its base ({in_a_line(error)})"
         mend = "use the base model that the adapter was trained on"
         raise ModelError(complaint(found, mend, file=folder)) from error
 
@@ -124,7 +125,6 @@ def export(
                 draft,
                 lambda merged, folder: export_model(merged, tokenizer, folder, ends),
                 dtype=_torch(dtype),
-                inplace=True,
             )
         elif dtype is None:
             shutil.copytree(run.final, draft, dirs_exist_ok=True, ignore=OURS)
@@ -138,7 +138,7 @@ def export(
         form = form_of(draft, dtype=dtype or "float32", hub_id=hub_id)
         (draft / CARD).write_text(card(finished.story, form), encoding="utf-8")
 
-    _whole(output, fill)
+    written_whole(output, fill, field="--output")
     if finished.is_adapter and not merge and is_dora(finished.story):
         return f"{NOT_BY_AUTO}."
     if not merge or not finished.is_adapter or (kind := finished.source.quantize) is None:
@@ -188,10 +188,10 @@ def push(folder: Path, hub_id: str, *, private: bool) -> str:
             401: "log in: hf auth login, or set HF_TOKEN",
             403: "use a token that may write there",
         }.get(status, f"try again: hf upload {hub_id} {folder}")
-        found = f"the hub answered {status} ({_first_line(error)})"
+        found = f"the hub answered {status} ({in_a_line(error)})"
         raise RunError(complaint(found, mend, field="--push-to-hub")) from None
     except Exception as error:  # of the underlying libraries: no network, a broken connection, a refused file
-        found = f"the upload failed ({_first_line(error)})"
+        found = f"the upload failed ({in_a_line(error)})"
         raise RunError(complaint(found, f"try again: hf upload {hub_id} {folder}", field="--push-to-hub")) from None
     return str(address)
 
@@ -199,11 +199,6 @@ def push(folder: Path, hub_id: str, *, private: bool) -> str:
 def _others_have(base: ModelSource) -> bool:
     """Whether a base model can be loaded by name on another machine, and by PEFT, which does not read GGUF."""
     return replace(base, name_or_path=base.base).folder is None and base.gguf_file is None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _at(source: ModelSource, folder: Path) -> ModelSource:
@@ -217,7 +212,7 @@ def _torch(dtype: Dtype | None) -> torch.dtype:
     return found
 
 
-def _whole(folder: Path, fill: Callable[[Path], None]) -> None:
+def written_whole(folder: Path, fill: Callable[[Path], None], *, field: str = "") -> None:
     """Creates `folder` with what `fill` writes; a failure leaves nothing behind."""
     folder = folder.absolute()
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -231,6 +226,6 @@ def _whole(folder: Path, fill: Callable[[Path], None]) -> None:
     except OSError as error:
         mend = "check the folder's permissions and the free space on the disk"
         found = f"the model cannot be written ({error.strerror})"
-        raise RunError(complaint(found, mend, file=folder, field="--output")) from error
+        raise RunError(complaint(found, mend, file=folder, field=field)) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -22,7 +22,9 @@ from msft.data.load import chat_template, dated, load_tasks, on_day
 from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.optimizers import moment_bytes
 from msft.engine.settings import EngineSettings, two_schedules
-from msft.model.open import ModelSource, OpenModel, check_data_fits, positions_of
+from msft.model.folder import ModelSource
+from msft.model.model_parts import positions_of
+from msft.model.open import OpenModel, check_data_fits
 from msft.model.row_layout import check_rows
 from msft.record.run_folder import environment
 from msft.run.scoring_cost import decided
@@ -35,7 +37,9 @@ class Described(Protocol):
     """What a journal's header records of the engine's model."""
 
     fingerprint: str
+    """Of the base model."""
     parameters: int
+    """Number of parameters outside the embeddings, for the cost law."""
     model_bytes: int
     gpu: Mapping[str, Any]
     """What decides the rounding on a GPU; empty on a CPU."""
@@ -216,8 +220,7 @@ def made_with(also: Sequence[str] = ()) -> dict[str, Any]:
 
 def longest_row(config: Config) -> int:
     """The most tokens that a row of the run can have; a generated text goes on after `data.max_length`."""
-    asked = [*config.datasets, *([] if config.aggregate is None else [config.aggregate])]
-    spoken = (dataset.scorer.max_new_tokens or 0 for dataset in asked if dataset.scorer is not None)
+    spoken = (dataset.scorer.max_new_tokens or 0 for dataset in config.scored if dataset.scorer is not None)
     return config.data.max_length + max(spoken, default=0)
 
 

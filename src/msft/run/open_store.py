@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from msft.engine.parallel import Processes
 from msft.model.memory import SNAPSHOTS, card_memory
 from msft.record.run_folder import RunFolder
@@ -50,16 +48,12 @@ def snapshot_memory(processes: Processes, jobs: int) -> int:
 
     Equal in all processes, so that all decide alike what goes to disk: what the machine with the least memory has.
     """
-    free = np.zeros(processes.world)
     sharing = processes.on_this_machine * jobs
-    free[processes.rank] = SNAPSHOT_MEMORY * host_memory().available / sharing
-    return int(processes.total(free).min())
+    return int(min(processes.of_all(SNAPSHOT_MEMORY * host_memory().available / sharing)))
 
 
 def snapshot_memory_of_gpu(processes: Processes) -> int:
     """Bytes that snapshots may take in the memory of each process's GPU: 0 without one. Equal in all processes."""
     if processes.device.type != "cuda":
         return 0
-    found = np.zeros(processes.world)
-    found[processes.rank] = SNAPSHOTS * card_memory(processes.device)
-    return int(processes.total(found).min())
+    return int(min(processes.of_all(SNAPSHOTS * card_memory(processes.device))))

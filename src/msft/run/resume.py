@@ -17,7 +17,7 @@ from msft.core.vocabulary import Snapshot
 from msft.core.wire import KEPT_NAMES, Json, KeyPath, changed, dotted
 from msft.record.journal import Journal, Transcript, canonical, digest
 from msft.record.run_folder import INPUTS, RunFolder
-from msft.report.cost import MAX, limits_of
+from msft.report.cost import MAX, RATE, limits_of, rates_of
 from msft.report.words import scaled
 from msft.snapshots.publish import MANIFEST, read_manifest, sweep, verify
 from msft.snapshots.store import Store
@@ -47,7 +47,7 @@ OF_DATA: Mapping[KeyPath, str] = {
     ("brief", "validation_sizes"): "validation items",
 }
 """What of a header differs where data do: with numbers, what they count."""
-_RATE, _BOUND = ("config", "training.learning_rate"), ("config", MAX)
+_RATE, _BOUND = ("config", RATE), ("config", MAX)
 
 
 def least_room(snapshot_bytes: int, model_bytes: int) -> int:
@@ -164,8 +164,7 @@ def regrouped(past: Transcript, changes: Collection[tuple[KeyPath, Any, Any]]) -
 
 def learning_rates(past: Transcript, changes: Collection[tuple[KeyPath, Any, Any]]) -> list[tuple[int, float]]:
     """(first segment, learning rate from there on), in order; a recomputed segment keeps its own rate."""
-    rates = [(1, float(past.header["config"][_RATE[1]]))]
-    rates += [(c["since"], float(c["now"])) for c in past.changes if tuple(c["path"]) == _RATE]
+    rates = rates_of(past.header, past.changes)
     return rates + [(len(past.segments) + 1, float(now)) for path, _, now in changes if path == _RATE]
 
 

@@ -78,7 +78,8 @@ def train(
             check()
             check_trackers(config.training.report_to)
         if resume:
-            config = as_begun(on_day(config, folder.day), folder.score_excluded)
+            past = folder.transcript()
+            config = as_begun(on_day(config, past.day), past.score_excluded)
         job = job.of(config) if job else Job.prepare(config)
         if processes.is_main and shared is None:
             with spent("start.model"):

@@ -12,6 +12,7 @@ import math
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
@@ -133,8 +134,7 @@ class Trackers:
         values: dict[str, float | None] = {f"control/{task}": score for task, score in outcome.scores.items()}
         values |= {f"report/{task}": score for task, score in outcome.reports.items()}
         if set(self._brief.tasks) <= outcome.reports.keys():
-            reports = [outcome.reports[task] for task in self._brief.tasks]
-            values["report/average"] = math.fsum(reports) / len(reports)
+            values["report/average"] = fmean(outcome.reports[task] for task in self._brief.tasks)
         return values
 
     def _where(self, segment: Segment) -> dict[str, float | None]:

@@ -14,9 +14,10 @@ from rich.live import Live
 from rich.text import Text
 
 from msft.config.schema import Config
+from msft.core.plain_words import many
 from msft.core.vocabulary import Brief, Outcome, Segment
 from msft.engine.progress import ScoreInfo, StepInfo
-from msft.report.words import blended, clean, epochs, in_epochs, many
+from msft.report.words import blended, clean, epochs, in_epochs
 from msft.screen.console import new_console
 from msft.screen.pace import Scoring
 from msft.screen.view import View

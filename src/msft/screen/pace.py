@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from msft.core.plain_words import many
 from msft.core.vocabulary import Segment
 from msft.engine.progress import ScoreInfo, StepInfo
-from msft.report.words import clean, duration, many
+from msft.report.words import clean, duration
 
 
 class Pace:

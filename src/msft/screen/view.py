@@ -6,9 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderResult
-from rich.table import Table
 from rich.text import Text
 
 from msft.core.outlook import Bound, Standing
@@ -16,6 +14,7 @@ from msft.core.vocabulary import Brief, Mixture, Outcome, Segment, Snapshot, Tas
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.methods import outlook_of
 from msft.report.rollouts import find_rollouts
+from msft.report.table import plain_table
 from msft.report.trail import ASIDE, BRANCHES, Trail, with_teachers
 from msft.report.words import clean, decision, duration, epochs, percent
 from msft.screen.pace import Pace, Scoring
@@ -147,7 +146,7 @@ class View:
     def scores(self, outcome: Outcome | None = None) -> str:
         """Scores in one line: of an outcome, with the best so far where that is another, or of the latest point of the
         search."""
-        tasks = [task for task in self._names if outcome is None or task in outcome.scores]
+        tasks = [task for task in self.trail.brief.names if outcome is None or task in outcome.scores]
         curves = {task: self.curve(task, None if outcome is None else outcome.snapshot) for task in tasks}
         said = []
         for task, curve in curves.items():
@@ -156,17 +155,11 @@ class View:
                 said.append(f"{clean(task)} {now}" + (f" (best {best})" if outcome and best != now else ""))
         return "  ".join(said)
 
-    @property
-    def _names(self) -> list[Task]:
-        """What is scored: the sub-datasets, and the aggregate last."""
-        brief = self.trail.brief
-        return [*brief.tasks, *([] if brief.aggregate is None else [brief.aggregate])]
-
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         bars = ASCII_BARS if options.ascii_only else BARS
         # A narrow terminal has no room for the curves.
         wide = options.max_width >= 72
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+        table = plain_table()
         table.add_column("sub-dataset", overflow="ellipsis", no_wrap=True)
         table.add_column("part", no_wrap=True)
         table.add_column("search score", justify="right")
@@ -186,9 +179,9 @@ class View:
         lines += [Text(line, style="dim") for line in said if line]
         yield Group(Text(self._headline(), style="bold"), table, *lines)
 
-    def _rows(self, height: int) -> tuple[list[Task], int]:
+    def _rows(self, height: int) -> tuple[Sequence[Task], int]:
         """The sub-datasets that fit on the screen, active ones preferred; and the number of those that do not fit."""
-        tasks = self._names
+        tasks = self.trail.brief.names
         room = max(3, height - 11)
         if len(tasks) <= room:
             return tasks, 0

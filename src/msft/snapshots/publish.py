@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -116,12 +115,6 @@ def sweep(name: str, parent: Path) -> None:
         files.remove(f"{name}.swept", path)
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _os_error(error: Exception, path: Path) -> Exception:
     """Makes an OSError of a Rust library's error, which has the number only in its text: `... (os error 28)`."""
     number = re.search(r"os error (\d+)", str(error))
@@ -131,7 +124,7 @@ def _os_error(error: Exception, path: Path) -> Exception:
 
 
 def _read_identity(path: Path) -> dict[str, Any]:
-    return _identity(path.stat().st_size, digest(path))
+    return _identity(path.stat().st_size, files.sha256(path))
 
 
 def _identity(size: int, sha256: str) -> dict[str, Any]:

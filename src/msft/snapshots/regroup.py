@@ -9,18 +9,15 @@ from msft.snapshots.store import Store
 from msft.system import files
 
 
-def regroup(store: Store, snapshots: Path, world: int, rank: int) -> bool:
-    """Writes this process's part of every snapshot that other numbers of processes have left; whether there are any.
+def regroup(store: Store, snapshots: Path, world: int, rank: int) -> None:
+    """Writes this process's part of every snapshot that other numbers of processes have left.
 
     `world`: processes over which the model is split now. The old parts stay, for the other processes, until `forget`.
     """
-    found = False
     for old in sorted(worlds(snapshots) - {world}):
         for number in whole_snapshots(snapshots, old):
             state, said = cut(snapshots, number, old, world, rank)
             store.adopt(number, state, said)
-            found = True
-    return found
 
 
 def forget(snapshots: Path, world: int) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,12 +46,10 @@ class SharedStore(Store):
         together: Together,
         memory_bytes: int,
         gpu_bytes: int = 0,
-        main: bool = True,
-        executor: Callable[..., Executor] = ThreadPoolExecutor,
     ) -> None:
         self._together = together
         own = part_folder(folder, together.world, together.rank)
-        super().__init__(own, memory_bytes=memory_bytes, gpu_bytes=gpu_bytes, executor=executor)
+        super().__init__(own, memory_bytes=memory_bytes, gpu_bytes=gpu_bytes)
         self._drop_incomplete()
 
     def _drop_incomplete(self) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from msft.report.words import clean, difference, many
+from msft.core.plain_words import many
+from msft.report.words import clean, difference
 from msft.study.compare_words import SAME, Comparison, Entry, interval, same_models, verdict, with_seeds
 from msft.study.statistics import CLOSE, FEWEST_FLIPS, seeds_to_show, t_interval
 

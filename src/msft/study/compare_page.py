@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from msft.report.assets import STYLE
+from msft.report.html import skeleton, text
 from msft.report.words import clean, difference, percent
 from msft.study import forest, frontier_figure
 from msft.study.compare_answer import lead
@@ -17,7 +18,6 @@ from msft.study.compare_words import (
     AGAINST,
     COSTS,
     HEADINGS,
-    LEVEL,
     Comparison,
     Entry,
     against_cells,
@@ -31,6 +31,7 @@ from msft.study.compare_words import (
     with_reach,
     without_empty,
 )
+from msft.study.statistics import LEVEL
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 MORE_STYLE = """
@@ -47,22 +48,8 @@ main:has(#intervals:checked) .more { display: block; }
 
 def comparison_page(data: Comparison) -> str:
     """The page as text."""
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{_text(headline(data))}</title>
-<style>{STYLE}{MORE_STYLE}{frontier_figure.STYLE}{_switched(len(data["methods"]))}</style>
-</head>
-<body>
-<main>
-{_body(data)}
-</main>
-</body>
-</html>
-"""
+    style = f"{STYLE}{MORE_STYLE}{frontier_figure.STYLE}{_switched(len(data['methods']))}"
+    return skeleton(headline(data), f"<main>\n{_body(data)}\n</main>", policy=POLICY, style=style)
 
 
 def _switched(methods: int) -> str:
@@ -72,7 +59,7 @@ def _switched(methods: int) -> str:
 def _switches(data: Comparison) -> str:
     """A checkbox per method that shows or hides its rows and columns."""
     chips = "".join(
-        f'<label class="chip"><input type="checkbox" checked id="show-{i}">{_text(row["method"])}</label>'
+        f'<label class="chip"><input type="checkbox" checked id="show-{i}">{text(row["method"])}</label>'
         for i, row in enumerate(data["methods"])
     )
     return f'<fieldset class="toggles"><legend>Methods</legend>{chips}</fieldset>'
@@ -87,14 +74,14 @@ def _marks(data: Comparison, rows: Sequence[Entry]) -> list[str]:
 def _heads(data: Comparison, rows: Sequence[Entry], before: Sequence[str]) -> str:
     """The head of a table with a column per method."""
     columns = zip(rows, _marks(data, rows), strict=True)
-    names = "".join(f'<th class="{mark}">{_text(row["method"])}</th>' for row, mark in columns)
+    names = "".join(f'<th class="{mark}">{text(row["method"])}</th>' for row, mark in columns)
     return "".join(f"<th>{name}</th>" for name in before) + names
 
 
 def _body(data: Comparison) -> str:
     parts = [
-        f"<h1>{_text(headline(data))}</h1>",
-        *(f'<p class="{"soft" if number else "lead"}">{_text(line)}</p>' for number, line in enumerate(lead(data))),
+        f"<h1>{text(headline(data))}</h1>",
+        *(f'<p class="{"soft" if number else "lead"}">{text(line)}</p>' for number, line in enumerate(lead(data))),
         _switches(data),
         _section("Methods", _methods(data)),
     ]
@@ -108,7 +95,7 @@ def _body(data: Comparison) -> str:
         parts.append(_section("Quality over compute", _frontier(data)))
     parts.append(_section("Cost", _rows(data, COSTS, cost_cells)))
     parts.append(_section(f"Scores by sub-dataset, {data['split']}, in %", _scores(data)))
-    parts.append(_section("How to read this", "".join(f'<p class="soft">{_text(line)}</p>' for line in notes(data))))
+    parts.append(_section("How to read this", "".join(f'<p class="soft">{text(line)}</p>' for line in notes(data))))
     return "\n".join(parts)
 
 
@@ -138,9 +125,9 @@ def _frontier(data: Comparison) -> str:
 def _against(data: Comparison) -> str:
     marks = _marks(data, data["against"])
     said = zip(data["against"], marks, strict=True)
-    lines = "".join(f'<li class="{mark}">{_text(sentence(data, row))}</li>' for row, mark in said)
+    lines = "".join(f'<li class="{mark}">{text(sentence(data, row))}</li>' for row, mark in said)
     caption = (
-        f"The method on the left minus {_text(data['reference'])}, in points of the macro-average. Thick: 95 % "
+        f"The method on the left minus {text(data['reference'])}, in points of the macro-average. Thick: 95 % "
         "interval on these sub-datasets (Student, over seeds). Thin: on sub-datasets like these (bootstrap over seeds, "
         "sub-datasets, items). Small circles: one seed each. A number at the edge: a difference beyond the axis."
     )
@@ -170,15 +157,15 @@ def _by_task(data: Comparison) -> str:
                 continue
             mine = row["tasks"][index]
             kind = {"win": " up", "loss": " down"}.get(mine["verdict"], "")
-            text = escape(difference(mine["difference"]["mean"]))
+            shown = escape(difference(mine["difference"]["mean"]))
             span = escape(interval_or_why(mine["difference"], row))
-            text = f"<strong>{text}</strong>" if kind else text
-            columns.append(f'<td class="{mark}{kind}" title="{span}">{text}<span class="more">{span}</span></td>')
+            shown = f"<strong>{shown}</strong>" if kind else shown
+            columns.append(f'<td class="{mark}{kind}" title="{span}">{shown}<span class="more">{span}</span></td>')
         rows.append(f"<tr><td>{_named(entry)}</td>{''.join(columns)}</tr>")
     heads = _heads(data, data["against"], ["sub-dataset"])
     table = f'<table class="scores compare"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     caption = (
-        f"Each method minus {_text(data['reference'])}, in points. Bold and coloured: p &lt; 0.05 over seeds. "
+        f"Each method minus {text(data['reference'])}, in points. Bold and coloured: p &lt; 0.05 over seeds. "
         "Hover over a difference to see its interval over seeds and items, or show all intervals:"
     )
     box = '<label class="chip"><input type="checkbox" id="intervals">intervals</label>'
@@ -188,7 +175,7 @@ def _by_task(data: Comparison) -> str:
 def _scores(data: Comparison) -> str:
     marked = list(zip(data["methods"], _marks(data, data["methods"]), strict=True))
     rows = [
-        f"<tr><td>{_named(entry)}</td><td>{_text(entry['measure'])}</td><td>{entry['items'] or '–'}</td>"
+        f"<tr><td>{_named(entry)}</td><td>{text(entry['measure'])}</td><td>{entry['items'] or '–'}</td>"
         f"<td>{percent(entry['base'])}</td>"
         + "".join(f'<td class="{mark}">{with_reach(row["tasks"][entry["task"]])}</td>' for row, mark in marked)
         + "</tr>"
@@ -205,7 +192,7 @@ def _scores(data: Comparison) -> str:
 
 
 def _named(entry: Entry) -> str:
-    return _text(entry["task"]) + ("" if entry["learnable"] else ' <span class="soft">(no clear improvement)</span>')
+    return text(entry["task"]) + ("" if entry["learnable"] else ' <span class="soft">(no clear improvement)</span>')
 
 
 def _table(
@@ -213,14 +200,14 @@ def _table(
 ) -> str:
     """`marks`: the rows' classes. `coloured`: whether the difference of a row (second column) is significant."""
 
-    def cell(text: str, row: int, column: int) -> str:
+    def cell(content: str, row: int, column: int) -> str:
         told = column == 1 and row < len(coloured) and coloured[row]
-        direction = {"+": "up", "−": "down"}.get(text[:1]) if told else None
-        return f'<td class="{direction}">{_text(text)}</td>' if direction else f"<td>{_text(text)}</td>"
+        direction = {"+": "up", "−": "down"}.get(content[:1]) if told else None
+        return f'<td class="{direction}">{text(content)}</td>' if direction else f"<td>{text(content)}</td>"
 
-    head = "".join(f"<th>{_text(name)}</th>" for name in headings)
+    head = "".join(f"<th>{text(name)}</th>" for name in headings)
     lines = "".join(
-        f'<tr class="{mark}">{"".join(cell(text, n, i) for i, text in enumerate(row))}</tr>'
+        f'<tr class="{mark}">{"".join(cell(content, n, i) for i, content in enumerate(row))}</tr>'
         for n, (row, mark) in enumerate(zip(rows, marks, strict=True))
     )
     table = f'<table class="scores compare"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'
@@ -228,8 +215,4 @@ def _table(
 
 
 def _section(title: str, content: str) -> str:
-    return f"<section>\n<h2>{_text(title)}</h2>\n{content}\n</section>"
-
-
-def _text(value: object) -> str:
-    return escape(clean(str(value)))
+    return f"<section>\n<h2>{text(title)}</h2>\n{content}\n</section>"

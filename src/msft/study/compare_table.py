@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
 from msft.report.sheet import sheet
-from msft.report.table import print_line, roomy
+from msft.report.table import plain_table, print_line, roomy
 from msft.report.words import clean, difference, percent
 from msft.study.compare_answer import lead
 from msft.study.compare_words import (
@@ -85,7 +84,7 @@ def _mean(entry: Any) -> float | None:
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold", pad_edge=False)
+    table = plain_table()
     for i, name in enumerate(headings):
         table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from msft.report.words import NOT_KNOWN, clean, difference, duration, listed, many, mixed, percent, scaled, span
+from msft.core.plain_words import many
+from msft.report.words import NOT_KNOWN, clean, difference, duration, listed, mixed, p_value, percent, scaled, span
+from msft.study.statistics import LEVEL
 
 Comparison = Mapping[str, Any]
 Entry = Mapping[str, Any]
 
-LEVEL = 0.05
 SAME = "the same models"
 NOT_TESTED = "Not tested"
 IDENTICAL = "identical with each seed"
@@ -240,12 +241,6 @@ def without_empty(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> tup
     """A table without the columns that say nothing in any row; the first column stays."""
     keep = [i for i in range(len(headings)) if i == 0 or any(row[i] != NOT_KNOWN for row in rows)]
     return [headings[i] for i in keep], [[row[i] for i in keep] for row in rows]
-
-
-def p_value(p: float | None) -> str:
-    if p is None:
-        return NOT_KNOWN
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def interval(entry: Entry) -> str:

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from msft.data.load import dated, on_day
-from msft.model.open import ModelSource, load_tokenizer
+from msft.model.folder import ModelSource
+from msft.model.open import load_tokenizer
 from msft.run.job import model_source
 from msft.study.grid import Grid, StudyFolder
 

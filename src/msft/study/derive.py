@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from msft.config.schema import Config
 from msft.core.clock import Clock
-from msft.core.vocabulary import Mixture, Task
+from msft.core.vocabulary import Mixture
 from msft.record.run_folder import RunFolder
 from msft.report.cost import flops
 from msft.report.story import Story, read_story
+from msft.study.reading import left_at
 
 
 def equal_flops(config: Config, of: RunFolder) -> Config:
@@ -45,11 +46,7 @@ def first_rollout(config: Config, of: RunFolder) -> Config:
 
 def exclusion_times(config: Config, of: RunFolder) -> Config:
     """Placebo with the times at which the run `of`, an mSFT search, excluded each sub-dataset."""
-    story = read_story(of)
-    times: dict[Task, float] = dict.fromkeys(story.tasks, story.tip.epoch)
-    for rollout in story.rollouts:
-        times |= dict.fromkeys(rollout.excluded, rollout.went_on.epoch)
-    return _with_method(config, params=replace(config.method.params, times=times))
+    return _with_method(config, params=replace(config.method.params, times=left_at(read_story(of))))
 
 
 RULES: dict[str, Callable[[Config, RunFolder], Config]] = {

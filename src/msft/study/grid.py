@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from msft.config.as_begun import as_begun
 from msft.config.problems import not_portable
-from msft.config.reader import flatten, load, without_later_defaults
+from msft.config.reader import flatten, without_later_defaults
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, RunError, complaint
 from msft.core.wire import differences
@@ -53,11 +53,6 @@ class Variant:
     @property
     def folder(self) -> str:
         return folder_name(self.name)
-
-    @classmethod
-    def load(cls, name: str, path: Path, overrides: Sequence[str] = ()) -> Variant:
-        """From a configuration file and overrides `a.b=value`. Raises ConfigError."""
-        return cls(name=name, config=load(path, overrides))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """The quality of a run after so many FLOPs, on validation items that did not choose its model.
 
 Half of each sub-dataset's items choose the best of the models evaluated so far, by search score; the other half values
-it, in the test metric; and the other way round, over `SPLITS` halvings. So the base model is shown, and never chosen. A
-search's own decisions (who leaves, and when) read all items. Where a method takes its last model (`select: last`),
+it, in the test metric; and the other way round, over `HALVINGS` halvings. So the base model is shown, and never chosen.
+A search's own decisions (who leaves, and when) read all items. Where a method takes its last model (`select: last`),
 there is nothing to show before its end, and nothing chooses. Where it hands over models of its last run only, those of
 the runs before are not shown.
 """
@@ -23,7 +23,7 @@ from msft.report.cost import ledger
 from msft.report.story import Story
 from msft.study.statistics import Array
 
-SPLITS = 10
+HALVINGS = 10
 """Random halvings of the validation items, each used both ways."""
 Curve: TypeAlias = Sequence[tuple[float, float]]
 """(FLOPs, quality), rising in FLOPs: each quality holds until the next."""
@@ -93,7 +93,7 @@ def _by_half(
 ) -> Iterator[list[Array]]:
     """For each split, the average over the sub-datasets at each evaluation, on the two halves of their items."""
     tables = {task: np.asarray(measures[task].values, float) for task in tasks}
-    for split in range(SPLITS):
+    for split in range(HALVINGS):
         parts = {task: halves(table.shape[1], task, split) for task, table in tables.items()}
         yield [
             np.average(

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from msft.config.schema import Config
 from msft.core.curves import peak
 from msft.core.errors import RunError, complaint
+from msft.core.headroom import WINDOW
 from msft.core.vocabulary import Task
 from msft.record.run_folder import RunFolder
 from msft.report.cost import flops
@@ -21,9 +22,6 @@ from msft.study.statistics import Interval, t_interval
 
 Runs: TypeAlias = Mapping[str, Mapping[int, Story]]
 """Variant to seed to the story of its finished run."""
-
-WINDOW = 3
-"""Ticks in the centred mean on which the studies find peaks: with one tick, they would find noise."""
 
 
 def read_runs(folder: StudyFolder, grid: Grid) -> dict[str, dict[int, Story]]:
@@ -68,19 +66,19 @@ def over_seeds(stories: Mapping[int, Story], value: Callable[[Story], float]) ->
     return t_interval([value(story) for story in stories.values()])
 
 
-def peak_epochs(points: Sequence[Point], tasks: Iterable[Task], window: int = WINDOW) -> dict[Task, float]:
+def peak_epochs(points: Sequence[Point], tasks: Iterable[Task]) -> dict[Task, float]:
     """Epoch of the earliest best smoothed search score of each sub-dataset along one roll-out."""
     found = {}
     for task in tasks:
         scored = [point for point in points if task in point.scores]
-        found[task] = scored[peak([point.scores[task] for point in scored], window).tick].epoch
+        found[task] = scored[peak([point.scores[task] for point in scored], WINDOW).tick].epoch
     return found
 
 
-def mixture_peak(points: Sequence[Point], tasks: Sequence[Task], window: int = WINDOW) -> float:
+def mixture_peak(points: Sequence[Point], tasks: Sequence[Task]) -> float:
     """Epoch of the best smoothed macro-average."""
     scored = [point for point in points if all(task in point.scores for task in tasks)]
-    return scored[peak([mean(point.scores[t] for t in tasks) for point in scored], window).tick].epoch
+    return scored[peak([mean(point.scores[t] for t in tasks) for point in scored], WINDOW).tick].epoch
 
 
 def left_at(story: Story) -> dict[Task, float]:

@@ -77,9 +77,9 @@ class Results:
     """Variant to seed to run."""
     failures: Mapping[str, Mapping[str, str]]
     redrawn: bool = False
+    """Whether each seed has its own rows and splits; `base` and `base_validation` are then means over seeds."""
     began_with: Sequence[int] | None = None
     """The seeds of the first grid, if more were added later."""
-    """Whether each seed has its own rows and splits; `base` and `base_validation` are then means over seeds."""
 
     @property
     def best(self) -> dict[Task, float]:

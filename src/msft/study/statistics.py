@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +118,7 @@ def item_test(one: Sequence[Array], two: Sequence[Array]) -> float | None:
         if interval is None:
             return None
         parts.append((float(now.mean() - was.mean()), interval))
-    return p_of(math.fsum(gap for gap, _ in parts) / len(parts), of_average(parts))
+    return p_of(fmean(gap for gap, _ in parts), of_average(parts))
 
 
 def crossed_error(differences: Array) -> tuple[float, float]:

@@ -19,7 +19,7 @@ import torch
 import torch._inductor.config
 
 from msft.config.schema import Config
-from msft.core.errors import RunError, Stopped, UserError, complaint
+from msft.core.errors import RunError, Stopped, UserError, complaint, first_line
 from msft.core.wire import outcome_from_json, outcome_to_json
 from msft.engine.outcomes import OF_A_RUN
 from msft.methods import load_installed
@@ -146,7 +146,7 @@ def _check_gpu() -> None:
         try:
             torch.cuda.synchronize()
         except RuntimeError as error:
-            found = f"this process's GPU fails since an earlier run ({str(error).splitlines()[0]})"
+            found = f"this process's GPU fails since an earlier run ({first_line(error)})"
             _broken.append(complaint(found, "repeat the study, which continues it"))
 
 

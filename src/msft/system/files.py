@@ -84,19 +84,19 @@ def write(name: str, file: Path, data: bytes) -> None:
 
 def write_blocks(name: str, file: Path, blocks: Iterable[bytes | memoryview]) -> tuple[int, str]:
     """Writes the file's content block by block, not yet durable; returns its size and the SHA-256 of the blocks."""
-    sha256 = hashlib.sha256()
+    total = hashlib.sha256()
     kind: Kind = "write"
     size, direct = 0, _Direct()
     with _naming(file), file.open("wb", buffering=0) as out:
         for block in blocks:
             if observer is not None:
                 _announce(name, kind, file, data=bytes(block))
-            sha256.update(block)
+            total.update(block)
             direct.write(out.fileno(), block)
             size += len(block)
             kind = "append"
         direct.finish(out.fileno())
-        return size, sha256.hexdigest()
+        return size, total.hexdigest()
 
 
 class _Direct:
@@ -147,6 +147,12 @@ class _Direct:
         flag = getattr(os, "O_DIRECT", 0)
         with contextlib.suppress(OSError):  # a file system without O_DIRECT, such as one in memory
             fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | flag if wanted else flags & ~flag)
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of the file's content, in hexadecimal."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def written(name: str, file: Path) -> None:

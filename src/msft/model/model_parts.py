@@ -1,0 +1,45 @@
+"""What a third-party model consists of: the model under an adapter, its layers, and the sizes that its configuration
+says."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel
+
+LAYERS = re.compile(r"num_hidden_layers|n_layers?|num_layers|decoder_layers|num_decoder_layers|num_blocks")
+"""Names of configurations for the number of layers."""
+
+
+def base_of(model: Any) -> PreTrainedModel:
+    """The model without its adapter."""
+    return cast(PreTrainedModel, model.get_base_model() if isinstance(model, PeftModel) else model)
+
+
+def decoder_layers(model: nn.Module, count: int | None = None) -> list[nn.Module]:
+    """The model's decoder layers: the first list of `count` modules, by default as many as its configuration says.
+    Empty where there is none."""
+    if count is None:
+        config: Any = model.config
+        count = depth(config.get_text_config(decoder=True))
+    lists = (found for found in model.modules() if isinstance(found, nn.ModuleList) and len(found) == count)
+    return list(next(lists, []))
+
+
+def depth(config: Any) -> int | None:
+    """The number of layers that the configuration gives its decoder."""
+    return next((v for n, v in vars(config).items() if LAYERS.fullmatch(n) and isinstance(v, int)), None)
+
+
+def vocabulary_of(model: Any) -> int:
+    """The number of tokens that the model knows."""
+    return int(model.config.get_text_config(decoder=True).vocab_size)
+
+
+def positions_of(model: PreTrainedModel | PeftModel) -> int | None:
+    """The most tokens that the model takes; None if its configuration does not say."""
+    found = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return found if isinstance(found, int) else None
