@@ -17,9 +17,8 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, rename_source_key
 
 from msft.core.errors import ModelError, complaint
-from msft.model.adapters import fresh_adapter
 from msft.model.folder import ModelSource, complaining, safetensors_header, weight_files
-from msft.model.open import origin_of, place_of
+from msft.model.open import adapted, origin_of, place_of
 
 WHOLE = "let each process hold the whole model: training.shard: false"
 """The way out where a model cannot be split over processes."""
@@ -105,7 +104,7 @@ def hollow(source: ModelSource) -> tuple[PreTrainedModel | PeftModel, dict[str, 
         return base, {name: name for name in of_base.values()}, rows
     # PEFT draws an adapter beside the weights that it is for: they stand there as zeros without memory meanwhile.
     meta = _exchanged(base, lambda parameter: torch.zeros((), dtype=parameter.dtype).expand(parameter.shape))
-    made = fresh_adapter(base, source.peft, source.seed)
+    made = adapted(base, source, source.peft)
     back = {id(zeros): parameter for parameter, zeros in meta}
     for module, name, parameter in _held(made):
         if id(parameter) in back:

@@ -126,7 +126,7 @@ def _skeleton(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftMode
     if source.peft is None:
         return model
     with torch.device("meta"):
-        return _adapted(model, source, source.peft)
+        return adapted(model, source, source.peft)
 
 
 def load_model(source: ModelSource, *, whole: bool = False) -> PreTrainedModel | PeftModel:
@@ -162,12 +162,14 @@ def _weights(source: ModelSource, *, whole: bool = False) -> PreTrainedModel | P
         _forget_quantisation(model)
     if quantised is not None:
         model = unpacked(model) if whole else prepare(model)
-    return model if source.peft is None else _adapted(model, source, source.peft)
+    return model if source.peft is None else adapted(model, source, source.peft)
 
 
-def _adapted(model: PreTrainedModel, source: ModelSource, arguments: dict[str, Any]) -> PeftModel:
+def adapted(model: PreTrainedModel, source: ModelSource, arguments: dict[str, Any]) -> PeftModel:
+    """The model with a fresh adapter, which names its base and, of a name on the hub, the commit."""
     made = fresh_adapter(model, arguments, source.seed)
-    made.peft_config["default"].base_model_name_or_path = source.base
+    named = made.peft_config["default"]
+    named.base_model_name_or_path, named.revision = source.base, source.base_revision
     return made
 
 

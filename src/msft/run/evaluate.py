@@ -146,9 +146,12 @@ def _loaded(config: Config, model: str) -> tuple[PreTrainedModel | PeftModel, An
         if model != config.model.name_or_path:  # as it is stored: model.quantize is of the base
             source = replace(source, quantize=None)
         return load_model(source), load_tokenizer(source)
-    named = str(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
+    adapter = PeftConfig.from_pretrained(str(folder))
+    named = str(adapter.base_model_name_or_path)
     # The copy in a run, which holds the tokenizer of its training, stands for what it is a copy of.
     base = _named(config, config.model.name_or_path if named == model_source(config).base else named)
+    if base.folder is None and adapter.revision is not None and not base.trust_remote_code:
+        base = replace(base, revision=adapter.revision)  # code is run of the revision that the user read, no other
     return with_adapter(load_model(base), folder), load_tokenizer(base)
 
 
