@@ -20,10 +20,11 @@ from msft.core.errors import ModelError, RunError
 from msft.core.vocabulary import ROOT
 from msft.data.examples import Example, Measure, TaskData
 from msft.model import open as opening
+from msft.model.adapters import fresh_adapter
 from msft.model.attention import NAME
+from msft.model.limits import check_data_fits
 from msft.model.open import (
     ModelSource,
-    check_data_fits,
     check_model_folder,
     fingerprint,
     load_model,
@@ -120,6 +121,10 @@ def test_data_that_the_model_has_no_weights_for_is_refused() -> None:
     check_data_fits(tiny_model(), data)
     with pytest.raises(ModelError, match="one: token 48 is beyond the model's 48 embeddings"):
         check_data_fits(tiny_model(), {"one": _with(data["one"], foreign)})
+    for wrapped in ({"target_modules": ["embed_tokens"]}, {"modules_to_save": ["embed_tokens"]}):
+        adapted = fresh_adapter(tiny_model(tied=False), {"r": 2, "target_modules": ["q_proj"], **wrapped}, 0)
+        with pytest.raises(ModelError, match="token 48 is beyond the model's 48 embeddings"):
+            check_data_fits(adapted, {"one": _with(data["one"], foreign)})
     long = Example(ids=np.ones(65, np.int32), trained=np.arange(65) > 0)
     with pytest.raises(ModelError, match=r"65 tokens, the model has 64 positions.*data\.max_length"):
         check_data_fits(tiny_model(), {"one": _with(data["one"], long)})

@@ -35,7 +35,8 @@ from msft.engine.teaching import Teaching
 from msft.engine.written_out import write_gathered, write_live
 from msft.forward.runtime import Preparations, sequence_scores
 from msft.model.compiled import compile_layers
-from msft.model.open import OpenModel, check_data_fits, non_embedding_parameters
+from msft.model.limits import check_data_fits
+from msft.model.open import OpenModel, non_embedding_parameters
 from msft.model.precision import precision_on
 from msft.model.quantised import compute_in
 from msft.model.token_loss import TokenLoss

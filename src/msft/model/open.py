@@ -4,8 +4,7 @@ linear layers in 4 or 8 bits if configured or stored so."""
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +17,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from msft.core.errors import ModelError, complaint
-from msft.core.vocabulary import Task
-from msft.data.examples import Example, TaskData
 from msft.model.adapters import fresh_adapter
 from msft.model.folder import (
     ModelSource,
@@ -35,7 +32,6 @@ from msft.model.twin import base_of
 __all__ = [
     "ModelSource",
     "OpenModel",
-    "check_data_fits",
     "check_model_folder",
     "export_model",
     "fingerprint",
@@ -60,10 +56,11 @@ class OpenModel:
 
     @classmethod
     def open(cls, source: ModelSource) -> OpenModel:
-        """Finds and checks a model. Raises ModelError where folder, configuration and tokenizer do not fit together."""
+        """Finds and checks a model. Raises ModelError where it cannot be used. Whether it has an embedding for every
+        token is known with the data (`check_data_fits`): a tokenizer may name tokens that no text has (Gemma 3)."""
         check_model_folder(source)
         tokenizer = _tokenizer(source)
-        return cls(source, tokenizer, _skeleton(source, tokenizer))
+        return cls(source, tokenizer, _skeleton(source))
 
     def of(self, source: ModelSource) -> OpenModel:
         """The same model and tokenizer, for a source that differs only in the adapter's seed, in `quantize`, or in the
@@ -105,10 +102,10 @@ def _tokenizer(source: ModelSource) -> Any:
     return tokenizer
 
 
-def _skeleton(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftModel:
+def _skeleton(source: ModelSource) -> PreTrainedModel | PeftModel:
     """The model on the meta device, made in seconds whatever its size.
 
-    Raises ModelError where configuration, weights (according to their headers) and tokenizer do not fit together.
+    Raises ModelError where configuration and weights (according to their headers) do not fit together.
     """
     with complaining(source, "the model's configuration cannot be used"), torch.device("meta"):
         config = AutoConfig.from_pretrained(place_of(source), **origin_of(source))
@@ -117,12 +114,6 @@ def _skeleton(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftMode
             config, trust_remote_code=source.trust_remote_code
         )
     check_shapes(source, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
-    embeddings = model.get_input_embeddings()
-    rows = embeddings.weight.shape[0] if isinstance(embeddings, nn.Embedding) else math.inf
-    if len(tokenizer) > rows:
-        found = f"the tokenizer has {len(tokenizer)} tokens, the model's embedding only {rows} rows"
-        mend = "use the tokenizer that belongs to the model, or save the model with a resized embedding"
-        raise ModelError(complaint(found, mend, file=source.name_or_path))
     if source.peft is None:
         return model
     with torch.device("meta"):
@@ -263,49 +254,12 @@ def of_ends(model: Any) -> set[int]:
     return {id(parameter) for end in ends if isinstance(end, nn.Module) for parameter in end.parameters()}
 
 
-def positions_of(model: PreTrainedModel | PeftModel) -> int | None:
-    """The most tokens that the model takes; None if its configuration does not say."""
-    found = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    return found if isinstance(found, int) else None
-
-
-def check_data_fits(model: PreTrainedModel | PeftModel, data: Mapping[Task, TaskData]) -> None:
-    """Raises ModelError if a sequence has a token or a position that the model does not have."""
-    embeddings = model.get_input_embeddings()
-    rows = embeddings.weight.shape[0] if isinstance(embeddings, nn.Embedding) else None
-    positions = positions_of(model)
-    for part in (each for found in data.values() for each in found.each):
-        field = "aggregate" if part.aggregate else f"datasets.{part.dataset or part.task}"
-        for example in _sequences(part):
-            if rows is not None and len(example) and int(example.ids.max()) >= rows:
-                found = f"token {int(example.ids.max())} is beyond the model's {rows} embeddings"
-                raise ModelError(complaint(found, "use the tokenizer that belongs to the model", field=field))
-            if positions is not None and len(example) > positions:
-                found = f"a sequence has {len(example)} tokens, the model has {positions} positions"
-                raise ModelError(complaint(found, f"set data.max_length to at most {positions}", field=field))
-        most = max((len(item.prompt) for items in (part.validation, part.test) for item in items), default=0)
-        if positions is not None and part.measure.generates and most + part.measure.max_new_tokens > positions:
-            found = f"a prompt of {most} tokens and max_new_tokens: {part.measure.max_new_tokens} are more"
-            fits = positions - most
-            mend = f"give at most {fits}" if fits > 0 else f"give prompts of fewer than {positions} tokens"
-            field = f"{field}.scorer.max_new_tokens"
-            raise ModelError(complaint(f"{found} than the model's {positions} positions", mend, field=field))
-
-
 def _forget_quantisation(model: Any) -> None:
     """Removes the GGUF quantisation settings: the weights are fp32 now, and transformers would refuse to save them."""
     model.hf_quantizer = None
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-
-
-def _sequences(part: TaskData) -> Iterator[Example]:
-    yield from part.train
-    yield from part.held_out
-    for items in (part.validation, part.test):
-        for item in items:
-            yield from item.options
 
 
 def place_of(source: ModelSource) -> str:

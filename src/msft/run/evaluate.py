@@ -19,7 +19,8 @@ from msft.engine.decoding import decoding_of
 from msft.engine.launch import check_precision_and_compiler
 from msft.engine.parallel import Processes
 from msft.engine.setup import budgeted, runtime_for
-from msft.model.open import ModelSource, check_data_fits, load_model, load_tokenizer
+from msft.model.limits import check_data_fits
+from msft.model.open import ModelSource, load_model, load_tokenizer
 from msft.model.precision import narrow, precision_on
 from msft.model.quantised import compute_in
 from msft.model.token_loss import TokenLoss
@@ -97,7 +98,7 @@ def evaluate(
         config = on_day(config, run.day)
     loaded, tokenizer = _loaded(config, model)
     data = load_tasks(config, tokenizer)
-    check_data_fits(loaded, data)
+    check_data_fits(loaded, data, tokenizer)
     if run.exists:
         _compare_data(run, data, others)
     asked = {

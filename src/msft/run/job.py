@@ -22,7 +22,8 @@ from msft.data.load import chat_template, dated, load_tasks, on_day
 from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.optimizers import moment_bytes
 from msft.engine.settings import EngineSettings, two_schedules
-from msft.model.open import ModelSource, OpenModel, check_data_fits, positions_of
+from msft.model.limits import check_data_fits, positions_of
+from msft.model.open import ModelSource, OpenModel
 from msft.model.row_layout import check_rows
 from msft.record.run_folder import environment
 from msft.run.scoring_cost import decided
@@ -75,7 +76,7 @@ class Job:
             config = dated(config, model.tokenizer)
         with spent("start.data"):
             data = load_tasks(config, model.tokenizer, positions_of(model.skeleton))
-        check_data_fits(model.skeleton, data)
+        check_data_fits(model.skeleton, data, model.tokenizer)
         with spent("start.proof"):
             longest = longest_row(config)
             check_rows(model.skeleton, longest)
