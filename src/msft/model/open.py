@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,18 @@ from msft.model.folder import (
     complaining,
     fingerprint,
 )  # fmt: skip
-from msft.model.quantised import check_trained, kept_whole, kind_of, prepare, require, settings, stored_as, unpacked
+from msft.model.quantised import (
+    as_stored,
+    check_trained,
+    check_unpacked,
+    kept_whole,
+    kind_of,
+    prepare,
+    require,
+    settings,
+    stored_as,
+    unpacked,
+)
 from msft.model.twin import base_of
 
 __all__ = [
@@ -83,7 +95,9 @@ class OpenModel:
 
     def load(self, *, whole: bool = False) -> PreTrainedModel | PeftModel:
         """See `load_model`. `whole`: no weight in 4 or 8 bits, so that an adapter can be merged."""
-        return _weights(self.source, whole=whole)
+        model = _weights(self.source, whole=whole)
+        check_unpacked(self.source, model, self.skeleton)
+        return model
 
 
 def load_tokenizer(source: ModelSource) -> Any:
@@ -110,14 +124,22 @@ def _skeleton(source: ModelSource) -> PreTrainedModel | PeftModel:
     with complaining(source, "the model's configuration cannot be used"), torch.device("meta"):
         config = AutoConfig.from_pretrained(place_of(source), **origin_of(source))
         check_trained(source, kind_of(source, config))
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            config, trust_remote_code=source.trust_remote_code
-        )
+        model = _empty(source, config)
+        if source.peft is None and stored_as(config) is not None:
+            check_unpacked(source, as_stored(deepcopy(config), _empty(source, config)), model)
     check_shapes(source, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
     if source.peft is None:
         return model
     with torch.device("meta"):
         return adapted(model, source, source.peft)
+
+
+def _empty(source: ModelSource, config: Any) -> PreTrainedModel:
+    with torch.device("meta"):
+        made: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, trust_remote_code=source.trust_remote_code
+        )
+    return made
 
 
 def load_model(source: ModelSource, *, whole: bool = False) -> PreTrainedModel | PeftModel:
@@ -178,11 +200,7 @@ def _quantised(source: ModelSource) -> dict[str, Any] | None:
     on_cpu: dict[str, Any] = {"device_map": {"": "cpu"}}
     if source.quantize is None or stored_as(config) is not None:
         return on_cpu
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            config, trust_remote_code=source.trust_remote_code
-        )
-    whole = kept_whole(skeleton, (source.peft or {}).get("modules_to_save"))
+    whole = kept_whole(_empty(source, config), (source.peft or {}).get("modules_to_save"))
     return {**on_cpu, "quantization_config": settings(source.quantize, whole)}
 
 
