@@ -191,9 +191,36 @@ def test_an_adapter_starts_from_its_seed_alone(folder: Path) -> None:
 
 
 def test_a_wrong_argument_of_an_adapter_is_the_users_error(folder: Path) -> None:
-    for wrong in ({"rank": 4}, {"target_modules": ["no_such_layer"]}):
+    for wrong in ({"rank": 4}, {"target_modules": "no_such_layer"}, {"target_modules": ["self_attn"]}):
         with pytest.raises(ModelError, match="peft: the adapter cannot be made"):
             load_model(source(folder, peft=wrong))
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "said"),
+    [
+        ("llama", {"target_modules": ["q_proj", "v_prj"]},
+         r"^peft\.target_modules: found 'v_prj', but no module of LlamaForCausalLM has .*Fix: did you mean v_proj or"),
+        ("llama", {"exclude_modules": ["proj"]}, r"exclude_modules: found 'proj'.*Fix: did you mean .*_proj"),
+        ("llama", {"exclude_modules": ["layers.2.mlp"]}, r"exclude_modules: found 'layers\.2\.mlp'"),
+        ("gpt2", {"modules_to_save": ["embed_tokens"]},
+         r"modules_to_save: found 'embed_tokens'.*GPT2LMHeadModel.*Fix: name some of: wte, wpe, .*, ln_f, lm_head$"),
+        ("llama", {"target_modules": ["q_proj"], "layers_to_transform": [0, 9]},
+         r"layers_to_transform: found 9, but no module of target_modules is in .*Fix: give numbers from 0 to 1"),
+        ("llama", {"target_modules": ["q_prj"], "modules_to_save": ["lm_heads"]}, r"'q_prj'.*\n.*'lm_heads'.*lm_head"),
+    ],
+)  # fmt: skip
+def test_names_of_an_adapter_that_match_nothing_are_refused(kind: str, given: dict[str, object], said: str) -> None:
+    """PEFT passes over them where another name matches, and trains another adapter."""
+    with pytest.raises(ModelError, match=said):
+        fresh_adapter(tiny_model(kind, tied=False), {"r": 2, "target_modules": "all-linear", **given}, 0)
+
+
+def test_names_of_an_adapter_match_as_in_peft() -> None:
+    named = {"target_modules": ["layers.1.self_attn.q_proj", "model.layers.0.mlp.up_proj"], "modules_to_save": ["norm"]}
+    made = fresh_adapter(tiny_model(), {"r": 2, **named, "exclude_modules": ["lm_head"]}, 0)
+    trained = {name.split(".lora_")[0] for name, weight in made.named_parameters() if weight.requires_grad}
+    assert sum("q_proj" in name or "up_proj" in name for name in trained) == 2 and any("norm" in n for n in trained)
 
 
 def test_an_export_loads_with_transformers_and_scores_the_same(folder: Path, tmp_path: Path) -> None:
