@@ -61,7 +61,7 @@ def _check_names(model: PreTrainedModel, arguments: dict[str, Any]) -> None:
     targets = arguments.get("target_modules")
     if not lines and isinstance(targets, list | tuple | set):
         adapted = (name for name in names if any(_is(name, entry) for entry in targets))
-        there = {int(found[1]) for name in adapted if (found := _LAYER.match(name))}
+        there = {int(layer[1]) for name in adapted if (layer := _LAYER.match(name))}
         for number in arguments.get("layers_to_transform") or ():
             if number not in there:
                 found = f"found {number}, but no module of target_modules is in a layer of this number"

@@ -1,4 +1,4 @@
-"""What a model takes: the tokens that it has an embedding for, and the longest row."""
+"""What a model can do at most: the tokens that it has an embedding for, the longest row, and what it recomputes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from msft.core.errors import ModelError, complaint
 from msft.core.vocabulary import Task
 from msft.data.examples import Example, TaskData
+from msft.model.twin import base_of
 
 
 def positions_of(model: PreTrainedModel | PeftModel) -> int | None:
@@ -44,6 +45,15 @@ def check_data_fits(model: PreTrainedModel | PeftModel, data: Mapping[Task, Task
             mend = f"give at most {fits}" if fits > 0 else f"give prompts of fewer than {positions} tokens"
             field = f"{field}.scorer.max_new_tokens"
             raise ModelError(complaint(f"{found} than the model's {positions} positions", mend, field=field))
+
+
+def check_checkpointing(model: PreTrainedModel | PeftModel) -> None:
+    """Raises ModelError if the model cannot compute activations again in the backward pass."""
+    base: Any = base_of(model)
+    layers = any(hasattr(module, "gradient_checkpointing") for module in base.modules())
+    if not (base.supports_gradient_checkpointing and layers):
+        found = f"found true, but {type(base).__name__} of transformers has no gradient checkpointing"
+        raise ModelError(complaint(found, "set it to false", field="training.gradient_checkpointing"))
 
 
 def _embeddings(model: PreTrainedModel | PeftModel) -> int | None:

@@ -122,7 +122,7 @@ def as_stored(config: Any, model: M) -> M:
     """A model on the meta device, given with plain layers, with those of the library that quantised it. It stays plain
     where they are not known, as without that library: what is loaded is looked at again."""
     try:
-        quantizer, _, _ = get_hf_quantizer(config, None, None, True, {})
+        quantizer, _, _ = get_hf_quantizer(config, None, None, True, {})  # type: ignore[no-untyped-call]
         quantizer.preprocess_model(model)
     except Exception:  # of that library
         return model

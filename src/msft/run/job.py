@@ -22,7 +22,7 @@ from msft.data.load import chat_template, dated, load_tasks, on_day
 from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.optimizers import moment_bytes
 from msft.engine.settings import EngineSettings, two_schedules
-from msft.model.limits import check_data_fits, positions_of
+from msft.model.limits import check_checkpointing, check_data_fits, positions_of
 from msft.model.open import ModelSource, OpenModel
 from msft.model.row_layout import check_rows
 from msft.record.run_folder import environment
@@ -58,6 +58,8 @@ class Job:
         schedule = self.config.training.schedule
         if schedule != "constant" and self.outlook.anneals:
             raise ConfigError(two_schedules(schedule))
+        if self.config.training.gradient_checkpointing:
+            check_checkpointing(self.skeleton)
 
     @property
     def source(self) -> ModelSource:
