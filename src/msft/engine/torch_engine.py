@@ -35,7 +35,7 @@ from msft.engine.teaching import Teaching
 from msft.engine.written_out import write_gathered, write_live
 from msft.forward.runtime import Preparations, sequence_scores
 from msft.model.compiled import compile_layers
-from msft.model.limits import check_data_fits
+from msft.model.limits import check_data_fits, positions_of
 from msft.model.open import OpenModel, non_embedding_parameters
 from msft.model.precision import precision_on
 from msft.model.quantised import compute_in
@@ -208,8 +208,9 @@ class TorchEngine:
             decoding = decoding_of(self._model, self._opened.tokenizer, self._data)
             way = fitting_decoding(self._opened.skeleton, longest, runtime.device)
             runtime = replace(runtime, decoding=way)
+        room = min((most for most in (longest, positions_of(self._model)) if most is not None), default=None)
         with self._evaluated():
-            return sample_outputs(self._stepper.model, asked, runtime, decoding, longest)
+            return sample_outputs(self._stepper.model, asked, runtime, decoding, room)
 
     def score_items(
         self, snapshot: Snapshot, items: Mapping[Task, tuple[Sequence[Item], Measure]]

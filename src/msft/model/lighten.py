@@ -21,6 +21,7 @@ from msft.model.embedding import gather_directly
 from msft.model.gated import lighten_gates
 from msft.model.head import FusedHead
 from msft.model.isolation import last_mlp_skips
+from msft.model.limits import positions_of
 from msft.model.norms import lighten_norms
 from msft.model.row_layout import ALONE, examples, gives
 from msft.model.token_loss import TokenLoss
@@ -98,8 +99,7 @@ def lighten(
 
 def _reach(loss: TokenLoss, longest: int | None) -> int:
     """The longest row for which attention is computed by plain products, in a run whose rows have `longest` tokens."""
-    positions = getattr(base_of(loss.model).config.get_text_config(decoder=True), "max_position_embeddings", None)
-    return min(PRODUCTS, longest or PRODUCTS, positions or PRODUCTS)
+    return min(PRODUCTS, longest or PRODUCTS, positions_of(loss.model) or PRODUCTS)
 
 
 def _rows_up_to(length: int, device: torch.device) -> MicroBatch:

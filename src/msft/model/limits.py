@@ -14,11 +14,20 @@ from msft.core.vocabulary import Task
 from msft.data.examples import Example, TaskData
 from msft.model.twin import base_of
 
+POSITIONS = ("max_position_embeddings", "max_seq_len", "max_target_positions")
+"""Where configurations say how many positions there are."""
+
 
 def positions_of(model: PreTrainedModel | PeftModel) -> int | None:
     """The most tokens that the model takes; None if its configuration does not say."""
-    found = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    return found if isinstance(found, int) else None
+    base: Any = base_of(model)
+    config = base.config.get_text_config(decoder=True)
+    given = (getattr(config, name, None) for name in POSITIONS)
+    found = next((value for value in given if isinstance(value, int) and value > 0), None)
+    tables = (table for name, table in base.named_modules() if "position" in name and isinstance(table, nn.Embedding))
+    padding = next((table.padding_idx for table in tables if table.num_embeddings == found), None)
+    # RoBERTa's positions begin after that of padding.
+    return found if found is None or padding is None else found - padding - 1
 
 
 def check_data_fits(model: PreTrainedModel | PeftModel, data: Mapping[Task, TaskData], tokenizer: Any = None) -> None:
