@@ -84,6 +84,19 @@ def test_weights_that_lack_a_tensor_are_refused(folder: Path) -> None:
         load_model(source(folder))
 
 
+def test_tensors_of_the_files_that_the_configuration_has_no_place_for_are_named(folder: Path, tmp_path: Path) -> None:
+    engine, _ = tiny_engine(folder, tmp_path / "one")
+    assert not any("files hold" in note for note in engine.notes)
+    edited = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(edited | {"num_hidden_layers": 1}))
+    engine, _ = tiny_engine(folder, tmp_path / "two")
+    (said,) = (note for note in engine.notes if "files hold" in note)
+    assert said == (
+        "the model's files hold 9 tensors without a place in its config.json: model.layers.1.input_layernorm.weight, "
+        "model.layers.1.mlp.down_proj.weight, model.layers.1.mlp.gate_proj.weight, ..."
+    )
+
+
 def test_a_name_that_the_hub_does_not_know_is_the_users_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelError, match="no-such-owner/no-such-model: the model cannot be loaded"):

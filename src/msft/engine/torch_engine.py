@@ -55,9 +55,9 @@ class TorchEngine:
 
     `parameters`: number of parameters outside the embeddings, for the cost law; `model_bytes`: all weights, in fp32;
     `gpu`: what decides the rounding on a GPU, which the journal records; a resumed run that would differ is refused.
-    `fingerprint`: of the base model; `light`: see `runtime_for`. `learning_rates`: (first segment,
-    rate from there on), in order, as a resumed run may have changed it. Raises ModelError where model and data do not
-    fit together.
+    `fingerprint`: of the base model; `light`: see `runtime_for`; `notes`: that, and what is to be known of the model's
+    files. `learning_rates`: (first segment, rate from there on), in order, as a resumed run may have changed it. Raises
+    ModelError where model and data do not fit together.
     """
 
     def __init__(
@@ -78,7 +78,8 @@ class TorchEngine:
             self._order.sizes, settings.batch_size, 1.0, self._order.pools, (self._whole.sizes, self._whole.pools)
         )
         shards = shards_for(opened, settings, self._processes)
-        self._model = opened.load() if shards is None else shards.model
+        told: list[str] = []
+        self._model = opened.load(told=told.append) if shards is None else shards.model
         check_data_fits(self._model, data)
         # Packed weights have fewer numbers than they stand for.
         counted = self._model if opened.quantized is None else opened.skeleton
@@ -104,6 +105,7 @@ class TorchEngine:
             {"name": torch.cuda.get_device_name(), **self._stepper.plan} if device.type == "cuda" else {}
         )
         self.light = "; ".join(filter(None, (said, self._stepper.said)))
+        self.notes = [*told, *filter(None, [self.light])]
         self._known = Preparations(runtime)
         self._teaching = Teaching(data)
         weights = weights_of(self._model, held)

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from msft.core.errors import ModelError, complaint
+from msft.core.plain_words import many
 from msft.model.adapters import fresh_adapter
 from msft.model.folder import (
     ModelSource,
@@ -93,9 +94,10 @@ class OpenModel:
         """In which numbers the base's linear layers are held; None: as floating-point numbers."""
         return kind_of(self.source, getattr(self.skeleton, "config", None))
 
-    def load(self, *, whole: bool = False) -> PreTrainedModel | PeftModel:
-        """See `load_model`. `whole`: no weight in 4 or 8 bits, so that an adapter can be merged."""
-        model = _weights(self.source, whole=whole)
+    def load(self, *, whole: bool = False, told: Callable[[str], None] | None = None) -> PreTrainedModel | PeftModel:
+        """See `load_model`. `whole`: no weight in 4 or 8 bits, so that an adapter can be merged. `told`: is called with
+        what people should know of the files."""
+        model = _weights(self.source, whole=whole, told=told)
         check_unpacked(self.source, model, self.skeleton)
         return model
 
@@ -152,7 +154,9 @@ def load_model(source: ModelSource, *, whole: bool = False) -> PreTrainedModel |
     return _weights(source, whole=whole)
 
 
-def _weights(source: ModelSource, *, whole: bool = False) -> PreTrainedModel | PeftModel:
+def _weights(
+    source: ModelSource, *, whole: bool = False, told: Callable[[str], None] | None = None
+) -> PreTrainedModel | PeftModel:
     if whole:
         source = replace(source, quantize=None)
     keywords = origin_of(source)
@@ -171,6 +175,9 @@ def _weights(source: ModelSource, *, whole: bool = False) -> PreTrainedModel | P
             f"the weights lack {', '.join(sorted(loading['missing_keys'])[:3])}, which would be initialised at random"
         )
         raise ModelError(complaint(found, "give a complete causal language model", file=source.name_or_path))
+    if told is not None and (unused := sorted(loading["unexpected_keys"])):
+        listed = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
+        told(f"the model's files hold {many(len(unused), 'tensor')} without a place in its config.json: {listed}")
     if source.gguf_file is not None:
         _forget_quantisation(model)
     if quantised is not None:

@@ -123,8 +123,8 @@ class Attempt:
         self.store = open_store(folder, processes, store, in_parts=in_parts, jobs=shared.jobs if shared else 1)
         with spent("start.model"):
             self.engine = engine(job, self.store, self._progress)
-        if self.engine.light and self.hands_over:
-            watcher.note(self.engine.light)
+        for note in self.engine.notes if self.hands_over else ():
+            watcher.note(note)
         self.method = job.config.method.definition
         self.limits: Limits = [(1, job.config.snapshots.max)]
         if shared is not None and (changed := differences(shared.fingerprints, job.fingerprints(self.engine))):
