@@ -105,7 +105,7 @@ class TorchEngine:
             {"name": torch.cuda.get_device_name(), **self._stepper.plan} if device.type == "cuda" else {}
         )
         self.light = "; ".join(filter(None, (said, self._stepper.said)))
-        self.notes = [*told, *filter(None, [self.light])]
+        self.notes: Sequence[str] = [*told, *filter(None, [self.light])]
         self._known = Preparations(runtime)
         self._teaching = Teaching(data)
         weights = weights_of(self._model, held)

@@ -175,14 +175,31 @@ def _weights(
             f"the weights lack {', '.join(sorted(loading['missing_keys'])[:3])}, which would be initialised at random"
         )
         raise ModelError(complaint(found, "give a complete causal language model", file=source.name_or_path))
-    if told is not None and (unused := sorted(loading["unexpected_keys"])):
-        listed = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
-        told(f"the model's files hold {many(len(unused), 'tensor')} without a place in its config.json: {listed}")
+    for note in _as_in_the_files(model, loading["unexpected_keys"]):
+        if told is not None:
+            told(note)
     if source.gguf_file is not None:
         _forget_quantisation(model)
     if quantised is not None:
         model = unpacked(model) if whole else prepare(model)
     return model if source.peft is None else adapted(model, source, source.peft)
+
+
+def _as_in_the_files(model: PreTrainedModel, unused: Iterable[str]) -> list[str]:
+    """Makes the model's configuration say what its files hold; returns what people should know of these. `unused`:
+    tensors that it has no place for."""
+    notes = []
+    if model.get_expanded_tied_weights_keys(all_submodels=True) and not model.all_tied_weights_keys:
+        model.config.tie_word_embeddings = False  # or others would tie what is handed over
+        notes.append(
+            "config.json ties the model's head to its embeddings, but the files hold another head: both are used"
+        )
+    if names := sorted(unused):
+        listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        notes.append(
+            f"the model's files hold {many(len(names), 'tensor')} without a place in its config.json: {listed}"
+        )
+    return notes
 
 
 def adapted(model: PreTrainedModel, source: ModelSource, arguments: dict[str, Any]) -> PeftModel:

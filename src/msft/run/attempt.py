@@ -61,8 +61,8 @@ class RunEngine(Engine, Protocol):
     model_bytes: int
     gpu: Mapping[str, Any]
     """What decides the rounding on a GPU; empty on a CPU."""
-    light: str
-    """Why rows are padded, and what was made lighter in the model, in words; empty if neither is so."""
+    notes: Sequence[str]
+    """Why rows are padded, what was made lighter in the model, and what is to be known of its files; for people."""
     learning_rates: Sequence[tuple[int, float]]
     """(first segment, learning rate from there on), in order."""
 
