@@ -130,9 +130,9 @@ def test_a_name_on_the_hub_stays_a_name(place, tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     model = AutoModelForCausalLM.from_pretrained("someone/tiny")
     assert name_base(model, tmp_path) is None
-    assert json.loads((tmp_path / COPY_OF).read_text()) == {"name_or_path": "someone/tiny"}
+    assert json.loads((tmp_path / COPY_OF).read_text()) == {"name_or_path": "someone/tiny", "revision": "abc"}
     copy = ModelSource(name_or_path=str(tmp_path))
-    assert copy.base == "someone/tiny" and _others_have(copy)
+    assert (copy.base, copy.base_revision) == ("someone/tiny", "abc") and _others_have(copy)
     assert not _others_have(ModelSource(name_or_path=str(place / "model")))
     (cache / "refs" / "main").rename(cache / "refs" / "v1")
     (tmp_path / COPY_OF).unlink()

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import copy
+
 import datasets
 import pytest
 from job import make_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+)
 
 from msft import MSFTConfig, MSFTTrainer
-from msft.core.errors import DataError, ModelError
+from msft.core.errors import ConfigError, DataError, ModelError
 
 ROWS = [{"prompt": f"{n}+{n}=", "completion": str(2 * n), "source": "even" if n % 2 else "odd"} for n in range(60)]
 TRAIN, HELD = datasets.Dataset.from_list(ROWS[:40]), datasets.Dataset.from_list(ROWS[40:])
+
+SMALL = {
+    "vocab_size": 260, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "pad_token_id": None,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +47,31 @@ def test_the_tokenizer_of_a_model_object_is_that_of_what_it_was_loaded_from(plac
     trainer(place, model, "own tokenizer").train()
     kept = AutoTokenizer.from_pretrained(place / "own tokenizer" / "final")
     assert kept.get_vocab() == AutoTokenizer.from_pretrained(place / "model").get_vocab()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_adapter_without_targets_is_the_one_of_peft(place, named):
+    peft = LoraConfig(r=2, task_type="CAUSAL_LM")
+    model = "model" if named else AutoModelForCausalLM.from_pretrained(place / "model")
+    made = trainer(place, model, f"default targets {named}", peft_config=peft)
+    expected = get_peft_model(AutoModelForCausalLM.from_pretrained(place / "model"), copy.deepcopy(peft))
+    assert peft.target_modules is None, "the script's own object"
+    assert (
+        set(made.config.peft.target_modules) == expected.peft_config["default"].target_modules == {"q_proj", "v_proj"}
+    )
+    assert (
+        trainer(place, peft_config=LoraConfig(target_modules="all-linear")).config.peft.target_modules == "all-linear"
+    )
+
+
+def test_an_adapter_without_targets_for_which_peft_has_none(place):
+    made = Olmo2ForCausalLM(Olmo2Config(**SMALL))
+    with pytest.raises(ConfigError, match=r"peft_config target_modules: found None, .* for olmo2\. Fix: give their"):
+        trainer(place, made, processing_class=AutoTokenizer.from_pretrained(place / "model"), peft_config=LoraConfig())
+    with pytest.raises(ConfigError, match=r"peft\.target_modules: found \[\]"):
+        trainer(place, peft_config=LoraConfig(target_modules=[]))
+    with pytest.raises(ModelError, match="the model's configuration cannot be used"):
+        trainer(place, "nowhere", peft_config=LoraConfig())
 
 
 def test_a_tokenizer_that_is_not_there_is_asked_for(place):

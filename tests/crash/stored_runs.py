@@ -68,7 +68,7 @@ class _Kept(dict[Snapshot, dict[Task, float]]):
 class StoredEngine(FakeEngine):
     """The fake engine with its states in the real store."""
 
-    parameters, model_bytes, fingerprint, light, gpu = 1000, 4000, "fake", "", MappingProxyType({})
+    parameters, model_bytes, fingerprint, notes, gpu = 1000, 4000, "fake", (), MappingProxyType({})
 
     def __init__(self, job: Job, store: Store, on_step: Callable[[StepInfo | ScoreInfo], None]) -> None:
         sizes, settings = {task: len(part.train) for task, part in job.data.items()}, job.settings

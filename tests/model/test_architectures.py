@@ -21,6 +21,7 @@ SAMPLE = {
     "gemma3_text": "rows end to end",
     "gpt_oss": "rows end to end",
     "llama4_text": "padded rows",
+    "olmo": "rows end to end",
     "olmo3": "rows end to end",
     "qwen2 (window)": "rows end to end",
     "phi3 (longrope)": "rows end to end, those above 8 tokens apart",

@@ -79,10 +79,10 @@ CASES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "pickled": (lambda m: (m / "model.safetensors").rename(m / "pytorch_model.bin"), "model/pytorch_model.bin",
                 "the weights are pickled, which can run any code when read"),
     "code": (lambda m: edit(m / "config.json", **CODE), "model/config.json", "auto_map asks to run code"),
-    "tokenizer larger than the embedding": (
-        lambda m: (edit(m / "config.json", vocab_size=200), rewrite(m, lambda t: t.update(
-            {"model.embed_tokens.weight": t["model.embed_tokens.weight"][:200]}))),
-        "model", "the tokenizer has 260 tokens, the model's embedding only 200 rows"),
+    "a token beyond the embedding": (
+        lambda m: (edit(m / "config.json", vocab_size=60), rewrite(m, lambda t: t.update(
+            {"model.embed_tokens.weight": t["model.embed_tokens.weight"][:60]}))),
+        "datasets.copy", "token 71 ('d') is beyond the model's 60 embeddings. Fix: use the tokenizer that belongs to"),
     "no pad and no eos": (without_end, "model", "has no end-of-sequence token"),
     "no chat template": (chat, "datasets.copy", "the rows hold messages, but the tokenizer of"),
     "NaN": (lambda m: rewrite(m, poison), "model/model.safetensors", "model.norm.weight holds a NaN or an infinity"),
@@ -121,6 +121,20 @@ def test_a_bad_model_folder_is_refused(case: str, config: Path, capsys: pytest.C
     found = refused(config, capsys)
     assert message in found
     assert place in found
+
+
+def test_a_token_without_an_embedding_that_no_row_has_passes(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The text models of Gemma 3 have a tokenizer with a token for images, one more than the embedding has rows."""
+    from transformers import AutoTokenizer
+
+    folder = config.parent / "model"
+    made = AutoTokenizer.from_pretrained(folder)
+    assert made.add_special_tokens({"additional_special_tokens": ["<image_soft_token>"]}) == 1 and len(made) == 261
+    made.save_pretrained(folder)
+    assert main(["check", str(config)]) == 0
+    config.write_text(config.read_text().replace("{answer}", "{answer}<image_soft_token>"))
+    found = refused(config, capsys)
+    assert "datasets.double: token 260 ('<image_soft_token>') is beyond the model's 260 embeddings" in found
 
 
 @pytest.mark.parametrize("model", ["model", "some/model"])

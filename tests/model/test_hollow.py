@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from dataclasses import replace
@@ -8,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_engine import tiny_folder, tiny_model
 from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from msft.core.errors import ModelError
 from msft.model.folder import ModelSource
 from msft.model.hollow import hollow
-from msft.model.open import load_model
+from msft.model.open import OpenModel, export_model, load_model
 
 
 @pytest.mark.parametrize("peft", [None, {"r": 2, "target_modules": "all-linear"}])
@@ -44,6 +46,32 @@ def test_a_folder_whose_names_lack_the_prefix_of_the_whole_model(tmp_path: Path)
     _, names, rows = hollow(ModelSource(name_or_path=str(tmp_path)))
     assert torch.equal(rows.read("model.norm.weight", 0, 9, torch.float32), base.norm.weight[:9])
     assert "model.embed_tokens.weight" in names and rows.stored("model.norm.weight") == "norm.weight"
+
+
+def test_another_head_than_the_configuration_says(tmp_path: Path) -> None:
+    """A whole model keeps both, and says so to whoever reads what is handed over; a split one would drop the head."""
+    folder = tiny_folder(tmp_path / "model", tied=False)
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"tie_word_embeddings": True}))
+    source = ModelSource(name_or_path=str(folder))
+    said = r"config\.json ties .*, but the files hold two different tensors.*training\.shard: false"
+    with pytest.raises(ModelError, match=said):
+        hollow(source)
+    notes: list[str] = []
+    opened = OpenModel.open(source)
+    model: Any = opened.load(told=notes.append)
+    assert "files hold another head" in notes[0] and model.lm_head.weight is not model.model.embed_tokens.weight
+    export_model(model, opened.tokenizer, tmp_path / "final")
+    assert json.loads((tmp_path / "final" / "config.json").read_text())["tie_word_embeddings"] is False
+
+    # The same tensor twice is tied.
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    base, names, _ = hollow(source)
+    assert base.lm_head.weight is base.model.embed_tokens.weight and "lm_head.weight" not in names
+    tied: Any = load_model(source)
+    assert tied.lm_head.weight is tied.model.embed_tokens.weight and tied.config.tie_word_embeddings
 
 
 def test_weights_that_are_converted_as_they_are_loaded_are_refused(tmp_path: Path) -> None:

@@ -20,9 +20,11 @@ from msft.core.errors import ModelError, RunError
 from msft.core.vocabulary import ROOT
 from msft.data.examples import Example, Measure, TaskData
 from msft.model import open as opening
+from msft.model.adapters import fresh_adapter
 from msft.model.attention import NAME
 from msft.model.folder import ModelSource, check_model_folder, fingerprint
-from msft.model.open import check_data_fits, load_model, load_tokenizer, non_embedding_parameters
+from msft.model.limits import check_data_fits
+from msft.model.open import load_model, load_tokenizer, non_embedding_parameters
 from msft.model.row_layout import fitting_layout
 from msft.model.token_loss import TokenLoss
 from msft.run.session import train
@@ -76,6 +78,19 @@ def test_weights_that_lack_a_tensor_are_refused(folder: Path) -> None:
         load_model(source(folder))
 
 
+def test_tensors_of_the_files_that_the_configuration_has_no_place_for_are_named(folder: Path, tmp_path: Path) -> None:
+    engine, _ = tiny_engine(folder, tmp_path / "one")
+    assert not any("files hold" in note for note in engine.notes)
+    edited = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(edited | {"num_hidden_layers": 1}))
+    engine, _ = tiny_engine(folder, tmp_path / "two")
+    (said,) = (note for note in engine.notes if "files hold" in note)
+    assert said == (
+        "the model's files hold 9 tensors without a place in its config.json: model.layers.1.input_layernorm.weight, "
+        "model.layers.1.mlp.down_proj.weight, model.layers.1.mlp.gate_proj.weight, ..."
+    )
+
+
 def test_a_name_that_the_hub_does_not_know_is_the_users_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelError, match="no-such-owner/no-such-model: the model cannot be loaded"):
@@ -113,6 +128,10 @@ def test_data_that_the_model_has_no_weights_for_is_refused() -> None:
     check_data_fits(tiny_model(), data)
     with pytest.raises(ModelError, match="one: token 48 is beyond the model's 48 embeddings"):
         check_data_fits(tiny_model(), {"one": _with(data["one"], foreign)})
+    for wrapped in ({"target_modules": ["embed_tokens"]}, {"modules_to_save": ["embed_tokens"]}):
+        adapted = fresh_adapter(tiny_model(tied=False), {"r": 2, "target_modules": ["q_proj"], **wrapped}, 0)
+        with pytest.raises(ModelError, match="token 48 is beyond the model's 48 embeddings"):
+            check_data_fits(adapted, {"one": _with(data["one"], foreign)})
     long = Example(ids=np.ones(65, np.int32), trained=np.arange(65) > 0)
     with pytest.raises(ModelError, match=r"65 tokens, the model has 64 positions.*data\.max_length"):
         check_data_fits(tiny_model(), {"one": _with(data["one"], long)})
@@ -178,9 +197,36 @@ def test_an_adapter_starts_from_its_seed_alone(folder: Path) -> None:
 
 
 def test_a_wrong_argument_of_an_adapter_is_the_users_error(folder: Path) -> None:
-    for wrong in ({"rank": 4}, {"target_modules": ["no_such_layer"]}):
+    for wrong in ({"rank": 4}, {"target_modules": "no_such_layer"}, {"target_modules": ["self_attn"]}):
         with pytest.raises(ModelError, match="peft: the adapter cannot be made"):
             load_model(source(folder, peft=wrong))
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "said"),
+    [
+        ("llama", {"target_modules": ["q_proj", "v_prj"]},
+         r"^peft\.target_modules: found 'v_prj', but no module of LlamaForCausalLM has .*Fix: did you mean v_proj or"),
+        ("llama", {"exclude_modules": ["proj"]}, r"exclude_modules: found 'proj'.*Fix: did you mean .*_proj"),
+        ("llama", {"exclude_modules": ["layers.2.mlp"]}, r"exclude_modules: found 'layers\.2\.mlp'"),
+        ("gpt2", {"modules_to_save": ["embed_tokens"]},
+         r"modules_to_save: found 'embed_tokens'.*GPT2LMHeadModel.*Fix: name some of: wte, wpe, .*, ln_f, lm_head$"),
+        ("llama", {"target_modules": ["q_proj"], "layers_to_transform": [0, 9]},
+         r"layers_to_transform: found 9, but no module of target_modules is in .*Fix: give numbers from 0 to 1"),
+        ("llama", {"target_modules": ["q_prj"], "modules_to_save": ["lm_heads"]}, r"'q_prj'.*\n.*'lm_heads'.*lm_head"),
+    ],
+)  # fmt: skip
+def test_names_of_an_adapter_that_match_nothing_are_refused(kind: str, given: dict[str, object], said: str) -> None:
+    """PEFT passes over them where another name matches, and trains another adapter."""
+    with pytest.raises(ModelError, match=said):
+        fresh_adapter(tiny_model(kind, tied=False), {"r": 2, "target_modules": "all-linear", **given}, 0)
+
+
+def test_names_of_an_adapter_match_as_in_peft() -> None:
+    named = {"target_modules": ["layers.1.self_attn.q_proj", "model.layers.0.mlp.up_proj"], "modules_to_save": ["norm"]}
+    made = fresh_adapter(tiny_model(), {"r": 2, **named, "exclude_modules": ["lm_head"]}, 0)
+    trained = {name.split(".lora_")[0] for name, weight in made.named_parameters() if weight.requires_grad}
+    assert sum("q_proj" in name or "up_proj" in name for name in trained) == 2 and any("norm" in n for n in trained)
 
 
 def test_an_export_loads_with_transformers_and_scores_the_same(folder: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from msft.core.errors import ModelError
-from msft.model.folder import COPY_OF, ModelSource, complaining
+from msft.model.folder import COPY_OF, ModelSource, complaining, hub_commit
 
 OF_THE_OBJECT = {"_name_or_path", "dtype", "transformers_version", "architectures", "use_cache", "pad_token_id"}
 """Settings that scripts change on an object, or saving does, and that no likelihood depends on; types of weights are
@@ -37,8 +37,11 @@ def name_base(model: PreTrainedModel, copy: Path) -> str | None:
         return f"{name}, which the model was loaded from, cannot be loaded again"
     if why is not None:
         return why
-    place = name if source.folder is None else str(source.folder.absolute())
-    (copy / COPY_OF).write_text(json.dumps({"name_or_path": place}) + "\n", encoding="utf-8")
+    if source.folder is None:
+        original = {"name_or_path": name, "revision": hub_commit(source, cached=True)}
+    else:
+        original = {"name_or_path": str(source.folder.absolute())}
+    (copy / COPY_OF).write_text(json.dumps(original) + "\n", encoding="utf-8")
     return None
 
 

@@ -248,7 +248,8 @@ def _named(method: str | Method | Callable[[Brief], Plan]) -> tuple[str, Mapping
 
 
 def adapter(config: LoraConfig) -> dict[str, Any]:
-    """The `peft` section for a LoraConfig. Raises ConfigError for settings that the section does not have."""
+    """The `peft` section for a LoraConfig with target modules. Raises ConfigError for settings that the section does
+    not have."""
     if not isinstance(config, LoraConfig):
         found = f"found {type(config).__name__}"
         raise ConfigError(complaint(found, "give a peft.LoraConfig, the only kind of adapter here", file="peft_config"))
@@ -258,13 +259,12 @@ def adapter(config: LoraConfig) -> dict[str, Any]:
         if known.name not in NEUTRAL and known.name not in ADAPTER and value != getattr(plain, known.name, None):
             mend = f"leave it out; an adapter here is made of {', '.join(ADAPTER)}"
             raise ConfigError(complaint(f"found {value!r}", mend, file="peft_config", field=known.name))
-    targets = config.target_modules or "all-linear"
     layers = config.layers_to_transform
     given = {
         "r": config.r,
         "lora_alpha": config.lora_alpha,
         "lora_dropout": config.lora_dropout,
-        "target_modules": _names(targets),
+        "target_modules": _names(config.target_modules),
         "exclude_modules": config.exclude_modules and _names(config.exclude_modules),
         "layers_to_transform": [layers] if isinstance(layers, int) else layers,
         "modules_to_save": config.modules_to_save,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import datasets
-from transformers import AutoTokenizer, PreTrainedModel
+from peft import LoraConfig
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as TARGETS
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
-from msft.core.errors import DataError, complaint
+from msft.core.errors import ConfigError, DataError, complaint
+from msft.model.folder import ModelSource, complaining
 
 ONLY = "train"
 """The name of the sub-dataset of a single data set."""
@@ -25,6 +29,25 @@ def tokenizer_for(model: Any) -> Any | None:
         return None
     # Where a folder holds no tokenizer, transformers makes one of special tokens only.
     return tokenizer if len(tokenizer) > len(set(tokenizer.all_special_ids)) else None
+
+
+def with_targets(config: Any, model: Any) -> Any:
+    """A LoraConfig without `target_modules` with those that PEFT takes for this type of model, by name or an object.
+    Raises ConfigError where it has none, ModelError where the model is not found."""
+    if not isinstance(config, LoraConfig) or config.target_modules is not None:
+        return config
+    if isinstance(model, str):
+        with complaining(ModelSource(name_or_path=model), "the model's configuration cannot be used"):
+            kind = AutoConfig.from_pretrained(model).model_type
+    else:
+        kind = getattr(getattr(model, "config", None), "model_type", None)
+    if kind not in TARGETS:
+        found = f"found None, and PEFT has no target modules of its own for {kind}"
+        mend = "give their names, such as ['q_proj', 'v_proj'], or 'all-linear'"
+        raise ConfigError(complaint(found, mend, file="peft_config", field="target_modules"))
+    config = copy.copy(config)
+    config.target_modules = TARGETS[kind]
+    return config
 
 
 def by_name(given: Mapping[str, Any]) -> dict[str, Any]:

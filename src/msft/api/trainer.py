@@ -17,7 +17,7 @@ from transformers.trainer_utils import TrainOutput
 
 from msft.api.argument_checks import check_known, checked
 from msft.api.config import MSFTConfig
-from msft.api.defaults import by_name, tokenizer_for
+from msft.api.defaults import by_name, tokenizer_for, with_targets
 from msft.api.events import Events
 from msft.api.given_scorers import check_own
 from msft.api.inputs import SPLITS, Inputs, Split
@@ -103,7 +103,7 @@ class MSFTTrainer:
         self.config: Config = args.resolve(
             model=self._inputs.model_section(),
             datasets=self._inputs.dataset_sections(),
-            peft=peft_config,
+            peft=with_targets(peft_config, model),
             world=self._processes.world,
         )
         check_own(self.config)

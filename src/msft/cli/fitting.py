@@ -12,6 +12,7 @@ from msft.config.peft_section import PeftConfig
 from msft.config.schema import Config
 from msft.core.errors import ModelError
 from msft.model.folder import ModelSource
+from msft.model.limits import check_checkpointing
 from msft.model.memory import USABLE, part_of_card, share_of_training
 from msft.model.open import OpenModel
 from msft.model.precision import Precision, precision_of_gpu
@@ -86,8 +87,10 @@ def fit(opened: OpenModel, config: Config, machine: Machine, longest: int, *, jo
     for changed, changes in () if here.fits else _changed(config, machine):
         try:
             known.append(model := opened_for(model_source(changed), known))
+            if changed.training.gradient_checkpointing:
+                check_checkpointing(model.skeleton)
             proposal = plan(model, changed, machine, longest, jobs=jobs, changes=changes)
-        except ModelError:  # an adapter that does not fit the model, or weights that are stored in few bits already
+        except ModelError:  # an adapter that does not fit, weights that are in few bits already, no recomputation
             continue
         if proposal.fits:
             return replace(found, proposal=proposal)

@@ -22,8 +22,8 @@ from msft.core.averages import Averaging
 from msft.core.clock import Clock
 from msft.core.vocabulary import Mixture
 from msft.data.examples import TaskData
+from msft.model.limits import positions_of
 from msft.model.memory import CardPlan, card_memory
-from msft.model.model_parts import positions_of
 from msft.model.open import non_embedding_parameters
 from msft.model.precision import Precision, precision_on
 from msft.run.job import UNSCORED, Job

@@ -35,7 +35,8 @@ from msft.engine.teaching import Teaching
 from msft.engine.written_out import write_gathered, write_live
 from msft.forward.runtime import Preparations, sequence_scores
 from msft.model.compiled import compile_layers
-from msft.model.open import OpenModel, check_data_fits, non_embedding_parameters
+from msft.model.limits import check_data_fits, positions_of
+from msft.model.open import OpenModel, non_embedding_parameters
 from msft.model.precision import precision_on
 from msft.model.quantised import compute_in
 from msft.model.row_layout import try_narrow
@@ -55,9 +56,9 @@ class TorchEngine:
 
     `parameters`: number of parameters outside the embeddings, for the cost law; `model_bytes`: all weights, in fp32;
     `gpu`: what decides the rounding on a GPU, which the journal records; a resumed run that would differ is refused.
-    `fingerprint`: of the base model; `light`: see `runtime_for`. `learning_rates`: (first segment,
-    rate from there on), in order, as a resumed run may have changed it. Raises ModelError where model and data do not
-    fit together.
+    `fingerprint`: of the base model; `light`: see `runtime_for`; `notes`: that, and what is to be known of the model's
+    files. `learning_rates`: (first segment, rate from there on), in order, as a resumed run may have changed it. Raises
+    ModelError where model and data do not fit together.
     """
 
     def __init__(
@@ -78,7 +79,8 @@ class TorchEngine:
             self._order.sizes, settings.batch_size, 1.0, self._order.pools, (self._whole.sizes, self._whole.pools)
         )
         shards = shards_for(opened, settings, self._processes)
-        self._model = opened.load() if shards is None else shards.model
+        told: list[str] = []
+        self._model = opened.load(told=told.append) if shards is None else shards.model
         check_data_fits(self._model, data)
         # Packed weights have fewer numbers than they stand for.
         counted = self._model if opened.quantized is None else opened.skeleton
@@ -106,6 +108,7 @@ class TorchEngine:
             {"name": torch.cuda.get_device_name(), **self._stepper.plan} if device.type == "cuda" else {}
         )
         self.light = "; ".join(filter(None, (said, self._stepper.said)))
+        self.notes: Sequence[str] = [*told, *filter(None, [self.light])]
         self._known = Preparations(runtime)
         self._teaching = Teaching(data)
         weights = weights_of(self._model, held)
@@ -210,8 +213,9 @@ class TorchEngine:
             decoding = decoding_of(self._model, self._opened.tokenizer, self._data)
             way = fitting_decoding(self._opened.skeleton, longest, runtime.device)
             runtime = replace(runtime, decoding=way)
+        room = min((most for most in (longest, positions_of(self._model)) if most is not None), default=None)
         with self._evaluated():
-            return sample_outputs(self._stepper.model, asked, runtime, decoding, longest)
+            return sample_outputs(self._stepper.model, asked, runtime, decoding, room)
 
     def score_items(
         self, snapshot: Snapshot, items: Mapping[Task, tuple[Sequence[Item], Measure]]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from transformers.pytorch_utils import Conv1D
 from msft.core.errors import ModelError, complaint
 from msft.model.model_parts import vocabulary_of
 
+_LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
+"""Where PEFT finds the number of the layer in a module's name."""
 _TRIAL = 32
 """Tokens whose likelihoods a merged model is held against."""
 _NATS = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
@@ -26,10 +30,12 @@ _NATS = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
 def fresh_adapter(model: PreTrainedModel, arguments: dict[str, Any], seed: int) -> PeftModel:
     """The model with a new adapter, whose initial weights depend on `seed` alone.
 
-    `arguments`: of peft.LoraConfig. Raises ModelError for others, and for an adapter on a weight that two layers share.
+    `arguments`: of peft.LoraConfig. Raises ModelError for others, for names that no module has, and for an adapter on a
+    weight that two layers share.
     """
     if arguments.get("layers_to_transform") is not None and arguments.get("target_modules") == "all-linear":
         arguments = arguments | {"target_modules": _linear_layers(model)}  # PEFT takes layers of named modules only
+    _check_names(model, arguments)
     drawn = int.from_bytes(hashlib.sha256(f"adapter {seed}".encode()).digest()[:8], "little")
     try:
         with torch.random.fork_rng(devices=[]):
@@ -40,6 +46,41 @@ def fresh_adapter(model: PreTrainedModel, arguments: dict[str, Any], seed: int) 
         raise ModelError(complaint(f"the adapter cannot be made ({error})", mend, field="peft")) from error
     _check_shared(made)
     return made
+
+
+def _check_names(model: PreTrainedModel, arguments: dict[str, Any]) -> None:
+    """Raises ModelError for entries of `arguments` that match nothing: PEFT passes over them if another one matches."""
+    names = [name for name, _ in model.named_modules(remove_duplicate=False)]
+    lines = []
+    for key, matches in (("target_modules", _is), ("exclude_modules", _is), ("modules_to_save", str.endswith)):
+        given = arguments.get(key)
+        for entry in given if isinstance(given, list | tuple | set) else ():
+            if not any(matches(name, entry) for name in names):
+                found = f"found {entry!r}, but no module of {type(model).__name__} has this name"
+                lines.append(complaint(found, _names_like(entry, model), field=f"peft.{key}"))
+    targets = arguments.get("target_modules")
+    if not lines and isinstance(targets, list | tuple | set):
+        adapted = (name for name in names if any(_is(name, entry) for entry in targets))
+        there = {int(layer[1]) for name in adapted if (layer := _LAYER.match(name))}
+        for number in arguments.get("layers_to_transform") or ():
+            if number not in there:
+                found = f"found {number}, but no module of target_modules is in a layer of this number"
+                mend = f"give numbers from {min(there)} to {max(there)}" if there else "leave it out"
+                lines.append(complaint(found, mend, field="peft.layers_to_transform"))
+    if lines:
+        raise ModelError("\n".join(lines))
+
+
+def _is(name: str, entry: str) -> bool:
+    return name == entry or name.endswith(f".{entry}")
+
+
+def _names_like(entry: str, model: nn.Module) -> str:
+    """What to write in place of a name that no module has."""
+    weights = (name.rpartition(".")[0] for name, _ in model.named_parameters(remove_duplicate=False))
+    known = list(dict.fromkeys(name.rpartition(".")[2] for name in weights))
+    near = difflib.get_close_matches(entry.rpartition(".")[2], known, n=2)
+    return f"did you mean {' or '.join(near)}?" if near else f"name some of: {', '.join(known[:20])}"
 
 
 def _linear_layers(model: PreTrainedModel) -> list[str]:

@@ -44,10 +44,11 @@ def _has_plain_parts(layer: Any) -> bool:
             return False
         plain = all(type(part) is nn.Linear and part.bias is None for part in _products(layer.mlp))
         parts = (*norms, layer.self_attn, layer.mlp, *_products(layer.mlp))
+        # A norm may have no weight (OLMo).
+        used = [part.weight for part in (*norms, *_products(layer.mlp))] + attention_block.parameters(layer.self_attn)
     except REFUSED:
         return False
     watched = any(part._forward_hooks or part._forward_pre_hooks for part in parts)
-    used = [part.weight for part in (*norms, *_products(layer.mlp))] + attention_block.parameters(layer.self_attn)
     return plain and not watched and None not in map(epsilon_of, norms) and has_only(layer, used)
 
 

@@ -25,7 +25,8 @@ _LONGEST_HEADER = 100_000_000
 _IDENTITY = {".safetensors", ".json", ".txt", ".model", ".jinja", ".py"}
 """The files that decide what a model folder computes."""
 COPY_OF = "copy_of.json"
-"""In a run's copy of a model that was passed as an object: the folder or hub name of which it was proven a copy."""
+"""In a run's copy of a model that was passed as an object: the folder or hub name of which it was proven a copy, and
+the commit of a hub name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +60,29 @@ class ModelSource:
     @property
     def base(self) -> str:
         """What an adapter names as its base, a folder or hub name: of a copy in a run its original, if it is known."""
+        original = self._original
+        return str(self.folder or self.name_or_path) if original is None else str(original["name_or_path"])
+
+    @property
+    def base_revision(self) -> str | None:
+        """Which commit of a hub name an adapter names as its base; None: the base is a folder, or it is not known."""
+        if (original := self._original) is not None:
+            found = original.get("revision")
+            return found if isinstance(found, str) else None
+        if self.folder is not None or self.gguf_file is not None:  # PEFT reads no GGUF
+            return None
+        return hub_commit(self)
+
+    @property
+    def _original(self) -> dict[str, Any] | None:
+        """What a copy in a run says of its original, if it is known."""
         known = None if self.folder is None else self.folder / COPY_OF
-        if known is not None and known.is_file():
-            name = _read_json(known).get("name_or_path")
-            if not isinstance(name, str):
-                raise ModelError(complaint("it has no name_or_path", _COPY_AGAIN, file=known))
-            return name
-        return str(self.folder or self.name_or_path)
+        if known is None or not known.is_file():
+            return None
+        original = _read_json(known)
+        if not isinstance(original.get("name_or_path"), str):
+            raise ModelError(complaint("it has no name_or_path", _COPY_AGAIN, file=known))
+        return original
 
 
 def check_model_folder(source: ModelSource) -> None:
@@ -123,14 +140,14 @@ def fingerprint(source: ModelSource) -> str:
     return total.hexdigest()
 
 
-def hub_commit(source: ModelSource) -> str:
-    """The commit that a name on the hub resolves to."""
+def hub_commit(source: ModelSource, *, cached: bool = False) -> str:
+    """The commit that a name on the hub resolves to; with `cached`, in the hub's local cache alone."""
     # Imported here: importing transformers takes a second, and checking a folder does not need it.
     from transformers.utils.hub import cached_file
 
     with complaining(source, "the model cannot be found"):
         wanted = source.gguf_file or "config.json"
-        found = cached_file(source.name_or_path, wanted, revision=source.revision)
+        found = cached_file(source.name_or_path, wanted, revision=source.revision, local_files_only=cached)
     # The hub's cache keeps each file under snapshots/<commit>/.
     return Path(str(found)).parent.name
 

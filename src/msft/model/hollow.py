@@ -17,13 +17,14 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, rename_source_key
 
 from msft.core.errors import ModelError, complaint
-from msft.model.adapters import fresh_adapter
 from msft.model.folder import ModelSource, complaining, safetensors_header, weight_files
-from msft.model.open import origin_of, place_of
+from msft.model.open import adapted, origin_of, place_of
 from msft.model.returned import return_logits_only
 
 WHOLE = "let each process hold the whole model: training.shard: false"
 """The way out where a model cannot be split over processes."""
+_AT_ONCE = 4096
+"""Rows of two tensors that are compared at once."""
 
 
 class Rows:
@@ -57,7 +58,14 @@ class Rows:
             found = [alias for alias in aliases[id(parameter)] if alias in self._names]
             if not found or shapes[self._names[found[0]]] != tuple(parameter.shape):
                 raise _unreadable(source, f"its files have no tensor {name} of the shape {list(parameter.shape)}")
+            if other := next((alias for alias in found[1:] if not self._same(found[0], alias, len(parameter))), None):
+                why = f"config.json ties {found[0]} and {other}, but the files hold two different tensors"
+                raise _unreadable(source, f"{why}; with tie_word_embeddings: false there, both are trained")
             self._names[name] = self._names[found[0]]
+
+    def _same(self, one: str, other: str, rows: int) -> bool:
+        parts = ((first, min(first + _AT_ONCE, rows)) for first in range(0, rows, _AT_ONCE))
+        return all(torch.equal(*(self.read(name, *part, torch.float32) for name in (one, other))) for part in parts)
 
     def stored(self, name: str) -> str:
         """The name that the files have for a parameter or buffer, or its own."""
@@ -107,7 +115,7 @@ def hollow(source: ModelSource) -> tuple[PreTrainedModel | PeftModel, dict[str, 
         return base, {name: name for name in of_base.values()}, rows
     # PEFT draws an adapter beside the weights that it is for: they stand there as zeros without memory meanwhile.
     meta = _exchanged(base, lambda parameter: torch.zeros((), dtype=parameter.dtype).expand(parameter.shape))
-    made = fresh_adapter(base, source.peft, source.seed)
+    made = adapted(base, source, source.peft)
     back = {id(zeros): parameter for parameter, zeros in meta}
     for module, name, parameter in _held(made):
         if id(parameter) in back:

@@ -21,7 +21,8 @@ from msft.model.embedding import gather_directly
 from msft.model.gated import lighten_gates
 from msft.model.head import FusedHead
 from msft.model.isolation import last_mlp_skips
-from msft.model.model_parts import base_of, positions_of
+from msft.model.limits import positions_of
+from msft.model.model_parts import base_of
 from msft.model.norms import lighten_norms
 from msft.model.row_layout import ALONE, examples, gives
 from msft.model.token_loss import TokenLoss
@@ -98,7 +99,7 @@ def lighten(
 
 def _reach(loss: TokenLoss, longest: int | None) -> int:
     """The longest row for which attention is computed by plain products, in a run whose rows have `longest` tokens."""
-    return min(PRODUCTS, longest or PRODUCTS, positions_of(base_of(loss.model)) or PRODUCTS)
+    return min(PRODUCTS, longest or PRODUCTS, positions_of(loss.model) or PRODUCTS)
 
 
 def _rows_up_to(length: int, device: torch.device) -> MicroBatch:

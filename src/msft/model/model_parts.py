@@ -1,5 +1,4 @@
-"""What a third-party model consists of: the model under an adapter, its layers, and the sizes that its configuration
-says."""
+"""What a third-party model consists of: the model under an adapter, its layers, and its vocabulary."""
 
 from __future__ import annotations
 
@@ -37,9 +36,3 @@ def depth(config: Any) -> int | None:
 def vocabulary_of(model: Any) -> int:
     """The number of tokens that the model knows."""
     return int(model.config.get_text_config(decoder=True).vocab_size)
-
-
-def positions_of(model: PreTrainedModel | PeftModel) -> int | None:
-    """The most tokens that the model takes; None if its configuration does not say."""
-    found = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    return found if isinstance(found, int) else None

@@ -4,9 +4,9 @@ linear layers in 4 or 8 bits if configured or stored so."""
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,22 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from msft.core.errors import ModelError, complaint
-from msft.core.vocabulary import Task
-from msft.data.examples import Example, TaskData
+from msft.core.plain_words import many
 from msft.model.adapters import fresh_adapter
 from msft.model.folder import ModelSource, Quantized, check_model_folder, check_shapes, complaining
-from msft.model.model_parts import base_of, positions_of
-from msft.model.quantised import check_trained, kept_whole, kind_of, prepare, require, settings, stored_as, unpacked
+from msft.model.model_parts import base_of
+from msft.model.quantised import (
+    as_stored,
+    check_trained,
+    check_unpacked,
+    kept_whole,
+    kind_of,
+    prepare,
+    require,
+    settings,
+    stored_as,
+    unpacked,
+)
 from msft.model.returned import as_configured, return_logits_only
 
 
@@ -42,10 +52,11 @@ class OpenModel:
 
     @classmethod
     def open(cls, source: ModelSource) -> OpenModel:
-        """Finds and checks a model. Raises ModelError where folder, configuration and tokenizer do not fit together."""
+        """Finds and checks a model. Raises ModelError where it cannot be used. Whether it has an embedding for every
+        token is known with the data (`check_data_fits`): a tokenizer may name tokens that no text has (Gemma 3)."""
         check_model_folder(source)
         tokenizer = _tokenizer(source)
-        return cls(source, tokenizer, _skeleton(source, tokenizer))
+        return cls(source, tokenizer, _skeleton(source))
 
     def of(self, source: ModelSource) -> OpenModel:
         """The same model and tokenizer, for a source that differs only in the adapter's seed, in `quantize`, or in the
@@ -66,9 +77,11 @@ class OpenModel:
         """In which numbers the base's linear layers are held; None: as floating-point numbers."""
         return kind_of(self.source, getattr(self.skeleton, "config", None))
 
-    def load(self) -> PreTrainedModel | PeftModel:
-        """See `load_model`."""
-        return _weights(self.source)
+    def load(self, *, told: Callable[[str], None] | None = None) -> PreTrainedModel | PeftModel:
+        """See `load_model`. `told`: is called with what people should know of the files."""
+        model = _weights(self.source, told=told)
+        check_unpacked(self.source, model, self.skeleton)
+        return model
 
 
 def load_tokenizer(source: ModelSource) -> Any:
@@ -87,29 +100,31 @@ def _tokenizer(source: ModelSource) -> Any:
     return tokenizer
 
 
-def _skeleton(source: ModelSource, tokenizer: Any) -> PreTrainedModel | PeftModel:
+def _skeleton(source: ModelSource) -> PreTrainedModel | PeftModel:
     """The model on the meta device, made in seconds whatever its size.
 
-    Raises ModelError where configuration, weights (according to their headers) and tokenizer do not fit together.
+    Raises ModelError where configuration and weights (according to their headers) do not fit together.
     """
     with complaining(source, "the model's configuration cannot be used"), torch.device("meta"):
         config = AutoConfig.from_pretrained(place_of(source), **origin_of(source))
         check_trained(source, kind_of(source, config))
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            config, trust_remote_code=source.trust_remote_code
-        )
+        model = _empty(source, config)
+        if source.peft is None and stored_as(config) is not None:
+            check_unpacked(source, as_stored(deepcopy(config), _empty(source, config)), model)
     return_logits_only(model)
     check_shapes(source, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
-    embeddings = model.get_input_embeddings()
-    rows = embeddings.weight.shape[0] if isinstance(embeddings, nn.Embedding) else math.inf
-    if len(tokenizer) > rows:
-        found = f"the tokenizer has {len(tokenizer)} tokens, the model's embedding only {rows} rows"
-        mend = "use the tokenizer that belongs to the model, or save the model with a resized embedding"
-        raise ModelError(complaint(found, mend, file=source.name_or_path))
     if source.peft is None:
         return model
     with torch.device("meta"):
-        return _adapted(model, source, source.peft)
+        return adapted(model, source, source.peft)
+
+
+def _empty(source: ModelSource, config: Any) -> PreTrainedModel:
+    with torch.device("meta"):
+        made: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, trust_remote_code=source.trust_remote_code
+        )
+    return made
 
 
 def load_model(source: ModelSource, *, whole: bool = False) -> PreTrainedModel | PeftModel:
@@ -122,7 +137,9 @@ def load_model(source: ModelSource, *, whole: bool = False) -> PreTrainedModel |
     return _weights(source, whole=whole)
 
 
-def _weights(source: ModelSource, *, whole: bool = False) -> PreTrainedModel | PeftModel:
+def _weights(
+    source: ModelSource, *, whole: bool = False, told: Callable[[str], None] | None = None
+) -> PreTrainedModel | PeftModel:
     if whole:
         source = replace(source, quantize=None)
     keywords = origin_of(source)
@@ -142,16 +159,38 @@ def _weights(source: ModelSource, *, whole: bool = False) -> PreTrainedModel | P
         )
         raise ModelError(complaint(found, "give a complete causal language model", file=source.name_or_path))
     return_logits_only(model)
+    for note in _as_in_the_files(model, loading["unexpected_keys"]):
+        if told is not None:
+            told(note)
     if source.gguf_file is not None:
         _forget_quantisation(model)
     if quantised is not None:
         model = unpacked(model) if whole else prepare(model)
-    return model if source.peft is None else _adapted(model, source, source.peft)
+    return model if source.peft is None else adapted(model, source, source.peft)
 
 
-def _adapted(model: PreTrainedModel, source: ModelSource, arguments: dict[str, Any]) -> PeftModel:
+def _as_in_the_files(model: PreTrainedModel, unused: Iterable[str]) -> list[str]:
+    """Makes the model's configuration say what its files hold; returns what people should know of these. `unused`:
+    tensors that it has no place for."""
+    notes = []
+    if model.get_expanded_tied_weights_keys(all_submodels=True) and not model.all_tied_weights_keys:
+        model.config.tie_word_embeddings = False  # or others would tie what is handed over
+        notes.append(
+            "config.json ties the model's head to its embeddings, but the files hold another head: both are used"
+        )
+    if names := sorted(unused):
+        listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        notes.append(
+            f"the model's files hold {many(len(names), 'tensor')} without a place in its config.json: {listed}"
+        )
+    return notes
+
+
+def adapted(model: PreTrainedModel, source: ModelSource, arguments: dict[str, Any]) -> PeftModel:
+    """The model with a fresh adapter, which names its base and, of a name on the hub, the commit."""
     made = fresh_adapter(model, arguments, source.seed)
-    made.peft_config["default"].base_model_name_or_path = source.base
+    named = made.peft_config["default"]
+    named.base_model_name_or_path, named.revision = source.base, source.base_revision
     return made
 
 
@@ -169,11 +208,7 @@ def _quantised(source: ModelSource) -> dict[str, Any] | None:
     on_cpu: dict[str, Any] = {"device_map": {"": "cpu"}}
     if source.quantize is None or stored_as(config) is not None:
         return on_cpu
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            config, trust_remote_code=source.trust_remote_code
-        )
-    whole = kept_whole(skeleton, (source.peft or {}).get("modules_to_save"))
+    whole = kept_whole(_empty(source, config), (source.peft or {}).get("modules_to_save"))
     return {**on_cpu, "quantization_config": settings(source.quantize, whole)}
 
 
@@ -246,43 +281,12 @@ def of_ends(model: Any) -> set[int]:
     return {id(parameter) for end in ends if isinstance(end, nn.Module) for parameter in end.parameters()}
 
 
-def check_data_fits(model: PreTrainedModel | PeftModel, data: Mapping[Task, TaskData]) -> None:
-    """Raises ModelError if a sequence has a token or a position that the model does not have."""
-    embeddings = model.get_input_embeddings()
-    rows = embeddings.weight.shape[0] if isinstance(embeddings, nn.Embedding) else None
-    positions = positions_of(model)
-    for part in (each for found in data.values() for each in found.each):
-        field = "aggregate" if part.aggregate else f"datasets.{part.dataset or part.task}"
-        for example in _sequences(part):
-            if rows is not None and len(example) and int(example.ids.max()) >= rows:
-                found = f"token {int(example.ids.max())} is beyond the model's {rows} embeddings"
-                raise ModelError(complaint(found, "use the tokenizer that belongs to the model", field=field))
-            if positions is not None and len(example) > positions:
-                found = f"a sequence has {len(example)} tokens, the model has {positions} positions"
-                raise ModelError(complaint(found, f"set data.max_length to at most {positions}", field=field))
-        most = max((len(item.prompt) for items in (part.validation, part.test) for item in items), default=0)
-        if positions is not None and part.measure.generates and most + part.measure.max_new_tokens > positions:
-            found = f"a prompt of {most} tokens and max_new_tokens: {part.measure.max_new_tokens} are more"
-            fits = positions - most
-            mend = f"give at most {fits}" if fits > 0 else f"give prompts of fewer than {positions} tokens"
-            field = f"{field}.scorer.max_new_tokens"
-            raise ModelError(complaint(f"{found} than the model's {positions} positions", mend, field=field))
-
-
 def _forget_quantisation(model: Any) -> None:
     """Removes the GGUF quantisation settings: the weights are fp32 now, and transformers would refuse to save them."""
     model.hf_quantizer = None
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-
-
-def _sequences(part: TaskData) -> Iterator[Example]:
-    yield from part.train
-    yield from part.held_out
-    for items in (part.validation, part.test):
-        for item in items:
-            yield from item.options
 
 
 def place_of(source: ModelSource) -> str:

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers import BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
+from transformers.quantizers.auto import get_hf_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import should_convert_module
 
@@ -31,6 +32,7 @@ from msft.model.precision import Precision
 M = TypeVar("M", bound=nn.Module)
 _WRAPPED = re.compile(r"\.(base_layer|original_module|modules_to_save\..*)$")
 """What an adapter adds to the name of a layer that it changes."""
+_ADAPT = "add an adapter, such as peft: {r: 16}, or give the model that they were made from"
 WHY = "linear layer with weights in 8 bits, each row multiplied by itself"
 BLOCK, NESTED = 64, 256
 """Weights in 4 bits that share a scale, which is a byte, and scales that share one of their own."""
@@ -73,7 +75,8 @@ def stored_as(config: Any) -> Quantized | str | None:
     fields: Mapping[str, Any] = found if isinstance(found, Mapping) else found.to_dict()
     if fields.get("load_in_4bit"):
         return "fp4" if fields.get("bnb_4bit_quant_type") == "fp4" else "nf4"
-    return "int8" if fields.get("load_in_8bit") else str(fields.get("quant_method", "an unknown method"))
+    method = fields.get("quant_method", "an unknown method")
+    return "int8" if fields.get("load_in_8bit") else str(getattr(method, "value", method))
 
 
 def kind_of(source: ModelSource, config: Any) -> Quantized | None:
@@ -98,8 +101,33 @@ def check_trained(source: ModelSource, kind: Quantized | None) -> None:
     """Raises ModelError for a quantised model without an adapter: its linear layers cannot be trained."""
     if kind is not None and source.peft is None:
         found = f"its linear layers are stored in {'8' if kind == 'int8' else '4'} bits, which cannot be trained"
-        mend = "add an adapter, such as peft: {r: 16}, or give the model that they were made from"
-        raise ModelError(complaint(found, mend, file=source.name_or_path, field="model.name_or_path"))
+        raise ModelError(complaint(found, _ADAPT, file=source.name_or_path, field="model.name_or_path"))
+
+
+def check_unpacked(source: ModelSource, model: nn.Module, plain: nn.Module) -> None:
+    """Raises ModelError where a model that another library quantised lacks trainable weights of the `plain` one, which
+    may be without values: they are packed, and training would change only the others."""
+    stored = stored_as(getattr(model, "config", None))
+    if stored is None or source.peft is not None:
+        return
+    here = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    wanted = {name: weight for name, weight in plain.named_parameters() if weight.requires_grad}
+    lacking = [name for name in wanted if name not in here or here[name].dtype.itemsize < 2]
+    if lacking:
+        listed = ", ".join(lacking[:2]) + (", ..." if len(lacking) > 2 else "")
+        found = f"{len(lacking)} of its {len(wanted)} weights are packed ({stored}) and cannot be trained ({listed})"
+        raise ModelError(complaint(found, _ADAPT, file=source.name_or_path, field="model.name_or_path"))
+
+
+def as_stored(config: Any, model: M) -> M:
+    """A model on the meta device, given with plain layers, with those of the library that quantised it. It stays plain
+    where they are not known, as without that library: what is loaded is looked at again."""
+    try:
+        quantizer, _, _ = get_hf_quantizer(config, None, None, True, {})  # type: ignore[no-untyped-call]
+        quantizer.preprocess_model(model)
+    except Exception:  # of that library
+        return model
+    return model
 
 
 def kept_whole(model: Any, modules_to_save: list[str] | None) -> list[str]:

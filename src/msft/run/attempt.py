@@ -52,8 +52,8 @@ from msft.system.stopwatch import Stopwatch, spent
 class RunEngine(Engine, Described, Protocol):
     """An engine with what the journal records of it, and the learning rates that a resumed run may set."""
 
-    light: str
-    """Why rows are padded, and what was made lighter in the model, in words; empty if neither is so."""
+    notes: Sequence[str]
+    """Why rows are padded, what was made lighter in the model, and what is to be known of its files; for people."""
     learning_rates: Sequence[tuple[int, float]]
     """(first segment, learning rate from there on), in order."""
 
@@ -114,8 +114,8 @@ class Attempt:
         self.store = open_store(folder, processes, store, in_parts=in_parts, jobs=shared.jobs if shared else 1)
         with spent("start.model"):
             self.engine = engine(job, self.store, self._progress)
-        if self.engine.light and self.hands_over:
-            watcher.note(self.engine.light)
+        for note in self.engine.notes if self.hands_over else ():
+            watcher.note(note)
         self.method = job.config.method.definition
         self.limits: Limits = [(1, job.config.snapshots.max)]
         if shared is not None and (changed := differences(shared.fingerprints, job.fingerprints(self.engine))):

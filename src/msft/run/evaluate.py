@@ -20,7 +20,8 @@ from msft.engine.launch import check_precision_and_compiler
 from msft.engine.parallel import Processes
 from msft.engine.setup import budgeted, runtime_for
 from msft.model.folder import ModelSource
-from msft.model.open import check_data_fits, load_model, load_tokenizer
+from msft.model.limits import check_data_fits
+from msft.model.open import load_model, load_tokenizer
 from msft.model.precision import narrow, precision_on
 from msft.model.quantised import compute_in
 from msft.model.row_layout import try_narrow
@@ -100,7 +101,7 @@ def evaluate(
         config = on_day(config, past.day)
     loaded, tokenizer = _loaded(config, model)
     data = load_tasks(config, tokenizer)
-    check_data_fits(loaded, data)
+    check_data_fits(loaded, data, tokenizer)
     if run.exists:
         _compare_data(run, data, others)
     asked = {
@@ -150,9 +151,12 @@ def _loaded(config: Config, model: str) -> tuple[PreTrainedModel | PeftModel, An
         if model != config.model.name_or_path:  # as it is stored: model.quantize is of the base
             source = replace(source, quantize=None)
         return load_model(source), load_tokenizer(source)
-    named = str(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
+    adapter = PeftConfig.from_pretrained(str(folder))
+    named = str(adapter.base_model_name_or_path)
     # The copy in a run, which holds the tokenizer of its training, stands for what it is a copy of.
     base = _named(config, config.model.name_or_path if named == model_source(config).base else named)
+    if base.folder is None and adapter.revision is not None and not base.trust_remote_code:
+        base = replace(base, revision=adapter.revision)  # code is run of the revision that the user read, no other
     return with_adapter(load_model(base), folder), load_tokenizer(base)
 
 

@@ -23,8 +23,8 @@ from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.optimizers import moment_bytes
 from msft.engine.settings import EngineSettings, two_schedules
 from msft.model.folder import ModelSource
-from msft.model.model_parts import positions_of
-from msft.model.open import OpenModel, check_data_fits
+from msft.model.limits import check_checkpointing, check_data_fits, positions_of
+from msft.model.open import OpenModel
 from msft.model.row_layout import check_rows
 from msft.record.run_folder import environment
 from msft.run.scoring_cost import decided
@@ -61,6 +61,8 @@ class Job:
         schedule = self.config.training.schedule
         if schedule != "constant" and self.outlook.anneals:
             raise ConfigError(two_schedules(schedule))
+        if self.config.training.gradient_checkpointing:
+            check_checkpointing(self.skeleton)
 
     @property
     def source(self) -> ModelSource:
@@ -79,7 +81,7 @@ class Job:
             config = dated(config, model.tokenizer)
         with spent("start.data"):
             data = load_tasks(config, model.tokenizer, positions_of(model.skeleton))
-        check_data_fits(model.skeleton, data)
+        check_data_fits(model.skeleton, data, model.tokenizer)
         with spent("start.proof"):
             longest = longest_row(config)
             check_rows(model.skeleton, longest)
