@@ -24,23 +24,18 @@ from msft.engine.batched_decoding import fitting_decoding
 from msft.engine.conflict import cosines
 from msft.engine.decoding import decoding_of
 from msft.engine.live_state import LiveState
-from msft.engine.masters import Held, weights_of
+from msft.engine.masters import weights_of
 from msft.engine.outcomes import Booked, Losses, outcome
 from msft.engine.parallel import Processes
 from msft.engine.probes import lookahead
 from msft.engine.progress import ScoreInfo, StepInfo
+from msft.engine.ready import made_ready
 from msft.engine.settings import EngineSettings, rates_of
-from msft.engine.setup import budgeted, deterministic, masters_for, runtime_for, shards_for, stepper_for
 from msft.engine.teaching import Teaching
 from msft.engine.written_out import write_gathered, write_live
 from msft.forward.runtime import Preparations, sequence_scores
-from msft.model.compiled import compile_layers
-from msft.model.limits import check_data_fits, positions_of
+from msft.model.limits import positions_of
 from msft.model.open import OpenModel, non_embedding_parameters
-from msft.model.precision import precision_on
-from msft.model.quantised import compute_in
-from msft.model.row_layout import try_narrow
-from msft.model.token_loss import TokenLoss
 from msft.scoring.sample_outputs import Sample, sample_outputs
 from msft.scoring.scorers import TaskScores, score
 from msft.snapshots.state import State
@@ -78,40 +73,19 @@ class TorchEngine:
         self._clock = Clock(
             self._order.sizes, settings.batch_size, 1.0, self._order.pools, (self._whole.sizes, self._whole.pools)
         )
-        shards = shards_for(opened, settings, self._processes)
-        told: list[str] = []
-        self._model = opened.load(told=told.append) if shards is None else shards.model
-        check_data_fits(self._model, data)
+        ready = made_ready(opened, data, settings, self._processes)
+        self._model, self._stepper, self._shards = ready.model, ready.stepper, ready.shards
+        self._decoding, self.light = ready.decoding, ready.light
+        self.notes: Sequence[str] = [*ready.told, *filter(None, [ready.light])]
         # Packed weights have fewer numbers than they stand for.
         counted = self._model if opened.quantized is None else opened.skeleton
         self.parameters = non_embedding_parameters(counted)
         self.model_bytes = 4 * sum(parameter.numel() for parameter in counted.parameters())
-        generates = any(part.measure.generates for part in data.values())
-        self._decoding = decoding_of(self._model, opened.tokenizer, data) if generates else None
-        if settings.gradient_checkpointing and shards is None:
-            self._model.gradient_checkpointing_enable({"use_reentrant": False})
-        device = self._processes.device
-        loss = TokenLoss(self._model).to(device).train() if shards is None else shards.loss
-        deterministic(device, settings)
-        runtime, said = runtime_for(self._processes, settings, loss, generates=generates, in_parts=shards is not None)
-        held: Held | None = shards
-        if shards is None:
-            compute_in(self._model, precision_on(device, settings.precision))
-            held = masters_for(self._model, device, settings)
-            if held is not None:
-                try_narrow(loss, runtime.layout, device)
-        runtime = budgeted(runtime, settings, loss, self._processes)
-        if settings.torch_compile:
-            compile_layers(self._model, device)
-        self._stepper = stepper_for(runtime, settings, loss, self._processes, held, data)
-        self.gpu: Mapping[str, Any] = (
-            {"name": torch.cuda.get_device_name(), **self._stepper.plan} if device.type == "cuda" else {}
-        )
-        self.light = "; ".join(filter(None, (said, self._stepper.said)))
-        self.notes: Sequence[str] = [*told, *filter(None, [self.light])]
-        self._known = Preparations(runtime)
+        on_gpu = self._processes.device.type == "cuda"
+        self.gpu: Mapping[str, Any] = {"name": torch.cuda.get_device_name(), **self._stepper.plan} if on_gpu else {}
+        self._known = Preparations(self._stepper.runtime)
         self._teaching = Teaching(data)
-        weights = weights_of(self._model, held)
+        weights = weights_of(self._model, self._stepper.held)
         self._average: Average | None = None
         if settings.average is not None:
             trained = tuple(task for task, part in data.items() if not part.aggregate)
@@ -120,11 +94,12 @@ class TorchEngine:
                 weights,
                 Averaging(settings.average * steps, settings.average_warmup),
                 self._stepper.cast,
-                in_place=shards is not None,
+                in_place=self._shards is not None,
             )
         self.learning_rates: Sequence[tuple[int, float]] = [(1, settings.learning_rate)]
-        self._shards = shards
-        self._live = LiveState(opened, weights, self._stepper, self._average, store, settings, self._processes, shards)
+        self._live = LiveState(
+            opened, weights, self._stepper, self._average, store, settings, self._processes, self._shards
+        )
         self.fingerprint = self._live.fingerprint
 
     def state(self) -> State:
