@@ -16,8 +16,9 @@ from msft.core.errors import ConfigError
 DATA = {"a": [{"prompt": "p", "completion": "c"}]}
 
 
-def trainer(**changes):
-    return MSFTTrainer(model="model", args=MSFTConfig(**{"output_dir": "run", **changes}), train_dataset=DATA)
+def trainer(data=DATA, splits=None, **changes):
+    args = MSFTConfig(**{"output_dir": "run", **changes})
+    return MSFTTrainer(model="model", args=args, train_dataset=data, **(splits or {}))
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,59 @@ def trainer(**changes):
 def test_values_that_cannot_be_used(changes, said):
     with pytest.raises(ConfigError, match=said):
         trainer(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": "sft", "method_kwargs": {"name": "auto"}}, r"method_kwargs\['name'\]: method names .* give method"),
+        (
+            {"method_kwargs": {"max_epochs": 3}, "num_train_epochs": 1},
+            r"\['max_epochs'\]: num_train_epochs gives it too",
+        ),
+        (
+            {"dataset_kwargs": {"a": {"path": "b.jsonl"}}},
+            r"dataset_kwargs\['a'\]\['path'\]: train_dataset gives .* rows",
+        ),
+        ({"dataset_kwargs": {"a": {"id": "b"}}}, r"dataset_kwargs\['a'\]\['id'\]: train_dataset gives .* name"),
+    ],
+)
+def test_what_is_given_twice_is_refused(changes, said):
+    with pytest.raises(ConfigError, match=f"MSFTConfig .*{said}"):
+        trainer(**changes)
+
+
+def test_one_of_two_places_is_enough():
+    assert trainer(method_kwargs={"max_epochs": 3}).config.method.max_epochs == 3
+    own = trainer(scorer="exact_match", dataset_kwargs={"a": {"scorer": "loss"}})
+    assert own.config.datasets[0].scorer.name == "loss", "one for all, and one of its own"
+
+
+@pytest.mark.parametrize(("argument", "part"), [("eval_dataset", "validation"), ("test_dataset", "test")])
+def test_further_keys_of_a_given_split_leave_it_the_given_one(argument, part):
+    def split(given, own):
+        made = trainer(splits={argument: given}, dataset_kwargs={"a": {part: own}})
+        return getattr(made.config.datasets[0], part)
+
+    assert split({"a": "items.jsonl"}, {"max_samples": 5}) == split({"a": "items.jsonl"}, None).model_copy(
+        update={"max_samples": 5}
+    )
+    assert split({"a": "items.jsonl"}, {"where": {"n": 1}}).path.endswith("items.jsonl")
+    with pytest.raises(ConfigError, match=rf"dataset_kwargs\['a'\]\['{part}'\]\['path'\]: {argument} gives the rows"):
+        split({"a": "items.jsonl"}, {"path": "others.jsonl"})
+    with pytest.raises(ConfigError, match=f"{part}.fraction: fraction carves .* Fix: use max_samples"):
+        split({"a": "items.jsonl"}, {"fraction": 0.5})
+    assert split({}, {"fraction": 0.5}).fraction == 0.5
+
+
+def test_further_keys_of_a_split_of_a_column_leave_it_that_of_the_column():
+    rows = [{**DATA["a"][0], "split": name} for name in ("train", "validation")]
+    for own, path, where in (
+        ({"max_samples": 1}, None, {"split": ("validation",)}),
+        ({"path": "b.jsonl"}, "b.jsonl", None),
+    ):
+        made = trainer({"a": rows}, dataset_kwargs={"a": {"validation": own}}).config.datasets[0].validation
+        assert (made.path and Path(made.path).name, made.where) == (path, where)
 
 
 def test_all_values_are_answered_at_once():

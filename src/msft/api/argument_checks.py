@@ -78,6 +78,25 @@ def _check_values(args: MSFTConfig) -> None:
         raise ConfigError("\n".join(lines))
 
 
+def _check_once(args: MSFTConfig) -> None:
+    """Raises ConfigError, with a line for each value that another argument gives too, and that would be lost."""
+    settings = args.method_kwargs or {}
+    twice: list[tuple[str, str, str]] = []
+    if "name" in settings:
+        twice.append(("method_kwargs['name']", "method names the method", "give method, and omit this"))
+    if "max_epochs" in settings and args.num_train_epochs is not None:
+        twice.append(("method_kwargs['max_epochs']", "num_train_epochs gives it too", "give one of the two"))
+    for task, own in (args.dataset_kwargs or {}).items():
+        twice += [
+            (f"dataset_kwargs[{task!r}][{key!r}]", f"train_dataset gives the {what}", "give it there, and omit this")
+            for key, what in (("id", "sub-dataset's name"), ("path", "rows"))
+            if key in own
+        ]
+    if twice:
+        name = type(args).__name__
+        raise ConfigError("\n".join(complaint(found, mend, file=name, field=key) for key, found, mend in twice))
+
+
 def checked(args: MSFTConfig | None, kind: type[MSFTConfig]) -> MSFTConfig:
     """The `args` of a trainer. Raises ConfigError if they are missing, another trainer's, or have unusable values."""
     if not isinstance(args, kind):
@@ -87,6 +106,7 @@ def checked(args: MSFTConfig | None, kind: type[MSFTConfig]) -> MSFTConfig:
             mend += "; most arguments have the same names (docs/how_to/from_trl.md)"
         raise ConfigError(complaint(found, mend, field="args"))
     _check_values(args)
+    _check_once(args)
     return args
 
 
