@@ -142,6 +142,22 @@ output: {made / "files"}
     assert torch.equal(said, again(**trainer.processing_class("ab1>", return_tensors="pt")).logits)
 
 
+def test_the_trained_model_is_saved_where_scripts_of_trl_save_it(made, monkeypatch):
+    monkeypatch.setenv("HOME", str(made))
+    monkeypatch.chdir(made / "model")
+    trainer = MSFTTrainer(args=config(made, output_dir="~/run", num_train_epochs=0.5), **objects(made))
+    trainer.train()
+    weights = (made / "run" / "final" / "model.safetensors").read_bytes()
+    trainer.save_model(made / "run" / "final")
+    trainer.save_model("~/saved")
+    trainer.save_model()
+    for folder in (made / "saved", made / "run"):
+        assert (folder / "model.safetensors").read_bytes() == weights
+    assert not (made / "model" / "~").exists()
+    again = MSFTTrainer(args=config(made, output_dir="~/run", num_train_epochs=0.5), **objects(made))
+    assert again.train(resume_from_checkpoint="~/run").metrics == trainer.evaluate()
+
+
 def back_to_the_first(brief):
     """A method as a user would write it: an epoch of all, then back to its first tick without the first of them."""
     track, tasks = Track(brief), brief.tasks

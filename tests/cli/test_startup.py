@@ -53,6 +53,21 @@ def test_the_help_of_a_command_says_what_it_does_with_an_example_that_parses() -
         parser().parse_args([word for word in example[1:] if word not in (">", "msft.schema.json")])
 
 
+def test_a_path_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in `--output=~/x`, which shells leave as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for line in (
+        "init ~/d --output=~/c", "check ~/c", "preview ~/c", "train ~/c", "compare ~/c --methods=sft --output=~/o",
+        "study peaks ~/c --output=~/o", "report ~/a ~/b --page=~/p", "status ~/a", "export ~/a --output=~/o",
+        "eval ~/a --config=~/c", "quickstart --output=~/o",
+    ):  # fmt: skip
+        values = vars(parser().parse_args(line.split())).values()
+        listed = [each for value in values for each in (value if isinstance(value, list) else [value])]
+        found = [str(path) for path in listed if isinstance(path, (str, Path)) and "/" in str(path)]
+        named = [word.rpartition("=")[2].replace("~", str(tmp_path)) for word in line.split() if "~" in word]
+        assert sorted(found) == sorted(named)
+
+
 def test_the_help_of_study_has_the_question_of_each(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["study", "--help"])

@@ -18,6 +18,7 @@ from msft.config.reader import from_mapping
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, complaint
 from msft.core.method import Method
+from msft.core.paths import in_full
 from msft.core.vocabulary import Brief, Plan
 from msft.methods import METHODS, PASSED
 
@@ -192,7 +193,7 @@ class MSFTConfig:
                 "report_to": _trackers(self.report_to),
             },
             "peft": None if peft is None else adapter(peft),
-            "output": os.fspath(self.output_dir),
+            "output": in_full(self.output_dir),
         }
         return from_mapping(data, type(self).__name__)
 

@@ -23,6 +23,7 @@ from msft.api.given_scorers import check_own
 from msft.api.inputs import SPLITS, Inputs, Split
 from msft.config.schema import Config
 from msft.core.errors import RunError, Stopped, complaint
+from msft.core.paths import expanded
 from msft.engine.parallel import Processes
 from msft.record.run_folder import RunFolder
 from msft.report.summary import summarise
@@ -90,7 +91,7 @@ class MSFTTrainer:
     ) -> None:
         args = checked(args, MSFTConfig)
         self.args, self.peft_config = args, peft_config
-        self.folder = RunFolder(Path(args.output_dir))
+        self.folder = RunFolder(expanded(args.output_dir))
         model = os.fspath(model) if isinstance(model, os.PathLike) else model
         given = {"train_dataset": train_dataset, "eval_dataset": eval_dataset, "test_dataset": test_dataset}
         splits = dict(zip(SPLITS, by_name(given).values(), strict=True))
@@ -171,7 +172,7 @@ class MSFTTrainer:
     def _resumes(self, asked: bool | str | Path | None) -> bool:
         """Raises RunError if the run cannot begin, or continue, from what was asked for; in the words of this API."""
         field, here = "resume_from_checkpoint", self.folder.path
-        if not isinstance(asked, bool) and asked is not None and Path(asked).resolve() != here.resolve():
+        if not isinstance(asked, bool) and asked is not None and expanded(asked).resolve() != here.resolve():
             mend = f"give True to continue the run in output_dir, or output_dir={str(asked)!r} if a run is there"
             raise RunError(complaint(f"found {str(asked)!r}, not output_dir ({here})", mend, field=field))
         resume = asked is not None and asked is not False
@@ -218,11 +219,13 @@ class MSFTTrainer:
         self._need_trained()
         return AutoTokenizer.from_pretrained(self.folder.final)
 
-    def save_model(self, output_dir: str | Path) -> None:
-        """Copies the trained model, a plain Hugging Face folder (of an adapter, the adapter), to `output_dir`."""
+    def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
+        """Copies the trained model, a plain Hugging Face folder (of an adapter, the adapter), to `output_dir`; None:
+        to that of the run, as in transformers. It is in `final` there without this."""
         self._need_trained()
-        if self._processes.is_main:
-            shutil.copytree(self.folder.final, output_dir, ignore=OURS, dirs_exist_ok=True)
+        target = self.folder.path if output_dir is None else expanded(output_dir)
+        if self._processes.is_main and target.resolve() != self.folder.final.resolve():
+            shutil.copytree(self.folder.final, target, ignore=OURS, dirs_exist_ok=True)
         self._processes.barrier()
 
     def _need_trained(self) -> None:
