@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -174,6 +175,19 @@ def test_nothing_is_overwritten_and_nothing_is_left_half_written(
     assert "not the one that the adapter was trained on" in capsys.readouterr().err
     assert main(["export", "nowhere"]) == 2
     assert not list(place.glob("*other base*"))
+
+
+@pytest.mark.parametrize("options", [[], ["--dtype", "bfloat16"], ["--merge"]])
+def test_a_model_that_the_disk_does_not_take_is_answered_with_why(place: Path, options: list[str]) -> None:
+    run = "lora" if "--merge" in options else "full"
+    before = sorted(place.iterdir())
+    command = shlex.join([sys.executable, "-m", "msft", "export", run, "--output", "big", *options])
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f 4; {command}"], cwd=place, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert re.search(r"the model cannot be written \(.*File too large.*\)\. Fix: check", done.stderr)
+    assert sorted(place.iterdir()) == before
 
 
 def test_a_run_that_is_not_finished_is_not_exported(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -215,3 +218,14 @@ def test_choices_in_lettered_columns(
         assert f"    columns: {written}\n" in text
         assert "format: question + A + B + C + answer\n" in text
         assert "scorer: {name: choice, of: text, normalize: token}" in text
+
+
+def test_a_configuration_that_the_disk_does_not_take_is_not_left_there(folder: Path, tmp_path: Path) -> None:
+    command = shlex.join([sys.executable, "-m", "msft", "init", str(folder), "-o", "c.yaml"])
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f 0; {command}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and done.stderr.startswith(
+        "msft: c.yaml: the file cannot be written (File too large). Fix: "
+    )
+    assert not (tmp_path / "c.yaml").exists()

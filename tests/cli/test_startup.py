@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import subprocess
@@ -90,6 +91,33 @@ def test_an_output_that_is_closed_or_on_a_full_disk_is_no_traceback(command: str
         assert full.stderr.splitlines() == [
             "msft: standard output: the output cannot be written (No space left on device). Fix: send it elsewhere"
         ]
+
+
+def test_a_file_that_cannot_be_used_is_named(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(error: OSError) -> str:
+        def command(*_: object) -> int:
+            raise error
+
+        monkeypatch.setitem(COMMANDS, "env", command)
+        assert main(["env"]) == 2
+        return capfd.readouterr().err
+
+    for code in (errno.EROFS, errno.EACCES, errno.EDQUOT):
+        said = fails(OSError(code, os.strerror(code), "run/lock"))
+        assert said.startswith(f"msft: run/lock: cannot be read or written ({os.strerror(code)}). Fix: check its perm")
+    with pytest.raises(FileNotFoundError):  # a file that we did not look for is a bug
+        fails(FileNotFoundError(errno.ENOENT, "", "lost"))
+
+    reading, writing = os.pipe()
+    with os.fdopen(reading), os.fdopen(writing, "w") as pipe, monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", pipe)
+        said = fails(OSError(errno.ENOSPC, "No space left on device"))
+    assert said == (
+        "msft: a file cannot be written (No space left on device). Fix: make room on the disks of the output, of the "
+        "cache and of temporary files\n"
+    )
 
 
 def test_after_ctrl_c_only_what_exists_is_continued(

@@ -84,13 +84,26 @@ def write(folder: Path, output: Path, model: str | None = None) -> list[str]:
         raise DataError("\n".join(errors))
     text = HEAD.replace("FILE", str(output)).format(model=_quoted(model or "Qwen/Qwen2.5-0.5B"))
     text += "datasets:\n" + "".join(section.text for section in sections.values()) + TAIL
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("x", encoding="utf-8") as file:
-        file.write(text)
+    _write_new(output, text)
     odd = [name for name, section in sections.items() if not section.known]
     notes = [f"not read, as their endings are not known{_named(unread)}"] if unread else []
     fix = "Fix: assign their columns in the file, by `columns` or `template`"
     return [*notes, *([f"no known format has the columns of {listed(odd)}. {fix}"] if odd else [])]
+
+
+def _write_new(file: Path, text: str) -> None:
+    """Raises ConfigError; a file that cannot be written whole is not left there."""
+    made = False
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as out:
+            made = True
+            out.write(text)
+    except OSError as error:
+        if made:
+            file.unlink(missing_ok=True)
+        fix = "check the folder's permissions and the free space on the disk, or name another file with -o"
+        raise ConfigError(complaint(f"the file cannot be written ({error.strerror})", fix, file=file)) from error
 
 
 def _named(files: Sequence[Path]) -> str:

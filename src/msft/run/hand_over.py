@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
@@ -217,6 +218,13 @@ def _torch(dtype: Dtype | None) -> torch.dtype:
     return found
 
 
+def _why_not_written(error: Exception) -> str:
+    """What the system said: `copytree` has it in a list of files, safetensors in its text."""
+    if isinstance(error, shutil.Error):
+        return str(error.args[0][0][-1])
+    return getattr(error, "strerror", None) or _first_line(error)
+
+
 def _whole(folder: Path, fill: Callable[[Path], None]) -> None:
     """Creates `folder` with what `fill` writes; a failure leaves nothing behind."""
     folder = folder.absolute()
@@ -228,9 +236,9 @@ def _whole(folder: Path, fill: Callable[[Path], None]) -> None:
             files.sync("export", path)
         draft.replace(folder)  # an empty folder may be there
         files.sync("export", folder.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         mend = "check the folder's permissions and the free space on the disk"
-        found = f"the model cannot be written ({error.strerror})"
+        found = f"the model cannot be written ({_why_not_written(error)})"
         raise RunError(complaint(found, mend, file=folder, field="--output")) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
