@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from msft import MSFTConfig, MSFTTrainer
 from msft.api.other_trainers import INSTEAD_IN_TRAINER
@@ -137,6 +137,49 @@ def test_arguments_of_other_trainers_are_answered_by_the_trainer_too():
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=said):
             MSFTTrainer(model="model", args=MSFTConfig(output_dir="run"), train_dataset=DATA, **given)
+
+
+NOT_FOR_SCRIPTS = re.compile(
+    "(is|get)_.*(enabled|size|distributed|parallel)|.*_context_manager|floating_point_ops|store_flos|end|call_model_init|"
+    "set_initial_training_values|loss_is_scaled_for_ga|create_accelerator_and_postprocess"
+)
+
+
+def test_members_of_other_trainers_are_answered():
+    made = trainer()
+    for name in {name for name in dir(Trainer) if not name.startswith("_")} - set(dir(MSFTTrainer)):
+        if not NOT_FOR_SCRIPTS.fullmatch(name):
+            with pytest.raises(AttributeError, match=f"^'MSFTTrainer' object has no attribute '{name}'. Fix: "):
+                getattr(made, name)
+    for name, said in (
+        ("tokenizer", "use trainer.processing_class"),
+        ("accelerator", "remove it; .*RANK"),
+        ("push_to_hub", "run `msft export RUN --push-to-hub"),
+    ):
+        assert not hasattr(made, name)
+        with pytest.raises(AttributeError, match=f"Fix: {said}"):
+            getattr(made, name)
+    with pytest.raises(AttributeError, match=r"^'MSFTTrainer' object has no attribute 'summry'$") as raised:
+        made.summry  # noqa: B018
+    assert (raised.value.name, raised.value.obj) == ("summry", made), "Python then guesses what was meant"
+
+
+def test_a_subclass_has_no_method_that_is_never_called():
+    with pytest.raises(ConfigError, match=r"Own compute_loss: a run never calls this method. Fix: remove it"):
+
+        class Own(MSFTTrainer):
+            def compute_loss(self, model, inputs):
+                return 0
+
+
+def test_an_error_within_a_property_is_not_hidden():
+    class Own(MSFTTrainer):
+        @property
+        def longest(self):
+            return self.config.lenght
+
+    with pytest.raises(AttributeError, match="lenght"):
+        Own("model", MSFTConfig(output_dir="run"), DATA).longest  # noqa: B018
 
 
 def test_a_subclass_may_have_further_arguments():

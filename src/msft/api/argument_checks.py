@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainingArguments
 
-from msft.api.other_trainers import INSTEAD, INSTEAD_IN_TRAINER, REMOVE
+from msft.api.other_trainers import INSTEAD, INSTEAD_IN_TRAINER, INSTEAD_OF_MEMBERS, OVERRIDDEN, REMOVE
 from msft.config.problems import one_of
 from msft.core.errors import ConfigError, complaint
 from msft.core.method import Method
@@ -127,5 +127,16 @@ def check_known(given: Mapping[str, Any], known: Sequence[str], config: type) ->
         own = f"give it in args: MSFTConfig({name}=...)" if name in settings else None
         mend = own or instead_of(name, known, INSTEAD_IN_TRAINER)
         lines.append(complaint("unknown argument", mend, file="MSFTTrainer", field=name))
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def check_overridden(trainer: type) -> None:
+    """Raises ConfigError for methods of a subclass that only another trainer would call."""
+    lines = [
+        complaint("a run never calls this method", INSTEAD_OF_MEMBERS[name], file=trainer.__name__, field=name)
+        for name in OVERRIDDEN
+        if name in vars(trainer)
+    ]
     if lines:
         raise ConfigError("\n".join(lines))

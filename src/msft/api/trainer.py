@@ -15,12 +15,13 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
 
-from msft.api.argument_checks import check_known, checked
+from msft.api.argument_checks import check_known, check_overridden, checked
 from msft.api.config import MSFTConfig
 from msft.api.defaults import by_name, tokenizer_for
 from msft.api.events import Events
 from msft.api.given_scorers import check_own
 from msft.api.inputs import SPLITS, Inputs, Split
+from msft.api.other_trainers import INSTEAD_OF_MEMBERS
 from msft.config.schema import Config
 from msft.core.errors import RunError, Stopped, complaint
 from msft.core.paths import expanded
@@ -114,6 +115,19 @@ class MSFTTrainer:
         self._events.call("on_init_end")
         self.summary: dict[str, Any] = {}
         """The content of `summary.json`, after training."""
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        """Raises ConfigError if a subclass has methods that another trainer would call."""
+        super().__init_subclass__(**given)
+        check_overridden(cls)
+
+    def __getattr__(self, name: str) -> Any:
+        """Answers members of other trainers, which scripts use after the training, with what to do instead."""
+        if hasattr(type(self), name):  # a property that raised an AttributeError
+            return object.__getattribute__(self, name)
+        found = f"{type(self).__name__!r} object has no attribute {name!r}"
+        mend = INSTEAD_OF_MEMBERS.get(name)
+        raise AttributeError(found if mend is None else complaint(found, mend), name=name, obj=self)
 
     @property
     def state(self) -> TrainerState:
