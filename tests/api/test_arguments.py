@@ -39,6 +39,10 @@ def trainer(data=DATA, splits=None, **changes):
         ({"repeat": 2}, "repeat: found 2"),
         ({"dataset_kwargs": {"a": "exact_match"}}, "dataset_kwargs: found .* Fix: give a dict of dicts"),
         ({"report_to": 1}, "report_to: found 1"),
+        ({"max_length": None}, "max_length: found None. Fix: .*None, for no limit, is not supported"),
+        ({"lr_scheduler_type": "constant_with_warmup"}, 'found .* "constant" with warmup_ratio'),
+        ({"optim": "sgd"}, "optim: found 'sgd'. Fix: give one of: adamw_torch_fused, adamw_torch, .*adafactor, muon"),
+        ({"optim": "paged_adamw_8bit"}, "optimizer: .* memory cannot be planned"),
         ({"report_to": "all"}, "training.report_to.0: found 'all'"),
     ],
 )

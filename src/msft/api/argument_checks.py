@@ -39,6 +39,11 @@ def _names(value: Any) -> bool:
     return isinstance(value, (list, tuple, set)) and all(isinstance(name, str) for name in value)
 
 
+OPTIMIZERS = {
+    "adamw_torch_fused": "adamw", "adamw_torch": "adamw", "adamw": "adamw", "adamw_bnb_8bit": "adamw_8bit",
+    "adamw_8bit": "adamw_8bit", "adafactor": "adafactor", "muon": "muon",
+}  # fmt: skip
+"""Values of `optim`, TRL's names among them, and those of a configuration."""
 COUNT = "give a whole number from 1"
 KWARGS = 'give a dict, such as {"NAME": ...}, or leave it out'
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -57,6 +62,16 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "per_device_train_batch_size": (_count, COUNT),
     "gradient_accumulation_steps": (_count, COUNT),
     "logging_steps": (_count, f"{COUNT}; not a share of all steps, as a search does not know their number"),
+    "lr_scheduler_type": (
+        lambda value: value in (None, "constant", "linear", "cosine"),
+        'give "linear", "cosine", "constant" or None; for "constant_with_warmup", "constant" with warmup_ratio',
+    ),
+    "optim": (
+        # Of others that are well known, the check of the configuration says why they are not here.
+        lambda value: isinstance(value, str) and (value in OPTIMIZERS or value.startswith(("paged_", "schedule_free"))),
+        "give one of: " + ", ".join(OPTIMIZERS),
+    ),
+    "max_length": (_count, f"{COUNT}, such as the longest that the model takes; None, for no limit, is not supported"),
     "bf16": (lambda value: value is None or _flag(value), "give True, False or None"),
     "disable_tqdm": (_flag, "give True or False"),
     "report_to": (

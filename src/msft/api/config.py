@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from peft import LoraConfig
 
-from msft.api.argument_checks import instead_of
+from msft.api.argument_checks import OPTIMIZERS, instead_of
 from msft.api.given_scorers import Scorer, by_task, with_scorer
 from msft.config.method_section import MethodConfig, resolve
 from msft.config.problems import ProblemsError, one_of
@@ -29,8 +29,6 @@ ADAPTER = (
     "use_dora", "use_rslora",
 )  # fmt: skip
 """The fields that are taken from a LoraConfig."""
-OPTIMIZERS = {"adamw_torch": "adamw", "adamw_torch_fused": "adamw", "adamw_bnb_8bit": "adamw_8bit"}
-"""TRL's names of optimizers, and ours."""
 SPLITS = {"validation": "eval_dataset", "test": "test_dataset"}
 """The splits of an entry of `datasets`, and the arguments that give their rows."""
 NEUTRAL = {"task_type", "peft_type", "inference_mode", "base_model_name_or_path", "revision", "peft_version"}

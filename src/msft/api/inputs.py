@@ -89,9 +89,13 @@ class Inputs:
         for split, task, rows, file in self._objects():
             _write(rows, file, f"{split} rows of {task}")
 
-    def check_unchanged(self) -> None:
+    def check_unchanged(self, began: Mapping[str, Any]) -> None:
         """Raises RunError if a data set differs from the one that the run began with. The model is read from the run
-        folder."""
+        folder. `began`: the configuration of the run, by dotted key."""
+        if not isinstance(self.model, str) and not self._model.is_dir():
+            name = began.get("model.name_or_path")
+            found = "found a model object, and the run began with a name"
+            raise RunError(complaint(found, f"give model={name!r}", file=self.folder.parent, field="model"))
         with tempfile.TemporaryDirectory() as scratch:
             for split, task, rows, file in self._objects():
                 again = Path(scratch) / "rows.parquet"

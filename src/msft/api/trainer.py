@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +23,9 @@ from msft.api.events import Events
 from msft.api.given_scorers import check_own
 from msft.api.inputs import SPLITS, Inputs, Split
 from msft.api.other_trainers import INSTEAD_OF_MEMBERS
+from msft.config.reader import flatten
 from msft.config.schema import Config
-from msft.core.errors import RunError, Stopped, complaint
+from msft.core.errors import Diverged, RunError, Stopped, complaint
 from msft.core.paths import expanded
 from msft.engine.parallel import Processes
 from msft.record.run_folder import RunFolder
@@ -157,7 +159,7 @@ class MSFTTrainer:
         if self._processes.is_main:
             if resume:
                 self.folder.check_resumable()
-                self._inputs.check_unchanged()
+                self._inputs.check_unchanged(self.folder.transcript().current["config"])
             else:
                 self.folder.check_free()
                 self._inputs.write()
@@ -170,6 +172,8 @@ class MSFTTrainer:
                 for note in self._inputs.notes:
                     watchers.note(note)
                 self.summary = train(self.config, watchers, resume=resume)
+        except Diverged as error:
+            raise self._on_the_command_line(error) from None
         except Stopped:
             if not self._events.control.should_training_stop:
                 raise
@@ -195,6 +199,18 @@ class MSFTTrainer:
             mend = "call train()" if resume else "call train(resume_from_checkpoint=True)"
             raise RunError(complaint(found, f"{mend}, or give another output_dir", file=here, field="output_dir"))
         return resume
+
+    def _on_the_command_line(self, error: Diverged) -> Diverged:
+        """The error that the run differs from what it began with, with the command that allows what may change."""
+        if not error.may_change:
+            return error
+        values = flatten(self.config)
+        command = ["msft", "train", str(self.folder.path), "--resume"]
+        for field in error.may_change:
+            command += ["--set", f"{field}={values[field]}"] if field in values else []
+            command += ["--allow-changed", field]
+        mend = f"undo the change, or continue with it on the command line: {shlex.join(command)}"
+        return Diverged(str(self.folder.path), error.differences, mend)
 
     def _show_result(self, console: Console) -> None:
         if console.quiet:

@@ -111,8 +111,9 @@ def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path
     ]
     if refused:
         mends = sorted({_field(path) for path, _, _ in refused})
-        mend = "undo the change, or start a new run folder"
+        mend, may_change = "undo the change, or start a new run folder", []
         if all(map(_harmless, mends)):
+            may_change = mends
             flags = " ".join(f"--allow-changed {_quoted(field)}" for field in mends)
             mend = f"undo the change, or add {flags}, which the journal records"
         of_data = [path for path, _, _ in refused if path[:2] in OF_DATA]
@@ -120,7 +121,8 @@ def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path
         if of_data and all(path in of_data or _harmless(_field(path)) for path, _, _ in refused):
             mend = _about_data(str(recorded.get("msft", "")))
         tasks = recorded["brief"]["tasks"]
-        raise Diverged(str(where), list(dict.fromkeys(_difference(*change, tasks) for change in refused)), mend)
+        said = list(dict.fromkeys(_difference(*change, tasks) for change in refused))
+        raise Diverged(str(where), said, mend, may_change=may_change)
     return found_changes
 
 
