@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -198,6 +199,12 @@ def test_a_run_that_is_not_finished_is_not_exported(place: Path, capsys: pytest.
         (cut / name).write_bytes(content if name != "journal.jsonl" else b"".join(content.splitlines(True)[:-1]))
     assert main(["export", "cut"]) == 2
     assert "the run is not finished" in capsys.readouterr().err
+    shutil.copytree(place / "full" / "final", cut / "final")
+    assert main(["export", "cut"]) == 2
+    said = capsys.readouterr().err
+    assert re.search(
+        r"journal.jsonl: it holds \d+ records, and cut/final/MANIFEST.json was .* Fix: restore the j", said
+    )
 
 
 PUSHES = """

@@ -27,6 +27,7 @@ from msft.report.load_snippets import NOT_BY_AUTO, is_dora
 from msft.report.story import Story, read_story
 from msft.run.job import model_source
 from msft.run.moved import config_of_model
+from msft.run.resume import check_journal_is_whole
 from msft.snapshots.publish import MANIFEST
 from msft.system import files
 
@@ -53,6 +54,7 @@ class Finished:
         """Reads a run folder. Raises RunError if the run is not finished or kept no model."""
         story = read_story(run)
         if story.answer is None:
+            check_journal_is_whole(run.transcript().records, run, {})  # cut off after the end, it cannot be resumed
             mend = f"let it finish: msft train {run.path} --resume"
             raise RunError(complaint("the run is not finished", mend, file=run.path))
         if not run.final.is_dir():
