@@ -52,6 +52,10 @@ class Inputs:
         if not isinstance(self.model, str) and self.tokenizer is None:
             found = "is missing, and where the model was loaded from there is no tokenizer that can be loaded"
             raise ModelError(complaint(found, "give the model's tokenizer", field="processing_class"))
+        if self.tokenizer is not None and not callable(getattr(self.tokenizer, "save_pretrained", None)):
+            named = repr(os.fspath(self.tokenizer)) if isinstance(self.tokenizer, (str, os.PathLike)) else "..."
+            mend = f"give a tokenizer, AutoTokenizer.from_pretrained({named}), or omit it for that of the model"
+            raise ModelError(complaint(f"found {kind_of(self.tokenizer)}", mend, field="processing_class"))
         for split, given in self.splits.items():
             name = {"train": "train_dataset", "validation": "eval_dataset"}.get(split, f"{split}_dataset")
             if split == "train" and not given:
