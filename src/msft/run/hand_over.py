@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from msft.core.errors import ModelError, RunError, complaint
+from msft.core.errors import ModelError, RunError, complaint, in_a_line
 from msft.model.adapters import write_merged
 from msft.model.open import ModelSource, end_tokens, export_model, fingerprint, load_model, load_tokenizer
 from msft.record.run_folder import RunFolder
@@ -224,7 +224,7 @@ def _why_not_written(error: Exception) -> str:
     """What the system said: `copytree` has it in a list of files, safetensors in its text."""
     if isinstance(error, shutil.Error):
         return str(error.args[0][0][-1])
-    return getattr(error, "strerror", None) or _first_line(error)
+    return getattr(error, "strerror", None) or in_a_line(error)
 
 
 def _whole(folder: Path, fill: Callable[[Path], None]) -> None:
