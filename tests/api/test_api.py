@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shlex
 import sys
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from msft import MSFTConfig, MSFTTrainer
+from msft.cli.main import main
 from msft.config.reader import load
 from msft.config.temperature import rule
 from msft.core.errors import ConfigError, DataError, RunError
@@ -142,6 +144,22 @@ output: {made / "files"}
     assert torch.equal(said, again(**trainer.processing_class("ab1>", return_tensors="pt")).logits)
 
 
+def test_the_trained_model_is_saved_where_scripts_of_trl_save_it(made, monkeypatch):
+    monkeypatch.setenv("HOME", str(made))
+    monkeypatch.chdir(made / "model")
+    trainer = MSFTTrainer(args=config(made, output_dir="~/run", num_train_epochs=0.5), **objects(made))
+    trainer.train()
+    weights = (made / "run" / "final" / "model.safetensors").read_bytes()
+    trainer.save_model(made / "run" / "final")
+    trainer.save_model("~/saved")
+    trainer.save_model()
+    for folder in (made / "saved", made / "run"):
+        assert (folder / "model.safetensors").read_bytes() == weights
+    assert not (made / "model" / "~").exists()
+    again = MSFTTrainer(args=config(made, output_dir="~/run", num_train_epochs=0.5), **objects(made))
+    assert again.train(resume_from_checkpoint="~/run").metrics == trainer.evaluate()
+
+
 def back_to_the_first(brief):
     """A method as a user would write it: an epoch of all, then back to its first tick without the first of them."""
     track, tasks = Track(brief), brief.tasks
@@ -195,8 +213,11 @@ def test_a_method_of_ones_own(made):
 class Trips(TrainerCallback):
     """A script that dies in the middle."""
 
+    def __init__(self, at=10):
+        self.at = at
+
     def on_step_end(self, args, state, control, **details):
-        if state.global_step == 10:
+        if state.global_step == self.at:
             raise RuntimeError("tripped")
 
 
@@ -232,6 +253,25 @@ def test_resuming_takes_the_same_rows_only(made):
     assert records(made / "run") == records(made / "whole")
     with pytest.raises(RunError, match="already holds a run"):
         MSFTTrainer(args=config(made), **objects(made)).train()
+
+
+def test_what_a_resumed_run_may_change_is_a_command(made):
+    """`train` allows no change by itself; what is printed works."""
+    args = {"method_kwargs": {}, "method": "sft", "num_train_epochs": 1}
+    given = objects(made) | {"model": str(made / "model"), "processing_class": None}
+    with pytest.raises(RuntimeError, match="tripped"):
+        MSFTTrainer(args=config(made, **args), callbacks=[Trips(at=6)], **given).train()
+    changed = MSFTTrainer(args=config(made, learning_rate=0.02, **args), **given)
+    with pytest.raises(
+        RunError, match=r"training.learning_rate was 0.01, is now 0.02.*Fix: undo the change, or"
+    ) as raised:
+        changed.train(resume_from_checkpoint=True)
+    command = shlex.split(str(raised.value).partition("command line: ")[2])
+    assert command[-2:] == ["--allow-changed", "training.learning_rate"]
+    assert main(command[1:]) == 0
+
+    with pytest.raises(RunError, match=f"model: found a model object.* Fix: give model='{made}/model'"):
+        MSFTTrainer(args=config(made, **args), **objects(made)).train(resume_from_checkpoint=True)
 
 
 def test_an_adapter(made):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from pathlib import Path
 
@@ -110,6 +111,22 @@ def test_another_attention_than_the_default_is_noted(place, capsys):
     trainer(place, load(place, attn_implementation="eager"), into="eager").train()
     said = " ".join(capsys.readouterr().err.split())
     assert "the model was passed with attn_implementation='eager', which a run does not keep" in said
+
+
+@pytest.mark.parametrize("model", ["model", None])
+def test_what_is_no_tokenizer_is_refused_before_anything_is_written(place, model):
+    args = MSFTConfig(output_dir=str(place / "refused"))
+    fast = AutoTokenizer.from_pretrained(place / "model").backend_tokenizer
+    for given, said in (
+        (
+            str(place / "model"),
+            f"found a str. Fix: give a tokenizer, AutoTokenizer.from_pretrained('{place}/model'), or",
+        ),
+        (place / "model", f"found a PosixPath. Fix: give a tokenizer, AutoTokenizer.from_pretrained('{place}/model')"),
+        (fast, r"found a Tokenizer. Fix: give a tokenizer, AutoTokenizer.from_pretrained(...)"),
+    ):
+        with pytest.raises(ModelError, match=re.escape(f"processing_class: {said}")):
+            MSFTTrainer(model or load(place), args, {"a": ROWS}, processing_class=given)
 
 
 def written(place, rows):

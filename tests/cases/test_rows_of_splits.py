@@ -75,9 +75,9 @@ def test_a_file_of_which_all_splits_are_trained_on_is_noted(tmp_path: Path) -> N
 
     def noted(**keys: Any) -> bool:
         notes = loaded(file, **keys).notes
-        return any(
-            n.startswith("the column split names dev, val, test, train, but all rows are used. Fix") for n in notes
-        )
+        said = "the column split names dev, val, test, train, but all rows are used. Fix: choose rows with "
+        both = "where: {split: train} (from Python: dataset_kwargs={'d': {'where': {'split': 'train'}}})"
+        return f"{said}{both}" in notes
 
     assert noted(validation={"max_samples": 2})
     assert not noted(where={"split": "train"}) and not noted(where={"split": ["train", "dev", "val", "test"]})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -176,6 +178,19 @@ def test_nothing_is_overwritten_and_nothing_is_left_half_written(
     assert not list(place.glob("*other base*"))
 
 
+@pytest.mark.parametrize("options", [[], ["--dtype", "bfloat16"], ["--merge"]])
+def test_a_model_that_the_disk_does_not_take_is_answered_with_why(place: Path, options: list[str]) -> None:
+    run = "lora" if "--merge" in options else "full"
+    before = sorted(place.iterdir())
+    command = shlex.join([sys.executable, "-m", "msft", "export", run, "--output", "big", *options])
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f 4; {command}"], cwd=place, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert re.search(r"the model cannot be written \(.*File too large.*\)\. Fix: check", done.stderr)
+    assert sorted(place.iterdir()) == before
+
+
 def test_a_run_that_is_not_finished_is_not_exported(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut = place / "cut"
     cut.mkdir()
@@ -184,6 +199,12 @@ def test_a_run_that_is_not_finished_is_not_exported(place: Path, capsys: pytest.
         (cut / name).write_bytes(content if name != "journal.jsonl" else b"".join(content.splitlines(True)[:-1]))
     assert main(["export", "cut"]) == 2
     assert "the run is not finished" in capsys.readouterr().err
+    shutil.copytree(place / "full" / "final", cut / "final")
+    assert main(["export", "cut"]) == 2
+    said = capsys.readouterr().err
+    assert re.search(
+        r"journal.jsonl: it holds \d+ records, and cut/final/MANIFEST.json was .* Fix: restore the j", said
+    )
 
 
 PUSHES = """

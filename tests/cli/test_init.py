@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,7 +136,8 @@ def test_files_that_are_not_read_are_named(tmp_path: Path, capsys: pytest.Captur
     text, said = started(folder, capsys)
     assert [line.split()[-1] for line in text.splitlines() if "- id:" in line] == ["lines", "odd", "upper"]
     assert text.count("format: prompt + completion") == 2
-    assert "not read, as their endings are not known: kept.jsonl.gz, notes.txt\n" in said
+    assert "not read, as their endings are not known: notes.txt\n" in said
+    assert f"not read, as they are compressed: kept.jsonl.gz. Fix: unpack them: gunzip -k {folder}/kept" in said
     assert "no known format has the columns of odd. Fix: " in said
     (folder / "odd.jsonl").unlink()
     (tmp_path / "c.yaml").unlink()
@@ -216,3 +221,27 @@ def test_choices_in_lettered_columns(
         assert f"    columns: {written}\n" in text
         assert "format: question + A + B + C + answer\n" in text
         assert "scorer: {name: choice, of: text, normalize: token}" in text
+
+
+def test_a_configuration_that_the_disk_does_not_take_is_not_left_there(folder: Path, tmp_path: Path) -> None:
+    command = shlex.join([sys.executable, "-m", "msft", "init", str(folder), "-o", "c.yaml"])
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f 0; {command}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and done.stderr.startswith(
+        "msft: c.yaml: the file cannot be written (File too large). Fix: "
+    )
+    assert not (tmp_path / "c.yaml").exists()
+
+
+def test_what_is_printed_can_be_copied(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "with a blank" / "c.yaml"
+    assert main(["init", str(folder), "-o", str(place)]) == 0
+    command = shlex.split(capsys.readouterr().out.rpartition("then: ")[2])
+    assert command == ["msft", "check", str(place)]
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    (packed / "a b.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "p", "completion": "c"}\n' * 9))
+    assert main(["init", str(packed), "-o", str(tmp_path / "d.yaml")]) == 2
+    command = shlex.split(capsys.readouterr().err.rpartition("Fix: unpack them: ")[2])
+    assert command == ["gunzip", "-k", str(packed / "a b.jsonl.gz")]

@@ -43,6 +43,8 @@ def test_rows_and_task(config: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "copy" not in out
     assert main(["preview", str(config), "--task", "dubble"]) == 2
     assert "--task: there is no sub-dataset 'dubble'. Fix: did you mean 'double'?" in capsys.readouterr().err
+    assert main(["preview", str(config), "--task", "nope"]) == 2
+    assert capsys.readouterr().err.endswith("Fix: use one of: copy, yes no, double\n")
     with pytest.raises(SystemExit):
         main(["preview", str(config), "--rows", "-1"])
 

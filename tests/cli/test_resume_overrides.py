@@ -126,7 +126,13 @@ def test_a_folder_that_cannot_be_used_says_what_to_do(
     assert "this folder holds no run to resume" in refused(capsys, "train", str(empty), "--resume")
     assert "Fix: omit it" in refused(capsys, "train", str(run), "--resume", "--set", "output=elsewhere")
     (run / "config.yaml").unlink()
-    assert "config.yaml: there is no such file" in refused(capsys, "train", str(run), "--resume")
+    for command in (["train", str(run), "--resume"], ["export", str(run)], ["eval", str(run)]):
+        said = refused(capsys, *command)
+        assert "config.yaml: the run's configuration is missing. Fix: give the run's configuration again" in said
+        assert f"msft train FILE --set output={run} --resume" in said
+    (empty / "study.json").write_text("{}")
+    assert "this is the folder of a study. Fix: repeat the command" in refused(capsys, "train", str(empty), "--resume")
+    assert "nowhere: there is no such file or folder. Fix: name " in refused(capsys, "train", "nowhere", "--resume")
 
 
 def test_a_run_without_overrides_has_no_record_of_them(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import subprocess
@@ -53,6 +54,21 @@ def test_the_help_of_a_command_says_what_it_does_with_an_example_that_parses() -
         parser().parse_args([word for word in example[1:] if word not in (">", "msft.schema.json")])
 
 
+def test_a_path_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in `--output=~/x`, which shells leave as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for line in (
+        "init ~/d --output=~/c", "check ~/c", "preview ~/c", "train ~/c", "compare ~/c --methods=sft --output=~/o",
+        "study peaks ~/c --output=~/o", "report ~/a ~/b --page=~/p", "status ~/a", "export ~/a --output=~/o",
+        "eval ~/a --config=~/c", "quickstart --output=~/o",
+    ):  # fmt: skip
+        values = vars(parser().parse_args(line.split())).values()
+        listed = [each for value in values for each in (value if isinstance(value, list) else [value])]
+        found = [str(path) for path in listed if isinstance(path, (str, Path)) and "/" in str(path)]
+        named = [word.rpartition("=")[2].replace("~", str(tmp_path)) for word in line.split() if "~" in word]
+        assert sorted(found) == sorted(named)
+
+
 def test_the_help_of_study_has_the_question_of_each(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["study", "--help"])
@@ -75,6 +91,33 @@ def test_an_output_that_is_closed_or_on_a_full_disk_is_no_traceback(command: str
         assert full.stderr.splitlines() == [
             "msft: standard output: the output cannot be written (No space left on device). Fix: send it elsewhere"
         ]
+
+
+def test_a_file_that_cannot_be_used_is_named(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(error: OSError) -> str:
+        def command(*_: object) -> int:
+            raise error
+
+        monkeypatch.setitem(COMMANDS, "env", command)
+        assert main(["env"]) == 2
+        return capfd.readouterr().err
+
+    for code in (errno.EROFS, errno.EACCES, errno.EDQUOT):
+        said = fails(OSError(code, os.strerror(code), "run/lock"))
+        assert said.startswith(f"msft: run/lock: cannot be read or written ({os.strerror(code)}). Fix: check its perm")
+    with pytest.raises(FileNotFoundError):  # a file that we did not look for is a bug
+        fails(FileNotFoundError(errno.ENOENT, "", "lost"))
+
+    reading, writing = os.pipe()
+    with os.fdopen(reading), os.fdopen(writing, "w") as pipe, monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", pipe)
+        said = fails(OSError(errno.ENOSPC, "No space left on device"))
+    assert said == (
+        "msft: a file cannot be written (No space left on device). Fix: make room on the disks of the output, of the "
+        "cache and of temporary files\n"
+    )
 
 
 def test_after_ctrl_c_only_what_exists_is_continued(

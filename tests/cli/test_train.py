@@ -135,6 +135,9 @@ def test_a_moved_folder_is_told_from_a_changed_file(place: Path, capsys: pytest.
     assert main(["train", str(there), "--resume"]) == 0
     err = capsys.readouterr().err
     assert changed in err and moved not in err
+    config = (there / "config.yaml").rename(place / "kept.yaml")
+    assert main(["train", str(config), "--set", f"output={there}", "--resume"]) == 0
+    assert "config.yaml: it was missing, and it is written again" in capsys.readouterr().err
 
 
 def test_a_changed_configuration_or_file_is_not_resumed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -178,6 +178,8 @@ def test_a_key_of_a_section_that_is_given_by_its_name(write):
     ("override", "found"),
     [
         ("training.learning_rate", "not key=value"),
+        ("data.seed = 3", "'data.seed ' begins or ends with a blank. Fix: write it without: --set data.seed=3"),
+        (" output=x", "Fix: write it without: --set output=x"),
         ("datasets.c.path=x", "there is no datasets.c"),
         ("output.folder=x", "single value"),
         ("training.batch_sise=3", "did you mean 'batch_size'?"),

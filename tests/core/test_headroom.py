@@ -78,6 +78,20 @@ def test_moments_and_unreached_peaks() -> None:
     assert unreached(found, read) == ("late",)
 
 
+def test_a_peak_that_the_curve_has_left_is_reached() -> None:
+    """In a short run too: most of its ticks lie in the last window."""
+    curves = {
+        "risen": (0.1, 0.2, 0.3, 0.4, 0.5),
+        "turned": (0.1, 0.3, 0.7, 0.7, 0.5),
+        "fallen": (0.3, 0.44, 0.42, 0.35, 0.26),
+    }
+    scores = {task: Measured([(score,) * 6 for score in curve], logs=False) for task, curve in curves.items()}
+    found = Evidence(epochs=list(range(5)), scores=scores, metrics=scores)
+    read = moments({task: m.exact() for task, m in found.scores.items()})
+    assert read.own == {"risen": 4, "turned": 3, "fallen": 2}
+    assert unreached(found, read) == ("risen", "turned")
+
+
 def test_equal_peaks_have_no_headroom() -> None:
     rows = [(0.1,) * 8, (0.5,) * 8, (0.4,) * 8, (0.3,) * 8]
     same = {task: Measured(rows, logs=False) for task in "ab"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -79,11 +80,8 @@ def test_a_problem_that_many_lines_have_is_shown_once_with_their_numbers(tmp_pat
 @pytest.mark.parametrize(
     ("path", "found"),
     [
-        (
-            "/no/such/file.jsonl",
-            "there is no file /no/such/file.jsonl. Fix: check the path, which is relative to the f",
-        ),
-        ("no_such*.jsonl", "there is no file"),
+        ("no/file.jsonl", "there is no file no/file.jsonl. Fix: check the path, which is relative to the folder of"),
+        ("no_such*.jsonl", "there is no file that fits no_such*.jsonl. Fix: check the pattern, which is relative to"),
         ("./folder", "there is no file"),
         ("what is this?", "neither a file nor a hub id"),
         ("a/b/c", "neither a file nor a hub id"),
@@ -112,6 +110,11 @@ def test_endings_mean_the_same_in_capitals(tmp_path, name):
         path.write_text('[{"k": "x", "v": "y"}]' if name == "a.Json" else '{"k": "x", "v": "y"}\n')
     assert [row.values for row in source(path).rows()] == [{"k": "x", "v": "y"}]
     assert [row.values for row in source(tmp_path / f"*{path.suffix}").rows()] == [{"k": "x", "v": "y"}]
+
+
+@pytest.mark.parametrize("path", ["/no/such/file.jsonl", "/no/such/*.jsonl", "~/no/such.jsonl"])
+def test_an_absolute_path_is_relative_to_nothing(path):
+    assert re.search("Fix: check the (path|pattern)$", refused(source(path)))
 
 
 def test_compressed_files_are_named_and_not_passed_over(tmp_path):

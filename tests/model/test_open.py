@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,13 @@ def test_a_name_that_the_hub_does_not_know_is_the_users_error(monkeypatch: pytes
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelError, match="no-such-owner/no-such-model: the model cannot be loaded"):
         load_model(ModelSource(name_or_path="no-such-owner/no-such-model"))
+
+
+def test_a_model_that_was_removed_has_no_fingerprint(folder: Path) -> None:
+    """A run asks for it at each return to the base model."""
+    shutil.rmtree(folder)
+    with pytest.raises(ModelError, match=r"the model cannot be read \(No such file.*Fix: restore .* --resume"):
+        fingerprint(source(folder))
 
 
 def test_the_fingerprint_follows_the_files(folder: Path) -> None:

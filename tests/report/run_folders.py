@@ -52,6 +52,7 @@ def make_run(
     peaks: tuple[float, ...] | None = None,
     params: dict[str, Any] | None = None,
     items: int = 0,
+    held: Mapping[str, int] | None = None,
     stop_after: int | None = None,
     chosen: int | None = None,
     tested: bool | Collection[str] = True,
@@ -64,7 +65,7 @@ def make_run(
     `tested`: with scores on the test split, or which sub-datasets have them. `own`: a method that is not in METHODS;
     `method` is then its name.
     """
-    engine = engine_for(names, peaks, items=items)
+    engine = engine_for(names, peaks, items=items, held=held)
     definition = own or METHODS[method]
     brief = brief_of(engine, definition.Params(**(params or {})), **changes)
     folder = RunFolder(path)

@@ -34,6 +34,7 @@ def show(
     segments: int = 10**6,
     seconds: float = 1.0,
     method: str = "msft",
+    held: dict[str, int] | None = None,
     **fields: object,
 ) -> list[tuple[Segment, Outcome]]:
     """Run a search under a display as the trainer does; a step takes `seconds`.
@@ -41,7 +42,7 @@ def show(
     A resumed run knows the first so many outcomes, and may have to run some of those segments again. With `segments`,
     it is interrupted after so many.
     """
-    engine = engine_for(names)
+    engine = engine_for(names, held=held)
     brief = brief_of(engine, METHODS[method].Params(**fields))
     search = Search(METHODS[method], brief)
     clock = [0.0]
@@ -68,6 +69,17 @@ def show(
                 work(display, run[n - 1][0], clock, seconds)
         display.note("done")
     return run
+
+
+@pytest.mark.parametrize("method", ["msft", "self_distil"])
+def test_the_run_on_all_rows_shows_its_own_steps(method: str) -> None:
+    console = plain()
+    run = show(console, method=method, held=dict.fromkeys(NAMES, 5))
+    again = [segment for segment, _ in run if segment.why == "refit" and segment.trains]
+    ends = {segment.rollout: segment.stop for segment in again}
+    lines = re.findall(r"roll-out (\d+) .* step (\d+)/(\d+)", text(console))[-len(again) :]
+    assert [tuple(map(int, line)) for line in lines] == [(s.rollout, s.stop, ends[s.rollout]) for s in again]
+    assert len(again) > len(ends), "else this tests nothing"
 
 
 def shown_on(console: Console, clock: list[float], plan: str = "") -> Display:

@@ -13,7 +13,7 @@ from msft.core.errors import RunError
 from msft.methods import METHODS
 from msft.record.run_folder import RunFolder
 from msft.report.story import read_story
-from msft.report.words import decision, decisions
+from msft.report.words import answer, decision, decisions
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
@@ -111,3 +111,12 @@ def test_an_unfinished_run_is_told_as_far_as_it_went(tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"journal\.jsonl"):
         read_story(RunFolder(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("method", "same"),
+    [("msft", " and with the same exclusions"), ("self_distil", " and with the same teachers"), ("sft", "")],
+)
+def test_a_run_on_all_rows_says_what_it_took_over(tmp_path: Path, method: str, same: str) -> None:
+    story = read_story(make_run(tmp_path / "run", method, held=dict.fromkeys(NAMES, 5)))
+    assert f"from the base model, for the same epochs{same}, on all rows: those" in answer(story)

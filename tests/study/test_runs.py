@@ -161,6 +161,7 @@ def test_another_grid_is_refused_by_name(config: Path, whole: StudyFolder) -> No
         (grid_of(config, "msft", "sft", seeds=(2, 3)), "this study also holds seed 1."),
         (grid_of(config, "one_pass", "sft", seeds=(3,)), "this study also holds msft and seeds 1, 2."),
         (grid_of(config, "msft", "sft", more=("training.learning_rate=0.5",)), "learning_rate was 0.01, is now 0.5"),
+        (grid_of(config, "msft", "sft", more=("method.max_epochs=9",)), "method.max_epochs was 2.0, is now 9.0"),
     ):
         with pytest.raises(RunError) as raised:
             run_grid(whole, grid)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainingArguments
 
-from msft.api.other_trainers import INSTEAD, INSTEAD_IN_TRAINER, REMOVE
+from msft.api.other_trainers import INSTEAD, INSTEAD_IN_TRAINER, INSTEAD_OF_MEMBERS, OVERRIDDEN, REMOVE
 from msft.config.problems import one_of
 from msft.core.errors import ConfigError, complaint
 from msft.core.method import Method
@@ -39,6 +39,11 @@ def _names(value: Any) -> bool:
     return isinstance(value, (list, tuple, set)) and all(isinstance(name, str) for name in value)
 
 
+OPTIMIZERS = {
+    "adamw_torch_fused": "adamw", "adamw_torch": "adamw", "adamw": "adamw", "adamw_bnb_8bit": "adamw_8bit",
+    "adamw_8bit": "adamw_8bit", "adafactor": "adafactor", "muon": "muon",
+}  # fmt: skip
+"""Values of `optim`, TRL's names among them, and those of a configuration."""
 COUNT = "give a whole number from 1"
 KWARGS = 'give a dict, such as {"NAME": ...}, or leave it out'
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -57,6 +62,16 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "per_device_train_batch_size": (_count, COUNT),
     "gradient_accumulation_steps": (_count, COUNT),
     "logging_steps": (_count, f"{COUNT}; not a share of all steps, as a search does not know their number"),
+    "lr_scheduler_type": (
+        lambda value: value in (None, "constant", "linear", "cosine"),
+        'give "linear", "cosine", "constant" or None; for "constant_with_warmup", "constant" with warmup_ratio',
+    ),
+    "optim": (
+        # Of others that are well known, the check of the configuration says why they are not here.
+        lambda value: isinstance(value, str) and (value in OPTIMIZERS or value.startswith(("paged_", "schedule_free"))),
+        "give one of: " + ", ".join(OPTIMIZERS),
+    ),
+    "max_length": (_count, f"{COUNT}, such as the longest that the model takes; None, for no limit, is not supported"),
     "bf16": (lambda value: value is None or _flag(value), "give True, False or None"),
     "disable_tqdm": (_flag, "give True or False"),
     "report_to": (
@@ -78,6 +93,25 @@ def _check_values(args: MSFTConfig) -> None:
         raise ConfigError("\n".join(lines))
 
 
+def _check_once(args: MSFTConfig) -> None:
+    """Raises ConfigError, with a line for each value that another argument gives too, and that would be lost."""
+    settings = args.method_kwargs or {}
+    twice: list[tuple[str, str, str]] = []
+    if "name" in settings:
+        twice.append(("method_kwargs['name']", "method names the method", "give method, and omit this"))
+    if "max_epochs" in settings and args.num_train_epochs is not None:
+        twice.append(("method_kwargs['max_epochs']", "num_train_epochs gives it too", "give one of the two"))
+    for task, own in (args.dataset_kwargs or {}).items():
+        twice += [
+            (f"dataset_kwargs[{task!r}][{key!r}]", f"train_dataset gives the {what}", "give it there, and omit this")
+            for key, what in (("id", "sub-dataset's name"), ("path", "rows"))
+            if key in own
+        ]
+    if twice:
+        name = type(args).__name__
+        raise ConfigError("\n".join(complaint(found, mend, file=name, field=key) for key, found, mend in twice))
+
+
 def checked(args: MSFTConfig | None, kind: type[MSFTConfig]) -> MSFTConfig:
     """The `args` of a trainer. Raises ConfigError if they are missing, another trainer's, or have unusable values."""
     if not isinstance(args, kind):
@@ -87,6 +121,7 @@ def checked(args: MSFTConfig | None, kind: type[MSFTConfig]) -> MSFTConfig:
             mend += "; most arguments have the same names (docs/how_to/from_trl.md)"
         raise ConfigError(complaint(found, mend, field="args"))
     _check_values(args)
+    _check_once(args)
     return args
 
 
@@ -107,5 +142,16 @@ def check_known(given: Mapping[str, Any], known: Sequence[str], config: type) ->
         own = f"give it in args: MSFTConfig({name}=...)" if name in settings else None
         mend = own or instead_of(name, known, INSTEAD_IN_TRAINER)
         lines.append(complaint("unknown argument", mend, file="MSFTTrainer", field=name))
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def check_overridden(trainer: type) -> None:
+    """Raises ConfigError for methods of a subclass that only another trainer would call."""
+    lines = [
+        complaint("a run never calls this method", INSTEAD_OF_MEMBERS[name], file=trainer.__name__, field=name)
+        for name in OVERRIDDEN
+        if name in vars(trainer)
+    ]
     if lines:
         raise ConfigError("\n".join(lines))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from peft import LoraConfig
 
-from msft.api.argument_checks import instead_of
+from msft.api.argument_checks import OPTIMIZERS, instead_of
 from msft.api.given_scorers import Scorer, by_task, with_scorer
 from msft.config.method_section import MethodConfig, resolve
 from msft.config.problems import ProblemsError, one_of
@@ -18,6 +18,7 @@ from msft.config.reader import from_mapping
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, complaint
 from msft.core.method import Method
+from msft.core.paths import in_full
 from msft.core.vocabulary import Brief, Plan
 from msft.methods import METHODS, PASSED
 
@@ -28,8 +29,8 @@ ADAPTER = (
     "use_dora", "use_rslora",
 )  # fmt: skip
 """The fields that are taken from a LoraConfig."""
-OPTIMIZERS = {"adamw_torch": "adamw", "adamw_torch_fused": "adamw", "adamw_bnb_8bit": "adamw_8bit"}
-"""TRL's names of optimizers, and ours."""
+SPLITS = {"validation": "eval_dataset", "test": "test_dataset"}
+"""The splits of an entry of `datasets`, and the arguments that give their rows."""
 NEUTRAL = {"task_type", "peft_type", "inference_mode", "base_model_name_or_path", "revision", "peft_version"}
 """The fields of a LoraConfig that do not describe the adapter."""
 
@@ -190,7 +191,7 @@ class MSFTConfig:
                 "report_to": _trackers(self.report_to),
             },
             "peft": None if peft is None else adapter(peft),
-            "output": os.fspath(self.output_dir),
+            "output": in_full(self.output_dir),
         }
         return from_mapping(data, type(self).__name__)
 
@@ -228,8 +229,27 @@ class MSFTConfig:
 
     def _dataset(self, dataset: Mapping[str, Any], scorers: Mapping[str, Any]) -> Any:
         name = dataset["id"]
-        own = with_scorer((self.dataset_kwargs or {}).get(name, {}), f"{type(self).__name__} dataset_kwargs[{name!r}]")
-        return {"scorer": scorers.get(name), "repeat": (self.repeat or {}).get(name), **dataset, **own}
+        field = f"dataset_kwargs[{name!r}]"
+        own = with_scorer((self.dataset_kwargs or {}).get(name, {}), f"{type(self).__name__} {field}")
+        splits = {
+            part: self._split(part, dataset[part], own[part], field)
+            for part in SPLITS
+            if {part} <= dataset.keys() & own.keys()
+        }
+        return {"scorer": scorers.get(name), "repeat": (self.repeat or {}).get(name), **dataset, **own, **splits}
+
+    def _split(self, part: str, given: Mapping[str, Any], own: Any, field: str) -> Any:
+        """A split whose rows an argument gives, or a column `split`, with its further keys. Raises ConfigError."""
+        own = {} if own is None else own
+        passed = "path" in given
+        # Further keys may name other rows than those that a column `split` names, but not than those of an argument.
+        if not isinstance(own, Mapping) or not (passed or own.keys() <= {"max_samples"}):
+            return own
+        if passed and "path" in own:
+            found = f"{SPLITS[part]} gives the rows of this split"
+            field = f"{field}[{part!r}]['path']"
+            raise ConfigError(complaint(found, "give one of the two", file=type(self).__name__, field=field))
+        return {**given, **own}
 
 
 def _trackers(named: str | Sequence[str] | None) -> list[str]:

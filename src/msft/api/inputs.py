@@ -52,6 +52,10 @@ class Inputs:
         if not isinstance(self.model, str) and self.tokenizer is None:
             found = "is missing, and where the model was loaded from there is no tokenizer that can be loaded"
             raise ModelError(complaint(found, "give the model's tokenizer", field="processing_class"))
+        if self.tokenizer is not None and not callable(getattr(self.tokenizer, "save_pretrained", None)):
+            named = repr(os.fspath(self.tokenizer)) if isinstance(self.tokenizer, (str, os.PathLike)) else "..."
+            mend = f"give a tokenizer, AutoTokenizer.from_pretrained({named}), or omit it for that of the model"
+            raise ModelError(complaint(f"found {kind_of(self.tokenizer)}", mend, field="processing_class"))
         for split, given in self.splits.items():
             name = {"train": "train_dataset", "validation": "eval_dataset"}.get(split, f"{split}_dataset")
             if split == "train" and not given:
@@ -89,9 +93,13 @@ class Inputs:
         for split, task, rows, file in self._objects():
             _write(rows, file, f"{split} rows of {task}")
 
-    def check_unchanged(self) -> None:
+    def check_unchanged(self, began: Mapping[str, Any]) -> None:
         """Raises RunError if a data set differs from the one that the run began with. The model is read from the run
-        folder."""
+        folder. `began`: the configuration of the run, by dotted key."""
+        if not isinstance(self.model, str) and not self._model.is_dir():
+            name = began.get("model.name_or_path")
+            found = "found a model object, and the run began with a name"
+            raise RunError(complaint(found, f"give model={name!r}", file=self.folder.parent, field="model"))
         with tempfile.TemporaryDirectory() as scratch:
             for split, task, rows, file in self._objects():
                 again = Path(scratch) / "rows.parquet"

@@ -92,3 +92,43 @@ INSTEAD_IN_TRAINER = {
     **INSTEAD,
 }
 """Arguments of transformers' and TRL's trainers themselves, and what to do here instead."""
+
+_METRICS = "use what train() or evaluate() returns; all numbers are in trainer.summary, and in summary.json of the run"
+_CALLBACKS = "give callbacks=[...] to MSFTTrainer"
+_ROWS = "use the data sets that you gave"
+_BATCHES = "remove it; batches are made in the run; `msft preview` shows examples as the model sees them"
+_SCORES = "run `msft eval RUN --split test`, or use trainer.model after training"
+_PROCESSES = "remove it; a run sets up its processes itself; the first has os.environ.get('RANK', '0') == '0'"
+INSTEAD_OF_MEMBERS = {
+    **dict.fromkeys(("push_to_hub", "init_hf_repo", "hub_model_id"), "run `msft export RUN --push-to-hub user/name`"),
+    "create_model_card": "remove it; README.md in the folder of the final model is one",
+    **dict.fromkeys(("log_metrics", "save_metrics", "metrics_format"), _METRICS),
+    "save_state": "remove it; a run keeps its state; trainer.state.save_to_json(FILE) writes the logs",
+    **dict.fromkeys(("add_callback", "pop_callback", "remove_callback", "callback_handler"), _CALLBACKS),
+    "control": "set it in a callback",
+    "log": "give report_to and logging_steps in args; trainer.state.log_history has all logs",
+    **dict.fromkeys(("train_dataset", "eval_dataset"), _ROWS),
+    **dict.fromkeys(
+        ("get_train_dataloader", "get_eval_dataloader", "get_test_dataloader", "get_batch_samples", "num_examples",
+         "data_collator"), _BATCHES
+    ),
+    **dict.fromkeys(("predict", "prediction_step", "evaluation_loop"), _SCORES),
+    "compute_metrics": INSTEAD_IN_TRAINER["compute_metrics"],
+    "tokenizer": "use trainer.processing_class, after training",
+    "model_wrapped": "use trainer.model, after training",
+    **dict.fromkeys(("compute_loss", "training_step", "compute_loss_func"), _LOSS),
+    **dict.fromkeys(
+        ("optimizer", "lr_scheduler", "create_optimizer", "create_scheduler", "create_optimizer_and_scheduler",
+         "get_optimizer_cls_and_kwargs", "get_optimizer_group", "get_decay_parameter_names"), _OPTIMIZER
+    ),
+    "get_learning_rates": "see trainer.state.log_history, which has the learning rate of each log",
+    "get_num_trainable_parameters": "run `msft check`, which counts them",
+    "hyperparameter_search": "train once for each value, or compare methods with `msft compare`",
+    **dict.fromkeys(("accelerator", "is_world_process_zero", "is_local_process_zero"), _PROCESSES),
+}  # fmt: skip
+"""Members of transformers' and TRL's trainers, and what to do here instead."""
+OVERRIDDEN = (
+    "compute_loss", "training_step", "prediction_step", "evaluation_loop", "get_train_dataloader",
+    "get_eval_dataloader", "get_test_dataloader", "create_optimizer", "create_scheduler", "log",
+)  # fmt: skip
+"""Those that subclasses of theirs override; here nothing would call them."""

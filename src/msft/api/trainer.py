@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +16,17 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
 
-from msft.api.argument_checks import check_known, checked
+from msft.api.argument_checks import check_known, check_overridden, checked
 from msft.api.config import MSFTConfig
 from msft.api.defaults import by_name, tokenizer_for, with_targets
 from msft.api.events import Events
 from msft.api.given_scorers import check_own
 from msft.api.inputs import SPLITS, Inputs, Split
+from msft.api.other_trainers import INSTEAD_OF_MEMBERS
+from msft.config.reader import flatten
 from msft.config.schema import Config
-from msft.core.errors import RunError, Stopped, complaint
+from msft.core.errors import Diverged, RunError, Stopped, complaint
+from msft.core.paths import expanded
 from msft.engine.parallel import Processes
 from msft.record.run_folder import RunFolder
 from msft.report.summary import summarise
@@ -90,7 +94,7 @@ class MSFTTrainer:
     ) -> None:
         args = checked(args, MSFTConfig)
         self.args, self.peft_config = args, peft_config
-        self.folder = RunFolder(Path(args.output_dir))
+        self.folder = RunFolder(expanded(args.output_dir))
         model = os.fspath(model) if isinstance(model, os.PathLike) else model
         given = {"train_dataset": train_dataset, "eval_dataset": eval_dataset, "test_dataset": test_dataset}
         splits = dict(zip(SPLITS, by_name(given).values(), strict=True))
@@ -113,6 +117,19 @@ class MSFTTrainer:
         self._events.call("on_init_end")
         self.summary: dict[str, Any] = {}
         """The content of `summary.json`, after training."""
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        """Raises ConfigError if a subclass has methods that another trainer would call."""
+        super().__init_subclass__(**given)
+        check_overridden(cls)
+
+    def __getattr__(self, name: str) -> Any:
+        """Answers members of other trainers, which scripts use after the training, with what to do instead."""
+        if hasattr(type(self), name):  # a property that raised an AttributeError
+            return object.__getattribute__(self, name)
+        found = f"{type(self).__name__!r} object has no attribute {name!r}"
+        mend = INSTEAD_OF_MEMBERS.get(name)
+        raise AttributeError(found if mend is None else complaint(found, mend), name=name, obj=self)
 
     @property
     def state(self) -> TrainerState:
@@ -142,7 +159,7 @@ class MSFTTrainer:
         if self._processes.is_main:
             if resume:
                 self.folder.check_resumable()
-                self._inputs.check_unchanged()
+                self._inputs.check_unchanged(self.folder.transcript().current["config"])
             else:
                 self.folder.check_free()
                 self._inputs.write()
@@ -155,6 +172,8 @@ class MSFTTrainer:
                 for note in self._inputs.notes:
                     watchers.note(note)
                 self.summary = train(self.config, watchers, resume=resume)
+        except Diverged as error:
+            raise self._on_the_command_line(error) from None
         except Stopped:
             if not self._events.control.should_training_stop:
                 raise
@@ -171,7 +190,7 @@ class MSFTTrainer:
     def _resumes(self, asked: bool | str | Path | None) -> bool:
         """Raises RunError if the run cannot begin, or continue, from what was asked for; in the words of this API."""
         field, here = "resume_from_checkpoint", self.folder.path
-        if not isinstance(asked, bool) and asked is not None and Path(asked).resolve() != here.resolve():
+        if not isinstance(asked, bool) and asked is not None and expanded(asked).resolve() != here.resolve():
             mend = f"give True to continue the run in output_dir, or output_dir={str(asked)!r} if a run is there"
             raise RunError(complaint(f"found {str(asked)!r}, not output_dir ({here})", mend, field=field))
         resume = asked is not None and asked is not False
@@ -180,6 +199,18 @@ class MSFTTrainer:
             mend = "call train()" if resume else "call train(resume_from_checkpoint=True)"
             raise RunError(complaint(found, f"{mend}, or give another output_dir", file=here, field="output_dir"))
         return resume
+
+    def _on_the_command_line(self, error: Diverged) -> Diverged:
+        """The error that the run differs from what it began with, with the command that allows what may change."""
+        if not error.may_change:
+            return error
+        values = flatten(self.config)
+        command = ["msft", "train", str(self.folder.path), "--resume"]
+        for field in error.may_change:
+            command += ["--set", f"{field}={values[field]}"] if field in values else []
+            command += ["--allow-changed", field]
+        mend = f"undo the change, or continue with it on the command line: {shlex.join(command)}"
+        return Diverged(str(self.folder.path), error.differences, mend)
 
     def _show_result(self, console: Console) -> None:
         if console.quiet:
@@ -218,11 +249,13 @@ class MSFTTrainer:
         self._need_trained()
         return AutoTokenizer.from_pretrained(self.folder.final)
 
-    def save_model(self, output_dir: str | Path) -> None:
-        """Copies the trained model, a plain Hugging Face folder (of an adapter, the adapter), to `output_dir`."""
+    def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
+        """Copies the trained model, a plain Hugging Face folder (of an adapter, the adapter), to `output_dir`; None:
+        to that of the run, as in transformers. It is in `final` there without this."""
         self._need_trained()
-        if self._processes.is_main:
-            shutil.copytree(self.folder.final, output_dir, ignore=OURS, dirs_exist_ok=True)
+        target = self.folder.path if output_dir is None else expanded(output_dir)
+        if self._processes.is_main and target.resolve() != self.folder.final.resolve():
+            shutil.copytree(self.folder.final, target, ignore=OURS, dirs_exist_ok=True)
         self._processes.barrier()
 
     def _need_trained(self) -> None:

@@ -8,6 +8,7 @@ from typing import NoReturn, TypeAlias
 
 from msft.cli.example_commands import STUDIES, explain
 from msft.cli.machines import Machine, machine
+from msft.core.paths import expanded, in_full
 from msft.core.version import __version__
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -72,14 +73,14 @@ def _of_a_job(commands: Commands) -> None:
     preview.add_argument("--task", metavar="ID", help="only this sub-dataset")
 
     init = commands.add_parser("init", help="write a configuration for a folder of data files")
-    init.add_argument("folder", type=Path, metavar="FOLDER", help="holds .jsonl, .json, .parquet or .csv files")
-    init.add_argument("-o", "--output", type=Path, default=Path("config.yaml"), help="default: config.yaml")
+    init.add_argument("folder", type=expanded, metavar="FOLDER", help="holds .jsonl, .json, .parquet or .csv files")
+    init.add_argument("-o", "--output", type=expanded, default=Path("config.yaml"), help="default: config.yaml")
     init.add_argument("--model", help="hub id or folder of the base model")
 
     commands.add_parser("schema", help="the JSON Schema of a configuration, for editors")
 
     train = commands.add_parser("train", help="run the job of a configuration file")
-    train.add_argument("config", type=Path, help="the configuration (YAML); with --resume also the folder of a run")
+    train.add_argument("config", type=expanded, help="the configuration (YAML); with --resume also the folder of a run")
     _takes_overrides(train)
     train.add_argument(
         "--resume", action="store_true", help="continue the run in the output folder, with the --set that it began with"
@@ -109,7 +110,7 @@ def _of_studies(commands: Commands) -> None:
     compare.add_argument(
         "--against", metavar="METHOD", help="the reference of all differences (default: sft, or the first plain SFT)"
     )
-    compare.add_argument("--output", type=Path, help="the study's folder (default: <output>-compare)")
+    compare.add_argument("--output", type=expanded, help="the study's folder (default: <output>-compare)")
     compare.set_defaults(continues_by_itself=True)
 
     study = commands.add_parser(
@@ -120,7 +121,7 @@ def _of_studies(commands: Commands) -> None:
     study.add_argument("--seeds", type=_positive, default=3, help="training seeds of each run (default: 3)")
     study.add_argument("--jobs", type=_positive, default=1, help="runs at the same time (default: 1)")
     _takes_backend(study)
-    study.add_argument("--output", type=Path, help="the study's folder (default: <output>-NAME)")
+    study.add_argument("--output", type=expanded, help="the study's folder (default: <output>-NAME)")
     study.set_defaults(continues_by_itself=True)
 
 
@@ -153,20 +154,22 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _of_a_run(commands: Commands) -> None:
     report = commands.add_parser("report", help="the table and the page of a run, finished or not, or of several")
-    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder, or a folder of such folders")
     report.add_argument(
-        "--page", type=Path,
+        "runs", type=expanded, nargs="+", metavar="RUN", help="a run's folder, or a folder of such folders"
+    )
+    report.add_argument(
+        "--page", type=expanded,
         help="where to write the page (default: report.html in the run's folder; of several runs, in the nearest "
         "folder that holds them all, where it replaces no other page than one of several runs)",
     )  # fmt: skip
     report.add_argument("--watch", action="store_true", help="write the page again and again until the run is finished")
 
     status = commands.add_parser("status", help="how far a run is, while it runs or afterwards")
-    status.add_argument("run_folder", type=Path, metavar="RUN", help="the run's folder")
+    status.add_argument("run_folder", type=expanded, metavar="RUN", help="the run's folder")
 
     export = commands.add_parser("export", help="a plain Hugging Face folder out of a finished run")
-    export.add_argument("run_folder", type=Path, metavar="RUN", help="the run's folder")
-    export.add_argument("--output", type=Path, metavar="DIR", help="where to write it (default: export in the run)")
+    export.add_argument("run_folder", type=expanded, metavar="RUN", help="the run's folder")
+    export.add_argument("--output", type=expanded, metavar="DIR", help="where to write it (default: export in the run)")
     export.add_argument("--merge", action="store_true", help="merge an adapter into its base: a whole model")
     export.add_argument(
         "--dtype", choices=DTYPES, help="type of the weights that are written (default: as trained, float32)"
@@ -175,9 +178,11 @@ def _of_a_run(commands: Commands) -> None:
     export.add_argument("--private", action="store_true", help="where the hub's repository is made, make it private")
 
     evaluate = commands.add_parser("eval", help="score the final model of a run, or any model folder, on a split")
-    evaluate.add_argument("model", metavar="RUN|MODEL", help="a run's folder, or a model's folder or hub id")
     evaluate.add_argument(
-        "--config", type=Path, help="score on the data of this configuration (default: the run's own)"
+        "model", type=in_full, metavar="RUN|MODEL", help="a run's folder, or a model's folder or hub id"
+    )
+    evaluate.add_argument(
+        "--config", type=expanded, help="score on the data of this configuration (default: the run's own)"
     )
     evaluate.add_argument("--split", choices=SPLITS, default=SPLITS[0], help="default: validation")
     evaluate.add_argument("--json", action="store_true", help="print JSON, for scripts")
@@ -186,7 +191,7 @@ def _of_a_run(commands: Commands) -> None:
     quickstart = commands.add_parser("quickstart", help="plain SFT and a search on a laptop CPU, offline, in minutes")
     quickstart.add_argument(
         "--output",
-        type=Path,
+        type=expanded,
         default=Path("runs/quickstart"),
         help="folder of both runs; the same command continues them (default: runs/quickstart)",
     )
@@ -196,7 +201,7 @@ def _of_a_run(commands: Commands) -> None:
 
 
 def _takes_config(command: argparse.ArgumentParser) -> None:
-    command.add_argument("config", type=Path, help="the configuration (YAML)")
+    command.add_argument("config", type=expanded, help="the configuration (YAML)")
     _takes_overrides(command)
 
 

@@ -16,7 +16,7 @@ from msft.config.yaml12 import RESERVED, SAFE_UNQUOTED
 from msft.core.errors import ConfigError, DataError, complaint
 from msft.data.detect import detect
 from msft.data.formats import Format
-from msft.data.local_files import SUFFIXES
+from msft.data.local_files import PACKED, SUFFIXES, ending, unpack
 from msft.data.rows import Row
 from msft.data.sources import Source
 from msft.data.splits import DEFAULT_LEAST, SPLIT_COLUMN, named_splits
@@ -72,6 +72,8 @@ def write(folder: Path, output: Path, model: str | None = None) -> list[str]:
     found, unread = data_in(folder)
     if not found:
         fix = f"add {', '.join(SUFFIXES)} files, one per sub-dataset"
+        if packed := [file for file in unread if ending(file) in PACKED]:
+            fix = f"unpack them: {unpack(packed[0])}"
         raise ConfigError(complaint("the folder holds no data files" + _named(unread), fix, file=folder))
     sections: dict[str, Section] = {}
     errors: list[str] = []
@@ -84,13 +86,30 @@ def write(folder: Path, output: Path, model: str | None = None) -> list[str]:
         raise DataError("\n".join(errors))
     text = HEAD.replace("FILE", str(output)).format(model=_quoted(model or "Qwen/Qwen2.5-0.5B"))
     text += "datasets:\n" + "".join(section.text for section in sections.values()) + TAIL
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("x", encoding="utf-8") as file:
-        file.write(text)
+    _write_new(output, text)
     odd = [name for name, section in sections.items() if not section.known]
-    notes = [f"not read, as their endings are not known{_named(unread)}"] if unread else []
+    packed = [file for file in unread if ending(file) in PACKED]
+    other = [file for file in unread if file not in packed]
+    notes = [f"not read, as their endings are not known{_named(other)}"] if other else []
+    if packed:
+        notes.append(f"not read, as they are compressed{_named(packed)}. Fix: unpack them: {unpack(packed[0])}")
     fix = "Fix: assign their columns in the file, by `columns` or `template`"
     return [*notes, *([f"no known format has the columns of {listed(odd)}. {fix}"] if odd else [])]
+
+
+def _write_new(file: Path, text: str) -> None:
+    """Raises ConfigError; a file that cannot be written whole is not left there."""
+    made = False
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as out:
+            made = True
+            out.write(text)
+    except OSError as error:
+        if made:
+            file.unlink(missing_ok=True)
+        fix = "check the folder's permissions and the free space on the disk, or name another file with -o"
+        raise ConfigError(complaint(f"the file cannot be written ({error.strerror})", fix, file=file)) from error
 
 
 def _named(files: Sequence[Path]) -> str:

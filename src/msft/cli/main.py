@@ -144,7 +144,8 @@ def _init(arguments: argparse.Namespace) -> None:
     from msft.cli.init import write
 
     notes = write(arguments.folder, arguments.output, arguments.model)
-    for line in (*notes, f"{arguments.output}: look it over, then: msft check {arguments.output}"):
+    command = shlex.join(["msft", "check", str(arguments.output)])
+    for line in (*notes, f"{arguments.output}: look it over, then: {command}"):
         new_console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 

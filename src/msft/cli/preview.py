@@ -39,7 +39,7 @@ def run(config: Config, *, rows: int = 3, task: Task | None = None) -> None:
     parts = {part.task: part for found in data.values() for part in found.each}
     if task is not None and task not in {*parts, *data}:
         found = f"there is no sub-dataset {shown(task)}"
-        raise ConfigError(complaint(found, one_of(task, [*data, *parts]), field="--task"))
+        raise ConfigError(complaint(found, one_of(task, dict.fromkeys([*data, *parts])), field="--task"))
     console = new_console(highlight=False)
     writer = _Writer(tokenizer, console)
     console.print(Text("Learned tokens are green." if writer.colour else

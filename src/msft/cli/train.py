@@ -27,6 +27,9 @@ def read(
     that the run began with are applied again. Raises ConfigError or RunError, also where one of them would undo a
     change of the file that `allow_changed` allows."""
     folder = RunFolder(path)
+    if resume and not path.exists():
+        found, fix = "there is no such file or folder", "name the configuration, or the folder of the run"
+        raise ConfigError(complaint(found, fix, file=path))
     if not path.is_dir():
         output = output_of(path, overrides) if resume else None
         kept = list(overrides) if output is None else _kept(RunFolder(output), overrides)

@@ -145,6 +145,8 @@ def apply(data: dict[str, Any], places: dict[KeyPath, Location], override: str) 
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
         raise bad("this is not key=value", "write it as --set training.batch_size=32")
+    if dotted != (plain := dotted.strip()):
+        raise bad(f"the key {dotted!r} begins or ends with a blank", f"write it without: --set {plain}={text.strip()}")
     try:
         value = parse(text).data
     except UnreadableError as error:

@@ -45,9 +45,16 @@ class Diverged(RunError):  # noqa: N818 - the name says what happened
     """A replayed segment differs from the journaled one: the code, the configuration or the data changed."""
 
     def __init__(
-        self, where: str, differences: Sequence[str], mend: str = "undo the change, or start a new run folder"
+        self,
+        where: str,
+        differences: Sequence[str],
+        mend: str = "undo the change, or start a new run folder",
+        *,
+        may_change: Sequence[str] = (),
     ) -> None:
         self.differences = tuple(differences)
+        self.may_change = tuple(may_change)
+        """The fields that differ, if the run can continue with all of them."""
         listed = "; ".join(self.differences)
         super().__init__(complaint(f"this run cannot continue: {listed}", mend, field=where))
 

@@ -206,5 +206,6 @@ def gain(measured: Mapping[Task, Measured], read: Moments, items: Mapping[Task, 
 
 
 def unreached(evidence: Evidence, read: Moments) -> tuple[Task, ...]:
-    """The sub-datasets whose own moment lies in the last window of the run: their peak may still come."""
-    return tuple(task for task, tick in read.own.items() if tick > len(evidence.epochs) - 1 - WINDOW)
+    """The sub-datasets whose own moment has fewer ticks after it than settle the smoothed curve: a tick that follows
+    may still be better."""
+    return tuple(task for task, tick in read.own.items() if tick >= len(evidence.epochs) - 1 - WINDOW // 2)

@@ -7,9 +7,14 @@ import os
 from pathlib import Path
 
 
-def expanded(path: str) -> Path:
-    """The path with `~` or `~user` replaced by the home folder; unchanged if that user does not exist."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - the method of Path raises if that user does not exist
+def in_full(path: str | os.PathLike[str]) -> str:
+    """The text of a path with `~` or `~user` replaced by the home folder; unchanged if that user does not exist."""
+    return os.path.expanduser(os.fspath(path))  # noqa: PTH111 - the method of Path raises if that user does not exist
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with `~` or `~user` replaced by the home folder, which shells do not do in `--output=~/x`."""
+    return Path(in_full(path))
 
 
 def cache_home() -> Path:

@@ -97,6 +97,13 @@ def path(made: Sequence[Segment], snapshot: Snapshot) -> list[Segment]:
     return found[::-1]
 
 
+def steps_of(made: Sequence[Segment], segment: Segment, clock: Clock) -> int:
+    """Steps of the whole roll-out of this run that a segment of it belongs to. `made`: all segments before it."""
+    marker = next(one for one in made if one.why == "refit")
+    phase = phases(path(made, marker.parent), clock)[segment.rollout - marker.rollout - 1]
+    return clock.steps(replace(phase.mixture, whole=True), phase.epochs)
+
+
 def phases(segments: Sequence[Segment], clock: Clock) -> list[Phase]:
     """The path, as how long each mixture was trained in one roll-out. A roll-out has one teacher, or none."""
     parts = [list(part) for _, part in groupby(segments, key=lambda segment: (segment.rollout, segment.mixture))]

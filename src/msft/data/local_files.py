@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import glob
 import re
+import shlex
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from msft.core.paths import expanded
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
 SAME = {".ndjson": ".jsonl"}
 """Another name of an ending -> the ending."""
-PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+PACKED = {".gz": "gunzip -k", ".bz2": "bunzip2 -k", ".xz": "unxz -k", ".zst": "unzstd", ".zip": "unzip"}
+"""Ending of a compressed file -> the command that unpacks it, and keeps it."""
 SHOWN = 5
 """Maximum number of files that a note lists."""
 LOOKED_IN = "which is relative to the folder of the configuration or to the working directory"
@@ -40,9 +42,9 @@ def local_files(path: str, split: str, field: str, notes: list[str]) -> list[Pat
         found = Path(here.anchor).glob(str(here.relative_to(here.anchor)))
         files = sorted(file for file in found if not file.is_dir() and _is_meant(file, here))
         if not files:
-            raise _bad(field, f"there is no file that fits {path}", f"check the pattern, {LOOKED_IN}")
+            raise _bad(field, f"there is no file that fits {path}", _check_path("pattern", here))
     elif ending(here) in SUFFIXES or path.startswith(("/", "./", "../", "~")):
-        raise _bad(field, f"there is no file {path}", f"check the path, {LOOKED_IN}")
+        raise _bad(field, f"there is no file {path}", _check_path("path", here))
     elif HUB_ID.fullmatch(path):
         return None
     else:
@@ -60,6 +62,11 @@ def ending(file: Path) -> str:
     """The ending by which a file is read: in small letters, one of `SUFFIXES` if it is known."""
     last = file.suffix.casefold()
     return SAME.get(last, last)
+
+
+def unpack(file: Path) -> str:
+    """The command that unpacks a compressed file beside it."""
+    return f"{PACKED[ending(file)]} {shlex.quote(str(file))}"
 
 
 def is_saved(folder: Path) -> bool:
@@ -147,12 +154,16 @@ def _check_kinds(path: str, files: list[Path], field: str) -> None:
     for file in files:
         _exists(file, field)
         if _is_packed(file):
-            raise _bad(field, f"{file} is compressed, and is not read", "unpack it")
+            raise _bad(field, f"{file} is compressed, and is not read", f"unpack it: {unpack(file)}")
         if ending(file) not in SUFFIXES:
             raise _bad(field, f"{file} has no known ending", f"use one of: {', '.join([*SUFFIXES, *SAME])}")
     endings = sorted({ending(file) for file in files})
     if len(endings) > 1:
         raise _bad(field, f"{path} has files that end in {' and '.join(endings)}", "give one kind, by a pattern")
+
+
+def _check_path(what: str, path: Path) -> str:
+    return f"check the {what}" + ("" if path.is_absolute() else f", {LOOKED_IN}")
 
 
 def _bad(field: str, found: str, mend: str) -> DataError:

@@ -112,8 +112,18 @@ def mixed_splits(dataset: DatasetConfig, rows: Rows) -> list[str]:
     if len(parts) < 2:
         return []
     names = ", ".join(name for found in parts.values() for name in found)
-    mend = f"{{{SPLIT_COLUMN}: {parts['train'][0]}}}"
-    return [f"the column {SPLIT_COLUMN} names {names}, but all rows are used. Fix: choose rows with where: {mend}"]
+    first = parts["train"][0]
+    mend = f"where: {{{SPLIT_COLUMN}: {first}}}"
+    python = f"{{'where': {{{SPLIT_COLUMN!r}: {first!r}}}}}"
+    python = (
+        f"aggregate={python}"
+        if isinstance(dataset, AggregateConfig)
+        else f"dataset_kwargs={{{dataset.id!r}: {python}}}"
+    )
+    return [
+        f"the column {SPLIT_COLUMN} names {names}, but all rows are used. Fix: choose rows with {mend} (from Python: "
+        f"{python})"
+    ]
 
 
 def sampled(size: int, count: int | None, seed: int, *key: str) -> NDArray[np.int64]:

@@ -129,14 +129,19 @@ def check_shapes(source: ModelSource, expected: Mapping[str, tuple[int, ...]]) -
 
 
 def fingerprint(source: ModelSource) -> str:
-    """SHA-256 of the model's weights, configuration and tokenizer; for a name on the hub, of its commit."""
+    """SHA-256 of the model's weights, configuration and tokenizer; for a name on the hub, of its commit. Raises
+    ModelError if they cannot be read, such as of a folder that was removed while a run trained."""
     folder = source.folder
     if folder is None:
         return hashlib.sha256(f"{source.name_or_path}@{hub_commit(source)}:{source.gguf_file}".encode()).hexdigest()
     total = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and (path.suffix in _IDENTITY or path.name == source.gguf_file):
-            total.update(f"{path.name} {sha256(path)}\n".encode())
+    try:
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and (path.suffix in _IDENTITY or path.name == source.gguf_file):
+                total.update(f"{path.name} {sha256(path)}\n".encode())
+    except OSError as error:
+        mend = "restore the model's files; a run that had begun then continues with --resume"
+        raise ModelError(complaint(f"the model cannot be read ({error.strerror})", mend, file=folder)) from error
     return total.hexdigest()
 
 

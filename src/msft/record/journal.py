@@ -80,6 +80,11 @@ class Transcript:
         return str(self.header["config"].get("method.score_excluded", "rollout"))
 
     @property
+    def records(self) -> int:
+        """The number of complete records: the header, the segments, the changes and the end."""
+        return 1 + len(self.segments) + len(self.changes) + (self.final is not None)
+
+    @property
     def brief(self) -> Brief:
         """The brief, with `params` as a plain mapping of the method's parameters."""
         return brief_from_json(self.header["brief"], params=self.header["brief"]["params"])

@@ -150,7 +150,10 @@ class RunFolder:
         if not self.exists:
             self._check_no_orphans()
             mend = "leave out --resume to start one, or name the folder of a run"
-            raise RunError(complaint("this folder holds no run to resume", mend, file=self.path, field="output"))
+            found = "this folder holds no run to resume"
+            if (self.path / STUDY).exists():
+                found, mend = "this is the folder of a study", "repeat the command that began it, which continues it"
+            raise RunError(complaint(found, mend, file=self.path, field="output"))
 
     def _check_no_orphans(self) -> None:
         if self.final.exists() or (

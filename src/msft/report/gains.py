@@ -57,7 +57,7 @@ class Gains:
     common: float
     """Epoch of the peak of the macro-average."""
     unreached: tuple[Task, ...]
-    """Sub-datasets whose peak lies in the last window, so that it may still come."""
+    """Sub-datasets whose peak lies at the end of the run, so that it may still come."""
     pays: bool
     """Whether the method `auto` has a second run for it, at its defaults."""
 

@@ -197,7 +197,10 @@ def _headroom(story: Story) -> Section:
     gains = gains_of(story)
     if gains is None:
         return Section(name="headroom", title="Headroom", content="")
-    rows = [[task, epochs(gains.own[task]), "still rising" if task in gains.unreached else ""] for task in story.tasks]
+    rows = [
+        [task, epochs(gains.own[task]), "at the end of the run" if task in gains.unreached else ""]
+        for task in story.tasks
+    ]
     said = items(sentences(gains, decided=bool(story.explanations)))
     content = said + table(["sub-dataset", "best epoch", ""], rows, average=False)
     return Section(name="headroom", title="Headroom", content=content)

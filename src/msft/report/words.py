@@ -152,10 +152,18 @@ def answer(story: Story) -> str:
     if story.refit:
         return (
             f"The search chose epoch {epochs(place.epoch)} of roll-out {place.rollout} ({rule}). The final model was "
-            "then trained again from the base model, for the same epochs and with the same exclusions, on all rows: "
-            "those that were held out for validation included. So it has no validation score of any sub-dataset."
+            f"then trained again from the base model, for the same epochs{_followed(story)}, on all rows: those that "
+            "were held out for validation included. So it has no validation score of any sub-dataset."
         )
     return f"The final model is {which} at epoch {epochs(place.epoch)}, from roll-out {place.rollout} ({rule})."
+
+
+def _followed(story: Story) -> str:
+    """What the run on all rows took over from the search, beside its epochs."""
+    again = [segment for segment, _ in story.segments if segment.why == "refit" and segment.trains]
+    same = ["the same exclusions"] if any(set(each.mixture.active) != {*story.tasks} for each in again) else []
+    same += ["the same teachers"] if any(each.teacher is not None for each in again) else []
+    return f" and with {listed(same)}" if same else ""
 
 
 def blended(segment: Segment) -> str:

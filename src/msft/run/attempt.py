@@ -201,7 +201,8 @@ class Attempt:
         manifests = self.store.manifests() if self.processes.is_main or self.store.in_parts else {}
         if self.processes.is_main:
             journal, past = Journal.resume(self.folder.journal, self.folder.sidecars)
-            check_journal_is_whole(journal, self.folder, {self.store.path(n): said for n, said in manifests.items()})
+            written = {self.store.path(n): said for n, said in manifests.items()}
+            check_journal_is_whole(len(journal.heads), self.folder, written)
             if past.torn:
                 self.watcher.note(f"{self.folder.journal}: removed an incomplete last record, which was never used")
             self.processes.barrier()

@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
@@ -27,6 +28,7 @@ from msft.report.load_snippets import NOT_BY_AUTO, is_dora
 from msft.report.story import Story, read_story
 from msft.run.job import model_source
 from msft.run.moved import config_of_model
+from msft.run.resume import check_journal_is_whole
 from msft.snapshots.publish import MANIFEST
 from msft.system import files
 
@@ -53,6 +55,7 @@ class Finished:
         """Reads a run folder. Raises RunError if the run is not finished or kept no model."""
         story = read_story(run)
         if story.answer is None:
+            check_journal_is_whole(run.transcript().records, run, {})  # cut off after the end, it cannot be resumed
             mend = f"let it finish: msft train {run.path} --resume"
             raise RunError(complaint("the run is not finished", mend, file=run.path))
         if not run.final.is_dir():
@@ -212,6 +215,13 @@ def _torch(dtype: Dtype | None) -> torch.dtype:
     return found
 
 
+def _why_not_written(error: Exception) -> str:
+    """What the system said: `copytree` has it in a list of files, safetensors in its text."""
+    if isinstance(error, shutil.Error):
+        return str(error.args[0][0][-1])
+    return getattr(error, "strerror", None) or in_a_line(error)
+
+
 def written_whole(folder: Path, fill: Callable[[Path], None], *, field: str = "") -> None:
     """Creates `folder` with what `fill` writes; a failure leaves nothing behind."""
     folder = folder.absolute()
@@ -223,9 +233,9 @@ def written_whole(folder: Path, fill: Callable[[Path], None], *, field: str = ""
             files.sync("export", path)
         draft.replace(folder)  # an empty folder may be there
         files.sync("export", folder.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         mend = "check the folder's permissions and the free space on the disk"
-        found = f"the model cannot be written ({error.strerror})"
+        found = f"the model cannot be written ({_why_not_written(error)})"
         raise RunError(complaint(found, mend, file=folder, field=field)) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 
 from msft.config.reader import load
 from msft.config.schema import Config
+from msft.core.errors import ConfigError, complaint
 from msft.methods import METHODS
 from msft.record.run_folder import RunFolder
 
@@ -21,6 +23,10 @@ PATHS = ("path", "name_or_path", "tokenizer")
 def config_of(run: RunFolder, overrides: Sequence[str] = ()) -> Config:
     """The run's configuration. If its folder was moved, or is seen from another working directory, `output` is where it
     is, and so are the model and data in it. Raises ConfigError."""
+    if not run.config.exists():
+        again = shlex.join(["msft", "train", "FILE", "--set", f"output={run.path}", "--resume"])
+        fix = f"give the run's configuration again, which writes it: {again}"
+        raise ConfigError(complaint("the run's configuration is missing", fix, file=run.config))
     config = load(run.config, overrides)
     if Path(config.output).resolve() == run.path.resolve():
         return config

@@ -15,7 +15,7 @@ from msft.core.errors import ConfigError, Diverged, RunError, complaint
 from msft.core.retention import Limits
 from msft.core.vocabulary import Snapshot
 from msft.core.wire import KEPT_NAMES, Json, KeyPath, changed, dotted
-from msft.record.journal import Journal, Transcript, canonical, digest
+from msft.record.journal import Transcript, canonical, digest
 from msft.record.run_folder import INPUTS, RunFolder
 from msft.report.cost import MAX, RATE, limits_of, rates_of
 from msft.report.words import scaled
@@ -111,8 +111,9 @@ def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path
     ]
     if refused:
         mends = sorted({_field(path) for path, _, _ in refused})
-        mend = "undo the change, or start a new run folder"
+        mend, may_change = "undo the change, or start a new run folder", []
         if all(map(_harmless, mends)):
+            may_change = mends
             flags = " ".join(f"--allow-changed {_quoted(field)}" for field in mends)
             mend = f"undo the change, or add {flags}, which the journal records"
         of_data = [path for path, _, _ in refused if path[:2] in OF_DATA]
@@ -120,7 +121,8 @@ def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path
         if of_data and all(path in of_data or _harmless(_field(path)) for path, _, _ in refused):
             mend = _about_data(str(recorded.get("msft", "")))
         tasks = recorded["brief"]["tasks"]
-        raise Diverged(str(where), list(dict.fromkeys(_difference(*change, tasks) for change in refused)), mend)
+        said = list(dict.fromkeys(_difference(*change, tasks) for change in refused))
+        raise Diverged(str(where), said, mend, may_change=may_change)
     return found_changes
 
 
@@ -168,19 +170,19 @@ def learning_rates(past: Transcript, changes: Collection[tuple[KeyPath, Any, Any
     return rates + [(len(past.segments) + 1, float(now)) for path, _, now in changes if path == _RATE]
 
 
-def check_journal_is_whole(journal: Journal, folder: RunFolder, manifests: dict[Path, dict[str, Any]]) -> None:
-    """Raises RunError if a snapshot or the final model was written after the journal's last record.
+def check_journal_is_whole(records: int, folder: RunFolder, manifests: dict[Path, dict[str, Any]]) -> None:
+    """Raises RunError if a snapshot or the final model was written after the last of the journal's `records`.
 
     `manifests`: those of the snapshots, by folder.
     """
     with suppress(RunError):  # where it is missing or damaged, it is made again
         manifests[folder.final] = read_manifest(folder.final)
     for path, said in manifests.items():
-        records = said.get("run", {}).get("journal", {}).get("records", 0)
-        if records > len(journal.heads):
-            found = f"it holds {len(journal.heads)} records, and {path / MANIFEST} was written after {records}"
+        known = said.get("run", {}).get("journal", {}).get("records", 0)
+        if known > records:
+            found = f"it holds {records} records, and {path / MANIFEST} was written after {known}"
             mend = "restore the journal from a copy, or start a new run folder"
-            raise RunError(complaint(found, mend, file=journal.path))
+            raise RunError(complaint(found, mend, file=folder.journal))
 
 
 def discard_damaged(store: Store, needed: Collection[Snapshot], note: Callable[[str], None]) -> None:
@@ -206,6 +208,8 @@ def restore_derived(folder: RunFolder, contents: Mapping[Path, bytes], note: Cal
 
 def _why_again(folder: RunFolder, file: Path) -> str:
     """What happened to a file of the run that is not as the journal has it."""
+    if not file.exists():
+        return "it was missing"
     place = None
     with suppress(ConfigError):  # it is gone, or damaged
         place = output_of(file) if file == folder.config else None

@@ -10,6 +10,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.text import Text
 
 from msft.core.outlook import Bound, Standing
+from msft.core.refit import steps_of
 from msft.core.vocabulary import Brief, Mixture, Outcome, Segment, Snapshot, Task
 from msft.engine.progress import ScoreInfo, StepInfo
 from msft.methods import outlook_of
@@ -133,6 +134,8 @@ class View:
 
     def _steps(self, segment: Segment) -> int:
         """The number of steps from a segment's start to the end of the roll-out; 0 if unknown."""
+        if segment.why == "refit":
+            return steps_of([made for made, _ in self._past], segment, self.trail.clock) - segment.start
         if segment.why in ASIDE:
             return segment.stop - segment.start
         left = min(self.outlook.rollout, self.trail.brief.horizon - segment.epoch)

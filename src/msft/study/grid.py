@@ -14,7 +14,7 @@ from msft.config.problems import not_portable
 from msft.config.reader import flatten, without_later_defaults
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, RunError, complaint
-from msft.core.wire import differences
+from msft.core.wire import differences, today
 from msft.record.journal import canonical
 from msft.record.run_folder import LOCK, STUDY, RunFolder
 from msft.system import files
@@ -178,6 +178,8 @@ class StudyFolder:
                 raise RunError(complaint(f"this study also holds {lacking}", fix, file=self.path))
             for variant in was["variants"].values():  # version 0.1 recorded every default
                 variant["config"] = without_later_defaults(variant["config"])
+            for variant in [*was["variants"].values(), *now["variants"].values()]:  # in the words of a configuration
+                variant["config"] = today(variant["config"])
             now["variants"] = {name: now["variants"][name] for name in was["variants"]}
             ignored = {"threads", "seeds", BEGAN_WITH}
             if changed := differences(*({k: v for k, v in each.items() if k not in ignored} for each in (was, now))):
