@@ -77,9 +77,9 @@ def test_a_function_of_a_module_is_given_by_its_name(module):
     ],
 )  # fmt: skip
 def test_a_function_that_a_resumed_run_could_not_import_is_refused(module, made, said):
-    mend = re.escape('. Fix: put the function into a module file beside the script, and give "module:function"')
+    fix = re.escape('. Fix: put the function into a module file beside the script, and give "module:function"')
     function = made(module)
-    with pytest.raises(ConfigError, match=f"MSFTConfig scorer: .*{said}.*{mend}"):
+    with pytest.raises(ConfigError, match=f"MSFTConfig scorer: .*{said}.*{fix}"):
         scorers(scorer=function)
     with pytest.raises(ConfigError, match=rf"MSFTConfig dataset_kwargs\['a'\].scorer: .*{said}"):
         scorers(dataset_kwargs={"a": {"scorer": function}})

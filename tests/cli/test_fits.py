@@ -64,13 +64,13 @@ def test_machines(written: str, meant: str, gib: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "mend"),
+    ("written", "fix"),
     [("A100", "A100-80, A100-40"), ("H20", "H200"), ("0xL4", "from 1 to 1024"), ("24", "or its memory: 24GiB")],
 )
-def test_other_machines_are_refused(written: str, mend: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_machines_are_refused(written: str, fix: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["check", "config.yaml", "--on", written])
-    assert mend in capsys.readouterr().err
+    assert fix in capsys.readouterr().err
 
 
 @cache

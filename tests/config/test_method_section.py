@@ -98,7 +98,7 @@ def test_a_name_of_compare_says_what_to_write(name, fix):
     with pytest.raises(ProblemsError) as caught:
         resolve({"name": name}, METHODS)
     (problem,) = caught.value.problems
-    assert problem.mend == fix
+    assert problem.fix == fix
 
 
 def test_a_renamed_key_is_an_error_that_names_the_new_one():

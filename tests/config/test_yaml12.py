@@ -141,7 +141,7 @@ def test_an_alias_is_written_out_and_shares_nothing():
 def test_a_tab_is_explained():
     with pytest.raises(UnreadableError) as caught:
         parse("a:\n\tb: 1\n")
-    assert "spaces" in caught.value.mend
+    assert "spaces" in caught.value.fix
 
 
 def test_lines_of_keys_and_items():

@@ -179,7 +179,7 @@ class Bench:
 
 
 def _not_helpful(error: RunError, folder: Path) -> str | None:
-    """A message must name a file of the run, and the mend."""
+    """A message must name a file of the run, and the fix."""
     return None if str(folder) in str(error) and "Fix: " in str(error) else f"the message does not help: {error}"
 
 

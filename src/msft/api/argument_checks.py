@@ -85,8 +85,8 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
 def _check_values(args: MSFTConfig) -> None:
     """Raises ConfigError, with a line for each argument that cannot be used."""
     lines = [
-        complaint(f"found {repr(getattr(args, name))[:60]}", mend, file=type(args).__name__, field=name)
-        for name, (usable, mend) in _CHECKS.items()
+        complaint(f"found {repr(getattr(args, name))[:60]}", fix, file=type(args).__name__, field=name)
+        for name, (usable, fix) in _CHECKS.items()
         if not usable(getattr(args, name))
     ]
     if lines:
@@ -109,17 +109,17 @@ def _check_once(args: MSFTConfig) -> None:
         ]
     if twice:
         name = type(args).__name__
-        raise ConfigError("\n".join(complaint(found, mend, file=name, field=key) for key, found, mend in twice))
+        raise ConfigError("\n".join(complaint(found, fix, file=name, field=key) for key, found, fix in twice))
 
 
 def checked(args: MSFTConfig | None, kind: type[MSFTConfig]) -> MSFTConfig:
     """The `args` of a trainer. Raises ConfigError if they are missing, another trainer's, or have unusable values."""
     if not isinstance(args, kind):
         found = "is missing" if args is None else f"found {kind_of(args)}"
-        mend = 'give MSFTConfig(output_dir="runs/first", ...)'
+        fix = 'give MSFTConfig(output_dir="runs/first", ...)'
         if isinstance(args, TrainingArguments):
-            mend += "; most arguments have the same names (docs/how_to/from_trl.md)"
-        raise ConfigError(complaint(found, mend, field="args"))
+            fix += "; most arguments have the same names (docs/how_to/from_trl.md)"
+        raise ConfigError(complaint(found, fix, field="args"))
     _check_values(args)
     _check_once(args)
     return args
@@ -140,8 +140,8 @@ def check_known(given: Mapping[str, Any], known: Sequence[str], config: type) ->
         if name in known:
             continue
         own = f"give it in args: MSFTConfig({name}=...)" if name in settings else None
-        mend = own or instead_of(name, known, INSTEAD_IN_TRAINER)
-        lines.append(complaint("unknown argument", mend, file="MSFTTrainer", field=name))
+        fix = own or instead_of(name, known, INSTEAD_IN_TRAINER)
+        lines.append(complaint("unknown argument", fix, file="MSFTTrainer", field=name))
     if lines:
         raise ConfigError("\n".join(lines))
 

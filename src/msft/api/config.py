@@ -208,7 +208,7 @@ class MSFTConfig:
             return resolve(section, methods)
         except ProblemsError as error:
             lines = [
-                complaint(p.found, p.mend, file=type(self).__name__, field=".".join(map(str, ("method", *p.key))))
+                complaint(p.found, p.fix, file=type(self).__name__, field=".".join(map(str, ("method", *p.key))))
                 for p in error.problems
             ]
             raise ConfigError("\n".join(lines)) from None
@@ -277,8 +277,8 @@ def adapter(config: LoraConfig) -> dict[str, Any]:
     for known in fields(config):
         value = getattr(config, known.name)
         if known.name not in NEUTRAL and known.name not in ADAPTER and value != getattr(plain, known.name, None):
-            mend = f"leave it out; an adapter here is made of {', '.join(ADAPTER)}"
-            raise ConfigError(complaint(f"found {value!r}", mend, file="peft_config", field=known.name))
+            fix = f"leave it out; an adapter here is made of {', '.join(ADAPTER)}"
+            raise ConfigError(complaint(f"found {value!r}", fix, file="peft_config", field=known.name))
     layers = config.layers_to_transform
     given = {
         "r": config.r,

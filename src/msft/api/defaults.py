@@ -43,8 +43,8 @@ def with_targets(config: Any, model: Any) -> Any:
         kind = getattr(getattr(model, "config", None), "model_type", None)
     if kind not in TARGETS:
         found = f"found None, and PEFT has no target modules of its own for {kind}"
-        mend = "give their names, such as ['q_proj', 'v_proj'], or 'all-linear'"
-        raise ConfigError(complaint(found, mend, file="peft_config", field="target_modules"))
+        fix = "give their names, such as ['q_proj', 'v_proj'], or 'all-linear'"
+        raise ConfigError(complaint(found, fix, file="peft_config", field="target_modules"))
     config = copy.copy(config)
     config.target_modules = TARGETS[kind]
     return config
@@ -60,7 +60,7 @@ def by_name(given: Mapping[str, Any]) -> dict[str, Any]:
         single = isinstance(value, datasets.Dataset)
         if single and len(names) != 1:
             found = "found a single data set, for several sub-datasets" if names else "found a single data set"
-            mend = f"give a dict by name of the sub-dataset{': ' if names else ''}{', '.join(map(str, names))}"
-            raise DataError(complaint(found, mend, field=argument))
+            fix = f"give a dict by name of the sub-dataset{': ' if names else ''}{', '.join(map(str, names))}"
+            raise DataError(complaint(found, fix, field=argument))
         made[argument] = {names[0]: value} if single else value
     return made

@@ -64,10 +64,8 @@ def _check(callback: TrainerCallback) -> None:
             _refuse(f"found {kind.__name__}, which does not work here", OTHERS[base])
         if base.__module__.startswith("transformers.integrations"):
             tracker = TRACKERS.get(base.__name__)
-            mend = "remove it" if tracker is None else f'remove it, and give report_to=["{tracker}"]'
-            _refuse(
-                f"found {kind.__name__}, which needs transformers' own trainer", f"{mend}; or write on_log yourself"
-            )
+            fix = "remove it" if tracker is None else f'remove it, and give report_to=["{tracker}"]'
+            _refuse(f"found {kind.__name__}, which needs transformers' own trainer", f"{fix}; or write on_log yourself")
         if base.__module__ == "transformers.utils.notebook":
             _refuse(f"found {kind.__name__}", "remove it; training shows its progress itself")
     events = [name for name in (*CALLED, *NEVER) if _has(callback, name)]
@@ -97,5 +95,5 @@ def _check_signature(callback: Any, name: str) -> None:
         _refuse(found, f"it is given {given}, and no model, tokenizer or optimizer: add **kwargs, or a default")
 
 
-def _refuse(found: str, mend: str) -> NoReturn:
-    raise ConfigError(complaint(found, mend, field="callbacks"))
+def _refuse(found: str, fix: str) -> NoReturn:
+    raise ConfigError(complaint(found, fix, field="callbacks"))

@@ -52,8 +52,8 @@ def by_task(given: Scorer | Mapping[str, Scorer] | None, tasks: Sequence[str], f
     named = [key for key in given if key in tasks]
     if clash := [key for key in settings if key in named]:
         found = f"{clash[0]!r} is a key of a scorer, and a sub-dataset"
-        mend = f'give the scorers by sub-dataset in dataset_kwargs={{"{clash[0]}": {{"scorer": ...}}}}'
-        raise ConfigError(complaint(found, mend, file=file, field="scorer"))
+        fix = f'give the scorers by sub-dataset in dataset_kwargs={{"{clash[0]}": {{"scorer": ...}}}}'
+        raise ConfigError(complaint(found, fix, file=file, field="scorer"))
     if settings or not all(isinstance(value, (str, Mapping)) or callable(value) for value in given.values()):
         return dict.fromkeys(tasks, section_of(given, f"{file} scorer"))
     lines = [

@@ -54,20 +54,20 @@ class Inputs:
             raise ModelError(complaint(found, "give the model's tokenizer", field="processing_class"))
         if self.tokenizer is not None and not callable(getattr(self.tokenizer, "save_pretrained", None)):
             named = repr(os.fspath(self.tokenizer)) if isinstance(self.tokenizer, (str, os.PathLike)) else "..."
-            mend = f"give a tokenizer, AutoTokenizer.from_pretrained({named}), or omit it for that of the model"
-            raise ModelError(complaint(f"found {kind_of(self.tokenizer)}", mend, field="processing_class"))
+            fix = f"give a tokenizer, AutoTokenizer.from_pretrained({named}), or omit it for that of the model"
+            raise ModelError(complaint(f"found {kind_of(self.tokenizer)}", fix, field="processing_class"))
         for split, given in self.splits.items():
             name = {"train": "train_dataset", "validation": "eval_dataset"}.get(split, f"{split}_dataset")
             if split == "train" and not given:
                 raise DataError(complaint("is missing", "give a dict of sub-datasets by name", field=name))
             if given is not None and not isinstance(given, Mapping):
-                mend = "give a dict of sub-datasets by name, such as {'gsm8k': dataset, ...}"
-                raise DataError(complaint(f"found {kind_of(given)}", mend, field=name))
+                fix = "give a dict of sub-datasets by name, such as {'gsm8k': dataset, ...}"
+                raise DataError(complaint(f"found {kind_of(given)}", fix, field=name))
             parts = sorted({*SPLITS} & given.keys()) if isinstance(given, datasets.DatasetDict) else []
             if parts:
                 found = f"found a DatasetDict of splits ({', '.join(parts)}), which are no sub-datasets"
-                mend = "give {'NAME': parts['train']} as train_dataset, and the others as eval_dataset and test_dataset"
-                raise DataError(complaint(found, mend, field=name))
+                fix = "give {'NAME': parts['train']} as train_dataset, and the others as eval_dataset and test_dataset"
+                raise DataError(complaint(found, fix, field=name))
             for task, rows in (given or {}).items():
                 self._check_rows(name, task, rows)
 
@@ -105,9 +105,9 @@ class Inputs:
                 again = Path(scratch) / "rows.parquet"
                 _write(rows, again, f"{split} rows of {task}")
                 if not file.is_file() or again.read_bytes() != file.read_bytes():
-                    mend = "give the same rows, or another output_dir"
+                    fix = "give the same rows, or another output_dir"
                     found = f"the {split} rows of {task} are not those that the run began with"
-                    raise RunError(complaint(found, mend, file=file))
+                    raise RunError(complaint(found, fix, file=file))
 
     def model_section(self) -> dict[str, Any]:
         """The `model` section of the configuration."""
@@ -138,15 +138,15 @@ class Inputs:
     def _check_rows(self, name: str, task: str, rows: Rows) -> None:
         train = self.splits["train"] or {}
         if task not in train:
-            mend = f"use a name of train_dataset: {', '.join(map(str, train))}"
-            raise DataError(complaint("there is no such sub-dataset", mend, field=f"{name}[{task!r}]"))
+            fix = f"use a name of train_dataset: {', '.join(map(str, train))}"
+            raise DataError(complaint("there is no such sub-dataset", fix, field=f"{name}[{task!r}]"))
         if not isinstance(rows, (datasets.Dataset, str, os.PathLike, list, tuple)):
-            mend = "give a datasets.Dataset, a list of rows, or a path"
-            raise DataError(complaint(f"found {kind_of(rows)}", mend, field=f"{name}[{task!r}]"))
+            fix = "give a datasets.Dataset, a list of rows, or a path"
+            raise DataError(complaint(f"found {kind_of(rows)}", fix, field=f"{name}[{task!r}]"))
         if isinstance(rows, datasets.Dataset) and rows.format["type"] == "custom":
             found = "found a data set with a transform (with_transform, set_transform), which is not applied to files"
-            mend = "apply the same function with map: dataset.with_format(None).map(function, batched=True)"
-            raise DataError(complaint(found, mend, field=f"{name}[{task!r}]"))
+            fix = "apply the same function with map: dataset.with_format(None).map(function, batched=True)"
+            raise DataError(complaint(found, fix, field=f"{name}[{task!r}]"))
         odd = [row for row in rows if not isinstance(row, Mapping)] if isinstance(rows, (list, tuple)) else []
         if odd:
             found = f"found {kind_of(odd[0])} among the rows"
@@ -197,5 +197,5 @@ def _write(rows: Any, file: Path, field: str) -> None:
     try:
         made.to_parquet(file)
     except pa.ArrowException as error:  # of a type that Parquet does not have, such as a dict without keys
-        mend = "leave out the column whose type the error names, or give it as text: str(value)"
-        raise DataError(complaint(f"the rows cannot be written ({error})", mend, field=field)) from error
+        fix = "leave out the column whose type the error names, or give it as text: str(value)"
+        raise DataError(complaint(f"the rows cannot be written ({error})", fix, field=field)) from error

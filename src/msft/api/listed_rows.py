@@ -50,8 +50,8 @@ def _check_values(rows: Sequence[Mapping[str, Any]], field: str) -> None:
                 other = first.get((place, float if kind is int else int))
                 if other is not None:
                     found = f"whole numbers and fractions in the column {_named(place)} (rows {other} and {number})"
-                    mend = "give all as fractions (float(value)), or, to keep how each is written, as text (str(value))"
-                    raise DataError(complaint(f"{found}, which would all become fractions", mend, field=field))
+                    fix = "give all as fractions (float(value)), or, to keep how each is written, as text (str(value))"
+                    raise DataError(complaint(f"{found}, which would all become fractions", fix, field=field))
 
 
 def _check_value(value: Any, where: str, place: Place, field: str) -> None:
@@ -65,8 +65,8 @@ def _check_value(value: Any, where: str, place: Place, field: str) -> None:
         except UnicodeEncodeError as error:
             lone = value[error.start : error.end]
             found = f"{where} has {lone!a} in the column {_named(place)}, half of a UTF-16 pair and no character"
-            mend = 'join or replace such halves: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")'
-            raise DataError(complaint(found, mend, field=field)) from None
+            fix = 'join or replace such halves: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")'
+            raise DataError(complaint(found, fix, field=field)) from None
 
 
 def _values(value: Any, place: Place) -> Iterator[tuple[Place, Any]]:
@@ -98,8 +98,8 @@ def _explain(columns: Mapping[str, Sequence[Any]], field: str, error: Exception)
         found = f"the column {shown(name)} has values of several types: {value} is unlike those before it"
         if alone:
             found = f"the column {shown(name)} has {value}, which no table can hold"
-        mend = "give text, numbers, True or False, lists or dicts of these" if alone else ONE_TYPE
-        raise DataError(complaint(found, f"{mend}, such as text: str(value)", field=field)) from error
+        fix = "give text, numbers, True or False, lists or dicts of these" if alone else ONE_TYPE
+        raise DataError(complaint(found, f"{fix}, such as text: str(value)", field=field)) from error
 
 
 def _fits(values: Sequence[Any]) -> bool:

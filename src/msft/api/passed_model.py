@@ -28,10 +28,10 @@ def check_model(model: Any, *, adapter: bool) -> None:
     if isinstance(model, PeftModel):
         _refuse("a model with an adapter", "give the model without its adapter, and the adapter as peft_config")
     if not isinstance(model, PreTrainedModel):
-        mend = "give a causal language model of transformers, or its hub id or folder"
+        fix = "give a causal language model of transformers, or its hub id or folder"
         if isinstance(model, nn.Module):
-            mend += "; not one that was compiled or wrapped: msft does that (torch_compile, accelerate launch)"
-        _refuse(kind_of(model), mend)
+            fix += "; not one that was compiled or wrapped: msft does that (torch_compile, accelerate launch)"
+        _refuse(kind_of(model), fix)
     loaded = _as_loaded(model)
     _check_modules(model, loaded)
     _check_code(model)
@@ -76,8 +76,8 @@ def _check_modules(model: PreTrainedModel, loaded: PreTrainedModel) -> None:
         here, there = (type(each[name]) if name in each else None for each in (ours, theirs))
         if here is not there:
             found = f"{_named(here)} as {name}, where a run would load {_named(there)}"
-            mend = "give the model as from_pretrained made it; an adapter: as peft_config"
-            _refuse(found, f"{mend}; if the code is your own: {BY_FOLDER}")
+            fix = "give the model as from_pretrained made it; an adapter: as peft_config"
+            _refuse(found, f"{fix}; if the code is your own: {BY_FOLDER}")
 
 
 def _check_code(model: PreTrainedModel) -> None:
@@ -102,8 +102,8 @@ def _check_trainable(model: PreTrainedModel, loaded: PreTrainedModel) -> None:
     if frozen:
         listed = ", ".join(frozen[:3]) + (", ..." if len(frozen) > 3 else "")
         found = f"frozen parameters ({len(frozen)}: {listed}), which a run would train"
-        mend = "unfreeze them (model.requires_grad_(True)), or train an adapter: peft_config=LoraConfig(...)"
-        _refuse(found, f"{mend}, with layers_to_transform for some of the layers only")
+        fix = "unfreeze them (model.requires_grad_(True)), or train an adapter: peft_config=LoraConfig(...)"
+        _refuse(found, f"{fix}, with layers_to_transform for some of the layers only")
 
 
 def _frozen(model: PreTrainedModel) -> Iterator[str]:
@@ -122,5 +122,5 @@ def _named(kind: type | None) -> str:
     return "nothing" if kind is None else f"{kind.__name__} ({kind.__module__})"
 
 
-def _refuse(found: str, mend: str) -> NoReturn:
-    raise ModelError(complaint(f"found {found}", mend, field="model"))
+def _refuse(found: str, fix: str) -> NoReturn:
+    raise ModelError(complaint(f"found {found}", fix, field="model"))

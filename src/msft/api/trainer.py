@@ -128,8 +128,8 @@ class MSFTTrainer:
         if hasattr(type(self), name):  # a property that raised an AttributeError
             return object.__getattribute__(self, name)
         found = f"{type(self).__name__!r} object has no attribute {name!r}"
-        mend = INSTEAD_OF_MEMBERS.get(name)
-        raise AttributeError(found if mend is None else complaint(found, mend), name=name, obj=self)
+        fix = INSTEAD_OF_MEMBERS.get(name)
+        raise AttributeError(found if fix is None else complaint(found, fix), name=name, obj=self)
 
     @property
     def state(self) -> TrainerState:
@@ -191,13 +191,13 @@ class MSFTTrainer:
         """Raises RunError if the run cannot begin, or continue, from what was asked for; in the words of this API."""
         field, here = "resume_from_checkpoint", self.folder.path
         if not isinstance(asked, bool) and asked is not None and expanded(asked).resolve() != here.resolve():
-            mend = f"give True to continue the run in output_dir, or output_dir={str(asked)!r} if a run is there"
-            raise RunError(complaint(f"found {str(asked)!r}, not output_dir ({here})", mend, field=field))
+            fix = f"give True to continue the run in output_dir, or output_dir={str(asked)!r} if a run is there"
+            raise RunError(complaint(f"found {str(asked)!r}, not output_dir ({here})", fix, field=field))
         resume = asked is not None and asked is not False
         if resume != self.folder.exists:
             found = "this folder holds no run to resume" if resume else "this folder already holds a run"
-            mend = "call train()" if resume else "call train(resume_from_checkpoint=True)"
-            raise RunError(complaint(found, f"{mend}, or give another output_dir", file=here, field="output_dir"))
+            fix = "call train()" if resume else "call train(resume_from_checkpoint=True)"
+            raise RunError(complaint(found, f"{fix}, or give another output_dir", file=here, field="output_dir"))
         return resume
 
     def _on_the_command_line(self, error: Diverged) -> Diverged:
@@ -209,8 +209,8 @@ class MSFTTrainer:
         for field in error.may_change:
             command += ["--set", f"{field}={values[field]}"] if field in values else []
             command += ["--allow-changed", field]
-        mend = f"undo the change, or continue with it on the command line: {shlex.join(command)}"
-        return Diverged(str(self.folder.path), error.differences, mend)
+        fix = f"undo the change, or continue with it on the command line: {shlex.join(command)}"
+        return Diverged(str(self.folder.path), error.differences, fix)
 
     def _show_result(self, console: Console) -> None:
         if console.quiet:

@@ -57,8 +57,8 @@ def machine(text: str) -> Machine:
     name = next((known[_plain(form)] for form in forms if _plain(form) in known), None)
     if name is None:
         near = difflib.get_close_matches(_plain(what), known, n=2) or list(known)
-        mend = f"write one of {', '.join(known[each] for each in near)}, or its memory: 24GiB"
-        raise ValueError(f"{what} is not a card that is known here; {mend}; before it, how many: 8xH100")
+        fix = f"write one of {', '.join(known[each] for each in near)}, or its memory: 24GiB"
+        raise ValueError(f"{what} is not a card that is known here; {fix}; before it, how many: 8xH100")
     return Machine(name=name, count=count, card=int(CARDS[name] * GIB), has_bf16=name not in WITHOUT_BF16)
 
 

@@ -43,8 +43,8 @@ Names: TypeAlias = Annotated[tuple[str, ...], Field(strict=False), AfterValidato
 def _column_names(named: Any) -> Any:
     names = list(named.values()) if isinstance(named, dict) else named if isinstance(named, list | tuple) else [named]
     if not all(isinstance(name, str) for name in names):
-        mend = "give a column's name in quotes, or for choices a list of names"
-        raise ProblemsError([Problem(f"found {shown(named)}", mend)])
+        fix = "give a column's name in quotes, or for choices a list of names"
+        raise ProblemsError([Problem(f"found {shown(named)}", fix)])
     return tuple(named) if isinstance(named, list) else named
 
 
@@ -75,6 +75,6 @@ def no_jinja(text: str) -> str:
     """Raises ProblemsError for a template that names columns in double braces only, as Jinja does."""
     found = re.search(r"{{\s*(\w+)\s*}}", text)
     if found and "{" not in text.replace("{{", ""):
-        mend = f"write {{{found[1]}}}: column names go in single braces, double braces are literal braces"
-        raise ProblemsError([Problem(f"found {shown(found[0])}, but no column in single braces", mend)])
+        fix = f"write {{{found[1]}}}: column names go in single braces, double braces are literal braces"
+        raise ProblemsError([Problem(f"found {shown(found[0])}, but no column in single braces", fix)])
     return text

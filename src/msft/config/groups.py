@@ -31,9 +31,9 @@ def check_groups(datasets: Sequence[DatasetConfig]) -> None:
             problems.append(Problem(found, "give the group another name: its scores stand beside theirs", at))
         elif len(members) == 1 and datasets[members[0]].split_by is None:
             others = [other for other in groups if other != name]
-            mend = one_of(name, others) if others else "write the same group in other entries"
+            fix = one_of(name, others) if others else "write the same group in other entries"
             found = f"no other data set is in the group {shown(name)}"
-            problems.append(Problem(found, f"{mend}; or remove it: a group needs two data sets", at))
+            problems.append(Problem(found, f"{fix}; or remove it: a group needs two data sets", at))
         else:
             problems += _two_scorers(name, {number: datasets[number] for number in members})
     if problems:

@@ -129,8 +129,8 @@ def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodC
         raise ProblemsError([Problem(found, f"remove refit, or use one of: {able}", ("refit",))])
     params = _built(method.Params, {field: getattr(own, field) for field in fields})
     if brief.max_epochs is None and getattr(params, "max_rollouts", None) is None:
-        mend = "give the epochs after which the search ends" + (", or max_rollouts" if "max_rollouts" in fields else "")
-        raise ProblemsError([Problem("without max_epochs nothing ends the search", mend, ("max_epochs",))])
+        fix = "give the epochs after which the search ends" + (", or max_rollouts" if "max_rollouts" in fields else "")
+        raise ProblemsError([Problem("without max_epochs nothing ends the search", fix, ("max_epochs",))])
     return MethodConfig(name=name, preset=preset, **brief.model_dump(), params=params, definition=method)
 
 

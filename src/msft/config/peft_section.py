@@ -40,9 +40,9 @@ def check_quantised(*, adapter: bool, compiled: bool) -> None:
     """Raises ProblemsError where a run with `model.quantize` has no `adapter`, or compiles its layers."""
     if not adapter:
         found = "weights in 4 or 8 bits cannot be trained, and no adapter is"
-        mend = "add an adapter, such as peft: {r: 16}, or leave out model.quantize"
-        raise ProblemsError([Problem(found, mend, ("model", "quantize"))])
+        fix = "add an adapter, such as peft: {r: 16}, or leave out model.quantize"
+        raise ProblemsError([Problem(found, fix, ("model", "quantize"))])
     if compiled:
         found = "layers in 4 or 8 bits are not compiled: it is not proven that they compute the same"
-        mend = "leave out training.torch_compile, or model.quantize"
-        raise ProblemsError([Problem(found, mend, ("training", "torch_compile"))])
+        fix = "leave out training.torch_compile, or model.quantize"
+        raise ProblemsError([Problem(found, fix, ("training", "torch_compile"))])

@@ -22,8 +22,8 @@ def _a_path(path: str) -> str:
     """The path. Raises ProblemsError for a shell's variable, which would be a part of the name."""
     found = next((match for match in re.finditer(r"\$(?:(\w+)|\{(\w+)\})", path) if match[1] or match[2]), None)
     if found and (found[1] or found[2]) in os.environ and not os.path.lexists(path):
-        mend = "write the path out (~ is the home folder), or give it as --set, where the shell replaces variables"
-        raise ProblemsError([Problem(f"found {shown(path)}: variables such as {found[0]} are not replaced", mend)])
+        fix = "write the path out (~ is the home folder), or give it as --set, where the shell replaces variables"
+        raise ProblemsError([Problem(f"found {shown(path)}: variables such as {found[0]} are not replaced", fix)])
     return path
 
 

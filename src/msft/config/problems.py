@@ -13,7 +13,7 @@ class Problem:
     """One mistake: what was found, how to fix it, and the key that it concerns, relative to the validated value."""
 
     found: str
-    mend: str
+    fix: str
     key: tuple[str | int, ...] = ()
 
 
@@ -22,7 +22,7 @@ class ProblemsError(ValueError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("; ".join(f"{problem.found}. Fix: {problem.mend}" for problem in problems))
+        super().__init__("; ".join(f"{problem.found}. Fix: {problem.fix}" for problem in problems))
 
 
 SAFE = "use at most 100 bytes of printable characters without / and \\"

@@ -142,11 +142,11 @@ def _listing(
         key = _known_part(problem.key, data, missing=problem.found == MISSING)
         known = merged.get((key, problem.found))
         # pydantic reports a value that fits no member of a union once for each member.
-        mend = problem.mend if known is None else f"{known.mend}, or {problem.mend.removeprefix('give ')}"
-        merged[key, problem.found] = Problem(problem.found, mend, key)
+        fix = problem.fix if known is None else f"{known.fix}, or {problem.fix.removeprefix('give ')}"
+        merged[key, problem.found] = Problem(problem.found, fix, key)
     own = {each: key for each, key in at_the_defaults(merged, inherited or {}).items()
            if place_of(each[0], places, file) == place_of(key, places, file)}  # fmt: skip
-    told = [Problem(p.found, p.mend, own.get(each, p.key)) for each, p in merged.items()]
+    told = [Problem(p.found, p.fix, own.get(each, p.key)) for each, p in merged.items()]
     lines = list(dict.fromkeys((place_of(p.key, places, file).line or 0, said(p, places, file)) for p in told))
     lines.sort(key=lambda line: line[0])
     shown = [text for _, text in lines[:MOST]]
@@ -158,7 +158,7 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
         cause = detail.get("ctx", {}).get("error")
         at = tuple(detail["loc"])
         if isinstance(cause, ProblemsError):
-            yield from (Problem(problem.found, problem.mend, at + problem.key) for problem in cause.problems)
+            yield from (Problem(problem.found, problem.fix, at + problem.key) for problem in cause.problems)
         elif detail["type"] == "extra_forbidden":
             yield unknown_key(str(at[-1]), _keys_at(at[:-1]), parents=at[:-1])
         else:

@@ -176,8 +176,8 @@ class Config(Section):
     def _trains_again_the_same(self) -> Config:
         if self.training.deterministic is False and self.snapshots.max is not None:
             found = "a dropped snapshot is trained again, which gives the same bits only with deterministic training"
-            mend = "leave out training.deterministic, or set snapshots.max: null"
-            raise ProblemsError([Problem(found, mend, ("snapshots", "max"))])
+            fix = "leave out training.deterministic, or set snapshots.max: null"
+            raise ProblemsError([Problem(found, fix, ("snapshots", "max"))])
         return self
 
     @model_validator(mode="after")
@@ -187,8 +187,8 @@ class Config(Section):
         none = [dataset.validation is None and dataset.group in shared for dataset in self.datasets]
         if self.method.refit and all(a or b for a, b in zip(read, none, strict=True)):
             found = "no row is held out: every validation split is read from elsewhere"
-            mend = "remove refit; training already takes all rows"
-            raise ProblemsError([Problem(found, mend, ("method", "refit"))])
+            fix = "remove refit; training already takes all rows"
+            raise ProblemsError([Problem(found, fix, ("method", "refit"))])
         return self
 
     @model_validator(mode="after")

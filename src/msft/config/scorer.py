@@ -44,17 +44,17 @@ EXTRACT = ("####", "letter", "number", "math", "text")
 
 
 def _extractor(given: Any) -> Any:
-    mend = f"use one of: {', '.join(EXTRACT)}, or {{regex: pattern}}"
+    fix = f"use one of: {', '.join(EXTRACT)}, or {{regex: pattern}}"
     if isinstance(given, Mapping):
         if set(given) != {"regex"} or not isinstance(given["regex"], str) or not given["regex"]:
-            raise ProblemsError([Problem(f"found {shown(dict(given))}", mend)])
+            raise ProblemsError([Problem(f"found {shown(dict(given))}", fix)])
         try:
             re.compile(given["regex"])
         except re.error as error:
             raise ProblemsError([Problem(f"not a regular expression ({error})", "fix it", ("regex",))]) from None
         return RegexConfig(regex=given["regex"])
     if given is not None and not isinstance(given, RegexConfig) and given not in EXTRACT:
-        raise ProblemsError([Problem(f"found {shown(given)}", mend)])
+        raise ProblemsError([Problem(f"found {shown(given)}", fix)])
     return given
 
 
@@ -66,8 +66,8 @@ NAME_SCHEMA = {"type": "string", "anyOf": [{"enum": list(SCORERS)}, {"pattern": 
 
 def _scorer_name(name: str) -> str:
     if name not in SCORERS and not re.fullmatch(OWN, name):
-        mend = f"{one_of(name, SCORERS)}; your own scorer is named module:function"
-        raise ProblemsError([Problem(f"found {shown(name)}", mend)])
+        fix = f"{one_of(name, SCORERS)}; your own scorer is named module:function"
+        raise ProblemsError([Problem(f"found {shown(name)}", fix)])
     return name
 
 

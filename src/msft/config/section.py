@@ -32,5 +32,5 @@ def problem_of(detail: Mapping[str, Any]) -> Problem:
     rule = message.removeprefix("Input should be ")
     if rule.startswith(("greater", "less")):
         rule = f"a number {rule}"
-    mend = f"give {rule}" if rule != message else message[0].lower() + message[1:]
-    return Problem(f"found {shown(detail['input'])}", mend, key)
+    fix = f"give {rule}" if rule != message else message[0].lower() + message[1:]
+    return Problem(f"found {shown(detail['input'])}", fix, key)

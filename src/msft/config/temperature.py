@@ -30,8 +30,8 @@ def _checked(given: Any) -> Any:
         return given
     value = given.get("temperature") if isinstance(given, Mapping) and set(given) == {"temperature"} else None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf:
-        mend = f"use one of: {', '.join(NAMED)}, or {{temperature: T}} with a T from 1"
-        raise ProblemsError([Problem(f"found {shown(given)}", mend)])
+        fix = f"use one of: {', '.join(NAMED)}, or {{temperature: T}} with a T from 1"
+        raise ProblemsError([Problem(f"found {shown(given)}", fix)])
     return TemperatureConfig(temperature=value)
 
 
@@ -42,9 +42,9 @@ def check_repeats(mixing: Literal["size", "equal"] | TemperatureConfig, repeats:
     """Raises ProblemsError if the data sets' `repeat`, in their order, are different and cannot have an effect."""
     if mixing == "equal" and len({repeat or 1.0 for repeat in repeats}) > 1:
         found = "it has no effect: with data.mixing: equal, an epoch takes as many examples of each sub-dataset"
-        mend = "remove repeat, or write mixing: size or {temperature: T}"
+        fix = "remove repeat, or write mixing: size or {temperature: T}"
         given = [number for number, repeat in enumerate(repeats) if repeat is not None]
-        raise ProblemsError([Problem(found, mend, ("datasets", number, "repeat")) for number in given])
+        raise ProblemsError([Problem(found, fix, ("datasets", number, "repeat")) for number in given])
 
 
 def rule(mixing: Literal["size", "equal"] | TemperatureConfig) -> Mixing:

@@ -27,8 +27,8 @@ def optimizer_name(given: object) -> object:
         )
     if name.startswith("schedule_free"):
         why = "it trains other weights than it evaluates, which every snapshot would have to hold"
-        mend = "write adamw, with training.average: 1: evaluations use averaged weights, at a constant rate"
-        raise ProblemsError([Problem(f"found {shown(name)}: {why}", mend)])
+        fix = "write adamw, with training.average: 1: evaluations use averaged weights, at a constant rate"
+        raise ProblemsError([Problem(f"found {shown(name)}: {why}", fix)])
     if name in {"adamw_bnb_8bit", "adamw8bit", "adam_8bit"}:
         raise ProblemsError([Problem(f"found {shown(name)}", "write adamw_8bit")])
     return given

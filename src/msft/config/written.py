@@ -69,7 +69,7 @@ def place_of(key: KeyPath, places: Mapping[KeyPath, Location], file: Location) -
 
 def said(problem: Problem, places: Mapping[KeyPath, Location], file: Location) -> str:
     place, field = place_of(problem.key, places, file), ".".join(map(str, problem.key))
-    return complaint(problem.found, problem.mend, file=place.file, line=place.line, field=field)
+    return complaint(problem.found, problem.fix, file=place.file, line=place.line, field=field)
 
 
 def located(message: str, path: Path, overrides: Sequence[str] = ()) -> str:
@@ -108,7 +108,7 @@ def _with_place(line: str, places: Mapping[str, Location]) -> str:
 
 def read(path: Path) -> Document:
     """The file as YAML: keys and values. Raises ConfigError."""
-    mend = "write model, method, datasets and output (see examples/)"
+    fix = "write model, method, datasets and output (see examples/)"
     if path.is_fifo() or path.is_char_device():  # opening a pipe without a writer would block forever
         what = "a named pipe (FIFO)" if path.is_fifo() else "a device"
         raise ConfigError(complaint(f"the file is {what}", "write the configuration to a file", file=path))
@@ -127,11 +127,11 @@ def read(path: Path) -> Document:
     try:
         document = parse(text)
     except UnreadableError as error:
-        raise ConfigError(complaint(error.found, error.mend, file=path, line=error.line)) from None
+        raise ConfigError(complaint(error.found, error.fix, file=path, line=error.line)) from None
     if document.data is None:
-        raise ConfigError(complaint("the file is empty", mend, file=path))
+        raise ConfigError(complaint("the file is empty", fix, file=path))
     if not isinstance(document.data, dict):
-        raise ConfigError(complaint(f"found {kind_of(document.data)}, not keys and values", mend, file=path))
+        raise ConfigError(complaint(f"found {kind_of(document.data)}, not keys and values", fix, file=path))
     return document
 
 
@@ -139,8 +139,8 @@ def apply(data: dict[str, Any], places: dict[KeyPath, Location], override: str) 
     """Set one `a.b=value` in `data`; lists by position, data sets also by id."""
     place = Location(f"--set {override}", None)
 
-    def bad(found: str, mend: str) -> ConfigError:
-        return ConfigError(complaint(found, mend, file=place.file))
+    def bad(found: str, fix: str) -> ConfigError:
+        return ConfigError(complaint(found, fix, file=place.file))
 
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
@@ -150,7 +150,7 @@ def apply(data: dict[str, Any], places: dict[KeyPath, Location], override: str) 
     try:
         value = parse(text).data
     except UnreadableError as error:
-        raise bad(error.found, error.mend) from None
+        raise bad(error.found, error.fix) from None
     at: Any = data
     path: KeyPath = ()
     while dotted:

@@ -39,9 +39,9 @@ SAFE_UNQUOTED = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
 class UnreadableError(Exception):
     """The text is not valid YAML, or uses features of YAML that a configuration may not use."""
 
-    def __init__(self, found: str, mend: str, line: int | None) -> None:
+    def __init__(self, found: str, fix: str, line: int | None) -> None:
         super().__init__(found)
-        self.found, self.mend, self.line = found, mend, line
+        self.found, self.fix, self.line = found, fix, line
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def parse(text: str) -> Document:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         found = "not valid YAML: " + " ".join(part for part in (error.context, error.problem) if part)
-        mend = "indent with spaces, never with tabs" if "\\t" in found else "fix the YAML"
-        raise UnreadableError(found, mend, mark.line + 1 if mark else None) from None
+        fix = "indent with spaces, never with tabs" if "\\t" in found else "fix the YAML"
+        raise UnreadableError(found, fix, mark.line + 1 if mark else None) from None
     except (YAMLError, ValueError) as error:
         found = f"not valid YAML: {first_line(error)}"
         raise UnreadableError(found, "remove the character or fix the YAML", None) from None

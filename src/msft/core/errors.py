@@ -13,16 +13,14 @@ class UserError(Exception):
     """
 
 
-def complaint(
-    found: str, mend: str, *, file: Path | str | None = None, line: int | None = None, field: str = ""
-) -> str:
+def complaint(found: str, fix: str, *, file: Path | str | None = None, line: int | None = None, field: str = "") -> str:
     """The message on one line: ``file:line field: what was found. Fix: how``."""
     place = str(file) if file is not None else ""
     if line is not None:
         place += f":{line}"
     place = f"{place} {field}".strip()
     found = found if found.endswith((".", "!", "?")) else f"{found}."
-    return f"{place}: {found} Fix: {mend}" if place else f"{found} Fix: {mend}"
+    return f"{place}: {found} Fix: {fix}" if place else f"{found} Fix: {fix}"
 
 
 class ConfigError(UserError):
@@ -48,7 +46,7 @@ class Diverged(RunError):  # noqa: N818 - the name says what happened
         self,
         where: str,
         differences: Sequence[str],
-        mend: str = "undo the change, or start a new run folder",
+        fix: str = "undo the change, or start a new run folder",
         *,
         may_change: Sequence[str] = (),
     ) -> None:
@@ -56,7 +54,7 @@ class Diverged(RunError):  # noqa: N818 - the name says what happened
         self.may_change = tuple(may_change)
         """The fields that differ, if the run can continue with all of them."""
         listed = "; ".join(self.differences)
-        super().__init__(complaint(f"this run cannot continue: {listed}", mend, field=where))
+        super().__init__(complaint(f"this run cannot continue: {listed}", fix, field=where))
 
 
 class Stopped(Exception):  # noqa: N818 - not an error

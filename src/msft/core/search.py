@@ -78,17 +78,17 @@ class Search:
                 if lost[0] is not None
                 else "the method returned no snapshot"
             )
-            mend = "list it in the `keep` of every segment until it is requested, and return a snapshot at the end"
-            raise RunError(complaint(found, mend, field=f"segment {self.number}"))
+            fix = "list it in the `keep` of every segment until it is requested, and return a snapshot at the end"
+            raise RunError(complaint(found, fix, field=f"segment {self.number}"))
         self._held = {ROOT, *asked}
         if segment is None:
             return
         if segment.mixture.whole and self.brief.whole is None:
-            mend = "leave `whole` False: only `method.refit` trains on all rows"
-            raise RunError(complaint("nothing is held out", mend, field=f"segment {self.number}"))
+            fix = "leave `whole` False: only `method.refit` trains on all rows"
+            raise RunError(complaint("nothing is held out", fix, field=f"segment {self.number}"))
         if set(segment.score) - {self.brief.aggregate} and self._knows_held_out(segment):
-            found, mend = "the method scores a model on items that it was trained on", "score it before, or nowhere"
-            raise RunError(complaint(found, mend, field=f"segment {self.number}"))
+            found, fix = "the method scores a model on items that it was trained on", "score it before, or nowhere"
+            raise RunError(complaint(found, fix, field=f"segment {self.number}"))
         if (wrong := wrong_with(segment, self.brief.horizon, self._clock)) is not None:
             raise RunError(complaint(*wrong, field=f"segment {self.number}"))
         if segment.start and (segment.parent, segment.start) != self._end:
@@ -103,8 +103,8 @@ class Search:
                 complaint("the method changes the teacher within a roll-out", fix, field=f"segment {self.number}")
             )
         if changes := self._epochs.follow(segment):
-            mend = "change the mixture where an epoch begins, or begin a roll-out for it (`track.turn`)"
-            raise RunError(complaint(f"the method {changes}", mend, field=f"segment {self.number}"))
+            fix = "change the mixture where an epoch begins, or begin a roll-out for it (`track.turn`)"
+            raise RunError(complaint(f"the method {changes}", fix, field=f"segment {self.number}"))
 
     def _knows_held_out(self, segment: Segment) -> bool:
         """Whether the model at the end of a segment was trained on what is held out for validation."""

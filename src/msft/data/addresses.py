@@ -27,8 +27,8 @@ def is_address(path: str) -> bool:
 def fetched(address: str, field: str) -> list[Path]:
     """Local copies of the files at an address, in order; `*` stands for any name, as in a path. Raises DataError."""
 
-    def bad(found: str, mend: str) -> DataError:
-        return DataError(complaint(found, mend, field=field))
+    def bad(found: str, fix: str) -> DataError:
+        return DataError(complaint(found, fix, field=field))
 
     from fsspec.implementations.local import LocalFileSystem
 
@@ -38,8 +38,8 @@ def fetched(address: str, field: str) -> list[Path]:
         names = [PurePosixPath(urlsplit(place).path).name for place in found]
         endings = sorted({ending(Path(name)) for name in names})
         if endings and (len(endings) > 1 or endings[0] not in SUFFIXES):
-            mend = f"name files of one kind, those of a folder by a pattern such as .../*.jsonl: {', '.join(SUFFIXES)}"
-            raise bad(f"{shown(address)} ends in {' and '.join(end or 'no known ending' for end in endings)}", mend)
+            fix = f"name files of one kind, those of a folder by a pattern such as .../*.jsonl: {', '.join(SUFFIXES)}"
+            raise bad(f"{shown(address)} ends in {' and '.join(end or 'no known ending' for end in endings)}", fix)
         if not found or (isinstance(system, LocalFileSystem) and not all(map(system.isfile, found))):
             raise FileNotFoundError(address)
         if isinstance(system, LocalFileSystem):

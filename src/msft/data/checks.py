@@ -70,8 +70,8 @@ def check(dataset: DatasetConfig, data: DataConfig, source: Source, encoder: Enc
         raise DataError(complaint(found, "use scorer: {name: loss}, or give prompts", field=f"{field}.scorer.name"))
     if form.conversation and encoder.chat_template is None:
         found = f"the rows hold messages, but the tokenizer of {encoder.name} has no chat template"
-        mend = "give model.chat_template, or columns or a template for prompt and completion"
-        raise DataError(complaint(found, mend, field=field))
+        fix = "give model.chat_template, or columns or a template for prompt and completion"
+        raise DataError(complaint(found, fix, field=field))
     complaints = Complaints(field)
     remarks = Remarks(encoder.chats)
     train, validation, test = (
@@ -127,14 +127,14 @@ def without_leaks(tasks: Mapping[Task, Checked], data: DataConfig, kind: str = "
         if not leaks:
             continue
         if data.leaks == "error":
-            mend = "remove one of the two, or set data.leaks: drop"
-            errors += [complaint(str(leak), mend, field=field) for leak in leaks[:MOST]]
+            fix = "remove one of the two, or set data.leaks: drop"
+            errors += [complaint(str(leak), fix, field=field) for leak in leaks[:MOST]]
             errors += [f"... and {len(leaks) - MOST} more"] if len(leaks) > MOST else []
         elif data.leaks == "drop":
             if len(leaks) > MOST_LEAKED * len(samples):
                 found = f"{len(leaks)} of {len(samples)} {kind} examples are also in a validation or test split: "
-                mend = "remove repeated rows, or give other held-out splits (data.leaks: warn trains on these)"
-                errors.append(complaint(found + _told(leaks), mend, field=field))
+                fix = "remove repeated rows, or give other held-out splits (data.leaks: warn trains on these)"
+                errors.append(complaint(found + _told(leaks), fix, field=field))
             left = np.setdiff1d(np.arange(len(samples)), [leak.index for leak in leaks])
             train[task] = samples.subset(left)
         end = "left out of training" if data.leaks == "drop" else "kept (data.leaks: warn)"

@@ -23,7 +23,7 @@ MOST_DROPPED = 0.1
 @dataclass(frozen=True, slots=True)
 class _Problem:
     found: str
-    mend: str
+    fix: str
     file: str | None
     line: int | None
     number: int | None
@@ -32,7 +32,7 @@ class _Problem:
     @property
     def alike(self) -> tuple[str, ...]:
         """What problems of several rows have in common."""
-        return (self.found, self.mend, self.file or "")
+        return (self.found, self.fix, self.file or "")
 
     def said(self, field: str, others: Sequence[_Problem]) -> str:
         """`others`: the same problem in other rows."""
@@ -41,7 +41,7 @@ class _Problem:
             places = ", ".join(str(each.number if each.line is None else each.line) for each in others[:SHOWN_ALIKE])
             more = f" and {len(others) - SHOWN_ALIKE} more" if len(others) > SHOWN_ALIKE else ""
             found = f"{found} (also in {'rows' if self.line is None else 'lines'} {places}{more})"
-        return complaint(found, self.mend, file=self.file, line=self.line, field=f"{field}.{own}" if own else field)
+        return complaint(found, self.fix, file=self.file, line=self.line, field=f"{field}.{own}" if own else field)
 
 
 class Complaints:
@@ -58,16 +58,16 @@ class Complaints:
         self._found: list[_Problem] = []
         self._more = 0
 
-    def add(self, found: str, mend: str, *, file: str | None = None, line: int | None = None) -> None:
-        self._add(_Problem(found, mend, file, line, None))
+    def add(self, found: str, fix: str, *, file: str | None = None, line: int | None = None) -> None:
+        self._add(_Problem(found, fix, file, line, None))
 
-    def row(self, found: str, mend: str, *, file: str, line: int | None, number: int | None = None) -> None:
+    def row(self, found: str, fix: str, *, file: str, line: int | None, number: int | None = None) -> None:
         """Adds a problem of one row, or drops the row. `number`: of the row, where the file has no lines."""
         if self.drop:
             place = f"{file} row {number}" if line is None else f"{file}:{line}"
             self.dropped.append(f"{place} ({found})")
         else:
-            self._add(_Problem(found, mend, file, line, number))
+            self._add(_Problem(found, fix, file, line, number))
 
     def _add(self, problem: _Problem) -> None:
         if len(self._found) < KEPT:

@@ -104,7 +104,7 @@ class _Scan:
         try:
             with self.file.open("rb", buffering=READ_AHEAD) as handle:
                 if found := impostor(handle.read(HEAD)):
-                    self._bad(str(found), found.mend)
+                    self._bad(str(found), found.fix)
                     return
                 if not self._find_separator(handle):
                     return
@@ -113,7 +113,7 @@ class _Scan:
                 try:
                     yield from self._below_header(lines)
                 except BadJsonError as error:
-                    self._bad(str(error), error.mend, lines.number)
+                    self._bad(str(error), error.fix, lines.number)
         except OSError as error:
             self._bad(f"the file cannot be read ({error.strerror})", "check its permissions")
 
@@ -155,15 +155,15 @@ class _Scan:
                     yield line, start, lines.start
                     continue
                 found = f"the record has {len(record)} fields, the header {len(self.header)}"
-                mend = f'put texts with {SEPARATORS[self.separator]} or line breaks in "quotes"'
-                self.complaints.row(found, mend, file=str(self.file), line=line)
+                fix = f'put texts with {SEPARATORS[self.separator]} or line breaks in "quotes"'
+                self.complaints.row(found, fix, file=str(self.file), line=line)
             if not count:
                 self._bad("the file has no rows", "give rows, or remove the file")
         except csv.Error as error:
             self._bad(f"invalid CSV: {error}", 'close every quote, write " inside one as ""', line)
 
-    def _bad(self, found: str, mend: str, line: int | None = None) -> None:
-        self.complaints.add(found, mend, file=str(self.file), line=line)
+    def _bad(self, found: str, fix: str, line: int | None = None) -> None:
+        self.complaints.add(found, fix, file=str(self.file), line=line)
 
 
 def _reader(lines: Iterable[str], separator: str) -> Iterator[list[str]]:

@@ -214,8 +214,8 @@ class _Detector:
             found.add(name)
         names = ", ".join(f"{name}: {name}" for name in sorted(found))
         what = f"every {column} is the name of a column that the model would not see ({', '.join(sorted(found))})"
-        mend = f"name all choices, as in columns: {{choices: {{{names}}}}}, or give a template"
-        raise self._bad(what, mend, "columns")
+        fix = f"name all choices, as in columns: {{choices: {{{names}}}}}, or give a template"
+        raise self._bad(what, fix, "columns")
 
     def _unknown(self) -> DataError:
         columns = ", ".join(map(_name, self.columns))
@@ -227,8 +227,8 @@ class _Detector:
             found += f" (null in every row: {', '.join(map(_name, self.survey.null))})"
         if any(name != name.strip() for name in self.columns):
             found += "; a name in quotes has a blank at its beginning or end"
-        mend = f"name the columns of one of: {EXPECTED}; or give a template"
-        return self._bad(found, mend, "columns")
+        fix = f"name the columns of one of: {EXPECTED}; or give a template"
+        return self._bad(found, fix, "columns")
 
     def _known(self, text: str, *, numbers: bool = False) -> Template:
         return Template.parse(text, numbers=numbers).renamed(self.roles)
@@ -245,8 +245,8 @@ class _Detector:
                 raise self._bad(f"no row has a column {shown(name)}", one_of(name, known), f"template.{key}")
         return template
 
-    def _bad(self, found: str, mend: str, key: str) -> DataError:
-        return DataError(complaint(found, mend, field=f"{self.dataset.field}.{key}"))
+    def _bad(self, found: str, fix: str, key: str) -> DataError:
+        return DataError(complaint(found, fix, field=f"{self.dataset.field}.{key}"))
 
 
 def _name(column: str) -> str:

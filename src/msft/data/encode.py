@@ -47,8 +47,8 @@ class Encoder:
         self.chats = ChatTemplate(tokenizer, self.name, day or datetime.date.today())
         if tokenizer.eos_token_id is None:
             found = f"the tokenizer of {self.name} has no end-of-sequence token"
-            mend = "set eos_token in its tokenizer_config.json: a model learns from it where to stop"
-            raise ModelError(complaint(found, mend, field="model"))
+            fix = "set eos_token in its tokenizer_config.json: a model learns from it where to stop"
+            raise ModelError(complaint(found, fix, field="model"))
         self.end_rule = EndRule(tokenizer)
         self._tokens = PieceTokenizer(tokenizer)
         self._before = self._added_before()

@@ -57,9 +57,9 @@ def check_groups_of(tasks: Mapping[Task, Checked]) -> None:
             found = f"the name of the group {shown(group)} is taken: {shown(taken)} is a sub-dataset"
             errors.append(complaint(found, "give the group another name", field=f"datasets.{taken}"))
         if not any(tasks[member].part.held["validation"] for member in members):
-            mend = "give more rows, or a validation split in one of its entries"
+            fix = "give more rows, or a validation split in one of its entries"
             found = f"there is no validation example in the group {shown(group)}"
-            errors.append(complaint(found, mend, field=f"datasets.{members[0]}.validation"))
+            errors.append(complaint(found, fix, field=f"datasets.{members[0]}.validation"))
         errors += _other_scorers(group, [tasks[member] for member in members])
     if errors:
         raise DataError("\n".join(errors))

@@ -77,8 +77,8 @@ def _generating(
         try:
             reference = reference_of(_without(ends, completion), sample.stated, measure, sample.choices)
         except ValueError as error:
-            mend = "fix the row, choose another extract, or name the answer's column in columns.answer"
-            complaints.row(str(error), mend, file=row.file, line=row.line, number=row.number)
+            fix = "fix the row, choose another extract, or name the answer's column in columns.answer"
+            complaints.row(str(error), fix, file=row.file, line=row.line, number=row.number)
         else:
             items.append(
                 Item(options=(example,), place=place, repeated=repeated, reference=reference, choices=sample.choices)

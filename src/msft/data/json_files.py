@@ -65,7 +65,7 @@ def _checked_lines(file: Path, complaints: Complaints) -> Iterator[tuple[int, in
     try:
         with file.open("rb", buffering=READ_AHEAD) as handle:
             if found := impostor(handle.read(HEAD)):
-                complaints.add(str(found), found.mend, file=str(file))
+                complaints.add(str(found), found.fix, file=str(file))
                 return
             handle.seek(0)
             if not (yield from _objects(handle, file, complaints)):
@@ -96,7 +96,7 @@ def _objects(handle: BinaryIO, file: Path, complaints: Complaints) -> Generator[
         try:
             json_object(content.rstrip(b"\r\n"))
         except BadJsonError as error:
-            complaints.row(str(error), error.mend, file=str(file), line=line)
+            complaints.row(str(error), error.fix, file=str(file), line=line)
         else:
             yield line, here
     return filled
@@ -122,7 +122,7 @@ def json_rows(file: Path, complaints: Complaints) -> list[Row]:
         for at, values in _elements(text):
             rows.append(Row(values, str(file), text.count("\n", 0, at) + 1, len(rows) + 1))
     except BadJsonError as error:
-        complaints.add(str(error), error.mend, file=str(file), line=text.count("\n", 0, error.at) + 1 if text else None)
+        complaints.add(str(error), error.fix, file=str(file), line=text.count("\n", 0, error.at) + 1 if text else None)
     return rows
 
 
@@ -153,8 +153,8 @@ def check_not_wrapped(file: Path, complaints: Complaints) -> None:
         return
     found = "the file is one object, not an array of rows"
     found += f": its rows seem to be under {shown(rows[0])}" if rows else ""
-    mend = f"write the array under {shown(rows[0])} to a file of its own" if rows else "give an array of objects"
-    complaints.add(found, f"{mend}, or one object a line as .jsonl", file=str(file))
+    fix = f"write the array under {shown(rows[0])} to a file of its own" if rows else "give an array of objects"
+    complaints.add(found, f"{fix}, or one object a line as .jsonl", file=str(file))
 
 
 def _rows_inside(values: dict[str, object]) -> list[str]:
@@ -191,7 +191,7 @@ def _elements(text: str) -> Iterator[tuple[int, dict[str, object]]]:
             values = checked_object(values, text[at:end])
         except BadJsonError as error:
             error.at = at
-            error.mend = "give an array of JSON objects" if error.mend == OBJECT_A_LINE else error.mend
+            error.fix = "give an array of JSON objects" if error.fix == OBJECT_A_LINE else error.fix
             raise
         yield at, values
         at = blank(text, end)

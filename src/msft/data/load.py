@@ -96,8 +96,8 @@ def _checked(sources: Sequence[Source], config: Config, encoder: Encoder) -> dic
             taken = {folded(task): task for task in notes}.get(folded(dataset.id))
             if taken is not None:
                 found = f"the name is taken: {shown(taken)} is the same if case and width are ignored"
-                mend = "give the data sets other ids"
-                errors.append(complaint(found, mend, field=dataset.field))
+                fix = "give the data sets other ids"
+                errors.append(complaint(found, fix, field=dataset.field))
                 continue
             notes[dataset.id] = said if dataset is datasets[0] else []
             entries.append((dataset, source))

@@ -52,8 +52,8 @@ def local_files(path: str, split: str, field: str, notes: list[str]) -> list[Pat
             field, f"{shown(path)} is neither a file nor a hub id", "give a file, or a hub id such as owner/name"
         )
     if not here.is_dir() and split != "train":
-        mend = "choose rows with where, such as {where: {split: test}}, or name another path"
-        raise _bad(field, f"{path} holds a single split, but split: {split} was asked for", mend)
+        fix = "choose rows with where, such as {where: {split: test}}, or name another path"
+        raise _bad(field, f"{path} holds a single split, but split: {split} was asked for", fix)
     _check_kinds(path, files, field)
     return files
 
@@ -123,8 +123,8 @@ def _in_folder(folder: Path, split: str, field: str, notes: list[str]) -> list[P
     }
     for file in (Path(file) for name, files in found.items() if str(name) == split for file in files):
         if _is_packed(file) and not file.with_suffix("").exists():
-            mend = f"unpack it, or name the files that are meant, such as {folder}/*.jsonl"
-            raise _bad(field, f"{file} is compressed, and is not read", mend)
+            fix = f"unpack it, or name the files that are meant, such as {folder}/*.jsonl"
+            raise _bad(field, f"{file} is compressed, and is not read", fix)
     splits = {name: files for name, files in splits.items() if files}
     if not splits:
         raise _bad(field, f"the folder {folder} has no data files", f"give files that end in {', '.join(SUFFIXES)}")
@@ -142,8 +142,8 @@ def _of_no_split(folder: Path, files: list[Path]) -> str:
     """The note on files of a folder that are not read."""
     names = ", ".join(str(file.relative_to(folder)) for file in files[:SHOWN])
     more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
-    mend = f"name a file of training rows train_{files[0].name} or the like, or move it away"
-    return f"{folder}: not read, as their names say no split: {names}{more}. Fix: {mend}"
+    fix = f"name a file of training rows train_{files[0].name} or the like, or move it away"
+    return f"{folder}: not read, as their names say no split: {names}{more}. Fix: {fix}"
 
 
 def _is_packed(file: Path) -> bool:
@@ -166,5 +166,5 @@ def _check_path(what: str, path: Path) -> str:
     return f"check the {what}" + ("" if path.is_absolute() else f", {LOOKED_IN}")
 
 
-def _bad(field: str, found: str, mend: str) -> DataError:
-    return DataError(complaint(found, mend, field=field))
+def _bad(field: str, found: str, fix: str) -> DataError:
+    return DataError(complaint(found, fix, field=field))

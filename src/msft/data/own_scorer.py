@@ -39,16 +39,16 @@ def resolve(name: str) -> Callable[[Answers], Any]:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise _failed(name, f"cannot be imported: {in_a_line(error)}", "install what it imports") from error
-        mend = "put the file into the working directory, or install its package"
-        raise _failed(name, f"there is no module {module_name}", mend) from None
+        fix = "put the file into the working directory, or install its package"
+        raise _failed(name, f"there is no module {module_name}", fix) from None
     except Exception as error:  # importing a module may raise anything
         raise _failed(name, f"cannot be imported: {in_a_line(error)}", "fix the module") from error
     finally:
         sys.path.remove(here)
     function = getattr(module, function_name, None)
     if not callable(function):
-        mend = "name a function that takes a list of answers"
-        raise _failed(name, f"{module_name} has no function {function_name}", mend)
+        fix = "name a function that takes a list of answers"
+        raise _failed(name, f"{module_name} has no function {function_name}", fix)
     checked: Callable[[Answers], Any] = function
     return checked
 
@@ -95,5 +95,5 @@ def _culprit(function: Callable[[Answers], Any], answers: Sequence[Mapping[str, 
     return ""
 
 
-def _failed(name: str, found: str, mend: str, place: str = "") -> ScorerError:
-    return ScorerError(complaint(f"{found} (item {place})" if place else found, mend, field=f"scorer {name}"))
+def _failed(name: str, found: str, fix: str, place: str = "") -> ScorerError:
+    return ScorerError(complaint(f"{found} (item {place})" if place else found, fix, field=f"scorer {name}"))

@@ -95,8 +95,8 @@ def _part(dataset: DatasetConfig, column: str, value: Scalar, place: str) -> Dat
     except ValidationError:
         reason = f"found {ascii(value)[:60]}, which cannot name a sub-dataset"
     if reason:
-        mend = "use values of printable characters, and of less than 100 bytes with the id, or another column"
-        raise _bad(dataset, f"the value of {column}: {reason}", mend, place)
+        fix = "use values of printable characters, and of less than 100 bytes with the id, or another column"
+        raise _bad(dataset, f"the value of {column}: {reason}", fix, place)
     return dataset.model_copy(
         update={
             "id": name,
@@ -108,5 +108,5 @@ def _part(dataset: DatasetConfig, column: str, value: Scalar, place: str) -> Dat
     )
 
 
-def _bad(dataset: DatasetConfig, found: str, mend: str, place: str | None = None) -> DataError:
-    return DataError(complaint(found, mend, file=place, field=f"{dataset.field}.split_by"))
+def _bad(dataset: DatasetConfig, found: str, fix: str, place: str | None = None) -> DataError:
+    return DataError(complaint(found, fix, file=place, field=f"{dataset.field}.split_by"))

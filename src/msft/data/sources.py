@@ -117,14 +117,14 @@ class Source:
             self._digests[file] = sha256(file)
         return self._digests[file]
 
-    def _bad(self, found: str, mend: str) -> DataError:
-        return DataError(complaint(found, mend, field=self.field))
+    def _bad(self, found: str, fix: str) -> DataError:
+        return DataError(complaint(found, fix, field=self.field))
 
     def _all_rows(self, path: str, split: str) -> Rows:
         if path.startswith(REASONING_GYM):
             if split != "train":
-                mend = "carve with max_samples or fraction, or name another path"
-                raise self._bad(f"{path} holds a single split, but split: {split} was asked for", mend)
+                fix = "carve with max_samples or fraction, or name another path"
+                raise self._bad(f"{path} holds a single split, but split: {split} was asked for", fix)
             return Listed(self._generated(path))
         files = self._files(path, split)
         if files is None:
@@ -140,8 +140,8 @@ class Source:
         if not is_address(path):
             return local_files(path, split, self.field, self.notes)
         if split != "train":
-            mend = "choose rows with where, such as {where: {split: test}}, or name another path"
-            raise self._bad(f"{path} holds a single split, but split: {split} was asked for", mend)
+            fix = "choose rows with where, such as {where: {split: test}}, or name another path"
+            raise self._bad(f"{path} holds a single split, but split: {split} was asked for", fix)
         if path not in self._fetched:
             self._fetched[path] = fetched(path, self.field)
             copies = [str(file) for file in self._fetched[path]]
@@ -186,8 +186,8 @@ class Source:
             return Table(datasets.load_dataset(builder, split=split, **options), path)
         except Exception as error:  # the library and the network may raise anything
             local = builder == "parquet" or folder.exists()
-            reason, mend = library_trouble(error, local=local)
-            raise self._bad(f"{path} (split {split}) could not be read: {reason}", mend) from error
+            reason, fix = library_trouble(error, local=local)
+            raise self._bad(f"{path} (split {split}) could not be read: {reason}", fix) from error
 
     def _generated(self, path: str) -> list[Row]:
         """The rows of a reasoning-gym task without repeated questions, so that no question is in two splits."""

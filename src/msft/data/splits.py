@@ -113,7 +113,7 @@ def mixed_splits(dataset: DatasetConfig, rows: Rows) -> list[str]:
         return []
     names = ", ".join(name for found in parts.values() for name in found)
     first = parts["train"][0]
-    mend = f"where: {{{SPLIT_COLUMN}: {first}}}"
+    fix = f"where: {{{SPLIT_COLUMN}: {first}}}"
     python = f"{{'where': {{{SPLIT_COLUMN!r}: {first!r}}}}}"
     python = (
         f"aggregate={python}"
@@ -121,7 +121,7 @@ def mixed_splits(dataset: DatasetConfig, rows: Rows) -> list[str]:
         else f"dataset_kwargs={{{dataset.id!r}: {python}}}"
     )
     return [
-        f"the column {SPLIT_COLUMN} names {names}, but all rows are used. Fix: choose rows with {mend} (from Python: "
+        f"the column {SPLIT_COLUMN} names {names}, but all rows are used. Fix: choose rows with {fix} (from Python: "
         f"{python})"
     ]
 
@@ -160,14 +160,14 @@ def _given(dataset: DatasetConfig, wanted: SplitConfig | None, source: Source, s
     """The rows of a split that is read, or None for one that is carved."""
     if wanted is None or not wanted.given:
         return None
-    mend = "name another path, split or where"
+    fix = "name another path, split or where"
     if source.are_same_rows(dataset, wanted):
         found = f"the {kind} split is the {dataset.own_rows} rows themselves"
-        raise DataError(complaint(found, mend, field=f"{dataset.field}.{kind}"))
+        raise DataError(complaint(found, fix, field=f"{dataset.field}.{kind}"))
     other = dataset.validation if kind == "test" else None
     if other is not None and other.given and source.are_same_rows(other, wanted):
         found = "the test split is the validation rows themselves, which choose the final model"
-        mend += ", or carve validation from the training rows with fraction or max_samples alone"
-        raise DataError(complaint(found, mend, field=f"{dataset.field}.test"))
+        fix += ", or carve validation from the training rows with fraction or max_samples alone"
+        raise DataError(complaint(found, fix, field=f"{dataset.field}.test"))
     rows = source.rows(wanted.path, wanted.split, wanted.where, kind)
     return _sampled_rows(rows, wanted.max_samples, seed, dataset.id, kind)

@@ -15,11 +15,11 @@ OBJECT_A_LINE = "give one JSON object a line"
 
 
 class BadJsonError(ValueError):
-    """What was found, without the content itself; `mend` says how to fix it."""
+    """What was found, without the content itself; `fix` says how to fix it."""
 
-    def __init__(self, found: str, mend: str = OBJECT_A_LINE, at: int = 0) -> None:
+    def __init__(self, found: str, fix: str = OBJECT_A_LINE, at: int = 0) -> None:
         super().__init__(found)
-        self.mend = mend
+        self.fix = fix
         self.at = at
         """Position in the text at which the value begins."""
 
@@ -38,9 +38,9 @@ HEAD = 64
 
 def impostor(head: bytes) -> BadJsonError | None:
     """The error for a file that begins with `head` and is of a known type other than JSON or CSV, or None."""
-    for begins, what, mend in _IMPOSTORS:
+    for begins, what, fix in _IMPOSTORS:
         if begins.match(head):
-            return BadJsonError(f"the file is {what}", mend)
+            return BadJsonError(f"the file is {what}", fix)
     return None
 
 

@@ -66,8 +66,8 @@ def check_parquet(files: Sequence[Path], complaints: Complaints) -> None:
         try:
             opened = pq.ParquetFile(file, page_checksum_verification=True)
         except broken as error:
-            mend = "the file was cut off or damaged: write or fetch it again"
-            complaints.add(f"the footer cannot be read ({first_line(error)})", mend, file=str(file))
+            fix = "the file was cut off or damaged: write or fetch it again"
+            complaints.add(f"the footer cannot be read ({first_line(error)})", fix, file=str(file))
             continue
         if not opened.metadata.num_rows:
             complaints.add("the file has no rows", "give rows, or remove the file", file=str(file))
@@ -93,7 +93,7 @@ def _has_magic(file: Path, complaints: Complaints) -> bool:
         return True
     known = impostor(head)
     found = str(known) if known else ("the file is not a Parquet file" if head else "the file is empty")
-    complaints.add(found, known.mend if known else "give a .parquet file that a library wrote", file=str(file))
+    complaints.add(found, known.fix if known else "give a .parquet file that a library wrote", file=str(file))
     return False
 
 

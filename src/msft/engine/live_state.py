@@ -130,8 +130,8 @@ class LiveState:
         """The base weights or, for LoRA, a fresh adapter from its seed; without optimizer moments."""
         source = self._opened.source
         if fingerprint(source) != self.fingerprint:
-            mend = "restore the model's files, or start a new run"
-            raise RunError(complaint("the base model has changed during the run", mend, file=source.name_or_path))
+            fix = "restore the model's files, or start a new run"
+            raise RunError(complaint("the base model has changed during the run", fix, file=source.name_or_path))
         if self._fresh is not None:
             return self._fresh
         if self._shards is not None:

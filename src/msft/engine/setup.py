@@ -145,8 +145,8 @@ def masters_for(model: nn.Module, device: torch.device, settings: EngineSettings
         return Masters(model, on_host=settings.offload_optimizer)
     if settings.offload_optimizer and device.type != "cpu":
         found = "it needs fp32 masters, and the model computes with its fp32 weights"
-        mend = "set model.precision: mixed, on a GPU with bf16, or leave it out"
-        raise RunError(complaint(found, mend, field="training.offload_optimizer"))
+        fix = "set model.precision: mixed, on a GPU with bf16, or leave it out"
+        raise RunError(complaint(found, fix, field="training.offload_optimizer"))
     return None
 
 

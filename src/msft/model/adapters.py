@@ -42,8 +42,8 @@ def fresh_adapter(model: PreTrainedModel, arguments: dict[str, Any], seed: int) 
             torch.manual_seed(drawn)
             made = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **arguments))
     except (TypeError, ValueError, KeyError, RuntimeError) as error:
-        mend = "name layers that an adapter fits in peft.target_modules, such as [q_proj, v_proj]"
-        raise ModelError(complaint(f"the adapter cannot be made ({error})", mend, field="peft")) from error
+        fix = "name layers that an adapter fits in peft.target_modules, such as [q_proj, v_proj]"
+        raise ModelError(complaint(f"the adapter cannot be made ({error})", fix, field="peft")) from error
     _check_shared(made)
     return made
 
@@ -65,8 +65,8 @@ def _check_names(model: PreTrainedModel, arguments: dict[str, Any]) -> None:
         for number in arguments.get("layers_to_transform") or ():
             if number not in there:
                 found = f"found {number}, but no module of target_modules is in a layer of this number"
-                mend = f"give numbers from {min(there)} to {max(there)}" if there else "leave it out"
-                lines.append(complaint(found, mend, field="peft.layers_to_transform"))
+                fix = f"give numbers from {min(there)} to {max(there)}" if there else "leave it out"
+                lines.append(complaint(found, fix, field="peft.layers_to_transform"))
     if lines:
         raise ModelError("\n".join(lines))
 
@@ -110,8 +110,8 @@ def _check_shared(model: PeftModel) -> None:
         if others := owners[weight] - {layer}:
             found = f"the adapter changes {layer}, whose weight {sorted(others)[0]} shares: merging would change both"
             short = layer.rpartition(".")[2]
-            mend = f"leave {short} out of peft.{key}, or untie the model's embeddings"
-            raise ModelError(complaint(found, mend, field="peft"))
+            fix = f"leave {short} out of peft.{key}, or untie the model's embeddings"
+            raise ModelError(complaint(found, fix, field="peft"))
 
 
 def write_merged(
@@ -136,8 +136,8 @@ def write_merged(
     difference = float((_likelihoods(loaded) - expected).abs().mean())
     if not difference <= _NATS[dtype]:
         found = f"merged, the model's likelihoods differ by {difference:.2g} nats a token from those of the adapter"
-        mend = "hand over the adapter itself, without merging, and report this with the model's name and peft's keys"
-        raise ModelError(complaint(found, mend, file=folder))
+        fix = "hand over the adapter itself, without merging, and report this with the model's name and peft's keys"
+        raise ModelError(complaint(found, fix, file=folder))
 
 
 @torch.no_grad()

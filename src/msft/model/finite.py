@@ -53,8 +53,8 @@ def _check_file(path: Path) -> None:
             del numbers  # a mapped file cannot be closed while an array uses it
             if wrong:
                 found = f"{name} holds a NaN or an infinity"
-                mend = "use a copy of the model from before its training diverged"
-                raise ModelError(complaint(found, mend, file=path))
+                fix = "use a copy of the model from before its training diverged"
+                raise ModelError(complaint(found, fix, file=path))
 
 
 def _any_not_finite(numbers: NDArray[np.unsignedinteger], exponent: int) -> bool:

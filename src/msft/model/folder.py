@@ -91,13 +91,13 @@ def check_model_folder(source: ModelSource) -> None:
     folder = source.folder
     if source.trust_remote_code and source.revision is None:
         found = "code that comes with the model may change unseen: no revision is set"
-        mend = "set model.revision to the commit whose code you read"
-        raise ModelError(complaint(found, mend, file=source.name_or_path, field="model.trust_remote_code"))
+        fix = "set model.revision to the commit whose code you read"
+        raise ModelError(complaint(found, fix, file=source.name_or_path, field="model.trust_remote_code"))
     if folder is None:
         return
     if not folder.is_dir():
-        mend = "give an existing folder, or a name on the Hugging Face hub"
-        raise ModelError(complaint("there is no such folder", mend, file=folder, field="model.name_or_path"))
+        fix = "give an existing folder, or a name on the Hugging Face hub"
+        raise ModelError(complaint("there is no such folder", fix, file=folder, field="model.name_or_path"))
     if source.gguf_file is not None:
         _check_gguf(folder / source.gguf_file)
         return
@@ -124,8 +124,8 @@ def check_shapes(source: ModelSource, expected: Mapping[str, tuple[int, ...]]) -
             wanted, shape = expected.get(name), tuple(entry["shape"])
             if wanted is not None and wanted != shape:
                 found = f"{name} has the shape {list(shape)}, but config.json gives {list(wanted)}"
-                mend = "use the config.json that belongs to these weights"
-                raise ModelError(complaint(found, mend, file=path))
+                fix = "use the config.json that belongs to these weights"
+                raise ModelError(complaint(found, fix, file=path))
 
 
 def fingerprint(source: ModelSource) -> str:
@@ -140,8 +140,8 @@ def fingerprint(source: ModelSource) -> str:
             if path.is_file() and (path.suffix in _IDENTITY or path.name == source.gguf_file):
                 total.update(f"{path.name} {sha256(path)}\n".encode())
     except OSError as error:
-        mend = "restore the model's files; a run that had begun then continues with --resume"
-        raise ModelError(complaint(f"the model cannot be read ({error.strerror})", mend, file=folder)) from error
+        fix = "restore the model's files; a run that had begun then continues with --resume"
+        raise ModelError(complaint(f"the model cannot be read ({error.strerror})", fix, file=folder)) from error
     return total.hexdigest()
 
 
@@ -217,10 +217,10 @@ def complaining(source: ModelSource, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         found = f"{what} ({in_a_line(error)})"
-        mend = "check the name and the files; without a network, give a local folder"
+        fix = "check the name and the files; without a network, give a local folder"
         if not Path(source.name_or_path).exists():
-            mend = f"check the name: {absent(Path(source.name_or_path))}; without a network, give a local folder"
-        raise ModelError(complaint(found, mend, file=source.name_or_path)) from error
+            fix = f"check the name: {absent(Path(source.name_or_path))}; without a network, give a local folder"
+        raise ModelError(complaint(found, fix, file=source.name_or_path)) from error
 
 
 def _end(entry: Any) -> int:
@@ -237,8 +237,8 @@ def _check_no_adapter(adapter: Path) -> None:
     if adapter.is_file():
         base = _read_json(adapter).get("base_model_name_or_path")
         found = f"the folder holds an adapter of {str(base)[:60]!r}, not a model of its own"
-        mend = "merge the adapter into that base, save the merged model, and give its folder"
-        raise ModelError(complaint(found, mend, file=adapter))
+        fix = "merge the adapter into that base, save the merged model, and give its folder"
+        raise ModelError(complaint(found, fix, file=adapter))
 
 
 def _check_code(path: Path, config: Mapping[str, Any], source: ModelSource) -> None:
@@ -250,8 +250,8 @@ def _check_code(path: Path, config: Mapping[str, Any], source: ModelSource) -> N
 
     if config.get("model_type") not in CONFIG_MAPPING:  # otherwise transformers runs its own code
         found = "auto_map asks to run code that came with the model"
-        mend = "read that code; if you trust it, set model.trust_remote_code: true and model.revision"
-        raise ModelError(complaint(found, mend, file=path))
+        fix = "read that code; if you trust it, set model.trust_remote_code: true and model.revision"
+        raise ModelError(complaint(found, fix, file=path))
 
 
 def _check_gguf(path: Path) -> None:

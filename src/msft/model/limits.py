@@ -42,8 +42,8 @@ def check_data_fits(model: PreTrainedModel | PeftModel, data: Mapping[Task, Task
             if rows is not None and len(example) and (token := int(example.ids.max())) >= rows:
                 text = "" if tokenizer is None else f" ({tokenizer.convert_ids_to_tokens(token)!a})"
                 found = f"token {token}{text} is beyond the model's {rows} embeddings"
-                mend = "use the tokenizer that belongs to the model, or save the model with a resized embedding"
-                raise ModelError(complaint(found, mend, field=field))
+                fix = "use the tokenizer that belongs to the model, or save the model with a resized embedding"
+                raise ModelError(complaint(found, fix, field=field))
             if positions is not None and len(example) > positions:
                 found = f"a sequence has {len(example)} tokens, the model has {positions} positions"
                 raise ModelError(complaint(found, f"set data.max_length to at most {positions}", field=field))
@@ -51,9 +51,9 @@ def check_data_fits(model: PreTrainedModel | PeftModel, data: Mapping[Task, Task
         if positions is not None and part.measure.generates and most + part.measure.max_new_tokens > positions:
             found = f"a prompt of {most} tokens and max_new_tokens: {part.measure.max_new_tokens} are more"
             fits = positions - most
-            mend = f"give at most {fits}" if fits > 0 else f"give prompts of fewer than {positions} tokens"
+            fix = f"give at most {fits}" if fits > 0 else f"give prompts of fewer than {positions} tokens"
             field = f"{field}.scorer.max_new_tokens"
-            raise ModelError(complaint(f"{found} than the model's {positions} positions", mend, field=field))
+            raise ModelError(complaint(f"{found} than the model's {positions} positions", fix, field=field))
 
 
 def check_checkpointing(model: PreTrainedModel | PeftModel) -> None:

@@ -87,12 +87,12 @@ def kind_of(source: ModelSource, config: Any) -> Quantized | None:
     stored, asked = stored_as(config), source.quantize
     if asked is not None and source.gguf_file is not None:
         found = "weights of a GGUF file are read as floating-point numbers, not quantised again"
-        mend = "leave out model.quantize, or give the model's folder with safetensors"
-        raise ModelError(complaint(found, mend, file=source.name_or_path, field="model.quantize"))
+        fix = "leave out model.quantize, or give the model's folder with safetensors"
+        raise ModelError(complaint(found, fix, file=source.name_or_path, field="model.quantize"))
     if asked is not None and stored not in (None, asked):
         found = f"found {asked}, but the model's weights are stored in another way: {stored}"
-        mend = "leave out model.quantize, or give the model that they were made from"
-        raise ModelError(complaint(found, mend, file=source.name_or_path, field="model.quantize"))
+        fix = "leave out model.quantize, or give the model that they were made from"
+        raise ModelError(complaint(found, fix, file=source.name_or_path, field="model.quantize"))
     ours: dict[str, Quantized] = {"nf4": "nf4", "fp4": "fp4", "int8": "int8"}
     return asked or ours.get(stored or "")
 

@@ -76,8 +76,8 @@ def try_narrow(loss: TokenLoss, layout: RowLayout, device: torch.device) -> None
             loss(batch)
         except REFUSALS as error:
             found = f"{type(base_of(loss.model)).__name__} does not compute in bf16: {in_a_line(error)}"
-            mend = "set it to autocast or to fp32"
-            raise ModelError(complaint(found, mend, field="model.precision")) from error
+            fix = "set it to autocast or to fp32"
+            raise ModelError(complaint(found, fix, field="model.precision")) from error
 
 
 def _try(loss: TokenLoss, device: torch.device) -> None:
@@ -88,8 +88,8 @@ def _try(loss: TokenLoss, device: torch.device) -> None:
         name = type(base_of(loss.model)).__name__
         if isinstance(loss.model, PeftModel):
             found = f"{name} cannot be trained with this adapter: {type(error).__name__}: {error}"
-            mend = "name only layers that an adapter fits, such as target_modules: [q_proj, v_proj]"
-            raise ModelError(complaint(found, mend, field="peft")) from error
+            fix = "name only layers that an adapter fits, such as target_modules: [q_proj, v_proj]"
+            raise ModelError(complaint(found, fix, field="peft")) from error
         found = f"{name} cannot be trained here: {type(error).__name__}: {error}"
         raise ModelError(complaint(found, "use another model", field="model.name_or_path")) from error
 

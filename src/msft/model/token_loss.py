@@ -266,5 +266,5 @@ def _last_mlp(model: Any) -> nn.Module | None:
 
 
 def _no_head(model: nn.Module, found: str) -> ModelError:
-    mend = "use a causal language model whose get_output_embeddings() gives its head"
-    return ModelError(complaint(f"{type(model).__name__} cannot be trained here: {found}", mend))
+    fix = "use a causal language model whose get_output_embeddings() gives its head"
+    return ModelError(complaint(f"{type(model).__name__} cannot be trained here: {found}", fix))

@@ -220,8 +220,8 @@ class _Reading:
                 yield record
                 self.heads.append(record["sha"])
         if not self.heads:
-            mend = "restore it from a copy, or remove the run folder"
-            raise RunError(complaint("the journal holds no complete record", mend, file=self.path))
+            fix = "restore it from a copy, or remove the run folder"
+            raise RunError(complaint("the journal holds no complete record", fix, file=self.path))
 
     def _follows(self, record: Json) -> bool:
         return bool(record["prev"] == (self.heads[-1] if self.heads else FIRST))

@@ -125,11 +125,11 @@ class RunFolder:
             found = f"{there} is not a folder, so no folder can be made in it"
             raise RunError(complaint(found, "name another output folder", file=self.path, field="output"))
         if max(len(os.fsencode(part)) for part in self.path.absolute().parts) > LONGEST_NAME:
-            found, mend = f"a name in it has more than {LONGEST_NAME} bytes", "name a shorter output folder"
-            raise RunError(complaint(found, mend, file=self.path, field="output"))
+            found, fix = f"a name in it has more than {LONGEST_NAME} bytes", "name a shorter output folder"
+            raise RunError(complaint(found, fix, file=self.path, field="output"))
         if self.exists:
-            mend = "add --resume to continue it, or name another output folder"
-            raise RunError(complaint("this folder already holds a run", mend, file=self.path, field="output"))
+            fix = "add --resume to continue it, or name another output folder"
+            raise RunError(complaint("this folder already holds a run", fix, file=self.path, field="output"))
         self._check_no_orphans()
         # A run that ended before its first record has no results: a new run may replace it.
         ours = {
@@ -149,18 +149,18 @@ class RunFolder:
         """Raises RunError if the folder contains no run. Writes nothing."""
         if not self.exists:
             self._check_no_orphans()
-            mend = "leave out --resume to start one, or name the folder of a run"
+            fix = "leave out --resume to start one, or name the folder of a run"
             found = "this folder holds no run to resume"
             if (self.path / STUDY).exists():
-                found, mend = "this is the folder of a study", "repeat the command that began it, which continues it"
-            raise RunError(complaint(found, mend, file=self.path, field="output"))
+                found, fix = "this is the folder of a study", "repeat the command that began it, which continues it"
+            raise RunError(complaint(found, fix, file=self.path, field="output"))
 
     def _check_no_orphans(self) -> None:
         if self.final.exists() or (
             self.snapshots.is_dir() and any(p.name.isdecimal() for p in self.snapshots.iterdir())
         ):
-            mend = "restore journal.jsonl from a copy, or name another output folder"
-            raise RunError(complaint("there are snapshots or a model here, but no journal", mend, file=self.journal))
+            fix = "restore journal.jsonl from a copy, or name another output folder"
+            raise RunError(complaint("there are snapshots or a model here, but no journal", fix, file=self.journal))
 
     def create(self) -> None:
         files.make_folder("run", self.path, mode=0o700)
@@ -176,8 +176,8 @@ class RunFolder:
             if not lock(file, self.path, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 file.seek(0)
                 owner = file.read().strip() or "another process"
-                mend = "wait for it, stop it, or name another output folder"
-                raise RunError(complaint(f"{owner} is using this folder", mend, file=self.path))
+                fix = "wait for it, stop it, or name another output folder"
+                raise RunError(complaint(f"{owner} is using this folder", fix, file=self.path))
             file.seek(0)
             file.truncate()
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -196,9 +196,9 @@ class RunFolder:
     def transcript(self) -> Transcript:
         """The content of the journal so far; can be called while a search is running."""
         if not self.exists:
-            mend = "name the folder of a run: it holds journal.jsonl"
+            fix = "name the folder of a run: it holds journal.jsonl"
             found = "this folder holds no run" if self.path.exists() else absent(self.path)
-            raise RunError(complaint(found, mend, file=self.path))
+            raise RunError(complaint(found, fix, file=self.path))
         return read(self.journal, self.sidecars)
 
     def write_json(self, file: Path, content: Any, *, place: bool = True) -> None:

@@ -110,8 +110,8 @@ def evaluate(
         for name, items in (part.tests if split == "test" else {task: part.validation}).items()
     }
     if not asked:
-        mend = f"name one with datasets.<id>.{split}, or choose another --split"
-        raise DataError(complaint(f"no sub-dataset has a {split} split", mend, field="--split"))
+        fix = f"name one with datasets.<id>.{split}, or choose another --split"
+        raise DataError(complaint(f"no sub-dataset has a {split} split", fix, field="--split"))
     loss = TokenLoss(loaded).to(processes.device)
     generates = any(measure.generates for _, measure in asked.values())
     settings = settings_of(config)

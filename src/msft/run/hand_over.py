@@ -56,11 +56,11 @@ class Finished:
         story = read_story(run)
         if story.answer is None:
             check_journal_is_whole(run.transcript().records, run, {})  # cut off after the end, it cannot be resumed
-            mend = f"let it finish: msft train {run.path} --resume"
-            raise RunError(complaint("the run is not finished", mend, file=run.path))
+            fix = f"let it finish: msft train {run.path} --resume"
+            raise RunError(complaint("the run is not finished", fix, file=run.path))
         if not run.final.is_dir():
-            mend = f"make it again: msft train {run.path} --resume"
-            raise RunError(complaint("the run holds no final model", mend, file=run.final))
+            fix = f"make it again: msft train {run.path} --resume"
+            raise RunError(complaint("the run holds no final model", fix, file=run.final))
         return cls(run, story, model_source(config_of_model(run)))
 
     @property
@@ -93,8 +93,8 @@ def with_adapter(base: Any, folder: Path) -> PeftModel:
         return PeftModel.from_pretrained(base, str(folder))
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         found = f"the adapter does not fit its base ({in_a_line(error)})"
-        mend = "use the base model that the adapter was trained on"
-        raise ModelError(complaint(found, mend, file=folder)) from error
+        fix = "use the base model that the adapter was trained on"
+        raise ModelError(complaint(found, fix, file=folder)) from error
 
 
 def export(
@@ -155,15 +155,15 @@ def export(
 def check_output(output: Path) -> None:
     """Raises RunError if the folder exists and is not empty."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        mend = "name another folder with --output, or remove this one"
-        raise RunError(complaint("this is not an empty folder", mend, file=output, field="--output"))
+        fix = "name another folder with --output, or remove this one"
+        raise RunError(complaint("this is not an empty folder", fix, file=output, field="--output"))
 
 
 def check_hub_id(hub_id: str) -> None:
     """Raises RunError unless it can be the name of a repository on the hub."""
     if not on_hub(hub_id):
-        mend = "write it as user/name: letters, digits, - _ and ."
-        raise RunError(complaint(f"{hub_id!a} is not a valid name of a model on the hub", mend, field="--push-to-hub"))
+        fix = "write it as user/name: letters, digits, - _ and ."
+        raise RunError(complaint(f"{hub_id!a} is not a valid name of a model on the hub", fix, field="--push-to-hub"))
 
 
 def push(folder: Path, hub_id: str, *, private: bool) -> str:
@@ -176,8 +176,8 @@ def push(folder: Path, hub_id: str, *, private: bool) -> str:
     try:
         address = api.create_repo(hub_id, private=private or None, exist_ok=True)
         if private and not api.model_info(address.repo_id).private:  # it existed before, and stays public
-            mend = "make it private in its settings, or leave out --private"
-            raise RunError(complaint(f"{address} is public", mend, field="--private"))
+            fix = "make it private in its settings, or leave out --private"
+            raise RunError(complaint(f"{address} is public", fix, field="--private"))
         api.upload_folder(
             repo_id=address.repo_id, folder_path=folder, delete_patterns=STALE, commit_message="Upload by msft export"
         )
@@ -187,12 +187,12 @@ def push(folder: Path, hub_id: str, *, private: bool) -> str:
         raise RunError(complaint("hub access is disabled", "unset HF_HUB_OFFLINE", field="--push-to-hub")) from None
     except HfHubHTTPError as error:
         status = error.response.status_code
-        mend = {
+        fix = {
             401: "log in: hf auth login, or set HF_TOKEN",
             403: "use a token that may write there",
         }.get(status, f"try again: hf upload {hub_id} {folder}")
         found = f"the hub answered {status} ({in_a_line(error)})"
-        raise RunError(complaint(found, mend, field="--push-to-hub")) from None
+        raise RunError(complaint(found, fix, field="--push-to-hub")) from None
     except Exception as error:  # of the underlying libraries: no network, a broken connection, a refused file
         found = f"the upload failed ({in_a_line(error)})"
         raise RunError(complaint(found, f"try again: hf upload {hub_id} {folder}", field="--push-to-hub")) from None
@@ -234,8 +234,8 @@ def written_whole(folder: Path, fill: Callable[[Path], None], *, field: str = ""
         draft.replace(folder)  # an empty folder may be there
         files.sync("export", folder.parent)
     except (OSError, SafetensorError) as error:
-        mend = "check the folder's permissions and the free space on the disk"
+        fix = "check the folder's permissions and the free space on the disk"
         found = f"the model cannot be written ({_why_not_written(error)})"
-        raise RunError(complaint(found, mend, file=folder, field=field)) from error
+        raise RunError(complaint(found, fix, file=folder, field=field)) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -68,14 +68,14 @@ def paused(error: OSError, folder: RunFolder, snapshot_bytes: int) -> RunError:
     """The error for a disk failure; what was durable before is intact."""
     there = next(path for path in (folder.path, *folder.path.absolute().parents) if path.exists())
     free, wanted = shutil.disk_usage(there).free, 2 * snapshot_bytes + RESERVE
-    room, mend = f" ({scaled(free, 'B')} are free, {scaled(wanted, 'B')} are needed)", "free space or fix the disk"
+    room, fix = f" ({scaled(free, 'B')} are free, {scaled(wanted, 'B')} are needed)", "free space or fix the disk"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):  # more room would not help
-        room, mend = "", "make the folder writable"
+        room, fix = "", "make the folder writable"
     if folder.exists:
-        found, mend = "the run is paused", f"{mend}, then continue: the same command with --resume"
+        found, fix = "the run is paused", f"{fix}, then continue: the same command with --resume"
     else:
-        found, mend = "the run did not begin", f"{mend}, or name another output folder, then start again"
-    return RunError(complaint(f"{found}: {error.strerror}{room}", mend, file=error.filename))
+        found, fix = "the run did not begin", f"{fix}, or name another output folder, then start again"
+    return RunError(complaint(f"{found}: {error.strerror}{room}", fix, file=error.filename))
 
 
 def identity(header: Json, position: Json) -> dict[str, Any]:
@@ -100,8 +100,8 @@ def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path
     for field in allowed:
         if not _harmless(field):
             found = f"{field} affects the result, or is not a field of a run"
-            mend = f"start a new run folder; a resumed run may change {', '.join(HARMLESS)}"
-            raise RunError(complaint(found, mend, field="--allow-changed"))
+            fix = f"start a new run folder; a resumed run may change {', '.join(HARMLESS)}"
+            raise RunError(complaint(found, fix, field="--allow-changed"))
     recorded = {key: value for key, value in past.current.items() if key != "wire"}
     found_changes = changed(recorded, now)
     refused = [
@@ -110,19 +110,19 @@ def reconcile(past: Transcript, now: Json, allowed: Collection[str], where: Path
         if not (_moved(*change[1:]) or any(_covers(field, _field(change[0])) for field in allowed))
     ]
     if refused:
-        mends = sorted({_field(path) for path, _, _ in refused})
-        mend, may_change = "undo the change, or start a new run folder", []
-        if all(map(_harmless, mends)):
-            may_change = mends
-            flags = " ".join(f"--allow-changed {_quoted(field)}" for field in mends)
-            mend = f"undo the change, or add {flags}, which the journal records"
+        fixes = sorted({_field(path) for path, _, _ in refused})
+        fix, may_change = "undo the change, or start a new run folder", []
+        if all(map(_harmless, fixes)):
+            may_change = fixes
+            flags = " ".join(f"--allow-changed {_quoted(field)}" for field in fixes)
+            fix = f"undo the change, or add {flags}, which the journal records"
         of_data = [path for path, _, _ in refused if path[:2] in OF_DATA]
         # Data differ also where a key of the configuration does, which is then what to undo.
         if of_data and all(path in of_data or _harmless(_field(path)) for path, _, _ in refused):
-            mend = _about_data(str(recorded.get("msft", "")))
+            fix = _about_data(str(recorded.get("msft", "")))
         tasks = recorded["brief"]["tasks"]
         said = list(dict.fromkeys(_difference(*change, tasks) for change in refused))
-        raise Diverged(str(where), said, mend, may_change=may_change)
+        raise Diverged(str(where), said, fix, may_change=may_change)
     return found_changes
 
 
@@ -146,10 +146,10 @@ def _moved(was: Any, now: Any) -> bool:
 
 def _about_data(version: str) -> str:
     """What to do where the data's fingerprint differs; `version`: of the msft that made the run."""
-    mend = "restore the data, the tokenizer and the chat template, or start a new run folder"
+    fix = "restore the data, the tokenizer and the chat template, or start a new run folder"
     if version.startswith("0.1."):
-        mend += f" (if they are as they were: msft {version} tokenised prompts and completions apart)"
-    return mend
+        fix += f" (if they are as they were: msft {version} tokenised prompts and completions apart)"
+    return fix
 
 
 def limits(past: Transcript, changes: Collection[tuple[KeyPath, Any, Any]]) -> Limits:
@@ -181,8 +181,8 @@ def check_journal_is_whole(records: int, folder: RunFolder, manifests: dict[Path
         known = said.get("run", {}).get("journal", {}).get("records", 0)
         if known > records:
             found = f"it holds {records} records, and {path / MANIFEST} was written after {known}"
-            mend = "restore the journal from a copy, or start a new run folder"
-            raise RunError(complaint(found, mend, file=folder.journal))
+            fix = "restore the journal from a copy, or start a new run folder"
+            raise RunError(complaint(found, fix, file=folder.journal))
 
 
 def discard_damaged(store: Store, needed: Collection[Snapshot], note: Callable[[str], None]) -> None:

@@ -31,8 +31,8 @@ def check_trackers(names: Sequence[str]) -> None:
     installed = {str(name) for name in get_available_trackers()}
     for name in names:
         if name not in installed:
-            mend = f"pip install {name}, or leave it out"
-            raise ConfigError(complaint(f"the package {name} is not installed", mend, field="training.report_to"))
+            fix = f"pip install {name}, or leave it out"
+            raise ConfigError(complaint(f"the package {name} is not installed", fix, field="training.report_to"))
 
 
 class Trackers:
@@ -67,8 +67,8 @@ class Trackers:
             known = json.loads(self._file.read_text(encoding="utf-8"))
             return {"id": str(known["id"]), **{key: str(value) for key, value in known.items()}}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            mend = "remove it: the run then continues as a new one in its trackers"
-            raise RunError(complaint("this file cannot be read", mend, file=self._file)) from None
+            fix = "remove it: the run then continues as a new one in its trackers"
+            raise RunError(complaint("this file cannot be read", fix, file=self._file)) from None
 
     def _start(self, name: str, folder: Path, run: str, settings: Mapping[str, str]) -> GeneralTracker:
         options: dict[str, dict[str, Any]] = {
