@@ -1,4 +1,4 @@
-"""Everything that people's files can have wrong: one case each, one message that says where, what, and how to fix it."""
+"""Everything that files can have wrong: one case each, one message that says where, what, and how to fix it."""
 
 from __future__ import annotations
 
