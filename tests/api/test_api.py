@@ -61,6 +61,7 @@ def objects(made):
 
 def config(made, **changes):
     settings = {
+        "method": "msft",
         "method_kwargs": {"eval_every": 0.5, "budget": 1.0, "smooth": 1},
         "num_train_epochs": 2,
         "learning_rate": 0.01,
@@ -410,11 +411,11 @@ def test_defaults_are_those_of_trl(made):
         sections = {"model": {"name_or_path": "m"}, "datasets": [{"id": "a", "path": "a.jsonl"}], "peft": None}
         return args.resolve(world=1, **sections).training
 
-    assert training().schedule == "linear" and training().max_grad_norm == 1.0
-    assert training(average=1).schedule == "constant"
-    assert training(average=1, lr_scheduler_type="linear").schedule == "linear"
-    assert training(method_kwargs={"preset": "release"}).schedule == "constant"
-    assert training(method="auto").schedule == "constant" and training(method="auto").average == 1
+    assert training(method="sft").schedule == "linear" and training().max_grad_norm == 1.0
+    assert training(method="sft", average=1).schedule == "constant"
+    assert training(method="sft", average=1, lr_scheduler_type="linear").schedule == "linear"
+    assert training(method="msft", method_kwargs={"preset": "release"}).schedule == "constant"
+    assert training().schedule == "constant" and training().average == 1, "the method is auto, which averages"
     assert training(max_grad_norm=0).max_grad_norm is None
     assert training(report_to="tensorboard").report_to == training(report_to=["tensorboard"]).report_to
     assert training(report_to="none").report_to == ()

@@ -26,7 +26,11 @@ def place(tmp_path_factory):
 
 
 def trainer(place, into, callbacks=(), **changes):
-    settings = {"method_kwargs": {"eval_every": 0.4, "budget": 1.0, "smooth": 1}, "num_train_epochs": 2}
+    settings = {
+        "method": "msft",
+        "method_kwargs": {"eval_every": 0.4, "budget": 1.0, "smooth": 1},
+        "num_train_epochs": 2,
+    }
     settings |= {"learning_rate": 0.01, "max_length": 64, "leaks": "warn", "logging_steps": 1, "disable_tqdm": True}
     args = MSFTConfig(output_dir=str(place / into), **{**settings, **changes})
     data = {name: str(place / f"{name}.jsonl") for name in ("copy", "choice")}

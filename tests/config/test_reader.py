@@ -106,6 +106,7 @@ training:
         ("budget: 3", "preset: robst", "method.preset: found 'robst'. Fix: did you mean 'robust'?"),
         ("name: msft,", "name: msf,", "method.name: found 'msf'. Fix: did you mean 'msft'?"),
         ("budget: 3", "preset: release, unknown: 1", "method.unknown: unknown key"),
+        ("budget: 3", "second: exclude", "method.second: msft has no such key. Fix: leave it out, or name a"),
         ('id: "no"', 'id: "A.B"', "datasets.1.id: the id 'A.B' is taken"),
         ('id: "no"', 'id: "a/b"', "datasets.1.id"),
         ('id: "no"', 'id: ".."', "datasets.1.id"),

@@ -22,7 +22,7 @@ from msft.core.paths import in_full
 from msft.core.vocabulary import Brief, Plan
 from msft.methods import METHODS, PASSED
 
-METHOD = "msft"
+METHOD = "auto"
 """The method where none is named."""
 ADAPTER = (
     "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform", "modules_to_save",
@@ -50,7 +50,9 @@ class MSFTConfig:
 
     Args:
         output_dir: The run folder.
-        method: The name of a method, or your own: a `msft.core.method.Method`, or just its generator function.
+        method: The name of a method: `"auto"` is plain fine-tuning with averaged weights, and a second run where one
+            can pay; `"msft"` always searches; `"sft"`, ... Or your own: a `msft.core.method.Method`, or just its
+            generator function.
         method_kwargs: Further keys of a configuration file's `method` section: `preset`, `budget`, `eval_every`, ...
         num_train_epochs: Maximum epochs of the final model (`max_epochs` of the method); None: the preset's. Discarded
             training comes on top; `msft check` estimates how much.
@@ -60,7 +62,8 @@ class MSFTConfig:
             number of processes.
         learning_rate: The highest learning rate.
         lr_scheduler_type: The schedule of the learning rate over `num_train_epochs`. None: linear; constant with
-            `average`, which needs no falling rate, or with a preset that sets no maximum of epochs.
+            `average` and with the method `auto`, where averages replace a falling rate, or with a preset that sets no
+            maximum of epochs.
         warmup_ratio: Share of `num_train_epochs` over which the learning rate rises from 0.
         optim: `"adamw_torch"` or `"adamw_torch_fused"`, which is what is used where it exists; `"muon"`: for hidden
             matrices, and AdamW for the rest; `"adafactor"`; `"adamw_8bit"` (or `"adamw_bnb_8bit"`): bitsandbytes'.

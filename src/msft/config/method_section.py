@@ -112,7 +112,7 @@ def resolve(section: object, methods: Mapping[str, Method] = METHODS) -> MethodC
     problems = [Problem(f"the key {old} was renamed to {new}", f"write {new}", (old,)) for old, new in RENAMED.items()
                 if old in given]  # fmt: skip
     problems += [
-        unknown_key(str(key), ["name", "preset", *Common.model_fields, *fields])
+        _unknown(str(key), ["name", "preset", *Common.model_fields, *fields], name, methods)
         for key in given
         if key not in common and key not in fields and key not in RENAMED
     ]
@@ -172,6 +172,16 @@ def _attribute_docs(params: type) -> dict[str, str]:
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
                 docs[field.target.id] = inspect.cleandoc(str(ast.literal_eval(below.value)))
     return docs
+
+
+def _unknown(key: str, known: list[str], name: str, methods: Mapping[str, Method]) -> Problem:
+    """The problem of a key that the method `name` does not have; other methods may have it."""
+    others = [each for each, m in methods.items() if key in {field.name for field in dataclasses.fields(m.Params)}]
+    if not others:
+        return unknown_key(key, known)
+    return Problem(
+        f"{name} has no such key", f"leave it out, or name a method that has it: {', '.join(others)}", (key,)
+    )
 
 
 def _named(name: object, known: Mapping[str, Any], key: str) -> tuple[str, Any]:
