@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from job import make_job
 
+from msft.cli.main import main
 from msft.record.run_folder import RunFolder
 
 pytestmark = pytest.mark.cpu("two processes need two cards: these are on the CPU")
@@ -41,13 +42,13 @@ def two(place: Path, *arguments: str) -> list[subprocess.Popen[str]]:
     ]  # fmt: skip
 
 
-def ended(processes: Sequence[subprocess.Popen[str]]) -> tuple[list[int], str]:
+def ended(processes: Sequence[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
     try:
         said = [process.communicate(timeout=100)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    return [process.returncode for process in processes], said[0]
+    return [process.returncode for process in processes], said
 
 
 def test_a_signal_to_all_processes_is_told_by_its_own_number(place: Path) -> None:
@@ -63,7 +64,19 @@ def test_a_signal_to_all_processes_is_told_by_its_own_number(place: Path) -> Non
         process.send_signal(signal.SIGTERM)
     codes, said = ended(processes)
     assert codes == [143, 143], said
-    assert "SIGTERM: stopped" in said and "--resume" in said
+    assert "SIGTERM: stopped" in said[0] and "--resume" in said[0]
+    assert "stopped" not in said[1], "the first process speaks for all"
+
+
+def test_what_ends_the_first_process_alone_is_not_buried(place: Path) -> None:
+    """The others gave a traceback each, of a connection that was closed."""
+    config = make_job(place, "sft", ", max_epochs: 1", output="taken")
+    assert main(["train", str(config)]) == 0
+    codes, said = ended(two(place, "train", str(config)))
+    assert codes == [2, 1] and "already holds a run" in said[0]
+    assert [line for line in said[1].splitlines() if not line.startswith("[W")] == [
+        "msft: process 1 ends, because another process of this run ended; that one says why"
+    ]
 
 
 SCORER = """
@@ -84,4 +97,4 @@ def test_a_scorer_that_fails_ends_all_processes(place: Path) -> None:
     scorer = "datasets.copy.scorer={name: 'failing:fails', max_new_tokens: 2}"
     codes, said = ended(two(place, "train", str(config), "--set", scorer))
     assert codes == [2, 2], said
-    assert "failing:fails" in said and "no more" in said
+    assert "failing:fails" in said[0] and "no more" in said[0]

@@ -26,6 +26,7 @@ from msft.snapshots.store import Store
 ADAPTER = {"r": 4, "target_modules": "all-linear"}
 CASES: dict[str, dict[str, Any]] = {
     "fp32": {"average": 0.5, "max_grad_norm": 0.5},
+    "images": {"kind": "gemma3"},
     "mixed": {"average": 0.5, "precision": "mixed", "lengths": True},
     "split": {"average": 0.5, "max_grad_norm": 0.5, "shard": True},
     "split mixed": {"average": 0.5, "precision": "mixed", "shard": True},

@@ -15,6 +15,8 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -56,6 +58,22 @@ def tiny_model(kind: str = "llama", *, dropout: float = 0.0, tied: bool = True) 
                     vocab_size=VOCABULARY, hidden_size=16, intermediate_size=32, num_hidden_layers=2, head_dim=8,
                     num_attention_heads=2, num_key_value_heads=1, final_logit_softcapping=0.5,
                     max_position_embeddings=64,
+                )
+            )  # fmt: skip
+        elif kind == "gemma3":  # with its part for images
+            model = Gemma3ForConditionalGeneration(
+                Gemma3Config(
+                    text_config={
+                        "vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+                        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
+                        "max_position_embeddings": 64,
+                    },
+                    vision_config={
+                        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+                        "image_size": 28, "patch_size": 14,
+                    },
+                    image_token_index=3, boi_token_index=4, eoi_token_index=5, mm_tokens_per_image=1,
+                    bos_token_id=0, eos_token_id=0,
                 )
             )  # fmt: skip
         else:

@@ -15,6 +15,7 @@ from tiny_engine import VOCABULARY, tiny_model
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from msft.core.errors import ModelError
 from msft.data.examples import Example
 from msft.engine.optimizers import make_optimizer
 from msft.engine.settings import EngineSettings
@@ -25,6 +26,7 @@ from msft.forward.token_rows import row
 from msft.model import attention
 from msft.model import token_loss as loss_module
 from msft.model.compiled import compile_layers
+from msft.model.model_parts import check_same_layers
 from msft.model.row_layout import fitting_layout
 from msft.model.token_budget import LEAST, MOST, fitting
 from msft.model.token_loss import TokenLoss
@@ -261,3 +263,13 @@ def test_the_token_budget_is_a_power_of_two_that_fits(total: int, state: int, ac
     assert LEAST <= found <= MOST and found & (found - 1) == 0
     assert found == LEAST or state + activations * found / LEAST <= total
     assert fitting(2 * total, state, activations) >= found
+
+
+@pytest.mark.parametrize("name", ["layerdrop", "decoder_layerdrop"])
+def test_layers_that_are_dropped_at_random_are_refused_with_several_processes(name: str) -> None:
+    """Each process would wait for the gradients of its own."""
+    model = tiny_model()
+    check_same_layers(model)
+    setattr(model.config, name, 0.2)
+    with pytest.raises(ModelError, match=rf"\({name}: 0.2\), which differ between processes. Fix: set {name}: 0"):
+        check_same_layers(model)

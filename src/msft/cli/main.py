@@ -65,11 +65,28 @@ def main(argv: Sequence[str]) -> int:
         continues = arguments.continues_by_itself or {"--resume", "--resume-if-begun"} & set(argv)
         more = [] if continues else ["--resume"]
         again = shlex.join(["msft", *argv, *more])
-        _say(f"msft: {signal.Signals(stopped.signal).name}: stopped; what is journaled is safe. Continue: {again}")
+        if _rank() == "0":  # all processes of a run stop together
+            _say(f"msft: {signal.Signals(stopped.signal).name}: stopped; what is journaled is safe. Continue: {again}")
         return SIGNALLED + stopped.signal
+    except RuntimeError as error:
+        if not _left_alone(error):
+            raise
+        _say(f"msft: process {_rank()} ends, because another process of this run ended; that one says why")
+        return 1
     except KeyboardInterrupt:
         _say(f"msft: interrupted; {_after_interrupt(arguments)}")
         return SIGNALLED + signal.SIGINT
+
+
+def _rank() -> str:
+    """The number of this process, among those that a launcher started together."""
+    return os.environ.get("RANK", "0") if os.environ.get("WORLD_SIZE", "1") != "1" else "0"
+
+
+def _left_alone(error: RuntimeError) -> bool:
+    """Whether another process of the run ended while this one waited for it."""
+    together = os.environ.get("WORLD_SIZE", "1") != "1"
+    return together and ("closed by peer" in str(error) or "reset by peer" in str(error))
 
 
 def _after_interrupt(arguments: argparse.Namespace) -> str:

@@ -4,8 +4,10 @@ a part of it (`shards.py`)."""
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from msft.core.errors import ConfigError, complaint
 from msft.engine.launch import DDP, Sharding, check_ways_of_training, sharding_asked_for
 
+PATIENCE = timedelta(hours=6)
+"""How long processes wait for each other: the first one runs scorers of the user's own, and writes, while they do."""
 TOGETHER = 64
 """Tensors that are summed over processes at a time; they are copied for it."""
 
@@ -33,7 +37,7 @@ class Processes:
         check_ways_of_training()
         # Without `cpu`, a process group needs a GPU. A Mac's GPU is not used: nothing is tested there.
         on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
-        self._state = PartialState(cpu=on_cpu)
+        self._state = PartialState(cpu=on_cpu, timeout=PATIENCE)
         if self._state.distributed_type is DistributedType.XLA:
             raise ConfigError(complaint("these processes run on XLA devices", f"use GPUs or CPUs; {DDP}"))
         self.device: torch.device = self._state.device
@@ -103,11 +107,14 @@ class Processes:
             sums = torch.split(flat, [tensor.numel() for tensor in part])
             torch._foreach_copy_(part, [total.view_as(tensor) for total, tensor in zip(sums, part, strict=True)])
 
-    def distributed(self, module: nn.Module) -> nn.Module:
-        """With several processes, wraps the module so that its gradients are means over all of them."""
+    def distributed(self, module: nn.Module, *, idle: bool = False) -> nn.Module:
+        """With several processes, wraps the module so that its gradients are means over all of them. `idle`: some of
+        its parameters get no gradient."""
         if self.world == 1:
             return module
-        return DistributedDataParallel(module, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # broadcast_buffers has another name in newer versions
+            return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=idle)
 
 
 def unsynchronised(module: nn.Module) -> AbstractContextManager[None]:

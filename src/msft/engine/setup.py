@@ -33,7 +33,7 @@ from msft.model.hardware import hardware_has_bf16
 from msft.model.hollow import WHOLE
 from msft.model.lighten import lighten
 from msft.model.memory import card_memory, share_of_training, training_bytes
-from msft.model.model_parts import base_of
+from msft.model.model_parts import base_of, check_same_layers, reads_more_than_text
 from msft.model.open import OpenModel
 from msft.model.precision import precision_on
 from msft.model.quantised import packed
@@ -44,8 +44,11 @@ from msft.model.token_loss import TokenLoss
 
 
 def shards_for(opened: OpenModel, settings: EngineSettings, processes: Processes) -> Shards | None:
-    """The model split over the processes, where that is asked for. Raises ConfigError for what needs whole tensors."""
+    """The model split over the processes, where that is asked for. Raises ConfigError for what needs whole tensors,
+    ModelError for a model that several processes cannot train."""
     asked = processes.sharding(settings.shard)
+    if processes.world > 1:
+        check_same_layers(opened.skeleton)
     if asked is None:
         return None
     whole = f"or {WHOLE}"
@@ -192,7 +195,7 @@ def stepper_for(
     """The training step of this model on this machine: with fixed sizes of micro-batches where rows are laid out by
     their lengths, recorded as CUDA graphs on a GPU."""
     weights = weights_of(loss.model, held)
-    model = loss if held is not None else processes.distributed(loss)
+    model = loss if held is not None else processes.distributed(loss, idle=reads_more_than_text(loss.model))
     optimizer = make_optimizer(weights, settings, loss.model)
     masters = held if isinstance(held, Masters) else None
     whole = masters is not None or processes.world == 1

@@ -9,6 +9,8 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
+from msft.core.errors import ModelError, complaint
+
 LAYERS = re.compile(r"num_hidden_layers|n_layers?|num_layers|decoder_layers|num_decoder_layers|num_blocks")
 """Names of configurations for the number of layers."""
 
@@ -36,3 +38,19 @@ def depth(config: Any) -> int | None:
 def vocabulary_of(model: Any) -> int:
     """The number of tokens that the model knows."""
     return int(model.config.get_text_config(decoder=True).vocab_size)
+
+
+def reads_more_than_text(model: Any) -> bool:
+    """Whether it has parts for more than text, such as for images, which get no gradient here."""
+    config = base_of(model).config
+    return config.get_text_config(decoder=True) is not config
+
+
+def check_same_layers(model: Any) -> None:
+    """Raises ModelError for a model that drops whole layers at random: each of several processes would drop others, and
+    wait for the gradients of theirs."""
+    config = base_of(model).config.get_text_config(decoder=True)
+    for name in ("layerdrop", "decoder_layerdrop"):
+        if share := getattr(config, name, 0):
+            found = f"the model drops layers at random ({name}: {share:g}), which differ between processes"
+            raise ModelError(complaint(found, f"set {name}: 0 in its config.json", field="model.name_or_path"))
