@@ -138,8 +138,11 @@ def test_a_test_metric_that_speaks_against_it_forbids_a_second_run(metric: float
 
 
 def test_a_second_run_must_be_expected_to_gain_what_the_items_can_show() -> None:
-    room = auto.Headroom(score=0.02, metric=0.0, error=0.0049, metric_error=0.02)
-    assert room.pays() and not room.pays(realised=0.45)
+    room = auto.Headroom(score=0.02, metric=0.0, error=0.0099, metric_error=0.02)
+    assert room.pays() and not room.pays(realised=0.95)
+    taught, excluded = auto.Params(), auto.Params(second="exclude")
+    assert room.pays(taught.expected) and not room.pays(excluded.expected)
+    assert auto.Params(realised=0.3).expected == auto.Params(realised=0.3, second="exclude").expected == 0.3
 
 
 def test_what_the_items_can_show_is_named() -> None:
@@ -148,7 +151,9 @@ def test_what_the_items_can_show_is_named() -> None:
         room = auto.Headroom(score=-0.008, metric=0.0, error=error, metric_error=0.01)
         said = auto._too_little(room, auto.Params(), [])
         assert said.startswith("reading each sub-dataset at its own peak would gain −0.8 points by search score and ")
-        assert said.endswith(f"to realise 50 % of that, and the validation items can show {shown}.")
+        assert said.endswith(f"+0.0 points by test metric; the validation items can show {shown}.")
+        said = auto._too_little(room, auto.Params(realised=0.4), [])
+        assert said.endswith(f"to realise 40 % of that, and the validation items can show {shown}.")
 
 
 def test_too_few_items_show_nothing() -> None:
