@@ -77,6 +77,51 @@ def test_one_reading_or_two_that_agree(choices: Any, answer: Any, right: str | N
     assert texts[position] == right
 
 
+@pytest.mark.parametrize(
+    ("answer_is", "choices", "answer", "right"),
+    [("position", ["3", "1", "2", "0"], 0, "3"), ("position", ["3", "1", "2", "0"], "1", "1"),
+     ("position", ["2", "B", "0"], 2.0, "0"), ("position", ["2", "B", "0"], "2.0", "0"),
+     ("position_from_1", ["3", "1", "2", "0"], 1, "3"), ("position_from_1", COLOURS, "4", "black"),
+     ("letter", ["2", "B", "A"], "A", "2"), ("letter", COLOURS, " c ", "blue"),
+     ("text", ["3", "1", "2", "0"], 0, "0"), ("text", ["2", "B", "A"], "A", "A"), ("text", [0.5, 1.5], 1.5, "1.5")],
+)  # fmt: skip
+def test_the_configuration_says_which_reading_is_meant(
+    tmp_path: Path, answer_is: str, choices: Any, answer: Any, right: str
+) -> None:
+    data = loaded(written(tmp_path / "a.jsonl", choices, [answer] * 3), answer_is=answer_is)
+    assert completions(data) == [f" {right}"] * 3
+
+
+@pytest.mark.parametrize(
+    ("answer_is", "answer", "found"),
+    [("position", 4, "positions go from 0 to 3; if they are counted from 1: answer_is: position_from_1"),
+     ("position_from_1", 0, "the answer is 0, but positions go from 1 to 4"),
+     ("position_from_1", 5, "the answer is 5, but positions go from 1 to 4"), ("position", "red", "not a position"),
+     ("position", 1.5, "not a position"), ("position", "-1", "not a position"),
+     ("letter", 0, "not a letter from A to D"), ("letter", "E", "not a letter"),
+     ("text", 2, "not the text of a choice")],
+)  # fmt: skip
+def test_an_answer_that_is_not_what_the_configuration_says(
+    tmp_path: Path, answer_is: str, answer: Any, found: str
+) -> None:
+    assert found in refusal(written(tmp_path / "a.jsonl", COLOURS, [answer] * 3), answer_is=answer_is)
+
+
+def test_what_the_answer_is_needs_choices_without_names(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("question,a,b,answer\n" + "q?,4,2,1\n" * 3)
+    in_columns = {"choices": ["a", "b"], "answer": "answer"}
+    assert completions(loaded(tmp_path / "a.csv", columns=in_columns, answer_is="position_from_1")) == [" 4"] * 3
+    for columns, found in (
+        ({"choices": {"1": "a", "2": "b"}, "answer": "answer"}, "gives each choice a name"),
+        ({"choices": ["a", "b"], "answer": "b"}, "is one of the choices"),
+        (None, "no choices and answer"),
+    ):
+        said = refusal(tmp_path / "a.csv", columns=columns, answer_is="position")
+        assert "datasets.d.answer_is" in said and found in said
+    labelled = written(tmp_path / "a.jsonl", {"text": COLOURS, "label": [1, 2, 3, 4]}, [1, 2, 3])
+    assert "remove answer_is" in refusal(labelled, answer_is="position")
+
+
 def test_either_of_two_equal_choices_is_right(tmp_path: Path) -> None:
     data = loaded(
         written(tmp_path / "a.jsonl", ["red", "red", "blue"], [0, 1, 2, "red"]), validation={"max_samples": 3}

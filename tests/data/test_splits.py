@@ -62,7 +62,7 @@ def test_max_samples_does_not_move_the_validation_split(path):
 
 
 def test_too_few_rows_to_train_on(path):
-    with pytest.raises(DataError, match="1000 rows leave none to train on"):
+    with pytest.raises(DataError, match="1,000 rows would all be held out"):
         parts(path, validation={"max_samples": 500}, test={"fraction": 0.5})
 
 

@@ -14,6 +14,7 @@ from msft.cli.data_folder import Place, data_in, no_training_split
 from msft.config.dataset_section import DatasetConfig
 from msft.config.yaml12 import RESERVED, SAFE_UNQUOTED
 from msft.core.errors import ConfigError, DataError, complaint
+from msft.core.plain_words import many
 from msft.data.detect import detect
 from msft.data.formats import Format
 from msft.data.local_files import PACKED, SUFFIXES, ending, unpack
@@ -151,7 +152,8 @@ def _section(name: str, places: Mapping[str, Place], base: Path) -> Section:
     except DataError:
         described = f"no known format: assign these columns with `columns` or `template`: {', '.join(columns)}"
         scorer, known = "{name: loss}", False
-    lines = [f"  # {len(rows)} rows; {described}", f"  - id: {_quoted(name)}", f"    path: {_relative(path, base)}"]
+    described = f"{many(len(rows), 'row')}; {described}"
+    lines = [f"  # {described}", f"  - id: {_quoted(name)}", f"    path: {_relative(path, base)}"]
     lines += [f"    split: {_quoted(named)}"] if named is not None and named != "train" else []
     lines += [f"    columns: {_flow(bare.columns)}"] if lettered else []
     if "train" in splits:

@@ -28,6 +28,8 @@ Role: TypeAlias = Literal[
 FormatName: TypeAlias = Literal[
     "prompt_completion", "messages", "sharegpt", "alpaca", "choices", "question_answer", "text"
 ]
+AnswerIs: TypeAlias = Literal["position", "position_from_1", "letter", "text"]
+"""What the answer of a multiple choice without labels is."""
 
 
 def not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:

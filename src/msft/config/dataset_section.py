@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from msft.config.columns import Columns, FormatName, no_jinja, not_empty
+from msft.config.columns import AnswerIs, Columns, FormatName, no_jinja, not_empty
 from msft.config.plain_text import PathText, Text
 from msft.config.problems import SAFE, Problem, ProblemsError, unsafe_name
 from msft.config.scorer import ScorerConfig
@@ -86,6 +86,9 @@ class DatasetConfig(Section):
     the answer is one of these names. If the answer column is itself one of the choices (`choices: [distractor1,
     distractor2, correct_answer], answer: correct_answer`), it holds the correct choice, and the choices are shuffled,
     in the same way in every run."""
+    answer_is: AnswerIs | None = None
+    """What the answer is, where choices have no labels: `position` (from 0), `position_from_1`, `letter` (from A), or
+    `text` of the correct choice; null: whichever it can be read as, and an error if readings differ."""
     template: TemplateConfig | None = None
     """How a row becomes text, in place of a format."""
     validation: SplitConfig | None = None

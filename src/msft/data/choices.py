@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msft.config.columns import AnswerIs
 from msft.data.arrow_values import ClassName
 
 DERIVED = ("answer_text", "answer_letter", "choices_text")
 """Names that a template may use in addition to the columns, if rows have choices and an answer."""
 OWN_LETTER = re.compile(r"\s*\(?(?P<letter>[A-Z])\s*[).:]\s*(?P<text>.*\S.*)", re.DOTALL)
 AMBIGUOUS = (
-    "the answer is ambiguous: as a position (from 0) or letter it is one choice, as a text another; labels decide it: "
-    "choices: {text: [...], label: [...]}, or columns.choices with a name for each column"
+    "the answer is ambiguous: as a position (from 0) or letter it is one choice, as a text another; say which it is: "
+    "answer_is: position (or position_from_1, letter, text)"
 )
 
 
@@ -29,6 +30,8 @@ class Spread:
     """The name that the answer uses for each of them, if configured."""
     answer: str
     """Column of the answer."""
+    answer_is: AnswerIs | None = None
+    """What an answer without labels is, if configured."""
 
     def choices_of(self, values: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
         """The texts of a row's choices and the position of the correct one. Raises ValueError.
@@ -39,7 +42,7 @@ class Spread:
         choices: Any = [values.get(column) for column in self.columns]
         if self.answer not in self.columns:
             labelled = choices if self.labels is None else {"text": choices, "label": self.labels}
-            return choices_of(labelled, values.get(self.answer))
+            return choices_of(labelled, values.get(self.answer), self.answer_is)
         texts, right = _texts_of(choices), self.columns.index(self.answer)
         order = sorted(range(len(texts)), key=lambda position: _drawn(texts, position))
         return tuple(texts[position] for position in order), order.index(right)
@@ -51,19 +54,25 @@ def _drawn(texts: tuple[str, ...], position: int) -> tuple[bytes, int]:
     return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).digest(), position
 
 
-def choices_of(choices: Any, answer: Any) -> tuple[tuple[str, ...], int]:
+def choices_of(choices: Any, answer: Any, answer_is: AnswerIs | None = None) -> tuple[tuple[str, ...], int]:
     """The texts of the choices and the position of the correct one. Raises ValueError, saying what is wrong.
 
     `choices`: a list of texts or numbers, or the hub's `{text: [...], label: [...]}`; if all begin with their own
     letters (`A)21`), the letters are removed. `answer`: a label, if there are labels, whether numbers or texts. Without
     labels: a position from 0 (as a number or as text), a letter from A, or a choice itself. An answer that can be read
-    in two ways which differ is refused.
+    in two ways which differ is refused, unless `answer_is` says which is meant; labels need no `answer_is`.
     """
     labels: Any = None
     if isinstance(choices, Mapping):
         choices, labels = choices.get("text"), choices.get("label")
     texts = _texts_of(choices)
-    return texts, _of_label(answer, labels, len(texts)) if labels else _position(answer, choices, texts)
+    if labels and answer_is is not None:
+        raise ValueError("the choices have labels, and the answer is one of them: remove answer_is")
+    if labels:
+        return texts, _of_label(answer, labels, len(texts))
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+        raise ValueError("the answer is missing, or neither a position nor text")
+    return texts, _position(answer, choices, texts) if answer_is is None else _as(answer_is, answer, choices, texts)
 
 
 def _texts_of(choices: Any) -> tuple[str, ...]:
@@ -86,8 +95,6 @@ def _without_letters(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 def _position(answer: Any, choices: Sequence[Any], texts: tuple[str, ...]) -> int:
     """Reads an answer without labels: as a position, as a letter and as a choice itself."""
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
-        raise ValueError("the answer is missing, or neither a position nor text")
     letters = string.ascii_uppercase[: len(texts)]
     named = isinstance(answer, ClassName)
     if isinstance(answer, ClassName) and answer.upper() in (
@@ -95,7 +102,7 @@ def _position(answer: Any, choices: Sequence[Any], texts: tuple[str, ...]) -> in
     ):  # fmt: skip
         return _within(answer.number, len(texts))  # all classes are named by positions
     said = str(answer)
-    found = [at for at, choice in enumerate(choices) if said in (str(choice), texts[at])]
+    found = _same_text(said, choices, texts)
     if isinstance(answer, str):
         found += [letters.index(said.strip())] if said.strip() in set(letters) else []
         # A class that is named by another number than its own may be counted from 1.
@@ -111,9 +118,36 @@ def _position(answer: Any, choices: Sequence[Any], texts: tuple[str, ...]) -> in
     return found[-1]
 
 
-def _within(position: int, count: int) -> int:
+def _same_text(said: str, choices: Sequence[Any], texts: tuple[str, ...]) -> list[int]:
+    return [at for at, choice in enumerate(choices) if said in (str(choice), texts[at])]
+
+
+def _as(answer_is: AnswerIs, answer: str | int | float, choices: Sequence[Any], texts: tuple[str, ...]) -> int:
+    """Reads an answer without labels as what the configuration says that it is."""
+    said = str(answer).strip()
+    if answer_is == "letter":
+        letters = string.ascii_uppercase[: len(texts)]
+        if said.upper() not in set(letters):
+            raise ValueError(f"the answer is not a letter from A to {letters[-1]}, as answer_is says")
+        return letters.index(said.upper())
+    if answer_is == "text":
+        found = _same_text(str(answer), choices, texts)
+        if not found:
+            raise ValueError("the answer is not the text of a choice, as answer_is says")
+        return found[-1]
+    number = re.fullmatch(r"(\d+)(\.0+)?", said)  # a column with gaps holds its integers as 2.0
+    if number is None and not isinstance(answer, ClassName):
+        raise ValueError("the answer is not a position, as answer_is says")
+    first = 1 if answer_is == "position_from_1" else 0
+    position = int(number[1]) if number else answer.number + first if isinstance(answer, ClassName) else -1
+    return _within(position - first, len(texts), first)
+
+
+def _within(position: int, count: int, first: int = 0) -> int:
     if not 0 <= position < count:
-        raise ValueError(f"the answer is {position}, but positions go from 0 to {count - 1}")
+        more = "; if they are counted from 1: answer_is: position_from_1" if position == count and not first else ""
+        found = f"the answer is {position + first}, but positions go from {first} to {count - 1 + first}"
+        raise ValueError(found + more)
     return position
 
 

@@ -58,6 +58,21 @@ class _Detector:
         self.can_derive = {"choices", "answer"} <= set(self.roles)
         if self.choices and not self.can_derive:
             raise self._bad("choices in several columns need an answer", "name its column", "columns.answer")
+        if dataset.answer_is is not None:
+            self._check_answer_is()
+
+    def _check_answer_is(self) -> None:
+        """Raises DataError where nothing would read it."""
+        columns, labels = self.choices or ((), None)
+        found = None
+        if not self.can_derive:
+            found = "only multiple choice has it, and the rows have no choices and answer"
+        elif labels is not None:
+            found = "columns.choices gives each choice a name, and the answer is one of these names"
+        elif self.roles["answer"] in columns:
+            found = "the answer column is one of the choices, and holds the correct one"
+        if found is not None:
+            raise self._bad(found, "remove it", "answer_is")
 
     def format(self) -> Format:
         if self.of is not None and not self.can_derive:
@@ -100,7 +115,8 @@ class _Detector:
             without_input=self._known(INSTRUCTION.prompt) if short else None,
             option=option,
             stated=self._stated(completion),
-            spread=Spread(*self.choices, self.roles["answer"]) if self.choices else None,
+            answer_is=self.dataset.answer_is,
+            spread=Spread(*self.choices, self.roles["answer"], self.dataset.answer_is) if self.choices else None,
         )
 
     def _configured(self) -> tuple[dict[str, str], tuple[tuple[str, ...], tuple[str, ...] | None] | None]:

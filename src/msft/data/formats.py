@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from msft.config.columns import FormatName
+from msft.config.columns import AnswerIs, FormatName
 from msft.data.choices import DERIVED, Spread, choices_of, derived, without_doubles
 from msft.data.conversations import VARIABLES, conversation, tools_of, turns_of, variables_of
 from msft.data.examples import Measure
@@ -105,6 +105,8 @@ class Format:
     """`generate` scorer: the correct answer, if `columns` names its column."""
     spread: Spread | None = None
     """The columns of the choices, if there are several."""
+    answer_is: AnswerIs | None = None
+    """What an answer without labels is, if configured."""
 
     def sample(self, row: Row) -> Sample:
         """The row as text. Raises ValueError, which says what is wrong without showing the content."""
@@ -154,7 +156,9 @@ class Format:
         if self.spread is not None:
             texts, answer = self.spread.choices_of(values)
         else:
-            texts, answer = choices_of(values.get(self.roles["choices"]), values.get(self.roles["answer"]))
+            texts, answer = choices_of(
+                values.get(self.roles["choices"]), values.get(self.roles["answer"]), self.answer_is
+            )
         used = (self.prompt, self.completion, self.option, self.stated)
         lettered = any("answer_letter" in template.names for template in used if template is not None)
         return without_doubles(texts, answer, lettered=lettered)

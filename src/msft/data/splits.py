@@ -14,6 +14,7 @@ from msft.config.aggregate import AggregateConfig
 from msft.config.dataset_section import DatasetConfig, SplitConfig
 from msft.core.clock import exact
 from msft.core.errors import DataError, complaint
+from msft.core.plain_words import many
 from msft.data.rows import Rows, Subset
 from msft.data.sources import Source
 from msft.data.streams import raw_bits
@@ -56,9 +57,8 @@ def split(dataset: DatasetConfig, source: Source, seed: int) -> Splits:
     }
     carved = sum(sizes.values())
     if carved >= len(rows):
-        found = (
-            f"{len(rows)} rows leave none to train on: {sizes['validation']} go to validation, {sizes['test']} to test"
-        )
+        held_out = f"{sizes['validation']} for validation, {sizes['test']} for test"
+        found = f"{many(len(rows), 'row')} would all be held out: {held_out}"
         raise DataError(complaint(found, "carve fewer or give more rows", field=dataset.field))
     order = _shuffled(len(rows), seed, dataset.id, "carve")
     test, validation, train = order[: sizes["test"]], order[sizes["test"] : carved], order[carved:]
