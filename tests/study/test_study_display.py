@@ -65,7 +65,7 @@ def test_a_log_says_what_runs_and_how_long_it_takes(config: Path, tmp_path: Path
         for variant in ("msft", "sft"):
             display.moved(Position(variant=variant, seed=1))
         clock[0] = 90
-        over(display, "msft", 1, 1, 29)
+        over(display, "msft", 1, 1, 61)
         display.moved(Position(variant="msft", seed=2, epoch=0.25, limit=1.0, loss=2.5))
         clock[0] = 121
         display.moved(Position(variant="sft", seed=1, epoch=0.5, limit=1.0, loss=1.5, scored=(1, 24)))
@@ -75,8 +75,8 @@ def test_a_log_says_what_runs_and_how_long_it_takes(config: Path, tmp_path: Path
         f"2026-05-01 09:00:00  msft compare: 2 methods x 2 seeds, 0 of 4 runs done, 2 at a time, into {tmp_path}/study",
         "2026-05-01 09:01:01  0 of 4 runs done; base model: scoring 3/24",
         "[1/4] msft, seed 1",
-        # 29 s a run: one more of sft is left, msft and sft have had them.
-        "2026-05-01 09:02:01  1 of 4 runs done, about 29 s left; msft, seed 2: epoch 0.25 of 1, loss 2.500; "
+        # 61 s a run: one more of sft is left, those in progress have had half of it and nearly all.
+        "2026-05-01 09:02:01  1 of 4 runs done, about 1 min 1 s left; msft, seed 2: epoch 0.25 of 1, loss 2.500; "
         "sft, seed 1: epoch 0.5 of 1, loss 1.500, scoring 1/24",
     ]
 
@@ -132,6 +132,25 @@ def test_the_time_left_is_that_of_runs_of_the_same_variant() -> None:
     forecast.ends(("b", 2), None)
     now[0] = 500.0
     assert forecast.left() == 0
+
+
+def test_a_run_longer_than_those_of_other_variants_takes_at_most_its_bound() -> None:
+    now = [0.0]
+    forecast = Forecast(lambda: now[0], jobs=1)
+    forecast.total, forecast.open = 3, frozenset({("plain", 1), ("twice", 1), ("endless", 1)})
+    for variant, most in (("plain", 600.0), ("twice", 1200.0), ("endless", None)):
+        forecast.bound(variant, most)
+    forecast.ends(("plain", 1), 100.0)
+    forecast.begins(("twice", 1))
+    now[0] = 90.0
+    assert forecast.left() == 10 + 100, "as a run of plain"
+    now[0] = 130.0
+    assert forecast.left() == 70 + 100, "twice as long as a run of plain"
+    now[0] = 210.0
+    assert forecast.left() is None, "longer than anything lets expect"
+    assert forecast.words == "1 of 3 runs done"
+    forecast.ends(("twice", 1), 220.0)
+    assert forecast.left() == 160
 
 
 # Two worker processes import torch: half a minute on a busy machine.

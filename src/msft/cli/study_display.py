@@ -42,7 +42,13 @@ class Forecast:
         self.open: frozenset[Run] = frozenset()
         """The runs that have not ended."""
         self._taken: Mapping[str, tuple[float, ...]] = {}
+        self._most: Mapping[str, float] = {}
         self._began: Mapping[Run, float] = {}
+
+    def bound(self, variant: str, instances: float | None) -> None:
+        """`instances`: the most that a run of the variant trains on, whatever the unit; None: it does not say."""
+        if instances is not None:
+            self._most = {**self._most, variant: instances}
 
     def begins(self, run: Run) -> None:
         self._began = {run: self._now(), **self._began}
@@ -59,15 +65,26 @@ class Forecast:
         return self._now() - self._began.get(run, self._now())
 
     def left(self) -> float | None:
-        """Seconds until all runs are done: each takes the mean of its variant's finished runs, else of all finished
-        runs. None before a run is finished."""
-        taken = self._taken
-        if not taken:
+        """Seconds until all runs are done; None if nothing says so: before a run is finished, or when the first run of
+        a variant takes longer than anything lets expect."""
+        if not self._taken:
             return None
-        every = fmean(seconds for several in taken.values() for seconds in several)
-        rest = [max(0.0, fmean(taken.get(run[0], [every])) - self.running(run)) for run in self.open]
+        rest = [self._expected(run) - self.running(run) for run in self.open]
+        if any(seconds < 0 and run[0] not in self._taken for run, seconds in zip(self.open, rest, strict=True)):
+            return None
         # No less than the longest one takes, however many run at the same time.
-        return max(sum(rest) / self.jobs, max(rest, default=0.0))
+        return max(sum(max(0.0, seconds) for seconds in rest) / self.jobs, *rest, 0.0)
+
+    def _expected(self, run: Run) -> float:
+        """Seconds that an open run takes: the mean of its variant's finished runs, else of all finished runs, unless it
+        has taken longer: then, the most that it can take."""
+        taken, most = self._taken, self._most
+        own = taken.get(run[0])
+        likely = fmean(own or [seconds for several in taken.values() for seconds in several])
+        if own or self.running(run) < likely or run[0] not in most:
+            return likely
+        rates = [fmean(several) / most[variant] for variant, several in taken.items() if most.get(variant)]
+        return fmean(rates) * most[run[0]] if rates else likely
 
     @property
     def words(self) -> str:
@@ -129,6 +146,8 @@ class StudyDisplay:
         else:
             texts, whose = list(job.outlook.warnings), f"{variant}: "
         self._job = job
+        bound = job.outlook.bound
+        self.forecast.bound(variant, None if bound is None else bound.instances)
         for text in texts:
             if text not in self._said:
                 self._said.add(text)
