@@ -38,7 +38,7 @@ def test_defaults_of_a_generating_scorer(read):
     assert (scorer.extract, scorer.stop, scorer.max_new_tokens, scorer.control) == ("text", (), 256, "control")
     few = read("{name: generate, extract: '####', shots: {k: 3, from: train, seed: 1}, max_new_tokens: 9}")
     assert (few.shots.k, few.shots.source, few.shots.seed) == (3, "train", 1)
-    assert (few.extract, few.stop, few.max_new_tokens) == ("####", ("\n\n",), 9)
+    assert (few.extract, few.stop, few.max_new_tokens) == ("####", None, 9), "the rows' format decides"
     assert read("{name: generate, shots: {}, stop: ['Q:', ';']}").stop == ("Q:", ";")
     assert read("{name: generate, shots: {}, stop: []}").stop == ()
     assert read(r"{name: generate, extract: {regex: '(\d+)'}}").extract == RegexConfig(regex=r"(\d+)")

@@ -40,6 +40,14 @@ def measure(extract, pattern="", stop=()):
         ("letter", "Answer: I think that it is [D]", "D"),
         ("letter", "the answer is I'm not sure", None),
         ("letter", "K", None),
+        ("letter", "**Answer:** B", "B"),
+        ("letter", "ANSWER: B", "B"),
+        ("letter", "The answer is option B", "B"),
+        ("letter", r"The answer is $\boxed{B}$.", "B"),
+        ("letter", r"(A) and (B) differ, so \[\boxed{\text{(C)}}\]", "C"),
+        ("letter", "(A) is too small, (C) too large. The right option is (D).", "D"),
+        ("letter", "Between (A) and (B), the correct choice is **B**.", "B"),
+        ("letter", "The best option isolates A", None),
         ("number", "45-7=38 noodles", "38"),
         ("number", "10-7", "7"),
         ("number", "it falls to -3.5 degrees.", "-3.5"),
@@ -47,6 +55,14 @@ def measure(extract, pattern="", stop=()):
         ("number", "It costs $1,234,567.89!", "$1,234,567.89"),
         ("number", "items 1,2,3", "3"),
         ("number", "none", None),
+        ("number", "a rate of 1.5e3.", "1.5e3"),
+        ("number", "about 5e-05", "5e-05"),
+        ("number", "in room 3e", "3"),
+        ("number", "it falls to \u22123", "-3"),
+        ("number", "5\u22123", "3"),
+        ("number", r"$1{,}000$", "$1,000"),
+        ("number", r"so 12,\!345\,678 of them", "12,345,678"),
+        ("number", r"the pair (1,\ 234)", "234"),
         ("text", "  a b \n", "a b"),
         ("text", " \n", None),
     ],
@@ -87,6 +103,10 @@ def test_a_pattern_gives_the_first_group_of_the_last_match():
         ("####", "7 apples", "7", False),
         ("####", "nan", "nan", True),
         ("number", "0.50", ".5", True),
+        ("number", "0.00005", "5e-05", True),
+        ("number", "5", "5e-05", False),
+        ("####", "\u22125", "-5", True),
+        ("####", r"1{,}000", "1000", True),
         ("regex", "3/4", "0.75", False),
         ("text", "7.0", "7", False),
         ("text", "Yes", "yes", False),
@@ -125,6 +145,22 @@ def test_mathematics_is_compared_by_value():
     assert same(found_in(r"$x^2 + 2x + 1$", math), reference_of("$(x+1)^2$", None, math), math)
     assert not same(found_in("$3$", math), "$4$", math)
     assert found_in("no idea", math) is None
+
+
+@pytest.mark.parametrize(
+    ("stated", "text", "right"),
+    [
+        (r"3\sqrt{5}", r"so $\boxed{3\sqrt{5}}$", True), (r"3\sqrt{5}", "$3$", False), (r"2\pi", r"\boxed{2}", False),
+        ("x^2+1", "$1+x^2$", True), ("(1,2)", "$(1,2)$", True), (r"1\frac{4}{5}", r"$\frac{9}{5}$", True),
+        (r"120,\!000", "$120000$", True), (r"\$18.90", "$18.9$", True), (r"50\%", r"$\frac{1}{2}$", True),
+        ("5 dollars", "$5$", True), ("The answer is 5", "$5$", True), (r"\text{Evelyn}", r"\boxed{\text{Evelyn}}", True),
+        ("x=5", "$5$", True), (r"$\frac{1}{2}$", "$0.5$", True),
+    ],
+)  # fmt: skip
+def test_a_stated_answer_may_be_latex_without_delimiters(stated, text, right):
+    pytest.importorskip("math_verify")
+    math = measure("math")
+    assert same(found_in(text, math), reference_of("work", stated, math), math) is right
 
 
 def test_mathematics_that_takes_too_long_is_wrong_and_other_threads_may_ask(monkeypatch):

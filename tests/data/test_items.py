@@ -168,6 +168,30 @@ def test_shots_of_conversations_are_earlier_turns(load):
         assert scored(item) == "a7<|im_end|>\n"
 
 
+def test_blank_lines_end_a_text_only_where_they_separate_shots(load):
+    talks = [
+        {"messages": [{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"well\n\n#### {n}"}]}
+        for n in range(9)
+    ]
+    few = {"name": "generate", "extract": "####", "shots": SHOTS}
+    assert load(pairs(9), few).measure.stop == ("\n\n",) and load(talks, few).measure.stop == ()
+    assert load(talks, few).validation[0].reference, "the whole turn is read"
+    assert load(pairs(9), {**few, "stop": ["Q:"]}).measure.stop == ("Q:",)
+    assert load(pairs(9), {**few, "shots": None}).measure.stop == load(pairs(9), {**few, "stop": []}).measure.stop == ()
+
+
+def test_completions_that_cannot_be_generated_whole_are_counted(load):
+    def notes(most, name="generate"):
+        task = load(pairs(9), {"name": name, "max_new_tokens": most} if name == "generate" else {"name": name})
+        return [note for note in task.notes if "max_new_tokens" in note]
+
+    longest = max(int(item.options[0].trained.sum()) - 1 for item in load(pairs(9), {"name": "loss"}).validation)
+    (note,) = notes(longest - 1)
+    assert "validation items the completion is longer than max_new_tokens: " in note
+    assert note.endswith(f"Fix: set scorer.max_new_tokens to {longest}, the longest one's tokens")
+    assert notes(longest) == notes(1, "loss") == [], "the token that ends it is not needed"
+
+
 def test_more_shots_than_examples(load):
     with pytest.raises(DataError, match=r"datasets\.d\.scorer\.shots\.k: found 99, to be drawn from 9"):
         load(pairs(9), {"name": "loss", "shots": {"k": 99}})

@@ -93,8 +93,8 @@ class ScorerConfig(Section):
     """`generate` only (default: text): how the answer is extracted from the generated text, and from the row's
     completion."""
     stop: Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_no_blank_stop)] | None = None
-    """`generate` and your own scorer: texts that end the generation (default: a blank line if there are shots, else
-    none)."""
+    """`generate` and your own scorer: texts that end the generation; null: a blank line if there are shots that blank
+    lines separate (in a conversation, turns do), else none."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """`generate` and your own scorer (default: 256): maximum number of generated tokens."""
     shots: ShotsConfig | None = None
@@ -114,7 +114,8 @@ class ScorerConfig(Section):
         if name not in (*SCORERS, "your own"):
             return given  # the check of `name` reports it
         chosen = {key: value for key, value in given.items() if value is not None}
-        speaking = {"stop": ["\n\n"] if chosen.get("shots") else [], "max_new_tokens": 256}
+        # The format of the rows, which is not known yet, decides whether blank lines separate shots.
+        speaking = {"stop": None if chosen.get("shots") else [], "max_new_tokens": 256}
         keys: dict[str, dict[str, Any]] = {
             "choice": {"of": "text", "normalize": "none"},
             "generate": {"extract": "text", **speaking},

@@ -31,6 +31,8 @@ LABELS = ("label", "labels", "target", "class", "completion", "output", "respons
 """Columns which suggest that `text` is not all that is to be learned."""
 OF_THE_HUB = {"question_stem": "question", "answerKey": "answer"}
 """Columns of multiple choice on the hub (ARC, OpenBookQA, CommonsenseQA) -> their roles beside `choices`."""
+BLANK_LINE = "\n\n"
+"""What separates shots, where they are texts."""
 EXPECTED = (
     "prompt + completion, messages, conversations, instruction (+ input) + output, question + choices + answer, "
     "question + answer, text"
@@ -93,7 +95,7 @@ class _Detector:
             nothing = Template.parse("")
             return Format(
                 roles=self.roles,
-                measure=self._measure(),
+                measure=self._measure(conversation=True),
                 kind=kind,
                 prompt=nothing,
                 completion=nothing,
@@ -159,17 +161,19 @@ class _Detector:
             return self._known("{answer}" if not self.can_derive else QUESTION.completion, numbers=True)
         raise self._bad("the template has no completion, and no column is one", "give template.completion", "template")
 
-    def _measure(self) -> Measure:
+    def _measure(self, *, conversation: bool = False) -> Measure:
         if self.scorer is None:
             return Measure(name="choice" if self.of else "loss")
-        extract = self.scorer.extract or "text"
+        extract, stop = self.scorer.extract or "text", self.scorer.stop
+        if stop is None:
+            stop = (BLANK_LINE,) if self.scorer.shots and not conversation else ()
         return Measure(
             name=self.scorer.name,
             normalize=self.scorer.normalize or "none",
             control=self.scorer.control,
             extract=extract if isinstance(extract, str) else "regex",
             pattern="" if isinstance(extract, str) else extract.regex,
-            stop=self.scorer.stop or (),
+            stop=stop,
             max_new_tokens=self.scorer.max_new_tokens or 0,
         )
 

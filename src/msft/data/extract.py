@@ -13,11 +13,16 @@ from typing import Any
 from msft.core.errors import ConfigError, complaint
 from msft.data.examples import Measure
 
-_DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
+_EXPONENT = r"(?:[eE][+-]?\d{1,3}(?!\w|\.\d))?"
+_DIGITS = rf"(?:(?:\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+)(?:\.\d+)?|\.\d+){_EXPONENT}"
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))", re.ASCII)
+OTHER_SIGNS = re.compile(r"(?P<minus>\u2212)|(?<=\d)(?:\{,\}|\\[,!]|,\\!)(?=\d{3}(?!\d))", re.ASCII)
+"""A typographic minus sign, and the ways of LaTeX to separate thousands."""
 NUMBER = re.compile(rf"(?:(?<![\w)])-)?\$?{_DIGITS}", re.ASCII)
 """A number in a text. A minus sign belongs to it only if there is nothing before the sign to subtract from."""
-PLAIN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)", re.ASCII)
+PLAIN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+DELIMITED = re.compile(r"(?<!\\)\$|\\[(\[]|\\boxed")
+WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 LETTERS = 10
 """Number of letters from A that may be the answer if the number of choices is not known."""
 MATH_SECONDS = 5
@@ -47,6 +52,7 @@ def reference_of(completion: str, stated: str | None, measure: Measure, choices:
             raise ValueError(f"the completion has no answer that {sought} finds{before}")
         return found
     whole = stated.strip() if measure.extract in ("####", "regex") else ""
+    stated = _delimited(stated) if measure.extract == "math" else stated
     found = found_in(stated, measure, choices) or whole
     if not found:
         raise ValueError(f"the answer is not one that {sought} finds")
@@ -100,13 +106,17 @@ def _by_pattern(text: str, measure: Measure) -> str | None:
 
 @cache
 def _letters(count: int) -> tuple[re.Pattern[str], ...]:
-    """Patterns of an answer letter, one of the first `count`, the most reliable first: named as the answer, alone at
-    the start, in brackets. "I think" is no letter: an I that is named needs more behind it than a word."""
-    one = f"[A-{string.ascii_uppercase[count - 1]}]"
+    """Patterns of an answer letter, one of the first `count`, the most reliable first: named as the answer, in a LaTeX
+    box, alone at the start, in brackets. "I think" is no letter: an I that is named needs more behind it than a word."""
+    one = f"(?!I\\s+[a-z])([A-{string.ascii_uppercase[count - 1]}])"
+    named = r"(?i:\banswer|\b(?:correct|right|best)\s+(?:option|choice))"
+    between = r"[\s*]*(?i:(?:is|would\s+be)\b)?[\s*:]*(?i:(?:option|choice)\b)?[\s*(\[$]*"
+    boxed = r"\\boxed\{(?:\\text\{)?\(?"
     return (
-        re.compile(rf"\b[Aa]nswer(?:\s+is)?\s*:?\s*\(?\**(?!I\s+[a-z])({one})\b(?!['’])"),
-        re.compile(rf"^\W*({one})(?=\s*$|\s*\n|[.,:;)\]*])"),
-        re.compile(rf"[(\[]({one})[)\]]"),
+        re.compile(rf"{named}{between}(?:{boxed})?{one}\b(?!['’])"),
+        re.compile(rf"{boxed}{one}\b"),
+        re.compile(rf"^\W*{one}(?=\s*$|\s*\n|[.,:;)\]*])"),
+        re.compile(rf"[(\[]{one}[)\]]"),
     )
 
 
@@ -115,8 +125,12 @@ def _letter(text: str, count: int) -> str | None:
 
 
 def _last_number(text: str, _: Measure) -> str | None:
-    numbers = NUMBER.findall(text)
+    numbers = NUMBER.findall(_plain_signs(text))
     return numbers[-1] if numbers else None
+
+
+def _plain_signs(text: str) -> str:
+    return OTHER_SIGNS.sub(lambda match: "-" if match["minus"] else ",", text)
 
 
 def _whole(text: str, _: Measure) -> str | None:
@@ -138,8 +152,18 @@ EXTRACTORS: Mapping[str, Callable[[str, Measure], str | None]] = {
 
 
 def _value(text: str) -> Decimal | None:
-    plain = THOUSANDS.sub("", text).replace("$", "").strip().rstrip(".")
+    plain = THOUSANDS.sub("", _plain_signs(text)).replace("$", "").strip().rstrip(".")
     return Decimal(plain) if PLAIN.fullmatch(plain) else None
+
+
+def _delimited(stated: str) -> str:
+    r"""A stated answer as an expression: data sets write LaTeX without delimiters there, and the library would read
+    `3\sqrt{5}` as 3. Between delimiters, in turn, it would read words as products of letters."""
+    stated = stated.strip()
+    if DELIMITED.search(stated) or (WORD.search(stated) and _parsed(stated)):
+        return stated
+    boxed = f"\\boxed{{{stated}}}"
+    return boxed if _parsed(boxed) else stated
 
 
 def _parsed(text: str) -> list[Any]:

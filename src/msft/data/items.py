@@ -56,6 +56,28 @@ def notes_of_choices(items: Mapping[str, Sequence[Item]], measure: Measure) -> l
     return [f"in {' and '.join(said)} {found}. {fix}"]
 
 
+def notes_of_lengths(items: Mapping[str, Sequence[Item]], measure: Measure, ends: Sequence[int]) -> list[str]:
+    """The note on items whose own completion is longer than what may be generated, so that a model which answers alike
+    is cut off. `items`: those of each split; `ends`: as for `build`. Empty if there are none."""
+    if not measure.generates:
+        return []
+    lengths = {kind: [_completion(item, ends) for item in own] for kind, own in items.items()}
+    most = measure.max_new_tokens
+    counts = {kind: sum(length > most for length in own) for kind, own in lengths.items()}
+    said = [f"{count:,} of {many(len(items[kind]), f'{kind} item')}" for kind, count in counts.items() if count]
+    if not said:
+        return []
+    longest = max(length for own in lengths.values() for length in own)
+    found = f"the completion is longer than max_new_tokens: {most}, so that an answer at its end may not be reached"
+    return [f"in {' and '.join(said)} {found}. Fix: set scorer.max_new_tokens to {longest}, the longest one's tokens"]
+
+
+def _completion(item: Item, ends: Sequence[int]) -> int:
+    """The tokens of an item's own completion, without the one that ends it."""
+    (example,) = item.options
+    return int(example.trained.sum()) - (int(example.ids[-1]) in ends)
+
+
 def _has_hopeless_option(item: Item) -> bool:
     # In order, an option that another one begins with is followed by one that begins with it.
     ordered = sorted(option.ids.tobytes() for option in item.options)

@@ -24,7 +24,7 @@ from msft.data.ends import TaskEnds
 from msft.data.examples import Example, Item, Measure, Member, TaskData
 from msft.data.formats import TEXT, Sample
 from msft.data.grouping import grouped
-from msft.data.items import build, notes_of_choices
+from msft.data.items import build, notes_of_choices, notes_of_lengths
 from msft.data.own_scorer import fingerprint
 from msft.data.samples import Samples, batches
 from msft.data.shots import after, draw
@@ -126,6 +126,7 @@ def _items(checked: Checked, train: Samples, builder: _Builder) -> dict[str, lis
     except ChatTemplateError as error:  # every row was rendered before, but not with shots or in part
         raise DataError(complaint(str(error), error.fix, field=f"{checked.dataset.field}.scorer")) from None
     builder.notes += notes_of_choices(items, checked.form.measure)
+    builder.notes += notes_of_lengths(items, checked.form.measure, builder.ends.found)
     return items
 
 
