@@ -153,7 +153,8 @@ def test_mathematics_is_compared_by_value():
         (r"3\sqrt{5}", r"so $\boxed{3\sqrt{5}}$", True), (r"3\sqrt{5}", "$3$", False), (r"2\pi", r"\boxed{2}", False),
         ("x^2+1", "$1+x^2$", True), ("(1,2)", "$(1,2)$", True), (r"1\frac{4}{5}", r"$\frac{9}{5}$", True),
         (r"120,\!000", "$120000$", True), (r"\$18.90", "$18.9$", True), (r"50\%", r"$\frac{1}{2}$", True),
-        ("5 dollars", "$5$", True), ("The answer is 5", "$5$", True), (r"\text{Evelyn}", r"\boxed{\text{Evelyn}}", True),
+        ("5 dollars", "$5$", True), ("The answer is 5", "$5$", True),
+        (r"\text{Evelyn}", r"\boxed{\text{Evelyn}}", True),
         ("x=5", "$5$", True), (r"$\frac{1}{2}$", "$0.5$", True),
     ],
 )  # fmt: skip

@@ -106,8 +106,9 @@ def _by_pattern(text: str, measure: Measure) -> str | None:
 
 @cache
 def _letters(count: int) -> tuple[re.Pattern[str], ...]:
-    """Patterns of an answer letter, one of the first `count`, the most reliable first: named as the answer, in a LaTeX
-    box, alone at the start, in brackets. "I think" is no letter: an I that is named needs more behind it than a word."""
+    """Patterns of an answer letter, one of the first `count`, the most reliable first: named as the answer, boxed in
+    LaTeX, alone at the start, in brackets. "I think" is no letter: an I that is named needs more behind it than a
+    word."""
     one = f"(?!I\\s+[a-z])([A-{string.ascii_uppercase[count - 1]}])"
     named = r"(?i:\banswer|\b(?:correct|right|best)\s+(?:option|choice))"
     between = r"[\s*]*(?i:(?:is|would\s+be)\b)?[\s*:]*(?i:(?:option|choice)\b)?[\s*(\[$]*"
