@@ -91,6 +91,37 @@ def test_what_is_said_of_a_folder_that_cannot_be_written(tmp_path: Path, begun: 
     assert "are needed). Fix: free space or fix the disk, " in full
 
 
+@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize("what", ["folder", "journal", "journal of another run"])
+def test_a_run_whose_folder_or_journal_goes_away_pauses_and_makes_nothing_again(
+    tmp_path: Path, kind: str, what: str
+) -> None:
+    """Put back, it goes on as if nothing had happened."""
+    config, run_folder, aside = config_of(kind, tmp_path / "run"), tmp_path / "run", tmp_path / "aside"
+    run(config)
+    wanted = content(run_folder)
+    shutil.rmtree(run_folder)
+    place = run_folder if what == "folder" else run_folder / "journal.jsonl"
+    records = 0
+
+    def takes_it_away(operation: Operation) -> None:
+        nonlocal records
+        records += operation.name == "journal.append"
+        if records == 4 and not aside.exists():
+            records += 1
+            place.rename(aside)
+            if what == "journal of another run":
+                place.write_bytes(aside.read_bytes()[:200])
+
+    with pytest.raises(RunError, match=r"the run is paused: .*moved, removed or changed") as caught:
+        run(config, observer=takes_it_away)
+    assert "put it back as it was, then continue: the same command with --resume" in str(caught.value)
+    assert place.exists() == (what == "journal of another run"), "nothing was made again"
+    aside.replace(place)
+    _, notes = run(config)
+    assert content(run_folder) == wanted, notes.said
+
+
 def test_a_disk_that_keeps_other_bytes_is_found_before_anything_is_trained(tmp_path: Path) -> None:
     def forgetful(operation: Operation) -> None:
         if operation.name == "snapshot.published":

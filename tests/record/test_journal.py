@@ -101,6 +101,7 @@ def test_an_older_or_newer_format_is_refused(tmp_path: Path) -> None:
     Journal.create(tmp_path / "j", tmp_path / "s", {"brief": {}})._append("header", {})
     text = (tmp_path / "j").read_text().splitlines()[0]
     assert '"wire":1' in text
+    (tmp_path / "k").touch()
     journal = Journal(tmp_path / "k", tmp_path / "s")
     journal._append("header", {"wire": 99})
     with pytest.raises(RunError, match="written in format 99"):

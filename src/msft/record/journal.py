@@ -102,12 +102,16 @@ class Journal:
     """Number of records before that of segment 1, 2, ..."""
     found: set[str] = field(default_factory=set)
     """The sidecar files named in the records that existed at `resume`."""
+    size: int = 0
+    """Bytes of all records."""
 
     @classmethod
     def create(cls, path: Path, sidecars: Path, header: Json) -> Journal:
         """Writes the header atomically: if the file exists, it is a run."""
         journal = cls(path, sidecars)
-        files.replace("journal.create", path, journal._line("header", {"wire": VERSION, **header}))
+        line = journal._line("header", {"wire": VERSION, **header})
+        files.replace("journal.create", path, line)
+        journal.size = len(line)
         return journal
 
     @classmethod
@@ -121,7 +125,7 @@ class Journal:
             files.cut("journal.cut", path, read.good)
         files.sync("journal.found", path)
         files.sync("journal.placed", path.parent)
-        return cls(path, sidecars, read.heads, read.before, read.sidecar_names), read.transcript()
+        return cls(path, sidecars, read.heads, read.before, read.sidecar_names, read.good), read.transcript()
 
     def sweep(self) -> None:
         """Deletes sidecar files whose records were never written. Call it only after `resume`."""
@@ -155,7 +159,7 @@ class Journal:
     def _sidecar(self, name: str, number: int, data: Any) -> Json:
         text = canonical(data)
         file = self.sidecars / f"{number:06d}-{name}-{digest(text)[:16]}.json"
-        files.make_folder("sidecar", self.sidecars, mode=0o700)
+        files.make_folder("sidecar", self.sidecars, mode=0o700, home=self.path.parent)
         files.replace("sidecar", file, text.encode())
         return {"file": file.name, "sha256": digest(text)}
 
@@ -169,10 +173,11 @@ class Journal:
     def _append(self, kind: str, body: Json) -> None:
         line = self._line(kind, body)
         try:
-            files.append("journal.append", self.path, line)
+            files.append("journal.append", self.path, line, at=self.size)
         except OSError:
             self.heads.pop()
             raise
+        self.size += len(line)
 
 
 def read(path: Path, sidecars: Path) -> Transcript:

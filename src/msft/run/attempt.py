@@ -281,7 +281,8 @@ class Attempt:
                 if main and samples:
                     self.folder.write_samples(samples)  # synced with the page
             if not whole and main:
-                publish("final", final, self._fill(answer), {"run": run}, place=False)  # synced with the page
+                # synced with the page
+                publish("final", final, self._fill(answer), {"run": run}, place=False, home=self.folder.path)
             elif not whole:
                 self.engine.export(answer, final)
         if not main:

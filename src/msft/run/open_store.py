@@ -25,9 +25,10 @@ def open_store(
     """The store of a run. `make`: its factory, where each process holds the whole model; `in_parts`: the model is split
     over the processes; `jobs`: runs on this machine at the same time."""
     memory, on_gpu = snapshot_memory(processes, jobs), snapshot_memory_of_gpu(processes)
+    place, home = folder.snapshots, folder.path
     if in_parts:
-        return SharedStore(folder.snapshots, together=processes, memory_bytes=memory, gpu_bytes=on_gpu)
-    return make(folder.snapshots, memory_bytes=memory, gpu_bytes=on_gpu, main=processes.is_main)
+        return SharedStore(place, together=processes, memory_bytes=memory, gpu_bytes=on_gpu, home=home)
+    return make(place, memory_bytes=memory, gpu_bytes=on_gpu, main=processes.is_main, home=home)
 
 
 def take_over(folder: RunFolder, processes: Processes, store: Store) -> None:

@@ -71,7 +71,10 @@ def paused(error: OSError, folder: RunFolder, snapshot_bytes: int) -> RunError:
     room, fix = f" ({scaled(free, 'B')} are free, {scaled(wanted, 'B')} are needed)", "free space or fix the disk"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):  # more room would not help
         room, fix = "", "make the folder writable"
-    if folder.exists:
+    gone = error.errno in (errno.ENOENT, errno.ESTALE)
+    if gone:
+        room, fix = ": it was moved, removed or changed while the run used it", "put it back as it was"
+    if folder.exists or gone:
         found, fix = "the run is paused", f"{fix}, then continue: the same command with --resume"
     else:
         found, fix = "the run did not begin", f"{fix}, or name another output folder, then start again"

@@ -28,15 +28,16 @@ def publish(
     about: Mapping[str, Any] | None = None,
     *,
     place: bool = True,
+    home: Path | None = None,
 ) -> None:
     """Creates `folder` with what `fill` writes into it: durable, and with a manifest of sizes and SHA-256.
 
     `name`: of these file operations. `fill` may return size and SHA-256 of files that it wrote, for the manifest; all
     others are read back. `about`: further JSON fields of the manifest. `place=False`: the parent is not synced, because
-    a later operation does so. A crash at any moment leaves either no `folder` or a complete one (and leftovers that
-    `sweep` removes); a failure leaves everything as it was.
+    a later operation does so. `home`: see `files.make_folder`. A crash at any moment leaves either no `folder` or a
+    complete one (and leftovers that `sweep` removes); a failure leaves everything as it was.
     """
-    files.make_folder(f"{name}.parent", folder.parent)
+    files.make_folder(f"{name}.parent", folder.parent, home=home)
     draft = folder.with_name(folder.name + _UNFINISHED)
     files.remove(f"{name}.leftover", draft)
     try:

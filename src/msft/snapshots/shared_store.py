@@ -46,10 +46,11 @@ class SharedStore(Store):
         together: Together,
         memory_bytes: int,
         gpu_bytes: int = 0,
+        home: Path | None = None,
     ) -> None:
         self._together = together
         own = part_folder(folder, together.world, together.rank)
-        super().__init__(own, memory_bytes=memory_bytes, gpu_bytes=gpu_bytes)
+        super().__init__(own, memory_bytes=memory_bytes, gpu_bytes=gpu_bytes, home=home)
         self._drop_incomplete()
 
     def _drop_incomplete(self) -> None:

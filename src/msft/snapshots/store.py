@@ -69,12 +69,15 @@ class Store:
         memory_bytes: int,
         gpu_bytes: int = 0,
         main: bool = True,
+        home: Path | None = None,
         executor: Callable[..., Executor] = ThreadPoolExecutor,
     ) -> None:
         self.folder = folder
         self.memory_bytes = memory_bytes
         self.gpu_bytes = gpu_bytes
         self.main = main
+        self.home = home
+        """The folder of the run, which is not made again if someone has moved or removed it."""
         self.about: Callable[[Snapshot], Mapping[str, Any]] | None = None
         """What the manifest of a snapshot says of its run; unique, as it includes the journal's position."""
         self.bytes_per_second: float | None = None
@@ -264,7 +267,7 @@ class Store:
             return {file: files.write_blocks(f"{_NAME}.fill", draft / file, data) for file, data in contents.items()}
 
         began = time.perf_counter()
-        publish(_NAME, path, fill, about)
+        publish(_NAME, path, fill, about, home=self.home)
         self.bytes_per_second = state.nbytes / max(time.perf_counter() - began, 1e-9)
 
     def _published(self) -> list[Snapshot]:

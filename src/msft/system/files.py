@@ -57,11 +57,16 @@ def _announce(name: str, kind: Kind, path: Path, to: Path | None = None, data: b
         observer(Operation(name=name, kind=kind, path=path, to=to, data=data, size=size))
 
 
-def make_folder(name: str, folder: Path, mode: int = 0o777) -> None:
-    """Makes a folder and its missing parents, each durable in its own parent."""
+def make_folder(name: str, folder: Path, mode: int = 0o777, *, home: Path | None = None) -> None:
+    """Makes a folder and its missing parents, each durable in its own parent.
+
+    `home`: the one of them that is there, and is not made again if someone has removed it (FileNotFoundError).
+    """
     if folder.is_dir():
         return
-    make_folder(name, folder.parent)
+    if folder == home:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+    make_folder(name, folder.parent, home=home)
     with _naming(folder):
         _announce(name, "folder", folder)
         folder.mkdir(mode=mode, exist_ok=True)
@@ -161,10 +166,17 @@ def written(name: str, file: Path) -> None:
         _announce(name, "written", file)
 
 
-def append(name: str, file: Path, data: bytes, *, durable: bool = True) -> None:
-    """Appends bytes to a file and makes them durable; after a failure, removes them again if possible."""
-    with _naming(file), file.open("ab", buffering=0) as out:
+def append(name: str, file: Path, data: bytes, *, at: int | None = None, durable: bool = True) -> None:
+    """Appends bytes to a file and makes them durable; after a failure, removes them again if possible.
+
+    `at`: the size that the file has; without it, it may be new. Raises OSError if it is gone or has another size: what
+    is appended would follow from nothing.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | (os.O_CREAT if at is None else 0)
+    with _naming(file), os.fdopen(os.open(file, flags, 0o666), "ab", buffering=0) as out:
         size = os.fstat(out.fileno()).st_size
+        if at not in (None, size):
+            raise OSError(errno.ESTALE, f"it has {size} bytes, where {at} were written", str(file))
         try:
             _announce(name, "append", file, data=data)
             _write_all(out.fileno(), data)
