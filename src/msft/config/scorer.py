@@ -115,7 +115,7 @@ class ScorerConfig(Section):
             return given  # the check of `name` reports it
         chosen = {key: value for key, value in given.items() if value is not None}
         # The format of the rows, which is not known yet, decides whether blank lines separate shots.
-        speaking = {"stop": None if chosen.get("shots") else [], "max_new_tokens": 256}
+        speaking: dict[str, Any] = {"stop": None if chosen.get("shots") else [], "max_new_tokens": 256}
         keys: dict[str, dict[str, Any]] = {
             "choice": {"of": "text", "normalize": "none"},
             "generate": {"extract": "text", **speaking},
