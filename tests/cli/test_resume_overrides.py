@@ -9,6 +9,7 @@ import pytest
 from job import make_job
 
 from msft.cli.main import main
+from msft.config.reader import load
 from msft.record.run_folder import RunFolder
 
 SET = ("--set", "training.learning_rate=2e-5", "--set", "datasets.0.validation.max_samples=12")
@@ -56,10 +57,19 @@ def test_another_value_is_refused_by_name(job: tuple[str, Path], capsys: pytest.
     again = ("train", config, "--resume", "--set", "training.learning_rate=3e-5")
     assert "training.learning_rate was 2e-05, is now 3e-05" in refused(capsys, *again)
     assert "weight_decay was 0.0, is now 0.5" in refused(capsys, *again[:-1], "training.weight_decay=0.5")
-    # Where it may change, the next `--resume` knows it, and one of another key is kept.
+    # Where it may change, the next `--resume` knows it, and one of another key is kept; but a run that has its end has
+    # not been trained with it.
+    before = (run / "config.yaml").read_bytes(), RunFolder(run).read_overrides()
+    assert main([*again, "--allow-changed", "training.learning_rate"]) == 0
+    assert ((run / "config.yaml").read_bytes(), RunFolder(run).read_overrides()) == before
+    assert main(["train", config, "--resume"]) == 0
+    shutil.rmtree(run / "final")
+    lines = (run / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "journal.jsonl").write_bytes(b"".join(lines[:-1]))
     assert main([*again, "--allow-changed", "training.learning_rate"]) == 0
     said = RunFolder(run).read_overrides()
     assert said[-1] == "training.learning_rate=3e-5" and "datasets.0.validation.max_samples=12" in said
+    assert load(run / "config.yaml").training.learning_rate == 3e-5
 
 
 def test_a_change_of_the_file_that_an_override_would_hide_is_refused(

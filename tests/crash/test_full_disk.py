@@ -5,9 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -76,6 +80,44 @@ def test_a_small_disk_is_refused_before_anything_is_trained(tmp_path: Path) -> N
         run(config)
     assert not RunFolder(tmp_path / "run").exists
     run(config)
+
+
+def test_a_resumed_run_needs_only_the_room_that_it_has_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of("tick", tmp_path / "run")
+    run(config)
+    ended, folder = RunFolder(tmp_path / "run").transcript(), RunFolder(tmp_path / "other")
+    paused = replace(ended, final=None)
+    for place in (folder.snapshots / "1", folder.snapshots / "2"):
+        place.mkdir(parents=True)
+        (place / "state.safetensors").write_bytes(bytes(1000))
+    monkeypatch.setattr(resume.shutil, "disk_usage", lambda path: SimpleNamespace(free=resume.RESERVE + 500))
+    resume.check_room(folder, 1000, 500, paused)
+    for past, bytes_ in ((None, 500), (paused, 501)):
+        with pytest.raises(RunError, match=r"two snapshots, the model and a reserve need"):
+            resume.check_room(folder, 1000, bytes_, past)
+    monkeypatch.setattr(resume.shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    resume.check_room(folder, 1000, 2000, ended)
+    with pytest.raises(RunError, match=r"Fix: make room, then continue: the same command with --resume"):
+        resume.check_room(folder, 1000, 2001, ended)
+
+
+def test_two_processes_may_write_the_same_file(tmp_path: Path) -> None:
+    """A report beside the end of the run: each has a temporary file of its own."""
+    code = "import sys; from pathlib import Path; from msft.system import files\n"
+    code += "for _ in range(300): files.replace('test', Path(sys.argv[1]), sys.argv[2].encode() * 1000)"
+    both = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "file"), text]) for text in ("a", "b")]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert (tmp_path / "file").read_bytes() in (b"a" * 1000, b"b" * 1000) and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_that_the_user_made_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run").chmod(0o2775)
+    run(config_of("tick", tmp_path / "run"))
+    run(config_of("tick", tmp_path / "new"))
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("run", "new")] == [0o2775, 0o700]
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -172,5 +214,5 @@ def test_an_error_names_its_file(tmp_path: Path) -> None:
         pytest.raises(OSError) as caught,
     ):
         files.replace("test", tmp_path / "file", b"content")
-    assert caught.value.filename == str(tmp_path / ".file.tmp")
+    assert caught.value.filename == str(tmp_path / f".file.{os.getpid()}.tmp")
     assert list(tmp_path.iterdir()) == []

@@ -255,7 +255,7 @@ def written_in_place(operation: Operation) -> list[Operation]:
         return []
     path = operation.path
     if path.name.startswith(".") and path.name.endswith(".tmp"):
-        return [replace(operation, path=path.with_name(path.name[1:-4]))]
+        return [replace(operation, path=path.with_name(path.name[1:-4].rpartition(".")[0]))]
     parts = [part.removesuffix(".unfinished") for part in path.parts]
     return [replace(operation, path=Path(*parts))]
 

@@ -23,7 +23,7 @@ from msft.data.examples import Example, Measure, TaskData
 from msft.model import open as opening
 from msft.model.adapters import fresh_adapter
 from msft.model.attention import NAME
-from msft.model.folder import ModelSource, check_model_folder, fingerprint
+from msft.model.folder import ModelSource, check_model_folder, complaining, fingerprint
 from msft.model.limits import check_data_fits
 from msft.model.open import load_model, load_tokenizer, non_embedding_parameters
 from msft.model.row_layout import fitting_layout
@@ -128,6 +128,16 @@ def test_parameters_of_the_cost_law_leave_out_embeddings_and_head(kind: str, tie
     expected = sum(p.numel() for name, p in layers.named_parameters() if "embed" not in name and "wte" not in name)
     expected -= layers.wpe.weight.numel() if kind == "gpt2" else 0
     assert non_embedding_parameters(model) == expected
+
+
+@pytest.mark.parametrize(
+    ("gguf", "fix"), [(None, "install the package that it names"), ("a.gguf", "pip install 'gguf")]
+)
+def test_a_package_that_a_model_needs_is_named(tmp_path: Path, gguf: str | None, fix: str) -> None:
+    named = source(tmp_path, gguf_file=gguf)
+    with pytest.raises(ModelError, match=rf"the model cannot be loaded \(.*einops.*\)\. Fix: {fix}"):  # noqa: SIM117
+        with complaining(named, "the model cannot be loaded"):
+            raise ImportError("this code needs einops")
 
 
 def test_data_that_the_model_has_no_weights_for_is_refused() -> None:

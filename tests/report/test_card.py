@@ -15,6 +15,7 @@ from run_folders import NAMES, make_run, with_header
 from msft.record.journal import canonical, digest
 from msft.report.card import FILE, Form, card, write_card
 from msft.report.intervals import of_items
+from msft.report.page import write_page
 from msft.report.story import Story, read_story
 
 NASTY = ("<img src=x onerror=alert(1)>", "a|b | c", "[x](javascript:alert(1))", "`tick` *star* _under_ $m$ &lt;")
@@ -49,6 +50,25 @@ def test_the_hub_reads_the_front_matter(story: Story) -> None:
     assert data.pipeline_tag == "text-generation"
     assert "msft" in data.tags
     assert ModelCard(card(story, Form(kind="adapter"))).data.library_name == "peft"
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("https://me:word@host/a/b.jsonl?X-Amz-Signature=abc#top", "https://host/a/b.jsonl"),
+        ("s3://bucket/a.jsonl", "s3://bucket/a.jsonl"), ("file:///home/me/b.jsonl", "b.jsonl"),
+        ("/home/me/2026-11-28T10:00/b.jsonl", "b.jsonl"), ("reasoning_gym:chain_sum", "reasoning_gym:chain_sum"),
+        ("hf://datasets/me/it/b.jsonl", "hf://datasets/me/it/b.jsonl"), ("openai/gsm8k", "openai/gsm8k"),
+    ],
+)  # fmt: skip
+def test_no_folder_password_or_signature_is_published(tmp_path: Path, path: str, shown: str) -> None:
+    run = make_run(tmp_path / "run", items=20)
+    with_header(run, config=config_of(arc={"path": path}, gsm8k={"path": "x"}, piqa={"path": "x"}))
+    lines = card(read_story(run), MODEL).replace("\\", "").splitlines()
+    assert f"| arc | {shown} |" in "\n".join(lines)
+    write_page(run, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "datasets.arc.path" in page and "Signature" not in page and "me:word" not in page
 
 
 def test_it_says_what_happened_what_it_scores_and_where_the_data_come_from(story: Story) -> None:

@@ -13,7 +13,7 @@ from msft.core.errors import RunError
 from msft.record.run_folder import RunFolder
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL])
 def test_a_file_system_without_locks_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:

@@ -69,7 +69,11 @@ def _package(address: str) -> str:
 
     known = known_implementations.get(address.partition("://")[0].lower(), {})
     package = str(known.get("class", "fsspec")).partition(".")[0]
-    return f"pip install {package}" if package != "fsspec" else str(known.get("err", "install it"))
+    if package != "fsspec":
+        return f"pip install {package}"
+    said = str(known.get("err", "install it"))
+    named = re.findall(r'"([\w-]+)"', said)
+    return f"pip install {' '.join(named)}" if named else said
 
 
 def _copied(system: Any, place: str, name: str) -> Path:

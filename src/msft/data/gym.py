@@ -17,8 +17,9 @@ from typing import Any
 def generate(task: str, options: dict[str, Any]) -> dict[str, Any]:
     """A mapping with one key: `rows`, the generated rows in order; `tasks`, the names of all tasks, if this is not one;
     or `refused`, why the task refused its options. Raises ImportError if reasoning-gym is not installed."""
+    # -P: else a file of the working directory, such as random.py, would be imported in place of a library's.
     child = subprocess.run(
-        [sys.executable, "-m", __name__],
+        [sys.executable, "-P", "-m", __name__],
         input=json.dumps({"task": task, "options": options}),
         capture_output=True,
         text=True,

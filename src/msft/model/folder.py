@@ -218,7 +218,9 @@ def complaining(source: ModelSource, what: str) -> Iterator[None]:
     except Exception as error:
         found = f"{what} ({in_a_line(error)})"
         fix = "check the name and the files; without a network, give a local folder"
-        if not Path(source.name_or_path).exists():
+        if isinstance(error, ImportError):
+            fix = "pip install 'gguf>=0.17'" if source.gguf_file is not None else "install the package that it names"
+        elif not Path(source.name_or_path).exists():
             fix = f"check the name: {absent(Path(source.name_or_path))}; without a network, give a local folder"
         raise ModelError(complaint(found, fix, file=source.name_or_path)) from error
 

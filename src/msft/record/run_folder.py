@@ -103,7 +103,10 @@ class RunFolder:
     @property
     def exists(self) -> bool:
         """Whether the folder contains a run."""
-        return self.journal.exists()
+        try:
+            return self.journal.exists()
+        except OSError:  # not a valid name of a folder
+            return False
 
     @property
     def visited(self) -> bool:
@@ -139,8 +142,7 @@ class RunFolder:
                 self.snapshots, self.inputs,
             )
         }  # fmt: skip
-        known = {LOCK, *ours, *(f".{name}.tmp" for name in ours)}
-        if there == self.path and (not self.path.is_dir() or {path.name for path in self.path.iterdir()} - known):
+        if there == self.path and not (self.path.is_dir() and files.holds_only(self.path, {LOCK, *ours})):
             raise RunError(
                 complaint("this is not an empty folder", "name another output folder", file=self.path, field="output")
             )
@@ -163,8 +165,9 @@ class RunFolder:
             raise RunError(complaint("there are snapshots or a model here, but no journal", fix, file=self.journal))
 
     def create(self) -> None:
-        files.make_folder("run", self.path, mode=0o700)
-        self.path.chmod(0o700)
+        if not self.path.is_dir():  # the mode of a folder that the user made is the user's
+            files.make_folder("run", self.path, mode=0o700)
+            self.path.chmod(0o700)
 
     @contextmanager
     def owned(self) -> Iterator[None]:

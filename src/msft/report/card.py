@@ -28,7 +28,7 @@ from msft.report.load_snippets import ASK, ASK_IN_TURNS, LOAD_MODEL, NOT_BY_AUTO
 from msft.report.story import Story, read_story
 from msft.report.table import columns, costs, counted, notes, shown_columns
 from msft.report.verdict_views import sentences
-from msft.report.words import clean, decisions, measure_label, percent
+from msft.report.words import clean, decisions, measure_label, percent, without_secrets
 
 FILE = "README.md"
 UNKNOWN = "not known"
@@ -179,7 +179,7 @@ def _data(story: Story) -> str:
         owners = [name for name in datasets if task == name or task.startswith(f"{name}.")]
         given = datasets[max(owners, key=len)] if owners else {}
         source = str(given.get("path", ""))
-        where = source if on_hub(source) or ":" in source else PurePath(source).name
+        where = _origin(source)
         trained = f"{size:,}" if taken == size else f"{size:,}, each {taken / size:.3g} times per epoch"
         rows.append([task, where or UNKNOWN, trained, str(items), str(given.get("license") or UNKNOWN)])
     return _table(["sub-dataset", "from", "trained on", "validation items", "licence"], _escaped(rows))
@@ -249,6 +249,14 @@ def _base(story: Story, form: Form) -> str:
     """The base model's name on the hub, or the name of its folder."""
     name = _name(story, form)
     return name if on_hub(name) else PurePath(name).name
+
+
+def _origin(path: str) -> str:
+    """Where rows come from, as strangers may read it: no folder of the training machine, no password or signature."""
+    if on_hub(path) or path.startswith("reasoning_gym:"):
+        return path
+    address = str(without_secrets(path))
+    return address if "://" in address and not address.startswith("file:") else PurePath(path).name
 
 
 def on_hub(name: str) -> bool:

@@ -27,7 +27,7 @@ from msft.report.sub_datasets import rows_table
 from msft.report.table import cost_line, costs, headline, model_name, notes, smoothing
 from msft.report.training_curves import training_figures
 from msft.report.verdict_views import verdict_html
-from msft.report.words import TEACHER, decision, decision_in_short, decisions, epochs, scaled
+from msft.report.words import TEACHER, decision, decision_in_short, decisions, epochs, scaled, without_secrets
 from msft.system import files
 
 SCORES_KEY = (
@@ -243,7 +243,7 @@ def _settings(story: Story, environment: Mapping[str, Any]) -> Section:
         ("Environment", environment),
         ("Fingerprints", story.header.get("fingerprints", {})),
     ]
-    parts = [(title, list(flat(tree))) for title, tree in trees]
+    parts = [(title, [(key, without_secrets(value)) for key, value in flat(tree)]) for title, tree in trees]
     content = "\n".join(
         f'<details id="{title.lower()}"><summary>{title} ({len(rows)})</summary>{pairs(rows)}</details>'
         for title, rows in parts

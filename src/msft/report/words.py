@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -201,3 +202,13 @@ def _whence(rollout: Rollout) -> str:
 
 def _discarded(rollout: Rollout) -> str:
     return f" ({in_epochs(rollout.rolled_back)} discarded)"
+
+
+def without_secrets(value: object) -> object:
+    """An address without what may be secret in it: the user's name and password, and the query, which may be a
+    signature. Anything else as it is."""
+    if not isinstance(value, str) or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
+        return value
+    scheme, _, rest = value.partition("://")
+    host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

@@ -220,11 +220,14 @@ class Attempt:
         take_over(self.folder, self.processes, self.store)
         if journal is not None:
             journal.sweep()
-            note = (lambda text: None) if changes else self.watcher.note
-            restore_derived(self.folder, self._derived(), note)
-            self.folder.keep_overrides(self.overrides)
-            for path, was, new in changes if past.final is None else []:
-                journal.change(path, was, new)
+            note, derived = (lambda text: None) if changes else self.watcher.note, self._derived()
+            if changes and past.final is not None:  # nothing was trained, or will be, with what has changed
+                del derived[self.folder.config]
+            restore_derived(self.folder, derived, note)
+            if not changes or past.final is None:
+                self.folder.keep_overrides(self.overrides)
+                for path, was, new in changes:
+                    journal.change(path, was, new)
         return journal, past
 
     def _derived(self) -> dict[Path, bytes]:

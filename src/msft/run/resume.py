@@ -55,13 +55,28 @@ def least_room(snapshot_bytes: int, model_bytes: int) -> int:
     return 2 * snapshot_bytes + model_bytes + RESERVE
 
 
-def check_room(folder: RunFolder, snapshot_bytes: int, model_bytes: int) -> None:
-    """Raises RunError unless two snapshots, the final model and a reserve fit."""
+def check_room(folder: RunFolder, snapshot_bytes: int, model_bytes: int, past: Transcript | None = None) -> None:
+    """Raises RunError unless two snapshots, the final model and a reserve fit.
+
+    `past`: of a run that is resumed. Its snapshots and model take their room already, and it needs none for snapshots
+    once it has its end.
+    """
     wanted, free = least_room(snapshot_bytes, model_bytes), shutil.disk_usage(folder.path).free
+    fix = "make room, or name another output folder"
+    if past is not None:
+        least = RESERVE if past.final is None else 0
+        wanted = wanted if past.final is None else model_bytes
+        wanted, fix = max(wanted - _taken(folder), least), "make room, then continue: the same command with --resume"
     if free < wanted:
-        need = f"need {scaled(wanted, 'B')}, and {scaled(free, 'B')} are free"
+        need = f"need {scaled(wanted, 'B')}{' more' if past else ''}, and {scaled(free, 'B')} are free"
         found = f"two snapshots, the model and a reserve {need}"
-        raise RunError(complaint(found, "make room, or name another output folder", file=folder.path, field="output"))
+        raise RunError(complaint(found, fix, file=folder.path, field="output"))
+
+
+def _taken(folder: RunFolder) -> int:
+    """Bytes of the snapshots and the final model that are there."""
+    found = (file for place in (folder.snapshots, folder.final) for file in place.rglob("*"))
+    return sum(file.stat().st_size for file in found if file.is_file())
 
 
 def paused(error: OSError, folder: RunFolder, snapshot_bytes: int) -> RunError:

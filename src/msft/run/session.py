@@ -77,8 +77,8 @@ def train(
                 held.enter_context(folder.owned())  # a second process fails here, before anything is loaded
             check()
             check_trackers(config.training.report_to)
-        if resume:
-            past = folder.transcript()
+        past = folder.transcript() if resume else None
+        if past is not None:
             config = as_begun(on_day(config, past.day), past.score_excluded)
         job = job.of(config) if job else Job.prepare(config)
         if processes.is_main and shared is None:
@@ -90,7 +90,7 @@ def train(
                     folder.create()
                     held.enter_context(folder.owned())
                     check()
-                check_room(folder, job.snapshot_bytes, job.model_bytes)
+                check_room(folder, job.snapshot_bytes, job.model_bytes, past)
             for note in [*few_items({task: len(part.validation) for task, part in job.data.items()}), *job.notes]:
                 watcher.note(note)
             stop = held.enter_context(StopRequest())

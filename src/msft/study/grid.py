@@ -188,8 +188,8 @@ class StudyFolder:
                 raise RunError(complaint(f"this study was started with another grid: {listed}", fix, file=self.path))
             return
         # A start that was interrupted before the grid was recorded leaves these files only.
-        ours = {LOCK, self.workers.name, f".{self.record.name}.tmp"}
-        if self.path.exists() and (not self.path.is_dir() or {p.name for p in self.path.iterdir()} - ours):
+        ours = {LOCK, self.workers.name, self.record.name}
+        if self.path.exists() and not (self.path.is_dir() and files.holds_only(self.path, ours)):
             raise RunError(complaint("this is not an empty folder", "name another folder", file=self.path))
 
     def threads(self, default: int) -> int:

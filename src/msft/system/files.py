@@ -16,7 +16,8 @@ import fcntl
 import hashlib
 import mmap
 import os
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,7 +194,8 @@ def replace(name: str, file: Path, data: bytes, *, place: bool = True) -> None:
 
     `place=False`: the folder is not synced, because a later operation does it.
     """
-    temporary = file.with_name(f".{file.name}.tmp")
+    # Two processes may write the same file: a report beside the run that ends.
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         write(name, temporary, data)
         sync(f"{name}.content", temporary)
@@ -203,6 +205,12 @@ def replace(name: str, file: Path, data: bytes, *, place: bool = True) -> None:
         raise
     if place:
         sync(f"{name}.entry", file.parent)
+
+
+def holds_only(folder: Path, names: Collection[str]) -> bool:
+    """Whether a folder holds nothing but files of these names, and what an interrupted `replace` of them left."""
+    bare = (re.sub(r"^\.(.+?)(\.\d+)?\.tmp$", r"\1", path.name) for path in folder.iterdir())
+    return all(name in names for name in bare)
 
 
 def cut(name: str, file: Path, size: int) -> None:

@@ -9,8 +9,9 @@ from typing import IO
 
 from msft.core.errors import RunError, complaint
 
-WITHOUT = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}
-"""What a file system without locks answers: Lustre mounted without `flock`, NFS without its lock service."""
+WITHOUT = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
+"""What a file system without locks answers: Lustre mounted without `flock`, NFS without its lock service, some in user
+space."""
 
 
 def lock(file: IO[str] | int, path: Path, how: int) -> bool:
