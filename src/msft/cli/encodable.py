@@ -19,7 +19,7 @@ PLAIN = {
     "’": "'", "‘": "'", "“": '"', "”": '"',
 }  # fmt: skip
 NAME = "msft.encodable"
-OF_A_FILE = {
+OF_A_FILE = {errno.ENAMETOOLONG, 
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE,
 }  # fmt: skip
 """What the system says where a file cannot be used: no mistake of this program."""
