@@ -162,3 +162,15 @@ def test_one_command_begins_a_run_and_resumes_it(tmp_path: Path, capsys: pytest.
     assert main(["train", str(tmp_path / "run"), "--resume-if-begun"]) == 0
     (tmp_path / "empty").mkdir()
     assert "this is a folder" in refused(capsys, "train", str(tmp_path / "empty"), "--resume-if-begun")
+
+
+def test_a_relative_path_means_the_same_in_another_folder(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = finished.parent
+    monkeypatch.chdir(folder)
+    place, run = next(folder.glob("**/copy.jsonl")).relative_to(folder), tmp_path / "run"
+    assert main(["train", str(finished), *SET, "--set", f"datasets.0.path={place}", "--set", f"output={run}"]) == 0
+    assert f"datasets.0.path={folder / place}" in RunFolder(run).read_overrides()
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", str(finished), "--set", f"output={run}", "--resume"]) == 0

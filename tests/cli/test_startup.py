@@ -104,7 +104,7 @@ def test_a_file_that_cannot_be_used_is_named(
         assert main(["env"]) == 2
         return capfd.readouterr().err
 
-    for code in (errno.EROFS, errno.EACCES, errno.EDQUOT):
+    for code in (errno.EROFS, errno.EACCES, errno.EDQUOT, errno.ENAMETOOLONG):
         said = fails(OSError(code, os.strerror(code), "run/lock"))
         assert said.startswith(f"msft: run/lock: cannot be read or written ({os.strerror(code)}). Fix: check its perm")
     with pytest.raises(FileNotFoundError):  # a file that we did not look for is a bug

@@ -19,8 +19,9 @@ PLAIN = {
     "’": "'", "‘": "'", "“": '"', "”": '"',
 }  # fmt: skip
 NAME = "msft.encodable"
-OF_A_FILE = {errno.ENAMETOOLONG, 
+OF_A_FILE = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE,
+    errno.ENAMETOOLONG,
 }  # fmt: skip
 """What the system says where a file cannot be used: no mistake of this program."""
 OF_A_STREAM = {errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF}

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from msft.cli.quiet import quiet
-from msft.config.reader import load, output_of
+from msft.config.reader import load, output_of, with_absolute_path
 from msft.config.schema import Config
 from msft.config.written import key_of
 from msft.core.errors import ConfigError, complaint
@@ -34,7 +34,7 @@ def read(
         output = output_of(path, overrides) if resume else None
         kept = list(overrides) if output is None else _kept(RunFolder(output), overrides)
         _check_changed(kept, overrides, allow_changed)
-        return load(path, kept), _to_keep(kept)
+        return load(path, kept), _to_keep(kept, path.parent)
     if not resume and folder.exists:
         fix = "add --resume to continue the run, or name a configuration file"
         raise ConfigError(complaint("this is the folder of a run, not a configuration", fix, file=path))
@@ -44,7 +44,7 @@ def read(
     if any(key_of(override) == "output" for override in overrides):
         found = "the run that is resumed is the one in the folder that is named"
         raise ConfigError(complaint(found, "omit it", file="--set", field="output"))
-    return config_of(folder, overrides), _to_keep(_kept(folder, overrides))
+    return config_of(folder, overrides), _to_keep(_kept(folder, overrides), path)
 
 
 def _kept(folder: RunFolder, overrides: Sequence[str]) -> list[str]:
@@ -63,9 +63,10 @@ def _check_changed(kept: Sequence[str], overrides: Sequence[str], allowed: Colle
             raise ConfigError(complaint(found, fix, file="--allow-changed", field=key_of(override)))
 
 
-def _to_keep(overrides: Sequence[str]) -> list[str]:
-    """Without the run folder, which may be moved."""
-    return [override for override in overrides if key_of(override) != "output"]
+def _to_keep(overrides: Sequence[str], folder: Path) -> list[str]:
+    """Without the run folder, which may be moved, and such that they mean the same in any working directory. `folder`:
+    that of the configuration."""
+    return [with_absolute_path(override, folder) for override in overrides if key_of(override) != "output"]
 
 
 def run(

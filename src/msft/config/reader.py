@@ -113,13 +113,27 @@ def _absolute_paths(data: dict[str, Any], folder: Path) -> None:
         owners += [(owner, "path") for owner in (dataset, *splits)]
     for owner, key in owners:
         written = owner.get(key) if isinstance(owner, dict) else None
-        if not isinstance(written, str) or not written.strip() or "\n" in written or "\0" in written:
-            continue
-        for base in (folder, Path()):
-            target = base.resolve() / expanded(written)
-            if _leads_somewhere(target):
-                owner[key] = str(target.resolve())
-                break
+        if isinstance(written, str):
+            owner[key] = _absolute(written, folder)
+
+
+def with_absolute_path(override: str, folder: Path) -> str:
+    """An override `a.b=value` that means the same in any working directory. `folder`: as for `load`."""
+    key, equals, value = override.partition("=")
+    is_place = key.rpartition(".")[2].strip() in ("name_or_path", "tokenizer", "chat_template", "path")
+    return f"{key}{equals}{_absolute(value, folder)}" if is_place else override
+
+
+def _absolute(written: str, folder: Path) -> str:
+    """A relative path that exists in the folder, or else in the working directory, as an absolute one; all else as it
+    is."""
+    if not written.strip() or "\n" in written or "\0" in written:
+        return written
+    for base in (folder, Path()):
+        target = base.resolve() / expanded(written)
+        if _leads_somewhere(target):
+            return str(target.resolve())
+    return written
 
 
 def _leads_somewhere(path: Path) -> bool:
