@@ -146,6 +146,11 @@ def test_a_search_that_hands_over_the_model_of_plain_sft_says_so(tmp_path: Path)
     assert not same_model(search, replace(plain, answer=None))
     averaged = replace(plain, header={**plain.header, "config": {**plain.config, "training.average": 1}})
     assert not same_model(search, averaged)
+    debiased, falling = (
+        replace(averaged, header={**plain.header, "config": {**averaged.config, **changed}})
+        for changed in ({"training.average_warmup": "debiased"}, {"training.schedule": "linear"})
+    )
+    assert same_model(averaged, averaged) and not same_model(averaged, debiased) and not same_model(averaged, falling)
     bases = [replace(each, answer=each.base) for each in (search, plain)]
     assert same_model(*bases) and ": the base model. On this" in against_plain(
         *(Run(name="", story=each) for each in bases)

@@ -18,7 +18,7 @@ from msft.record.run_folder import STUDY, RunFolder
 from msft.report.base_and_answer import Comparison, compare, mean
 from msft.report.cautions import CLEAR
 from msft.report.cost import flops, plain
-from msft.report.final_path import discarded_share, final_path, same_model
+from msft.report.final_path import BY_RUN, discarded_share, final_path, same_model
 from msft.report.intervals import Interval, Z
 from msft.report.load_snippets import BITS, is_dora, quantized_in
 from msft.report.several import Run, macro_gap, on_one_split
@@ -27,8 +27,8 @@ from msft.report.words import clean, difference, epochs, in_epochs, mixed, perce
 
 PLAIN = ("sft", "sft_average")
 """Names of runs of plain SFT, beside a run or in the same study."""
-FREE = ("method.", "training.average", "training.schedule")
-"""The settings in which a method and the plain SFT that it is compared with may differ."""
+FREE = ("method.", *BY_RUN)
+"""How the settings begin in which a method and the plain SFT that it is compared with may differ."""
 PLACES = (".path", "model.name_or_path")
 """Where data and model lie: no difference if their content is the same."""
 SEEDS = 6
