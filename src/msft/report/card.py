@@ -225,8 +225,9 @@ def _settings(story: Story) -> list[tuple[str, Any]]:
 
 
 def _versions(story: Story) -> Iterable[str]:
-    environment = story.header.get("environment", {})
-    named = {"msft": story.header.get("msft"), "python": environment.get("python"), **environment.get("libraries", {})}
+    header = story.with_changes
+    environment = header.get("environment", {})
+    named = {"msft": header.get("msft"), "python": environment.get("python"), **environment.get("libraries", {})}
     return (f"{name} {version}" for name, version in named.items() if version)
 
 

@@ -70,7 +70,7 @@ def _result(story: Story, comparison: Comparison) -> list[str]:
         rate = story.config.get("training.learning_rate")
         said.append(
             f"Training diverged: its loss {diverged}. Lower training.learning_rate"
-            f"{'' if rate is None else f', which is {rate:g}'}."
+            f"{'' if rate is None else f', which is {rate}' if isinstance(rate, str) else f', which is {rate:g}'}."
         )
     if story.answer is None:
         said.append("The run is not finished: all of this is preliminary.")

@@ -74,7 +74,7 @@ def page(story: Story, environment: Mapping[str, Any], *, refresh: int | None = 
         outputs(story),
         _training(story, curves),
         _cost(story),
-        _settings(story, environment),
+        _settings(story),
     ]
     intro = verdict_html(story) + _facts(story, environment)
     said = [section for section in sections if section.content]
@@ -237,10 +237,10 @@ def _cost(story: Story) -> Section:
     )  # fmt: skip
 
 
-def _settings(story: Story, environment: Mapping[str, Any]) -> Section:
+def _settings(story: Story) -> Section:
     trees = [
         ("Configuration", story.config),
-        ("Environment", environment),
+        ("Environment", story.with_changes.get("environment", {})),
         ("Fingerprints", story.header.get("fingerprints", {})),
     ]
     parts = [(title, list(flat(tree))) for title, tree in trees]

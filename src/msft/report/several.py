@@ -236,7 +236,7 @@ def only_seeds(runs: Sequence[Run]) -> list[str]:
     """Says which runs are the same job with other seeds: nothing here averages over seeds."""
     jobs: dict[str, list[Run]] = {}
     for run in runs:
-        config = {key: v for key, v in run.story.header.get("config", {}).items() if key not in SEED_KEYS}
+        config = {key: v for key, v in run.story.config.items() if key not in SEED_KEYS}
         jobs.setdefault(json.dumps([run.story.header.get("method"), config], sort_keys=True), []).append(run)
     same = [job for job in jobs.values() if len({run.story.brief.seed for run in job}) > 1]
     return [f"{', '.join(clean(run.name) for run in job)}: the same job with other seeds. {MANY_SEEDS}" for job in same]
