@@ -23,6 +23,7 @@ from msft.report.card import Form, card
 from msft.report.cost import flops, ledger
 from msft.report.figures import Curves
 from msft.report.final_path import final_path, outcome, same_model
+from msft.report.intervals import Change, of_answers
 from msft.report.lanes import lane_figure
 from msft.report.page import page
 from msft.report.several import Run, macro_gap
@@ -92,17 +93,24 @@ def test_the_words_follow_the_evidence(story: Story, gained: int, lost: int, sai
     assert gain.endswith(f"(95 % interval of the change: {low} to {high}).")
 
 
+def symmetric(value: float, error: float) -> Change:
+    return Change(value, lambda z: (value - z * error, value + z * error))
+
+
 def test_clear_is_three_standard_errors() -> None:
     error = 0.01
     for change, clear in ((0.031, True), (0.029, False), (-0.031, True), (-0.029, False)):
-        span = (change - 1.96 * error, change + 1.96 * error)
-        assert judged(change, span, "x").startswith("Clearly") is clear
-    assert judged(0.02, (0.0, 0.04), "x") == "Perhaps better than x, not shown"
+        assert judged(symmetric(change, error), "x").startswith("Clearly") is clear
+    assert judged(of_answers(7, 0, 200), "x") == "Better than x, on weak evidence", "2.6 standard errors"
+    assert judged(of_answers(10, 0, 200), "x") == "Clearly better than x", "3.2 of them"
+    assert judged(symmetric(0.0195, 0.01), "x") == "Perhaps better than x, not shown"
     assert (
-        judged(0.0001, (0.00005, 0.00015), "x") == judged(0.0, (0.0, 0.0), "x") == "Level with x, to a tenth of a point"
+        judged(symmetric(0.0001, 0.00002), "x")
+        == judged(symmetric(0.0, 0.0), "x")
+        == "Level with x, to a tenth of a point"
     )
-    assert judged(0.0, (-0.02, 0.02), "x") == "Not shown to differ from x"
-    assert judged(-0.02, (-0.04, 0.0), "x") == "Not shown to be better than x, more likely worse"
+    assert judged(symmetric(0.0, 0.01), "x") == "Not shown to differ from x"
+    assert judged(symmetric(-0.0195, 0.01), "x") == "Not shown to be better than x, more likely worse"
 
 
 def test_sub_datasets_are_counted_by_their_intervals(story: Story) -> None:
@@ -165,8 +173,8 @@ def test_plain_sft_beside_it_is_compared_item_by_item(tmp_path: Path) -> None:
     plain = read_story(make_run(tmp_path / "sft", "sft", items=ITEMS))
     _, against, cost = found(search).more
     gap = macro_gap(Run(name="", story=search), Run(name="", story=plain))
-    assert gap.difference is not None and gap.interval is not None
-    told = judged(gap.difference, gap.interval, "plain SFT with the same seed and data")
+    assert gap.difference is not None and gap.change is not None
+    told = judged(gap.change, "plain SFT with the same seed and data")
     assert against.startswith(f"{told}: {100 * gap.difference:+.1f}".replace("-", "−"))
     assert against.endswith("One seed compares two models, not two methods.")
     times = sum(flops(search).values()) / sum(flops(plain).values())

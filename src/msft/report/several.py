@@ -20,7 +20,7 @@ from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import mean
 from msft.report.cost import flops
 from msft.report.final_path import few_candidates, unequal_choice
-from msft.report.intervals import Interval, of_average, of_change, p_of
+from msft.report.intervals import Change, Interval, of_average, of_change
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.summary import disk
@@ -95,15 +95,18 @@ class Gap:
     """Difference between two final models, on one sub-dataset or in the macro-average. In [-1, 1]."""
 
     difference: float | None
-    interval: Interval | None
-    """95 % interval, paired over the items; None if the items differ or are unknown."""
+    change: Change | None
+    """The same with its intervals, paired over the items; None if the items differ or are unknown."""
+
+    @property
+    def interval(self) -> Interval | None:
+        """95 % interval."""
+        return None if self.change is None else self.change.interval
 
     @property
     def p(self) -> float | None:
         """Two-sided."""
-        if self.difference is None or self.interval is None:
-            return None
-        return p_of(self.difference, self.interval)
+        return None if self.change is None else self.change.p
 
 
 def find_runs(paths: Iterable[Path]) -> list[Run]:
@@ -158,18 +161,18 @@ def gap(run: Run, reference: Run, task: Task) -> Gap:
     """`run` minus `reference` on one sub-dataset."""
     now, was = run.scores.get(task), reference.scores.get(task)
     if now is None or was is None:
-        return Gap(difference=None, interval=None)
+        return Gap(difference=None, change=None)
     paired = run.same_items(reference, task)
-    interval = of_change(reference.items(task), run.items(task), was, now) if paired else None
-    return Gap(difference=now - was, interval=interval)
+    change = of_change(reference.items(task), run.items(task), was, now) if paired else None
+    return Gap(difference=now - was, change=change)
 
 
 def macro_gap(run: Run, reference: Run) -> Gap:
     """`run` minus `reference` in the macro-average over the sub-datasets that have scores in either run."""
     gaps = [gap(run, reference, task) for task in tasks_of([run, reference])]
-    parts = [(g.difference, g.interval) for g in gaps if g.difference is not None and g.interval is not None]
-    interval = of_average(parts) if parts and len(parts) == len(gaps) else None
-    return Gap(difference=mean([each.difference for each in gaps]), interval=interval)
+    parts = [each.change for each in gaps if each.change is not None]
+    change = of_average(parts) if parts and len(parts) == len(gaps) else None
+    return Gap(difference=mean([each.difference for each in gaps]), change=change)
 
 
 def macro(run: Run, tasks: Sequence[Task]) -> float | None:

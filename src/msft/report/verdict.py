@@ -19,7 +19,7 @@ from msft.report.base_and_answer import Comparison, compare, mean
 from msft.report.cautions import CLEAR
 from msft.report.cost import flops, plain
 from msft.report.final_path import BY_RUN, discarded_share, final_path, same_model
-from msft.report.intervals import Interval, Z
+from msft.report.intervals import Change, Interval
 from msft.report.load_snippets import BITS, is_dora, quantized_in
 from msft.report.several import Run, macro_gap, on_one_split
 from msft.report.story import Story, read_story
@@ -72,20 +72,19 @@ def verdict(story: Story) -> Verdict | None:
     return Verdict(gain=_gain(story, comparison), more=tuple(filter(None, more)), steps=tuple(steps(story)))
 
 
-def judged(change: float, interval: Interval, than: str) -> str:
-    """What an interval of 95 % shows about a change, as the beginning of a sentence."""
-    low, high = interval
-    if low == high == 0 or (abs(change) < NOTHING and not low <= 0 <= high):
+def judged(change: Change, than: str) -> str:
+    """What the intervals of a change show, as the beginning of a sentence."""
+    low, high = change.interval
+    if low == high == 0 or (abs(change.value) < NOTHING and not low <= 0 <= high):
         return f"Level with {than}, to a tenth of a point"
-    reach = change - low if change > 0 else high - change
-    clear = abs(change) >= CLEAR * reach / Z  # reach / Z: the standard error on the side of 0
+    clear = change.shown(CLEAR)
     if low > 0:
         return f"Clearly better than {than}" if clear else f"Better than {than}, on weak evidence"
     if high < 0:
         return f"Clearly worse than {than}" if clear else f"Worse than {than}, on weak evidence"
-    if change > 0:
+    if change.value > 0:
         return f"Perhaps better than {than}, not shown"
-    if change < 0:
+    if change.value < 0:
         return f"Not shown to be better than {than}, more likely worse"
     return f"Not shown to differ from {than}"
 
@@ -109,9 +108,9 @@ def _gain(story: Story, comparison: Comparison) -> str:
     if comparison.split == "validation":
         return f"Not tested: {moved}. The run chose its final model by these scores, so expect less on new data."
     moved += "" if of else _of_all(len(comparison.rows), len(story.entries))
-    if macro.interval is None:
+    if macro.change is None:
         return f"{_direction(change)} the base model, without an interval that shows it: {moved}."
-    return f"{judged(change, macro.interval, 'the base model')}: {moved} {_interval(macro.interval)}."
+    return f"{judged(macro.change, 'the base model')}: {moved} {_interval(macro.change.interval)}."
 
 
 def _of_all(tested: int, tasks: int) -> str:
@@ -184,10 +183,10 @@ def against_plain(run: Run, other: Run) -> str:
     moved = f"{difference(found.difference)} points on the {run.split} split{_of_all(len(run.scores), len(run.names))}"
     if run.split == "validation":
         return f"Not tested against {than}: {moved}, by which both chose their final models."
-    if found.interval is None:
+    if found.change is None:
         said = f"{_direction(found.difference)} {than}, without an interval that shows it: {moved}."
     else:
-        said = f"{judged(found.difference, found.interval, than)}: {moved} {_interval(found.interval)}."
+        said = f"{judged(found.change, than)}: {moved} {_interval(found.change.interval)}."
     return f"{said} One seed compares two models, not two methods."
 
 
