@@ -50,6 +50,8 @@ VALIDATION = (
     "No run has test scores: these are validation scores, by which the runs chose their final models, so nothing is "
     "tested. Expect lower scores on new data, and give a test split."
 )
+OTHER_DATA = "the rows (training rows included), their tokens or the scorer differ between runs"
+"""A journal has one fingerprint of all splits of a sub-dataset, so that equal test items cannot be told."""
 SEED_KEYS = ("training.seed", "data.seed")
 
 
@@ -252,21 +254,19 @@ def wary(runs: Sequence[Run]) -> list[str]:
         f"{clean(run.name)} is not finished: its final model has no scores." for run in runs if run.story.answer is None
     ]
     said += [VALIDATION] if validation else []
-    same = Run.same_data if validation else Run.same_items
     tasks = tasks_of(runs)
-    differing = [
-        clean(task)
-        for task in tasks
-        if any(run.scores and runs[0].scores and not same(run, runs[0], task) for run in runs[1:])
-    ]
+    scored = [run for run in runs[1:] if run.scores and runs[0].scores]
+    differing = [task for task in tasks if not all(run.same_data(runs[0], task) for run in scored)]
+    unknown = [task for task in tasks if not all(run.same_items(runs[0], task) for run in scored)]
+    unknown = [] if validation else [task for task in unknown if task not in differing]
     said += mixed(measure_label(runs[0].story, task) for task in runs[0].names if task in tasks)
     if left_out := [task for task in _every_task(runs) if task not in tasks]:
         said.append(f"Not in these tables, because they have no test split: {listed(left_out)}.")
-    if differing and validation:
-        said.append(f"The validation items or their scorer differ between runs: {', '.join(differing)}.")
-    elif differing:
-        why = "the test items or their scorer differ between runs, or are unknown"
-        said.append(f"Not paired, because {why}: {', '.join(differing)}.")
+    if differing:
+        found = f"{OTHER_DATA}: {listed(differing)}"
+        said.append(f"{found[0].upper()}{found[1:]}." if validation else f"Not paired, because {found}.")
+    if unknown:
+        said.append(f"Not paired, because scores of single test items are not recorded: {listed(unknown)}.")
     models: dict[Any, None] = {run.story.header.get("fingerprints", {}).get("model"): None for run in runs}
     if len(models) > 1:
         said.append("The runs did not start from the same base model.")
