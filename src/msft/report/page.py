@@ -91,14 +91,20 @@ def _facts(story: Story, environment: Mapping[str, Any]) -> str:
         ("Sub-datasets", len(story.tasks)),
         *([("Data sets", len(story.entries))] if story.groups else []),
         *([("Chosen by", story.aggregate)] if story.aggregate is not None else []),
-        ("Training examples", f"{sum(story.brief.distinct):,}"),
-        *([("Training examples per epoch", f"{sum(story.brief.sizes):,}")] if story.brief.pools else []),
+        ("Training examples", _examples(story)),
+        *([("Training examples per epoch", f"{sum(story.sizes):,}")] if story.brief.pools else []),
         ("Batch size", story.brief.batch_size),
         ("Roll-outs", len({rollout.number for rollout in story.rollouts})),
         ("Seed", story.brief.seed),
     ]
     lines = "".join(f"<div><dt>{name}</dt><dd>{text(value)}</dd></div>" for name, value in facts)
     return f'<dl class="facts card">{lines}</dl>'
+
+
+def _examples(story: Story) -> str:
+    held = sum(story.held)
+    every = f"{sum(story.brief.distinct) + held:,}"
+    return f"{every}, {held:,} of them held out in the search" if held else every
 
 
 def _cautions(story: Story) -> Section:

@@ -120,6 +120,16 @@ class Story:
         return self.refit_of is not None
 
     @property
+    def held(self) -> tuple[int, ...]:
+        """Training examples of the final model that the search held out, of each sub-dataset."""
+        return self.brief.held if self.refit and self.brief.held is not None else (0,) * len(self.tasks)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Training examples that an epoch of the final model took, of each sub-dataset."""
+        return self.brief.whole if self.refit and self.brief.whole is not None else self.brief.sizes
+
+    @property
     def refit_snapshots(self) -> frozenset[Snapshot]:
         """Those of the run on all rows."""
         made = enumerate(self.segments, start=1)
