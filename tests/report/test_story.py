@@ -3,6 +3,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -82,8 +83,22 @@ def test_decisions_in_words(tmp_path: Path) -> None:
     assert lines == [
         "Roll-out 1, epoch 0 to 4: a peaked at epoch 2 (80.0) and fell to 60.0 by the end. "
         "Excluded: a; rolled back to epoch 2 (2 epochs discarded).",
-        "The final model is the one at epoch 2, from roll-out 1 (best macro-average).",
+        "The final model is the one at epoch 2, from roll-out 1 (best validation macro-average).",
     ]
+
+
+def test_the_average_that_chose_the_final_model_is_named(tmp_path: Path) -> None:
+    """With `average: micro`, the point with the best macro-average is another one."""
+    job: dict[str, Any] = {"names": ("arc", "piqa", "boolq"), "peaks": (1.0, 2.0, 3.5), "horizon": 4.0}
+    story = read_story(
+        make_run(tmp_path / "run", "sft", average="micro", validation_sizes=(10, 10, 1000), items=0, **job)
+    )
+    macro = {p.snapshot: sum(p.scores[task] for task in story.tasks) for p in story.trail.points.values()}
+    assert story.answer is not None and macro[story.answer.snapshot] < max(macro.values())
+    assert answer(story).endswith("(best average over all validation items).")
+    assert "Chosen by: average over all validation items." in page(story, {})
+    plain = read_story(make_run(tmp_path / "plain", "sft", **job))
+    assert answer(plain).endswith("(best validation macro-average).") and "Chosen by" not in page(plain, {})
 
 
 def test_smoothed_scores_are_told_apart_from_measured_ones(tmp_path: Path) -> None:

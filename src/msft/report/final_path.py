@@ -223,7 +223,7 @@ def unequal_choice(few: Mapping[str, bool | None]) -> list[str]:
 def _base_is_final(story: Story) -> str:
     if story.brief.select == "last":
         return "The final model is the base model: the search ended there."
-    what = "validation average" if story.aggregate is None else f"score of {clean(story.aggregate)}"
+    what = clean(story.selecting)
     needed = set(story.tasks) if story.aggregate is None else {story.aggregate}
     scored = [point for point in story.trail.points.values() if point.scores.keys() >= needed]
     if max(map(story.selects_by, scored)) > story.selects_by(story.base):

@@ -166,9 +166,11 @@ def _curves(story: Story, curves: Curves) -> Section:
     many = len(story.tasks) > MANY
     figures: dict[str, Figure] = {"average": curves.average()}
     star = "★: chosen by the search." if story.refit else "★: final model."
+    # The curve is the macro-average; its best point need not be the one that was chosen.
+    other = f" Chosen by: {story.selecting}." if story.brief.average == "micro" and story.aggregate is None else ""
     average = plot(
         "average", "Average score of all sub-datasets",
-        f"Only points where every sub-dataset was scored. Circle: rolled back to this point. {star}",
+        f"Only points where every sub-dataset was scored. Circle: rolled back to this point. {star}{other}",
         "Average of all sub-datasets",
     )  # fmt: skip
     content = soft("Search scores on the validation split: the search acts on them. Higher is better.")

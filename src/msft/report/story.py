@@ -166,6 +166,13 @@ class Story:
         return average(point.scores, self.tasks, weights)
 
     @property
+    def selecting(self) -> str:
+        """What `selects_by` compares, in words."""
+        if self.aggregate is not None:
+            return f"score of {self.aggregate}"
+        return "average over all validation items" if self.brief.average == "micro" else "validation macro-average"
+
+    @property
     def best_known(self) -> Point:
         """The point that the search chose, or, while there is none, its latest: what validation scores speak of."""
         return self.chosen or self.tip

@@ -142,9 +142,7 @@ def answer(story: Story) -> str:
     """Which point the search chose as the final model."""
     place = story.chosen
     assert place is not None, "only a finished run has a final model"
-    rule = "best macro-average" if story.brief.select == "best" else "last point of the search"
-    if story.aggregate is not None:
-        rule = f"best score of {clean(story.aggregate)}"
+    rule = f"best {clean(story.selecting)}" if story.brief.select == "best" else "last point of the search"
     if place.snapshot == story.base.snapshot:
         return f"The final model is the untrained base model ({rule})."
     segment = story.segments[place.snapshot - 1][0]
