@@ -38,7 +38,7 @@ ITEMS = 100
 
 def cost_against(other: str) -> str:
     """The sentence on the cost of a run, as a pattern."""
-    share = r"Of its compute, (\d+)% was spent on training that is not in the final model\."
+    share = r"Of its compute, (\d+)% was spent on training \(and its evaluations\) that is not in the final model\."
     return rf"The run used \d\.\d\d times the compute of {re.escape(other)}\. {share}"
 
 
@@ -190,6 +190,8 @@ def test_the_discarded_part_of_the_compute_is_that_of_its_segments(tmp_path: Pat
     left = [n for n in range(1, len(spent)) if story.segments[n - 1][0].makes and n not in path.snapshots]
     share = sum(spent[n] - spent[n - 1] for n in left) / sum(flops(story).values())
     assert told is not None and float(told[1]) == round(100 * share) > 0
+    alone = sum(6 * story.header["model"]["parameters"] * story.segments[n - 1][1].tokens.train for n in left)
+    assert alone < sum(spent[n] - spent[n - 1] for n in left), "the share is not one of training alone"
     ended = read_story(make_run(tmp_path / "run", "ies", horizon=1.0, select="last"))
     assert found(ended).more[-1].endswith("plain SFT of 1 epoch (estimate)."), "nothing was discarded"
     assert "plain SFT of 1 epoch (estimate: 4 evaluations" in dict(costs(ended))["Relative compute"]

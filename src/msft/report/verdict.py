@@ -204,9 +204,8 @@ def _cost(story: Story, other: Run | None) -> str:
 def _discarded(story: Story) -> str:
     """How much of the compute left no trace in the final model; empty if it is less than 1 %, or for plain SFT."""
     share = 0.0 if story.outlook.plain else discarded_share(story, final_path(story))
-    return (
-        f" Of its compute, {share:.0%} was spent on training that is not in the final model." if share >= 0.01 else ""
-    )
+    what = "training (and its evaluations) that is not in the final model"
+    return f" Of its compute, {share:.0%} was spent on {what}." if share >= 0.01 else ""
 
 
 def plain_beside(story: Story) -> Run | None:
