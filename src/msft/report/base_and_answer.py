@@ -46,6 +46,8 @@ class Comparison:
     split: Literal["test", "validation"]
     rows: Sequence[Row]
     macro: Row
+    unit: str
+    """What a row is of: a sub-dataset, or one of the data sets of a group."""
     left_out: Sequence[Task]
     """Sub-datasets without a score on this split."""
     refit: bool
@@ -100,6 +102,7 @@ def _comparison(
         split=split,
         rows=every,
         macro=macro,
+        unit=story.unit(split),
         left_out=[name for name in names if name not in rows],
         refit=split == "validation" and story.refit,
         aggregate=aggregate,

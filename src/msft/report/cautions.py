@@ -76,7 +76,8 @@ def _result(story: Story, comparison: Comparison) -> list[str]:
         said.append("The run is not finished: all of this is preliminary.")
     worse = [row.label for row in comparison.rows if row.interval is not None and row.interval[1] < 0]
     if worse:
-        said.append(f"Worse than the base model on the {comparison.split} split: {those(worse, len(comparison.rows))}.")
+        which = those(worse, len(comparison.rows), comparison.unit)
+        said.append(f"Worse than the base model on the {comparison.split} split: {which}.")
     return said
 
 

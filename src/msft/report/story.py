@@ -100,6 +100,10 @@ class Story:
         """The sub-dataset of the search that a data set belongs to: its group, or itself."""
         return next((group for group, members in self.groups.items() if entry in members), entry)
 
+    def unit(self, split: str) -> str:
+        """What has a score of its own on a split: a group on validation, and each of its data sets on test."""
+        return "data set" if split == "test" and self.groups else "sub-dataset"
+
     @property
     def base(self) -> Point:
         return self.trail.points[ROOT]

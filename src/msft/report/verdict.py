@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msft.core.errors import RunError
+from msft.core.plain_words import many
 from msft.methods import IMPORTED, METHODS
 from msft.record.run_folder import STUDY, RunFolder
 from msft.report.base_and_answer import Comparison, compare, mean
@@ -107,14 +108,14 @@ def _gain(story: Story, comparison: Comparison) -> str:
         )
     if comparison.split == "validation":
         return f"Not tested: {moved}. The run chose its final model by these scores, so expect less on new data."
-    moved += "" if of else _of_all(len(comparison.rows), len(story.entries))
+    moved += "" if of else _of_all(len(comparison.rows), len(story.entries), comparison.unit)
     if macro.change is None:
         return f"{_direction(change)} the base model, without an interval that shows it: {moved}."
     return f"{judged(macro.change, 'the base model')}: {moved} {_interval(macro.change.interval)}."
 
 
-def _of_all(tested: int, tasks: int) -> str:
-    return f", on {tested} of {tasks} sub-datasets" if tested < tasks else ""
+def _of_all(tested: int, every: int, unit: str) -> str:
+    return f", on {tested} of {many(every, unit)}" if tested < every else ""
 
 
 def _direction(change: float) -> str:
@@ -131,7 +132,7 @@ def _by_task(comparison: Comparison) -> str:
     if len(spans) < len(comparison.rows) or len(spans) < 2:
         return ""
     up, down = sum(low > 0 for low, _ in spans), sum(high < 0 for _, high in spans)
-    return f"Of {len(spans)} sub-datasets, {up} {_are(up)} shown to be better and {down} to be worse."
+    return f"Of {many(len(spans), comparison.unit)}, {up} {_are(up)} shown to be better and {down} to be worse."
 
 
 def _are(count: int) -> str:
@@ -180,7 +181,8 @@ def against_plain(run: Run, other: Run) -> str:
         return f"Its final model is the same as that of {than}: {which}. On this seed, {method} changed nothing."
     if found.difference is None or not math.isfinite(found.difference):
         return "It was not compared with plain SFT: the two have no scores in common."
-    moved = f"{difference(found.difference)} points on the {run.split} split{_of_all(len(run.scores), len(run.names))}"
+    part = _of_all(len(run.scores), len(run.names), run.story.unit(run.split))
+    moved = f"{difference(found.difference)} points on the {run.split} split{part}"
     if run.split == "validation":
         return f"Not tested against {than}: {moved}, by which both chose their final models."
     if found.change is None:

@@ -89,12 +89,12 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
 
 
-def those(names: Sequence[str], total: int) -> str:
+def those(names: Sequence[str], total: int, unit: str = "sub-dataset") -> str:
     """Some of `total` sub-datasets; of many, not every name: a, b, ... and 12 more; all 21 sub-datasets."""
     if len(names) <= MOST_NAMES:
         return listed(names)
     if len(names) == total:
-        return f"all {total} sub-datasets"
+        return f"all {many(total, unit)}"
     return f"{', '.join(map(clean, names[:MOST_NAMES]))} and {len(names) - MOST_NAMES} more"
 
 
