@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from msft.report.intervals import Interval, of_average, of_change, of_items, tango, wilson
+from msft.report.intervals import Interval, of_answers, of_average, of_change, of_items, tango, wilson
 
 SIZES = (20, 80, 400)
 SETTINGS = 40
@@ -79,7 +79,7 @@ def likelihood_change(items: int, random: np.random.Generator) -> Coverage:
             hard, own = random.gamma(2.0, 1.0, (2, items))
             was, now = hard * math.log(p) / 2, (0.7 * hard + 0.3 * own) * math.log(q) / 2
             found = of_change(was.tolist(), now.tolist(), math.exp(was.mean()), math.exp(now.mean()))
-            inside.append(holds(found, q - p))
+            inside.append(holds(found and found.interval, q - p))
         yield float(np.mean(inside))
 
 
@@ -91,8 +91,8 @@ def average(items: int, random: np.random.Generator) -> Coverage:
         drawn = [random.multinomial(items, [g, n, 1 - g - n], DRAWS) for g, n in chances]
         inside = []
         for rows in zip(*drawn, strict=True):
-            parts = [((g - n) / items, tango(int(g), int(n), items)) for g, n, _ in rows]
-            inside.append(holds(of_average(parts), true))
+            parts = [of_answers(int(g), int(n), items) for g, n, _ in rows]
+            inside.append(holds(of_average(parts).interval, true))
         yield float(np.mean(inside))
 
 

@@ -224,6 +224,9 @@ def test_one_score_of_the_whole_mixture_chooses_the_final_model(
     assert summary["aggregate"] == "exam" and set(summary["validation"]) == {"yes no", "double", "exam"}
     assert set(summary["test"]["answer"]) == {"double", "exam"}
     assert summary["macro"]["test"]["answer"] == summary["test"]["answer"]["double"]
+    assert main(["eval", "exam", "--split", "test"]) == 0
+    rows = {line.split()[0]: line.split()[-1] for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert (rows["double"], rows["exam"], rows["average"]) == ("6", "10", "6"), "the average is one of sub-datasets"
     with pytest.raises(ConfigError, match="Fix: add --set aggregate=null"):
         Grid(kind="compare", variants=(Variant(name="msft", config=load(config)),), seeds=(1, 2, 3))
     check_resumes(config, run, 4)

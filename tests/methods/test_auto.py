@@ -156,6 +156,13 @@ def test_what_the_items_can_show_is_named() -> None:
         assert said.endswith(f"to realise 40 % of that, and the validation items can show {shown}.")
 
 
+def test_items_that_do_not_differ_between_peaks_show_nothing() -> None:
+    """Smoothed curves may peak apart where their items are the same; any gain of the halves exceeds an error of 0."""
+    room = auto.Headroom(score=0.02, metric=0.0, error=0.0, metric_error=0.0)
+    assert not room.pays()
+    assert auto._too_little(room, auto.Params(), []).startswith("no validation item differs between the evaluations")
+
+
 def test_too_few_items_show_nothing() -> None:
     """The same curves as in the search above, but a gain that ten items cannot show."""
     answer, journal, _, _ = search(APART, items=10)

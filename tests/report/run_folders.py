@@ -102,13 +102,29 @@ def _only(outcome: Outcome, tasks: Collection[str]) -> Outcome:
 
 def with_header(run: RunFolder, **changes: Any) -> RunFolder:
     """The run as if its header had said this; its records chained again."""
+    records = _records(run)
+    records[0]["body"].update(changes)
+    return _written(run, records)
+
+
+def resumed_with(run: RunFolder, since: int, path: tuple[str, ...], was: Any, now: Any) -> RunFolder:
+    """The run as if it had been resumed before segment `since` with another value in its header."""
+    records = _records(run)
+    segments = [number for number, record in enumerate(records) if record["kind"] == "segment"]
+    at = segments[since - 1] if since <= len(segments) else segments[-1] + 1
+    body = {"since": since, "path": list(path), "was": was, "now": now}
+    return _written(run, [*records[:at], {"kind": "change", "body": body}, *records[at:]])
+
+
+def _records(run: RunFolder) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run.journal.read_text().splitlines()]
+
+
+def _written(run: RunFolder, records: list[dict[str, Any]]) -> RunFolder:
+    """The run with these records, numbered and chained again."""
     previous, lines = "0" * 64, []
-    for line in run.journal.read_text().splitlines():
-        record = json.loads(line)
-        del record["sha"]
-        if record["kind"] == "header":
-            record["body"].update(changes)
-        record["prev"] = previous
+    for number, given in enumerate(records):
+        record = {"seq": number, "prev": previous, "kind": given["kind"], "body": given["body"]}
         previous = record["sha"] = digest(canonical(record))
         lines.append(canonical(record))
     run.journal.write_text("\n".join(lines) + "\n")

@@ -15,7 +15,7 @@ from run_folders import NAMES, make_run, with_header
 from msft.record.journal import canonical, digest
 from msft.report.card import FILE, Form, card, write_card
 from msft.report.intervals import of_items
-from msft.report.page import write_page
+from msft.report.page import page, write_page
 from msft.report.story import Story, read_story
 
 NASTY = ("<img src=x onerror=alert(1)>", "a|b | c", "[x](javascript:alert(1))", "`tick` *star* _under_ $m$ &lt;")
@@ -67,8 +67,8 @@ def test_no_folder_password_or_signature_is_published(tmp_path: Path, path: str,
     lines = card(read_story(run), MODEL).replace("\\", "").splitlines()
     assert f"| arc | {shown} |" in "\n".join(lines)
     write_page(run, tmp_path / "page.html")
-    page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "datasets.arc.path" in page and "Signature" not in page and "me:word" not in page
+    written = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "datasets.arc.path" in written and "Signature" not in written and "me:word" not in written
 
 
 def test_it_says_what_happened_what_it_scores_and_where_the_data_come_from(story: Story) -> None:
@@ -144,3 +144,21 @@ def test_intervals_of_log_probabilities_go_through_the_exponential() -> None:
     half = 3.182446 * report * 0.4349 / 2
     assert found == pytest.approx((report - half, report + half), abs=1e-3)
     assert of_items(0.5, [0.5]) is None
+
+
+def test_a_model_of_all_rows_was_trained_on_the_held_out_ones_too(tmp_path: Path) -> None:
+    held = {"arc": 5, "gsm8k": 0, "piqa": 7, "boolq": 8}
+    run = make_run(tmp_path / "run", "sft", horizon=2.0, held=held)
+    story = read_story(run)
+    assert story.refit and story.brief.distinct == (20, 24, 28, 32)
+    text, shown = card(story, MODEL), page(story, {})
+    assert "25, 5 of them held out in the search |" in text and "35, 7 of them held out in the search |" in text
+    assert "| gsm8k | not known | 24 |" in text
+    assert "<dd>124, 20 of them held out in the search</dd>" in shown
+    before = read_story(make_run(tmp_path / "cut", "sft", horizon=2.0, held=held, stop_after=2))
+    assert "<dd>104</dd>" in page(before, {}), "the search goes on: it does not train them"
+    member = {"train": 12, "taken": 18, "validation": 5, "test": 0}
+    grouped = with_header(run, groups={"arc": {"easy": member, "hard": member}})
+    assert "| easy | not known | 12, each 1.5 times per epoch, and the rows held out in the search | 5 |" in card(
+        read_story(grouped), MODEL
+    )

@@ -64,7 +64,11 @@ def test_a_run_that_diverged_is_told(
     story: Story, losses: tuple[float, ...], scores: tuple[float, ...], shown: str | None
 ) -> None:
     expected = f"Training diverged: its loss {shown}. Lower training.learning_rate, which is 3."
-    assert said(with_curves(story, losses, scores)) == ([] if shown is None else [expected])
+    found = with_curves(story, losses, scores)
+    assert said(found) == ([] if shown is None else [expected])
+    lowered = {"since": 2, "path": ["config", "training.learning_rate"], "was": 3, "now": 0.1}
+    resumed = expected.replace("which is 3", "which is 3, from segment 2 on 0.1")
+    assert said(replace(found, changes=[lowered])) == ([] if shown is None else [resumed])
 
 
 def test_the_loss_of_another_mixture_is_another_one(story: Story) -> None:

@@ -265,8 +265,12 @@ def test_many_exclusions_are_counted_and_not_all_named(tmp_path: Path) -> None:
 
 def test_the_base_model_is_final_for_a_stated_reason(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", names=("a",), peaks=(0.0,), horizon=1.0, method="sft")
-    reason = "The final model is the base model: no training improved the validation average."
+    reason = "The final model is the base model: no training improved the validation macro-average."
     assert outcome(read_story(run)) == reason
+    micro = read_story(
+        make_run(tmp_path / "micro", names=("a",), peaks=(0.0,), horizon=1.0, method="sft", average="micro")
+    )
+    assert outcome(micro) == reason.replace("validation macro-average", "average over all validation items")
     better = read_story(make_run(tmp_path / "better", chosen=0))
     assert "no point that could become the final model" in outcome(better)
     last = replace(better, brief=replace(better.brief, select="last"))

@@ -67,6 +67,24 @@ def test_a_plain_run_says_what_auto_would_do(tmp_path: Path, peaks: tuple[float,
     assert found.pays is (peaks[0] == 1.0)
 
 
+def test_peaks_at_one_evaluation_leave_nothing_to_gain(tmp_path: Path) -> None:
+    """The halves of the items disagree on where they are, and may show a gain; all items do not."""
+    job = {"names": ("arc", "piqa"), "peaks": (2.84, 2.84), "items": 60, "horizon": 4.0}
+    found = gains_of(read_story(make_run(tmp_path / "sft", "sft", **job)))  # type: ignore[arg-type]
+    auto = read_story(make_run(tmp_path / "auto", "auto", **job))  # type: ignore[arg-type]
+    assert found is not None and len(set(found.own.values())) == 1 and found.score.estimate > 0
+    assert not found.pays and auto.explanations[0].startswith("There was no second run: all sub-datasets are best at")
+
+
+def test_a_single_sub_dataset_has_no_headroom(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", "sft", names=("arc",), items=200, horizon=6.0)
+    story = read_story(run)
+    assert gains_of(story) is None and summarise(run)["headroom"] is None and "Headroom" not in page(story, {})
+    runs = {"sft_average": {20: story}}
+    said = find(Evidence(Config.model_construct(), runs, lambda *_: None)).said  # type: ignore[arg-type]
+    assert said == ["A single sub-dataset has no headroom: its own best epoch is the common one."]
+
+
 def gains(score: float, width: float, *, pays: bool = False, unreached: tuple[str, ...] = ()) -> Gains:
     of = Gain(score, score - width, score + width, score)
     return Gains(score=of, metric=of, own={"a": 1.0}, common=2.0, unreached=unreached, pays=pays)

@@ -5,18 +5,34 @@ from __future__ import annotations
 import math
 import runpy
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
-from scipy.stats import binomtest, norm
+from scipy.stats import binom, binomtest, norm
 
-from msft.report.intervals import Z, of_average, of_change, of_items, p_of, tango, wilson
+from msft.report.intervals import Change, Interval, Z, of_answers, of_average, of_change, of_items, tango, wilson
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "interval_coverage.py"
 WILSON = {(0, 18): (0.0, 0.17588), (18, 18): (0.82412, 1.0), (1, 2): (0.09453, 0.90547), (81, 263): (0.25527, 0.36621)}
 """By formula; 81 of 263 is the example of Newcombe (1998), 0.2553 to 0.3662."""
 TANGO = {(1, 7, 21): (-0.517, -0.026), (0, 0, 18): (-0.17588, 0.17588), (18, 0, 18): (0.64824, 1.0)}
 """The first: airway data in Fagerland, Lydersen and Laake (2014). Without discordant pairs it is ± z² / (n + z²)."""
+
+
+def symmetric(value: float, half: float) -> Change:
+    """A change whose 95 % interval is `value` plus and minus `half`."""
+
+    def within(z: float) -> Interval:
+        return value - half * z / Z, value + half * z / Z
+
+    return Change(value, within)
+
+
+def changed(was: list[float], now: list[float]) -> Change:
+    found = of_change(was, now, fmean(was), fmean(now))
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize(("right", "items"), WILSON)
@@ -35,7 +51,7 @@ def test_a_change_of_an_accuracy_has_tangos_interval(gained: int, lost: int, ite
     was = [0.0] * gained + [1.0] * lost + [1.0] * (items - gained - lost)
     now = [1.0] * gained + [0.0] * lost + [1.0] * (items - gained - lost)
     found = of_change(was, now, sum(was) / items, sum(now) / items)
-    assert found == tango(gained, lost, items)
+    assert found is not None and found.interval == tango(gained, lost, items)
 
 
 def test_tangos_interval_is_what_mcnemars_test_does_not_reject() -> None:
@@ -55,7 +71,7 @@ def test_no_interval_has_no_width() -> None:
         low, high = of_items(value, [value] * 18) or (0.0, 0.0)
         assert high - low > 0.17
     for value in (0.0, 1.0):
-        low, high = of_change([value] * 18, [value] * 18, value, value) or (0.0, 0.0)
+        low, high = changed([value] * 18, [value] * 18).interval
         assert low < -0.17 and high > 0.17
     # Scores that all change alike do not tell how others would change.
     assert of_change([0.25] * 18, [0.5] * 18, 0.25, 0.5) is None
@@ -73,21 +89,45 @@ def test_soft_items_count_as_the_yes_no_items_that_vary_as_much() -> None:
 
 
 def test_an_average_carries_the_uncertainty_of_each_part() -> None:
-    sure, unknown = (0.1, (0.05, 0.15)), (0.0, (-0.176, 0.176))
-    low, high = of_average([sure, unknown])
+    sure, unknown = symmetric(0.1, 0.05), symmetric(0.0, 0.176)
+    low, high = of_average([sure, unknown]).interval
     assert (low, high) == pytest.approx((0.05 - math.hypot(0.05, 0.176) / 2, 0.05 + math.hypot(0.05, 0.176) / 2))
-    assert of_average([sure]) == pytest.approx(sure[1])
+    assert of_average([sure]).interval == pytest.approx((0.05, 0.15))
     # Symmetric intervals: as with standard errors.
-    low, high = of_average([(0.1, (0.0, 0.2))] * 4)
+    low, high = of_average([symmetric(0.1, 0.1)] * 4).interval
     assert (low, high) == pytest.approx((0.05, 0.15))
 
 
 def test_p_and_interval_agree() -> None:
-    assert p_of(0.1, (0.0, 0.2)) == pytest.approx(0.05)
-    assert p_of(0.1, (0.01, 0.19)) < 0.05 < p_of(0.1, (-0.01, 0.21))
-    assert p_of(0.0, (-0.1, 0.1)) == 1.0
-    assert p_of(-0.1, (-0.2, 0.0)) == pytest.approx(0.05)
-    assert p_of(0.3, (0.2, 0.4)) == pytest.approx(2 * norm.sf(3 * Z))
+    assert symmetric(0.1, 0.1).p == pytest.approx(0.05, rel=1e-4)
+    assert symmetric(0.1, 0.0999).p < 0.05 < symmetric(0.1, 0.1001).p
+    assert symmetric(0.0, 0.1).p == 1.0
+    assert symmetric(-0.1, 0.1).p == pytest.approx(0.05, rel=1e-4)
+    assert symmetric(0.3, 0.1).p == pytest.approx(2 * norm.sf(3 * Z), rel=1e-3)
+    assert symmetric(0.3, 0.01).p == 0.0
+
+
+def test_p_of_right_and_wrong_answers_is_mcnemars() -> None:
+    """Of few items that differ it was much too small: it was read from the near end of the 95 % interval."""
+    for gained, lost, items in ((7, 0, 200), (10, 0, 100), (12, 1, 300), (1, 0, 100), (3, 9, 40), (40, 12, 80)):
+        z = abs(gained - lost) / math.sqrt(gained + lost)
+        found = of_answers(gained, lost, items)
+        assert found.p == pytest.approx(2 * norm.sf(z), rel=1e-3)
+        assert of_average([found]).p == pytest.approx(found.p)
+        for errors in (2.0, 3.0):
+            assert found.shown(errors) == (z > errors)
+
+
+def test_false_alarms_are_as_rare_as_p_says() -> None:
+    """Exactly, where 10 % of 100 items differ by chance; below 0.001, it was one in 270."""
+    alarms = dict.fromkeys((0.05, 0.01, 0.001), 0.0)
+    for differ in range(35):
+        for gained in range(differ + 1):
+            chance = binom.pmf(differ, 100, 0.1) * binom.pmf(gained, differ, 0.5)
+            if chance > 1e-7:
+                p = of_answers(gained, differ - gained, 100).p
+                alarms = {level: found + chance * (p < level) for level, found in alarms.items()}
+    assert alarms[0.05] < 0.06 and alarms[0.01] < 0.012 and alarms[0.001] < 0.001
 
 
 def measured(kind: str, items: int) -> tuple[float, float]:

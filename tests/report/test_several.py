@@ -144,13 +144,25 @@ def test_a_sub_dataset_without_a_test_split_is_left_out_of_all_numbers(tmp_path:
     assert not [line for line in wary(runs) if "no test split" in line]
 
 
-def test_runs_that_differ_in_their_scorer_are_said_to(tmp_path: Path) -> None:
+def test_runs_that_differ_in_their_rows_or_scorer_are_said_to(tmp_path: Path) -> None:
+    """A fingerprint is of training rows too: equal test items, which it does not show, are not said to differ."""
     for method in ("sft", "msft"):
         run = make_run(tmp_path / method, method, items=40)
         with_header(run, fingerprints={"data": dict.fromkeys(NAMES, "same") | {"piqa": method}})
-    assert "Not paired, because the test items or their scorer differ between runs, or are unknown: piqa." in wary(
-        find_runs([tmp_path])
-    )
+    why = "the rows (training rows included), their tokens or the scorer differ between runs: piqa."
+    said = wary(find_runs([tmp_path]))
+    assert f"Not paired, because {why}" in said and not [line for line in said if "not recorded" in line]
+    for method in ("sft", "msft"):
+        run = make_run(tmp_path / "validation" / method, method, items=40, tested=False)
+        with_header(run, fingerprints={"data": dict.fromkeys(NAMES, "same") | {"piqa": method}})
+    assert f"T{why[1:]}" in wary(find_runs([tmp_path / "validation"]))
+
+
+def test_runs_without_scores_of_single_items_are_said_to(tmp_path: Path) -> None:
+    for method in ("sft", "msft"):
+        make_run(tmp_path / method, method)
+    why = f"scores of single test items are not recorded: {', '.join(NAMES[:3])} and {NAMES[3]}."
+    assert f"Not paired, because {why}" in wary(find_runs([tmp_path]))
 
 
 def test_the_page_of_several_runs_stands_beside_them_and_replaces_no_other(

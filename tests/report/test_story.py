@@ -3,16 +3,22 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_folders import NAMES, make_run
+from run_folders import NAMES, make_run, resumed_with, with_header
 
 from msft.core.errors import RunError
 from msft.methods import METHODS
 from msft.record.run_folder import RunFolder
+from msft.report.card import Form, card
+from msft.report.differing import settings_in_words
+from msft.report.page import page
+from msft.report.several import Run
 from msft.report.story import read_story
+from msft.report.verdict import is_plain_sft_of
 from msft.report.words import answer, decision, decisions
 
 
@@ -77,8 +83,22 @@ def test_decisions_in_words(tmp_path: Path) -> None:
     assert lines == [
         "Roll-out 1, epoch 0 to 4: a peaked at epoch 2 (80.0) and fell to 60.0 by the end. "
         "Excluded: a; rolled back to epoch 2 (2 epochs discarded).",
-        "The final model is the one at epoch 2, from roll-out 1 (best macro-average).",
+        "The final model is the one at epoch 2, from roll-out 1 (best validation macro-average).",
     ]
+
+
+def test_the_average_that_chose_the_final_model_is_named(tmp_path: Path) -> None:
+    """With `average: micro`, the point with the best macro-average is another one."""
+    job: dict[str, Any] = {"names": ("arc", "piqa", "boolq"), "peaks": (1.0, 2.0, 3.5), "horizon": 4.0}
+    story = read_story(
+        make_run(tmp_path / "run", "sft", average="micro", validation_sizes=(10, 10, 1000), items=0, **job)
+    )
+    macro = {p.snapshot: sum(p.scores[task] for task in story.tasks) for p in story.trail.points.values()}
+    assert story.answer is not None and macro[story.answer.snapshot] < max(macro.values())
+    assert answer(story).endswith("(best average over all validation items).")
+    assert "Chosen by: average over all validation items." in page(story, {})
+    plain = read_story(make_run(tmp_path / "plain", "sft", **job))
+    assert answer(plain).endswith("(best validation macro-average).") and "Chosen by" not in page(plain, {})
 
 
 def test_smoothed_scores_are_told_apart_from_measured_ones(tmp_path: Path) -> None:
@@ -120,3 +140,56 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 def test_a_run_on_all_rows_says_what_it_took_over(tmp_path: Path, method: str, same: str) -> None:
     story = read_story(make_run(tmp_path / "run", method, held=dict.fromkeys(NAMES, 5)))
     assert f"from the base model, for the same epochs{same}, on all rows: those" in answer(story)
+
+
+RATE = ("config", "training.learning_rate")
+BEGAN = {"training.learning_rate": 1e30, "datasets.arc.path": "old/arc.jsonl", "snapshots.max": None}
+
+
+def began(place: Path) -> RunFolder:
+    config = {"method.name": "sft", **BEGAN}
+    environment = {"python": "3.11", "libraries": {"torch": "2.1"}}
+    return with_header(make_run(place, "sft", horizon=2.0), config=config, environment=environment)
+
+
+def test_a_rate_that_replaced_another_before_any_training_is_the_rate_of_the_run(tmp_path: Path) -> None:
+    run = resumed_with(began(tmp_path / "run"), 1, RATE, 1e30, 0.01)
+    story = read_story(run)
+    assert story.config["training.learning_rate"] == 0.01 and story.header["config"]["training.learning_rate"] == 1e30
+    assert "| training.learning\\_rate | 0.01 |" in card(story, Form(kind="model"))
+    assert "1e+30" not in page(story, {}) + card(story, Form(kind="model"))
+    other = with_header(make_run(tmp_path / "other", "sft", horizon=2.0), **{
+        part: {**story.header[part], **changed}
+        for part, changed in (("config", {"training.learning_rate": 0.01}), ("environment", {}))
+    })  # fmt: skip
+    runs = [Run(name=each.path.name, story=read_story(each)) for each in (run, other)]
+    assert settings_in_words(runs) == "Their settings are the same."
+    assert is_plain_sft_of(runs[0].story, runs[1].story)
+
+
+def test_a_rate_that_was_changed_midway_is_told_with_the_first_one(tmp_path: Path) -> None:
+    """Two runs that differ only in this are not the same job."""
+    run = resumed_with(began(tmp_path / "run"), 5, RATE, 1e30, 0.01)
+    story, whole = read_story(run), read_story(began(tmp_path / "whole"))
+    said = "1e+30, from segment 5 on 0.01"
+    assert story.config["training.learning_rate"] == said
+    assert f"| training.learning\\_rate | {said} |" in card(story, Form(kind="model")) and said in page(story, {})
+    runs = [Run(name="", story=each) for each in (story, whole)]
+    assert settings_in_words(runs) == f"They differ in: training.learning_rate ({said}, 1e+30)."
+    assert not is_plain_sft_of(whole, story)
+    again = read_story(resumed_with(run, 7, RATE, 0.01, 0.001))
+    assert again.config["training.learning_rate"] == f"{said}, from segment 7 on 0.001"
+    undone = read_story(resumed_with(began(tmp_path / "undone"), 5, RATE, 1e30, 1e30))
+    assert undone.config["training.learning_rate"] == 1e30
+    unused = read_story(resumed_with(began(tmp_path / "unused"), len(story.segments) + 1, RATE, 1e30, 0.01))
+    assert unused.config["training.learning_rate"] == 1e30, "no segment had the new rate"
+
+
+def test_paths_are_the_latest_and_versions_all_that_were_used(tmp_path: Path) -> None:
+    run = resumed_with(began(tmp_path / "run"), 3, ("config", "datasets.arc.path"), "old/arc.jsonl", "new/arc.jsonl")
+    run = resumed_with(run, 3, ("environment", "libraries", "torch"), "2.1", "2.2")
+    run = resumed_with(run, 4, ("environment", "sharded_over"), None, 2)
+    story = read_story(run)
+    assert story.config["datasets.arc.path"] == "new/arc.jsonl" and story.config["snapshots.max"] is None
+    assert "python 3.11, torch 2.1, from segment 3 on 2.2" in card(story, Form(kind="model"))
+    assert "from segment 4 on 2" in page(story, {})

@@ -14,30 +14,28 @@ import pytest
 from rich.console import Console
 from run_folders import NAMES, make_run, with_header
 
-from msft.core.method import Method
-from msft.core.rollout import Answer, Track
-from msft.core.vocabulary import Brief, Mixture, Outcome, Plan, Teacher
+from msft.core.vocabulary import Outcome
 from msft.record.run_folder import STUDY
 from msft.report.base_and_answer import compare
 from msft.report.card import Form, card
+from msft.report.cautions import cautions
 from msft.report.cost import flops, ledger
-from msft.report.figures import Curves
 from msft.report.final_path import final_path, outcome, same_model
-from msft.report.lanes import lane_figure
+from msft.report.intervals import Change, of_answers
 from msft.report.page import page
 from msft.report.several import Run, macro_gap
 from msft.report.story import Story, read_story
 from msft.report.table import costs, render_text
 from msft.report.verdict import Verdict, against_plain, compare_command, judged, plain_beside, verdict
 from msft.report.verdict_views import render_verdict
-from msft.report.words import decisions, epochs
+from msft.report.words import decisions, epochs, those
 
 ITEMS = 100
 
 
 def cost_against(other: str) -> str:
     """The sentence on the cost of a run, as a pattern."""
-    share = r"Of its compute, (\d+)% was spent on training that is not in the final model\."
+    share = r"Of its compute, (\d+)% was spent on training \(and its evaluations\) that is not in the final model\."
     return rf"The run used \d\.\d\d times the compute of {re.escape(other)}\. {share}"
 
 
@@ -92,22 +90,49 @@ def test_the_words_follow_the_evidence(story: Story, gained: int, lost: int, sai
     assert gain.endswith(f"(95 % interval of the change: {low} to {high}).")
 
 
+def symmetric(value: float, error: float) -> Change:
+    return Change(value, lambda z: (value - z * error, value + z * error))
+
+
 def test_clear_is_three_standard_errors() -> None:
     error = 0.01
     for change, clear in ((0.031, True), (0.029, False), (-0.031, True), (-0.029, False)):
-        span = (change - 1.96 * error, change + 1.96 * error)
-        assert judged(change, span, "x").startswith("Clearly") is clear
-    assert judged(0.02, (0.0, 0.04), "x") == "Perhaps better than x, not shown"
+        assert judged(symmetric(change, error), "x").startswith("Clearly") is clear
+    assert judged(of_answers(7, 0, 200), "x") == "Better than x, on weak evidence", "2.6 standard errors"
+    assert judged(of_answers(10, 0, 200), "x") == "Clearly better than x", "3.2 of them"
+    assert judged(symmetric(0.0195, 0.01), "x") == "Perhaps better than x, not shown"
     assert (
-        judged(0.0001, (0.00005, 0.00015), "x") == judged(0.0, (0.0, 0.0), "x") == "Level with x, to a tenth of a point"
+        judged(symmetric(0.0001, 0.00002), "x")
+        == judged(symmetric(0.0, 0.0), "x")
+        == "Level with x, to a tenth of a point"
     )
-    assert judged(0.0, (-0.02, 0.02), "x") == "Not shown to differ from x"
-    assert judged(-0.02, (-0.04, 0.0), "x") == "Not shown to be better than x, more likely worse"
+    assert judged(symmetric(0.0, 0.01), "x") == "Not shown to differ from x"
+    assert judged(symmetric(-0.0195, 0.01), "x") == "Not shown to be better than x, more likely worse"
 
 
 def test_sub_datasets_are_counted_by_their_intervals(story: Story) -> None:
     assert "Of 4 sub-datasets, 4 are shown to be better and 0 to be worse." in found(with_items(story, 30, 2)).more
     assert "Of 4 sub-datasets, 0 are shown to be better and 0 to be worse." in found(with_items(story, 8, 7)).more
+
+
+def test_the_data_sets_of_a_group_are_counted_as_such(story: Story) -> None:
+    """A mixture of three sub-datasets and a group of two was said to have five sub-datasets that were tested."""
+    member = {"train": 10, "taken": 10, "validation": 5, "test": ITEMS}
+    grouped = replace(story, header={**story.header, "groups": {"arc": {"easy": member, "hard": member}}})
+
+    def scored(right: int, names: Sequence[str]) -> Outcome:
+        items = (1.0,) * right + (0.0,) * (ITEMS - right)
+        reports = dict.fromkeys(names, right / ITEMS)
+        return replace(story.test["base"], reports=reports, scores=reports, items=dict.fromkeys(names, items))
+
+    five = replace(grouped, test={"base": scored(60, grouped.entries), "answer": scored(20, grouped.entries)})
+    assert "Of 5 data sets, 0 are shown to be better and 5 to be worse." in found(five).more
+    assert "Worse than the base model on the test split: easy, hard, gsm8k, piqa and boolq." in cautions(
+        five, compare(five)
+    )
+    four = replace(grouped, test={"base": scored(60, grouped.entries[:4]), "answer": scored(20, grouped.entries[:4])})
+    assert ", on 4 of 5 data sets (95 % interval" in found(four).gain
+    assert those(["x"] * 9, 9, "data set") == "all 9 data sets"
 
 
 def test_without_test_scores_it_says_so(story: Story, tmp_path: Path) -> None:
@@ -146,6 +171,11 @@ def test_a_search_that_hands_over_the_model_of_plain_sft_says_so(tmp_path: Path)
     assert not same_model(search, replace(plain, answer=None))
     averaged = replace(plain, header={**plain.header, "config": {**plain.config, "training.average": 1}})
     assert not same_model(search, averaged)
+    debiased, falling = (
+        replace(averaged, header={**plain.header, "config": {**averaged.config, **changed}})
+        for changed in ({"training.average_warmup": "debiased"}, {"training.schedule": "linear"})
+    )
+    assert same_model(averaged, averaged) and not same_model(averaged, debiased) and not same_model(averaged, falling)
     bases = [replace(each, answer=each.base) for each in (search, plain)]
     assert same_model(*bases) and ": the base model. On this" in against_plain(
         *(Run(name="", story=each) for each in bases)
@@ -160,8 +190,8 @@ def test_plain_sft_beside_it_is_compared_item_by_item(tmp_path: Path) -> None:
     plain = read_story(make_run(tmp_path / "sft", "sft", items=ITEMS))
     _, against, cost = found(search).more
     gap = macro_gap(Run(name="", story=search), Run(name="", story=plain))
-    assert gap.difference is not None and gap.interval is not None
-    told = judged(gap.difference, gap.interval, "plain SFT with the same seed and data")
+    assert gap.difference is not None and gap.change is not None
+    told = judged(gap.change, "plain SFT with the same seed and data")
     assert against.startswith(f"{told}: {100 * gap.difference:+.1f}".replace("-", "−"))
     assert against.endswith("One seed compares two models, not two methods.")
     times = sum(flops(search).values()) / sum(flops(plain).values())
@@ -177,6 +207,8 @@ def test_the_discarded_part_of_the_compute_is_that_of_its_segments(tmp_path: Pat
     left = [n for n in range(1, len(spent)) if story.segments[n - 1][0].makes and n not in path.snapshots]
     share = sum(spent[n] - spent[n - 1] for n in left) / sum(flops(story).values())
     assert told is not None and float(told[1]) == round(100 * share) > 0
+    alone = sum(6 * story.header["model"]["parameters"] * story.segments[n - 1][1].tokens.train for n in left)
+    assert alone < sum(spent[n] - spent[n - 1] for n in left), "the share is not one of training alone"
     ended = read_story(make_run(tmp_path / "run", "ies", horizon=1.0, select="last"))
     assert found(ended).more[-1].endswith("plain SFT of 1 epoch (estimate)."), "nothing was discarded"
     assert "plain SFT of 1 epoch (estimate: 4 evaluations" in dict(costs(ended))["Relative compute"]
@@ -188,75 +220,6 @@ def test_the_average_of_different_measures_is_called_that(story: Story) -> None:
     said = "The average is a mean of different measures: accuracy, exp(−NLL)."
     assert found(mixed).more[0] == said and said not in found(story).more
     assert said in card(mixed, Form(kind="model")) and said in render(mixed) and said in page(mixed, {})
-
-
-def test_a_teacher_is_the_plain_sft_that_a_run_is_compared_with(tmp_path: Path) -> None:
-    story = read_story(make_run(tmp_path / "run", "self_distil", horizon=4.0, items=ITEMS, chosen=32))
-    first, last = story.plain_first, story.answer
-    assert first is not None and last is not None and last.rollout == 2
-    macro = [sum(story.trail.points[number].scores[t] for t in story.tasks) for number in range(17)]
-    assert first.snapshot == macro.index(max(macro)), "what plain fine-tuning hands over"
-    was, now = (100 * math.fsum(p.reports[t] for t in story.tasks) / len(story.tasks) for p in (first, last))
-    text = render(story)
-    assert (
-        f"Its first run, the teacher, is plain SFT of the same job: its validation average is {was:.1f}, that of the "
-        f"final model {now:.1f} (both chosen by these items)."
-    ) in text
-    assert "not compared with plain SFT" not in text
-    assert "Roll-out 1, epoch 0 to 4: the first run (teacher)." in text
-    assert "Roll-out 2, epoch 0 to 4: trained to the end." in text and "excluded" not in text
-    shown = page(story, {})
-    assert "not part of the final model" not in shown, "no decision is folded"
-    assert "Violet: the first run (teacher)." in shown
-    drawn = [trace for view in lane_figure(story)["views"][1:] for trace in view]
-    assert {trace["name"] for trace in drawn} >= {"trained in full", "first run (teacher)"}
-    trained = {name: sum(x for t in drawn if t["name"] == name for x in t["x"]) for name in (t["name"] for t in drawn)}
-    assert trained["first run (teacher)"] > trained.get("discarded", 0.0), "the teacher's training is not discarded"
-    names = [trace["name"] for trace in Curves(story).average()["data"] if trace]
-    assert "average, first run (teacher)" in names
-    story = read_story(make_run(tmp_path / "first", "self_distil", horizon=4.0, items=ITEMS, chosen=12))
-    assert "Its final model is of its first run, plain SFT of the same job: the second run" in render(story)
-    assert page(story, {})
-
-
-def test_a_first_run_that_turns_out_to_teach_is_called_a_teacher(tmp_path: Path) -> None:
-    """`auto` decides at its end whether there is a second run; nothing of it is rolled back or discarded."""
-    story = read_story(make_run(tmp_path / "run", "auto", peaks=(0.5, 0.8, 5.0, 6.0), horizon=6.0, items=1000))
-    text = render(story)
-    assert story.answer is not None and story.answer.rollout == 2 and story.plain_first is not None
-    assert story.teachers == {point.snapshot for point in story.trail.points.values() if point.rollout == 1}
-    assert "Roll-out 1, epoch 0 to 6: the first run (teacher)." in text
-    assert "Its first run, the teacher, is plain SFT of the same job" in text
-    assert "discarded" not in text and "continued from" not in text
-    cut = read_story(
-        make_run(tmp_path / "cut", "auto", peaks=(0.5, 0.8, 5.0, 6.0), horizon=6.0, items=1000, stop_after=9)
-    )
-    assert not cut.teachers and cut.plain_first is None, "nothing is taught yet"
-
-
-def test_a_teacher_that_is_not_plain_sft_is_not_called_so(tmp_path: Path) -> None:
-    """Nor need it have been scored: a method of one's own decides that."""
-
-    def method(score: bool, tasks: slice) -> Method:
-        def plan(brief: Brief) -> Plan:
-            track = Track(brief)
-            answer, here, mixture = Answer(brief, track.base), track.base, Mixture(tasks=brief.tasks[tasks])
-            for stop in track.ticks(here, mixture, 1.0):
-                here = yield from track.advance(here, mixture, stop, score=brief.tasks if score else (), why="teacher")
-            teacher, mixture, here = Teacher(snapshots=(here.snapshot,)), Mixture(tasks=brief.tasks), track.base
-            for stop in track.ticks(here, mixture, 1.0):
-                here = yield from track.advance(
-                    here, mixture, stop, score=brief.tasks, teacher=teacher, keep=answer.keep
-                )
-                answer.offer(here)
-            return answer.choose(here)
-
-        return Method(plan=plan, Params=type(None))
-
-    for number, (score, tasks) in enumerate(((False, slice(None)), (True, slice(2)), (True, slice(None)))):
-        own = method(score, tasks)
-        story = read_story(make_run(tmp_path / str(number), "mine", own=own, items=ITEMS, params={}))
-        assert ("plain SFT of the same job" in render(story)) is (number == 2) and page(story, {})
 
 
 def test_another_job_is_no_comparison(tmp_path: Path) -> None:

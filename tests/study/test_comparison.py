@@ -16,7 +16,7 @@ from rich.console import Console
 from msft.study.compare_markdown import to_markdown
 from msft.study.compare_page import comparison_page
 from msft.study.compare_table import render_comparison, to_csv
-from msft.study.compare_words import HEADINGS, against_cells, in_brief, notes, sentence, verdict
+from msft.study.compare_words import HEADINGS, against_cells, cells, in_brief, notes, sentence, verdict
 from msft.study.comparison import comparison
 from msft.study.results import Results, Run
 from msft.study.statistics import t_test
@@ -85,6 +85,12 @@ def test_the_numbers_are_those_of_the_runs(data: dict[str, Any]) -> None:
         assert entry["win"] + entry["tie"] + entry["loss"] == tested
     assert against["placebo"]["loss"] == len(TASKS)
     json.dumps(data, allow_nan=False)
+
+
+def test_without_a_test_split_there_is_no_gap() -> None:
+    """The average is then that of validation, and the gap was +0.0."""
+    (row, *_) = comparison(replace(results(msft=0.2, sft=0.1), split="validation"), "msft")["methods"]
+    assert row["gap"] is None and cells(row)[HEADINGS.index("gap")] == "–"
 
 
 def test_what_is_said_follows_from_the_tests(data: dict[str, Any]) -> None:

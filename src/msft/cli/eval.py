@@ -97,8 +97,7 @@ def show(found: Evaluation, console: Console) -> None:
         cells = [clean(task), MEASURES.get(measure, clean(measure)), percent(scores.report), shown]
         table.add_row(*map(Text, [*cells, str(len(scores.reported))]))
     table.add_section()
-    items = sum(len(scores.reported) for scores in found.scores.values())
-    table.add_row(*map(Text, ["average", "", percent(found.macro), "", str(items)]), style="bold")
+    table.add_row(*map(Text, ["average", "", percent(found.macro), "", str(found.items)]), style="bold")
     console.print(table)
     if found.left_out:
         console.print(Text(f"No {found.split} split: {listed(found.left_out)}.", style="dim"), soft_wrap=True)

@@ -166,8 +166,12 @@ class Headroom:
     """The same, of the difference in the test metric."""
 
     def pays(self, realised: float = REALISED) -> bool:
-        """Whether what a second run would realise can be shown, and the test metric does not speak against it."""
-        return realised * self.score > SURE * self.error and self.metric >= -self.metric_error
+        """Whether what a second run would realise can be shown, and the test metric does not speak against it.
+
+        An error of 0 means that no item differs between the own moments and the common one: read from all items, they
+        are the same, and there is nothing to gain, whatever the halves say.
+        """
+        return self.error > 0 and realised * self.score > SURE * self.error and self.metric >= -self.metric_error
 
 
 def headroom(evidence: Evidence) -> Headroom:

@@ -189,6 +189,8 @@ def _second(p: Params) -> str:
 
 
 def _too_little(room: Headroom, p: Params, rising: Sequence[Task]) -> str:
+    if not room.error:
+        return "no validation item differs between the evaluations that are best for a sub-dataset and for the average."
     least = 100 * SURE * room.error
     shown = "less than 0.1 points" if least < 0.05 else f"{least:.1f} points at the least"
     more = f" {len(rising)} of the sub-datasets have no peak yet: a longer run may show more." if rising else ""

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Literal
 
 from msft.core.vocabulary import Outcome, Task
-from msft.report.intervals import Interval, of_average, of_change
+from msft.report.intervals import Change, Interval, of_average, of_change
 from msft.report.story import Story
 from msft.report.words import measure_label
 
@@ -27,9 +27,14 @@ class Row:
     answer: float | None
     items: int | None
     """Number of scored items; None if unknown."""
-    interval: Interval | None
-    """95 % interval of the difference between these two models, paired over the items; None if it cannot be computed,
-    or if both are the same model."""
+    change: Change | None
+    """The difference between these two models with its intervals, paired over the items; None if they cannot be
+    computed, or if both are the same model."""
+
+    @property
+    def interval(self) -> Interval | None:
+        """95 % interval of the difference."""
+        return None if self.change is None else self.change.interval
 
     @property
     def difference(self) -> float | None:
@@ -41,6 +46,8 @@ class Comparison:
     split: Literal["test", "validation"]
     rows: Sequence[Row]
     macro: Row
+    unit: str
+    """What a row is of: a sub-dataset, or one of the data sets of a group."""
     left_out: Sequence[Task]
     """Sub-datasets without a score on this split."""
     refit: bool
@@ -69,7 +76,7 @@ def compare(story: Story) -> Comparison:
             base=story.base.reports.get(task),
             answer=story.best_known.reports.get(task),
             items=counts[task],
-            interval=None,
+            change=None,
         )
         for task in story.tasks
     }
@@ -80,14 +87,14 @@ def _comparison(
     split: Literal["test", "validation"], story: Story, rows: Mapping[Task, Row], aggregate: Row | None
 ) -> Comparison:
     every = list(rows.values())
-    parts = [(r.difference, r.interval) for r in every if r.difference is not None and r.interval is not None]
+    parts = [row.change for row in every if row.change is not None]
     macro = Row(
         label="average",
         measure="",
         base=mean([row.base for row in every]),
         answer=mean([row.answer for row in every]),
         items=sum(row.items or 0 for row in every) or None,
-        interval=of_average(parts) if parts and len(parts) == len(every) else None,
+        change=of_average(parts) if parts and len(parts) == len(every) else None,
     )
     groups = {group: tuple(members) for group, members in story.groups.items()}
     names = story.entries if split == "test" else story.tasks
@@ -95,6 +102,7 @@ def _comparison(
         split=split,
         rows=every,
         macro=macro,
+        unit=story.unit(split),
         left_out=[name for name in names if name not in rows],
         refit=split == "validation" and story.refit,
         aggregate=aggregate,
@@ -115,7 +123,7 @@ def _chosen_by(story: Story) -> Row | None:
         base=story.base.reports.get(name),
         answer=measured.reports.get(name),
         items=story.header.get("aggregate"),
-        interval=None,
+        change=None,
     )
 
 
@@ -129,7 +137,7 @@ def _tested(story: Story, task: Task, base: Outcome, answer: Outcome) -> Row:
         base=before,
         answer=after,
         items=len(was) if was else None,
-        interval=of_change(was, now, before, after) if was and now and after is not None and apart else None,
+        change=of_change(was, now, before, after) if was and now and after is not None and apart else None,
     )
 
 

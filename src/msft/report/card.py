@@ -165,24 +165,37 @@ def _data(story: Story) -> str:
     rows = []
     brief = story.brief
     counts = {
-        task: (size, taken, items)
-        for task, size, taken, items in zip(
-            story.tasks, brief.distinct, brief.sizes, brief.validation_sizes, strict=True
+        task: (_trained_on(size + held, taken, held), items)
+        for task, size, taken, items, held in zip(
+            story.tasks, brief.distinct, story.sizes, brief.validation_sizes, story.held, strict=True
         )
     } | {
-        entry: (numbers["train"], numbers["taken"], numbers["validation"])
+        entry: (_trained_on(numbers["train"], numbers["taken"], None if story.refit else 0), numbers["validation"])
         for members in story.groups.values()
         for entry, numbers in members.items()
     }
-    for task, (size, taken, items) in ((entry, counts[entry]) for entry in story.entries):
+    for task, (trained, items) in ((entry, counts[entry]) for entry in story.entries):
         # `split_by` makes sub-datasets <id>.<value>.
         owners = [name for name in datasets if task == name or task.startswith(f"{name}.")]
         given = datasets[max(owners, key=len)] if owners else {}
         source = str(given.get("path", ""))
+<<<<<<< HEAD
         where = _origin(source)
         trained = f"{size:,}" if taken == size else f"{size:,}, each {taken / size:.3g} times per epoch"
+=======
+        where = source if on_hub(source) or ":" in source else PurePath(source).name
+>>>>>>> m1
         rows.append([task, where or UNKNOWN, trained, str(items), str(given.get("license") or UNKNOWN)])
     return _table(["sub-dataset", "from", "trained on", "validation items", "licence"], _escaped(rows))
+
+
+def _trained_on(size: int, taken: int, held: int | None) -> str:
+    """How many examples the final model was trained on. `held`: how many of them were held out in the search; None:
+    these are not among them, and their number is not known."""
+    often = "" if taken == size else f", each {taken / size:.3g} times per epoch"
+    if held is None:
+        return f"{size:,}{often}, and the rows held out in the search"
+    return f"{size:,}{often}{f', {held:,} of them held out in the search' if held else ''}"
 
 
 def _templates(story: Story) -> dict[str, str]:
@@ -225,8 +238,9 @@ def _settings(story: Story) -> list[tuple[str, Any]]:
 
 
 def _versions(story: Story) -> Iterable[str]:
-    environment = story.header.get("environment", {})
-    named = {"msft": story.header.get("msft"), "python": environment.get("python"), **environment.get("libraries", {})}
+    header = story.with_changes
+    environment = header.get("environment", {})
+    named = {"msft": header.get("msft"), "python": environment.get("python"), **environment.get("libraries", {})}
     return (f"{name} {version}" for name, version in named.items() if version)
 
 

@@ -70,13 +70,14 @@ def _result(story: Story, comparison: Comparison) -> list[str]:
         rate = story.config.get("training.learning_rate")
         said.append(
             f"Training diverged: its loss {diverged}. Lower training.learning_rate"
-            f"{'' if rate is None else f', which is {rate:g}'}."
+            f"{'' if rate is None else f', which is {rate}' if isinstance(rate, str) else f', which is {rate:g}'}."
         )
     if story.answer is None:
         said.append("The run is not finished: all of this is preliminary.")
     worse = [row.label for row in comparison.rows if row.interval is not None and row.interval[1] < 0]
     if worse:
-        said.append(f"Worse than the base model on the {comparison.split} split: {those(worse, len(comparison.rows))}.")
+        which = those(worse, len(comparison.rows), comparison.unit)
+        said.append(f"Worse than the base model on the {comparison.split} split: {which}.")
     return said
 
 

@@ -148,14 +148,18 @@ def _made(story: Story) -> int:
 def same_model(one: Story, other: Story) -> bool:
     """Whether two finished runs of the same job and seed handed over the same model.
 
-    They did if the same steps led to both, with the same losses, and both average their weights alike. Where it says
+    They did if the same steps led to both, with the same losses, and the settings `BY_RUN` are the same. Where it says
     no, the models may still be the same.
     """
     return one.answer is not None and other.answer is not None and same_made(made_by(one), made_by(other))
 
 
 Made: TypeAlias = tuple[object, Sequence[tuple[object, ...]]]
-"""The window of averaged weights, and the training steps and blends that made a model."""
+"""The settings `BY_RUN`, and the training steps and blends that made a model."""
+BY_RUN = ("training.average", "training.average_warmup", "training.schedule")
+"""The settings of training in which a run may differ from the plain SFT that it is compared with. Equal losses do not
+prove that two models are the same where these differ: a loss is that of the weights before the last step and before
+they are averaged."""
 
 
 def same_made(one: Made | None, other: Made | None) -> bool:
@@ -166,7 +170,7 @@ def same_made(one: Made | None, other: Made | None) -> bool:
 def made_by(story: Story) -> Made:
     """What the final model of a finished run was made by, in order."""
     made = sorted(final_path(story).snapshots - {story.base.snapshot})
-    return story.config.get("training.average"), [
+    return tuple(map(story.config.get, BY_RUN)), [
         (s.mixture, s.rollout, s.start, s.stop, s.reset_optimizer, s.anneal, s.blend, s.ties, s.teacher, o.train_loss)
         for s, o in (story.segments[number - 1] for number in made)
     ]
@@ -219,7 +223,7 @@ def unequal_choice(few: Mapping[str, bool | None]) -> list[str]:
 def _base_is_final(story: Story) -> str:
     if story.brief.select == "last":
         return "The final model is the base model: the search ended there."
-    what = "validation average" if story.aggregate is None else f"score of {clean(story.aggregate)}"
+    what = clean(story.selecting)
     needed = set(story.tasks) if story.aggregate is None else {story.aggregate}
     scored = [point for point in story.trail.points.values() if point.scores.keys() >= needed]
     if max(map(story.selects_by, scored)) > story.selects_by(story.base):

@@ -87,7 +87,9 @@ SMALL = 0.005
 
 def gains_of(story: Story) -> Gains | None:
     """The headroom of a run's first roll-out; None unless it trained the whole mixture with averaged weights and
-    recorded each item (design 3.18)."""
+    recorded each item, and for a single sub-dataset, whose own moment is the common one (design 3.18)."""
+    if len(story.tasks) == 1:
+        return None
     at = [(0.0, story.brief.base)]
     for number, (segment, outcome) in enumerate(story.segments, start=1):
         if segment.rollout != 1 or segment.mixture.tasks != story.tasks or outcome.snapshot in (ROOT, segment.parent):

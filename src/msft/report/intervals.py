@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeAlias
 
@@ -17,6 +18,40 @@ Z = 1.959963984540054
 """97.5 % quantile of the normal distribution."""
 ENOUGH = 60
 """Bisections: the interval is then exact to the last bit."""
+FAR, STEPS = 10.0, 20
+"""Standard errors beyond which p is 0 (1e-23), and bisections until then: p is exact to four digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A difference of two scores, in [-1, 1], with its interval at every level."""
+
+    value: float
+    within: Callable[[float], Interval]
+    """The interval that reaches so many standard errors to both sides: 1.96 give that of 95 %."""
+
+    @property
+    def interval(self) -> Interval:
+        """That of 95 %."""
+        return self.within(Z)
+
+    def shown(self, errors: float) -> bool:
+        """Whether the interval of so many standard errors does not hold 0."""
+        low, high = self.within(errors)
+        return not low <= 0 <= high
+
+    @property
+    def p(self) -> float:
+        """Two-sided p of "no difference": that of the interval that ends at 0. So it is below 0.05 exactly if the 95 %
+        interval does not hold 0, and of right and wrong answers it is McNemar's."""
+        if self.shown(FAR):
+            return 0.0
+        known = self.shown(Z)
+        low, high = (Z, FAR) if known else (0.0, Z)
+        for _ in range(STEPS if self.value else 0):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.shown(middle) else (low, middle)
+        return math.erfc((high if known else low) / math.sqrt(2))
 
 
 def wilson(share: float, items: float, z: float = Z) -> Interval:
@@ -45,8 +80,8 @@ def of_items(report: float, items: Sequence[float]) -> Interval | None:
     return max(0.0, report - half), min(1.0, report + half)
 
 
-def of_change(was: Sequence[float], now: Sequence[float], base: float, answer: float) -> Interval | None:
-    """Interval of `answer - base`, paired over the items; within [-1, 1].
+def of_change(was: Sequence[float], now: Sequence[float], base: float, answer: float) -> Change | None:
+    """`answer - base` with its intervals, paired over the items; within [-1, 1].
 
     Both metrics are the mean of their items or, for log-probabilities, the exponential of the mean. None if they are
     neither, or if the items leave their spread unknown.
@@ -57,18 +92,22 @@ def of_change(was: Sequence[float], now: Sequence[float], base: float, answer: f
         if _is(carried, was, base) and _is(carried, now, answer):
             if {*was, *now} <= {0.0, 1.0}:
                 pairs = list(zip(was, now, strict=True))
-                return tango(pairs.count((0.0, 1.0)), pairs.count((1.0, 0.0)), len(pairs))
+                return of_answers(pairs.count((0.0, 1.0)), pairs.count((1.0, 0.0)), len(pairs))
             gaps = [slope_answer * b - slope_base * a for a, b in zip(was, now, strict=True)]
             if (variance := _variance(gaps)) == 0:
                 return None
-            half = _t(len(gaps)) * math.sqrt(variance / len(gaps))
-            return max(-1.0, answer - base - half), min(1.0, answer - base + half)
+            return _symmetric(answer - base, _t(len(gaps)) / Z * math.sqrt(variance / len(gaps)))
     return None
 
 
-def tango(gained: int, lost: int, items: int) -> Interval:
+def of_answers(gained: int, lost: int, items: int) -> Change:
+    """The difference of two shares of right answers to the same items; see `tango`."""
+    return Change((gained - lost) / items, lambda z: tango(gained, lost, items, z))
+
+
+def tango(gained: int, lost: int, items: int, z: float = Z) -> Interval:
     """Tango's score interval for the difference of two shares of the same items: `gained` are right in the second only,
-    `lost` in the first only. It holds the differences that a score test, such as McNemar's, does not reject."""
+    `lost` in the first only. It holds the differences that a score test does not reject: 0 where McNemar's does not."""
 
     def distance(of: float) -> float:
         """Standard errors between what was seen and a true difference."""
@@ -80,26 +119,28 @@ def tango(gained: int, lost: int, items: int) -> Interval:
 
     seen = (gained - lost) / items
     return (
-        _border(-1.0, seen, lambda of: distance(of) > Z),
-        _border(1.0, seen, lambda of: distance(of) < -Z),
+        _border(-1.0, seen, lambda of: distance(of) > z),
+        _border(1.0, seen, lambda of: distance(of) < -z),
     )
 
 
-def of_average(parts: Sequence[tuple[float, Interval]]) -> Interval:
-    """Interval of the average of independent values, from the value and the interval of each (MOVER, Zou 2008)."""
-    centre = fmean([value for value, _ in parts])
-    below = math.sqrt(math.fsum((value - low) ** 2 for value, (low, _) in parts)) / len(parts)
-    above = math.sqrt(math.fsum((high - value) ** 2 for value, (_, high) in parts)) / len(parts)
-    return max(-1.0, centre - below), min(1.0, centre + above)
+def of_average(parts: Sequence[Change]) -> Change:
+    """The average of independent changes; its intervals are made from those of each (MOVER, Zou 2008)."""
+    values = [part.value for part in parts]
+    centre = fmean(values)
+
+    def within(z: float) -> Interval:
+        ends = [part.within(z) for part in parts]
+        below = math.sqrt(math.fsum((value - low) ** 2 for value, (low, _) in zip(values, ends, strict=True)))
+        above = math.sqrt(math.fsum((high - value) ** 2 for value, (_, high) in zip(values, ends, strict=True)))
+        return max(-1.0, centre - below / len(parts)), min(1.0, centre + above / len(parts))
+
+    return Change(centre, within)
 
 
-def p_of(difference: float, interval: Interval) -> float:
-    """Two-sided p of "no difference": below 0.05 exactly if the 95 % interval does not hold 0."""
-    if difference == 0:
-        return 1.0
-    low, high = interval
-    reach = difference - low if difference > 0 else high - difference
-    return math.erfc(Z * abs(difference) / reach / math.sqrt(2)) if reach > 0 else 0.0
+def _symmetric(value: float, error: float) -> Change:
+    """A change whose intervals reach equally far to both sides."""
+    return Change(value, lambda z: (max(-1.0, value - z * error), min(1.0, value + z * error)))
 
 
 def _border(outside: float, inside: float, rejected: Callable[[float], bool]) -> float:

@@ -74,7 +74,7 @@ def page(story: Story, environment: Mapping[str, Any], *, refresh: int | None = 
         outputs(story),
         _training(story, curves),
         _cost(story),
-        _settings(story, environment),
+        _settings(story),
     ]
     intro = verdict_html(story) + _facts(story, environment)
     said = [section for section in sections if section.content]
@@ -91,14 +91,20 @@ def _facts(story: Story, environment: Mapping[str, Any]) -> str:
         ("Sub-datasets", len(story.tasks)),
         *([("Data sets", len(story.entries))] if story.groups else []),
         *([("Chosen by", story.aggregate)] if story.aggregate is not None else []),
-        ("Training examples", f"{sum(story.brief.distinct):,}"),
-        *([("Training examples per epoch", f"{sum(story.brief.sizes):,}")] if story.brief.pools else []),
+        ("Training examples", _examples(story)),
+        *([("Training examples per epoch", f"{sum(story.sizes):,}")] if story.brief.pools else []),
         ("Batch size", story.brief.batch_size),
         ("Roll-outs", len({rollout.number for rollout in story.rollouts})),
         ("Seed", story.brief.seed),
     ]
     lines = "".join(f"<div><dt>{name}</dt><dd>{text(value)}</dd></div>" for name, value in facts)
     return f'<dl class="facts card">{lines}</dl>'
+
+
+def _examples(story: Story) -> str:
+    held = sum(story.held)
+    every = f"{sum(story.brief.distinct) + held:,}"
+    return f"{every}, {held:,} of them held out in the search" if held else every
 
 
 def _cautions(story: Story) -> Section:
@@ -160,9 +166,11 @@ def _curves(story: Story, curves: Curves) -> Section:
     many = len(story.tasks) > MANY
     figures: dict[str, Figure] = {"average": curves.average()}
     star = "★: chosen by the search." if story.refit else "★: final model."
+    # The curve is the macro-average; its best point need not be the one that was chosen.
+    other = f" Chosen by: {story.selecting}." if story.brief.average == "micro" and story.aggregate is None else ""
     average = plot(
         "average", "Average score of all sub-datasets",
-        f"Only points where every sub-dataset was scored. Circle: rolled back to this point. {star}",
+        f"Only points where every sub-dataset was scored. Circle: rolled back to this point. {star}{other}",
         "Average of all sub-datasets",
     )  # fmt: skip
     content = soft("Search scores on the validation split: the search acts on them. Higher is better.")
@@ -237,10 +245,10 @@ def _cost(story: Story) -> Section:
     )  # fmt: skip
 
 
-def _settings(story: Story, environment: Mapping[str, Any]) -> Section:
+def _settings(story: Story) -> Section:
     trees = [
         ("Configuration", story.config),
-        ("Environment", environment),
+        ("Environment", story.with_changes.get("environment", {})),
         ("Fingerprints", story.header.get("fingerprints", {})),
     ]
     parts = [(title, [(key, without_secrets(value)) for key, value in flat(tree)]) for title, tree in trees]

@@ -20,7 +20,7 @@ from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import mean
 from msft.report.cost import flops
 from msft.report.final_path import few_candidates, unequal_choice
-from msft.report.intervals import Interval, of_average, of_change, p_of
+from msft.report.intervals import Change, Interval, of_average, of_change
 from msft.report.seconds import seconds_of
 from msft.report.story import Story, read_story
 from msft.report.summary import disk
@@ -50,6 +50,8 @@ VALIDATION = (
     "No run has test scores: these are validation scores, by which the runs chose their final models, so nothing is "
     "tested. Expect lower scores on new data, and give a test split."
 )
+OTHER_DATA = "the rows (training rows included), their tokens or the scorer differ between runs"
+"""A journal has one fingerprint of all splits of a sub-dataset, so that equal test items cannot be told."""
 SEED_KEYS = ("training.seed", "data.seed")
 
 
@@ -95,15 +97,18 @@ class Gap:
     """Difference between two final models, on one sub-dataset or in the macro-average. In [-1, 1]."""
 
     difference: float | None
-    interval: Interval | None
-    """95 % interval, paired over the items; None if the items differ or are unknown."""
+    change: Change | None
+    """The same with its intervals, paired over the items; None if the items differ or are unknown."""
+
+    @property
+    def interval(self) -> Interval | None:
+        """95 % interval."""
+        return None if self.change is None else self.change.interval
 
     @property
     def p(self) -> float | None:
         """Two-sided."""
-        if self.difference is None or self.interval is None:
-            return None
-        return p_of(self.difference, self.interval)
+        return None if self.change is None else self.change.p
 
 
 def find_runs(paths: Iterable[Path]) -> list[Run]:
@@ -158,18 +163,18 @@ def gap(run: Run, reference: Run, task: Task) -> Gap:
     """`run` minus `reference` on one sub-dataset."""
     now, was = run.scores.get(task), reference.scores.get(task)
     if now is None or was is None:
-        return Gap(difference=None, interval=None)
+        return Gap(difference=None, change=None)
     paired = run.same_items(reference, task)
-    interval = of_change(reference.items(task), run.items(task), was, now) if paired else None
-    return Gap(difference=now - was, interval=interval)
+    change = of_change(reference.items(task), run.items(task), was, now) if paired else None
+    return Gap(difference=now - was, change=change)
 
 
 def macro_gap(run: Run, reference: Run) -> Gap:
     """`run` minus `reference` in the macro-average over the sub-datasets that have scores in either run."""
     gaps = [gap(run, reference, task) for task in tasks_of([run, reference])]
-    parts = [(g.difference, g.interval) for g in gaps if g.difference is not None and g.interval is not None]
-    interval = of_average(parts) if parts and len(parts) == len(gaps) else None
-    return Gap(difference=mean([each.difference for each in gaps]), interval=interval)
+    parts = [each.change for each in gaps if each.change is not None]
+    change = of_average(parts) if parts and len(parts) == len(gaps) else None
+    return Gap(difference=mean([each.difference for each in gaps]), change=change)
 
 
 def macro(run: Run, tasks: Sequence[Task]) -> float | None:
@@ -236,7 +241,7 @@ def only_seeds(runs: Sequence[Run]) -> list[str]:
     """Says which runs are the same job with other seeds: nothing here averages over seeds."""
     jobs: dict[str, list[Run]] = {}
     for run in runs:
-        config = {key: v for key, v in run.story.header.get("config", {}).items() if key not in SEED_KEYS}
+        config = {key: v for key, v in run.story.config.items() if key not in SEED_KEYS}
         jobs.setdefault(json.dumps([run.story.header.get("method"), config], sort_keys=True), []).append(run)
     same = [job for job in jobs.values() if len({run.story.brief.seed for run in job}) > 1]
     return [f"{', '.join(clean(run.name) for run in job)}: the same job with other seeds. {MANY_SEEDS}" for job in same]
@@ -249,21 +254,19 @@ def wary(runs: Sequence[Run]) -> list[str]:
         f"{clean(run.name)} is not finished: its final model has no scores." for run in runs if run.story.answer is None
     ]
     said += [VALIDATION] if validation else []
-    same = Run.same_data if validation else Run.same_items
     tasks = tasks_of(runs)
-    differing = [
-        clean(task)
-        for task in tasks
-        if any(run.scores and runs[0].scores and not same(run, runs[0], task) for run in runs[1:])
-    ]
+    scored = [run for run in runs[1:] if run.scores and runs[0].scores]
+    differing = [task for task in tasks if not all(run.same_data(runs[0], task) for run in scored)]
+    unknown = [task for task in tasks if not all(run.same_items(runs[0], task) for run in scored)]
+    unknown = [] if validation else [task for task in unknown if task not in differing]
     said += mixed(measure_label(runs[0].story, task) for task in runs[0].names if task in tasks)
     if left_out := [task for task in _every_task(runs) if task not in tasks]:
         said.append(f"Not in these tables, because they have no test split: {listed(left_out)}.")
-    if differing and validation:
-        said.append(f"The validation items or their scorer differ between runs: {', '.join(differing)}.")
-    elif differing:
-        why = "the test items or their scorer differ between runs, or are unknown"
-        said.append(f"Not paired, because {why}: {', '.join(differing)}.")
+    if differing:
+        found = f"{OTHER_DATA}: {listed(differing)}"
+        said.append(f"{found[0].upper()}{found[1:]}." if validation else f"Not paired, because {found}.")
+    if unknown:
+        said.append(f"Not paired, because scores of single test items are not recorded: {listed(unknown)}.")
     models: dict[Any, None] = {run.story.header.get("fingerprints", {}).get("model"): None for run in runs}
     if len(models) > 1:
         said.append("The runs did not start from the same base model.")

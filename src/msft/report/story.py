@@ -7,6 +7,7 @@ roll-out.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +21,9 @@ from msft.methods import explanation_of, outlook_of
 from msft.record.run_folder import RunFolder
 from msft.report.rollouts import Rollout, find_rollouts
 from msft.report.trail import Point, Trail, with_teachers
+
+TOLD = (("config", "training.learning_rate"), ("environment",), ("msft",))
+"""Where the keys of a header begin whose earlier values matter too, because results depend on them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +53,18 @@ class Story:
 
     @property
     def config(self) -> Json:
-        """The resolved configuration: dotted key to value, under the names that a configuration file uses today."""
-        return today(self.header.get("config", {}))
+        """The resolved configuration: dotted key to value, under the names that a configuration file uses today.
+
+        What was changed when the run was resumed is in it. A learning rate that was changed after a part of the
+        training is a text: `1e-05, from segment 7 on 5e-06`.
+        """
+        return today(self.with_changes.get("config", {}))
+
+    @property
+    def with_changes(self) -> Json:
+        """The header, with what was changed when the run was resumed; see `TOLD`."""
+        reached = len(self.segments) if self.answer else len(self.segments) + 1
+        return _with_changes(self.header, [change for change in self.changes if change["since"] <= reached])
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -86,6 +100,10 @@ class Story:
         """The sub-dataset of the search that a data set belongs to: its group, or itself."""
         return next((group for group, members in self.groups.items() if entry in members), entry)
 
+    def unit(self, split: str) -> str:
+        """What has a score of its own on a split: a group on validation, and each of its data sets on test."""
+        return "data set" if split == "test" and self.groups else "sub-dataset"
+
     @property
     def base(self) -> Point:
         return self.trail.points[ROOT]
@@ -104,6 +122,16 @@ class Story:
     def refit(self) -> bool:
         """Whether the final model is that of a run on all rows, which followed the search."""
         return self.refit_of is not None
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Training examples of the final model that the search held out, of each sub-dataset."""
+        return self.brief.held if self.refit and self.brief.held is not None else (0,) * len(self.tasks)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Training examples that an epoch of the final model took, of each sub-dataset."""
+        return self.brief.whole if self.refit and self.brief.whole is not None else self.brief.sizes
 
     @property
     def refit_snapshots(self) -> frozenset[Snapshot]:
@@ -140,6 +168,13 @@ class Story:
             return average(point.scores, (self.aggregate,))
         weights = self.brief.validation_sizes if self.brief.average == "micro" else None
         return average(point.scores, self.tasks, weights)
+
+    @property
+    def selecting(self) -> str:
+        """What `selects_by` compares, in words."""
+        if self.aggregate is not None:
+            return f"score of {self.aggregate}"
+        return "average over all validation items" if self.brief.average == "micro" else "validation macro-average"
 
     @property
     def best_known(self) -> Point:
@@ -196,3 +231,36 @@ def read_story(folder: RunFolder) -> Story:
         timings=[entry for entry in folder.read_timings() if isinstance(entry, dict)],
         notes=folder.read_notes(),
     )
+
+
+def _with_changes(header: Json, changes: Sequence[Json]) -> Json:
+    """The header with the last value of each key that was changed; of those in `TOLD`, with all that segments had."""
+    if not changes:
+        return header
+    made, values = copy.deepcopy(header), dict[tuple[Any, ...], dict[int, Any]]()
+    for change in changes:
+        path, since = tuple(change["path"]), change["since"]
+        # Of two values that begin with the same segment, the later one counts: no segment had the other.
+        values.setdefault(path, {1: change["was"]})[since] = change["now"]
+    for path, by_segment in values.items():
+        place = made
+        for key in path[:-1]:
+            place = place[key]
+        told = any(path[: len(start)] == start for start in TOLD)
+        place[path[-1]] = _told(by_segment) if told else list(by_segment.values())[-1]
+    return made
+
+
+def _told(by_segment: Mapping[int, Any]) -> Any:
+    """The one value, or a text with each and the segment from which on it applied."""
+    (_, first), *later = by_segment.items()
+    values = list(by_segment.values())
+    others = [(since, now) for (since, now), before in zip(later, values, strict=False) if now != before]
+    if not others:
+        return first
+    began = [] if first is None else [_text(first)]
+    return ", ".join([*began, *(f"from segment {since} on {_text(value)}" for since, value in others)])
+
+
+def _text(value: Any) -> str:
+    return "not set" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

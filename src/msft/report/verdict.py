@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msft.core.errors import RunError
+from msft.core.plain_words import many
 from msft.methods import IMPORTED, METHODS
 from msft.record.run_folder import STUDY, RunFolder
 from msft.report.base_and_answer import Comparison, compare, mean
 from msft.report.cautions import CLEAR
 from msft.report.cost import flops, plain
-from msft.report.final_path import discarded_share, final_path, same_model
-from msft.report.intervals import Interval, Z
+from msft.report.final_path import BY_RUN, discarded_share, final_path, same_model
+from msft.report.intervals import Change, Interval
 from msft.report.load_snippets import BITS, is_dora, quantized_in
 from msft.report.several import Run, macro_gap, on_one_split
 from msft.report.story import Story, read_story
@@ -27,8 +28,8 @@ from msft.report.words import clean, difference, epochs, in_epochs, mixed, perce
 
 PLAIN = ("sft", "sft_average")
 """Names of runs of plain SFT, beside a run or in the same study."""
-FREE = ("method.", "training.average", "training.schedule")
-"""The settings in which a method and the plain SFT that it is compared with may differ."""
+FREE = ("method.", *BY_RUN)
+"""How the settings begin in which a method and the plain SFT that it is compared with may differ."""
 PLACES = (".path", "model.name_or_path")
 """Where data and model lie: no difference if their content is the same."""
 SEEDS = 6
@@ -72,20 +73,19 @@ def verdict(story: Story) -> Verdict | None:
     return Verdict(gain=_gain(story, comparison), more=tuple(filter(None, more)), steps=tuple(steps(story)))
 
 
-def judged(change: float, interval: Interval, than: str) -> str:
-    """What an interval of 95 % shows about a change, as the beginning of a sentence."""
-    low, high = interval
-    if low == high == 0 or (abs(change) < NOTHING and not low <= 0 <= high):
+def judged(change: Change, than: str) -> str:
+    """What the intervals of a change show, as the beginning of a sentence."""
+    low, high = change.interval
+    if low == high == 0 or (abs(change.value) < NOTHING and not low <= 0 <= high):
         return f"Level with {than}, to a tenth of a point"
-    reach = change - low if change > 0 else high - change
-    clear = abs(change) >= CLEAR * reach / Z  # reach / Z: the standard error on the side of 0
+    clear = change.shown(CLEAR)
     if low > 0:
         return f"Clearly better than {than}" if clear else f"Better than {than}, on weak evidence"
     if high < 0:
         return f"Clearly worse than {than}" if clear else f"Worse than {than}, on weak evidence"
-    if change > 0:
+    if change.value > 0:
         return f"Perhaps better than {than}, not shown"
-    if change < 0:
+    if change.value < 0:
         return f"Not shown to be better than {than}, more likely worse"
     return f"Not shown to differ from {than}"
 
@@ -108,14 +108,14 @@ def _gain(story: Story, comparison: Comparison) -> str:
         )
     if comparison.split == "validation":
         return f"Not tested: {moved}. The run chose its final model by these scores, so expect less on new data."
-    moved += "" if of else _of_all(len(comparison.rows), len(story.entries))
-    if macro.interval is None:
+    moved += "" if of else _of_all(len(comparison.rows), len(story.entries), comparison.unit)
+    if macro.change is None:
         return f"{_direction(change)} the base model, without an interval that shows it: {moved}."
-    return f"{judged(change, macro.interval, 'the base model')}: {moved} {_interval(macro.interval)}."
+    return f"{judged(macro.change, 'the base model')}: {moved} {_interval(macro.change.interval)}."
 
 
-def _of_all(tested: int, tasks: int) -> str:
-    return f", on {tested} of {tasks} sub-datasets" if tested < tasks else ""
+def _of_all(tested: int, every: int, unit: str) -> str:
+    return f", on {tested} of {many(every, unit)}" if tested < every else ""
 
 
 def _direction(change: float) -> str:
@@ -132,7 +132,7 @@ def _by_task(comparison: Comparison) -> str:
     if len(spans) < len(comparison.rows) or len(spans) < 2:
         return ""
     up, down = sum(low > 0 for low, _ in spans), sum(high < 0 for _, high in spans)
-    return f"Of {len(spans)} sub-datasets, {up} {_are(up)} shown to be better and {down} to be worse."
+    return f"Of {many(len(spans), comparison.unit)}, {up} {_are(up)} shown to be better and {down} to be worse."
 
 
 def _are(count: int) -> str:
@@ -181,13 +181,14 @@ def against_plain(run: Run, other: Run) -> str:
         return f"Its final model is the same as that of {than}: {which}. On this seed, {method} changed nothing."
     if found.difference is None or not math.isfinite(found.difference):
         return "It was not compared with plain SFT: the two have no scores in common."
-    moved = f"{difference(found.difference)} points on the {run.split} split{_of_all(len(run.scores), len(run.names))}"
+    part = _of_all(len(run.scores), len(run.names), run.story.unit(run.split))
+    moved = f"{difference(found.difference)} points on the {run.split} split{part}"
     if run.split == "validation":
         return f"Not tested against {than}: {moved}, by which both chose their final models."
-    if found.interval is None:
+    if found.change is None:
         said = f"{_direction(found.difference)} {than}, without an interval that shows it: {moved}."
     else:
-        said = f"{judged(found.difference, found.interval, than)}: {moved} {_interval(found.interval)}."
+        said = f"{judged(found.change, than)}: {moved} {_interval(found.change.interval)}."
     return f"{said} One seed compares two models, not two methods."
 
 
@@ -205,9 +206,8 @@ def _cost(story: Story, other: Run | None) -> str:
 def _discarded(story: Story) -> str:
     """How much of the compute left no trace in the final model; empty if it is less than 1 %, or for plain SFT."""
     share = 0.0 if story.outlook.plain else discarded_share(story, final_path(story))
-    return (
-        f" Of its compute, {share:.0%} was spent on training that is not in the final model." if share >= 0.01 else ""
-    )
+    what = "training (and its evaluations) that is not in the final model"
+    return f" Of its compute, {share:.0%} was spent on {what}." if share >= 0.01 else ""
 
 
 def plain_beside(story: Story) -> Run | None:

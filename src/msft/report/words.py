@@ -90,12 +90,12 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
 
 
-def those(names: Sequence[str], total: int) -> str:
+def those(names: Sequence[str], total: int, unit: str = "sub-dataset") -> str:
     """Some of `total` sub-datasets; of many, not every name: a, b, ... and 12 more; all 21 sub-datasets."""
     if len(names) <= MOST_NAMES:
         return listed(names)
     if len(names) == total:
-        return f"all {total} sub-datasets"
+        return f"all {many(total, unit)}"
     return f"{', '.join(map(clean, names[:MOST_NAMES]))} and {len(names) - MOST_NAMES} more"
 
 
@@ -143,9 +143,7 @@ def answer(story: Story) -> str:
     """Which point the search chose as the final model."""
     place = story.chosen
     assert place is not None, "only a finished run has a final model"
-    rule = "best macro-average" if story.brief.select == "best" else "last point of the search"
-    if story.aggregate is not None:
-        rule = f"best score of {clean(story.aggregate)}"
+    rule = f"best {clean(story.selecting)}" if story.brief.select == "best" else "last point of the search"
     if place.snapshot == story.base.snapshot:
         return f"The final model is the untrained base model ({rule})."
     segment = story.segments[place.snapshot - 1][0]

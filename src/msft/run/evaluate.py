@@ -54,6 +54,11 @@ class Evaluation:
         return mean([found.report for name, found in self.scores.items() if not self._names[name].aggregate])
 
     @property
+    def items(self) -> int:
+        """How many items `macro` is made of."""
+        return sum(len(found.reported) for name, found in self.scores.items() if not self._names[name].aggregate)
+
+    @property
     def left_out(self) -> list[Task]:
         """Sub-datasets without this split."""
         return [name for name in self._names if name not in self.scores]

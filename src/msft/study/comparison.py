@@ -141,7 +141,11 @@ def _method(results: Results, name: str) -> Json:
 
     row["macro"] = over_seeds(macro)
     row["validation"] = over_seeds(lambda run: run.validation)
-    row["gap"] = over_seeds(lambda run: None if run.validation is None else run.validation - macro(run))
+    # Without a test split the average is that of validation, and there is no gap.
+    validation_is_all = results.split == "validation"
+    row["gap"] = over_seeds(
+        lambda run: None if validation_is_all or run.validation is None else run.validation - macro(run)
+    )
     row["worst"] = over_seeds(lambda run: float(run.reports.min()))
     row["spread"] = over_seeds(lambda run: float(run.reports.std()))
     row["tasks"] = {task: task_mean(index) for index, task in enumerate(results.tasks)}

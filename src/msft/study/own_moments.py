@@ -32,16 +32,6 @@ def find(evidence: Evidence) -> Findings:
     tasks = stories[0].tasks
     by_seed = {seed: gains_of(story) for seed, story in evidence.runs["sft_average"].items()}
     read = {seed: gains for seed, gains in by_seed.items() if gains is not None}
-    said = list(_over_seeds(stories)) if len(stories) >= FEWEST_SEEDS else []
-    if 1 < len(stories) < FEWEST_SEEDS:
-        said.append(
-            f"{FEWEST_SEEDS} seeds or more are needed for the gain; with {len(stories)}, only best epochs are shown. "
-            f"Repeat the command with --seeds {FEWEST_SEEDS}: finished runs are kept."
-        )
-    if len(read) == 1:
-        said += sentences(next(iter(read.values())))
-    elif not read:
-        said.append("There are too few validation items, or evaluations, to estimate the headroom of a single run.")
     order = sorted(tasks, key=lambda task: fmean([gains.own[task] for gains in read.values()] or [0.0]))
     rows = [_row(task, list(read.values())) for task in order]
     columns = ("sub-dataset", "best epoch", "earliest seed", "latest seed", "seeds in which it may still rise")
@@ -66,10 +56,26 @@ def find(evidence: Evidence) -> Findings:
     caption = "One dot per seed; dashed: the common moment, mean over seeds. Curves of averaged weights."
     return Findings(
         title="Headroom of plain fine-tuning with averaged weights",
-        said=said,
+        said=_said(stories, list(read.values())),
         plots=[Plot(title="The best epoch of each sub-dataset", figure=drawn, caption=caption)],
         tables=[Table(title="Best epochs", columns=columns, rows=rows), each],
     )
+
+
+def _said(stories: Sequence[Story], read: Sequence[Gains]) -> list[str]:
+    if len(stories[0].tasks) == 1:
+        return ["A single sub-dataset has no headroom: its own best epoch is the common one."]
+    said = list(_over_seeds(stories)) if len(stories) >= FEWEST_SEEDS else []
+    if 1 < len(stories) < FEWEST_SEEDS:
+        said.append(
+            f"{FEWEST_SEEDS} seeds or more are needed for the gain; with {len(stories)}, only best epochs are shown. "
+            f"Repeat the command with --seeds {FEWEST_SEEDS}: finished runs are kept."
+        )
+    if len(read) == 1:
+        said += sentences(read[0])
+    elif not read:
+        said.append("There are too few validation items, or evaluations, to estimate the headroom of a single run.")
+    return said
 
 
 def _row(task: Task, read: Sequence[Gains]) -> tuple[str | float | None, ...]:

@@ -13,13 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from msft.report.intervals import of_average, of_change, p_of
+from msft.report.intervals import Change, of_average, of_change
 
 Array = NDArray[np.float64]
 
@@ -112,13 +111,13 @@ def item_test(one: Sequence[Array], two: Sequence[Array]) -> float | None:
 
     It compares the two models only: their difference also depends on the seed, which this test does not consider.
     """
-    parts: list[tuple[float, tuple[float, float]]] = []
+    parts: list[Change] = []
     for now, was in zip(one, two, strict=True):
-        interval = of_change(was.tolist(), now.tolist(), float(was.mean()), float(now.mean()))
-        if interval is None:
+        change = of_change(was.tolist(), now.tolist(), float(was.mean()), float(now.mean()))
+        if change is None:
             return None
-        parts.append((float(now.mean() - was.mean()), interval))
-    return p_of(fmean(gap for gap, _ in parts), of_average(parts))
+        parts.append(change)
+    return of_average(parts).p
 
 
 def crossed_error(differences: Array) -> tuple[float, float]:
