@@ -179,12 +179,7 @@ def _data(story: Story) -> str:
         owners = [name for name in datasets if task == name or task.startswith(f"{name}.")]
         given = datasets[max(owners, key=len)] if owners else {}
         source = str(given.get("path", ""))
-<<<<<<< HEAD
         where = _origin(source)
-        trained = f"{size:,}" if taken == size else f"{size:,}, each {taken / size:.3g} times per epoch"
-=======
-        where = source if on_hub(source) or ":" in source else PurePath(source).name
->>>>>>> m1
         rows.append([task, where or UNKNOWN, trained, str(items), str(given.get("license") or UNKNOWN)])
     return _table(["sub-dataset", "from", "trained on", "validation items", "licence"], _escaped(rows))
 
