@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from msft.forward.batches import Continuation, MicroBatch, NextTokens, collate
 from msft.forward.token_rows import row
 from msft.model import cross_entropy
 from msft.model import head as head_module
+from msft.model import token_loss as loss_module
 from msft.model.cross_entropy import most_likely
 from msft.model.embedding import gather_directly
 from msft.model.head import FusedHead
@@ -71,7 +73,7 @@ def step(loss: TokenLoss, *, half: bool) -> tuple[list[Tensor], list[Tensor], di
     nlls, hits = [], []
     with bf16() if half else nullcontext():
         for given in batches():
-            nll, hit = loss(given)
+            nll, hit, _ = loss(given)
             (nll * torch.linspace(0.1, 1, len(nll), device=DEVICE)).sum().backward()
             nlls.append(nll.detach())
             hits.append(hit)
@@ -187,6 +189,30 @@ def test_a_tie_that_bf16_makes_is_settled(make: type) -> None:
         ids, positions = torch.tensor([[1, 2]], device=DEVICE), torch.arange(2, device=DEVICE)[None]
         said = loss(Continuation(ids=ids, mask=torch.ones_like(ids), positions=positions))
     assert isinstance(said, NextTokens) and said.tokens.tolist() == [8]
+
+
+@pytest.mark.parametrize(("make", "layout"), [(plain, "flat"), (plain, "lengths"), (fused, "flat")])
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_what_rounding_took_from_a_logit_settles_which_option_is_likeliest(
+    make: type, in_parts: bool, layout: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if in_parts:
+        monkeypatch.setattr(head_module, "LOGITS", VOCABULARY)
+        monkeypatch.setattr(loss_module, "LOGITS", VOCABULARY)
+    loss = make(tied=False)
+    if layout == "lengths":
+        loss = TokenLoss(tiny_model(tied=False).to(DEVICE))
+        assert fitting_layout(loss, DEVICE, lengths=True).rows == layout
+    assert loss.ends_with_head
+    drawn_to(loss, [5, 11, 8], 1e-4)
+    rows = [row([Example(ids=np.array([1, 2, token], np.int32), trained=np.arange(3) > 1)]) for token in (5, 8, 11)]
+    with torch.no_grad(), bf16():
+        scores = loss(collate(rows, DEVICE, layout=layout, exact=True))
+        assert loss(collate(rows, DEVICE, layout=layout)).lost is None
+    assert len(set(scores.nll.tolist())) == 1, "tied in bf16"
+    assert (scores.lost - scores.nll).tolist().index(float((scores.lost - scores.nll).max())) == 1
+    with torch.no_grad():
+        assert not loss(collate(rows, DEVICE, layout=layout, exact=True)).lost.any(), "fp32 takes nothing"
 
 
 def test_the_arg_max_is_torchs_where_nothing_is_tied_and_the_first_where_all_is() -> None:

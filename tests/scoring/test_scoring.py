@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -81,6 +82,26 @@ def test_choice_is_what_a_plain_computation_gives(model: LlamaForCausalLM, norma
     assert found["a"].report == np.mean(right)
     whole = sum(len(option) - 1 for item in items for option in item.options)
     assert tokens < whole if layout != "padded" else tokens == whole
+
+
+@pytest.mark.parametrize("layout", ["padded", "branches", "flat"])
+def test_options_that_are_tied_in_bf16_only_are_told_apart(model: LlamaForCausalLM, layout: RowLayout) -> None:
+    """Of a letter that is as likely as another, the earlier one would always win."""
+    loss, random = loss_in(copy.deepcopy(model), layout), np.random.default_rng(6)
+    with torch.no_grad():
+        loss.model.lm_head.weight.mul_(0.01).add_(loss.model.lm_head.weight[:1] * 200)  # of about the same likelihood
+    loss.ends_with_head = True
+    prompts = [random.integers(1, 30, 5).tolist() for _ in range(40)]
+    items = [Item(options=tuple(completed(one, [k]) for k in (3, 7, 11, 15)), answer=0) for one in prompts]
+    runtime = Runtime(device=DEVICE, max_tokens=300, layout=layout, bf16=True)
+    groups = [item.options for item in items]
+    found = sequence_scores(loss, groups, runtime, exact=True)
+    rounded, exact = (each.reshape(40, 4) for each in (-found.nll, found.lost - found.nll))
+    tied = (np.sort(rounded)[:, -1] == np.sort(rounded)[:, -2]).sum()
+    assert tied > 10 and (np.sort(exact)[:, -1] > np.sort(exact)[:, -2]).all()
+    scores, _ = score(loss, {"a": (items, Measure(name="choice"))}, runtime)
+    assert scores["a"].reported == tuple((exact.argmax(1) == 0).astype(float))
+    assert not sequence_scores(loss, groups, runtime).lost.any(), "not asked for"
 
 
 def test_exact_match_is_what_greedy_decoding_gives(model: LlamaForCausalLM) -> None:

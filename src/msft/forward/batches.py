@@ -91,6 +91,8 @@ class MicroBatch:
     """Number of targets of each sequence, in order."""
     hits: bool = False
     """Whether to return for each target if it was the arg-max."""
+    exact: bool = False
+    """Whether to return what rounding took from the logit of each target."""
     top: int = 0
     """How many of the most likely tokens to return at each target, in place of its likelihood; 0: none."""
 
@@ -115,6 +117,9 @@ class TokenScores(NamedTuple):
     """[targets] float32, negative log-likelihood in nats."""
     hits: Tensor | None
     """[targets] bool, whether each target was the arg-max; None unless the micro-batch asks for it."""
+    lost: Tensor | None = None
+    """[targets] float32, the fp32 logit of each target minus the one that `nll` was computed from, which may be bf16;
+    None unless the micro-batch asks for it."""
 
 
 class Predicted(NamedTuple):
@@ -133,7 +138,12 @@ def on_device(array: NDArray[Any], device: torch.device) -> Tensor:
 
 
 def collate(
-    rows: Sequence[Row], device: torch.device, *, layout: RowLayout = "padded", hits: bool = False
+    rows: Sequence[Row],
+    device: torch.device,
+    *,
+    layout: RowLayout = "padded",
+    hits: bool = False,
+    exact: bool = False,
 ) -> MicroBatch:
     """The micro-batch of these rows, in order; flat ones must be sorted by length. `padded`: with branches where a row
     has some."""
@@ -156,6 +166,7 @@ def collate(
         targets=here(np.concatenate([one.targets for one in rows]).astype(np.int64)),
         counts=tuple(count for one in rows for count in one.counts),
         hits=hits,
+        exact=exact,
     )
 
 

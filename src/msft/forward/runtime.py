@@ -100,13 +100,17 @@ class SequenceScores:
     """[sequences]"""
     all_hit: NDArray[np.bool_]
     """[sequences] whether every target was the arg-max; False where not asked for."""
+    lost: NDArray[np.float64]
+    """[sequences] what rounding took from the logits of the targets, summed; 0 where not asked for."""
     tokens: int = 0
     """Real tokens that the model processed; a common prefix counts once."""
 
     def part(self, first: int, last: int) -> SequenceScores:
         """The scores of the sequences `first` to `last` (exclusive)."""
         cut = slice(first, last)
-        return SequenceScores(nll=self.nll[cut], targets=self.targets[cut], all_hit=self.all_hit[cut])
+        return SequenceScores(
+            nll=self.nll[cut], targets=self.targets[cut], all_hit=self.all_hit[cut], lost=self.lost[cut]
+        )
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -148,7 +152,9 @@ class Prepared:
     batches: Iterable[Piece]
 
 
-def prepare(groups: Sequence[Sequence[Example]], runtime: Runtime, *, hits: bool) -> Prepared:
+def prepare(
+    groups: Sequence[Sequence[Example]], runtime: Runtime, *, hits: bool = False, exact: bool = False
+) -> Prepared:
     """The micro-batches are made one by one, as they are asked for, and once."""
     rows, of_row = rows_of(groups, apart=runtime.layout in ONE_EACH, border=runtime.border)
 
@@ -157,7 +163,8 @@ def prepare(groups: Sequence[Sequence[Example]], runtime: Runtime, *, hits: bool
             if places is None:
                 yield None, np.zeros(0, np.int64), 0
             else:
-                batch = collate([rows[place] for place in places], runtime.device, layout=runtime.layout, hits=hits)
+                part = [rows[place] for place in places]
+                batch = collate(part, runtime.device, layout=runtime.layout, hits=hits, exact=exact)
                 yield batch, np.concatenate([of_row[place] for place in places]), len(places)
 
     return Prepared(groups=groups, tokens=sum(map(len, rows)), batches=made())
@@ -169,18 +176,19 @@ class Preparations:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        self._last: dict[bool, Prepared] = {}
+        self._last: dict[tuple[bool, bool], Prepared] = {}
 
-    def of(self, groups: Sequence[Sequence[Example]], *, hits: bool) -> Prepared:
+    def of(self, groups: Sequence[Sequence[Example]], *, hits: bool = False, exact: bool = False) -> Prepared:
         """As `prepare`. Groups are compared by identity."""
-        last = self._last.get(hits)
+        asked = hits, exact
+        last = self._last.get(asked)
         if last is not None and len(last.groups) == len(groups) and all(map(operator.is_, last.groups, groups)):
             return last
         self._last.clear()
-        made = prepare(groups, self.runtime, hits=hits)
-        return replace(made, batches=self._remembering(made, hits))
+        made = prepare(groups, self.runtime, hits=hits, exact=exact)
+        return replace(made, batches=self._remembering(made, asked))
 
-    def _remembering(self, made: Prepared, hits: bool) -> Iterator[Piece]:
+    def _remembering(self, made: Prepared, asked: tuple[bool, bool]) -> Iterator[Piece]:
         seen: list[Piece] = []
         size = 0
         for one in made.batches:
@@ -191,7 +199,7 @@ class Preparations:
                 seen.clear()
             yield one
         if size <= KEPT:
-            self._last[hits] = replace(made, batches=seen)
+            self._last[asked] = replace(made, batches=seen)
 
 
 def sequence_scores(
@@ -200,18 +208,20 @@ def sequence_scores(
     runtime: Runtime,
     *,
     hits: bool = False,
+    exact: bool = False,
     progress: Callable[[int], None] | None = None,
     known: Preparations | None = None,
 ) -> SequenceScores:
     """The likelihood of each sequence's targets, all groups in order; `model` maps a MicroBatch to TokenScores.
 
     The sequences of a group have a common prefix, which is computed once where the model supports it. `hits` asks for
-    `all_hit`. `progress` is called with the number of rows done so far. `known`: remembers the
+    `all_hit`, `exact` for `lost`. `progress` is called with the number of rows done so far. `known`: remembers the
     micro-batches. Raises NotFiniteError.
     """
-    prepared = prepare(groups, runtime, hits=hits) if known is None else known.of(groups, hits=hits)
+    asked = {"hits": hits, "exact": exact}
+    prepared = prepare(groups, runtime, **asked) if known is None else known.of(groups, **asked)
     sequences = [example for group in groups for example in group]
-    sums = np.zeros((2, len(sequences)))
+    sums = np.zeros((3, len(sequences)))
     done = 0
     computed: list[tuple[NDArray[np.int64], tuple[int, ...], TokenScores]] = []
     with scoring(model, runtime):
@@ -230,6 +240,8 @@ def sequence_scores(
         sums[0, owners] = per_sequence(scores.nll.cpu().numpy(), counts)
         if scores.hits is not None:
             sums[1, owners] = per_sequence(scores.hits.cpu().numpy(), counts)
+        if scores.lost is not None:
+            sums[2, owners] = per_sequence(scores.lost.cpu().numpy(), counts)
     sums = runtime.total(sums)
     targets = np.array([example.targets for example in sequences], np.int64)
     if not np.isfinite(sums[0]).all():
@@ -240,4 +252,5 @@ def sequence_scores(
                 "lower the learning rate, or check the model's weights",
             )
         )
-    return SequenceScores(nll=sums[0], targets=targets, all_hit=(sums[1] == targets) & hits, tokens=prepared.tokens)
+    all_hit = (sums[1] == targets) & hits
+    return SequenceScores(nll=sums[0], targets=targets, all_hit=all_hit, lost=sums[2], tokens=prepared.tokens)

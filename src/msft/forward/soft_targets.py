@@ -79,7 +79,7 @@ def _predicted(
     before: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """The most likely tokens and their probabilities, [trained tokens of all examples, top] each."""
-    prepared = prepare([[example] for example in examples], runtime, hits=False)
+    prepared = prepare([[example] for example in examples], runtime)
     starts = np.cumsum([0, *(example.targets for example in examples)])
     found = np.zeros((2, int(starts[-1]), top))
     done = 0

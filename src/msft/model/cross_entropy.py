@@ -118,6 +118,18 @@ def most_likely(logits: Tensor, states: Tensor, weight: Tensor | None) -> Tensor
     return best
 
 
+def lost_to_rounding(rounded: Tensor, states: Tensor, weight: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
+    """Returns [targets] in fp32: the logits of the targets as fp32 products of the `states` [rows, width] and the
+    head's `weight` [vocabulary, width], minus the `rounded` ones [targets]."""
+    lost = torch.empty_like(rounded, dtype=torch.float32)
+    size = max(1, PIECE.get(rounded.device.type, OTHER_PIECE) // weight.shape[-1])
+    for first in range(0, len(targets), size):
+        part = slice(first, first + size)
+        exact = (weight[targets[part]].float() * states[rows[part]].float()).sum(-1)
+        lost[part] = exact - rounded[part].float()
+    return lost
+
+
 def _parts(logits: Tensor) -> list[slice]:
     size = max(1, PIECE.get(logits.device.type, OTHER_PIECE) // logits.shape[-1])
     return [slice(first, min(first + size, len(logits))) for first in range(0, len(logits), size)]

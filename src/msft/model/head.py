@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from msft.forward.batches import MicroBatch, TokenScores
 from msft.forward.swap import swap
-from msft.model.cross_entropy import log_sum_exp, most_likely, put_gradient, within
+from msft.model.cross_entropy import log_sum_exp, lost_to_rounding, most_likely, put_gradient, within
 
 LOGITS = 1 << 27
 """Logits held at a time: 256 MiB in bf16."""
@@ -50,8 +50,9 @@ class FusedHead:
 
     def __call__(self, states: Tensor, batch: MicroBatch) -> TokenScores:
         """The scores from [rows, width] hidden states, each of which predicts at least one target."""
-        nll, best = _HeadLoss.apply(states, self.head.weight, batch, self, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
-        return TokenScores(nll, best[batch.rows] == batch.targets if batch.hits else None)
+        nll, best, lost = _HeadLoss.apply(states, self.head.weight, batch, self, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+        hits = best[batch.rows] == batch.targets if batch.hits else None
+        return TokenScores(nll, hits, lost if batch.exact else None)
 
     def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
         """An uninitialised array, from the free buffer of this name if possible. It need not be given back."""
@@ -105,7 +106,7 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, states: Tensor, weight: Tensor, batch: MicroBatch, fused: FusedHead, trains: bool
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         kind = states.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         parts = fused.parts(len(states))
@@ -123,18 +124,23 @@ class _HeadLoss(torch.autograd.Function):
                     best[part] = most_likely(logits, states[part], weight)
                 if not trains or len(parts) > 1:
                     fused.give_back("logits", logits)
+            lost = torch.zeros_like(own) if batch.exact else own[:0]
+            if batch.exact and dtype != torch.float32:
+                lost = lost_to_rounding(own, states, weight, batch.rows, batch.targets)
         ctx.save_for_backward(x, weight, total, batch.rows, batch.targets)
-        ctx.mark_non_differentiable(best)
+        ctx.mark_non_differentiable(best, lost)
         ctx.fused, ctx.of, ctx.parts = fused, states.dtype, parts
         if trains:
             ctx.cast, ctx.logits = w, logits if len(parts) == 1 else None
         else:
             fused.give_back_cast(w)
-        return total[batch.rows] - own, best
+        return total[batch.rows] - own, best, lost
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_nll: Tensor, of_best: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(
+        ctx: Any, of_nll: Tensor, of_best: Tensor, of_lost: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, weight, total, rows, targets = ctx.saved_tensors
         fused, w = ctx.fused, ctx.cast
         of_states, of_weight = torch.empty_like(x), None

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from msft.core.errors import ModelError, complaint
 from msft.forward.batches import Continuation, MicroBatch, NextTokens, Predicted, TokenScores
-from msft.model.cross_entropy import likeliest, most_likely, own_nll, token_nll
+from msft.model.cross_entropy import likeliest, lost_to_rounding, most_likely, own_nll, token_nll
 from msft.model.head import LOGITS, FusedHead
 from msft.model.model_parts import base_of, vocabulary_of
 
@@ -97,7 +97,7 @@ class TokenLoss(nn.Module):
             return self._in_parts(states, batch) if self.fused is None else self.fused(states, batch)
         hits = self.most_likely(logits, states)[batch.rows] == batch.targets if batch.hits else None
         nll = own_nll(logits, batch.targets) if batch.width else token_nll(logits, batch.rows, batch.targets)
-        return TokenScores(nll, hits)
+        return TokenScores(nll, hits, self._lost(logits, states, batch.rows, batch.targets) if batch.exact else None)
 
     def probe(self, batch: MicroBatch) -> None:
         """Sets `ends_with_head`, whether the model returns its head's output unchanged, from one forward pass."""
@@ -151,33 +151,41 @@ class TokenLoss(nn.Module):
         size = max(1, LOGITS // self._vocabulary)
         if batch.width:
             return self._own_in_parts(hidden, batch, size)
-        order, nll, best = [], [], []
+        order, nll, best, lost = [], [], [], []
         for first, states in zip(range(0, len(hidden), size), torch.split(hidden, size), strict=True):
             here = ((batch.rows >= first) & (batch.rows < first + size)).nonzero()[:, 0]
 
-            def part(states: Tensor, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
+            def part(states: Tensor, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
                 logits = self.head(states)
-                return token_nll(logits, rows, targets), self.most_likely(logits, states) if batch.hits else None
+                best = self.most_likely(logits, states) if batch.hits else None
+                lost = self._lost(logits, states, rows, targets) if batch.exact else None
+                return token_nll(logits, rows, targets), best, lost
 
             given = states, batch.rows[here] - first, batch.targets[here]
             found = checkpoint(part, *given, use_reentrant=False, preserve_rng_state=False)
             order.append(here)
             nll.append(found[0])
             best.append(found[1])
+            lost.append(found[2])
         back = torch.cat(order).argsort()
-        return TokenScores(torch.cat(nll)[back], torch.cat(best)[batch.rows] == batch.targets if batch.hits else None)
+        hits = torch.cat(best)[batch.rows] == batch.targets if batch.hits else None
+        return TokenScores(torch.cat(nll)[back], hits, torch.cat(lost)[back] if batch.exact else None)
 
     def _own_in_parts(self, hidden: Tensor, batch: MicroBatch, size: int) -> TokenScores:
         """As `_in_parts` where each row predicts as many targets: no shape depends on them."""
 
-        def part(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
+        def part(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
             logits = self.head(states)
-            return own_nll(logits, targets), self.most_likely(logits, states) if batch.hits else None
+            best = self.most_likely(logits, states) if batch.hits else None
+            rows = torch.arange(len(targets), device=targets.device) // batch.width
+            lost = self._lost(logits, states, rows, targets) if batch.exact else None
+            return own_nll(logits, targets), best, lost
 
         pieces = zip(torch.split(hidden, size), torch.split(batch.targets, size * batch.width), strict=True)
         found = [checkpoint(part, *each, use_reentrant=False, preserve_rng_state=False) for each in pieces]
-        hits = torch.cat([best for _, best in found])[batch.rows] == batch.targets if batch.hits else None
-        return TokenScores(torch.cat([nll for nll, _ in found]), hits)
+        hits = torch.cat([best for _, best, _ in found])[batch.rows] == batch.targets if batch.hits else None
+        lost = torch.cat([lost for _, _, lost in found]) if batch.exact else None
+        return TokenScores(torch.cat([nll for nll, _, _ in found]), hits, lost)
 
     @torch.no_grad()
     def _predicted(self, logits: Tensor | None, states: Tensor, batch: MicroBatch) -> Predicted:
@@ -191,10 +199,23 @@ class TokenLoss(nn.Module):
     @torch.no_grad()
     def most_likely(self, logits: Tensor, states: Tensor) -> Tensor:
         """[rows] tokens, from [rows, vocabulary] logits and the [rows, width] hidden states that they come from."""
-        head = self.head
-        weight = head.weight if isinstance(head, nn.Linear) and FusedHead.fits(head) else None
         with torch.autocast(states.device.type, enabled=False):
-            return most_likely(logits, states, weight)
+            return most_likely(logits, states, self._product)
+
+    @torch.no_grad()
+    def _lost(self, logits: Tensor, states: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
+        """[targets] what rounding took from their logits; 0 for fp32, and where logits are no plain product."""
+        rounded, weight = logits[rows, targets], self._product
+        if weight is None or logits.dtype == torch.float32 or not self.ends_with_head:
+            return torch.zeros_like(rounded, dtype=torch.float32)
+        with torch.autocast(states.device.type, enabled=False):
+            return lost_to_rounding(rounded, states, weight, rows, targets)
+
+    @property
+    def _product(self) -> Tensor | None:
+        """The head's weight, if the head is a plain product with it."""
+        head = self.head
+        return head.weight if isinstance(head, nn.Linear) and FusedHead.fits(head) else None
 
     def _next(self, reading: Continuation) -> NextTokens:
         logits, states, cache = self.last(reading)

@@ -62,8 +62,9 @@ def score(
     def told(offset: int) -> Callable[[int], None] | None:
         return None if progress is None else lambda done: progress(min(offset + done, total), total)
 
-    hits = any(measure.name == "exact_match" for _, measure in tasks.values())
-    found = sequence_scores(model, groups, runtime, hits=hits, progress=told(0), known=known)
+    names = {measure.name for _, measure in tasks.values()}
+    asked = {"hits": "exact_match" in names, "exact": "choice" in names}
+    found = sequence_scores(model, groups, runtime, **asked, progress=told(0), known=known)
     verdicts: dict[Task, NDArray[np.float64]] = {}
     tokens = found.tokens
     if speaking:
@@ -167,7 +168,8 @@ def _choice(items: Sequence[Item], measure: Measure, sequences: SequenceScores) 
     first = 0
     for number, item in enumerate(items):
         part = slice(first, first + len(item.options))
-        values = -sequences.nll[part]
+        # The logits of options may be equal in bf16 only.
+        values = sequences.lost[part] - sequences.nll[part]
         if measure.normalize == "token":
             values = values / sequences.targets[part]
         elif measure.normalize == "byte":
