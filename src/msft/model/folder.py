@@ -22,7 +22,7 @@ _CONVERT = "save the model with save_pretrained of a current transformers, which
 _COPY_AGAIN = "download or copy the file again"
 _LONGEST_HEADER = 100_000_000
 """Bytes; the format's own limit."""
-_IDENTITY = {".safetensors", ".json", ".txt", ".model", ".jinja", ".py"}
+IDENTITY = {".safetensors", ".json", ".txt", ".model", ".jinja", ".py"}
 """The files that decide what a model folder computes."""
 COPY_OF = "copy_of.json"
 """In a run's copy of a model that was passed as an object: the folder or hub name of which it was proven a copy, and
@@ -137,7 +137,7 @@ def fingerprint(source: ModelSource) -> str:
     total = hashlib.sha256()
     try:
         for path in sorted(folder.iterdir()):
-            if path.is_file() and (path.suffix in _IDENTITY or path.name == source.gguf_file):
+            if path.is_file() and (path.suffix in IDENTITY or path.name == source.gguf_file):
                 total.update(f"{path.name} {sha256(path)}\n".encode())
     except OSError as error:
         fix = "restore the model's files; a run that had begun then continues with --resume"
