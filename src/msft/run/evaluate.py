@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from transformers import PreTrainedModel
 
 from msft.config.schema import Config
@@ -25,12 +25,13 @@ from msft.model.open import load_model, load_tokenizer
 from msft.model.precision import narrow, precision_on
 from msft.model.quantised import compute_in
 from msft.model.row_layout import try_narrow
+from msft.model.saved_adapter import ADAPTER_CONFIG, adapter_config, with_adapter
 from msft.model.token_loss import TokenLoss
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import mean
 from msft.report.intervals import of_items
 from msft.report.words import listed
-from msft.run.hand_over import ADAPTER_CONFIG, Finished, with_adapter
+from msft.run.hand_over import Finished
 from msft.run.job import model_source, settings_of
 from msft.scoring.scorers import TaskScores, score
 
@@ -151,7 +152,7 @@ def _loaded(config: Config, model: str) -> tuple[PreTrainedModel | PeftModel, An
         if model != config.model.name_or_path:  # as it is stored: model.quantize is of the base
             source = replace(source, quantize=None)
         return load_model(source), load_tokenizer(source)
-    adapter = PeftConfig.from_pretrained(str(folder))
+    adapter = adapter_config(folder)
     named = str(adapter.base_model_name_or_path)
     # The copy in a run, which holds the tokenizer of its training, stands for what it is a copy of.
     base = _named(config, config.model.name_or_path if named == model_source(config).base else named)

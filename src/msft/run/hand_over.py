@@ -14,11 +14,12 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from msft.core.errors import ModelError, RunError, complaint, in_a_line
+from msft.core.errors import RunError, complaint, in_a_line
 from msft.core.wire import Json
 from msft.model.adapters import write_merged
 from msft.model.folder import IDENTITY, ModelSource, fingerprint
 from msft.model.open import end_tokens, export_model, load_model, load_tokenizer
+from msft.model.saved_adapter import ADAPTER, ADAPTER_CONFIG, with_adapter
 from msft.record.run_folder import RunFolder
 from msft.report.card import FILE as CARD
 from msft.report.card import card, form_of, on_hub
@@ -32,7 +33,6 @@ from msft.snapshots.publish import verify
 
 Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
-ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
 STALE = ["*.safetensors", "*.safetensors.index.json", ADAPTER_CONFIG]
 """Files of an earlier push that would be loaded instead of, or together with, those of this one."""
 
@@ -98,16 +98,6 @@ def check_final(run: RunFolder, header: Json) -> None:
 
 def _again(run: RunFolder) -> str:
     return shlex.join(["msft", "train", str(run.path), "--resume"])
-
-
-def with_adapter(base: Any, folder: Path) -> PeftModel:
-    """The base model with the adapter in `folder`. Raises ModelError."""
-    try:
-        return PeftModel.from_pretrained(base, str(folder))
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        found = f"the adapter does not fit its base ({in_a_line(error)})"
-        fix = "use the base model that the adapter was trained on"
-        raise ModelError(complaint(found, fix, file=folder)) from error
 
 
 def export(
