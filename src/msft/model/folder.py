@@ -250,7 +250,8 @@ def _check_code(path: Path, config: Mapping[str, Any], source: ModelSource) -> N
 
     if config.get("model_type") not in CONFIG_MAPPING:  # otherwise transformers runs its own code
         found = "auto_map asks to run code that came with the model"
-        fix = "read that code; if you trust it, set model.trust_remote_code: true and model.revision"
+        trusted = "name this folder as model.name_or_path, with model.trust_remote_code: true and model.revision"
+        fix = f"read that code; if you trust it, {trusted}"
         raise ModelError(complaint(found, fix, file=path))
 
 

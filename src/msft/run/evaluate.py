@@ -149,21 +149,27 @@ def _loaded(config: Config, model: str) -> tuple[PreTrainedModel | PeftModel, An
     source = _named(config, model)
     folder = source.folder
     if folder is None or not (folder / ADAPTER_CONFIG).is_file():
-        if model != config.model.name_or_path:  # as it is stored: model.quantize is of the base
+        if not _same(model, config.model.name_or_path):  # as it is stored: model.quantize is of the base
             source = replace(source, quantize=None)
         return load_model(source), load_tokenizer(source)
     adapter = adapter_config(folder)
     named = str(adapter.base_model_name_or_path)
     # The copy in a run, which holds the tokenizer of its training, stands for what it is a copy of.
-    base = _named(config, config.model.name_or_path if named == model_source(config).base else named)
+    base = _named(config, config.model.name_or_path if _same(named, model_source(config).base) else named)
     if base.folder is None and adapter.revision is not None and not base.trust_remote_code:
         base = replace(base, revision=adapter.revision)  # code is run of the revision that the user read, no other
     return with_adapter(load_model(base), folder), load_tokenizer(base)
 
 
 def _named(config: Config, model: str) -> ModelSource:
-    """Another model under the same settings; the configured revision does not apply to another name on the hub."""
+    """A model under the settings of the configured one. Of another one no code is run, and the revision is its own."""
     source = replace(model_source(config), name_or_path=model, gguf_file=None, peft=None)
-    if source.folder is None and model != config.model.name_or_path:
-        return replace(source, revision=None)
-    return source
+    if _same(model, config.model.name_or_path):
+        return source
+    return replace(source, trust_remote_code=False, revision=None)
+
+
+def _same(model: str, other: str) -> bool:
+    """Whether both are the same name, or lead to the same folder."""
+    folders = {ModelSource(name_or_path=name).folder for name in (model, other)}
+    return model == other or (None not in folders and len({folder.resolve() for folder in folders if folder}) == 1)
