@@ -157,6 +157,20 @@ def hub_commit(source: ModelSource, *, cached: bool = False) -> str:
     return Path(str(found)).parent.name
 
 
+def check_no_hub_adapter(source: ModelSource) -> None:
+    """Raises ModelError where a name on the hub has an adapter at its top: transformers would put it on the model,
+    pickled if it is."""
+    if source.folder is not None:
+        return
+    # Imported here, as above.
+    from transformers.utils import find_adapter_config_file
+
+    with complaining(source, "the model cannot be found"):
+        found = find_adapter_config_file(source.name_or_path, revision=source.revision)
+    if found is not None:
+        _check_no_adapter(Path(found))
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a local folder. Raises ModelError."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
