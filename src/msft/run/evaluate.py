@@ -81,12 +81,14 @@ def evaluate(
     model: str,
     split: Split,
     *,
+    base: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     others: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Scores the final model of a run (its folder), or a model (a folder or a name on the hub), on one split.
 
-    `progress` is called with (items done, all items). `others` is told where the data are not those of the run; None:
+    `base`: where the base of a run's adapter lies now; None: where it was. `progress` is called with (items done, all
+    items). `others` is told where the data are not those of the run; None:
     they must be. Raises RunError, ModelError or DataError before anything is scored.
     """
     processes = Processes()
@@ -100,7 +102,7 @@ def evaluate(
             found = "the final model of this run was trained on its validation rows too (method.refit)"
             raise RunError(complaint(found, "add --split test", file=model, field="--split"))
         config = on_day(config, past.day)
-    loaded, tokenizer = _loaded(config, model)
+    loaded, tokenizer = _loaded(config, model, base)
     data = load_tasks(config, tokenizer)
     check_data_fits(loaded, data, tokenizer)
     if run.exists:
@@ -140,11 +142,11 @@ def _compare_data(run: RunFolder, data: Mapping[Task, TaskData], others: Callabl
     others(found)
 
 
-def _loaded(config: Config, model: str) -> tuple[PreTrainedModel | PeftModel, Any]:
+def _loaded(config: Config, model: str, base: str | None = None) -> tuple[PreTrainedModel | PeftModel, Any]:
     """The model and its tokenizer."""
     run = RunFolder(Path(model))
     if run.exists:
-        finished = Finished.read(run)
+        finished = Finished.read(run, base=base)
         return finished.model(), finished.tokenizer()
     source = _named(config, model)
     folder = source.folder
@@ -155,10 +157,10 @@ def _loaded(config: Config, model: str) -> tuple[PreTrainedModel | PeftModel, An
     adapter = adapter_config(folder)
     named = str(adapter.base_model_name_or_path)
     # The copy in a run, which holds the tokenizer of its training, stands for what it is a copy of.
-    base = _named(config, config.model.name_or_path if _same(named, model_source(config).base) else named)
-    if base.folder is None and adapter.revision is not None and not base.trust_remote_code:
-        base = replace(base, revision=adapter.revision)  # code is run of the revision that the user read, no other
-    return with_adapter(load_model(base), folder), load_tokenizer(base)
+    under = _named(config, config.model.name_or_path if _same(named, model_source(config).base) else named)
+    if under.folder is None and adapter.revision is not None and not under.trust_remote_code:
+        under = replace(under, revision=adapter.revision)  # code is run of the revision that the user read, no other
+    return with_adapter(load_model(under), folder), load_tokenizer(under)
 
 
 def _named(config: Config, model: str) -> ModelSource:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from msft.core.errors import RunError, complaint, in_a_line
+from msft.core.paths import absent
 from msft.core.wire import Json
 from msft.model.adapters import write_merged
 from msft.model.folder import IDENTITY, ModelSource, fingerprint
@@ -26,7 +27,7 @@ from msft.report.card import card, form_of, on_hub
 from msft.report.load_snippets import NOT_BY_AUTO, is_dora
 from msft.report.story import Story, read_story
 from msft.run.job import model_source
-from msft.run.moved import config_of_model
+from msft.run.moved import BASE, config_of_model
 from msft.run.new_folder import check_output, copied, written_whole
 from msft.run.resume import check_journal_is_whole, identity
 from msft.snapshots.publish import verify
@@ -47,8 +48,11 @@ class Finished:
     """The base model, and the settings of the adapter if the run trained one."""
 
     @classmethod
-    def read(cls, run: RunFolder) -> Finished:
-        """Reads a run folder. Raises RunError if the run is not finished, or its final model is missing or damaged."""
+    def read(cls, run: RunFolder, *, base: str | None = None) -> Finished:
+        """Reads a run folder. `base`: where the base of its adapter lies now; None: where it was.
+
+        Raises RunError if the run is not finished, or its final model is missing or damaged.
+        """
         story = read_story(run)
         if story.answer is None:
             check_journal_is_whole(run.transcript().records, run, {})  # cut off after the end, it cannot be resumed
@@ -58,7 +62,12 @@ class Finished:
             fix = f"make it again: {_again(run)}"
             raise RunError(complaint("the run holds no final model", fix, file=run.final))
         check_final(run, story.header)
-        return cls(run, story, model_source(config_of_model(run)))
+        source = model_source(config_of_model(run))
+        found = cls(run, story, source if base is None else replace(source, name_or_path=base))
+        if base is not None and not found.is_adapter:
+            lacks = "the run trained no adapter: its model is all in final/, and has no base to read"
+            raise RunError(complaint(lacks, "leave it out", field=f"--set {BASE}"))
+        return found
 
     @property
     def is_adapter(self) -> bool:
@@ -73,10 +82,14 @@ class Finished:
         if not self.is_adapter:
             return load_model(_at(self.source, self.run.final))
         base = replace(self.source, peft=None)
+        elsewhere = f"name the folder where it lies now: --set {BASE}=FOLDER"
+        if base.folder is not None and not base.folder.is_dir():
+            found = f"the base of the adapter is gone: {absent(base.folder)}"
+            raise RunError(complaint(found, f"restore it, or {elsewhere}", file=self.run.path))
         recorded = self.story.header.get("fingerprints", {}).get("model")
         if recorded is not None and fingerprint(base) != recorded:
             found = "the base model is not the one that the adapter was trained on"
-            raise RunError(complaint(found, "restore its files", file=base.name_or_path))
+            raise RunError(complaint(found, f"restore its files, or {elsewhere}", file=base.name_or_path))
         return with_adapter(load_model(base, whole=whole), self.run.final)
 
     def tokenizer(self) -> Any:
@@ -107,16 +120,21 @@ def export(
     merge: bool = False,
     dtype: Dtype | None = None,
     hub_id: str | None = None,
+    base: str | None = None,
 ) -> str:
     """Writes the final model of a finished run as a plain Hugging Face folder, completely or not at all.
 
     Returns what people should know of it; empty if nothing.
 
     `merge`: merges an adapter into its base (a full model needs no merge); `dtype`: of the weights, None: as in
-    `final/`; `hub_id`: the model's name on the hub, for the card. Raises RunError, ModelError.
+    `final/`; `hub_id`: the model's name on the hub, for the card; `base`: where the base of the adapter to be merged
+    lies now, None: where it was. Raises RunError, ModelError.
     """
     check_output(output)
-    finished = Finished.read(run)
+    if base is not None and not merge:
+        found = "the base is read to merge an adapter into it, and not otherwise"
+        raise RunError(complaint(found, "add --merge, or leave it out", field=f"--set {BASE}"))
+    finished = Finished.read(run, base=base)
     if hub_id is not None and finished.is_adapter and not merge and not _others_have(finished.source):
         found = f"the adapter's base, {finished.source.base}, is not on the hub, where others could load it"
         raise RunError(complaint(found, "push a whole model: add --merge", field="--push-to-hub"))
