@@ -1,4 +1,4 @@
-"""`--set` where the model is a run's: it may say where the base of an adapter lies now, and nothing else of the model."""
+"""`--set` where the model is a run's may say where the base of an adapter lies now, and nothing else of the model."""
 
 from __future__ import annotations
 

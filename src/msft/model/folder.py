@@ -163,7 +163,7 @@ def check_no_hub_adapter(source: ModelSource) -> None:
     if source.folder is not None:
         return
     # Imported here, as above.
-    from transformers.utils import find_adapter_config_file
+    from transformers.utils.peft_utils import find_adapter_config_file
 
     with complaining(source, "the model cannot be found"):
         found = find_adapter_config_file(source.name_or_path, revision=source.revision)
