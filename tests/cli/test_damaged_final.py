@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +15,11 @@ from test_export import place  # noqa: F401 - a fixture
 from msft.cli.main import main
 
 
-def flip_signs(final: Path) -> None:
+def flip_signs(final: Path, name: str = "model.safetensors") -> None:
     """Of some weights: the file stays a valid one, of another model."""
-    file = final / "model.safetensors"
+    file = final / name
     content = bytearray(file.read_bytes())
-    weights = np.frombuffer(content, np.uint8)[-16_000:]
+    weights = np.frombuffer(content, np.uint8)[-400:]
     weights[3::4] ^= 0x80
     file.write_bytes(content)
 
@@ -65,6 +66,22 @@ def test_a_damaged_final_model_is_not_used(
         err = capsys.readouterr().err
         assert said in err and f"Fix: make it again: msft train '{damaged}' --resume" in err
     assert [path.name for path in tmp_path.iterdir()] == ["a run"]
+
+
+def test_the_command_that_the_error_names_makes_the_model_again(
+    place: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "a run"
+    shutil.copytree(place / "lora", run)
+    flip_signs(run / "final", "adapter_model.safetensors")
+    assert main(["eval", str(run)]) == 2
+    again = shlex.split(capsys.readouterr().err.split("Fix: make it again: msft ")[1])
+    assert main(again) == 0
+    assert main(["eval", str(run)]) == 0
+    name = "final/adapter_model.safetensors"
+    assert (run / name).read_bytes() == (place / "lora" / name).read_bytes()
 
 
 def test_the_final_model_of_another_run_is_not_used(

@@ -53,6 +53,13 @@ def test_a_link_to_an_empty_folder_or_to_none_is_followed(place: Path, tmp_path:
         assert link.is_symlink() and (tmp_path / target / "model.safetensors").is_file()
 
 
+def test_links_in_a_circle_are_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "one").symlink_to(tmp_path / "two")
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+    assert main(["export", "nowhere", "--output", str(tmp_path / "one")]) == 2
+    assert f"{tmp_path / 'one'} --output: the folder cannot be read" in capsys.readouterr().err
+
+
 def test_a_folder_that_cannot_be_replaced_is_refused_before_the_model_is_read(
     place: Path,  # noqa: F811
     tmp_path: Path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from peft import PeftConfig, PeftModel, PeftType
 from safetensors import SafetensorError
 
-from msft.core.errors import ModelError, complaint, first_line, in_a_line
+from msft.core.errors import ModelError, complaint, in_a_line
 from msft.model.folder import ModelSource, complaining, safetensors_header
 
 ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
@@ -38,7 +39,8 @@ def with_adapter(base: Any, folder: Path) -> PeftModel:
             warnings.filterwarnings("error", message="Found missing adapter keys")
             made: PeftModel = PeftModel.from_pretrained(base, str(folder))
     except UserWarning as error:
-        found = f"the adapter lacks weights that it needs on this base ({first_line(error)})"
+        lacking = re.findall("'([^']+)'", str(error))
+        found = f"the adapter lacks weights that it needs on this base ({_listed(lacking)})"
         raise ModelError(complaint(found, _OTHER_BASE, file=folder / ADAPTER)) from error
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         found = f"the adapter does not fit its base ({in_a_line(error)})"
@@ -47,10 +49,13 @@ def with_adapter(base: Any, folder: Path) -> PeftModel:
         hook.remove()
     unused = sorted({key for keys in loaded for key in keys.unexpected_keys})
     if unused and not kind.is_prompt_learning:  # whose weights PEFT puts beside the model
-        listed = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
-        found = f"the adapter has weights that have no place in this base ({listed})"
+        found = f"the adapter has weights that have no place in this base ({_listed(unused)})"
         raise ModelError(complaint(found, _OTHER_BASE, file=folder / ADAPTER))
     return made
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _check_weights(folder: Path) -> None:

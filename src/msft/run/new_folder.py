@@ -20,13 +20,14 @@ def check_output(output: Path) -> None:
     replaced."""
     fix = "name another folder with --output, or remove this one"
     try:
+        place = output.resolve()
         taken = output.exists() and (not output.is_dir() or any(output.iterdir()))
-    except OSError as error:
-        found = f"the folder cannot be read ({error.strerror})"
+    except (OSError, RuntimeError) as error:  # the latter of links in a circle
+        found = f"the folder cannot be read ({_why(error)})"
         raise RunError(complaint(found, fix, file=output, field="--output")) from error
     if taken:
         raise RunError(complaint("this is not an empty folder", fix, file=output, field="--output"))
-    if output.is_dir() and (output.resolve().is_mount() or output.samefile(Path.cwd())):
+    if output.is_dir() and (place.is_mount() or output.samefile(Path.cwd())):
         found = "a mount point, or the working directory, cannot be replaced by the new folder"
         fix = f"name a folder in it: --output {output / 'model'}"
         raise RunError(complaint(found, fix, file=output, field="--output"))
@@ -62,12 +63,12 @@ def written_whole(folder: Path, fill: Callable[[Path], None], *, field: str = ""
         files.sync("export", folder.parent)
     except (OSError, SafetensorError) as error:
         fix = "check the folder's permissions and the free space on the disk"
-        found = f"the model cannot be written ({_why_not_written(error)})"
+        found = f"the model cannot be written ({_why(error)})"
         raise RunError(complaint(found, fix, file=folder, field=field)) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _why_not_written(error: Exception) -> str:
+def _why(error: Exception) -> str:
     """What the system said; safetensors has it in its text."""
     return getattr(error, "strerror", None) or in_a_line(error)
