@@ -200,7 +200,7 @@ def test_no_corruption_is_used(bench: Bench) -> None:
     assert not problems, problems[:5]
 
 
-def unchecked_manifest(folder: Path) -> dict[str, object]:
+def unchecked_manifest(folder: Path, *, fix: str = "") -> dict[str, object]:
     found: dict[str, object] = json.loads((folder / publish.MANIFEST).read_bytes())
     found.pop("sha256")
     return found

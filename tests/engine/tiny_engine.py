@@ -33,7 +33,7 @@ from msft.engine.torch_engine import TorchEngine
 from msft.model.adapters import write_merged
 from msft.model.folder import ModelSource
 from msft.model.open import OpenModel, end_tokens, export_model, load_model
-from msft.run.hand_over import with_adapter
+from msft.model.saved_adapter import with_adapter
 from msft.snapshots.shared_store import SharedStore
 from msft.snapshots.store import Store
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from job import make_job
-from peft import AutoPeftModelForCausalLM
+from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from msft.cli.main import main
@@ -77,3 +78,20 @@ def test_an_adapter_names_its_base_whoever_makes_it(config: Path, tmp_path: Path
         assert (found.base_model_name_or_path, found.revision) == (NAME, COMMITS["main"])
     folder = ModelSource(name_or_path=str(tmp_path / "model"), peft=peft)
     assert load_model(folder).peft_config["default"].revision is None  # type: ignore[union-attr]
+
+
+def test_an_adapter_that_lies_beside_a_model_on_the_hub_is_not_loaded_with_it(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of a folder. transformers would put it on the model, a pickled one too."""
+    monkeypatch.chdir(tmp_path)
+    score = ["eval", NAME, "--config", str(config), "--split", "validation"]
+    assert main(score) == 0
+    snapshot = tmp_path / "hub" / "models--someone--tiny" / "snapshots" / COMMITS["v1"]
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(tmp_path / "model"), LoraConfig(r=2))
+    model.save_pretrained(tmp_path / "adapter")
+    torch.save(load_file(tmp_path / "adapter" / "adapter_model.safetensors"), snapshot / "adapter_model.bin")
+    shutil.copy(tmp_path / "adapter" / "adapter_config.json", snapshot)
+    capsys.readouterr()
+    assert main(score) == 2
+    assert "holds an adapter" in capsys.readouterr().err

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 import shlex
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,8 @@ from msft.engine.parallel import Processes
 from msft.record.run_folder import RunFolder
 from msft.report.summary import summarise
 from msft.report.table import render_text
-from msft.run.hand_over import OURS, Finished
+from msft.run.hand_over import Finished, check_final
+from msft.run.new_folder import copied
 from msft.run.session import train
 from msft.run.trackers import Several, check_trackers
 from msft.screen.console import new_console
@@ -239,6 +239,7 @@ class MSFTTrainer:
         self._need_trained()
         if self.peft_config is not None:
             return Finished.read(self.folder).model()
+        check_final(self.folder, self.folder.transcript().header)
         model = AutoModelForCausalLM.from_pretrained(self.folder.final)
         assert isinstance(model, (PreTrainedModel, PeftModel))
         return model
@@ -255,7 +256,8 @@ class MSFTTrainer:
         self._need_trained()
         target = self.folder.path if output_dir is None else expanded(output_dir)
         if self._processes.is_main and target.resolve() != self.folder.final.resolve():
-            shutil.copytree(self.folder.final, target, ignore=OURS, dirs_exist_ok=True)
+            check_final(self.folder, self.folder.transcript().header)
+            copied(self.folder.final, target)
         self._processes.barrier()
 
     def _need_trained(self) -> None:

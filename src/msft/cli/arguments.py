@@ -176,6 +176,10 @@ def _of_a_run(commands: Commands) -> None:
     )
     export.add_argument("--push-to-hub", metavar="ID", help="upload it too, as user/name on the Hugging Face hub")
     export.add_argument("--private", action="store_true", help="where the hub's repository is made, make it private")
+    export.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="model.name_or_path=DIR",
+        help="with --merge: where the base of the adapter lies now, if it was moved",
+    )  # fmt: skip
 
     evaluate = commands.add_parser("eval", help="score the final model of a run, or any model folder, on a split")
     evaluate.add_argument(

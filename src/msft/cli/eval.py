@@ -20,15 +20,15 @@ from msft.record.run_folder import RunFolder
 from msft.report.table import plain_table
 from msft.report.words import MEASURES, NOT_KNOWN, clean, listed, percent
 from msft.run.evaluate import Evaluation, Split, evaluate
-from msft.run.moved import config_of_model
+from msft.run.moved import config_of_model, moved_base
 from msft.screen.console import new_console
 
 ONCE = (
     "a run scores its test split once, at its end. A choice based on further test scores makes those scores too "
     "optimistic: choose on validation"
 )
-OF_DATA = ("datasets", "dataset_defaults", "data.", "aggregate", "model.")
-"""Keys that decide what is scored, and how it is tokenised."""
+OF_DATA = ("datasets", "dataset_defaults", "data.", "aggregate")
+"""Keys that decide what of a run's model is scored."""
 
 
 def run(model: str, config: Path | None, overrides: Sequence[str], *, split: Split, as_json: bool = False) -> None:
@@ -39,6 +39,7 @@ def run(model: str, config: Path | None, overrides: Sequence[str], *, split: Spl
         fix = "name a configuration with --config FILE, whose data are scored"
         what = "this folder holds no run" if folder.path.exists() else absent(folder.path)
         raise ConfigError(complaint(what, f"name a run, or {fix}", file=model))
+    base = moved_base(folder, overrides) if folder.exists else None
     notes = new_console(stderr=True, highlight=False)
 
     def warn(found: str) -> None:
@@ -53,7 +54,7 @@ def run(model: str, config: Path | None, overrides: Sequence[str], *, split: Spl
         bar = progress.add_task("scoring", total=None)
         found = evaluate(
             config_of_model(folder, overrides) if config is None else load(config, overrides), model, split,
-            progress=lambda done, total: progress.update(bar, completed=done, total=total),
+            base=base, progress=lambda done, total: progress.update(bar, completed=done, total=total),
             others=warn if chosen else None,
         )  # fmt: skip
     if as_json:

@@ -246,7 +246,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from msft.cli.export import run
 
     run(
-        arguments.run_folder, arguments.output, merge=arguments.merge, dtype=arguments.dtype,
+        arguments.run_folder, arguments.output, arguments.overrides, merge=arguments.merge, dtype=arguments.dtype,
         hub_id=arguments.push_to_hub, private=arguments.private,
     )  # fmt: skip
 

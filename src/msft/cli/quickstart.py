@@ -28,7 +28,7 @@ from msft.report.story import read_story
 from msft.report.table import print_line, render_text
 from msft.report.verdict import SEEDS, against_plain, compare_command
 from msft.run.attempt import Shared
-from msft.run.hand_over import written_whole
+from msft.run.new_folder import written_whole
 from msft.run.session import train
 from msft.screen.console import new_console
 from msft.screen.display import Display

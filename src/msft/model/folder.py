@@ -22,7 +22,7 @@ _CONVERT = "save the model with save_pretrained of a current transformers, which
 _COPY_AGAIN = "download or copy the file again"
 _LONGEST_HEADER = 100_000_000
 """Bytes; the format's own limit."""
-_IDENTITY = {".safetensors", ".json", ".txt", ".model", ".jinja", ".py"}
+IDENTITY = {".safetensors", ".json", ".txt", ".model", ".jinja", ".py"}
 """The files that decide what a model folder computes."""
 COPY_OF = "copy_of.json"
 """In a run's copy of a model that was passed as an object: the folder or hub name of which it was proven a copy, and
@@ -137,7 +137,7 @@ def fingerprint(source: ModelSource) -> str:
     total = hashlib.sha256()
     try:
         for path in sorted(folder.iterdir()):
-            if path.is_file() and (path.suffix in _IDENTITY or path.name == source.gguf_file):
+            if path.is_file() and (path.suffix in IDENTITY or path.name == source.gguf_file):
                 total.update(f"{path.name} {sha256(path)}\n".encode())
     except OSError as error:
         fix = "restore the model's files; a run that had begun then continues with --resume"
@@ -155,6 +155,20 @@ def hub_commit(source: ModelSource, *, cached: bool = False) -> str:
         found = cached_file(source.name_or_path, wanted, revision=source.revision, local_files_only=cached)
     # The hub's cache keeps each file under snapshots/<commit>/.
     return Path(str(found)).parent.name
+
+
+def check_no_hub_adapter(source: ModelSource) -> None:
+    """Raises ModelError where a name on the hub has an adapter at its top: transformers would put it on the model,
+    pickled if it is."""
+    if source.folder is not None:
+        return
+    # Imported here, as above.
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    with complaining(source, "the model cannot be found"):
+        found = find_adapter_config_file(source.name_or_path, revision=source.revision)
+    if found is not None:
+        _check_no_adapter(Path(found))
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -252,7 +266,8 @@ def _check_code(path: Path, config: Mapping[str, Any], source: ModelSource) -> N
 
     if config.get("model_type") not in CONFIG_MAPPING:  # otherwise transformers runs its own code
         found = "auto_map asks to run code that came with the model"
-        fix = "read that code; if you trust it, set model.trust_remote_code: true and model.revision"
+        trusted = "name this folder as model.name_or_path, with model.trust_remote_code: true and model.revision"
+        fix = f"read that code; if you trust it, {trusted}"
         raise ModelError(complaint(found, fix, file=path))
 
 

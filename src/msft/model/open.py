@@ -20,7 +20,14 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from msft.core.errors import ModelError, complaint
 from msft.core.plain_words import many
 from msft.model.adapters import fresh_adapter
-from msft.model.folder import ModelSource, Quantized, check_model_folder, check_shapes, complaining
+from msft.model.folder import (
+    ModelSource,
+    Quantized,
+    check_model_folder,
+    check_no_hub_adapter,
+    check_shapes,
+    complaining,
+)
 from msft.model.model_parts import base_of
 from msft.model.quantised import (
     as_stored,
@@ -142,6 +149,7 @@ def _weights(
 ) -> PreTrainedModel | PeftModel:
     if whole:
         source = replace(source, quantize=None)
+    check_no_hub_adapter(source)
     keywords = origin_of(source)
     if source.gguf_file is None:
         keywords["use_safetensors"] = True

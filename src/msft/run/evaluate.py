@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from transformers import PreTrainedModel
 
 from msft.config.schema import Config
@@ -25,12 +25,13 @@ from msft.model.open import load_model, load_tokenizer
 from msft.model.precision import narrow, precision_on
 from msft.model.quantised import compute_in
 from msft.model.row_layout import try_narrow
+from msft.model.saved_adapter import ADAPTER_CONFIG, adapter_config, with_adapter
 from msft.model.token_loss import TokenLoss
 from msft.record.run_folder import RunFolder
 from msft.report.base_and_answer import mean
 from msft.report.intervals import of_items
 from msft.report.words import listed
-from msft.run.hand_over import ADAPTER_CONFIG, Finished, with_adapter
+from msft.run.hand_over import Finished
 from msft.run.job import model_source, settings_of
 from msft.scoring.scorers import TaskScores, score
 
@@ -85,12 +86,14 @@ def evaluate(
     model: str,
     split: Split,
     *,
+    base: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     others: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Scores the final model of a run (its folder), or a model (a folder or a name on the hub), on one split.
 
-    `progress` is called with (items done, all items). `others` is told where the data are not those of the run; None:
+    `base`: where the base of a run's adapter lies now; None: where it was. `progress` is called with (items done, all
+    items). `others` is told where the data are not those of the run; None:
     they must be. Raises RunError, ModelError or DataError before anything is scored.
     """
     processes = Processes()
@@ -104,7 +107,7 @@ def evaluate(
             found = "the final model of this run was trained on its validation rows too (method.refit)"
             raise RunError(complaint(found, "add --split test", file=model, field="--split"))
         config = on_day(config, past.day)
-    loaded, tokenizer = _loaded(config, model)
+    loaded, tokenizer = _loaded(config, model, base)
     data = load_tasks(config, tokenizer)
     check_data_fits(loaded, data, tokenizer)
     if run.exists:
@@ -144,30 +147,36 @@ def _compare_data(run: RunFolder, data: Mapping[Task, TaskData], others: Callabl
     others(found)
 
 
-def _loaded(config: Config, model: str) -> tuple[PreTrainedModel | PeftModel, Any]:
+def _loaded(config: Config, model: str, base: str | None = None) -> tuple[PreTrainedModel | PeftModel, Any]:
     """The model and its tokenizer."""
     run = RunFolder(Path(model))
     if run.exists:
-        finished = Finished.read(run)
+        finished = Finished.read(run, base=base)
         return finished.model(), finished.tokenizer()
     source = _named(config, model)
     folder = source.folder
     if folder is None or not (folder / ADAPTER_CONFIG).is_file():
-        if model != config.model.name_or_path:  # as it is stored: model.quantize is of the base
+        if not _same(model, config.model.name_or_path):  # as it is stored: model.quantize is of the base
             source = replace(source, quantize=None)
         return load_model(source), load_tokenizer(source)
-    adapter = PeftConfig.from_pretrained(str(folder))
+    adapter = adapter_config(folder)
     named = str(adapter.base_model_name_or_path)
     # The copy in a run, which holds the tokenizer of its training, stands for what it is a copy of.
-    base = _named(config, config.model.name_or_path if named == model_source(config).base else named)
-    if base.folder is None and adapter.revision is not None and not base.trust_remote_code:
-        base = replace(base, revision=adapter.revision)  # code is run of the revision that the user read, no other
-    return with_adapter(load_model(base), folder), load_tokenizer(base)
+    under = _named(config, config.model.name_or_path if _same(named, model_source(config).base) else named)
+    if under.folder is None and adapter.revision is not None and not under.trust_remote_code:
+        under = replace(under, revision=adapter.revision)  # code is run of the revision that the user read, no other
+    return with_adapter(load_model(under), folder), load_tokenizer(under)
 
 
 def _named(config: Config, model: str) -> ModelSource:
-    """Another model under the same settings; the configured revision does not apply to another name on the hub."""
+    """A model under the settings of the configured one. Of another one no code is run, and the revision is its own."""
     source = replace(model_source(config), name_or_path=model, gguf_file=None, peft=None)
-    if source.folder is None and model != config.model.name_or_path:
-        return replace(source, revision=None)
-    return source
+    if _same(model, config.model.name_or_path):
+        return source
+    return replace(source, trust_remote_code=False, revision=None)
+
+
+def _same(model: str, other: str) -> bool:
+    """Whether both are the same name, or lead to the same folder."""
+    folders = {ModelSource(name_or_path=name).folder for name in (model, other)}
+    return model == other or (None not in folders and len({folder.resolve() for folder in folders if folder}) == 1)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -13,30 +11,29 @@ import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from peft import PeftModel
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from msft.core.errors import ModelError, RunError, complaint, in_a_line
+from msft.core.errors import RunError, complaint, in_a_line
+from msft.core.paths import absent
+from msft.core.wire import Json
 from msft.model.adapters import write_merged
-from msft.model.folder import ModelSource, fingerprint
+from msft.model.folder import IDENTITY, ModelSource, fingerprint
 from msft.model.open import end_tokens, export_model, load_model, load_tokenizer
+from msft.model.saved_adapter import ADAPTER, ADAPTER_CONFIG, with_adapter
 from msft.record.run_folder import RunFolder
 from msft.report.card import FILE as CARD
 from msft.report.card import card, form_of, on_hub
 from msft.report.load_snippets import NOT_BY_AUTO, is_dora
 from msft.report.story import Story, read_story
 from msft.run.job import model_source
-from msft.run.moved import config_of_model
-from msft.run.resume import check_journal_is_whole
-from msft.snapshots.publish import MANIFEST
-from msft.system import files
+from msft.run.moved import BASE, config_of_model
+from msft.run.new_folder import check_output, copied, written_whole
+from msft.run.resume import check_journal_is_whole, identity
+from msft.snapshots.publish import verify
 
 Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
-OURS = shutil.ignore_patterns(MANIFEST)
-"""Files that a run folder has beside a model, and an exported folder does not."""
-ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
 STALE = ["*.safetensors", "*.safetensors.index.json", ADAPTER_CONFIG]
 """Files of an earlier push that would be loaded instead of, or together with, those of this one."""
 
@@ -51,17 +48,26 @@ class Finished:
     """The base model, and the settings of the adapter if the run trained one."""
 
     @classmethod
-    def read(cls, run: RunFolder) -> Finished:
-        """Reads a run folder. Raises RunError if the run is not finished or kept no model."""
+    def read(cls, run: RunFolder, *, base: str | None = None) -> Finished:
+        """Reads a run folder. `base`: where the base of its adapter lies now; None: where it was.
+
+        Raises RunError if the run is not finished, or its final model is missing or damaged.
+        """
         story = read_story(run)
         if story.answer is None:
             check_journal_is_whole(run.transcript().records, run, {})  # cut off after the end, it cannot be resumed
-            fix = f"let it finish: msft train {run.path} --resume"
+            fix = f"let it finish: {_again(run)}"
             raise RunError(complaint("the run is not finished", fix, file=run.path))
         if not run.final.is_dir():
-            fix = f"make it again: msft train {run.path} --resume"
+            fix = f"make it again: {_again(run)}"
             raise RunError(complaint("the run holds no final model", fix, file=run.final))
-        return cls(run, story, model_source(config_of_model(run)))
+        check_final(run, story.header)
+        source = model_source(config_of_model(run))
+        found = cls(run, story, source if base is None else replace(source, name_or_path=base))
+        if base is not None and not found.is_adapter:
+            lacks = "the run trained no adapter: its model is all in final/, and has no base to read"
+            raise RunError(complaint(lacks, "leave it out", field=f"--set {BASE}"))
+        return found
 
     @property
     def is_adapter(self) -> bool:
@@ -76,10 +82,14 @@ class Finished:
         if not self.is_adapter:
             return load_model(_at(self.source, self.run.final))
         base = replace(self.source, peft=None)
+        elsewhere = f"name the folder where it lies now: --set {BASE}=FOLDER"
+        if base.folder is not None and not base.folder.is_dir():
+            found = f"the base of the adapter is gone: {absent(base.folder)}"
+            raise RunError(complaint(found, f"restore it, or {elsewhere}", file=self.run.path))
         recorded = self.story.header.get("fingerprints", {}).get("model")
         if recorded is not None and fingerprint(base) != recorded:
             found = "the base model is not the one that the adapter was trained on"
-            raise RunError(complaint(found, "restore its files", file=base.name_or_path))
+            raise RunError(complaint(found, f"restore its files, or {elsewhere}", file=base.name_or_path))
         return with_adapter(load_model(base, whole=whole), self.run.final)
 
     def tokenizer(self) -> Any:
@@ -87,14 +97,20 @@ class Finished:
         return load_tokenizer(self.source if self.is_adapter else _at(self.source, self.run.final))
 
 
-def with_adapter(base: Any, folder: Path) -> PeftModel:
-    """The base model with the adapter in `folder`. Raises ModelError."""
-    try:
-        return PeftModel.from_pretrained(base, str(folder))
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        found = f"the adapter does not fit its base ({in_a_line(error)})"
-        fix = "use the base model that the adapter was trained on"
-        raise ModelError(complaint(found, fix, file=folder)) from error
+def check_final(run: RunFolder, header: Json) -> None:
+    """Raises RunError if a file of the final model is missing or damaged, or if it is the model of another run.
+
+    Every file is read. The card, which is written again, may be changed. So may files be added from which no model is
+    loaded, as some converters do.
+    """
+    fix = f"make it again: {_again(run)}"
+    manifest = verify(run.final, fix=fix, free={CARD}, foreign=lambda name: Path(name).suffix in IDENTITY)
+    if manifest.get("run", {}).get("fingerprints") != identity(header, {})["fingerprints"]:
+        raise RunError(complaint("the final model is not the one of this run", fix, file=run.final))
+
+
+def _again(run: RunFolder) -> str:
+    return shlex.join(["msft", "train", str(run.path), "--resume"])
 
 
 def export(
@@ -104,16 +120,21 @@ def export(
     merge: bool = False,
     dtype: Dtype | None = None,
     hub_id: str | None = None,
+    base: str | None = None,
 ) -> str:
     """Writes the final model of a finished run as a plain Hugging Face folder, completely or not at all.
 
     Returns what people should know of it; empty if nothing.
 
     `merge`: merges an adapter into its base (a full model needs no merge); `dtype`: of the weights, None: as in
-    `final/`; `hub_id`: the model's name on the hub, for the card. Raises RunError, ModelError.
+    `final/`; `hub_id`: the model's name on the hub, for the card; `base`: where the base of the adapter to be merged
+    lies now, None: where it was. Raises RunError, ModelError.
     """
-    finished = Finished.read(run)
     check_output(output)
+    if base is not None and not merge:
+        found = "the base is read to merge an adapter into it, and not otherwise"
+        raise RunError(complaint(found, "add --merge, or leave it out", field=f"--set {BASE}"))
+    finished = Finished.read(run, base=base)
     if hub_id is not None and finished.is_adapter and not merge and not _others_have(finished.source):
         found = f"the adapter's base, {finished.source.base}, is not on the hub, where others could load it"
         raise RunError(complaint(found, "push a whole model: add --merge", field="--push-to-hub"))
@@ -130,9 +151,9 @@ def export(
                 dtype=_torch(dtype),
             )
         elif dtype is None:
-            shutil.copytree(run.final, draft, dirs_exist_ok=True, ignore=OURS)
+            copied(run.final, draft)
         elif finished.is_adapter:
-            shutil.copytree(run.final, draft, dirs_exist_ok=True, ignore=OURS)
+            copied(run.final, draft)
             tensors = load_file(draft / ADAPTER)
             save_file({n: t.to(_torch(dtype)) for n, t in tensors.items()}, draft / ADAPTER, metadata={"format": "pt"})
         else:
@@ -150,13 +171,6 @@ def export(
         "It is the adapter merged into the base as it is stored. The run's scores are those of the adapter on the base "
         f"in {kind} (model.quantize). To score this one: msft eval {output} --config {run.config}"
     )
-
-
-def check_output(output: Path) -> None:
-    """Raises RunError if the folder exists and is not empty."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        fix = "name another folder with --output, or remove this one"
-        raise RunError(complaint("this is not an empty folder", fix, file=output, field="--output"))
 
 
 def check_hub_id(hub_id: str) -> None:
@@ -213,29 +227,3 @@ def _torch(dtype: Dtype | None) -> torch.dtype:
     found = getattr(torch, dtype or "float32")
     assert isinstance(found, torch.dtype)
     return found
-
-
-def _why_not_written(error: Exception) -> str:
-    """What the system said: `copytree` has it in a list of files, safetensors in its text."""
-    if isinstance(error, shutil.Error):
-        return str(error.args[0][0][-1])
-    return getattr(error, "strerror", None) or in_a_line(error)
-
-
-def written_whole(folder: Path, fill: Callable[[Path], None], *, field: str = "") -> None:
-    """Creates `folder` with what `fill` writes; a failure leaves nothing behind."""
-    folder = folder.absolute()
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        draft.mkdir(parents=True)
-        fill(draft)
-        for path in (*(path for path in draft.rglob("*") if path.is_file()), draft):
-            files.sync("export", path)
-        draft.replace(folder)  # an empty folder may be there
-        files.sync("export", folder.parent)
-    except (OSError, SafetensorError) as error:
-        fix = "check the folder's permissions and the free space on the disk"
-        found = f"the model cannot be written ({_why_not_written(error)})"
-        raise RunError(complaint(found, fix, file=folder, field=field)) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from msft.config.reader import load
 from msft.config.schema import Config
+from msft.config.written import key_of
 from msft.core.errors import ConfigError, complaint
 from msft.methods import METHODS
 from msft.record.run_folder import RunFolder
@@ -18,6 +19,8 @@ from msft.record.run_folder import RunFolder
 Section = TypeVar("Section", bound=BaseModel)
 PATHS = ("path", "name_or_path", "tokenizer")
 """Keys that may name what was passed from Python as an object, and lies in the run's own `inputs/`."""
+
+BASE = "model.name_or_path"
 
 
 def config_of(run: RunFolder, overrides: Sequence[str] = ()) -> Config:
@@ -47,6 +50,25 @@ def config_of_model(run: RunFolder, overrides: Sequence[str] = ()) -> Config:
         return config_of(run, overrides)
     refit = "true" if header.get("config", {}).get("method.refit") else "false"  # which decides the rows of the splits
     return config_of(run, [*overrides, f"method={{name: sft, refit: {refit}}}"])
+
+
+def moved_base(run: RunFolder, overrides: Sequence[str], *, only: bool = False) -> str | None:
+    """Where `--set model.name_or_path` says that the base of the run's adapter lies now; None: where it was.
+
+    Raises ConfigError for other keys of the model, which is the run's own, but `model.precision`; with `only`, for
+    every other key.
+    """
+    keys = [key_of(override) for override in overrides]
+    for key in keys:
+        of_model = key.partition(".")[0] in ("model", "peft") and key != "model.precision"
+        if key != BASE and (only or of_model):
+            found = "the model of a run is its own: this key does not apply"
+            fix = f"leave it out; {BASE} may name the place where the base of an adapter lies now"
+            raise ConfigError(complaint(found, fix, field=f"--set {key}"))
+    if BASE not in keys:
+        return None
+    given = [override for override, key in zip(overrides, keys, strict=True) if key == BASE]
+    return config_of_model(run, given).model.name_or_path
 
 
 def _found(section: Section, run: RunFolder) -> Section:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -67,7 +67,7 @@ def publish(
         files.sync(f"{name}.published", folder.parent)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path, *, fix: str = _MEND) -> dict[str, Any]:
     """The manifest of a published folder. Raises RunError if it is unreadable or has been changed."""
     path = folder / MANIFEST
     try:
@@ -75,29 +75,38 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         sha256 = manifest.pop("sha256")
         whole = sha256 == digest_of_text(canonical(manifest))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise RunError(complaint("the manifest cannot be read", _MEND, file=path)) from None
+        raise RunError(complaint("the manifest cannot be read", fix, file=path)) from None
     if not whole:
-        raise RunError(complaint("the manifest has changed since it was written", _MEND, file=path))
+        raise RunError(complaint("the manifest has changed since it was written", fix, file=path))
     return manifest
 
 
-def verify(folder: Path) -> dict[str, Any]:
-    """The manifest. Raises RunError naming the file if anything in a published folder is missing or changed."""
-    manifest = read_manifest(folder)
+def verify(
+    folder: Path, *, fix: str = _MEND, free: Collection[str] = (), foreign: Callable[[str], bool] = lambda name: True
+) -> dict[str, Any]:
+    """The manifest. Raises RunError naming the file if anything in a published folder is missing or changed.
+
+    `fix`: what the error says to do; `free`: files that may be missing or changed; `foreign`: whether an additional
+    file of this name is an error.
+    """
+    manifest = read_manifest(folder, fix=fix)
     expected = manifest["files"]
     found = {_name(folder, path): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
     for name in sorted(found.keys() - expected.keys() - {MANIFEST}):
-        raise RunError(complaint("the file is not in the manifest", _MEND, file=found[name]))
+        if foreign(name):
+            raise RunError(complaint("the file is not in the manifest", fix, file=found[name]))
     for name, entry in expected.items():
+        if name in free:
+            continue
         path = folder / name
         if not path.is_file():
-            raise RunError(complaint("the file is missing", _MEND, file=path))
+            raise RunError(complaint("the file is missing", fix, file=path))
         try:
             found_now = _read_identity(path)
         except OSError as error:
-            raise RunError(complaint(f"the file cannot be read ({error.strerror})", _MEND, file=path)) from None
+            raise RunError(complaint(f"the file cannot be read ({error.strerror})", fix, file=path)) from None
         if found_now != entry:
-            raise RunError(complaint("the content differs from the manifest", _MEND, file=path))
+            raise RunError(complaint("the content differs from the manifest", fix, file=path))
     return manifest
 
 
