@@ -154,7 +154,7 @@ def test_a_mac_trains_on_its_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its GPU is an accelerator, and nothing is tested there."""
     asked: list[bool] = []
 
-    def state(*, cpu: bool) -> PartialState:
+    def state(*, cpu: bool, **_: Any) -> PartialState:
         asked.append(cpu)
         return PartialState(cpu=True)
 

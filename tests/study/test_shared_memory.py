@@ -36,9 +36,9 @@ def test_the_runs_of_a_study_share(jobs: int, tmp_path: Path) -> None:
     """Through the whole of a run: what its store is given."""
     given: list[int] = []
 
-    def store(folder: Path, *, memory_bytes: int, gpu_bytes: int, main: bool) -> Store:
+    def store(folder: Path, *, memory_bytes: int, **_: Any) -> Store:
         given.append(memory_bytes)
-        return Store(folder, memory_bytes=memory_bytes, main=main)
+        return Store(folder, memory_bytes=memory_bytes)
 
     config = load(make_job(tmp_path, "sft", ", max_epochs: 1"))
     job = Job.prepare(config)
