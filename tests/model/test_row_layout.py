@@ -201,6 +201,10 @@ def test_logits_that_the_model_goes_on_to_change_stay_together(monkeypatch: pyte
     own = functional.cross_entropy(logits, ids[1:], reduction="none")[torch.from_numpy(batch[0].trained[1:])]
     for scores in (first, second):
         torch.testing.assert_close(scores.nll, own, rtol=1e-5, atol=1e-5)
+    loss.probe(collate([row([e]) for e in batch], DEVICE))
+    with torch.no_grad(), torch.autocast(DEVICE.type, torch.bfloat16):
+        capped = loss(collate([row([e]) for e in batch], DEVICE, exact=True))
+    assert not capped.lost.any(), "the head's product is not what is capped"
 
 
 class Doubles(LlamaForCausalLM):
