@@ -22,7 +22,9 @@ NUMBER = re.compile(rf"(?:(?<![\w)])-)?\$?{_DIGITS}", re.ASCII)
 """A number in a text. A minus sign belongs to it only if there is nothing before the sign to subtract from."""
 PLAIN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 DELIMITED = re.compile(r"(?<!\\)\$|\\[(\[]|\\boxed")
+"""The beginning of an expression in LaTeX."""
 WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+"""A word, and no command of LaTeX."""
 LETTERS = 10
 """Number of letters from A that may be the answer if the number of choices is not known."""
 MATH_SECONDS = 5
