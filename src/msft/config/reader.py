@@ -23,6 +23,8 @@ from msft.core.wire import KeyPath, kept
 
 MOST = 20
 """Maximum number of problems shown in one message."""
+OF_MODEL, OF_DATA = ("name_or_path", "tokenizer", "chat_template"), "path"
+"""Keys of the model, and of a data set or split, whose values may be paths."""
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
@@ -107,10 +109,10 @@ def _absolute_paths(data: dict[str, Any], folder: Path) -> None:
     model, datasets, output = data.get("model"), data.get("datasets"), data.get("output")
     if isinstance(output, str) and output.startswith("~"):
         data["output"] = str(expanded(output))
-    owners: list[tuple[Any, str]] = [(model, "name_or_path"), (model, "tokenizer"), (model, "chat_template")]
+    owners: list[tuple[Any, str]] = [(model, key) for key in OF_MODEL]
     for dataset in [*(datasets if isinstance(datasets, list) else []), data.get("aggregate")]:
         splits = [dataset.get("validation"), dataset.get("test")] if isinstance(dataset, dict) else []
-        owners += [(owner, "path") for owner in (dataset, *splits)]
+        owners += [(owner, OF_DATA) for owner in (dataset, *splits)]
     for owner, key in owners:
         written = owner.get(key) if isinstance(owner, dict) else None
         if isinstance(written, str):
@@ -120,7 +122,7 @@ def _absolute_paths(data: dict[str, Any], folder: Path) -> None:
 def with_absolute_path(override: str, folder: Path) -> str:
     """An override `a.b=value` that means the same in any working directory. `folder`: as for `load`."""
     key, equals, value = override.partition("=")
-    is_place = key.rpartition(".")[2].strip() in ("name_or_path", "tokenizer", "chat_template", "path")
+    is_place = key.rpartition(".")[2].strip() in (*OF_MODEL, OF_DATA)
     return f"{key}{equals}{_absolute(value, folder)}" if is_place else override
 
 

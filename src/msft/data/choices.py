@@ -30,11 +30,10 @@ class Spread:
     """The name that the answer uses for each of them, if configured."""
     answer: str
     """Column of the answer."""
-    answer_is: AnswerIs | None = None
-    """What an answer without labels is, if configured."""
 
-    def choices_of(self, values: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
-        """The texts of a row's choices and the position of the correct one. Raises ValueError.
+    def choices_of(self, values: Mapping[str, Any], answer_is: AnswerIs | None) -> tuple[tuple[str, ...], int]:
+        """The texts of a row's choices and the position of the correct one; `answer_is`: as for the function of this
+        name. Raises ValueError.
 
         If the answer column is one of the choices, it holds the correct one (sciq). The correct one would always have
         the same position, which a model learns at once, so the choices are shuffled, in the same way for equal choices.
@@ -42,7 +41,7 @@ class Spread:
         choices: Any = [values.get(column) for column in self.columns]
         if self.answer not in self.columns:
             labelled = choices if self.labels is None else {"text": choices, "label": self.labels}
-            return choices_of(labelled, values.get(self.answer), self.answer_is)
+            return choices_of(labelled, values.get(self.answer), answer_is)
         texts, right = _texts_of(choices), self.columns.index(self.answer)
         order = sorted(range(len(texts)), key=lambda position: _drawn(texts, position))
         return tuple(texts[position] for position in order), order.index(right)

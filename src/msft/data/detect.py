@@ -118,7 +118,7 @@ class _Detector:
             option=option,
             stated=self._stated(completion),
             answer_is=self.dataset.answer_is,
-            spread=Spread(*self.choices, self.roles["answer"], self.dataset.answer_is) if self.choices else None,
+            spread=Spread(*self.choices, self.roles["answer"]) if self.choices else None,
         )
 
     def _configured(self) -> tuple[dict[str, str], tuple[tuple[str, ...], tuple[str, ...] | None] | None]:

@@ -154,7 +154,7 @@ class Format:
 
     def _choices(self, values: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
         if self.spread is not None:
-            texts, answer = self.spread.choices_of(values)
+            texts, answer = self.spread.choices_of(values, self.answer_is)
         else:
             texts, answer = choices_of(
                 values.get(self.roles["choices"]), values.get(self.roles["answer"]), self.answer_is

@@ -64,9 +64,9 @@ def check_room(folder: RunFolder, snapshot_bytes: int, model_bytes: int, past: T
     wanted, free = least_room(snapshot_bytes, model_bytes), shutil.disk_usage(folder.path).free
     fix = "make room, or name another output folder"
     if past is not None:
-        least = RESERVE if past.final is None else 0
-        wanted = wanted if past.final is None else model_bytes
-        wanted, fix = max(wanted - _taken(folder), least), "make room, then continue: the same command with --resume"
+        ended = past.final is not None
+        wanted = max((model_bytes if ended else wanted) - _taken(folder), 0 if ended else RESERVE)
+        fix = "make room, then continue: the same command with --resume"
     if free < wanted:
         need = f"need {scaled(wanted, 'B')}{' more' if past else ''}, and {scaled(free, 'B')} are free"
         found = f"two snapshots, the model and a reserve {need}"
