@@ -124,7 +124,7 @@ def judge(name: str) -> Verdict:
         layout = fitting_layout(loss, CPU)
     except ModelError as error:
         return Verdict(name, "refused", why=_short(error))
-    lighten(loss, layout.rows, CPU, bf16=False, direct=True)
+    lighten(loss, layout.rows, CPU, precision="fp32", direct=True)
     trained = str(layout) if _trains(loss, model, layout) else "WRONG"
     return Verdict(name, trained, "yes" if loss.fused is not None else "no", *_generates(model), *_adapts(model))
 
@@ -231,7 +231,7 @@ def _adapts(model: PreTrainedModel) -> Iterator[str]:
     loss = TokenLoss(adapted)
     try:
         layout = fitting_layout(loss, CPU)
-        lighten(loss, layout.rows, CPU, bf16=False, direct=True)
+        lighten(loss, layout.rows, CPU, precision="fp32", direct=True)
         yield "yes" if _trains(loss, plain.eval(), layout) else "WRONG"
     except (ModelError, NotImplementedError):
         yield from ("refused", "")

@@ -49,7 +49,7 @@ def main() -> None:
         model = load_model(source)
     loss = TokenLoss(model).to(device).train()
     layout = fitting_layout(loss, device)
-    lighten(loss, layout.rows, device, bf16=work.bf16, direct=True)
+    lighten(loss, layout.rows, device, precision="autocast" if work.bf16 else "fp32", direct=True)
     runtime = Runtime(device=device, max_tokens=layout.budget(ON_A_CPU), bf16=work.bf16, layout=layout.rows)
     stepper, average = Stepper(loss, make_optimizer(trainable(model), settings), settings, runtime), None
 

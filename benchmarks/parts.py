@@ -33,6 +33,7 @@ from msft.forward.token_rows import row
 from msft.model.folder import ModelSource
 from msft.model.lighten import EVERYTHING, Lighter, lighten
 from msft.model.open import load_model
+from msft.model.precision import Precision
 from msft.model.row_layout import fitting_layout
 from msft.model.token_budget import ON_A_CPU
 from msft.model.token_loss import TokenLoss
@@ -77,7 +78,9 @@ class Bench:
         """From here on the model has these parts."""
         restore(self.loss.model)
         self.loss.narrow, self.loss.fused = False, None
-        lighten(self.loss, self._layout, self._runtime.device, bf16=self._bf16, direct=True, parts=parts.light)
+        precision: Precision = "autocast" if self._bf16 else "fp32"
+        device = self._runtime.device
+        lighten(self.loss, self._layout, device, precision=precision, direct=True, parts=parts.light)
         self._stepper.runtime = replace(self._runtime, max_tokens=parts.tokens)
         return self._stepper.runtime
 

@@ -97,7 +97,7 @@ def stepper(model: torch.nn.Module, way: str, reduction: str) -> Stepper:
         runtime = replace(runtime, layout=layout.rows)
         assert layout.rows == ("lengths" if way == "lengths" else "flat")
     if way == "fused":
-        lighten(loss, runtime.layout, DEVICE, bf16=False, direct=True, longest=14)
+        lighten(loss, runtime.layout, DEVICE, precision="fp32", direct=True, longest=14)
         assert loss.fused is not None
     return Stepper(loss, make_optimizer(trainable(model), settings), settings, runtime)
 

@@ -22,10 +22,11 @@ from msft.data.examples import Example
 from msft.forward.batches import MicroBatch, collate
 from msft.forward.swap import restore, swap, swapped
 from msft.forward.token_rows import row
-from msft.model import cross_entropy, gated, head
+from msft.model import cross_entropy, gated, head, in_cache
 from msft.model.cross_entropy import token_nll
-from msft.model.lighten import lighten
-from msft.model.norms import lighten_norms
+from msft.model.lighten import Lighter, lighten
+from msft.model.norms import WHY_NARROW, lighten_narrow_norms, lighten_norms
+from msft.model.precision import narrow
 from msft.model.row_layout import fitting_layout
 from msft.model.token_loss import TokenLoss
 
@@ -57,7 +58,7 @@ def loss_and_gradients(loss: TokenLoss, given: MicroBatch) -> tuple[Tensor, dict
 
 def lightened(model: PreTrainedModel, *, bf16: bool = False) -> TokenLoss:
     loss = TokenLoss(model)
-    lighten(loss, fitting_layout(loss, CPU).rows, CPU, bf16=bf16, direct=True)
+    lighten(loss, fitting_layout(loss, CPU).rows, CPU, precision="autocast" if bf16 else "fp32", direct=True)
     return loss
 
 
@@ -126,6 +127,50 @@ def test_light_norms_give_the_same_bits_and_nearly_the_same_gradients() -> None:
         assert norm(torch.ones(1, 2, 16)).dtype == torch.bfloat16
         assert norm(torch.ones(1, 2, 16, dtype=torch.float64)).dtype == torch.float64
     assert norm(torch.ones(1, 2, 16)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("piece", [1, 48, 1 << 17])
+def test_norms_of_a_model_in_bf16_give_the_same_bits(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    """Whoever reads them; a row, three rows or all at a time."""
+    monkeypatch.setattr(in_cache, "PIECE", piece)
+    plain, light, exact = (TokenLoss(tiny_model()) for _ in range(3))
+    for loss in (plain, light, exact):
+        fitting_layout(loss, CPU)
+        loss.get_parameter("model.model.layers.0.input_layernorm.weight").data.copy_(torch.linspace(0.5, 1.7, 16))
+    lighten(light, "flat", CPU, precision="mixed", direct=True, parts=Lighter(head=False, last_mlp=False))
+    assert sum(why == WHY_NARROW for why in swapped(light.model).values()) == 5
+    for loss in (plain, light):
+        narrow(loss.model)
+    (nll, expected), (own, found) = (loss_and_gradients(loss, batch()) for loss in (plain, light))
+    assert torch.equal(own, nll)
+    for name, gradient in loss_and_gradients(exact, batch())[1].items():
+        rounding = (expected[name] - gradient).norm() + 1e-3 * gradient.norm()
+        assert found[name].dtype == torch.bfloat16
+        assert (found[name] - gradient).norm() <= 2 * rounding, name
+
+
+def test_a_norm_of_another_formula_in_bf16_stays_as_it_is() -> None:
+    """Gemma multiplies by its weight before it rounds."""
+    assert lighten_narrow_norms(tiny_model("gemma2")) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gate_a_few_rows_at_a_time_has_the_bits_of_all_at_once(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    draw = torch.Generator().manual_seed(4)
+    gate, up, of_product = (torch.randn(2, 11, 32, generator=draw).to(dtype) for _ in range(3))
+    found = []
+    for piece in (1, 96, 1 << 17):
+        monkeypatch.setattr(in_cache, "PIECE", piece)
+        given = [each.clone().requires_grad_() for each in (gate, up)]
+        product = gated._Gate.apply(*given)  # type: ignore[no-untyped-call]
+        found.append((product.detach(), *torch.autograd.grad(product, given, of_product)))
+    plain = [each.clone().requires_grad_() for each in (gate, up)]
+    product = functional.silu(plain[0]) * plain[1]
+    expected = product.detach(), *torch.autograd.grad(product, plain, of_product)
+    for one in found:
+        assert all(map(torch.equal, one, expected))
 
 
 def test_a_copy_of_a_light_norm_has_its_own_weight_and_a_frozen_one_no_gradient() -> None:
@@ -287,7 +332,7 @@ def test_an_adapter_merges_into_a_light_model() -> None:
                 parameter.data.normal_()
         if light:
             loss = TokenLoss(adapted)
-            lighten(loss, fitting_layout(loss, CPU).rows, CPU, bf16=True, direct=True)
+            lighten(loss, fitting_layout(loss, CPU).rows, CPU, precision="autocast", direct=True)
             assert swapped(adapted)
         whole = copy.deepcopy(adapted).merge_and_unload()
         with torch.no_grad():

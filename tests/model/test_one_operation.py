@@ -60,7 +60,7 @@ def loss_of(model: PreTrainedModel, *, attention: bool = True) -> TokenLoss:
     """The lightened model, with or without what this page tests."""
     loss = TokenLoss(model)
     parts = Lighter(attention=attention)
-    lighten(loss, fitting_layout(loss, CPU).rows, CPU, bf16=False, direct=True, parts=parts)
+    lighten(loss, fitting_layout(loss, CPU).rows, CPU, precision="fp32", direct=True, parts=parts)
     return loss.train()
 
 
@@ -141,6 +141,8 @@ def test_rows_longer_than_those_that_were_tried_get_the_plain_attention() -> Non
 def test_what_has_a_parameter_without_effect_yet_is_left_alone(where: str) -> None:
     """Training would never reach it."""
     model = made(KINDS["llama"])
+    loss = TokenLoss(model)
+    layout = fitting_layout(loss, CPU).rows
     layer = model.model.layers[0]
     module = layer.self_attn if where == "attention" else layer
     inner, module.gate = type(module).forward, nn.Parameter(torch.zeros(1))
@@ -150,7 +152,7 @@ def test_what_has_a_parameter_without_effect_yet_is_left_alone(where: str) -> No
         return (output[0] + self.gate, None) if where == "attention" else output + self.gate
 
     module.__class__ = type("Gated", (type(module),), {"forward": forward})
-    loss = loss_of(model)
+    lighten(loss, layout, CPU, precision="fp32", direct=True)
     assert counts(loss) == ((2, 1) if where == "attention" else (3, 1))
     assert read(loss, batch(5, 9))[1]["model.model.layers.0." + ("self_attn." * (where == "attention")) + "gate"].any()
 

@@ -110,6 +110,15 @@ def padded(batch: list[Example]) -> object:
     return collate([row([e]) for e in batch], DEVICE)
 
 
+def test_a_layer_of_another_kind_is_not_proven_by_a_model_of_the_same_configuration() -> None:
+    """A twin has the layers that the configuration names, so it shows nothing of this one."""
+    plain, other = tiny_model(), tiny_model()
+    assert fitting_layout(TokenLoss(plain), torch.device("cpu")).rows == "flat"
+    mlp = other.model.layers[0].mlp
+    mlp.__class__ = type("AcrossRows", (type(mlp),), {"forward": lambda self, x: x.cumsum(-2)})
+    assert fitting_layout(TokenLoss(other), torch.device("cpu")).rows == "padded"
+
+
 def test_a_bias_by_position_is_refused_in_flat_rows() -> None:
     tensor = torch.zeros(1, 2, 4, 8)
     rows = collate([row([example(4, np.random.default_rng(0))])], DEVICE, layout="flat")

@@ -110,7 +110,7 @@ def runtime_for(
     said = ""
     if settings.light and not (settings.torch_compile or in_parts):  # which replaces the layers itself
         direct = processes.world == 1
-        said = lighten(loss, layout.rows, device, bf16=bf16, direct=direct, longest=settings.longest)
+        said = lighten(loss, layout.rows, device, precision=precision, direct=direct, longest=settings.longest)
     if settings.light is True and not said:
         reason = (
             "torch_compile replaces the layers itself"

@@ -85,7 +85,9 @@ def key_of(model: PreTrainedModel, longest: int | None, device: torch.device) ->
     ):  # fmt: skip
         fields.pop(name, None)
     shape = json.dumps(fields, sort_keys=True, default=str)
-    return type(model), shape, model.config._attn_implementation, longest, device.type
+    # Layers may be of other kinds than those that the configuration names: a twin has the named ones.
+    layers = tuple(kinds(model, depth(model.config.get_text_config(decoder=True)) or 1))
+    return type(model), shape, layers, model.config._attn_implementation, longest, device.type
 
 
 def once_per_twin(found: Callable[[PreTrainedModel, int | None, torch.device], T]) -> Callable[..., T]:

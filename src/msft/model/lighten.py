@@ -23,7 +23,8 @@ from msft.model.head import FusedHead
 from msft.model.isolation import last_mlp_skips
 from msft.model.limits import positions_of
 from msft.model.model_parts import base_of
-from msft.model.norms import lighten_norms
+from msft.model.norms import lighten_narrow_norms, lighten_norms
+from msft.model.precision import Precision
 from msft.model.row_layout import ALONE, examples, gives
 from msft.model.token_loss import TokenLoss
 
@@ -47,7 +48,7 @@ def lighten(
     layout: RowLayout,
     device: torch.device,
     *,
-    bf16: bool,
+    precision: Precision,
     direct: bool,
     longest: int | None = None,
     parts: Lighter = EVERYTHING,
@@ -86,14 +87,16 @@ def lighten(
             gather_directly(loss.embedding)
         if on_cpu and parts.gates:
             lighten_gates(loss.model)
-        if on_cpu and parts.attention and layout == "flat" and not bf16:
+        if on_cpu and parts.attention and layout == "flat" and precision == "fp32":
             reach = _reach(loss, longest)
             rows = _rows_up_to(reach, device)
             lighten_attention(loss.model, lambda: loss(rows), reach)
             if not loss.checkpoints:
                 lighten_layers(loss.model, lambda: loss(rows))
-        if on_cpu and parts.norms and bf16:
+        if on_cpu and parts.norms and precision == "autocast":
             lighten_norms(loss.model, lambda: loss(batch))
+        if on_cpu and parts.norms and precision == "mixed":
+            lighten_narrow_norms(loss.model)
     return _in_words(loss)
 
 

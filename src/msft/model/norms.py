@@ -1,11 +1,13 @@
-"""RMSNorm with half the activation memory: under bf16 autocast, a norm that feeds only Linear layers returns bf16.
+"""RMSNorm with half the activation memory, in few passes over memory.
 
-Otherwise each of those layers would cast the norm's output to bf16 itself and keep its own copy for the backward pass,
-in addition to what the norm keeps. Forward results are bit-identical; gradients of several readers are summed in bf16.
+Under bf16 autocast, a norm that feeds only Linear layers returns bf16: otherwise each of those layers would cast the
+norm's output to bf16 itself and keep its own copy for the backward pass, in addition to what the norm keeps. A norm of
+a model in bf16 returns what it did. Forward results are bit-identical; gradients of several readers are summed in bf16.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -16,9 +18,11 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from msft.forward.swap import swap
+from msft.model.in_cache import pieces
 
 _ENDING = "RMSNorm"
 WHY = "norm that returns bf16"
+WHY_NARROW = "norm of bf16 in few passes over memory"
 
 
 def lighten_norms(model: nn.Module, trial: Callable[[], object]) -> int:
@@ -27,7 +31,7 @@ def lighten_norms(model: nn.Module, trial: Callable[[], object]) -> int:
     No list of architectures is needed: `trial` runs the model once while the readers of the norms' outputs are
     recorded, and what a norm computes is compared with the replacement.
     """
-    norms = [module for module in model.modules() if epsilon_of(module) is not None and _is_plain(module)]
+    norms = [module for module in model.modules() if _is_plain(module)]
     watch = _Readers()
     hooks = [norm.register_forward_hook(watch.of) for norm in norms]
     try:
@@ -87,51 +91,80 @@ def epsilon_of(module: nn.Module) -> float | None:
     return epsilon if isinstance(epsilon, float) else None
 
 
-def _is_plain(norm: nn.Module) -> bool:
-    """Whether the norm computes what `_LightNorm` does and has a weight as its only parameter."""
-    weight = getattr(norm, "weight", None)
-    if len(list(norm.parameters())) != 1 or not isinstance(weight, Tensor) or weight.ndim != 1:
+def lighten_narrow_norms(model: nn.Module) -> int:
+    """Replaces the forward of norms that compute the same in bf16, with a bf16 weight; returns how many were replaced.
+    Whoever reads them, as what they return has the same bits and the same type."""
+    return sum(swap(module, forward, WHY_NARROW) for module in model.modules() if _is_plain(module, torch.bfloat16))
+
+
+def _is_plain(norm: nn.Module, dtype: torch.dtype = torch.float32) -> bool:
+    """Whether the norm computes what `_LightNorm` does, with a weight of this type as its only parameter."""
+    weight, epsilon = getattr(norm, "weight", None), epsilon_of(norm)
+    if epsilon is None or len(list(norm.parameters())) != 1 or not isinstance(weight, Tensor) or weight.ndim != 1:
         return False
     if weight.dtype != torch.float32 or norm._forward_hooks or norm._forward_pre_hooks:
         return False
-    given = torch.linspace(-3, 2, 4 * len(weight), device=weight.device).reshape(1, 4, len(weight)).sin()
+    tried = norm if dtype == torch.float32 else copy.deepcopy(norm).to(dtype)
+    own: Any = tried.weight
+    given = torch.linspace(-3, 2, 4 * len(weight), device=weight.device).reshape(1, 4, len(weight)).sin().to(dtype)
     with torch.no_grad():
-        expected, epsilon = norm(given), epsilon_of(norm)
-        assert epsilon is not None
-        return bool(torch.equal(_LightNorm.apply(given, weight, epsilon, torch.float32), expected))  # type: ignore[no-untyped-call]
+        return bool(torch.equal(_LightNorm.apply(given, own, epsilon, dtype), tried(given)))  # type: ignore[no-untyped-call]
 
 
 def forward(self: Any, hidden: Tensor) -> Tensor:
     """Replaces the norm's forward: under autocast it returns the autocast dtype."""
-    device = hidden.device.type
-    if hidden.dtype != torch.float32 or not torch.is_autocast_enabled(device):
+    device, dtype = hidden.device.type, hidden.dtype
+    if dtype == self.weight.dtype == torch.float32 and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    elif not dtype == self.weight.dtype == torch.bfloat16:
         plain: Tensor = type(self).forward(self, hidden)
         return plain
-    dtype = torch.get_autocast_dtype(device)
     light: Tensor = _LightNorm.apply(hidden, self.weight, epsilon_of(self), dtype)  # type: ignore[no-untyped-call]
     return light
 
 
 class _LightNorm(torch.autograd.Function):
-    """weight * x / rms(x), computed in fp32 and returned as `dtype`; keeps x and 1 / rms(x) for the backward pass."""
+    """weight * x / rms(x), computed in fp32 and returned as `dtype`; keeps x and 1 / rms(x) for the backward pass.
+
+    The weight is multiplied in its own type, after the conversion to `dtype` where that is the weight's: the order of
+    operations of transformers, so that results are bit-identical.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
-        # The same order of operations as in transformers, so that results are bit-identical.
-        inverse = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + epsilon)
+        rows = x.reshape(-1, x.shape[-1])
+        inverse = rows.new_empty(len(rows), 1, dtype=torch.float32)
+        out = rows.new_empty(rows.shape, dtype=dtype)
+        for piece in pieces(rows):
+            normed = rows[piece].to(torch.float32, copy=True)
+            inverse[piece] = torch.rsqrt(normed.pow(2).mean(-1, keepdim=True) + epsilon)
+            normed.mul_(inverse[piece])
+            if weight.dtype == torch.float32:
+                out[piece] = normed.mul_(weight)
+            else:
+                torch.mul(weight, normed.to(dtype), out=out[piece])
         ctx.save_for_backward(x, weight, inverse)
-        return (x * inverse).mul_(weight).to(dtype)
+        return out.view(x.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight, inverse = ctx.saved_tensors
-        gradient, normed = given.float(), x * inverse
-        of_x = of_weight = None
-        if ctx.needs_input_grad[1]:
-            of_weight = (gradient * normed).flatten(0, -2).sum(0)
-        if ctx.needs_input_grad[0]:
-            scaled = gradient * weight
-            share = (scaled * normed).mean(-1, keepdim=True)
-            of_x = scaled.sub_(normed.mul_(share)).mul_(inverse)
-        return of_x, of_weight, None, None
+        rows, gradients, scale = x.reshape(-1, x.shape[-1]), given.reshape(-1, x.shape[-1]), weight.float()
+        of_x = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
+        of_weight = torch.zeros_like(scale) if ctx.needs_input_grad[1] else None
+        for piece in pieces(rows):
+            normed = rows[piece].to(torch.float32, copy=True).mul_(inverse[piece])
+            gradient = gradients[piece].to(torch.float32, copy=True)
+            product = gradient * normed
+            if of_weight is not None:
+                of_weight += product.sum(0)
+            if of_x is not None:
+                share = product.mul_(scale).mean(-1, keepdim=True)
+                of_x[piece] = gradient.mul_(scale).sub_(normed.mul_(share)).mul_(inverse[piece])
+        return (
+            None if of_x is None else of_x.view(x.shape),
+            None if of_weight is None else of_weight.to(weight.dtype),
+            None,
+            None,
+        )
