@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from msft.system.large_pages import environment_for
+
 HERE = Path(__file__).parent
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "trl", "lm_eval", "numpy")
 
@@ -130,6 +132,7 @@ def run_child(
             environment["OMP_NUM_THREADS"] = str(work.threads)
         if contender.name == "ours":
             environment.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as msft's commands do
+            environment = environment_for(environment) or environment
         command = [sys.executable, str(HERE / script), str(job)]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=timeout)
         if ended.returncode or not result.exists():

@@ -43,6 +43,7 @@ from msft.run import session
 from msft.snapshots.store import Store
 from msft.snapshots.writer import Writer
 from msft.system import files
+from msft.system.large_pages import environment_for
 
 Kind: TypeAlias = Literal["unsafe", "safe", "resume"]
 """A run without durability, one as it is, and the resuming of that one."""
@@ -144,7 +145,7 @@ def in_its_own_process(kind: Kind, given: argparse.Namespace, output: Path) -> d
     result = output.with_name("result.json")
     options = [part for override in given.overrides for part in ("--set", override)]
     command = [sys.executable, __file__, str(given.config), *options, "--kind", kind, "--output", str(output)]
-    environment = {"THP_MEM_ALLOC_ENABLE": "1", **os.environ}  # as msft's commands do
+    environment = {"THP_MEM_ALLOC_ENABLE": "1", **(environment_for(os.environ) or os.environ)}  # as msft's commands do
     subprocess.run([*command, "--out", str(result)], env=environment, check=True)
     measured: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     parts = ", ".join(f"{label} {seconds:.2f}" for label, seconds in measured["for"].items() if seconds >= 0.01)

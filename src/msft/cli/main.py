@@ -20,18 +20,23 @@ from msft.cli.loading import loading
 from msft.core.errors import Stopped, UserError
 from msft.screen.console import new_console
 from msft.system.host import limit_threads
+from msft.system.large_pages import use_large_pages
 from msft.system.stopwatch import Stopwatch, spent
 
 if TYPE_CHECKING:
     from msft.study.clusters import Backend
 
+COMPUTING = {"train", "compare", "study", "eval", "quickstart"}
+"""Commands that train or score."""
 SIGNALLED = 128
 """Beside the number of the signal, the exit code of a command that it ended."""
 
 
 def entry() -> None:
-    # Read by torch at its first allocation: large tensors then lie in large pages, where Linux has some to give. Those
-    # of a vocabulary come and go with every micro-batch, in tens of thousands of small pages otherwise.
+    if COMPUTING & set(sys.argv[1:]):
+        use_large_pages()
+    # Read by torch at its first allocation: it asks for large pages too, for large tensors, which the C library does
+    # not manage.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     limit_threads()
     # At import, which peft does, it may warn of faster kernels in another package.
