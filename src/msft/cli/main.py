@@ -139,15 +139,19 @@ def _say(text: str) -> None:
     new_console(stderr=True, highlight=False).print(shown, markup=False, soft_wrap=True)
 
 
-# The commands import what they need when they are called: torch alone costs seconds, and `--help` needs none.
+# The commands import what they need when they are called: torch alone costs seconds, and `--help` needs none. A
+# configuration is read before, so that a mistake in it is told at once.
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from msft.cli.check import run
     from msft.config.reader import load
 
+    config = load(arguments.config, arguments.overrides)
+    with loading():
+        from msft.cli.check import run
+
     run(
-        load(arguments.config, arguments.overrides),
+        config,
         jobs=arguments.jobs,
         gpu_bytes=arguments.gpu_memory,
         machine=arguments.on,
@@ -156,10 +160,13 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _preview(arguments: argparse.Namespace) -> None:
-    from msft.cli.preview import run
     from msft.config.reader import load
 
-    run(load(arguments.config, arguments.overrides), rows=arguments.rows, task=arguments.task)
+    config = load(arguments.config, arguments.overrides)
+    with loading():
+        from msft.cli.preview import run
+
+    run(config, rows=arguments.rows, task=arguments.task)
 
 
 def _init(arguments: argparse.Namespace) -> None:
@@ -180,24 +187,27 @@ def _schema(_: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    stopwatch = Stopwatch()
-    with stopwatch.running(), spent("start.imports"), loading():
-        from msft.cli.begun import begun
-        from msft.cli.train import read, run
+    from msft.cli.begun import begun, read
 
     path, changed = arguments.config, arguments.allow_changed
     resume = arguments.resume or (arguments.resume_if_begun and begun(path, arguments.overrides))
     config, overrides = read(path, arguments.overrides, resume=resume, allow_changed=changed)
+    stopwatch = Stopwatch()
+    with stopwatch.running(), spent("start.imports"), loading():
+        from msft.cli.train import run
+
     run(config, overrides=overrides, resume=resume, allow_changed=changed, stopwatch=stopwatch)
 
 
 def _compare(arguments: argparse.Namespace) -> int:
+    from msft.config.reader import load
+
+    config = load(arguments.config, arguments.overrides)
     with loading():
         from msft.cli.compare import run
-        from msft.config.reader import load
 
     return run(
-        load(arguments.config, arguments.overrides),
+        config,
         arguments.methods,
         seeds=arguments.seeds,
         jobs=arguments.jobs,
@@ -209,11 +219,12 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _study(arguments: argparse.Namespace) -> None:
-    with loading():
-        from msft.cli.study import run
-        from msft.config.reader import load
+    from msft.config.reader import load
 
     config = load(arguments.config, arguments.overrides)
+    with loading():
+        from msft.cli.study import run
+
     run(
         arguments.name,
         config,
