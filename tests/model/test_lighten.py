@@ -373,6 +373,14 @@ def test_what_a_run_made_lighter_is_said_and_can_be_turned_off(tmp_path: Path, l
     assert engine.light or light is False
 
 
+@pytest.mark.cpu("layers are made lighter on CPUs")
+def test_of_compiled_layers_the_head_alone_is_fused(tmp_path: Path) -> None:
+    engine, _ = tiny_engine(tiny_folder(tmp_path / "model"), tmp_path / "snapshots", torch_compile=True)
+    assert "head, fused" in engine.light and "gated MLP" not in engine.light and "last MLP" not in engine.light
+
+
 def test_a_model_that_cannot_be_made_lighter_is_refused_where_that_is_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"training\.light: torch_compile replaces the layers itself"):
-        tiny_engine(tiny_folder(tmp_path / "model"), tmp_path / "snapshots", light=True, torch_compile=True)
+    """Gemma 2 scales its embedding and caps its logits; its layers are left to the compiler."""
+    model = tiny_folder(tmp_path / "model", "gemma2")
+    with pytest.raises(ModelError, match=r"training\.light: no layer of this model can be made lighter"):
+        tiny_engine(model, tmp_path / "snapshots", light=True, torch_compile=True)

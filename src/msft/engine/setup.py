@@ -31,7 +31,7 @@ from msft.forward.token_rows import row, row_size
 from msft.model.fixed_decoding import fixed_steps
 from msft.model.hardware import hardware_has_bf16
 from msft.model.hollow import WHOLE
-from msft.model.lighten import lighten
+from msft.model.lighten import EVERYTHING, HEAD, lighten
 from msft.model.memory import card_memory, share_of_training, training_bytes
 from msft.model.model_parts import base_of, check_same_layers, reads_more_than_text
 from msft.model.open import OpenModel
@@ -108,17 +108,15 @@ def runtime_for(
         add_up=processes.add_up,
     )
     said = ""
-    if settings.light and not (settings.torch_compile or in_parts):  # which replaces the layers itself
+    if settings.light and not in_parts:
+        parts = HEAD if settings.torch_compile else EVERYTHING  # the compiler makes the layers lighter itself
         direct = processes.world == 1
-        said = lighten(loss, layout.rows, device, precision=precision, direct=direct, longest=settings.longest)
-    if settings.light is True and not said:
-        reason = (
-            "torch_compile replaces the layers itself"
-            if settings.torch_compile
-            else "a model that is split over processes keeps its layers"
-            if in_parts
-            else "no layer of this model can be made lighter"
+        said = lighten(
+            loss, layout.rows, device, precision=precision, direct=direct, longest=settings.longest, parts=parts
         )
+    if settings.light is True and not said:
+        kept = "a model that is split over processes keeps its layers"
+        reason = kept if in_parts else "no layer of this model can be made lighter"
         raise ModelError(complaint(reason, "leave it out, or set it to auto", field="training.light"))
     touching = f"a micro-batch has {layout}, because rows would touch ({layout.why})" if layout.why else ""
     return found, "; ".join(filter(None, (router_note(base_of(loss.model)), touching, said)))

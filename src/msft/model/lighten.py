@@ -41,6 +41,8 @@ class Lighter:
 
 
 EVERYTHING = Lighter()
+HEAD = Lighter(norms=False, attention=False, gates=False, last_mlp=False)
+"""The head and its loss alone, and the embedding."""
 
 
 def lighten(
