@@ -156,6 +156,18 @@ def test_what_the_items_can_show_is_named() -> None:
         assert said.endswith(f"to realise 40 % of that, and the validation items can show {shown}.")
 
 
+@pytest.mark.parametrize(
+    ("score", "error", "hides"), [(0.001, 0.001, False), (0.003, 0.004, True), (-0.03, 0.01, False)]
+)
+def test_a_gain_that_few_items_may_hide_is_said_with_the_way_to_find_out(
+    score: float, error: float, hides: bool
+) -> None:
+    room = auto.Headroom(score=score, metric=0.0, error=error, metric_error=0.01)
+    assert not room.pays()
+    assert ("self_distil has a second run" in auto._too_little(room, auto.Params(), [])) is hides
+    assert "self_distil" not in auto._too_little(room, auto.Params(second="exclude"), [])
+
+
 def test_items_that_do_not_differ_between_peaks_show_nothing() -> None:
     """Smoothed curves may peak apart where their items are the same; any gain of the halves exceeds an error of 0."""
     room = auto.Headroom(score=0.02, metric=0.0, error=0.0, metric_error=0.0)

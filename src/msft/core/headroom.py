@@ -32,6 +32,8 @@ FEWEST = 4
 """Validation items of each sub-dataset below which nothing is estimated: the halves would be single items."""
 SURE = 2.0
 """Standard errors that a gain must have to be called shown."""
+SMALL = 0.005
+"""A gain below half a point is called small."""
 REALISED = 1.0
 """Share of the headroom that a second run which is taught from the peaks is expected to realise in search score."""
 RECORD = (Probe.ITEMS, Probe.METRICS)

@@ -14,7 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msft.core.headroom import HALVINGS, WINDOW, Evidence, Measured, evidence, halves, moments, unreached, with_errors
+from msft.core.headroom import (
+    HALVINGS,
+    SMALL,
+    WINDOW,
+    Evidence,
+    Measured,
+    evidence,
+    halves,
+    moments,
+    unreached,
+    with_errors,
+)
 from msft.core.headroom import gain as gain_on_all
 from msft.core.vocabulary import ROOT, Task
 from msft.report.story import Story
@@ -79,10 +90,6 @@ class Gains:
         if not self.unreached and max(self.score.high, self.metric.high) < SMALL:
             return False
         return None
-
-
-SMALL = 0.005
-"""A gain below half a point is called small."""
 
 
 def gains_of(story: Story) -> Gains | None:
@@ -206,5 +213,8 @@ WORTH = {
         "peak, at about twice the compute."
     ),
     False: "A second run is not worth its cost here.",
-    None: "This does not decide whether a second run would pay; method: auto would have none here.",
+    None: (
+        "This does not decide whether a second run would pay: method: auto would have none here, method: self_distil "
+        "has one in any case."
+    ),
 }
