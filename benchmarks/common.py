@@ -76,7 +76,12 @@ class Contender:
 
     @property
     def label(self) -> str:
-        return self.name if self.name == "ours" else f"{self.name}:{self.micro}"
+        return self.name if self.is_ours else f"{self.name}:{self.micro}"
+
+    @property
+    def is_ours(self) -> bool:
+        """`ours`, or with other settings `ours+mixed` and the like."""
+        return self.name.partition("+")[0] == "ours"
 
 
 def contenders(names: str, packed_length: int) -> list[Contender]:
@@ -130,7 +135,7 @@ def run_child(
             environment["CUDA_VISIBLE_DEVICES"] = ""
         if work.threads:
             environment["OMP_NUM_THREADS"] = str(work.threads)
-        if contender.name == "ours":
+        if contender.is_ours:
             environment.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as msft's commands do
             environment = environment_for(environment) or environment
         command = [sys.executable, str(HERE / script), str(job)]

@@ -9,7 +9,9 @@ import json
 import math
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -26,12 +28,23 @@ from msft.model.memory import SNAPSHOTS, card_memory
 from msft.model.open import OpenModel
 from msft.snapshots.store import Store
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "ours+mixed": {"precision": "mixed"},
+    "ours+compiled": {"precision": "mixed", "torch_compile": True},
+}
+"""What a contender of ours sets beside the work."""
 ROWS = 20
 """Lines of a profile."""
 
 
 def ours(
-    work: Work, source: ModelSource, examples: list[Example], folder: Path, profile: Path | None = None
+    work: Work,
+    source: ModelSource,
+    examples: list[Example],
+    folder: Path,
+    profile: Path | None = None,
+    name: str = "ours",
 ) -> dict[str, Any]:
     """Seconds, losses and real tokens of each step; with `profile`, torch.profiler's table of the timed ones."""
     found: dict[str, list[Any]] = {"seconds": [], "losses": [], "tokens": []}
@@ -55,7 +68,7 @@ def ours(
             profiler.stop()
         last = time.perf_counter()
 
-    engine = engine_of(work, source, examples, folder, stepped)
+    engine = engine_of(work, source, examples, folder, stepped, SETTINGS[name])
     last = time.perf_counter()
     segment = Segment(
         parent=ROOT, rollout=1, mixture=Mixture(tasks=(TASK,)), start=0, stop=work.steps, epoch=0.0, score=()
@@ -68,19 +81,25 @@ def ours(
 
 
 def engine_of(
-    work: Work, source: ModelSource, examples: list[Example], folder: Path, on_step: OnStep | None = None
+    work: Work,
+    source: ModelSource,
+    examples: list[Example],
+    folder: Path,
+    on_step: OnStep | None = None,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> TorchEngine:
-    """The engine on one sub-dataset, its snapshots on disk where they are to be kept."""
+    """The engine on one sub-dataset, its snapshots on disk where they are to be kept. `more`: settings."""
     measure = Measure(name="loss")
     data = TaskData(task=TASK, train=examples, validation=[], test=[], measure=measure, fingerprint=TASK)
-    settings = EngineSettings(
-        seed=work.seed,
-        batch_size=work.batch_size,
-        horizon=math.inf,
-        learning_rate=work.learning_rate,
-        precision=("mixed" if work.device == "cuda" else "autocast") if work.bf16 else "fp32",
-        durable="tick" if work.keep else "rollout",
-    )
+    chosen: dict[str, Any] = {
+        "seed": work.seed,
+        "batch_size": work.batch_size,
+        "horizon": math.inf,
+        "learning_rate": work.learning_rate,
+        "precision": ("mixed" if work.device == "cuda" else "autocast") if work.bf16 else "fp32",
+        "durable": "tick" if work.keep else "rollout",
+    }
+    settings = EngineSettings(**{**chosen, **more})
     on_card = int(SNAPSHOTS * card_memory(torch.device("cuda", 0))) if work.device == "cuda" else 0
     store = Store(folder / "snapshots", memory_bytes=0 if work.keep else sys.maxsize, gpu_bytes=on_card)
     return TorchEngine(OpenModel.open(source), {TASK: data}, settings, store, on_step=on_step)
@@ -94,9 +113,9 @@ def main() -> None:
         torch.set_num_threads(work.threads)
     source = source_of(work, folder)
     examples = examples_of(work, source)
-    if contender.name == "ours":
+    if contender.is_ours:
         profile = Path(job["profile"]) if job.get("profile") else None
-        measured = ours(work, source, examples, folder, profile)
+        measured = ours(work, source, examples, folder, profile, contender.name)
     else:
         import trl_steps
 

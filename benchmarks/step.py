@@ -6,7 +6,8 @@
 
 Every run is a process of its own; contenders take turns; medians of the runs. What each setting of TRL is, and which
 of them keep the global batches, stands in trl_steps.py; what the product rate is, in products.py. In `--only`, the
-number after a name is the rows of a micro-batch; a name may come several times. Prints tables, and writes all of it.
+number after a name is the rows of a micro-batch; a name may come several times. `ours+mixed` and `ours+compiled` are
+ours with bf16 copies of the weights, and with compiled layers too. Prints tables, and writes all of it.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def show(summary: dict[str, Any], products: dict[str, Any]) -> None:
     print("\n" + table(head, lines))
     rates = ", ".join(f"{label} {one['flops_per_second'] / 1e9:,.0f}" for label, one in found.items())
     print(f"\nGFLOP/s: {products['flops_per_second'] / 1e9:,.0f} in the step's own products; {rates} in steps")
-    same = [label for label in found if label == "ours" or _name(label) in SAME_BATCHES]
+    same = [label for label in found if _name(label).startswith("ours") or _name(label) in SAME_BATCHES]
     if same:
         steps = range(len(found[same[0]]["losses"]))
         rows = [[step + 1, *(f"{found[label]['losses'][step]:.6f}" for label in same)] for step in steps]
@@ -151,9 +152,9 @@ def main() -> None:
         print(f"{given.profile}: the {work.steps - work.warm} timed steps of ours")
         return
     chosen = contenders(given.only, given.packed_length)
-    if not has_trl() and any(one.name != "ours" for one in chosen):
+    if not has_trl() and not all(one.is_ours for one in chosen):
         print("TRL is skipped: trl and datasets are not installed here")
-        chosen = [one for one in chosen if one.name == "ours"]
+        chosen = [one for one in chosen if one.is_ours]
     results = Results(given.out, without_places(work) | {"packed_length": given.packed_length}, machine(work))
     ends = began + 60 * given.minutes if given.minutes else None
     done = take_turns(results, chosen, work, given.repeats, ends=ends)
