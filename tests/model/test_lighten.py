@@ -22,7 +22,7 @@ from msft.data.examples import Example
 from msft.forward.batches import MicroBatch, collate
 from msft.forward.swap import restore, swap, swapped
 from msft.forward.token_rows import row
-from msft.model import cross_entropy, gated, head, in_cache
+from msft.model import cross_entropy, gated, head
 from msft.model.cross_entropy import token_nll
 from msft.model.lighten import Lighter, lighten
 from msft.model.norms import WHY_NARROW, lighten_narrow_norms, lighten_norms
@@ -129,10 +129,8 @@ def test_light_norms_give_the_same_bits_and_nearly_the_same_gradients() -> None:
     assert norm(torch.ones(1, 2, 16)).dtype == torch.float32
 
 
-@pytest.mark.parametrize("piece", [1, 48, 1 << 17])
-def test_norms_of_a_model_in_bf16_give_the_same_bits(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
-    """Whoever reads them; a row, three rows or all at a time."""
-    monkeypatch.setattr(in_cache, "PIECE", piece)
+def test_norms_of_a_model_in_bf16_give_the_same_bits() -> None:
+    """Whoever reads them."""
     plain, light, exact = (TokenLoss(tiny_model()) for _ in range(3))
     for loss in (plain, light, exact):
         fitting_layout(loss, CPU)
@@ -152,25 +150,6 @@ def test_norms_of_a_model_in_bf16_give_the_same_bits(monkeypatch: pytest.MonkeyP
 def test_a_norm_of_another_formula_in_bf16_stays_as_it_is() -> None:
     """Gemma multiplies by its weight before it rounds."""
     assert lighten_narrow_norms(tiny_model("gemma2")) == 0
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_gate_a_few_rows_at_a_time_has_the_bits_of_all_at_once(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
-) -> None:
-    draw = torch.Generator().manual_seed(4)
-    gate, up, of_product = (torch.randn(2, 11, 32, generator=draw).to(dtype) for _ in range(3))
-    found = []
-    for piece in (1, 96, 1 << 17):
-        monkeypatch.setattr(in_cache, "PIECE", piece)
-        given = [each.clone().requires_grad_() for each in (gate, up)]
-        product = gated._Gate.apply(*given)  # type: ignore[no-untyped-call]
-        found.append((product.detach(), *torch.autograd.grad(product, given, of_product)))
-    plain = [each.clone().requires_grad_() for each in (gate, up)]
-    product = functional.silu(plain[0]) * plain[1]
-    expected = product.detach(), *torch.autograd.grad(product, plain, of_product)
-    for one in found:
-        assert all(map(torch.equal, one, expected))
 
 
 def test_a_copy_of_a_light_norm_has_its_own_weight_and_a_frozen_one_no_gradient() -> None:

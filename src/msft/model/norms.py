@@ -1,8 +1,9 @@
-"""RMSNorm with half the activation memory, in few passes over memory.
+"""RMSNorm with half the activation memory.
 
 Under bf16 autocast, a norm that feeds only Linear layers returns bf16: otherwise each of those layers would cast the
-norm's output to bf16 itself and keep its own copy for the backward pass, in addition to what the norm keeps. A norm of
-a model in bf16 returns what it did. Forward results are bit-identical; gradients of several readers are summed in bf16.
+norm's output to bf16 itself and keep its own copy for the backward pass, in addition to what the norm keeps. Gradients
+of several readers are summed in bf16. A norm of a model in bf16 keeps its input alone, and not the steps in fp32.
+Forward results are bit-identical.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from msft.forward.swap import swap
-from msft.model.in_cache import pieces
 
 _ENDING = "RMSNorm"
 WHY = "norm that returns bf16"
-WHY_NARROW = "norm of bf16 in few passes over memory"
+WHY_NARROW = "norm of bf16 in fewer operations"
 
 
 def lighten_norms(model: nn.Module, trial: Callable[[], object]) -> int:
@@ -132,39 +132,22 @@ class _LightNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        inverse = rows.new_empty(len(rows), 1, dtype=torch.float32)
-        out = rows.new_empty(rows.shape, dtype=dtype)
-        for piece in pieces(rows):
-            normed = rows[piece].to(torch.float32, copy=True)
-            inverse[piece] = torch.rsqrt(normed.pow(2).mean(-1, keepdim=True) + epsilon)
-            normed.mul_(inverse[piece])
-            if weight.dtype == torch.float32:
-                out[piece] = normed.mul_(weight)
-            else:
-                torch.mul(weight, normed.to(dtype), out=out[piece])
+        wide = x.float()
+        inverse = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
         ctx.save_for_backward(x, weight, inverse)
-        return out.view(x.shape)
+        normed = wide * inverse
+        return normed.mul_(weight).to(dtype) if weight.dtype == torch.float32 else normed.to(dtype).mul_(weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight, inverse = ctx.saved_tensors
-        rows, gradients, scale = x.reshape(-1, x.shape[-1]), given.reshape(-1, x.shape[-1]), weight.float()
-        of_x = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
-        of_weight = torch.zeros_like(scale) if ctx.needs_input_grad[1] else None
-        for piece in pieces(rows):
-            normed = rows[piece].to(torch.float32, copy=True).mul_(inverse[piece])
-            gradient = gradients[piece].to(torch.float32, copy=True)
-            product = gradient * normed
-            if of_weight is not None:
-                of_weight += product.sum(0)
-            if of_x is not None:
-                share = product.mul_(scale).mean(-1, keepdim=True)
-                of_x[piece] = gradient.mul_(scale).sub_(normed.mul_(share)).mul_(inverse[piece])
-        return (
-            None if of_x is None else of_x.view(x.shape),
-            None if of_weight is None else of_weight.to(weight.dtype),
-            None,
-            None,
-        )
+        gradient, normed = given.float(), x * inverse
+        of_x = of_weight = None
+        if ctx.needs_input_grad[1]:
+            of_weight = (gradient * normed).flatten(0, -2).sum(0).to(weight.dtype)
+        if ctx.needs_input_grad[0]:
+            scaled = gradient * weight
+            share = (scaled * normed).mean(-1, keepdim=True)
+            of_x = scaled.sub_(normed.mul_(share)).mul_(inverse).to(x.dtype)
+        return of_x, of_weight, None, None
