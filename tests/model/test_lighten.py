@@ -130,7 +130,7 @@ def test_light_norms_give_the_same_bits_and_nearly_the_same_gradients() -> None:
 
 
 def test_norms_of_a_model_in_bf16_give_the_same_bits() -> None:
-    """Whoever reads them."""
+    """The last norm too, whose output is no linear layer's input."""
     plain, light, exact = (TokenLoss(tiny_model()) for _ in range(3))
     for loss in (plain, light, exact):
         fitting_layout(loss, CPU)

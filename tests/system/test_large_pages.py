@@ -29,7 +29,7 @@ def test_they_are_asked_for_where_linux_gives_them_on_request(setting: Path, cho
 
 
 @pytest.mark.parametrize("chosen", ["glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=1"])
-def test_whoever_has_chosen_is_left_alone(setting: Path, chosen: str) -> None:
+def test_a_choice_in_the_environment_stays(setting: Path, chosen: str) -> None:
     """So a process is not started again and again."""
     setting.write_text("always [madvise] never\n")
     assert environment_for({}) == {NAME: "glibc.malloc.hugetlb=1"}

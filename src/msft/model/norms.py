@@ -93,7 +93,7 @@ def epsilon_of(module: nn.Module) -> float | None:
 
 def lighten_narrow_norms(model: nn.Module) -> int:
     """Replaces the forward of norms that compute the same in bf16, with a bf16 weight; returns how many were replaced.
-    Whoever reads them, as what they return has the same bits and the same type."""
+    What reads their outputs does not matter, as these have the same bits and the same type."""
     return sum(swap(module, forward, WHY_NARROW) for module in model.modules() if _is_plain(module, torch.bfloat16))
 
 
