@@ -59,8 +59,8 @@ def lighten(
 
     The last layer's MLP skips tokens that predict nothing; not with gradient checkpointing, which recomputes the layer
     when the micro-batch is no longer available. The head is fused with the loss (`model/head.py`). Gated MLPs
-    (`model/gated.py`) and, under bf16 autocast, norms (`model/norms.py`) keep less for the backward pass. In fp32 on a
-    CPU, attention (`model/attention_block.py`) and layers (`model/decoder_layer.py`) become one operation each.
+    (`model/gated.py`) and, in bf16, norms (`model/norms.py`) keep less for the backward pass. In fp32 on a CPU,
+    attention (`model/attention_block.py`) and layers (`model/decoder_layer.py`) become one operation each.
 
     On other devices only the head is fused: custom functions of many small operations take longer there, and where rows
     are laid out by their lengths nothing is changed, so that a step can be recorded.
