@@ -6,6 +6,7 @@ import gc
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from msft.engine import static_step as module
 from msft.engine.masters import Masters
 from msft.engine.static_step import StaticStepper, fitting
 from msft.engine.torch_engine import TorchEngine
-from msft.forward.filled import arrays
+from msft.forward.filled import Filled, arrays
 from msft.forward.token_rows import Row, row
 from msft.model import hardware, isolation
 from msft.model.compiled import _reading
@@ -272,6 +273,41 @@ def test_a_size_that_cannot_be_recorded_says_why_and_is_computed(
     assert "no CUDA graph for 128 tokens: OutOfMemoryError: out of memory" in stepper(engine).said
     assert "and more" not in stepper(engine).said
     assert engine.run(segment(0, 3), 1).train_loss is not None
+
+
+def with_two_sizes(made: StaticStepper) -> StaticStepper:
+    (whole,) = made._filled
+    half = replace(whole.shape, tokens=whole.shape.tokens // 2)
+    made._filled.insert(0, Filled(half, torch.device("cpu")))
+    return made
+
+
+def test_all_sizes_are_warmed_up_before_one_is_recorded(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a pass takes that is not recorded would not fit beside the memory of the graphs."""
+    engine, _ = tiny_engine(plain, tmp_path, **FULL, precision="mixed")
+    made, order = with_two_sizes(stepper(engine)), []
+    warm, recorded = made._warm, made._recorded
+    monkeypatch.setattr(made, "_warm", lambda *given: (order.append("warm"), warm(*given))[1])
+    monkeypatch.setattr(made, "_recorded", lambda *given: (order.append("recorded"), recorded(*given))[1])
+    with_stand_ins(monkeypatch, made)
+    assert order == ["warm"] * len(made._filled) + ["recorded"] * len(made._filled)
+
+
+def test_a_size_without_a_graph_gives_way_to_a_larger_one_with_a_graph(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In training only, where a pass without a graph takes memory beside that of the graphs."""
+    engine, _ = tiny_engine(plain, tmp_path, **FULL, precision="mixed")
+    made = with_two_sizes(stepper(engine))
+    with_stand_ins(monkeypatch, made)
+    rows = [row([tiny_example(np.random.default_rng(1))])]
+    assert made._place_of(rows, trains=True) == 0
+    made._graphs[0] = None
+    assert made._place_of(rows, trains=True) == 1 and made._place_of(rows, trains=False) == 0
+    made._graphs = dict.fromkeys(made._graphs)
+    assert made._place_of(rows, trains=True) == 0
 
 
 def test_a_recording_that_fails_raises_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:

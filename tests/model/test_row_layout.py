@@ -11,6 +11,7 @@ import torch
 from device import DEVICE
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from tiny_engine import VOCABULARY, tiny_model
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
@@ -28,7 +29,7 @@ from msft.model import token_loss as loss_module
 from msft.model.compiled import compile_layers
 from msft.model.model_parts import check_same_layers
 from msft.model.row_layout import fitting_layout
-from msft.model.token_budget import LEAST, MOST, fitting
+from msft.model.token_budget import LEAST, MOST, fitting, one_pass
 from msft.model.token_loss import TokenLoss
 from msft.snapshots.state import trainable
 
@@ -268,6 +269,20 @@ def test_a_compiled_model_computes_the_same_and_keeps_its_names() -> None:
     assert names == [name for name, _ in model.named_parameters()]
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_the_pass_that_finds_the_budget_is_one_of_any_model() -> None:
+    """Of one that is only scored, whose adapter is frozen, and of one with few positions."""
+    frozen = get_peft_model(tiny_model(), LoraConfig(r=2, target_modules=["q_proj"]))
+    for parameter in frozen.parameters():
+        parameter.requires_grad_(False)
+    seen: list[int] = []
+    for model in (frozen, tiny_model("gpt2"), tiny_model()):
+        loss = TokenLoss(model)
+        loss.embedding.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[-1]))
+        one_pass(loss, 128, "padded", torch.device("cpu"))
+        assert all(parameter.grad is None for parameter in loss.parameters())
+    assert seen == [63, 63, 63], "the models have 64 positions, and a last token is only predicted"
 
 
 @given(total=st.integers(1, 1 << 38), state=st.integers(0, 1 << 36), activations=st.integers(1, 1 << 34))

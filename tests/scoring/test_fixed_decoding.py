@@ -157,6 +157,7 @@ def test_a_step_that_was_recorded_is_taken_once(recorded: list[StandIn], made: l
     # 11 steps after the first token, of which 2 warm up.
     assert graph.replays == (1 if graph.wrong else 9)
     assert [bool(each.refused) for each in made] == [graph.wrong]
+    assert made[0]._loss.records_steps is not graph.wrong, "the next batch need not find out again"
 
 
 @pytest.mark.parametrize("recorded", [False], indirect=True)

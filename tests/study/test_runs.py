@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from msft.config.reader import load
 from msft.config.schema import Config
 from msft.core.errors import RunError
 from msft.core.wire import differences
+from msft.engine.torch_engine import TorchEngine
 from msft.record.journal import read
 from msft.record.run_folder import RunFolder
 from msft.report.cost import flops
@@ -67,6 +70,31 @@ def test_a_process_whose_gpu_fails_runs_nothing_more(tmp_path: Path, monkeypatch
     assert first.failure == "RuntimeError: CUDA error"
     assert second.failure is not None and "illegal memory access" in second.failure and "and more" not in second.failure
     assert "Fix: repeat the study" in second.failure
+
+
+def test_the_model_of_a_run_is_gone_before_the_next_begins(
+    tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU that holds one model and its graphs may not hold two. Nothing else looks for circles meanwhile."""
+    engines: weakref.WeakSet[TorchEngine] = weakref.WeakSet()
+    init, train, alive = TorchEngine.__init__, worker.train, []
+
+    def made(self: TorchEngine, *args: Any, **given: Any) -> None:
+        init(self, *args, **given)
+        engines.add(self)
+
+    def begins(*args: Any, **given: Any) -> Any:
+        alive.append(len(engines))
+        return train(*args, **given)
+
+    monkeypatch.setattr(TorchEngine, "__init__", made)
+    monkeypatch.setattr(worker, "train", begins)
+    gc.disable()
+    try:
+        assert run_grid(StudyFolder(tmp_path / "study"), grid_of(config, "sft"), jobs=1) == {}
+    finally:
+        gc.enable()
+    assert alive == [0, 0]
 
 
 def grid_of(config: Path, *names: str, seeds: tuple[int, ...] = (1, 2), more: tuple[str, ...] = ()) -> Grid:

@@ -88,7 +88,8 @@ def runtime_for(
     # on an AMD GPU.
     by_lengths = settings.lengths or (on_gpu and precision == "mixed" and torch.version.hip is None)
     fixed = generates and (on_gpu or settings.lengths) and not in_parts and settings.cuda_graphs is not False
-    fixed = fixed and fixed_decoding(base_of(loss.model), settings.longest, device)
+    # A base in few bits is not recorded: what its layers compute then is not proven.
+    fixed = fixed and not packed(loss).parameters and fixed_decoding(base_of(loss.model), settings.longest, device)
     rounds = in_parts and precision == "mixed"  # of other models, the bf16 copies are made later
     layout = fitting_layout(loss, device, settings.longest, lengths=by_lengths, rounds=rounds)
     found = Runtime(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,10 @@ from msft.forward.token_rows import Row
 from msft.model.compiled import CompiledLayers
 from msft.model.hardware import recording, warmed_up
 from msft.model.token_loss import TokenLoss
+
+T = TypeVar("T")
+WARM_UP = 2
+"""Passes before one is recorded: kernels are chosen and memory is taken in them."""
 
 
 class StaticStepper(Stepper):
@@ -89,7 +93,7 @@ class StaticStepper(Stepper):
         """As `Stepper`; the nats of what fills up come last."""
         if not rows:
             return None  # no other process waits for this one within the step
-        place = next((place for place, filled in enumerate(self._filled) if filled.shape.holds(rows)), None)
+        place = self._place_of(rows, trains=trains)
         if place is None:
             nll = super()._compute(rows, share, trains=trains)
             assert nll is not None
@@ -99,21 +103,41 @@ class StaticStepper(Stepper):
         graph = self._graphs.get(place) if trains else None
         return self._to_host(self._pass(filled.batch, filled.weights) if graph is None else graph())
 
-    def _record(self) -> None:
-        """Records the graphs from the largest size down, so that the smaller ones find room in its memory."""
-        for place in reversed(range(len(self._filled))):
-            self._graphs[place] = self._recorded(place)
+    def _place_of(self, rows: Sequence[Row], *, trains: bool) -> int | None:
+        """The smallest size that holds these rows, in training one that has a graph if any has: without one, a pass
+        takes memory beside that of the graphs."""
+        holds = [place for place, filled in enumerate(self._filled) if filled.shape.holds(rows)]
+        recorded = (place for place in holds if trains and self._graphs.get(place) is not None)
+        return next(recorded, holds[0] if holds else None)
 
-    def _recorded(self, place: int) -> Graph | None:
+    def _record(self) -> None:
+        """Records the graphs from the largest size down, so that the smaller ones find room in its memory.
+
+        All sizes are warmed up before that: a pass that is not recorded has no room beside the memory of the graphs.
+        """
+        places = range(len(self._filled))[::-1]
+        warm = [place for place in places if self._tried(place, self._warm)]
+        self._graphs = {place: self._tried(place, self._recorded) if place in warm else None for place in places}
+
+    def _warm(self, compute: Callable[[], Tensor], masters: Masters) -> bool:
+        warm_up(compute, masters)
+        return True
+
+    def _recorded(self, compute: Callable[[], Tensor], masters: Masters) -> Graph:
+        pool = torch.cuda.graph_pool_handle() if self._pool is None else self._pool
+        self._pool = None  # one in which a recording has failed cannot be recorded into
+        made = Graph(compute, masters, pool)
+        self._pool = pool  # kept by the graphs in it
+        return made
+
+    def _tried(self, place: int, does: Callable[[Callable[[], Tensor], Masters], T]) -> T | None:
+        """What it returns for the pass of this size; None where that fails, and `said` tells why."""
         assert self.masters is not None
         filled, masters = self._filled[place], self.masters
         layers = nullcontext() if self._layers is None else self._layers.on()
         try:
             with self._mode((0,)), self.runtime.autocast(), layers:
-                pool = torch.cuda.graph_pool_handle() if self._pool is None else self._pool
-                made = Graph(lambda: self._pass(filled.batch, filled.weights), masters, pool)
-            self._pool = pool  # kept by the graphs in it
-            return made
+                return does(lambda: self._pass(filled.batch, filled.weights), masters)
         except UserError:
             raise
         except Exception as error:  # out of memory, what cannot be recorded, whatever the compiler raises
@@ -146,24 +170,28 @@ def fitting(rows: Sequence[Row], shape: Shape) -> list[Row]:
     return sorted(rows[:count], key=len)
 
 
+def warm_up(compute: Callable[[], Tensor], masters: Masters) -> None:
+    """What must have run before it is recorded: it compiles, and makes the gradients of the masters."""
+    warmed_up(lambda: anew(compute, masters), WARM_UP)
+
+
+def anew(compute: Callable[[], Tensor], masters: Masters) -> Tensor:
+    """A pass that sets the gradients of the masters."""
+    masters.detach()
+    return compute()
+
+
 class Graph:
     """One forward and backward pass, recorded twice: for a step's first micro-batch, which sets the gradients of the
     masters, and for those that add to them. Both are recorded before training, so that what is computed with a graph
     depends on nothing that comes later. The graphs of a model share one pool of memory: what one holds is of no use
-    once it has run, as the gradients are then in those of the masters."""
-
-    WARM_UP = 2
+    once it has run, as the gradients are then in those of the masters. `compute` has been warmed up."""
 
     def __init__(self, compute: Callable[[], Tensor], masters: Masters, pool: Any) -> None:
         self._masters, self._compute, self._pool = masters, compute, pool
-        warmed_up(self._anew, self.WARM_UP)  # also compiles, and makes the gradients of the masters
-        self._sets = self._recorded(self._anew)
+        self._sets = self._recorded(lambda: anew(compute, masters))
         masters.attach()
         self._adds = self._recorded(compute)
-
-    def _anew(self) -> Tensor:
-        self._masters.detach()
-        return self._compute()
 
     def _recorded(self, compute: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         graph = torch.cuda.CUDAGraph()

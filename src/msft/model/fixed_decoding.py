@@ -7,7 +7,8 @@ that it takes to start them one by one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -45,8 +46,9 @@ class FixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         assert self.keys is not None and self.values is not None
-        self.keys.index_copy_(2, self._at, key_states.to(self.keys.dtype))
-        self.values.index_copy_(2, self._at, value_states.to(self.values.dtype))
+        with _one_kernel():
+            self.keys.index_copy_(2, self._at, key_states.to(self.keys.dtype))
+            self.values.index_copy_(2, self._at, value_states.to(self.values.dtype))
         return self.keys, self.values
 
     def get_seq_length(self) -> int:
@@ -56,6 +58,18 @@ class FixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         assert self.keys is not None
         return self.keys.shape[2], 0
+
+
+@contextmanager
+def _one_kernel() -> Iterator[None]:
+    """A write to one place is the same each time; the deterministic version, which sorts the places, is a dozen kernels
+    of a GPU."""
+    on, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(on, warn_only=warns)
 
 
 def fixed_cache(cache: Any, room: int, at: Tensor) -> DynamicCache | None:
@@ -107,7 +121,7 @@ class FixedSteps:
         )
         self._going = torch.ones_like(self.tokens)
         self._were: Sequence[bool] = [True] * len(tokens)
-        self._records, self._taken = tokens.is_cuda, 0
+        self._records, self._taken = tokens.is_cuda and loss.records_steps, 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._found: tuple[Tensor, Tensor] | None = None
 
@@ -171,6 +185,7 @@ class FixedSteps:
 
     def _refuse(self, reason: str) -> None:
         self.refused = reason
+        self._loss.records_steps = False  # it would fail for each batch, and what a failure takes is not given back
         _tell(reason)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
 
 import torch
@@ -24,13 +25,19 @@ def hardware_has_bf16(device: torch.device) -> bool:
 def warmed_up(compute: Callable[[], object], times: int) -> None:
     """Computes what is to be recorded: the first times choose kernels and take memory. On a stream of its own, as torch
     asks for."""
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side = _side_stream(torch.cuda.current_device())
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(times):
             compute()
     torch.cuda.current_stream().wait_stream(side)
     torch.cuda.synchronize()
+
+
+@cache
+def _side_stream(device: int) -> Any:
+    """One for all, as products keep a workspace for each stream that they have seen, until the process ends."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -7,12 +7,13 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
-from torch import nn
 
 from msft.data.examples import Example
 from msft.forward.batches import RowLayout, collate
 from msft.forward.token_rows import row
+from msft.model.limits import positions_of
 from msft.model.memory import TRAINING, card_memory
+from msft.model.token_loss import TokenLoss
 
 ON_A_CPU = 3_072
 """Tokens. More are not faster on a CPU and need more memory for activations."""
@@ -21,7 +22,7 @@ _ROW = 256
 
 
 def token_budget(
-    model: nn.Module,
+    loss: TokenLoss,
     layout: RowLayout,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[object]],
@@ -30,7 +31,7 @@ def token_budget(
     *,
     times: int = 1,
 ) -> int:
-    """Tokens of a micro-batch on this device; `model` maps a MicroBatch to TokenScores.
+    """Tokens of a micro-batch of this model on this device.
 
     `fixed`: bytes that training takes beside activations (`training_bytes`); `share`: see `share_of_training`;
     `times`: of how many micro-batches the activations must fit at the same time.
@@ -41,7 +42,7 @@ def token_budget(
     if device.type != "cuda":
         return ON_A_CPU
     # The first takes what stays, such as the workspaces of products.
-    peaks = [_peak(model, tokens, layout, device, autocast) for tokens in (LEAST, LEAST, 2 * LEAST)]
+    peaks = [_peak(loss, tokens, layout, device, autocast) for tokens in (LEAST, LEAST, 2 * LEAST)]
     return fitting(card_memory(device), fixed, times * (peaks[2] - peaks[1]), share)
 
 
@@ -56,18 +57,25 @@ def fitting(total: int, state: int, of_a_thousand: int, share: float = TRAINING)
 
 
 def _peak(
-    model: nn.Module,
+    loss: TokenLoss,
     tokens: int,
     layout: RowLayout,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[object]],
 ) -> int:
-    """Peak memory, in bytes, of a forward and backward pass over rows in which nearly every token is a target, which
-    begins without gradients."""
-    one = Example(ids=np.ones(_ROW, np.int32), trained=np.arange(_ROW) > 0)
-    batch = collate([row([one])] * (tokens // _ROW), device, layout=layout)
+    """Peak memory, in bytes, of `one_pass`."""
     torch.cuda.reset_peak_memory_stats(device)
     with torch.random.fork_rng(devices=[device]), autocast():
-        model(batch).nll.sum().backward()
-    model.zero_grad(set_to_none=True)
+        one_pass(loss, tokens, layout, device)
     return torch.cuda.max_memory_allocated(device)
+
+
+def one_pass(loss: TokenLoss, tokens: int, layout: RowLayout, device: torch.device) -> None:
+    """A forward pass and, of a model that is trained, a backward pass, which begins without gradients. Nearly every
+    token is a target, in rows that the model's positions allow."""
+    length = min(_ROW, positions_of(loss.model) or _ROW)
+    one = Example(ids=np.ones(length, np.int32), trained=np.arange(length) > 0)
+    nll = loss(collate([row([one])] * (tokens // length), device, layout=layout)).nll
+    if nll.requires_grad:
+        nll.sum().backward()
+    loss.zero_grad(set_to_none=True)

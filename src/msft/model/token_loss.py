@@ -64,6 +64,8 @@ class TokenLoss(nn.Module):
         if last is not None:
             last.register_forward_pre_hook(self._only_read)
             last.register_forward_hook(self._spread)
+        self.records_steps = True
+        """Whether steps of generation are recorded on a GPU: until one could not be."""
         self._takes_positions = "position_ids" in inspect.signature(base.forward).parameters
 
     @property

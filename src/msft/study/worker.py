@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import threading
@@ -73,6 +74,7 @@ def begin(
     use_threads(threads)
     load_installed()
     setup()
+    gc.freeze()  # libraries stay, so that `_free` need not look through them
 
 
 def use_threads(threads: int) -> None:
@@ -110,6 +112,8 @@ def score(config: Config, threads: int, file: Path, at: Position) -> Result:
             files.replace("base", file, json.dumps(_base_to_json(shared)).encode())
     except UserError as error:
         return Result(None, str(error), time.perf_counter() - began)
+    finally:
+        _free()
     return Result({}, None, time.perf_counter() - began)
 
 
@@ -133,7 +137,17 @@ def work(config: Config, threads: int, file: Path, at: Position, jobs: int) -> R
     except Exception as error:  # mostly out of memory: one failed run must not end the others
         _check_gpu()
         return Result(None, f"{type(error).__name__}: {error}", time.perf_counter() - began)
+    finally:
+        _free()
     return Result(summary, None, time.perf_counter() - began)
+
+
+def _free() -> None:
+    """Gives back what the run that is over had: model, optimizer and graphs refer to one another, so that they stay
+    until Python looks for such circles, and the next run would find no room beside them."""
+    gc.collect()
+    if torch.cuda.is_initialized() and not _broken:  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
 
 
 _broken: list[str] = []
