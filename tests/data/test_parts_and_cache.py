@@ -64,6 +64,13 @@ def valued(tmp_path, *values):
     return load(file, split_by="kind")
 
 
+def test_truth_values_and_numbers_are_different_values(tmp_path):
+    """They are equal in Python, and `where` tells them apart: rows of one kind were in no sub-dataset."""
+    tasks = valued(tmp_path, 0, 1, True, False)
+    assert set(tasks) == {"d.0", "d.1", "d.True", "d.False"}
+    assert all(len(task.train) + len(task.validation) == 15 for task in tasks.values())
+
+
 @pytest.mark.parametrize(
     ("value", "name"),
     [

@@ -158,6 +158,26 @@ def test_runs_that_differ_in_their_rows_or_scorer_are_said_to(tmp_path: Path) ->
     assert f"T{why[1:]}" in wary(find_runs([tmp_path / "validation"]))
 
 
+def test_different_measures_are_not_subtracted(tmp_path: Path) -> None:
+    for method, name in (("sft", "exact_match"), ("msft", "loss")):
+        run = make_run(tmp_path / method, method, items=40)
+        with_header(run, measures={task: {"name": "exact_match"} for task in NAMES} | {"piqa": {"name": name}})
+    runs = sft, msft = find_runs([tmp_path])
+    assert gap(msft, sft, "piqa").difference is None and gap(msft, sft, NAMES[0]).difference is not None
+    assert macro_gap(msft, sft).difference is None and against(runs)[1][0][1] == "–"
+    said = wary(runs)
+    assert "No difference is given where runs have different measures: piqa." in said
+    assert any("The average is a mean of different measures" in line for line in said)
+
+
+def test_what_a_run_lacks_beside_another_is_said_and_is_no_other_data(tmp_path: Path) -> None:
+    make_run(tmp_path / "sft", "sft", items=40)
+    make_run(tmp_path / "msft", "msft", items=40, tested=NAMES[:3])
+    said = wary(find_runs([tmp_path]))
+    assert f"msft has no average, as it has no score of {NAMES[3]}." in said
+    assert not [line for line in said if NAMES[3] in line and "Not paired" in line]
+
+
 def test_runs_without_scores_of_single_items_are_said_to(tmp_path: Path) -> None:
     for method in ("sft", "msft"):
         make_run(tmp_path / method, method)

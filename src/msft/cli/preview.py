@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from msft.cli.quiet import quiet
 from msft.config.problems import one_of, shown
 from msft.config.schema import Config
 from msft.core.errors import ConfigError, complaint
-from msft.core.plain_words import many
+from msft.core.plain_words import harmless, many
 from msft.core.vocabulary import Task
 from msft.data.ends import special_ids
 from msft.data.examples import Example, TaskData
@@ -117,5 +116,6 @@ def _scored_from(option: Example) -> int:
 
 
 def printable(text: str) -> str:
-    """Remove control and formatting characters, which could move the cursor or reverse a line; keep line breaks."""
-    return "".join(c for c in text.replace("\t", "    ") if c == "\n" or not unicodedata.category(c).startswith("C"))
+    """The text with control and formatting characters as escapes, as they could move the cursor or reverse a line, and
+    a model learns them; line breaks stay, and so do the characters that join letters or keep them apart."""
+    return "".join(c if c == "\n" or harmless(c) else c.encode("unicode_escape").decode() for c in text)

@@ -1,6 +1,8 @@
-"""Numbers and types as words, for sentences that people read."""
+"""Numbers, types and characters for sentences that people read."""
 
 from __future__ import annotations
+
+import unicodedata
 
 
 def many(number: float, what: str) -> str:
@@ -13,3 +15,9 @@ def kind_of(value: object) -> str:
     """The type of a value, with its article: a list, an int."""
     name = type(value).__name__
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+def harmless(character: str) -> bool:
+    """Whether it can neither move the cursor nor reverse a line: no control or formatting character but those that join
+    letters or keep them apart, which belong to a text."""
+    return character in "\u200c\u200d" or not unicodedata.category(character).startswith("C")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TypeAlias
 
 from pydantic import ValidationError
 
@@ -15,6 +16,8 @@ from msft.data.complaints import note_of_dropped
 from msft.data.rows import survey
 from msft.data.sources import Source
 
+Value: TypeAlias = tuple[bool, str | int | float]
+"""A value of a column, and whether it is a truth value, as 1 and true are equal in Python."""
 UNSAFE = re.compile(r'[/\\<>:"|?*]')
 """Characters that some system does not allow in file names."""
 
@@ -28,19 +31,19 @@ def parts(dataset: DatasetConfig, source: Source) -> tuple[list[DatasetConfig], 
         return [dataset], []
     column = dataset.split_by
     counts, missing, first = _counts(dataset, source, column)
-    values = sorted(counts, key=lambda value: (str(type(value)), value))
-    made = [_part(dataset, column, value, first[value]) for value in values]
+    values = sorted(counts, key=lambda key: (str(type(key[1])), key[1]))
+    made = [_part(dataset, column, key[1], first[key]) for key in values]
     named: dict[str, Scalar] = {}
-    for part, value in zip(made, values, strict=True):
+    for part, key in zip(made, values, strict=True):
+        value = key[1]
         name = folded(part.id)
         if name in named:
             found = f"{shown(named[name])} and {shown(value)} would both name {shown(part.id)}"
-            raise _bad(dataset, found, "make the two values the same, or more different", first[value])
+            raise _bad(dataset, found, "make the two values the same, or more different", first[key])
         named[name] = value
-    least = min(counts, key=lambda value: counts[value])
-    notes = [
-        f"{many(len(made), 'sub-dataset')} by {column}; the smallest, {shown(least)}, has {many(counts[least], 'row')}"
-    ]
+    least = min(counts, key=lambda key: counts[key])
+    smallest = f"the smallest, {shown(least[1])}, has {many(counts[least], 'row')}"
+    notes = [f"{many(len(made), 'sub-dataset')} by {column}; {smallest}"]
     # Lines that hold no row belong to none of the sub-datasets.
     lines, source.dropped = source.dropped, []
     notes += note_of_dropped(lines, missing + sum(counts.values()) + len(lines), dataset.field, "lines")
@@ -52,13 +55,11 @@ def parts(dataset: DatasetConfig, source: Source) -> tuple[list[DatasetConfig], 
     return made, notes
 
 
-def _counts(
-    dataset: DatasetConfig, source: Source, column: str
-) -> tuple[dict[str | int | float, int], int, dict[str | int | float, str]]:
+def _counts(dataset: DatasetConfig, source: Source, column: str) -> tuple[dict[Value, int], int, dict[Value, str]]:
     """Value -> number of its rows; number of rows without a value; value -> place of its first row."""
     rows = source.rows(where=dataset.where)
-    counts: dict[str | int | float, int] = {}
-    first: dict[str | int | float, str] = {}
+    counts: dict[Value, int] = {}
+    first: dict[Value, str] = {}
     missing = 0
     for row in rows:
         value = row.values.get(column)
@@ -66,8 +67,9 @@ def _counts(
             missing += 1
         elif isinstance(value, str | int | float):
             value = str(value) if isinstance(value, ClassName) else value
-            counts[value] = counts.get(value, 0) + 1
-            first.setdefault(value, row.place)
+            key = isinstance(value, bool), value
+            counts[key] = counts.get(key, 0) + 1
+            first.setdefault(key, row.place)
         else:
             found = f"{column} is {kind_of(value)}, which cannot name a sub-dataset"
             raise _bad(dataset, found, "name a column of texts or numbers", row.place)

@@ -129,7 +129,7 @@ def _scores(story: Story) -> Iterable[str]:
         yield _table(["measure" if i == 1 else name for i, name in enumerate(names)], _escaped(rows))
         yield "\n".join(map(_md, notes(comparison)))
     yield (
-        "Scores in % on the validation split, with 95 % intervals from sampling the items. "
+        "Scores in % on the validation split; shares of right answers with 95 % intervals from sampling the items. "
         + (
             "They are of the model that the search chose. This model followed it on all rows, the validation rows "
             "included, so it has no validation scores."

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from html import escape
 from itertools import groupby
 from typing import Any
 
-from msft.core.plain_words import many
+from msft.core.plain_words import harmless, many
 from msft.report.html import Section, text
 from msft.report.story import Story
 from msft.report.words import percent
@@ -45,7 +46,8 @@ def _entry(story: Story, entry: Mapping[str, Any]) -> str:
 
 def _shown(said: object) -> str:
     """The text with its line breaks; nothing else in it has an effect."""
-    return f'<span class="said">{"<br>".join(map(text, str(said).splitlines()))}</span>'
+    lines = ("".join(c for c in line if c == "\t" or harmless(c)) for line in str(said).splitlines())
+    return f'<span class="said">{"<br>".join(map(escape, lines))}</span>'
 
 
 def _output(entry: Mapping[str, Any], key: str) -> object:

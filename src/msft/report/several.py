@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -162,7 +163,7 @@ def _every_task(runs: Sequence[Run]) -> list[Task]:
 def gap(run: Run, reference: Run, task: Task) -> Gap:
     """`run` minus `reference` on one sub-dataset."""
     now, was = run.scores.get(task), reference.scores.get(task)
-    if now is None or was is None:
+    if now is None or was is None or not _one_measure([run, reference], task):
         return Gap(difference=None, change=None)
     paired = run.same_items(reference, task)
     change = of_change(reference.items(task), run.items(task), was, now) if paired else None
@@ -175,6 +176,11 @@ def macro_gap(run: Run, reference: Run) -> Gap:
     parts = [each.change for each in gaps if each.change is not None]
     change = of_average(parts) if parts and len(parts) == len(gaps) else None
     return Gap(difference=mean([each.difference for each in gaps]), change=change)
+
+
+def _one_measure(runs: Sequence[Run], task: Task) -> bool:
+    """Whether the scores of a sub-dataset mean the same in all of these runs."""
+    return len({measure_label(run.story, task) for run in runs}) == 1
 
 
 def macro(run: Run, tasks: Sequence[Task]) -> float | None:
@@ -255,11 +261,24 @@ def wary(runs: Sequence[Run]) -> list[str]:
     ]
     said += [VALIDATION] if validation else []
     tasks = tasks_of(runs)
-    scored = [run for run in runs[1:] if run.scores and runs[0].scores]
-    differing = [task for task in tasks if not all(run.same_data(runs[0], task) for run in scored)]
-    unknown = [task for task in tasks if not all(run.same_items(runs[0], task) for run in scored)]
+    beside = {task: [run for run in runs[1:] if task in run.scores] if task in runs[0].scores else [] for task in tasks}
+    measured = [task for task in tasks if not _one_measure([runs[0], *beside[task]], task)]
+    differing = [task for task in tasks if not all(run.same_data(runs[0], task) for run in beside[task])]
+    unknown = [task for task in tasks if not all(run.same_items(runs[0], task) for run in beside[task])]
     unknown = [] if validation else [task for task in unknown if task not in differing]
-    said += mixed(measure_label(runs[0].story, task) for task in runs[0].names if task in tasks)
+    said += list(
+        dict.fromkeys(
+            chain.from_iterable(
+                mixed(measure_label(run.story, task) for task in run.names if task in tasks) for run in runs
+            )
+        )
+    )
+    if measured:
+        said.append(f"No difference is given where runs have different measures: {listed(measured)}.")
+    for run in runs:
+        if run.scores and macro(run, tasks) is None:
+            lacking = [task for task in run.names if task in tasks and task not in run.scores]
+            said.append(f"{clean(run.name)} has no average, as it has no score of {listed(lacking)}.")
     if left_out := [task for task in _every_task(runs) if task not in tasks]:
         said.append(f"Not in these tables, because they have no test split: {listed(left_out)}.")
     if differing:
