@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from msft.cli.main import main
 from msft.record.run_folder import RunFolder
+from msft.report.outputs import _shown
 from msft.report.page import page
 from msft.report.story import read_story
 
@@ -77,6 +78,12 @@ def test_the_page_shows_them_folded_and_as_text(run: RunFolder) -> None:
     for each in samples(run):
         assert f">{escape(each['prompt']).replace(chr(10), '<br>')}</span>" in shown
     assert shown.count("final model (right") + shown.count("final model (wrong") == 6
+
+
+def test_a_tab_and_what_joins_letters_stay_and_control_characters_go() -> None:
+    """Without them, code and Persian are other texts."""
+    said = _shown("if x:\n\treturn\t0\u200c\u200d\x1b[2J\u202e<b>")
+    assert said == '<span class="said">if x:<br>\treturn\t0\u200c\u200d[2J&lt;b&gt;</span>'
 
 
 def test_without_a_whole_file_of_this_run_nothing_is_shown_and_a_resumed_run_makes_it_again(run: RunFolder) -> None:

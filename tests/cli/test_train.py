@@ -112,13 +112,14 @@ def test_a_killed_run_resumes_bit_for_bit(place: Path, capsys: pytest.CaptureFix
     assert hashes(place / "killed") == hashes(place / "whole")
     assert without_clocks(place / "killed") == without_clocks(place / "whole")
     # A finished run, resumed, changes nothing, and says so above its summary.
-    before = hashes(place / "killed")
+    before, seconds = hashes(place / "killed"), (place / "killed" / "timings.jsonl").read_bytes()
     for again in ("--resume", "--resume-if-begun"):
         assert main(["train", str(killed), again]) == 0
         out, err = capsys.readouterr()
         assert "finished already, after " in err and "; nothing new is trained\n" in err and "roll-out" not in err
         assert "The final model" in out
     assert hashes(place / "killed") == before
+    assert (place / "killed" / "timings.jsonl").read_bytes() == seconds, "its time is that of what was done"
 
 
 def test_a_moved_folder_is_told_from_a_changed_file(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

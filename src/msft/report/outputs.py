@@ -15,7 +15,8 @@ from msft.report.words import percent
 
 KEY = (
     "Texts are decoded greedily, with at most {most} tokens. They were made after the test, are no part of any score, "
-    "and are not counted in the cost. Of a choice, the output is the most likely option."
+    "and are not counted in the cost. Of a choice, the output is the most likely option. Of a conversation, the first "
+    "answer is shown; whether it is right, or its probability, is said of all its answers together."
 )
 WHICH = (("base", "base", "base model"), ("final", "answer", "final model"))
 """The key in the file, in the journal's test, and in words."""
