@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -255,39 +254,46 @@ def only_seeds(runs: Sequence[Run]) -> list[str]:
 
 def wary(runs: Sequence[Run]) -> list[str]:
     """Reasons why these runs cannot be compared, or only in part."""
-    validation = runs[0].split == "validation"
     said = [
         f"{clean(run.name)} is not finished: its final model has no scores." for run in runs if run.story.answer is None
     ]
-    said += [VALIDATION] if validation else []
+    said += [VALIDATION] if runs[0].split == "validation" else []
     tasks = tasks_of(runs)
-    beside = {task: [run for run in runs[1:] if task in run.scores] if task in runs[0].scores else [] for task in tasks}
-    measured = [task for task in tasks if not _one_measure([runs[0], *beside[task]], task)]
-    differing = [task for task in tasks if not all(run.same_data(runs[0], task) for run in beside[task])]
-    unknown = [task for task in tasks if not all(run.same_items(runs[0], task) for run in beside[task])]
-    unknown = [] if validation else [task for task in unknown if task not in differing]
-    said += list(
-        dict.fromkeys(
-            chain.from_iterable(
-                mixed(measure_label(run.story, task) for task in run.names if task in tasks) for run in runs
-            )
-        )
-    )
-    if measured:
-        said.append(f"No difference is given where runs have different measures: {listed(measured)}.")
-    for run in runs:
-        if run.scores and macro(run, tasks) is None:
-            lacking = [task for task in run.names if task in tasks and task not in run.scores]
-            said.append(f"{clean(run.name)} has no average, as it has no score of {listed(lacking)}.")
+    said += _of_averages(runs, tasks) + _of_pairs(runs, tasks)
     if left_out := [task for task in _every_task(runs) if task not in tasks]:
         said.append(f"Not in these tables, because they have no test split: {listed(left_out)}.")
-    if differing:
-        found = f"{OTHER_DATA}: {listed(differing)}"
-        said.append(f"{found[0].upper()}{found[1:]}." if validation else f"Not paired, because {found}.")
-    if unknown:
-        said.append(f"Not paired, because scores of single test items are not recorded: {listed(unknown)}.")
     models: dict[Any, None] = {run.story.header.get("fingerprints", {}).get("model"): None for run in runs}
     if len(models) > 1:
         said.append("The runs did not start from the same base model.")
     finished = {run.name: few_candidates(run.story) for run in runs if run.story.answer is not None}
     return said + unequal_choice(finished) + only_seeds(runs)
+
+
+def _of_averages(runs: Sequence[Run], tasks: Sequence[Task]) -> list[str]:
+    """What their averages are of, and which run has none."""
+    said: dict[str, None] = {}
+    for run in runs:
+        said |= dict.fromkeys(mixed(measure_label(run.story, task) for task in run.names if task in tasks))
+    for run in runs:
+        if run.scores and macro(run, tasks) is None:
+            lacking = [task for task in run.names if task in tasks and task not in run.scores]
+            said[f"{clean(run.name)} has no average, as it has no score of {listed(lacking)}."] = None
+    return list(said)
+
+
+def _of_pairs(runs: Sequence[Run], tasks: Sequence[Task]) -> list[str]:
+    """Why sub-datasets that both have are not compared with those of the reference, or not item by item."""
+    first, validation, said = runs[0], runs[0].split == "validation", []
+    beside = {task: [run for run in runs[1:] if task in run.scores] for task in tasks if task in first.scores}
+    measured = [task for task, others in beside.items() if not _one_measure([first, *others], task)]
+    differing = [task for task, others in beside.items() if not all(run.same_data(first, task) for run in others)]
+    unknown = [task for task, others in beside.items() if not all(run.same_items(first, task) for run in others)]
+    unknown = [] if validation else [task for task in unknown if task not in differing]
+    if measured:
+        said.append(f"No difference is given where runs have different measures: {listed(measured)}.")
+    if differing:
+        found = f"{OTHER_DATA}: {listed(differing)}"
+        said.append(f"{found[0].upper()}{found[1:]}." if validation else f"Not paired, because {found}.")
+    if unknown:
+        said.append(f"Not paired, because scores of single test items are not recorded: {listed(unknown)}.")
+    return said

@@ -118,10 +118,8 @@ class Attempt:
             watcher.note(note)
         self.method = job.config.method.definition
         self.limits: Limits = [(1, job.config.snapshots.max)]
-        self.finished = False
-        """Whether the run had ended before."""
         self.idle = False
-        """Whether all that it leaves had been written before, too, so that this attempt is no part of its time."""
+        """Whether the run had ended before, with all that it leaves, so that this attempt is no part of its time."""
         if shared is not None and (changed := differences(shared.fingerprints, job.fingerprints(self.engine))):
             raise Diverged(str(folder.path), [f"since the base model was scored, {line}" for line in changed])
 
@@ -129,7 +127,7 @@ class Attempt:
         journal, past = self._resume(allow_changed) if resume else self._begin()
         brief = brief_from_json(past.header["brief"], params=self.job.config.method.params)
         with spent("record"):
-            self.finished = past.final is not None
+            self.idle = past.final is not None
             self.watcher.begin(brief, self.job.config.method.name)
             if resume:
                 self.watcher.resumed(past.segments, finished=past.final is not None)
@@ -272,7 +270,6 @@ class Attempt:
     def _hand_over(self, answer: int, run: dict[str, Any]) -> dict[str, Any]:
         """Writes `final/` (completely or not at all), summary and page; for most runs of a study, only the summary."""
         if not self.hands_over:
-            self.idle = self.finished
             self._time("end")
             summary = summarise(self.folder)
             self.folder.write_json(self.folder.summary, summary)
@@ -285,7 +282,7 @@ class Attempt:
             if main:
                 found = bool(self.folder.read_samples()), final_is_whole(self.folder, run, self.watcher.note)
             sampled, whole = self.processes.from_main(found)
-            self.idle = self.finished and sampled and whole
+            self.idle = self.idle and sampled and whole
             if not sampled:
                 samples = sampled_outputs(self.engine.sample, self.job.data, answer, self.watcher.note)
                 if main and samples:
@@ -323,7 +320,7 @@ class Attempt:
         """Records the seconds since the last call, by kind, and the date (Unix time); for a recomputed segment, all
         seconds as `recompute`."""
         seconds = self.stopwatch.drain()
-        if self.idle:
+        if self.idle and kind != "recompute":
             return
         if kind == "recompute":
             seconds = {kind: math.fsum(seconds.values())}
