@@ -114,6 +114,11 @@ def rows_by_task(work: Work, split: str = "train") -> dict[str, list[dict[str, A
     return {task: [row for row in rows if row["split"] == split][: work.per_task] for task, rows in read.items()}
 
 
+def as_commands(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment with the large pages that msft's commands ask for."""
+    return {"THP_MEM_ALLOC_ENABLE": "1", **(environment_for(environment) or environment)}
+
+
 class Failed(SystemExit):
     """A contender's process ended with an error, which this carries."""
 
@@ -136,8 +141,7 @@ def run_child(
         if work.threads:
             environment["OMP_NUM_THREADS"] = str(work.threads)
         if contender.is_ours:
-            environment.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as msft's commands do
-            environment = environment_for(environment) or environment
+            environment = as_commands(environment)
         command = [sys.executable, str(HERE / script), str(job)]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=timeout)
         if ended.returncode or not result.exists():

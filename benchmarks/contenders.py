@@ -10,6 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -91,18 +92,17 @@ def engine_of(
     """The engine on one sub-dataset, its snapshots on disk where they are to be kept. `more`: settings."""
     measure = Measure(name="loss")
     data = TaskData(task=TASK, train=examples, validation=[], test=[], measure=measure, fingerprint=TASK)
-    chosen: dict[str, Any] = {
-        "seed": work.seed,
-        "batch_size": work.batch_size,
-        "horizon": math.inf,
-        "learning_rate": work.learning_rate,
-        "precision": ("mixed" if work.device == "cuda" else "autocast") if work.bf16 else "fp32",
-        "durable": "tick" if work.keep else "rollout",
-    }
-    settings = EngineSettings(**{**chosen, **more})
+    settings = EngineSettings(
+        seed=work.seed,
+        batch_size=work.batch_size,
+        horizon=math.inf,
+        learning_rate=work.learning_rate,
+        precision=("mixed" if work.device == "cuda" else "autocast") if work.bf16 else "fp32",
+        durable="tick" if work.keep else "rollout",
+    )
     on_card = int(SNAPSHOTS * card_memory(torch.device("cuda", 0))) if work.device == "cuda" else 0
     store = Store(folder / "snapshots", memory_bytes=0 if work.keep else sys.maxsize, gpu_bytes=on_card)
-    return TorchEngine(OpenModel.open(source), {TASK: data}, settings, store, on_step=on_step)
+    return TorchEngine(OpenModel.open(source), {TASK: data}, replace(settings, **more), store, on_step=on_step)
 
 
 def main() -> None:

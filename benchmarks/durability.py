@@ -33,6 +33,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 from unittest.mock import patch
 
+from common import as_commands
+
 from msft.cli.quickstart import CONFIG, model_folder
 from msft.cli.quiet import quiet
 from msft.config.reader import load
@@ -43,7 +45,6 @@ from msft.run import session
 from msft.snapshots.store import Store
 from msft.snapshots.writer import Writer
 from msft.system import files
-from msft.system.large_pages import environment_for
 
 Kind: TypeAlias = Literal["unsafe", "safe", "resume"]
 """A run without durability, one as it is, and the resuming of that one."""
@@ -145,8 +146,7 @@ def in_its_own_process(kind: Kind, given: argparse.Namespace, output: Path) -> d
     result = output.with_name("result.json")
     options = [part for override in given.overrides for part in ("--set", override)]
     command = [sys.executable, __file__, str(given.config), *options, "--kind", kind, "--output", str(output)]
-    environment = {"THP_MEM_ALLOC_ENABLE": "1", **(environment_for(os.environ) or os.environ)}  # as msft's commands do
-    subprocess.run([*command, "--out", str(result)], env=environment, check=True)
+    subprocess.run([*command, "--out", str(result)], env=as_commands(os.environ), check=True)
     measured: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     parts = ", ".join(f"{label} {seconds:.2f}" for label, seconds in measured["for"].items() if seconds >= 0.01)
     waits = f"; waits {measured['waits']:.2f} s: {parts}" if parts else ""

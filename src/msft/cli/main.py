@@ -8,7 +8,6 @@ import os
 import shlex
 import signal
 import sys
-import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +17,14 @@ from msft.cli.encodable import not_written, use_plain_characters
 from msft.cli.encodable import said as not_encodable
 from msft.cli.loading import loading
 from msft.core.errors import Stopped, UserError
+from msft.core.plain_words import is_control
 from msft.screen.console import new_console
 from msft.system.host import limit_threads
 from msft.system.large_pages import use_large_pages
 from msft.system.stopwatch import Stopwatch, spent
 
 if TYPE_CHECKING:
+    from msft.config.schema import Config
     from msft.study.clusters import Backend
 
 COMPUTING = {"train", "compare", "study", "eval", "quickstart"}
@@ -135,7 +136,7 @@ def _say(text: str) -> None:
     """A message; nothing that data or names put into it may move the cursor."""
     # Bytes of names that are not text would vanish too, so they are shown as escapes.
     text = text.encode("utf-8", "backslashreplace").decode()
-    shown = "".join(c for c in text if c == "\n" or not unicodedata.category(c).startswith("C"))
+    shown = "".join(c for c in text if c == "\n" or not is_control(c))
     new_console(stderr=True, highlight=False).print(shown, markup=False, soft_wrap=True)
 
 
@@ -143,10 +144,14 @@ def _say(text: str) -> None:
 # configuration is read before, so that a mistake in it is told at once.
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _config(arguments: argparse.Namespace) -> Config:
     from msft.config.reader import load
 
-    config = load(arguments.config, arguments.overrides)
+    return load(arguments.config, arguments.overrides)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    config = _config(arguments)
     with loading():
         from msft.cli.check import run
 
@@ -160,9 +165,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _preview(arguments: argparse.Namespace) -> None:
-    from msft.config.reader import load
-
-    config = load(arguments.config, arguments.overrides)
+    config = _config(arguments)
     with loading():
         from msft.cli.preview import run
 
@@ -200,9 +203,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from msft.config.reader import load
-
-    config = load(arguments.config, arguments.overrides)
+    config = _config(arguments)
     with loading():
         from msft.cli.compare import run
 
@@ -219,9 +220,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _study(arguments: argparse.Namespace) -> None:
-    from msft.config.reader import load
-
-    config = load(arguments.config, arguments.overrides)
+    config = _config(arguments)
     with loading():
         from msft.cli.study import run
 

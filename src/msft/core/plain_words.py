@@ -17,7 +17,12 @@ def kind_of(value: object) -> str:
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
+def is_control(character: str) -> bool:
+    """Whether it is a control or formatting character, which could move the cursor or reverse a line."""
+    return unicodedata.category(character).startswith("C")
+
+
 def harmless(character: str) -> bool:
-    """Whether it can neither move the cursor nor reverse a line: no control or formatting character but those that join
-    letters or keep them apart, which belong to a text."""
-    return character in "\u200c\u200d" or not unicodedata.category(character).startswith("C")
+    """Whether it may be shown within a text: no control or formatting character but those that join letters or keep
+    them apart."""
+    return character in "\u200c\u200d" or not is_control(character)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TypeAlias
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
@@ -16,8 +16,6 @@ from msft.data.complaints import note_of_dropped
 from msft.data.rows import survey
 from msft.data.sources import Source
 
-Value: TypeAlias = tuple[bool, str | int | float]
-"""A value of a column, and whether it is a truth value, as 1 and true are equal in Python."""
 UNSAFE = re.compile(r'[/\\<>:"|?*]')
 """Characters that some system does not allow in file names."""
 
@@ -30,23 +28,22 @@ def parts(dataset: DatasetConfig, source: Source) -> tuple[list[DatasetConfig], 
     if dataset.split_by is None:
         return [dataset], []
     column = dataset.split_by
-    counts, missing, first = _counts(dataset, source, column)
-    values = sorted(counts, key=lambda key: (str(type(key[1])), key[1]))
-    made = [_part(dataset, column, key[1], first[key]) for key in values]
+    seen, missing = _values(dataset, source, column)
+    ordered = sorted(seen, key=lambda one: (str(type(one.value)), one.value))
+    made = [_part(dataset, column, one.value, one.place) for one in ordered]
     named: dict[str, Scalar] = {}
-    for part, key in zip(made, values, strict=True):
-        value = key[1]
+    for part, one in zip(made, ordered, strict=True):
         name = folded(part.id)
         if name in named:
-            found = f"{shown(named[name])} and {shown(value)} would both name {shown(part.id)}"
-            raise _bad(dataset, found, "make the two values the same, or more different", first[key])
-        named[name] = value
-    least = min(counts, key=lambda key: counts[key])
-    smallest = f"the smallest, {shown(least[1])}, has {many(counts[least], 'row')}"
+            found = f"{shown(named[name])} and {shown(one.value)} would both name {shown(part.id)}"
+            raise _bad(dataset, found, "make the two values the same, or more different", one.place)
+        named[name] = one.value
+    least = min(seen, key=lambda one: one.rows)
+    smallest = f"the smallest, {shown(least.value)}, has {many(least.rows, 'row')}"
     notes = [f"{many(len(made), 'sub-dataset')} by {column}; {smallest}"]
     # Lines that hold no row belong to none of the sub-datasets.
     lines, source.dropped = source.dropped, []
-    notes += note_of_dropped(lines, missing + sum(counts.values()) + len(lines), dataset.field, "lines")
+    notes += note_of_dropped(lines, missing + sum(one.rows for one in seen) + len(lines), dataset.field, "lines")
     if missing:
         notes.append(
             f"{many(missing, 'row')} without {column} {'belongs' if missing == 1 else 'belong'} to none of the "
@@ -55,11 +52,20 @@ def parts(dataset: DatasetConfig, source: Source) -> tuple[list[DatasetConfig], 
     return made, notes
 
 
-def _counts(dataset: DatasetConfig, source: Source, column: str) -> tuple[dict[Value, int], int, dict[Value, str]]:
-    """Value -> number of its rows; number of rows without a value; value -> place of its first row."""
+@dataclass(slots=True)
+class _Value:
+    """A value of the column."""
+
+    value: str | int | float
+    place: str
+    """Of its first row."""
+    rows: int = 0
+
+
+def _values(dataset: DatasetConfig, source: Source, column: str) -> tuple[list[_Value], int]:
+    """The values in order of appearance, and the number of rows without one."""
     rows = source.rows(where=dataset.where)
-    counts: dict[Value, int] = {}
-    first: dict[Value, str] = {}
+    seen: dict[tuple[bool, str | int | float], _Value] = {}
     missing = 0
     for row in rows:
         value = row.values.get(column)
@@ -67,15 +73,14 @@ def _counts(dataset: DatasetConfig, source: Source, column: str) -> tuple[dict[V
             missing += 1
         elif isinstance(value, str | int | float):
             value = str(value) if isinstance(value, ClassName) else value
-            key = isinstance(value, bool), value
-            counts[key] = counts.get(key, 0) + 1
-            first.setdefault(key, row.place)
+            # 1 and true are equal in Python.
+            seen.setdefault((isinstance(value, bool), value), _Value(value, row.place)).rows += 1
         else:
             found = f"{column} is {kind_of(value)}, which cannot name a sub-dataset"
             raise _bad(dataset, found, "name a column of texts or numbers", row.place)
-    if not counts:
+    if not seen:
         raise _bad(dataset, f"no row has a column {shown(column)}", one_of(column, survey(rows).columns))
-    return counts, missing, first
+    return list(seen.values()), missing
 
 
 def _part(dataset: DatasetConfig, column: str, value: Scalar, place: str) -> DatasetConfig:

@@ -120,7 +120,8 @@ class StaticStepper(Stepper):
         self._graphs = {place: self._tried(place, self._recorded) if place in warm else None for place in places}
 
     def _warm(self, compute: Callable[[], Tensor], masters: Masters) -> bool:
-        warm_up(compute, masters)
+        """Compiles, and makes the gradients of the masters."""
+        warmed_up(lambda: anew(compute, masters), WARM_UP)
         return True
 
     def _recorded(self, compute: Callable[[], Tensor], masters: Masters) -> Graph:
@@ -168,11 +169,6 @@ def fitting(rows: Sequence[Row], shape: Shape) -> list[Row]:
     """As many of the first rows as this size holds, shortest first."""
     count = next((n for n in range(1, len(rows) + 1) if not shape.holds(rows[:n])), len(rows) + 1) - 1
     return sorted(rows[:count], key=len)
-
-
-def warm_up(compute: Callable[[], Tensor], masters: Masters) -> None:
-    """What must have run before it is recorded: it compiles, and makes the gradients of the masters."""
-    warmed_up(lambda: anew(compute, masters), WARM_UP)
 
 
 def anew(compute: Callable[[], Tensor], masters: Masters) -> Tensor:

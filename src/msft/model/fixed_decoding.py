@@ -7,8 +7,7 @@ that it takes to start them one by one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -19,7 +18,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from msft.core.errors import UserError, in_a_line
 from msft.forward.batches import Continuation
-from msft.model.hardware import recording
+from msft.model.hardware import algorithms, recording
 from msft.model.token_loss import TokenLoss
 
 log = logging.getLogger("msft")
@@ -46,7 +45,9 @@ class FixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         assert self.keys is not None and self.values is not None
-        with _one_kernel():
+        # A write to one place is the same each time; the deterministic version, which sorts the places, is a dozen
+        # kernels of a GPU.
+        with algorithms(deterministic=False):
             self.keys.index_copy_(2, self._at, key_states.to(self.keys.dtype))
             self.values.index_copy_(2, self._at, value_states.to(self.values.dtype))
         return self.keys, self.values
@@ -58,18 +59,6 @@ class FixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         assert self.keys is not None
         return self.keys.shape[2], 0
-
-
-@contextmanager
-def _one_kernel() -> Iterator[None]:
-    """A write to one place is the same each time; the deterministic version, which sorts the places, is a dozen kernels
-    of a GPU."""
-    on, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(False)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(on, warn_only=warns)
 
 
 def fixed_cache(cache: Any, room: int, at: Tensor) -> DynamicCache | None:

@@ -22,6 +22,18 @@ def hardware_has_bf16(device: torch.device) -> bool:
     return False
 
 
+@contextmanager
+def algorithms(*, deterministic: bool) -> Iterator[None]:
+    """Context in which torch uses deterministic algorithms, and raises where there is none, or any; afterwards as
+    before."""
+    on, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(on, warn_only=warns)
+
+
 def warmed_up(compute: Callable[[], object], times: int) -> None:
     """Computes what is to be recorded: the first times choose kernels and take memory. On a stream of its own, as torch
     asks for."""

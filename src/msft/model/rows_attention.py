@@ -7,8 +7,6 @@ proven there. It is opaque to torch.compile, makes no synchronisation, and can b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from msft.forward.batches import Lengths
+from msft.model.hardware import algorithms
 
 NAME = "msft_lengths"
 WIDEST = 256
@@ -112,7 +111,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of query, key and value from that of the outputs, [tokens, heads, width]."""
     if _flash(query):
-        with _as_strict():
+        # With deterministic algorithms, the kernel takes its own one only where a lack of one is an error.
+        with algorithms(deterministic=torch.are_deterministic_algorithms_enabled()):
             of_query, of_key, of_value = torch.ops.aten._flash_attention_backward(
                 given, query, key, value, out, total, ends, ends, longest, longest, 0.0, True, seed, offset,
                 scale=scale, **_window(before),
@@ -152,17 +152,6 @@ _forward.register_autograd(_gradients, setup_context=_setup)
 
 def _flash(query: Tensor) -> bool:
     return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
-
-
-@contextmanager
-def _as_strict() -> Iterator[None]:
-    """With deterministic algorithms, the kernel takes its own one only where a lack of one is an error."""
-    on, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(on)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(on, warn_only=warns)
 
 
 def _window(before: int) -> dict[str, int]:

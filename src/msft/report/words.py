@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 
-from msft.core.plain_words import many
+from msft.core.plain_words import is_control, many
 from msft.core.vocabulary import Segment
 from msft.report.rollouts import Reading, Rollout
 from msft.report.story import Story
@@ -24,7 +23,7 @@ MOST_NAMES = 8
 
 def clean(text: str) -> str:
     """Remove control and formatting characters: no name can then move the cursor or reverse a line."""
-    return "".join(c for c in text if not unicodedata.category(c).startswith("C"))
+    return "".join(c for c in text if not is_control(c))
 
 
 def percent(score: float | None) -> str:

@@ -126,11 +126,11 @@ class Attempt:
     def go(self, resume: bool, allow_changed: Collection[str]) -> dict[str, Any]:
         journal, past = self._resume(allow_changed) if resume else self._begin()
         brief = brief_from_json(past.header["brief"], params=self.job.config.method.params)
+        self.idle = past.final is not None
         with spent("record"):
-            self.idle = past.final is not None
             self.watcher.begin(brief, self.job.config.method.name)
             if resume:
-                self.watcher.resumed(past.segments, finished=past.final is not None)
+                self.watcher.resumed(past.segments, finished=self.idle)
         search = Search(self.method, brief, past.segments)
         if journal is not None:
             self.store.about = lambda number: identity(past.header, journal.position(number))
